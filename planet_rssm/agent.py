@@ -1,0 +1,183 @@
+"""Filter the observation, decide, add noise: all that a control loop needs. No environment, no run folder.
+
+    agent = Agent.load("runs/cartpole")
+    carry = agent.initial(batch=1)
+    plan, carry = agent.act(carry, {"image": image}, executed_action, is_first)
+
+Actions are in the environment's units, [-1, 1]; `plan.action` is what to execute.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from planet_rssm import checkpoint as checkpoints
+from planet_rssm.checkpoint import Checkpoint
+from planet_rssm.config import PlannerSettings, Settings
+from planet_rssm.device import autocast, generator, resolve_device
+from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.planners import Objective, planner_from_settings
+from planet_rssm.seeding import Stream, stream_seed
+from planet_rssm.types import Plan, Planner, State
+from planet_rssm.world_model import ModelDynamics, WorldModel
+
+
+class AgentCarry(NamedTuple):
+    """What an agent remembers between decisions, for B rows."""
+
+    state: State  # the filtered belief
+    planner: Any  # the planner's own carry
+    fresh: Tensor  # bool [B], rows whose episode began since the last decision
+    step: int  # observations taken in so far: names the random draws
+
+
+class Agent:
+    """A world model and a planner, for B environments or robots at once."""
+
+    def __init__(
+        self,
+        model: WorldModel,
+        planner: Planner,
+        spec: EnvSpec,
+        *,
+        device: torch.device,
+        precision: str = "float32",
+        exploration_noise: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            model: on `device`; read at every call, so an agent follows a model that goes on learning.
+            planner: how actions are chosen.
+            spec: the spaces and rates that the model was trained with.
+            device: where everything runs.
+            precision: of matrix products, see device.DTYPES.
+            exploration_noise: std of the Gaussian added to the chosen action before it is clipped to [-1, 1].
+            seed: of every draw; two agents with equal seeds and observations act equally.
+        """
+        self.model, self.planner, self.spec, self.device = model, planner, spec, device
+        self.dynamics, self.objective = ModelDynamics(model), Objective()
+        self._precision, self._noise, self._seed = precision, exploration_noise, seed
+
+    @classmethod
+    def build(cls, settings: Settings, spec: EnvSpec, model: WorldModel, **options: Any) -> "Agent":  # noqa: ANN401
+        """Return the agent that `settings` describe around `model`; `options` as for the constructor."""
+        planner = planner_from_settings(settings.planner, spec.action_size)
+        return cls(model, planner, spec, precision=settings.train.precision, **options)
+
+    @classmethod
+    def load(
+        cls,
+        run: str | Path,
+        checkpoint: str = "last",
+        device: str = "auto",
+        *,
+        planner: PlannerSettings | None = None,
+        seed: int = 0,
+    ) -> "Agent":
+        """Load a trained agent from a run folder.
+
+        Args:
+            run: the folder that `planet train` wrote.
+            checkpoint: `last`, `best` or a number of env_steps.
+            device: `auto`, `cpu`, `cuda` or `cuda:N`.
+            planner: searched with instead of the run's own settings.
+            seed: of the agent's draws.
+
+        Raises:
+            PlanetError: no such run or checkpoint, a damaged one, or no such device.
+        """
+        held = checkpoints.load(checkpoints.find(Path(run), checkpoint))
+        settings = held.settings.model_copy(update={"planner": planner or held.settings.planner})
+        where = resolve_device(device)
+        return cls.build(settings, held.spec, model_of(held).to(where), device=where, seed=seed)
+
+    def initial(self, batch: int = 1) -> AgentCarry:
+        """Return the carry of `batch` rows before their first observation."""
+        state = self.model.rssm.initial_state(batch)
+        fresh = torch.ones(batch, dtype=torch.bool, device=self.device)
+        return AgentCarry(state, self.planner.initial(batch, self.device), fresh, 0)
+
+    @torch.inference_mode()
+    def observe(
+        self,
+        carry: AgentCarry,
+        observation: Mapping[str, np.ndarray | Tensor] | None,
+        executed_action: np.ndarray | Tensor,
+        is_first: np.ndarray | Tensor,
+    ) -> AgentCarry:
+        """Take in what was seen.
+
+        Args:
+            carry: from `initial` or the last call.
+            observation: {"image": uint8 [B, size, size, 3]}, or None for a dropped frame: the belief then advances by
+                the prior alone.
+            executed_action: [B, A] in [-1, 1], what the actuators really applied since the last observation; ignored in
+                rows where `is_first` is set.
+            is_first: bool [B], rows in which an episode begins with this observation.
+        """
+        action = torch.as_tensor(executed_action, dtype=torch.float32, device=self.device)
+        first = torch.as_tensor(is_first, dtype=torch.bool, device=self.device)
+        rng = self._generator(carry.step, 0)
+        latent = torch.randn(carry.state.stoch.shape, generator=rng, device=self.device)
+        with autocast(self.device, self._precision):
+            if observation is None:
+                state = self.model.rssm.imagine_step(carry.state, action, latent)
+            else:
+                image = torch.as_tensor(observation["image"], device=self.device)
+                embed = self.model.encode(image, torch.rand(image.shape, generator=rng, device=self.device))
+                state, _ = self.model.rssm.observe_step(carry.state, action, embed, first, latent)
+        state = State(state.deter.float(), state.stoch.float())
+        return carry._replace(state=state, fresh=carry.fresh | first, step=carry.step + 1)
+
+    @torch.inference_mode()
+    def decide(self, carry: AgentCarry) -> tuple[Plan, AgentCarry]:
+        """Choose an action for each row from its belief; the plan's `action` [B, A] includes the exploration noise."""
+        rng = self._generator(carry.step, 1)
+        with autocast(self.device, self._precision):
+            plan, memory = self.planner.plan(
+                self.dynamics, self.objective, carry.state, carry.planner, carry.fresh, rng
+            )
+        if self._noise > 0:
+            noise = torch.randn(plan.action.shape, generator=rng, device=self.device)
+            plan = plan._replace(action=(plan.action + self._noise * noise).clamp(-1, 1))
+        return plan, carry._replace(planner=memory, fresh=torch.zeros_like(carry.fresh))
+
+    def act(
+        self,
+        carry: AgentCarry,
+        observation: Mapping[str, np.ndarray | Tensor] | None,
+        executed_action: np.ndarray | Tensor,
+        is_first: np.ndarray | Tensor,
+    ) -> tuple[Plan, AgentCarry]:
+        """Observe, then decide; see both."""
+        return self.decide(self.observe(carry, observation, executed_action, is_first))
+
+    def _generator(self, *index: int) -> torch.Generator:
+        return generator(stream_seed(self._seed, Stream.PLAN, *index), self.device)
+
+
+class AgentPolicy:
+    """An agent as a policy over NumPy observations, what collect.collect drives."""
+
+    def __init__(self, agent: Agent, batch: int) -> None:
+        self._agent, self._carry = agent, agent.initial(batch)
+
+    def __call__(
+        self, observation: Mapping[str, np.ndarray], executed_action: np.ndarray, is_first: np.ndarray
+    ) -> np.ndarray:
+        """Return actions [B, A] for observations [B, ...]; see Agent.act."""
+        plan, self._carry = self._agent.act(self._carry, observation, executed_action, is_first)
+        return plan.action.cpu().numpy()
+
+
+def model_of(held: Checkpoint) -> WorldModel:
+    """Build the world model of a checkpoint and fill in its weights, on the CPU."""
+    model = WorldModel(held.settings, held.spec.action_size)
+    model.load_state_dict(held.model)
+    return model

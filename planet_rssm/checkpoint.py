@@ -1,0 +1,123 @@
+"""One checkpoint, one safetensors file: weights, optimiser state, and a JSON header that says what they belong to.
+
+It holds all that acting needs: settings, spaces and the control interval. No pickle is read or written.
+"""
+
+import json
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from planet_rssm import config
+from planet_rssm.config import FORMAT, Settings
+from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.errors import PlanetError
+from planet_rssm.files import write_atomic
+
+FOLDER = "checkpoints"
+BEST = "best"
+SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a run knows at one moment; tensors by name, on the CPU."""
+
+    settings: Settings
+    spec: EnvSpec
+    progress: dict[str, Any]  # the trainer's counters
+    model: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+
+
+def save(checkpoint: Checkpoint, path: Path) -> None:
+    """Write `path` as a whole or not at all.
+
+    Raises:
+        OSError: the folder cannot be written or the disk is full.
+    """
+    groups = {"model": checkpoint.model, "optimizer": checkpoint.optimizer}
+    tensors = {f"{group}/{key}": tensor.contiguous() for group, held in groups.items() for key, tensor in held.items()}
+    header = {
+        "format": FORMAT,
+        "settings": config.flatten(checkpoint.settings),
+        "spec": checkpoint.spec.to_json(),
+        "progress": checkpoint.progress,
+        "crc32": _crc32(tensors),
+    }
+    # One string: the order of several metadata keys is not fixed, and equal checkpoints should be equal files.
+    write_atomic(path, [safetensors.torch.save(tensors, {"planet_rssm": json.dumps(header)})])
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint and check that every byte of it is as it was written.
+
+    Raises:
+        PlanetError: it is missing, damaged, of a newer format or not a checkpoint of this package.
+    """
+    try:
+        data = path.read_bytes()
+        length = int.from_bytes(data[:8], "little")
+        header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["planet_rssm"])
+        tensors = safetensors.torch.load(data)
+    except OSError as error:
+        raise PlanetError(f"checkpoint {path}: not readable ({error.strerror})") from None
+    except (SafetensorError, ValueError, KeyError, TypeError):
+        raise PlanetError(f"checkpoint {path}: damaged or not a checkpoint; {_others(path)}") from None
+    if header["format"] > FORMAT:
+        newer = header["format"]
+        raise PlanetError(f"checkpoint {path}: format {newer}, this version reads up to {FORMAT}; upgrade planet_rssm")
+    if header["crc32"] != _crc32(tensors):
+        raise PlanetError(f"checkpoint {path}: damaged, its bytes are not those that were written; {_others(path)}")
+    groups: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}}
+    for key, tensor in tensors.items():
+        group, _, name = key.partition("/")
+        groups[group][name] = tensor
+    settings, spec = config.resolve(header["settings"]), EnvSpec.from_json(header["spec"])
+    return Checkpoint(settings, spec, header["progress"], groups["model"], groups["optimizer"])
+
+
+def numbered(run: Path) -> list[Path]:
+    """Return a run's checkpoints but the best, oldest first; each is named by its env_steps."""
+    return sorted(path for path in (run / FOLDER).glob(f"*{SUFFIX}") if path.stem.isdecimal())
+
+
+def path_of(run: Path, name: int | str) -> Path:
+    """Return where a run keeps the checkpoint of so many env_steps, or the best."""
+    return run / FOLDER / f"{name:010d}{SUFFIX}" if isinstance(name, int) else run / FOLDER / f"{name}{SUFFIX}"
+
+
+def find(run: Path, which: str = "last") -> Path:
+    """Return the file of a run's checkpoint `last`, `best` or the one of so many env_steps.
+
+    Raises:
+        PlanetError: `run` is no run folder, or it has no such checkpoint.
+    """
+    if not (run / FOLDER).is_dir():
+        raise PlanetError(f"{run}: not a run folder (it holds no {FOLDER}/); give the --run-dir of a `planet train`")
+    steps = [int(path.stem) for path in numbered(run)]
+    if which == "last" and steps:
+        return path_of(run, steps[-1])
+    if which == BEST and path_of(run, BEST).is_file():
+        return path_of(run, BEST)
+    if which.isdecimal() and int(which) in steps:
+        return path_of(run, int(which))
+    have = [str(step) for step in steps] + [BEST] * path_of(run, BEST).is_file()
+    raise PlanetError(f"{run}: no checkpoint {which!r}; it has {', '.join(have) or 'none yet: train it first'}")
+
+
+def _crc32(tensors: dict[str, Tensor]) -> int:
+    value = 0
+    for key in sorted(tensors):
+        value = zlib.crc32(tensors[key].numpy().reshape(-1).view("uint8"), zlib.crc32(key.encode(), value))
+    return value
+
+
+def _others(path: Path) -> str:
+    others = [other.stem for other in sorted(path.parent.glob(f"*{SUFFIX}")) if other != path]
+    return f"use --checkpoint {' or '.join(others)}" if others else "there is no other beside it; train again"

@@ -1,0 +1,33 @@
+"""`planet config`."""
+
+import json
+
+import click
+
+from planet_rssm import config as settings_of
+
+
+@click.command("config")
+@click.argument("preset")
+@click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting; may be repeated.")
+@click.option("--summary", is_flag=True, help="Print the number of parameters by part, as JSON.")
+def verb(preset: str, overrides: tuple[str, ...], summary: bool) -> None:
+    """Show the settings that PRESET, a preset or a settings file, resolves to.
+
+    The output is itself a settings file: planet config quickstart > mine.yaml; planet train mine.yaml
+
+    Presets: planet, quickstart.
+    """
+    settings = settings_of.load(preset, overrides)
+    if not summary:
+        click.echo(settings_of.dump(settings), nl=False)
+        return
+    import torch  # only here: `planet config` itself stays quick
+
+    from planet_rssm.envs.dmc import DMControlEnv
+    from planet_rssm.world_model import WorldModel
+
+    env = DMControlEnv(settings.env.model_copy(update={"renderer": "none"}))
+    with torch.device("meta"):
+        model = WorldModel(settings, env.env_spec.action_size)
+    click.echo(json.dumps({"preset": preset, "parameters": model.parameter_counts()}))

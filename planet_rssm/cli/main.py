@@ -1,0 +1,83 @@
+"""The command `planet`: verbs are loaded when called, so that `planet --help` imports neither torch nor mujoco."""
+
+import importlib
+import logging
+import sys
+from typing import Any
+
+import click
+
+from planet_rssm.errors import PlanetError
+
+# verb: (what it does, for `planet --help`; the module of the same name holds the command `verb`)
+VERBS = {
+    "train": "Learn a world model of an environment from pixels, planning as it goes.",
+    "plan": "Act with a trained model: return, baselines, latency, video.",
+    "config": "Show the resolved settings of a preset.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose verbs are modules of this package."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the verbs in the order they are used."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the verb's module and return its command."""
+        if cmd_name not in VERBS:
+            return None
+        return importlib.import_module(f"planet_rssm.cli.{cmd_name}").verb
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the verbs without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show tracebacks and debug messages.")
+@click.version_option(package_name="planet_rssm")
+def planet(debug: bool) -> None:
+    """Learn a world model from pixels and plan in it (PlaNet).
+
+    Example: planet train quickstart
+    """
+    logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, format="%(message)s", stream=sys.stderr)
+    if not debug:
+        for name in ("absl", "OpenGL", "matplotlib", "PIL", "libav"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line; bad input ends in one line and exit code 1, a traceback only with --debug."""
+    words = sys.argv[1:] if args is None else args
+    try:
+        planet.main(words, prog_name="planet", standalone_mode=False)
+    except click.exceptions.Abort:
+        _end("interrupted", 130)
+    except click.ClickException as error:
+        _end(error.format_message(), error.exit_code)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _end("interrupted", 130)
+    except BrokenPipeError:
+        sys.exit(141)
+    except Exception as error:
+        if "--debug" in words:
+            raise
+        _end(_line(error), 1)
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, PlanetError):
+        return text
+    return f"{type(error).__name__}: {text} (unexpected: planet --debug shows where)"
+
+
+def _end(line: str, code: int) -> Any:  # noqa: ANN401
+    click.echo(f"planet: {line}", err=True)
+    sys.exit(code)

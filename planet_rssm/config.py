@@ -1,0 +1,263 @@
+"""Typed, frozen, validated settings; presets, overrides, load and save.
+
+A settings file is a flat YAML mapping from dotted keys to values, the same keys that `-s key=value` takes. A preset is
+such a file holding only its differences from the defaults below.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from planet_rssm.errors import PlanetError
+from planet_rssm.files import write_atomic
+
+FORMAT = 1
+IMAGE_SIZES = (32, 64, 96, 128)
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class EnvSettings(_Section):
+    """What is acted in and how it is seen."""
+
+    id: str = "dmc/cheetah-run"
+    size: Literal[32, 64, 96, 128] = 64  # pixels a side
+    renderer: Literal["auto", "egl", "osmesa", "glfw", "raycast", "none"] = "auto"
+    action_repeat: Count | None = None  # None: the domain's own, see envs.registry
+    step_timeout: Positive = 60.0  # seconds before a silent worker is replaced
+
+
+class DataSettings(_Section):
+    """The replay."""
+
+    capacity: Count = 1_000_000  # frames; the oldest episodes leave first
+
+
+class ModelSettings(_Section):
+    """Encoder, RSSM, heads and their losses (PlaNet, arXiv 1811.04551, appendix A)."""
+
+    depth: Count = 32  # channels of the first convolution
+    deter: Count = 200
+    stoch: Count = 30
+    hidden: Count = 200
+    min_std: Positive = 0.1
+    reward_layers: Count = 2
+    reward_units: Count = 200
+    decode_fraction: Share = 1.0  # share of the frames of a batch that is decoded for the image loss
+    image_scale: NonNegative = 1.0
+    reward_scale: NonNegative = 10.0
+    kl: Literal["plain", "balanced"] = "plain"
+    free_nats: NonNegative = 3.0  # a step; with "balanced" for each of its two terms
+    kl_dyn: NonNegative = 1.0  # balanced: weight of KL(sg posterior || prior)
+    kl_rep: NonNegative = 0.1  # balanced: weight of KL(posterior || sg prior)
+
+
+class OptimizerSettings(_Section):
+    """Adam with a global-norm clip."""
+
+    lr: Positive = 1e-3
+    eps: Positive = 1e-4
+    clip: Positive = 1000.0
+
+
+class PlannerSettings(_Section):
+    """How actions are searched for. `colour` to `reuse` are iCEM's alone."""
+
+    name: Literal["cem", "icem"] = "cem"
+    horizon: Count = 12  # agent steps
+    candidates: Count = 1000
+    iterations: Count = 10
+    elites: Count = 100
+    init_std: Positive = 1.0
+    colour: NonNegative = 2.5  # exponent of the noise spectrum, 0 = white
+    decay: Annotated[float, Field(ge=1)] = 1.25  # the population shrinks by this factor a round
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    reuse: Annotated[float, Field(ge=0, le=1)] = 0.3  # share of the elites kept for the next round and decision
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.elites > self.candidates:
+            raise ValueError(
+                f"planner.elites = {self.elites}: at most planner.candidates = {self.candidates}; "
+                "lower the first or raise the second"
+            )
+        if self.name == "icem" and 2 * self.elites > self.candidates:
+            raise ValueError(
+                f"planner.elites = {self.elites}: icem takes at most half of planner.candidates = {self.candidates}; "
+                "lower the first or raise the second"
+            )
+        return self
+
+
+class TrainSettings(_Section):
+    """The loop: collect a round of episodes, learn, test, checkpoint."""
+
+    env_steps: Count = 1_000_000  # budget in simulator control steps, action repeats included
+    seed_episodes: Count = 5  # random, before the first update
+    envs: Count = 1  # episodes collected side by side, one round of collection
+    updates: Count = 100  # optimiser steps a round
+    batch_size: Count = 50
+    batch_length: Annotated[int, Field(ge=2)] = 50  # agent steps a chunk
+    exploration_noise: NonNegative = 0.3  # std added to the planned action before it is clipped
+    test_every: Count = 10  # rounds between tests without noise
+    test_episodes: Count = 1
+    precision: Literal["float32", "bfloat16"] = "float32"
+    keep: Count = 2  # newest checkpoints kept beside the best
+    max_skipped: Count = 20  # updates in a row with a non-finite loss before the run stops
+
+
+class Settings(_Section):
+    """Everything that decides a run."""
+
+    format: Literal[1] = FORMAT
+    seed: Annotated[int, Field(ge=0)] = 0
+    device: str = "auto"
+    env: EnvSettings = EnvSettings()
+    data: DataSettings = DataSettings()
+    model: ModelSettings = ModelSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    planner: PlannerSettings = PlannerSettings()
+    train: TrainSettings = TrainSettings()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        batch = self.train.batch_size * self.train.batch_length
+        if self.data.capacity < self.train.batch_length:
+            raise ValueError(
+                f"data.capacity = {self.data.capacity}: at least one chunk of train.batch_length = "
+                f"{self.train.batch_length} frames; raise it"
+            )
+        if round(self.model.decode_fraction * batch) < 1:
+            share = self.model.decode_fraction
+            raise ValueError(f"model.decode_fraction = {share}: decodes none of a batch's {batch} frames; raise it")
+        return self
+
+
+def presets() -> dict[str, Path]:
+    """Return the shipped presets by name."""
+    return {path.stem: path for path in sorted(_preset_folder().glob("*.yaml"))}
+
+
+def load(preset: str | Path, overrides: Sequence[str] = ()) -> Settings:
+    """Resolve a preset's name or a settings file, then `key=value` overrides, later ones winning.
+
+    Raises:
+        PlanetError: an unknown preset or key, a value that does not fit, or settings that contradict each other.
+    """
+    return resolve(_read(_find(str(preset))) | parse_overrides(overrides))
+
+
+def override(settings: Settings, overrides: Sequence[str]) -> Settings:
+    """Return other settings, changed by `key=value` overrides; see `load` for what is raised."""
+    return resolve(flatten(settings) | parse_overrides(overrides))
+
+
+def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the values of `key=value` texts by key, later ones winning; the keys are not looked at.
+
+    Raises:
+        PlanetError: a text of another form, or a value that is not YAML.
+    """
+    values = {}
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise PlanetError(f"-s {text}: not of the form key=value; write for example -s env.size=64")
+        try:
+            values[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise PlanetError(f"-s {text}: the value is not YAML; quote it") from None
+    return values
+
+
+def resolve(values: Mapping[str, Any]) -> Settings:
+    """Build settings from dotted keys; see `load` for what is raised."""
+    known = flatten(Settings())
+    newer = values.get("format")
+    if isinstance(newer, int) and newer > FORMAT:
+        raise PlanetError(f"settings of format {newer}: this version reads up to {FORMAT}; upgrade planet_rssm")
+    tree: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known:
+            raise PlanetError(f"unknown setting {key!r}{nearest(str(key), known)}")
+        section, _, name = key.rpartition(".")
+        (tree.setdefault(section, {}) if section else tree)[name] = value
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        raise PlanetError(_one_line(error)) from None
+
+
+def flatten(settings: BaseModel) -> dict[str, Any]:
+    """Return the settings as dotted keys, the form that files and `-s` use."""
+    flat: dict[str, Any] = {}
+    for name, value in settings:
+        if isinstance(value, BaseModel):
+            flat.update({f"{name}.{key}": inner for key, inner in flatten(value).items()})
+        else:
+            flat[name] = value
+    return flat
+
+
+def dump(settings: Settings) -> str:
+    """Return the YAML text that `load` reads back to equal settings."""
+    return yaml.safe_dump(flatten(settings), sort_keys=False)
+
+
+def save(settings: Settings, path: Path) -> None:
+    """Write the resolved settings; see `files.write_atomic`."""
+    write_atomic(path, [dump(settings).encode()])
+
+
+def nearest(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+    """Return the end of an error line: the closest known word, or how to see all of them."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
+
+
+def _preset_folder() -> Path:
+    packaged = Path(__file__).parent / "configs"  # in a wheel
+    return packaged if packaged.is_dir() else Path(__file__).parent.parent / "configs"
+
+
+def _find(preset: str) -> Path:
+    shipped = presets()
+    if preset in shipped:
+        return shipped[preset]
+    path = Path(preset)
+    if path.suffix in (".yaml", ".yml"):
+        if path.is_file():
+            return path
+        raise PlanetError(f"settings file {preset}: no such file; give a preset ({', '.join(shipped)}) or a file")
+    raise PlanetError(f"unknown preset {preset!r}{nearest(preset, shipped)}")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise PlanetError(f"settings file {path}: not readable as YAML ({' '.join(str(error).split())})") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise PlanetError(f"settings file {path}: holds {type(values).__name__}, not lines of `section.key: value`")
+    return values
+
+
+def _one_line(error: ValidationError) -> str:
+    first = error.errors()[0]
+    if first["type"] == "value_error":  # a cross-check of ours, already a whole line
+        return str(first["ctx"]["error"])
+    key = ".".join(str(part) for part in first["loc"])
+    return f"{key} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"

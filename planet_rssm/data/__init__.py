@@ -1,0 +1,1 @@
+"""Episodes, on disk and sampled; nothing in here imports torch."""

@@ -1,0 +1,130 @@
+"""The header of an episode's safetensors file: where each tensor lies, so that a chunk is read without the rest.
+
+A safetensors file is 8 bytes (length of the header, little endian), the header (JSON) and the tensors' bytes. Ours has
+one key of metadata, `planet_rssm`, whose value is a JSON text: the library writes several keys in random order, and
+equal episodes shall be equal files.
+"""
+
+import json
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from planet_rssm.errors import PlanetError
+
+FORMAT = 1
+PREFIX = "observation/"  # of an observation's tensor, before its key
+REQUIRED = frozenset({"action", "reward", "is_first", "is_last", "is_terminal"})
+DTYPES: dict[str, np.dtype[Any]] = {"U8": np.dtype(np.uint8), "F32": np.dtype(np.float32), "BOOL": np.dtype(np.bool_)}
+_METADATA = "planet_rssm"
+_GUESS = 4096  # bytes that hold most headers: one read instead of two
+
+
+class DamagedFileError(PlanetError):
+    """A file that is truncated, unreadable or not what its name says."""
+
+
+class Tensor(NamedTuple):
+    """Where one array lies; `offset` is its first byte from the start of the file."""
+
+    dtype: str  # safetensors' name, a key of DTYPES
+    shape: tuple[int, ...]  # [T, ...]
+    offset: int
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one frame."""
+        return math.prod(self.shape[1:]) * DTYPES[self.dtype].itemsize
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all frames."""
+        return self.shape[0] * self.frame_bytes
+
+
+@dataclass(frozen=True)
+class Header:
+    """What is known of an episode without reading its arrays."""
+
+    size: int  # bytes of the whole file
+    frames: int
+    episode_return: float
+    env: dict[str, Any]  # the EnvSpec as JSON
+    env_steps: int
+    info: dict[str, Any]  # with the two above in it
+    tensors: dict[str, Tensor]
+
+
+def write_metadata(described: dict[str, Any]) -> dict[str, str]:
+    """Return the metadata that `parse_header` reads back."""
+    return {_METADATA: json.dumps({"format": FORMAT, **described}, sort_keys=True, allow_nan=False)}
+
+
+def read_header(path: Path) -> Header:
+    """Read and check the header of an episode's file; the arrays' bytes are not looked at.
+
+    Raises:
+        DamagedFileError: there is no such file, it is shorter or longer than its header says, or it is not an episode.
+        PlanetError: it is of a newer format.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        raise DamagedFileError(f"episode {path}: missing") from None
+    try:
+        size = os.fstat(descriptor).st_size
+        start = os.pread(descriptor, _GUESS, 0)
+        needed = 8 + int.from_bytes(start[:8], "little")
+        if _GUESS < needed <= size:
+            start = os.pread(descriptor, needed, 0)
+    finally:
+        os.close(descriptor)
+    return parse_header(path, start, size)
+
+
+def parse_header(path: Path, start: bytes, size: int) -> Header:
+    """Read the header from the first bytes of a file of `size` bytes; see `read_header`."""
+    length = int.from_bytes(start[:8], "little")
+    if size < 8 or 8 + length > size:
+        raise DamagedFileError(f"episode {path}: truncated, {size} bytes do not hold its header")
+    try:
+        fields = json.loads(start[8 : 8 + length])
+        described = json.loads(fields.pop("__metadata__")[_METADATA])
+        version = int(described["format"])
+        if version > FORMAT:
+            mend = f"this version reads up to {FORMAT}; upgrade planet_rssm"
+            raise PlanetError(f"episode {path}: format {version}, {mend}")
+        tensors = {name: _tensor(field, 8 + length) for name, field in fields.items()}
+        frames, episode_return, info = int(described["frames"]), float(described["return"]), dict(described["info"])
+        header = Header(size, frames, episode_return, dict(info["env"]), int(info["env_steps"]), info, tensors)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise DamagedFileError(f"episode {path}: its header is not that of an episode") from None
+    _check_extent(path, header, 8 + length)
+    return header
+
+
+def _tensor(field: dict[str, Any], base: int) -> Tensor:
+    shape = tuple(int(size) for size in field["shape"])
+    tensor = Tensor(str(field["dtype"]), shape, base + int(field["data_offsets"][0]))
+    if not shape or min(shape) < 0 or base + int(field["data_offsets"][1]) != tensor.offset + tensor.nbytes:
+        raise ValueError
+    return tensor
+
+
+def _check_extent(path: Path, header: Header, base: int) -> None:
+    names = set(header.tensors)
+    if not names >= REQUIRED or not all(name.startswith(PREFIX) for name in names - REQUIRED):
+        raise DamagedFileError(f"episode {path}: holds {', '.join(sorted(names))}, which is not an episode")
+    if any(tensor.shape[0] != header.frames for tensor in header.tensors.values()):
+        raise DamagedFileError(f"episode {path}: its tensors are not all of {header.frames} frames")
+    position = base
+    for tensor in sorted(header.tensors.values(), key=lambda tensor: tensor.offset):
+        if tensor.offset != position:
+            raise DamagedFileError(f"episode {path}: its tensors overlap or leave a gap")
+        position += tensor.nbytes
+    if position != header.size:
+        raise DamagedFileError(f"episode {path}: truncated or grown, {header.size} bytes where {position} were written")

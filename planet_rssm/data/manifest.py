@@ -1,0 +1,66 @@
+"""manifest.json: the committed episodes of a replay, with the place of every tensor in its file."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from planet_rssm.data.header import FORMAT, DamagedFileError, Header, Tensor
+from planet_rssm.errors import PlanetError
+from planet_rssm.files import write_atomic
+
+NAME = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One episode of the replay."""
+
+    index: int  # in the run
+    file: str
+    size: int  # bytes of the file
+    frames: int
+    env_steps: int  # control steps, repeats included
+    episode_return: float
+    tensors: dict[str, Tensor]
+
+
+def entry(index: int, file: str, header: Header) -> Entry:
+    """Return the manifest's entry of a file with this header."""
+    return Entry(index, file, header.size, header.frames, header.env_steps, header.episode_return, header.tensors)
+
+
+def identity(header: Header) -> dict[str, Any]:
+    """Return what all episodes of a replay share: the environment and each tensor's dtype and frame shape."""
+    shapes = {name: [tensor.dtype, *tensor.shape[1:]] for name, tensor in header.tensors.items()}
+    return {**{f"env.{key}": value for key, value in header.env.items()}, **shapes}
+
+
+def write(path: Path, entries: list[Entry]) -> None:
+    """Replace the manifest; see `files.write_atomic`."""
+    lines = ",\n".join(json.dumps(vars(entry)) for entry in entries)  # one a line, for diff and grep
+    write_atomic(path, [f'{{"format": {FORMAT}, "episodes": [\n{lines}\n]}}\n'.encode()])
+
+
+def read(path: Path) -> dict[int, Entry]:
+    """Return the entries by index; none where there is no manifest.
+
+    Raises:
+        DamagedFileError: it is not a manifest.
+        PlanetError: it is of a newer format.
+    """
+    if not path.exists():
+        return {}
+    try:
+        value = json.loads(path.read_bytes())
+        version = int(value["format"])
+        if version > FORMAT:
+            raise PlanetError(f"{path}: format {version}, this version reads up to {FORMAT}; upgrade planet_rssm")
+        return {fields["index"]: _entry(fields) for fields in value["episodes"]}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise DamagedFileError(f"{path}: not a manifest") from None
+
+
+def _entry(fields: dict[str, Any]) -> Entry:
+    tensors = {name: Tensor(dtype, tuple(shape), offset) for name, (dtype, shape, offset) in fields["tensors"].items()}
+    return Entry(**{**fields, "tensors": tensors})

@@ -1,0 +1,258 @@
+"""Episodes in a folder, sampled as chunks straight from their files.
+
+    NNNNNN.safetensors            one episode each, NNNNNN its index in the run
+    manifest.json                 the episodes that were committed, oldest first
+    NNNNNN.safetensors.damaged    set aside, skipped, left for a person to look at
+
+What is sampled follows from the episodes and the capacity alone: the newest that fit. A run commits in the order
+episodes, manifest, checkpoint; until the checkpoint is there it may go back to the one before, and sample again what
+that one had seen. Therefore an episode that no longer fits keeps its file for one more commit, and `truncate` gives
+back exactly what the checkpoint had seen.
+
+Only `add`, `commit` and `truncate` write, so a run's replay may be opened by others while it trains; opening and
+sampling only set damaged files aside.
+"""
+
+import logging
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from planet_rssm.data import manifest
+from planet_rssm.data.episode import Episode
+from planet_rssm.data.header import DTYPES, PREFIX, DamagedFileError, parse_header, read_header
+from planet_rssm.data.manifest import Entry
+from planet_rssm.errors import PlanetError
+from planet_rssm.files import remove_stale, write_atomic
+
+Array = np.ndarray
+EPISODES = "episodes"  # the folder of a run that holds its replay
+_log = logging.getLogger("planet_rssm")
+_EPISODE_FILE = re.compile(r"(\d{6,})\.safetensors")
+_SAMPLED = ("action", "reward", "is_first", "is_terminal")
+
+
+class Chunks(NamedTuple):
+    """B pieces of episodes, L frames each, aligned as in data/episode.py; every piece begins a fresh sequence."""
+
+    observation: dict[str, Array]  # [B, L, ...] uint8 images and float32 vectors
+    action: Array  # [B, L, A] float32, zeros at frame 0
+    reward: Array  # [B, L] float32, at frame 0 too the one that came with the image
+    is_first: Array  # [B, L] bool, set at frame 0
+    is_terminal: Array  # [B, L] bool
+    mask: Array  # [B, L] bool, False where the episode was over: everything is zero there
+
+
+class Replay:
+    """The episodes of one environment in `folder`; the newest that hold `capacity` frames together are sampled.
+
+    Raises:
+        PlanetError: the episodes are of different environments, renderers, sizes or mujoco versions, or a newer format.
+    """
+
+    def __init__(self, folder: Path, capacity: int) -> None:
+        """Open `folder`, which need not exist yet, and check every file in it against the manifest."""
+        self.folder = Path(folder)
+        self.capacity = capacity
+        self._identity: dict[str, Any] | None = None
+        self._entries: dict[int, Entry] = {}  # by index, all that have a file to keep
+        self._live: list[Entry] = []  # those that are sampled
+        self._frames = np.zeros(0, np.int64)  # of the live ones
+        self._needed = 0  # index of the first episode that the last checkpoint samples
+        self._unwanted: set[Path] = set()  # files to delete once the manifest no longer names them
+        self._open()
+
+    def __len__(self) -> int:
+        """Episodes that are sampled."""
+        return len(self._live)
+
+    @property
+    def episodes(self) -> tuple[Entry, ...]:
+        """What is known of the episodes that are sampled, by index."""
+        return tuple(self._live)
+
+    @property
+    def frames(self) -> int:
+        """Frames that are sampled."""
+        return int(self._frames.sum())
+
+    def add(self, episode: Episode, index: int) -> None:
+        """Write an episode, which is sampled from now on; it is kept for good by the next `commit`.
+
+        Raises:
+            PlanetError: the index is taken, or the episode is of another environment, renderer, size or mujoco version.
+        """
+        if index in self._entries:
+            raise PlanetError(f"episode {index}: {self.folder} has one already; take another index or truncate first")
+        path, data = self.folder / f"{index:06d}.safetensors", episode.to_bytes()
+        header = parse_header(path, data, len(data))
+        self._admit(path, manifest.identity(header))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, [data])
+        self._unwanted.discard(path)
+        self._keep([*self._entries.values(), manifest.entry(index, path.name, header)])
+
+    def commit(self) -> None:
+        """Write the manifest; the caller's checkpoint follows. Files go that the checkpoint before did not sample."""
+        self._forget([entry for entry in self._entries.values() if entry.index < self._needed])
+        self._write()
+
+    def truncate(self, count: int) -> None:
+        """Go back to a checkpoint that knows `count` episodes: those with index >= `count` go, and their files."""
+        self._forget([entry for entry in self._entries.values() if entry.index >= count])
+        self._write()
+
+    def check_length(self, length: int) -> None:
+        """Refuse a chunk length that no episode fills.
+
+        Raises:
+            PlanetError: there is no episode, or the longest is shorter than `length` frames.
+        """
+        longest = int(self._frames.max(initial=0))
+        if not longest:
+            raise PlanetError(f"replay {self.folder}: holds no episode; collect some first")
+        if length > longest:
+            raise PlanetError(
+                f"train.batch_length = {length}: longer than every episode, the longest has {longest} frames; lower it"
+            )
+
+    def sample(self, rng: np.random.Generator, batch_size: int, length: int) -> Chunks:
+        """Draw B chunks of L frames, every start at which a whole chunk fits as likely as any other.
+
+        An episode shorter than L counts as one start and is padded. The chunks follow from the state of `rng` and the
+        episodes alone.
+
+        Raises:
+            PlanetError: there is no episode.
+        """
+        self.check_length(1)
+        out: dict[str, Array] = {}
+        mask = np.zeros((batch_size, length), bool)
+        for row, (entry, start) in enumerate(self._draw(rng, length, batch_size)):
+            pieces = self._read_or_redraw(rng, entry, start, length)
+            for name, piece in pieces.items():
+                if name not in out:
+                    out[name] = np.zeros((batch_size, length, *piece.shape[1:]), piece.dtype)
+                out[name][row, : len(piece)] = piece
+            mask[row, : len(piece)] = True
+        out["action"][:, 0] = 0
+        out["is_first"][:, 0] = True
+        observation = {name.removeprefix(PREFIX): out.pop(name) for name in list(out) if name.startswith(PREFIX)}
+        return Chunks(observation, **out, mask=mask)
+
+    def _draw(self, rng: np.random.Generator, length: int, count: int) -> list[tuple[Entry, int]]:
+        starts = np.maximum(self._frames - length + 1, 1)  # [episodes]
+        ends = np.cumsum(starts)
+        picks = rng.integers(ends[-1], size=count)
+        chosen = np.searchsorted(ends, picks, side="right")
+        return [(self._live[i], int(pick - ends[i] + starts[i])) for i, pick in zip(chosen, picks, strict=True)]
+
+    def _read_or_redraw(self, rng: np.random.Generator, entry: Entry, start: int, length: int) -> dict[str, Array]:
+        while True:
+            if entry.index in self._entries:  # another row may have found it damaged
+                try:
+                    return _read_frames(self.folder / entry.file, entry, start, min(length, entry.frames - start))
+                except DamagedFileError as error:
+                    self._set_aside(self.folder / entry.file, str(error))
+                    self._keep([kept for kept in self._entries.values() if kept is not entry])
+                    self.check_length(1)
+            [(entry, start)] = self._draw(rng, length, 1)
+
+    def _open(self) -> None:
+        matches = [(_EPISODE_FILE.fullmatch(path.name), path) for path in self.folder.glob("*.safetensors")]
+        paths = {int(match[1]): path for match, path in matches if match}
+        named = self._checked(lambda: manifest.read(self.folder / manifest.NAME), self.folder / manifest.NAME) or {}
+        oldest = min(named, default=0)
+        self._unwanted = {path for index, path in paths.items() if index < oldest}  # left by a killed commit
+        found = {index: self.folder / entry.file for index, entry in named.items()}
+        found.update({index: path for index, path in paths.items() if index >= oldest})
+        entries = [self._open_episode(index, path, named.get(index)) for index, path in sorted(found.items())]
+        self._keep([entry for entry in entries if entry is not None])
+        self._needed = self._oldest()
+        if unnamed := sorted(self._entries.keys() - named.keys()):
+            span = f"{unnamed[0]} to {unnamed[-1]}"
+            _log.warning("%s: took in %d episodes that %s lacks (%s)", self.folder, len(unnamed), manifest.NAME, span)
+
+    def _open_episode(self, index: int, path: Path, named: Entry | None) -> Entry | None:
+        header = self._checked(lambda: read_header(path), path)
+        if header is None:
+            return None
+        entry = manifest.entry(index, path.name, header)
+        if named is not None and named != entry:
+            self._set_aside(path, f"episode {path}: not the file that {manifest.NAME} names")
+            return None
+        self._admit(path, manifest.identity(header))
+        return entry
+
+    def _checked(self, read: Callable[[], Any], path: Path) -> Any:  # noqa: ANN401 (what `read` returns)
+        try:
+            return read()
+        except DamagedFileError as error:
+            self._set_aside(path, str(error))
+            return None
+
+    def _set_aside(self, path: Path, reason: str) -> None:
+        aside = path.with_name(f"{path.name}.damaged")
+        movable = path.exists() and os.access(self.folder, os.W_OK)
+        _log.warning("%s; %s", reason, f"set aside as {aside.name}" if movable else "skipped")
+        if movable:
+            os.replace(path, aside)
+
+    def _admit(self, path: Path, identity: dict[str, Any]) -> None:
+        if self._identity is None:
+            self._identity = identity
+        for key in identity.keys() | self._identity.keys():
+            if identity.get(key) != self._identity.get(key):
+                raise PlanetError(
+                    f"episode {path}: {key} is {identity.get(key)!r}, the others of this replay have "
+                    f"{self._identity.get(key)!r}; use a folder of its own"
+                )
+
+    def _keep(self, entries: list[Entry]) -> None:
+        """Take these episodes, in any order, and select the newest that fit the capacity, one at least."""
+        entries = sorted(entries, key=lambda entry: entry.index)
+        fitting = np.cumsum([entry.frames for entry in reversed(entries)]) <= self.capacity
+        self._entries = {entry.index: entry for entry in entries}
+        self._live = entries[-max(int(fitting.sum()), 1) :]
+        self._frames = np.array([entry.frames for entry in self._live], np.int64)
+
+    def _oldest(self) -> int:
+        return self._live[0].index if self._live else 0
+
+    def _forget(self, entries: list[Entry]) -> None:
+        gone = {entry.index for entry in entries}
+        self._unwanted.update(self.folder / entry.file for entry in entries)
+        self._keep([entry for index, entry in self._entries.items() if index not in gone])
+
+    def _write(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        remove_stale(self.folder)
+        manifest.write(self.folder / manifest.NAME, list(self._entries.values()))
+        for path in self._unwanted:
+            path.unlink(missing_ok=True)
+        self._unwanted = set()
+        self._needed = self._oldest()
+
+
+def _read_frames(path: Path, entry: Entry, start: int, count: int) -> dict[str, Array]:
+    """Read `count` frames from frame `start` on; nothing is mapped, so a file cut short is an error, not a SIGBUS."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)  # 2 us, so no descriptor is kept open between chunks
+    except FileNotFoundError:
+        raise DamagedFileError(f"episode {path}: missing") from None
+    try:
+        pieces = {}
+        for name, tensor in entry.tensors.items():
+            if name in _SAMPLED or name.startswith(PREFIX):
+                size = tensor.frame_bytes
+                data = os.pread(descriptor, count * size, tensor.offset + start * size)
+                if len(data) != count * size:
+                    raise DamagedFileError(f"episode {path}: cut short, {name} ends before frame {start + count}")
+                pieces[name] = np.frombuffer(data, DTYPES[tensor.dtype]).reshape(count, *tensor.shape[1:])
+        return pieces
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,37 @@
+"""Where tensors live, in which precision they are multiplied, and generators made from seeds."""
+
+import contextlib
+
+import torch
+
+from planet_rssm.errors import PlanetError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device called `name`; `auto` is cuda where there is one, else cpu.
+
+    Raises:
+        PlanetError: the name is no device, or there is none of that kind here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise PlanetError(f"device {name!r}: not usable here ({reason}); use auto or cpu") from None
+    return device
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
+    """Return a context in which matrix products and convolutions run in `precision`; parameters stay float32."""
+    dtype = DTYPES[precision]
+    return torch.autocast(device.type, dtype, enabled=dtype is not torch.float32)
+
+
+def generator(seed: int, device: torch.device) -> torch.Generator:
+    """Return a generator on `device` that starts from `seed`, see seeding.stream_seed."""
+    return torch.Generator(device).manual_seed(seed)

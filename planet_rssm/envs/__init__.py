@@ -1,0 +1,1 @@
+"""Environments, renderers and worker processes; nothing in here imports torch."""

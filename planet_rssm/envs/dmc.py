@@ -1,0 +1,140 @@
+"""dm_control's suite as a `gymnasium.Env`: pixels in, one action repeated, rewards summed."""
+
+import os
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from planet_rssm.config import EnvSettings
+from planet_rssm.envs.registry import action_repeat, canonical_id, parse
+from planet_rssm.envs.spec import EnvSpec
+
+EPISODE_STEPS = 1000  # control steps; so the suite has it, but for lqr, which never ends by time and is cut there too
+MAX_FRAME = 480  # pixels a side: the suite's models reserve a GL buffer 480 high
+_CAMERA = 0  # as PlaNet
+_UNBOUNDED = 1e6  # lqr's actuators have no limits (dm_control says 1e10): they get [-1, 1]
+_MODEL_SEED = 0  # lqr draws its masses and springs when it is loaded: one system for everybody
+
+
+class DMControlEnv(gymnasium.Env[Any, np.ndarray]):
+    """One task of the suite.
+
+    Observation: {"image": uint8 [size, size, 3]}. Action: float32 [A] in [-1, 1], mapped linearly onto the task's
+    bounds and applied for `action_repeat` control steps, fewer when the episode ends among them. `terminated` means
+    that the task ended it (discount 0), `truncated` that its time is over. info["env_steps"] = control steps done.
+    """
+
+    def __init__(self, settings: EnvSettings) -> None:
+        """Load the task. `settings.renderer` must be resolved, and fit what MUJOCO_GL was when mujoco was imported."""
+        os.environ.setdefault("MUJOCO_GL", gl_variable(settings.renderer))
+        import mujoco
+        from dm_control import suite
+
+        domain, task = parse(settings.id)
+        self._env = suite.load(domain, task, task_kwargs={"random": _MODEL_SEED})
+        if gl_variable(settings.renderer) == "disable":
+            _forgo_gl(self._env.physics)
+        self._renderer, self._size = settings.renderer, settings.size
+        self._casters: dict[int, Any] = {}
+        self._centre, self._half = _action_map(self._env.action_spec())
+        self._elapsed = EPISODE_STEPS  # no episode yet
+        repeat = settings.action_repeat or action_repeat(settings.id)
+        shape = (settings.size, settings.size, 3)
+        self.env_spec = EnvSpec(
+            id=canonical_id(settings.id),
+            observation={"image": (shape, "uint8")},
+            action_size=len(self._half),
+            action_repeat=repeat,
+            control_interval=repeat * self._env.control_timestep(),
+            episode_steps=EPISODE_STEPS,
+            renderer=settings.renderer,
+            mujoco=mujoco.__version__,
+        )
+        self.observation_space = gymnasium.spaces.Dict({"image": gymnasium.spaces.Box(0, 255, shape, np.uint8)})
+        self.action_space = gymnasium.spaces.Box(-1, 1, self._half.shape, np.float32)
+        self.render_mode = "rgb_array"
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": round(1 / self.env_spec.control_interval)}
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Start an episode; with a seed (any non-negative integer) it depends on nothing that went before."""
+        super().reset(seed=seed)
+        if seed is not None:  # RandomState itself takes 32 bits only
+            self._env.task._random = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(seed)))
+        self._env.reset()
+        self._elapsed = 0
+        return self._observe(), {"env_steps": 0}
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+        """Apply one action; see the class.
+
+        Raises:
+            gymnasium.error.ResetNeeded: no episode is under way.
+            ValueError: an action of another shape, or with NaN or infinity in it.
+        """
+        if self._elapsed >= EPISODE_STEPS:
+            raise gymnasium.error.ResetNeeded("step before reset, or after the end of the episode")
+        control = self._centre + self._half * np.clip(_checked(action, self._half.shape), -1, 1)
+        reward, begin, terminated = 0.0, self._elapsed, False
+        for _ in range(min(self.env_spec.action_repeat, EPISODE_STEPS - begin)):
+            time_step = self._env.step(control)
+            self._elapsed += 1
+            reward += time_step.reward
+            if time_step.last():
+                terminated = time_step.discount == 0
+                break
+        steps = self._elapsed - begin
+        truncated = not terminated and (time_step.last() or self._elapsed >= EPISODE_STEPS)
+        if terminated or truncated:
+            self._elapsed = EPISODE_STEPS
+        return self._observe(), float(reward), bool(terminated), bool(truncated), {"env_steps": steps}
+
+    def render(self) -> np.ndarray:
+        """Return a frame for videos, uint8 [480, 480, 3]."""
+        return self.render_frame(MAX_FRAME)
+
+    def render_frame(self, size: int) -> np.ndarray:
+        """Return the present frame at another size (1 to MAX_FRAME), uint8 [size, size, 3]."""
+        physics = self._env.physics
+        if self._renderer not in ("raycast", "none"):
+            return physics.render(size, size, camera_id=_CAMERA)
+        if size not in self._casters:
+            from planet_rssm.envs.raycast import RayCaster
+
+            self._casters[size] = RayCaster(physics.model.ptr, size, _CAMERA)
+        return self._casters[size].render(physics.data.ptr)
+
+    def close(self) -> None:
+        """Free the physics and its GL context."""
+        self._env.close()
+
+    def _observe(self) -> dict[str, np.ndarray]:
+        if self._renderer == "none":
+            return {"image": np.zeros((self._size, self._size, 3), np.uint8)}
+        return {"image": self.render_frame(self._size)}
+
+
+def gl_variable(renderer: str) -> str:
+    """Return what MUJOCO_GL must be, before mujoco is imported, for a resolved renderer."""
+    return "disable" if renderer in ("raycast", "none") else renderer
+
+
+def _forgo_gl(physics: Any) -> None:  # noqa: ANN401 (dm_control has no types)
+    """Make `physics.contexts` None: quadruped-escape asks whether there is a context, which would create one."""
+    kind = type(physics)
+    physics.__class__ = type(kind.__name__, (kind,), {"contexts": None})
+
+
+def _action_map(spec: Any) -> tuple[np.ndarray, np.ndarray]:  # noqa: ANN401 (dm_env has no types)
+    low = np.where(spec.minimum < -_UNBOUNDED, -1.0, spec.minimum)
+    high = np.where(spec.maximum > _UNBOUNDED, 1.0, spec.maximum)
+    return (high + low) / 2, (high - low) / 2
+
+
+def _checked(action: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    action = np.asarray(action, np.float64)
+    if action.shape != shape or not np.isfinite(action).all():
+        raise ValueError(f"action {action.tolist()}: needs shape {list(shape)} and finite values")
+    return action

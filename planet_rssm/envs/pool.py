@@ -1,0 +1,186 @@
+"""Environments side by side, each in a worker process that may die or hang without taking the run with it."""
+
+import logging
+import select
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, Self
+
+import gymnasium
+import numpy as np
+
+from planet_rssm.config import EnvSettings
+from planet_rssm.envs.dmc import MAX_FRAME
+from planet_rssm.envs.process import WorkerProcess
+from planet_rssm.errors import PlanetError
+
+START_TIMEOUT = 120.0  # seconds in which a worker must have loaded its task
+_MAX_FAILURES = 3  # of one row in a row: no accident any more
+_PATIENCE = 1.0  # seconds that a dying or dismissed worker has to end by itself
+
+_log = logging.getLogger("planet_rssm")
+
+
+class Step(NamedTuple):
+    """What one environment did in answer to one action."""
+
+    observation: dict[str, np.ndarray]  # the caller's own; zeros if lost
+    reward: float  # summed over the action repeat
+    terminated: bool
+    truncated: bool
+    env_steps: int  # control steps executed
+    lost: bool  # the worker died or hung and the episode is gone: drop it, reset the row
+
+
+class EnvPool:
+    """`count` environments of the same settings (resolved, see `registry.resolve`), the rows 0 to count - 1.
+
+    A worker that dies, raises or is silent for longer than `settings.step_timeout` is killed and replaced, and the
+    row's step reported as lost; `lost` counts the workers lost. A reset is simply done again on the new worker.
+    Whatever a method raises but ResetNeeded and ValueError, the pool is closed by it.
+
+    Raises:
+        PlanetError: settings that no worker can load, or a row whose worker failed three times in a row; the line ends
+            with the last one's last words.
+    """
+
+    def __init__(self, settings: EnvSettings, count: int) -> None:
+        """Start the workers and wait for them."""
+        self.lost, self.count = 0, count
+        self._settings = settings
+        self._failures = [0] * count
+        self._playing: set[int] = set()  # rows with an episode under way
+        self._broken: set[int] = set()  # rows whose episode was lost in a call that could not say so
+        self._workers = [WorkerProcess(settings) for _ in range(count)]
+        self._exchange({})
+        self.spec = self._workers[0].spec
+
+    def __enter__(self) -> Self:
+        """Return the pool."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the pool."""
+        self.close()
+
+    def reset(self, seeds: Mapping[int, int]) -> dict[int, dict[str, np.ndarray]]:
+        """Start an episode in each row given, from its seed; return the first observations."""
+        pending = {row: {"do": "reset", "seed": int(seed)} for row, seed in seeds.items()}
+        while pending:
+            answers = self._exchange(pending)
+            pending = {row: command for row, command in pending.items() if row not in answers}
+        self._playing |= set(seeds)
+        self._broken -= set(seeds)
+        return {row: self._observation(row) for row in seeds}
+
+    def step(self, actions: Mapping[int, np.ndarray]) -> dict[int, Step]:
+        """Apply one action, float32 [A] in [-1, 1], in each row given; the rows work at the same time.
+
+        Raises:
+            gymnasium.error.ResetNeeded: a row has no episode under way.
+            ValueError: an action of another shape, or with NaN or infinity in it.
+        """
+        checked = {row: self._checked(row, action) for row, action in actions.items() if row not in self._broken}
+        for row, action in checked.items():
+            self._workers[row].shared.action[:] = action
+        answers = self._exchange({row: {"do": "step"} for row in checked})
+        return {row: self._step(row, answers.get(row)) for row in actions}
+
+    def render(self, row: int, size: int) -> np.ndarray:
+        """Return the present frame of a row at another size for videos, uint8 [size, size, 3]; black if it is lost."""
+        if not 1 <= size <= MAX_FRAME:
+            raise ValueError(f"frame size {size}: 1 to {MAX_FRAME} pixels a side")
+        if row not in self._broken and self._exchange({row: {"do": "render", "size": size}}):
+            return self._workers[row].shared.frame_of(size).copy()
+        return np.zeros((size, size, 3), np.uint8)
+
+    def close(self) -> None:
+        """End the workers; a second call does nothing."""
+        for worker in self._workers:
+            worker.dismiss()
+        for worker in self._workers:
+            worker.end(_PATIENCE)
+        self._workers = []
+
+    def _checked(self, row: int, action: np.ndarray) -> np.ndarray:
+        if row not in self._playing:
+            raise gymnasium.error.ResetNeeded(f"row {row} has no episode under way: reset it")
+        action = np.asarray(action, np.float32)
+        if action.shape != (self.spec.action_size,) or not np.isfinite(action).all():
+            raise ValueError(f"action {action.tolist()} of row {row}: needs {self.spec.action_size} finite values")
+        return action
+
+    def _step(self, row: int, answer: dict[str, Any] | None) -> Step:
+        if answer is None:
+            self._broken.discard(row)
+            nothing = {key: np.zeros(shape, dtype) for key, (shape, dtype) in self.spec.observation.items()}
+            return Step(nothing, 0.0, False, False, 0, lost=True)
+        if answer["terminated"] or answer["truncated"]:
+            self._playing.discard(row)
+        return Step(self._observation(row), **answer, lost=False)
+
+    def _observation(self, row: int) -> dict[str, np.ndarray]:
+        return {key: value.copy() for key, value in self._workers[row].shared.observation.items()}
+
+    def _exchange(self, commands: Mapping[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
+        """Send each row its command, all at once; return the answers of those that gave one and replace the others."""
+        try:
+            self._await_start()
+            for row, command in commands.items():
+                self._workers[row].send(command)
+            answers = self._collect(commands, self._settings.step_timeout)
+            for row in commands:
+                if row in answers:
+                    self._failures[row] = 0
+                else:
+                    self._replace(row)
+        except BaseException:  # Ctrl-C too: an answer that nobody read would be taken for the next one
+            self.close()
+            raise
+        return answers
+
+    def _await_start(self) -> None:
+        """Wait until every worker has loaded its task; replace those that do not."""
+        while starting := [row for row, worker in enumerate(self._workers) if not worker.ready]:
+            answers = self._collect(starting, START_TIMEOUT)
+            for row in starting:
+                if row in answers:
+                    self._workers[row].begin(answers[row])
+                else:
+                    self._replace(row)
+
+    def _collect(self, rows: Iterable[int], timeout: float) -> dict[int, dict[str, Any]]:
+        """Read an answer of each row's worker, until all have answered or died, or the time is over."""
+        answers = {}
+        waiting = {self._workers[row].descriptor: row for row in rows}
+        poll = select.poll()
+        for descriptor in waiting:
+            poll.register(descriptor, select.POLLIN)
+        deadline = time.monotonic() + timeout
+        while waiting and (left := deadline - time.monotonic()) > 0:
+            for descriptor, _ in poll.poll(left * 1000):
+                row = waiting[descriptor]
+                try:
+                    answer = self._workers[row].receive()
+                except EOFError:
+                    answer = None
+                else:
+                    if answer is None:  # half a line
+                        continue
+                    answers[row] = answer
+                poll.unregister(descriptor)
+                del waiting[descriptor]
+        return answers
+
+    def _replace(self, row: int) -> None:
+        words = self._workers[row].end(_PATIENCE)
+        self.lost += 1
+        self._failures[row] += 1
+        if row in self._playing:
+            self._playing.discard(row)
+            self._broken.add(row)
+        self._workers[row] = WorkerProcess(self._settings)
+        if self._failures[row] >= _MAX_FAILURES:
+            task, times = self._settings.id, self._failures[row]
+            raise PlanetError(f"env.id = {task!r}: its worker failed {times} times in a row, at last with: {words}")
+        _log.warning("environment %d was lost and is replaced: %s", row, words)

@@ -1,0 +1,117 @@
+"""The parent's end of one worker process: start, send, receive, end."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from typing import Any
+
+from planet_rssm.config import EnvSettings
+from planet_rssm.envs.dmc import gl_variable
+from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.envs.worker import Shared
+from planet_rssm.errors import PlanetError
+
+
+class WorkerProcess:
+    """One `planet_rssm.envs.worker`. It holds nothing that outlives a kill -9 of parent or worker.
+
+    It runs in a session of its own, so that Ctrl-C reaches the parent alone, which then finishes what it must; it sees
+    the modules that the parent sees, and has one thread for arithmetic.
+    """
+
+    shared: Shared
+    spec: EnvSpec
+
+    def __init__(self, settings: EnvSettings) -> None:
+        """Start the process and return at once; its first answer is for `begin`."""
+        self.ready = False
+        self._memory = _shareable_file()
+        self._errors = tempfile.TemporaryFile()
+        self._received = b""
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "planet_rssm.envs.worker", settings.model_dump_json(), str(self._memory)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            bufsize=0,
+            pass_fds=(self._memory,),
+            start_new_session=True,
+            env=_environment(settings.renderer),
+        )
+        assert self._process.stdin is not None and self._process.stdout is not None  # for the type checker
+        self._commands, self._replies = self._process.stdin, self._process.stdout
+        self.descriptor = self._replies.fileno()  # readable when `receive` has something to read
+
+    def begin(self, first: dict[str, Any]) -> None:
+        """Take the first answer: map the shared memory, which the worker has sized by now.
+
+        Raises:
+            PlanetError: the settings are at fault, in the worker's words.
+        """
+        if "error" in first:
+            raise PlanetError(first["error"])
+        self.spec = EnvSpec.from_json(first["spec"])
+        self.shared, self.ready = Shared(self._memory, self.spec), True
+
+    def send(self, command: dict[str, Any]) -> None:
+        """Send a command; that the worker is dead is for `receive` to say."""
+        with contextlib.suppress(BrokenPipeError):
+            self._commands.write(json.dumps(command).encode() + b"\n")
+
+    def receive(self) -> dict[str, Any] | None:
+        """Read once; return the answer if it is complete, else None.
+
+        Raises:
+            EOFError: the worker is dead, or dying.
+        """
+        data = os.read(self.descriptor, 1 << 16)
+        if not data:
+            raise EOFError
+        self._received += data
+        if not self._received.endswith(b"\n"):
+            return None
+        line, self._received = self._received, b""
+        return json.loads(line)
+
+    def dismiss(self) -> None:
+        """Tell the worker to end."""
+        self._commands.close()
+
+    def end(self, patience: float) -> str:
+        """Wait `patience` seconds for the worker to end, then kill it; return its last words in one line."""
+        try:
+            words = self._obituary(self._process.wait(patience))
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            words = "no answer in time"
+        self._commands.close()
+        self._replies.close()
+        self._errors.close()
+        os.close(self._memory)
+        return words
+
+    def _obituary(self, code: int) -> str:
+        if code < 0:
+            return f"killed by {signal.Signals(-code).name}"
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        return lines[-1] if code and lines else f"exit code {code}"
+
+
+def _shareable_file() -> int:
+    """Return the descriptor of a file that has no name, and so vanishes with its last user."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("planet_rssm")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+def _environment(renderer: str) -> dict[str, str]:
+    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+    ours = {"MUJOCO_GL": gl_variable(renderer), "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    return {key: value for key, value in os.environ.items() if key != "PYOPENGL_PLATFORM"} | ours

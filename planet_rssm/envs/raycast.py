@@ -1,0 +1,304 @@
+"""Frames without GL: one ray a pixel against the model's geoms, about a millisecond for 64x64.
+
+It draws what dm_control draws by default (geoms, sites and tendons of groups 0 to 2, in the colours and under the
+lights of the model) less shadows, reflections, highlights, skins and transparency. Of textures it keeps a plane's
+checker, the only cue of motion where the camera follows the body, and the sky's gradient.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import mujoco
+import numpy as np
+
+_SHOWN = np.array([1, 1, 1, 0, 0, 0], np.uint8)  # the groups that MuJoCo's visualiser shows by default
+_HIDDEN_GROUP = 5
+_COLLISION_GROUP = 3  # shown for a model with a skin (the dog), whose visible groups hold next to nothing
+_NO_COLOUR = np.array([0.5, 0.5, 0.5, 1], np.float32)  # the default rgba: the material's is used in its place
+_FACES = 6  # of a skybox, stacked: right, left, up, down, front, back
+_FRONT = 4
+
+# Where in a pixel its rays go, in pixels from the centre. No two share a row or a column, so a thin pole that is
+# upright or level is met at a width of half (a quarter) of a pixel.
+_SAMPLES = {
+    1: np.array([[0.0, 0.0]]),
+    2: np.array([[-0.25, -0.25], [0.25, 0.25]]),
+    4: np.array([[-0.125, -0.375], [0.375, -0.125], [-0.375, 0.125], [0.125, 0.375]]),
+}
+
+
+def default_samples(size: int) -> int:
+    """Return the rays a pixel: 4 up to 32 pixels a side, 2 up to 64, then 1."""
+    return 4 if size <= 32 else 2 if size <= 64 else 1
+
+
+class RayCaster:
+    """Renders one model from one camera at one size; the rays and all large buffers are made once.
+
+    Colours, alphas, sizes and poses are read anew for every frame, since tasks change them at a reset.
+    """
+
+    def __init__(self, model: mujoco.MjModel, size: int, camera: int = 0, samples: int | None = None) -> None:
+        """Prepare size x size frames with `samples` rays a pixel: 1, 2, 4, or None for the default of the size."""
+        self._model, self._camera, self._size = model, camera, size
+        self._samples = samples or default_samples(size)
+        self._camera_rays, self._pitch = _camera_rays(size, self._samples, float(model.cam_fovy[camera]))
+        count = len(self._camera_rays)
+        self._rotation = np.zeros((3, 3))  # of the camera, for which _rays and _sky hold
+        self._rays, self._normal, self._point = np.zeros((count, 3)), np.zeros((count, 3)), np.zeros((count, 3))
+        self._hit, self._distance = np.zeros(count, np.int32), np.zeros(count)  # a geom, ngeom + an overlay, or -1
+        self._light, self._facing, self._mask = np.zeros(count), np.zeros(count), np.zeros(count, bool)
+        self._uv, self._texel = np.zeros((count, 2)), np.zeros(count, np.intp)
+        self._colour, self._sky = np.zeros((count, 3)), np.zeros((count, 3))
+        self._groups = _SHOWN.copy()
+        self._groups[_COLLISION_GROUP] = model.nskin > 0
+        self._roots, self._loose = _loose_bounds(model)
+        self._tint, self._planes = _textured(model)
+
+    def render(self, data: mujoco.MjData) -> np.ndarray:
+        """Return what the camera sees, uint8 [size, size, 3]; `data` must be up to date (mj_forward, or a step)."""
+        self._aim(data.cam_xmat[self._camera].reshape(3, 3))
+        eye = data.cam_xpos[self._camera]
+        geom_rgba = _rgba(self._model, self._model.geom_rgba, self._model.geom_matid)
+        overlays = list(self._overlays(data, eye))
+        self._cast(data, eye, hidden=geom_rgba[:, 3] == 0)
+        for index, shape in enumerate(overlays):
+            self._cast_at(shape, self._model.ngeom + index, eye)
+        self._paint(data, eye, np.stack([*geom_rgba[:, :3] * self._tint, *(shape.rgba[:3] for shape in overlays)]))
+        return self._to_pixels()
+
+    def _aim(self, rotation: np.ndarray) -> None:
+        if np.array_equal(rotation, self._rotation):
+            return
+        self._rotation[:] = rotation
+        np.matmul(self._camera_rays, rotation.T, out=self._rays)
+        self._sky[:] = _sky_colours(self._model, self._rays)
+
+    def _cast(self, data: mujoco.MjData, eye: np.ndarray, hidden: np.ndarray) -> None:
+        """Find the nearest visible geom along each ray, its distance and its normal.
+
+        Two things of the model are changed for the duration of the call. Geoms of alpha 0 go to a hidden group, since
+        MuJoCo skips them only if they have no material. Bodies get looser bounds, see `_loose_bounds`.
+        """
+        model = self._model
+        groups, bounds = model.geom_group.copy(), model.bvh_aabb[self._roots]
+        model.geom_group[hidden] = _HIDDEN_GROUP
+        model.bvh_aabb[self._roots] = self._loose
+        try:
+            mujoco.mj_multiRay(
+                m=model,
+                d=data,
+                pnt=eye,
+                vec=self._rays.ravel(),
+                geomgroup=self._groups,
+                flg_static=True,
+                bodyexclude=-1,
+                geomid=self._hit,
+                dist=self._distance,
+                normal=self._normal.ravel(),
+                nray=len(self._rays),
+                cutoff=mujoco.mjMAXVAL,
+            )
+        finally:
+            model.geom_group[:] = groups
+            model.bvh_aabb[self._roots] = bounds
+
+    def _cast_at(self, shape: "_Shape", index: int, eye: np.ndarray) -> None:
+        """Do the same for a site or a tendon, one by one over the few rays that can meet it."""
+        normal = np.zeros(3)
+        for ray in self._candidates(shape, eye):
+            towards = self._rays[ray]
+            distance = mujoco.mju_rayGeom(shape.position, shape.axes, shape.size, eye, towards, shape.kind, normal)
+            if distance >= 0 and (self._hit[ray] < 0 or distance < self._distance[ray]):
+                self._hit[ray], self._distance[ray], self._normal[ray] = index, distance, normal
+
+    def _paint(self, data: mujoco.MjData, eye: np.ndarray, colours: np.ndarray) -> None:
+        np.take(colours, self._hit, axis=0, out=self._colour, mode="clip")
+        for plane in self._planes:
+            self._paint_plane(plane, data, eye)
+        self._shade(data)
+        self._colour *= self._light[:, None]
+        np.equal(self._hit, -1, out=self._mask)
+        np.copyto(self._colour, self._sky, where=self._mask[:, None])
+
+    def _paint_plane(self, plane: "_Plane", data: mujoco.MjData, eye: np.ndarray) -> None:
+        """Colour the hits on a plane by its texture, whose 2 x 2 texels are the squares of a checker."""
+        axes = data.geom_xmat[plane.geom].reshape(3, 3)[:, :2]
+        np.multiply(self._rays, self._distance[:, None], out=self._point)
+        self._point += eye - data.geom_xpos[plane.geom] + axes @ plane.corner
+        np.matmul(self._point, axes * plane.frequency, out=self._uv)
+        np.floor(self._uv, out=self._uv)
+        np.mod(self._uv, 2, out=self._uv)
+        np.matmul(self._uv, (1, 2), out=self._light)
+        np.copyto(self._texel, self._light, casting="unsafe")
+        np.take(plane.texels, self._texel, axis=0, out=self._point, mode="clip")
+        np.multiply(self._point, self._colour, out=self._point)
+        np.equal(self._hit, plane.geom, out=self._mask)
+        np.copyto(self._colour, self._point, where=self._mask[:, None])
+
+    def _shade(self, data: mujoco.MjData) -> None:
+        """Lambert's law: the headlight along each ray, the model's lights along their directions."""
+        head = self._model.vis.headlight
+        np.einsum("ij,ij->i", self._normal, self._rays, out=self._facing)
+        np.abs(self._facing, out=self._light)
+        self._light *= head.diffuse.mean()
+        self._light += head.ambient.mean()
+        for light in np.flatnonzero(self._model.light_active):
+            np.matmul(self._normal, -data.light_xdir[light], out=self._facing)
+            np.maximum(self._facing, 0, out=self._facing)
+            self._facing *= self._model.light_diffuse[light].mean()
+            self._light += self._facing
+
+    def _candidates(self, shape: "_Shape", eye: np.ndarray) -> np.ndarray:
+        """Return the rays that pass the shape's bounding sphere and, for a thin capsule, the plane through its axis."""
+        towards = shape.position - eye
+        distance = float(np.linalg.norm(towards))
+        radius = _bounding_radius(shape)
+        if distance <= radius:
+            return np.arange(len(self._rays))
+        close = self._rays @ (towards / distance) >= np.sqrt(1 - (radius / distance) ** 2)
+        across = np.cross(towards, shape.axes[2::3])
+        if shape.kind == mujoco.mjtGeom.mjGEOM_CAPSULE and np.linalg.norm(across) > 1e-6:
+            across /= np.linalg.norm(across)
+            close &= np.abs(self._rays @ across) <= shape.size[0] / (distance - radius)
+        return np.flatnonzero(close)
+
+    def _overlays(self, data: mujoco.MjData, eye: np.ndarray) -> Iterator["_Shape"]:
+        """Yield what a ray does not see by itself: visible sites, and tendons as capsules at least a pixel wide."""
+        model = self._model
+        rgba = _rgba(model, model.site_rgba, model.site_matid)
+        for site in np.flatnonzero((rgba[:, 3] > 0) & (_SHOWN[model.site_group] > 0)):
+            kind, size = int(model.site_type[site]), model.site_size[site]
+            yield _Shape(kind, data.site_xpos[site], data.site_xmat[site], size, rgba[site])
+        rgba = _rgba(model, model.tendon_rgba, model.tendon_matid)
+        for tendon in np.flatnonzero((rgba[:, 3] > 0) & (_SHOWN[model.tendon_group] > 0)):
+            first = data.ten_wrapadr[tendon]
+            points = data.wrap_xpos.reshape(-1, 3)[first : first + data.ten_wrapnum[tendon]]
+            for start, end in zip(points[:-1], points[1:], strict=True):
+                thinnest = self._pitch * float(np.linalg.norm((start + end) / 2 - eye)) / 2
+                yield _segment(start, end, max(float(model.tendon_width[tendon]), thinnest), rgba[tendon])
+
+    def _to_pixels(self) -> np.ndarray:
+        np.clip(self._colour, 0, 1, out=self._colour)
+        pixels = self._colour.reshape(self._size, self._size, self._samples, 3)
+        mean = pixels[:, :, 0] if self._samples == 1 else np.add.reduce(pixels, axis=2) / self._samples
+        return np.rint(mean * 255).astype(np.uint8)
+
+
+class _Plane(NamedTuple):
+    geom: int
+    frequency: np.ndarray  # [2], texels a metre along the plane's x and y
+    corner: np.ndarray  # [2], metres from the texture's origin to the plane's centre
+    texels: np.ndarray  # [4, 3]
+
+
+class _Shape(NamedTuple):
+    kind: int  # mjtGeom
+    position: np.ndarray  # [3]
+    axes: np.ndarray  # [9]
+    size: np.ndarray  # [3]
+    rgba: np.ndarray  # [4]
+
+
+def _camera_rays(size: int, samples: int, fovy: float) -> tuple[np.ndarray, float]:
+    """Return unit rays [size * size * samples, 3] and the width of a pixel at distance 1.
+
+    They are in the camera's frame: x right, y up, looking along -z.
+    """
+    pitch = 2 * np.tan(np.radians(fovy) / 2) / size
+    row, column = np.meshgrid(np.arange(size), np.arange(size), indexing="ij")
+    centre = np.stack([column, row], -1)[:, :, None] + 0.5 - size / 2
+    x, y = np.moveaxis((centre + _SAMPLES[samples]) * pitch, -1, 0)
+    rays = np.stack([x, -y, -np.ones_like(x)], -1).reshape(-1, 3)
+    return rays / np.linalg.norm(rays, axis=1, keepdims=True), float(pitch)
+
+
+def _loose_bounds(model: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray]:
+    """Return the index of each body's bounding box, and boxes about the body's centre that hold in any orientation.
+
+    mj_multiRay (MuJoCo 3.17) takes a bounding sphere about the box's centre but forgets to turn that centre with the
+    body, and so cuts off parts of bodies whose box is off-centre: the finger's tip, the pendulum's rod.
+    """
+    roots = model.body_bvhadr[model.body_bvhadr >= 0]
+    centre, half = model.bvh_aabb[roots, :3], model.bvh_aabb[roots, 3:]
+    radius = np.linalg.norm(centre, axis=1) + np.linalg.norm(half, axis=1)
+    return roots, np.concatenate([np.zeros_like(half), np.repeat(radius[:, None], 3, 1) / np.sqrt(3)], 1)
+
+
+def _textured(model: mujoco.MjModel) -> tuple[np.ndarray, list[_Plane]]:
+    """Return what every geom's colour is multiplied by, [ngeom, 3], and the planes that have a texture of their own.
+
+    A textured geom that is no plane gets its texture's mean; a plane loses what it would reflect.
+    """
+    tint, planes = np.ones((model.ngeom, 3)), []
+    for geom in np.flatnonzero(model.geom_matid >= 0):
+        material = model.geom_matid[geom]
+        texture = int(model.mat_texid[material, mujoco.mjtTextureRole.mjTEXROLE_RGB])
+        if texture < 0:
+            continue
+        texels = _texels(model, texture)
+        if model.geom_type[geom] == mujoco.mjtGeom.mjGEOM_PLANE:
+            tint[geom] = 1 - model.mat_reflectance[material]
+            planes.append(_checkered_plane(model, int(geom), texels))
+        else:
+            tint[geom] = texels.mean(0)
+    return tint, planes
+
+
+def _rgba(model: mujoco.MjModel, own: np.ndarray, material: np.ndarray) -> np.ndarray:
+    """Return colours [n, 4] by MuJoCo's rule: the material's, unless the object's own is not the default."""
+    if not model.nmat:
+        return own
+    use_material = (material >= 0) & (own == _NO_COLOUR).all(1)
+    return np.where(use_material[:, None], model.mat_rgba[material], own)
+
+
+def _checkered_plane(model: mujoco.MjModel, geom: int, texels: np.ndarray) -> _Plane:
+    """Lay the 2 x 2 texels as MuJoCo >= 3.12 does: from the plane's corner; a uniform texture is two metres long."""
+    material, half = model.geom_matid[geom], model.geom_size[geom, :2]
+    length = np.full(2, 2.0) if model.mat_texuniform[material] else 2 * np.where(half > 0, half, 1)
+    return _Plane(geom, 2 * model.mat_texrepeat[material] / length, half.copy(), texels)
+
+
+def _texels(model: mujoco.MjModel, texture: int) -> np.ndarray:
+    """Return a texture reduced to 2 x 2 texels, [4, 3] in [0, 1], x running fastest."""
+    image = _texture_image(model, texture)
+    height, width = image.shape[0] // 2, image.shape[1] // 2
+    quarters = [image[y : y + height, x : x + width].mean((0, 1)) for y in (0, height) for x in (0, width)]
+    return np.array(quarters, np.float64)
+
+
+def _texture_image(model: mujoco.MjModel, texture: int) -> np.ndarray:
+    height, width = model.tex_height[texture], model.tex_width[texture]
+    channels, first = model.tex_nchannel[texture], model.tex_adr[texture]
+    image = model.tex_data[first : first + height * width * channels].reshape(height, width, channels)
+    return image[..., :3].astype(np.float32) / 255
+
+
+def _sky_colours(model: mujoco.MjModel, rays: np.ndarray) -> np.ndarray:
+    """Return the sky along each ray, [n, 3]: the skybox's front face averaged over its rows, black without one."""
+    skies = np.flatnonzero(model.tex_type == mujoco.mjtTexture.mjTEXTURE_SKYBOX)
+    if not len(skies):
+        return np.zeros_like(rays)
+    rows = _texture_image(model, int(skies[0])).mean(1)
+    side = len(rows) // _FACES
+    front = rows[_FRONT * side : (_FRONT + 1) * side]
+    slope = rays[:, 2] / np.maximum(np.abs(rays[:, :2]).max(1), mujoco.mjMINVAL)
+    return front[np.clip((1 - slope) / 2 * side, 0, side - 1).astype(np.intp)]
+
+
+def _bounding_radius(shape: _Shape) -> float:
+    kinds = mujoco.mjtGeom
+    if shape.kind == kinds.mjGEOM_CAPSULE:
+        return float(shape.size[0] + shape.size[1])
+    if shape.kind == kinds.mjGEOM_CYLINDER:
+        return float(np.hypot(shape.size[0], shape.size[1]))
+    return float(np.linalg.norm(shape.size) if shape.kind == kinds.mjGEOM_BOX else shape.size.max())
+
+
+def _segment(start: np.ndarray, end: np.ndarray, radius: float, rgba: np.ndarray) -> _Shape:
+    quaternion, axes = np.zeros(4), np.zeros(9)
+    mujoco.mju_quatZ2Vec(quaternion, end - start)
+    mujoco.mju_quat2Mat(axes, quaternion)
+    size = np.array([radius, np.linalg.norm(end - start) / 2, 0])
+    return _Shape(int(mujoco.mjtGeom.mjGEOM_CAPSULE), (start + end) / 2, axes, size, rgba)

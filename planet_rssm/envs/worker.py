@@ -1,0 +1,85 @@
+"""One environment in a process of its own, commanded by JSON lines; run as `python -m planet_rssm.envs.worker`.
+
+Commands come on standard input, `{"do": "reset", "seed": 1}`, `{"do": "step"}`, `{"do": "render", "size": 64}`, and
+each is answered by one line on what was standard output. Actions and frames go through memory that both sides map.
+Anything that a library prints goes to standard error. An error ends the process, its traceback is the parent's to read.
+The end of standard input, that is of the parent, ends it too.
+"""
+
+import json
+import mmap
+import os
+import sys
+from typing import Any
+
+import numpy as np
+
+from planet_rssm.config import EnvSettings
+from planet_rssm.envs.dmc import MAX_FRAME, DMControlEnv
+from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.errors import PlanetError
+
+_ALIGNMENT = 64  # bytes
+_ACTION, _FRAME = "<action>", "<frame>"  # keys that no observation has
+
+
+class Shared:
+    """The arrays that parent and worker both see: action, observation and a frame for videos, in one mapping."""
+
+    def __init__(self, descriptor: int, spec: EnvSpec) -> None:
+        """Map `descriptor`, grown to what `spec` needs; pages that are never touched cost nothing."""
+        fields = {_ACTION: ((spec.action_size,), "float32"), **spec.observation, _FRAME: ((MAX_FRAME**2 * 3,), "uint8")}
+        offsets, size = {}, 0
+        for key, (shape, dtype) in fields.items():
+            offsets[key] = size
+            size += -(-int(np.prod(shape)) * np.dtype(dtype).itemsize // _ALIGNMENT) * _ALIGNMENT
+        if os.fstat(descriptor).st_size < size:
+            os.ftruncate(descriptor, size)
+        memory = mmap.mmap(descriptor, size)
+        arrays = {key: np.ndarray(shape, dtype, memory, offsets[key]) for key, (shape, dtype) in fields.items()}
+        self.action, self.frame = arrays.pop(_ACTION), arrays.pop(_FRAME)
+        self.observation = arrays
+
+    def frame_of(self, size: int) -> np.ndarray:
+        """Return the view in which a frame [size, size, 3] is passed."""
+        return self.frame[: size * size * 3].reshape(size, size, 3)
+
+
+def main() -> None:
+    """Serve one environment: the arguments are its settings as JSON and the descriptor to share memory through."""
+    replies = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    try:
+        env = DMControlEnv(EnvSettings.model_validate_json(sys.argv[1]))
+    except PlanetError as error:
+        return _reply(replies, {"error": str(error)})
+    shared = Shared(int(sys.argv[2]), env.env_spec)
+    _reply(replies, {"spec": env.env_spec.to_json()})
+    for line in sys.stdin:
+        _reply(replies, _obey(env, shared, json.loads(line)))
+
+
+def _obey(env: DMControlEnv, shared: Shared, command: dict[str, Any]) -> dict[str, Any]:
+    if command["do"] == "render":
+        shared.frame_of(command["size"])[:] = env.render_frame(command["size"])
+        return {}
+    if command["do"] == "reset":
+        observation, _ = env.reset(seed=command["seed"])
+        answer: dict[str, Any] = {}
+    else:
+        observation, reward, terminated, truncated, info = env.step(shared.action)
+        answer = {"reward": reward, "terminated": terminated, "truncated": truncated, "env_steps": info["env_steps"]}
+    for key, value in observation.items():
+        shared.observation[key][:] = value
+    return answer
+
+
+def _reply(replies: Any, answer: dict[str, Any]) -> None:  # noqa: ANN401 (a text file)
+    try:
+        replies.write(json.dumps(answer) + "\n")
+    except BrokenPipeError:  # the parent died while this worker was busy: nobody to tell
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

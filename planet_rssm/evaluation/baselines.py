@@ -1,0 +1,83 @@
+"""What a return must be compared with: random, doing nothing, the best constant action, the planner without learning.
+
+On cartpole-balance doing nothing scores 745 of 1000 and random 257: "better than random" alone proves nothing.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from planet_rssm.agent import Agent, AgentPolicy
+from planet_rssm.collect import ConstantPolicy, Policy, RandomPolicy
+from planet_rssm.config import Settings, flatten
+from planet_rssm.envs.pool import EnvPool
+from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.evaluation.protocol import PARALLEL, episode_seeds, play
+from planet_rssm.files import write_atomic
+from planet_rssm.seeding import Stream, stream_seed
+from planet_rssm.world_model import untrained_model
+
+CONSTANTS = np.linspace(-1, 1, 11)  # every joint held at the same share of its range
+CACHE = "baselines.json"
+
+Returns = dict[str, list[float]]  # baseline: return by episode
+
+
+def baselines(
+    folder: Path,
+    settings: Settings,
+    spec: EnvSpec,
+    episodes: int,
+    device: torch.device,
+    on_stage: Callable[[str], None] = lambda name: None,
+) -> Returns:
+    """Return the four baselines of a run, by episode; measured once for given settings and kept in the run folder.
+
+    The constant is the one with the best mean, chosen on the very episodes it is then reported on: a generous
+    baseline.
+    """
+    compared = {"env": flatten(settings.env), "model": flatten(settings.model), "planner": flatten(settings.planner)}
+    key = {"episodes": episodes, "seed": settings.seed, **compared}
+    cache = folder / CACHE
+    if cache.is_file():
+        held = json.loads(cache.read_text())
+        if held["key"] == key:
+            return held["returns"]
+    returns = _simple(settings, spec, episodes, on_stage)
+    on_stage("untrained")
+    returns["untrained"] = untrained(settings, spec, episodes, device)
+    write_atomic(cache, [json.dumps({"key": key, "returns": returns}).encode()])
+    return returns
+
+
+def _simple(settings: Settings, spec: EnvSpec, episodes: int, on_stage: Callable[[str], None]) -> Returns:
+    """Measure the baselines that look at nothing, in environments that render nothing."""
+    blind = settings.env.model_copy(update={"renderer": "none"})
+    returns: Returns = {}
+    with EnvPool(blind, 2) as pool:
+
+        def measure(name: str, policy: Policy) -> list[float]:
+            on_stage(name)
+            return [result.episode_return for result in play(pool, policy, episode_seeds(episodes))]
+
+        seed = stream_seed(settings.seed, Stream.RANDOM_ACTIONS)
+        returns["random"] = measure("random", RandomPolicy(spec.action_size, seed))
+        returns["zero"] = measure("zero", ConstantPolicy(np.zeros(spec.action_size)))
+        constants = [
+            measure(f"constant {value:+.1f}", ConstantPolicy(np.full(spec.action_size, value))) for value in CONSTANTS
+        ]
+    returns["constant"] = max(constants, key=lambda held: float(np.mean(held)))
+    return returns
+
+
+def untrained(settings: Settings, spec: EnvSpec, episodes: int, device: torch.device) -> list[float]:
+    """Return what the same planner gets on the model as it was before the first update."""
+    model = untrained_model(settings, spec.action_size).to(device)
+    agent = Agent.build(settings, spec, model, device=device, seed=0)
+    rows = min(episodes, PARALLEL)
+    with EnvPool(settings.env, rows) as pool:
+        return [result.episode_return for result in play(pool, AgentPolicy(agent, rows), episode_seeds(episodes))]
+

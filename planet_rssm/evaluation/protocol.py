@@ -1,0 +1,64 @@
+"""How a policy's return is measured: fixed reset seeds, no exploration noise, every episode counted."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from planet_rssm.collect import Policy, collect
+from planet_rssm.envs.pool import EnvPool
+
+FIRST_SEED = 1000  # of the evaluation's resets; training resets are seeded by 63-bit hashes and never collide
+PARALLEL = 4  # episodes played side by side
+
+
+class EpisodeResult(NamedTuple):
+    """One finished episode."""
+
+    seed: int
+    episode_return: float
+    env_steps: int
+
+
+def episode_seeds(episodes: int) -> list[int]:
+    """Return the reset seeds of an evaluation of so many episodes: always the same, a longer one only adds."""
+    return list(range(FIRST_SEED, FIRST_SEED + episodes))
+
+
+def play(
+    pool: EnvPool,
+    policy: Policy,
+    seeds: Sequence[int],
+    on_step: Callable[..., None] | None = None,
+    on_episode: Callable[[EpisodeResult], None] | None = None,
+) -> list[EpisodeResult]:
+    """Play one episode a seed and return the results in the order of the seeds."""
+    results: dict[int, EpisodeResult] = {}
+    for index, episode in collect(pool, policy, seeds, on_step=on_step):
+        results[index] = EpisodeResult(seeds[index], episode.episode_return, episode.env_steps)
+        if on_episode is not None:
+            on_episode(results[index])
+    return [results[index] for index in range(len(seeds))]
+
+
+class TimedPolicy:
+    """A policy, and how long each of its decisions took."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self.seconds: list[float] = []
+
+    def __call__(
+        self, observation: Mapping[str, np.ndarray], executed_action: np.ndarray, is_first: np.ndarray
+    ) -> np.ndarray:
+        """Decide as the policy inside does; the result is on the CPU, so the time includes the device's work."""
+        begin = time.perf_counter()
+        action = self._policy(observation, executed_action, is_first)
+        self.seconds.append(time.perf_counter() - begin)
+        return action
+
+    def latency_ms(self) -> dict[str, float]:
+        """Return p50, p95 and p99 in milliseconds of a batched decision; the first, which warms up, is left out."""
+        times = np.array(self.seconds[1:] or self.seconds) * 1000
+        return {f"p{p}": round(float(np.percentile(times, p)), 3) for p in (50, 95, 99)}

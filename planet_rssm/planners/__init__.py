@@ -1,0 +1,41 @@
+"""Planners: how a model is searched for actions. They know torch and the contracts of `types`, and no network.
+
+Any torch model will do. A pendulum that is swung up from hanging and held upright (angle 0):
+
+    >>> import torch
+    >>> from planet_rssm.config import PlannerSettings
+    >>> from planet_rssm.planners import ICEM, FunctionDynamics, Objective
+    >>> def step(state, action):  # [M, 2] of angle and speed, [M, 1] of torque in [-1, 1]; 0.05 s
+    ...     speed = state[:, 1] + 0.05 * (15 * state[:, 0].sin() + 6 * action[:, 0])
+    ...     return torch.stack([state[:, 0] + 0.05 * speed, speed], 1)
+    >>> dynamics = FunctionDynamics(step, reward=lambda state, action, following: following[:, 0].cos())
+    >>> planner = ICEM(PlannerSettings(name="icem", horizon=30, candidates=100, iterations=3, elites=10), action_size=1)
+    >>> state, carry, generator = torch.tensor([[torch.pi, 0.0]]), planner.initial(1), torch.Generator().manual_seed(0)
+    >>> for t in range(100):
+    ...     plan, carry = planner.plan(dynamics, Objective(), state, carry, torch.tensor([t == 0]), generator)
+    ...     state = step(state, plan.action)
+    >>> bool(state[0, 0].cos() > 0.95)
+    True
+"""
+
+from typing import Any
+
+from planet_rssm.config import PlannerSettings
+from planet_rssm.planners.base import Noise, SearchPlanner
+from planet_rssm.planners.cem import CEM
+from planet_rssm.planners.function import FunctionDynamics
+from planet_rssm.planners.icem import ICEM
+from planet_rssm.planners.objective import Objective
+
+__all__ = ["CEM", "ICEM", "FunctionDynamics", "Noise", "Objective", "SearchPlanner", "planner_from_settings"]
+
+PLANNERS: dict[str, type[SearchPlanner[Any, Any]]] = {"cem": CEM, "icem": ICEM}
+
+
+def planner_from_settings(settings: PlannerSettings, action_size: int) -> SearchPlanner[Any, Any]:
+    """Return the planner that the settings name, for actions of the given size.
+
+    Raises:
+        PlanetError: settings that the planner cannot work with.
+    """
+    return PLANNERS[settings.name](settings, action_size)

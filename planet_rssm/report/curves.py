@@ -1,0 +1,71 @@
+"""Learning curves of runs, from their metrics.jsonl."""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from planet_rssm.errors import PlanetError
+from planet_rssm.files import write_atomic
+
+METRICS = "metrics.jsonl"
+LINE_STYLES = ("--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)))  # of the baselines
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """Return the lines of a run's metrics; a last line that a killed run left half-written is skipped.
+
+    Raises:
+        PlanetError: there is no such file, or a line before the last is damaged.
+    """
+    path = run / METRICS
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise PlanetError(f"{path}: not readable ({error.strerror}); give the folder of a run") from None
+    measured = []
+    for number, line in enumerate(lines, 1):
+        try:
+            measured.append(json.loads(line))
+        except json.JSONDecodeError:
+            if number < len(lines):
+                raise PlanetError(f"{path}: line {number} is not JSON; restore the file or delete the line") from None
+    return measured
+
+
+def plot_curves(runs: Sequence[Path], out: Path, baselines: Mapping[str, float] | None = None) -> None:
+    """Draw train and test returns over env_steps as a PNG, one colour a run, and a horizontal line for each baseline.
+
+    Raises:
+        PlanetError: matplotlib is not installed, or a run has no readable metrics; see `read_metrics`.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg  # no pyplot: it keeps global state
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        raise PlanetError("learning curves: matplotlib is not installed; pip install 'planet-rssm[report]'") from None
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot(xlabel="env_steps (control steps, action repeats included)", ylabel="episode return")
+    for number, run in enumerate(runs):
+        _draw_run(axes, run, f"C{number % 10}")
+    for number, (name, value) in enumerate((baselines or {}).items()):
+        style = LINE_STYLES[number % len(LINE_STYLES)]
+        axes.axhline(value, color="0.35", linestyle=style, linewidth=1.2, label=f"{name} ({value:.0f})")
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", fontsize="small")
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=120)
+    write_atomic(out, [data.getbuffer()])
+
+
+def _draw_run(axes: Any, run: Path, colour: str) -> None:  # noqa: ANN401 (matplotlib is an extra)
+    measured = read_metrics(run)
+    for phase, name, style in (
+        ("collect", "train", {"linewidth": 1, "alpha": 0.45}),
+        ("test", "test", {"linewidth": 2, "marker": "o", "markersize": 4}),
+    ):
+        points = [(line["env_steps"], line["return"]) for line in measured if line["phase"] == phase]
+        if points:
+            axes.plot(*zip(*points, strict=True), color=colour, label=f"{run.name} {name}", **style)

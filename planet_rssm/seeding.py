@@ -1,0 +1,29 @@
+"""Counter-based random streams: every draw is named by (run seed, stream, index), so no random state is ever stored.
+
+The index is the episode, update or decision that the draw belongs to. A run that resumes therefore repeats the same
+draws, whatever happened to the process that made them first.
+"""
+
+import enum
+
+import numpy as np
+
+
+class Stream(enum.IntEnum):
+    """What a random stream is used for; the numbers are part of the reproducible record and never change."""
+
+    INIT = 0  # initial weights
+    RANDOM_ACTIONS = 1  # seed episodes, index = episode
+    COLLECT = 2  # planning and exploration noise, index = (round, decision)
+    RESET = 3  # environment resets of training episodes, index = episode
+    BATCH = 4  # chunks drawn from the replay, index = update
+    UPDATE = 5  # noise inside the loss, index = update
+    TEST = 6  # planning of test episodes, index = (round, decision)
+    TEST_RESET = 7  # environment resets of test episodes, index = episode of the test
+    PLAN = 8  # `planet plan`, index = decision
+
+
+def stream_seed(run_seed: int, stream: Stream, *index: int) -> int:
+    """Return the 63-bit seed of one draw, for `np.random.default_rng` or `torch.Generator.manual_seed`."""
+    sequence = np.random.SeedSequence(run_seed, spawn_key=(int(stream), *index))
+    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,0 +1,42 @@
+"""Ctrl-C and SIGTERM as a question the loop asks, so that nothing is left half-done."""
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Self
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(Exception):  # noqa: N818 (not an error)
+    """The run was asked to stop; raised only where stopping loses nothing."""
+
+
+class InterruptGuard:
+    """While entered, the first signal is kept for `check`; a second one ends the process in the usual way."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._previous: dict[int, signal.Handlers | object] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
+            self._previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._restore()
+
+    def check(self) -> None:
+        """Raise Interrupted if a signal has come."""
+        if self._asked:
+            raise Interrupted
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        self._previous = {}

@@ -1,0 +1,67 @@
+"""metrics.jsonl, always, and TensorBoard events where tensorboard is installed."""
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from planet_rssm.config import FORMAT
+from planet_rssm.run import METRICS
+
+COUNTERS = ("env_steps", "agent_steps", "updates", "episodes")
+
+
+class MetricsLog:
+    """Appends measurements. A resumed run first cuts the file back to where its checkpoint was written."""
+
+    def __init__(self, folder: Path, offset: int, env_steps: int) -> None:
+        self._file = open(folder / METRICS, "ab")  # noqa: SIM115 (held open as long as the run)
+        self._file.truncate(offset)
+        self._events = None
+        if importlib.util.find_spec("tensorboard"):
+            from torch.utils.tensorboard import SummaryWriter  # imports for a second
+
+            self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=env_steps + 1)
+
+    def write(self, phase: str, counters: dict[str, int], seconds: float, values: dict[str, Any]) -> None:
+        """Append one line; `counters` as in DESIGN: env_steps, agent_steps, updates, episodes."""
+        line = {"format": FORMAT, "phase": phase, **counters, "seconds": round(seconds, 3), **values}
+        self._file.write(json.dumps(line).encode() + b"\n")
+        self._file.flush()
+        if self._events is not None:
+            for name, value in values.items():
+                if isinstance(value, float):
+                    self._events.add_scalar(f"{phase}/{name}", value, counters["env_steps"])
+
+    def sync(self) -> int:
+        """Make all lines durable and return the file's length, the offset that a checkpoint keeps."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return os.fstat(self._file.fileno()).st_size
+
+    def close(self) -> None:
+        """Close the files."""
+        self._file.close()
+        if self._events is not None:
+            self._events.close()
+
+
+class Meter:
+    """Running means by name, kept as plain numbers so that a checkpoint in the middle of a round can hold them."""
+
+    def __init__(self, sums: dict[str, list[float]]) -> None:
+        self.sums = sums  # name: [sum, count]
+
+    def add(self, values: dict[str, float]) -> None:
+        """Count in one value a name."""
+        for name, value in values.items():
+            total = self.sums.setdefault(name, [0.0, 0])
+            total[0] += value
+            total[1] += 1
+
+    def drain(self) -> dict[str, float]:
+        """Return the means and start again."""
+        means = {name: total / count for name, (total, count) in self.sums.items()}
+        self.sums.clear()
+        return means

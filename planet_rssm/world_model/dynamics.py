@@ -1,0 +1,31 @@
+"""The world model as a planner sees it."""
+
+import torch
+from torch import Tensor
+
+from planet_rssm.types import Dynamics, Rollout, State
+from planet_rssm.world_model.model import WorldModel
+
+
+class ModelDynamics(Dynamics[State]):
+    """Candidates followed through `imagine_step`s, one latent sample each; the reward head runs once over all steps."""
+
+    differentiable = True
+
+    def __init__(self, model: WorldModel) -> None:
+        self.model = model
+
+    def noise_shape(self, batch: int, candidates: int, horizon: int) -> tuple[int, ...]:
+        """Return [B, N, H, S]: the prior's standard normal noise."""
+        return batch, candidates, horizon, self.model.rssm.stoch_size
+
+    def rollout(self, state: State, actions: Tensor, noise: Tensor | None) -> Rollout:
+        """Follow `actions` [B, N, H, A] from `state` [B, ...]; the discount is 1 throughout, as in PlaNet."""
+        assert noise is not None
+        batch, candidates = actions.shape[:2]
+        # batch-major rows b0n0, b0n1, ..: as actions.flatten(0, 1) has them
+        start = State(*(part.repeat_interleave(candidates, 0) for part in state))
+        states = self.model.rssm.imagine(start, actions.flatten(0, 1), noise.flatten(0, 1))
+        reward = self.model.predict_reward(states).unflatten(0, (batch, candidates))
+        last = State(*(part[:, -1].unflatten(0, (batch, candidates)) for part in states))
+        return Rollout(reward, torch.ones_like(reward), last)

@@ -1,0 +1,178 @@
+"""Set up or mend .venv, then become one of its programs. Standard library only; called by _run.sh.
+
+    python3 _setup.py PROGRAM ARGUMENT...      PROGRAM is a name in .venv/bin
+
+Everything goes into .venv; the Python that runs this is only asked for its venv and pip modules. A killed set-up or a
+damaged .venv is found by looking at the files that are there; whole packages are kept.
+"""
+
+import contextlib
+import csv
+import fcntl
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import venv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+ROOT = Path(__file__).resolve().parent.parent
+LOCK = ROOT / "requirements.lock"
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+SITE = VENV / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+STAMP = VENV / "ready"  # written last: what was installed, and for which folder; _run.sh compares times with its own
+COST = "downloads about 3 GB (most of it torch with CUDA), takes 6 GB on disk"
+
+
+class SetupError(Exception):
+    """A set-up that cannot go on, told in one line."""
+
+
+def main(program: str, *arguments: str) -> None:
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that run() ends the installer
+    try:
+        ensure()
+    except (SetupError, OSError) as error:
+        sys.exit(f"set-up: {error}")
+    except KeyboardInterrupt:
+        print("set-up: interrupted; the next call goes on from here", file=sys.stderr)
+        sys.exit(130)
+    sys.stderr.flush()
+    os.execv(VENV / "bin" / program, [str(VENV / "bin" / program), *arguments])
+
+
+def ensure() -> None:
+    if not complete():
+        with one_at_a_time() as lock:
+            if not complete():  # nobody else mended it while this process waited
+                set_up(lock)
+    with contextlib.suppress(PermissionError):  # somebody else's complete .venv: usable, only looked at again each time
+        STAMP.touch()
+
+
+def complete() -> bool:
+    if not STAMP.is_file() or not own_python():
+        return False
+    stamp = STAMP.read_text().splitlines()
+    return stamp[:2] == fingerprint() and set(stamp[2:]) <= {package.name for package in installed()} and not damaged()
+
+
+def fingerprint() -> list[str]:
+    """This folder, on a line of its own for _run.sh, and a digest of all that decides what is installed."""
+    return [str(ROOT), hashlib.sha256(LOCK.read_bytes() + b"\0" + (ROOT / "pyproject.toml").read_bytes()).hexdigest()]
+
+
+def own_python() -> bool:
+    """Whether .venv/bin/python runs, is of this version and looks for packages in .venv only."""
+    question = "import sys; print(sys.prefix, *sys.version_info[:2])"
+    with contextlib.suppress(OSError):
+        answer = subprocess.run([PYTHON, "-I", "-c", question], capture_output=True, text=True)
+        return answer.stdout.split("\n")[0] == f"{VENV} {sys.version_info.major} {sys.version_info.minor}"
+    return False
+
+
+def installed() -> list[Path]:
+    return list(SITE.glob("*.dist-info"))
+
+
+def damaged() -> list[Path]:
+    """The installed packages of which a file is missing or has another size than was recorded."""
+    return [package for package in installed() if not whole(package)]
+
+
+def whole(package: Path) -> bool:
+    try:
+        with open(package / "RECORD", newline="") as record:
+            return all(os.stat(SITE / name).st_size == int(size) for name, _, size in csv.reader(record) if size)
+    except (OSError, ValueError):  # no RECORD, half a RECORD, or a file that is gone
+        return False
+
+
+@contextlib.contextmanager
+def one_at_a_time() -> Iterator[IO]:
+    """Hold a lock that every child inherits: an installer that outlives this process still keeps others out."""
+    with open(ROOT / ".venv.lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("set-up: waiting for another call that is setting up this folder", file=sys.stderr)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield lock
+
+
+def set_up(lock: IO) -> None:
+    install = installer()
+    announce()
+    STAMP.unlink(missing_ok=True)
+    make_venv()
+    remove_damaged()
+    # First exactly the lock, whatever else its packages ask for (dm-control wants labmaze, which Python 3.13 cannot
+    # install); then what torch brings along on this platform; then this checkout, built with the tools now there.
+    run([*install, "--no-deps", "-r", LOCK], lock)
+    run([*install, "-c", LOCK, "torch"], lock)
+    run([*install, "--quiet", "--compile", "--no-deps", "--no-build-isolation", "-e", ROOT], lock)
+    STAMP.write_text("\n".join([*fingerprint(), *sorted(package.name for package in installed()), ""]))
+    print("set-up: done", file=sys.stderr)
+
+
+def installer() -> list[str | Path]:
+    """The command that installs into .venv, without the packages' names: uv where there is one, else pip."""
+    if uv := shutil.which("uv"):
+        return [uv, "pip", "install", "--python", PYTHON]
+    if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True).returncode:
+        raise SetupError(f"{sys.executable} has no pip and there is no uv: install one ('apt install python3-pip')")
+    pip = [sys.executable, "-m", "pip", "--python", PYTHON, "--disable-pip-version-check", "--no-input"]
+    return [*pip, "install", "--no-user"]
+
+
+def announce() -> None:
+    if VENV.exists():
+        print(f"set-up: completing {VENV}, downloads what is missing (from nothing: {COST})", file=sys.stderr)
+    else:
+        free = shutil.disk_usage(ROOT).free / 1e9
+        print(f"set-up: making {VENV}, once: {COST} ({free:.0f} GB are free)", file=sys.stderr)
+
+
+def make_venv() -> None:
+    """Create .venv, or give an old one its interpreter back; one of another Python version is replaced."""
+    if VENV.exists() and not SITE.is_dir():
+        shutil.rmtree(VENV)
+    for old in VENV.glob("bin/python*"):  # venv leaves a dangling link as it is
+        old.unlink()
+    venv.create(VENV, symlinks=True, with_pip=False)
+
+
+def remove_damaged() -> None:
+    """Make the installer forget what is not whole, so that it installs that anew."""
+    for package in [*damaged(), *SITE.glob("~*")]:  # ~name: an upgrade that was killed
+        shutil.rmtree(package)
+
+
+def run(command: list[str | Path], lock: IO) -> None:
+    """Run one step of the installer. It gets no input and writes to standard error: both streams are the program's."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    child = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=sys.stderr,
+        env=environment,
+        pass_fds=[lock.fileno()],
+        start_new_session=True,
+    )
+    try:
+        status = child.wait()
+    except BaseException:
+        os.killpg(child.pid, signal.SIGTERM)  # pip works in a child of its own
+        child.wait()
+        raise
+    if status:
+        raise SetupError(f"the installer stopped with status {status}, see above; the next call goes on from here")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

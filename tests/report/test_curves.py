@@ -1,0 +1,69 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from planet_rssm.errors import PlanetError
+from planet_rssm.report.curves import plot_curves, read_metrics
+
+pytest.importorskip("matplotlib", reason="needs matplotlib, extra `report`")
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    def make(name, level):
+        run = tmp_path / name
+        run.mkdir()
+        lines = []
+        for step in range(1, 30):
+            counts = {"format": 1, "env_steps": 4000 * step, "updates": 100 * step, "seconds": 30.0 * step}
+            noise = 30 * np.sin(7 * step + level)
+            lines.append({**counts, "phase": "collect", "return": level * (1 - 0.9**step) + noise})
+            lines.append({**counts, "phase": "train", "loss/image": 1 / step})
+            if step % 5 == 0:
+                lines.append({**counts, "phase": "test", "return": 1.1 * level * (1 - 0.9**step)})
+        (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return run
+
+    return make
+
+
+def test_curves_are_drawn_in_each_runs_colour(make_run, tmp_path):
+    out = tmp_path / "curves.png"
+    plot_curves([make_run("seed0", 300), make_run("seed1", 500)], out, {"random": 105.0, "best constant": 153.0})
+    with Image.open(out) as image:
+        assert image.format == "PNG"
+        pixels = np.asarray(image.convert("RGB"), int).reshape(-1, 3)
+    for colour in ((31, 119, 180), (255, 127, 14)):  # matplotlib's C0 and C1
+        assert (abs(pixels - colour).max(1) < 8).sum() > 300
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "seed0", "seed1"]
+
+
+def test_a_half_written_last_line_is_skipped_and_another_named(make_run, tmp_path):
+    run = make_run("seed0", 300)
+    path = run / "metrics.jsonl"
+    whole = read_metrics(run)
+    path.write_bytes(path.read_bytes()[:-20])
+    assert read_metrics(run) == whole[:-1]
+    plot_curves([run], tmp_path / "curves.png")
+    path.write_text("{]\n" + path.read_text())
+    with pytest.raises(PlanetError, match=r"metrics.jsonl: line 1 is not JSON"):
+        read_metrics(run)
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path):
+    with pytest.raises(PlanetError, match="metrics.jsonl: not readable"):
+        plot_curves([tmp_path], tmp_path / "curves.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_plotting_loads_no_pyplot(make_run, tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from planet_rssm.report.curves import plot_curves; "
+        f"plot_curves([Path({str(make_run('seed0', 300))!r})], Path({str(tmp_path / 'a.png')!r})); "
+        "print('matplotlib.pyplot' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

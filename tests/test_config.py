@@ -1,0 +1,72 @@
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from planet_rssm import config
+from planet_rssm.errors import PlanetError
+
+
+@pytest.mark.parametrize("preset", list(config.presets()))
+def test_what_is_printed_reads_back_to_the_same_settings(preset, tmp_path):
+    settings = config.load(preset, ["seed=3", "train.exploration_noise=1e-3"])
+    path = tmp_path / "mine.yaml"
+    config.save(settings, path)
+    assert config.load(path) == settings
+    assert settings.train.exploration_noise == 0.001
+
+
+def test_planet_is_the_papers_recipe():
+    s = config.load("planet")
+    assert (s.model.deter, s.model.stoch, s.model.hidden, s.model.min_std) == (200, 30, 200, 0.1)
+    assert (s.model.reward_layers, s.model.reward_units, s.model.reward_scale) == (2, 200, 10)
+    assert (s.model.kl, s.model.free_nats, s.model.decode_fraction, s.model.image_scale) == ("plain", 3, 1, 1)
+    assert (s.optimizer.lr, s.optimizer.eps, s.optimizer.clip) == (1e-3, 1e-4, 1000)
+    p = s.planner
+    assert (p.name, p.candidates, p.horizon, p.iterations, p.elites) == ("cem", 1000, 12, 10, 100)
+    t = s.train
+    assert (t.batch_size, t.batch_length, t.seed_episodes, t.updates, t.envs) == (50, 50, 5, 100, 1)
+    assert (t.exploration_noise, t.env_steps, s.env.size) == (0.3, 1_000_000, 64)
+
+
+def test_presets_are_flat_differences_from_the_defaults():
+    defaults = config.flatten(config.Settings())
+    for path in config.presets().values():
+        for key, value in yaml.safe_load(path.read_text()).items():
+            assert defaults[key] != value, f"{path.name}: {key} is the default already"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["planner.elitess=3"], "unknown setting 'planner.elitess'; did you mean 'planner.elites'."),
+        (["planner.elites=2000"], "planner.elites = 2000: at most planner.candidates = 1000; lower the first or raise .*"),
+        (["planner.name=icem", "planner.elites=600"], "planner.elites = 600: icem takes at most half of .* = 1000; .*"),
+        (["planner.name=mpc"], "planner.name = 'mpc': input should be 'cem' or 'icem'"),
+        (["env.size=50"], "env.size = 50: input should be 32, 64, 96 or 128"),
+        (["train.updates=0"], "train.updates = 0: input should be greater than or equal to 1"),
+        (["optimizer.lr=.inf"], "optimizer.lr = inf: .*finite.*"),
+        (["data.capacity=20"], "data.capacity = 20: at least one chunk of train.batch_length = 50 frames; raise it"),
+        (["format=2"], "settings of format 2: this version reads up to 1; upgrade planet_rssm"),
+        (["seed"], "-s seed: not of the form key=value; .*"),
+        (["seed=[1"], r"-s seed=\[1: the value is not YAML; quote it"),
+    ],
+)
+def test_bad_settings_are_one_line(overrides, line):
+    with pytest.raises(PlanetError, match=f"^{line}$"):
+        config.load("planet", overrides)
+
+
+def test_unknown_presets_and_files_are_one_line(tmp_path):
+    with pytest.raises(PlanetError, match="unknown preset 'quickstat'; did you mean 'quickstart'"):
+        config.load("quickstat")
+    with pytest.raises(PlanetError, match="no such file; give a preset"):
+        config.load("missing.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("- 1\n- 2")
+    with pytest.raises(PlanetError, match="holds list, not lines of"):
+        config.load(broken)
+
+
+def test_settings_are_frozen():
+    with pytest.raises(ValidationError):
+        config.load("planet").planner.horizon = 3

@@ -1,0 +1,136 @@
+"""The loop on a real task, made tiny: what it leaves behind, and that a resumed run equals an uninterrupted one."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from planet_rssm import checkpoint as checkpoints
+from planet_rssm import config
+from planet_rssm.envs.registry import resolve
+from planet_rssm.errors import PlanetError
+from planet_rssm.run import METRICS, Run
+from planet_rssm.training.display import Display
+from planet_rssm.training.interrupt import Interrupted
+from planet_rssm.training.trainer import Trainer
+
+# 3 rounds of 2 episodes after 2 random ones; 20 agent steps an episode
+TINY = """
+    env.id=dmc/cartpole-swingup env.size=32 env.renderer=raycast env.action_repeat=50
+    model.depth=2 model.deter=16 model.stoch=4 model.hidden=16 model.reward_units=16 model.decode_fraction=0.5
+    planner.candidates=8 planner.iterations=1 planner.elites=2 planner.horizon=3
+    train.env_steps=6000 train.seed_episodes=2 train.envs=2 train.updates=5 train.batch_size=4 train.batch_length=8
+    train.test_every=2 train.test_episodes=2 device=cpu
+""".split()
+CLOCK = {"seconds"}  # the only keys of a metrics line that may differ between equal runs
+
+
+def new_run(folder: Path, *overrides: str) -> Run:
+    settings = config.load("planet", [*TINY, *overrides])
+    return Run.create(folder, settings.model_copy(update={"env": resolve(settings.env)}), "cpu")
+
+
+def lines(folder: Path) -> list[dict]:
+    text = (folder / METRICS).read_text()
+    return [{k: v for k, v in json.loads(line).items() if k not in CLOCK} for line in text.splitlines()]
+
+
+class StopAt(Display):
+    """Asks the process to stop at the n-th advance of a stage, as Ctrl-C or SIGTERM would."""
+
+    def __init__(self, stage: str, advance: int, number: int) -> None:
+        super().__init__()
+        self.wanted, self.left, self.number, self.now = stage, advance, number, ""
+
+    def stage(self, name: str, total: int) -> None:
+        self.now = name
+
+    def advance(self, **_: object) -> None:
+        if self.now == self.wanted:
+            self.left -= 1
+            if self.left == 0:
+                os.kill(os.getpid(), self.number)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run."""
+    folder = tmp_path_factory.mktemp("whole")
+    Trainer(new_run(folder), Display()).run()
+    return folder
+
+
+def test_a_run_leaves_what_the_design_says(whole: Path) -> None:
+    measured = lines(whole)
+    assert [line["phase"] for line in measured] == ["collect", "train"] + ["collect", "train", "test"] * 2
+    assert [line["env_steps"] for line in measured if line["phase"] == "collect"] == [2000, 4000, 6000]
+    assert measured[-1]["updates"] == 15
+    assert measured[-1]["agent_steps"] == 120
+    for line in measured:
+        assert {"format", "phase", "env_steps", "agent_steps", "updates", "episodes"} <= line.keys()
+    assert [path.stem for path in checkpoints.numbered(whole)] == ["0000004000", "0000006000"]
+    assert checkpoints.find(whole, "best").is_file()
+    assert sorted(path.name for path in (whole / "episodes").glob("*.safetensors")) == [
+        f"{index:06d}.safetensors" for index in range(6)
+    ]
+    record = json.loads((whole / "run.json").read_text())
+    assert record["versions"]["mujoco"]
+    assert checkpoints.load(checkpoints.find(whole)).spec.renderer == "raycast"
+
+
+@pytest.mark.parametrize(
+    ("stage", "advance", "number"), [("learn", 8, signal.SIGTERM), ("collect", 3, signal.SIGINT), ("test", 1, signal.SIGTERM)]
+)
+def test_a_run_that_was_asked_to_stop_goes_on_as_if_it_had_not(
+    whole: Path, tmp_path: Path, stage: str, advance: int, number: int
+) -> None:
+    run = new_run(tmp_path)
+    with pytest.raises(Interrupted):
+        Trainer(run, StopAt(stage, advance, number)).run()
+    assert len(lines(tmp_path)) < len(lines(whole))
+    resumed = Trainer(Run.open(tmp_path), Display())
+    resumed.run()
+    assert lines(tmp_path) == lines(whole)
+    for name in ("0000006000", "best"):
+        ours, theirs = (checkpoints.load(checkpoints.path_of(folder, name)) for folder in (tmp_path, whole))
+        assert all((ours.model[key] == theirs.model[key]).all() for key in theirs.model)
+        assert all((ours.optimizer[key] == theirs.optimizer[key]).all() for key in theirs.optimizer)
+    for path in (whole / "episodes").glob("*.safetensors"):
+        assert path.read_bytes() == (tmp_path / "episodes" / path.name).read_bytes()
+
+
+def test_a_finished_run_does_nothing_more_and_can_be_given_more(whole: Path) -> None:
+    before = lines(whole)
+    Trainer(Run.open(whole), Display()).run()
+    assert lines(whole) == before
+    Trainer(Run.open(whole, ["train.env_steps=8000"]), Display()).run()
+    assert lines(whole)[: len(before)] == before
+    assert lines(whole)[-1]["env_steps"] == 8000
+
+
+def test_a_resumed_run_may_not_change_what_was_learned_from(whole: Path) -> None:
+    with pytest.raises(PlanetError, match="model.deter=32.*a resumed run may change only"):
+        Run.open(whole, ["model.deter=32"])
+
+
+def test_a_loss_that_is_not_finite_is_skipped_counted_and_stops_the_run_in_the_end(tmp_path: Path) -> None:
+    run = new_run(tmp_path, "model.image_scale=1e38", "train.max_skipped=3", "train.updates=50")
+    with pytest.raises(PlanetError, match="not finite 4 times in a row.*lower optimizer.lr"):
+        Trainer(run, Display()).run()
+
+
+def test_a_damaged_newest_checkpoint_costs_one_round(whole: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    Trainer(new_run(tmp_path), Display()).run()
+    newest = checkpoints.find(tmp_path)
+    newest.write_bytes(newest.read_bytes()[:1000])
+    Trainer(Run.open(tmp_path), Display()).run()
+    assert "going back to the one before" in capfd.readouterr().err
+    assert lines(tmp_path)[:8] == lines(whole)[:8]
+    checkpoints.load(newest)
+
+
+def test_a_chunk_longer_than_every_episode_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PlanetError, match="train.batch_length = 22: longer than every episode, the longest has 21 frames"):
+        Trainer(new_run(tmp_path, "train.batch_length=22"), Display()).run()

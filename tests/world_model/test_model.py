@@ -1,0 +1,126 @@
+"""The whole model: sizes, masks, partial decoding, and a loss that falls."""
+
+import pytest
+import torch
+
+from planet_rssm import config
+from planet_rssm.config import IMAGE_SIZES, Settings
+from planet_rssm.types import Batch, State
+from planet_rssm.world_model import LossNoise, ModelDynamics, WorldModel, untrained_model
+from planet_rssm.world_model.networks import preprocess
+
+CPU = torch.device("cpu")
+SMALL = ["env.size=32", "model.depth=2", "model.deter=16", "model.stoch=4", "model.hidden=16", "model.reward_units=16"]
+B, T, A = 4, 5, 2
+
+
+def small(*overrides: str) -> Settings:
+    return config.load("planet", [*SMALL, *overrides])
+
+
+def batch_of(size: int = 32, seed: int = 0) -> Batch:
+    rng = torch.Generator().manual_seed(seed)
+    shades = torch.randint(0, 256, (B, T, 1, 1, 3), generator=rng, dtype=torch.uint8)
+    image = shades.expand(B, T, size, size, 3).clone()  # one colour a frame: small, and learnable
+    first = torch.zeros(B, T, dtype=torch.bool)
+    first[:, 0] = True
+    reward, action = torch.rand(B, T, generator=rng), torch.randn(B, T, A, generator=rng)
+    return Batch({"image": image}, action, reward, first, torch.zeros_like(first), torch.ones_like(first))
+
+
+def draw(model: WorldModel, seed: int = 0) -> LossNoise:
+    return model.draw(B, T, torch.Generator().manual_seed(seed), CPU)
+
+
+def test_planet_has_the_papers_parameters() -> None:
+    with torch.device("meta"):
+        counts = WorldModel(config.load("planet"), 6).parameter_counts()
+    assert counts["total"] == 5_130_220
+
+
+def test_quickstart_has_at_most_a_million_parameters() -> None:
+    with torch.device("meta"):
+        assert WorldModel(config.load("quickstart"), 1).parameter_counts()["total"] <= 1_000_000
+
+
+@pytest.mark.parametrize("size", IMAGE_SIZES)
+def test_images_of_every_size_go_in_and_come_out(size: int) -> None:
+    model = untrained_model(small(f"env.size={size}"), A)
+    image = torch.zeros(2, 3, size, size, 3, dtype=torch.uint8)
+    assert model.encode(image, torch.rand(image.shape)).shape[:2] == (2, 3)
+    assert model.decode(State(torch.zeros(2, 16), torch.zeros(2, 4))).shape == (2, size, size, 3)
+
+
+def test_preprocessing_keeps_five_bits_and_fills_their_cells() -> None:
+    """floor(x / 8) / 32 + U(0, 1/32) - 0.5."""
+    image = torch.tensor([0, 7, 8, 255], dtype=torch.uint8)
+    low = preprocess(image, torch.zeros(4))
+    torch.testing.assert_close(low, torch.tensor([0, 0, 1 / 32, 31 / 32]) - 0.5)
+    torch.testing.assert_close(preprocess(image, torch.full((4,), 0.5)) - low, torch.full((4,), 0.5 / 32))
+
+
+def test_untrained_models_are_equal_and_leave_the_global_generator_alone() -> None:
+    before = torch.random.get_rng_state()
+    one, other = untrained_model(small(), A), untrained_model(small(), A)
+    assert torch.equal(before, torch.random.get_rng_state())
+    for left, right in zip(one.parameters(), other.parameters(), strict=True):
+        assert torch.equal(left, right)
+
+
+def test_masked_steps_contribute_nothing() -> None:
+    model, batch = untrained_model(small(), A), batch_of()
+    batch.mask[1, 3:] = False
+    noise = draw(model)
+    loss, _ = model.loss(batch, noise)
+    gradients = torch.autograd.grad(loss, list(model.parameters()))
+    batch.observation["image"][1, 3:] = 255
+    batch.reward[1, 3:] = 100.0
+    changed, _ = model.loss(batch, noise)
+    torch.testing.assert_close(loss, changed, rtol=0, atol=0)
+    for before, after in zip(gradients, torch.autograd.grad(changed, list(model.parameters())), strict=True):
+        torch.testing.assert_close(before, after)
+
+
+def test_a_share_of_decoded_frames_estimates_the_whole() -> None:
+    whole, share = untrained_model(small(), A), untrained_model(small("model.decode_fraction=0.25"), A)
+    batch = batch_of()
+    expected = whole.loss(batch, draw(whole))[1]["loss/image"]
+    estimates = []
+    for seed in range(40):
+        noise = draw(share, seed)
+        assert noise.frames.shape == (5,)
+        estimates.append(share.loss(batch, draw(whole)._replace(frames=noise.frames))[1]["loss/image"])
+    torch.testing.assert_close(torch.stack(estimates).mean(), expected, rtol=0.02, atol=0)
+
+
+def test_the_same_noise_gives_the_same_loss_and_the_loss_falls() -> None:
+    settings = small("model.kl=balanced", "model.free_nats=1")
+    model, batch = untrained_model(settings, A), batch_of()
+    assert torch.equal(model.loss(batch, draw(model))[0], model.loss(batch, draw(model))[0])
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    losses = []
+    for step in range(60):
+        loss, metrics = model.loss(batch, draw(model, step))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append((metrics["loss/image"].item(), metrics["loss/reward"].item()))
+    assert losses[-1][0] < 0.7 * losses[0][0]
+    assert losses[-1][1] < 0.5 * losses[0][1]
+
+
+def test_dynamics_follow_the_rssm_candidate_by_candidate() -> None:
+    model = untrained_model(small(), A).double()
+    dynamics = ModelDynamics(model)
+    rng = torch.Generator().manual_seed(0)
+    state = State(torch.randn(2, 16, generator=rng).double(), torch.randn(2, 4, generator=rng).double())
+    actions = torch.randn(2, 3, 6, A, generator=rng).double()
+    noise = torch.randn(dynamics.noise_shape(2, 3, 6), generator=rng).double()
+    rollout = dynamics.rollout(state, actions, noise)
+    assert rollout.reward.shape == rollout.discount.shape == (2, 3, 6)
+    for b in range(2):
+        for n in range(3):
+            start = State(state.deter[b : b + 1], state.stoch[b : b + 1])
+            states = model.rssm.imagine(start, actions[b, n][None], noise[b, n][None])
+            torch.testing.assert_close(rollout.reward[b, n], model.predict_reward(states)[0])
+            torch.testing.assert_close(rollout.last.deter[b, n], states.deter[0, -1])
