@@ -4,18 +4,69 @@ The public names are loaded when first used, so that `import planet_rssm` import
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-_MODULE_OF: dict[str, str] = {}  # public name: the module that defines it
+if TYPE_CHECKING:  # so that editors and type checkers see what __getattr__ finds
+    from planet_rssm.agent import Agent
+    from planet_rssm.config import Settings
+    from planet_rssm.data.episode import Episode
+    from planet_rssm.data.replay import Replay
+    from planet_rssm.envs.pool import EnvPool
+    from planet_rssm.errors import PlanetError
+    from planet_rssm.planners import CEM, ICEM, FunctionDynamics, Objective
+    from planet_rssm.types import Batch, Dynamics, Plan, Planner, Rollout, State
+    from planet_rssm.world_model import RSSM, ModelDynamics, WorldModel
 
-__all__ = sorted(_MODULE_OF)
+_MODULE_OF = {
+    "Agent": "agent",
+    "Batch": "types",
+    "CEM": "planners",
+    "Dynamics": "types",
+    "EnvPool": "envs.pool",
+    "Episode": "data.episode",
+    "FunctionDynamics": "planners",
+    "ICEM": "planners",
+    "ModelDynamics": "world_model",
+    "Objective": "planners",
+    "Plan": "types",
+    "PlanetError": "errors",
+    "Planner": "types",
+    "RSSM": "world_model",
+    "Replay": "data.replay",
+    "Rollout": "types",
+    "Settings": "config",
+    "State": "types",
+    "WorldModel": "world_model",
+}
+
+__all__ = [  # noqa: F822 (found by __getattr__)
+    "CEM",
+    "ICEM",
+    "RSSM",
+    "Agent",
+    "Batch",
+    "Dynamics",
+    "EnvPool",
+    "Episode",
+    "FunctionDynamics",
+    "ModelDynamics",
+    "Objective",
+    "Plan",
+    "PlanetError",
+    "Planner",
+    "Replay",
+    "Rollout",
+    "Settings",
+    "State",
+    "WorldModel",
+]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODULE_OF[name]), name)
+    return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *_MODULE_OF})

@@ -114,7 +114,7 @@ def find(run: Path, which: str = "last") -> Path:
 def _crc32(tensors: dict[str, Tensor]) -> int:
     value = 0
     for key in sorted(tensors):
-        value = zlib.crc32(tensors[key].numpy().reshape(-1).view("uint8"), zlib.crc32(key.encode(), value))
+        value = zlib.crc32(tensors[key].numpy().tobytes(), zlib.crc32(key.encode(), value))
     return value
 
 

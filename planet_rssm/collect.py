@@ -72,12 +72,12 @@ def collect(
     pool: "EnvPool",
     policy: Policy,
     seeds: Sequence[int],
-    on_step: Callable[[int], object] | None = None,
+    on_step: "Callable[[Mapping[int, Step]], object] | None" = None,
 ) -> Iterator[tuple[int, Episode]]:
     """Play one episode a seed and yield (index into `seeds`, episode) as they end; rows that end take the next seed.
 
     A row whose worker was lost drops its episode, which is logged, and begins it again from the same seed. `on_step` is
-    called after each step of the pool with the control steps that it made, all rows together.
+    called after each step of the pool with its answers by row.
 
     Raises:
         PlanetError: an action is not finite, an episode lost its worker `MAX_LOST` times, or see `Episode`.
@@ -88,7 +88,7 @@ def collect(
         proposed = policy(rows.observation, rows.executed_action, rows.is_first)
         steps = pool.step(rows.clip(proposed))
         if on_step is not None:
-            on_step(sum(step.env_steps for step in steps.values() if not step.lost))
+            on_step(steps)
         ended = rows.record(steps)
         yield from ((index, writer.finish()) for index, writer in ended)
         rows.begin()

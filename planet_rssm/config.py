@@ -120,7 +120,7 @@ class TrainSettings(_Section):
 class Settings(_Section):
     """Everything that decides a run."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     seed: Annotated[int, Field(ge=0)] = 0
     device: str = "auto"
     env: EnvSettings = EnvSettings()

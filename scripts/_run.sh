@@ -14,7 +14,7 @@ ready() {
 # The Python that .venv was made with, else the first suitable one on the PATH.
 find_python() {
     for python in "$(sed -n 's/^executable = //p' "$venv/pyvenv.cfg" 2>/dev/null)" python3 python3.13 python3.12 python3.11; do
-        "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && return
+        "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' >/dev/null 2>&1 && return
     done
     echo "set-up: no Python 3.11, 3.12 or 3.13 on the PATH (python3 is: $(python3 --version 2>&1)); install one, for" \
         "example with 'apt install python3' or 'uv python install 3.12'" >&2

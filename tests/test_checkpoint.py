@@ -37,7 +37,9 @@ def test_equal_checkpoints_are_equal_files(run, tmp_path):
 
 
 def test_last_best_and_a_number_are_found(run):
-    scales = {name: checkpoints.load(checkpoints.find(run, name)).model["a.weight"][0, 1] for name in ("last", "best", "1000")}
+    scales = {
+        name: checkpoints.load(checkpoints.find(run, name)).model["a.weight"][0, 1] for name in ("last", "best", "1000")
+    }
     assert scales == {"last": 2.0, "best": 3.0, "1000": 1.0}
     with pytest.raises(PlanetError, match="no checkpoint '7'; it has 1000, 20000, best"):
         checkpoints.find(run, "7")

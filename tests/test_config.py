@@ -39,7 +39,10 @@ def test_presets_are_flat_differences_from_the_defaults():
     ("overrides", "line"),
     [
         (["planner.elitess=3"], "unknown setting 'planner.elitess'; did you mean 'planner.elites'."),
-        (["planner.elites=2000"], "planner.elites = 2000: at most planner.candidates = 1000; lower the first or raise .*"),
+        (
+            ["planner.elites=2000"],
+            "planner.elites = 2000: at most planner.candidates = 1000; lower the first or raise .*",
+        ),
         (["planner.name=icem", "planner.elites=600"], "planner.elites = 600: icem takes at most half of .* = 1000; .*"),
         (["planner.name=mpc"], "planner.name = 'mpc': input should be 'cem' or 'icem'"),
         (["env.size=50"], "env.size = 50: input should be 32, 64, 96 or 128"),

@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import os
 import sys
 from typing import Any
 
@@ -53,6 +54,9 @@ def planet(debug: bool) -> None:
 def main(args: list[str] | None = None) -> None:
     """Run the command line; bad input ends in one line and exit code 1, a traceback only with --debug."""
     words = sys.argv[1:] if args is None else args
+    # Threads that spin while they wait for each other make an update ten times slower where another process wants a
+    # core too. Read when torch is imported, which is later; a variable set by the user wins.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         planet.main(words, prog_name="planet", standalone_mode=False)
     except click.exceptions.Abort:

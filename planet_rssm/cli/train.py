@@ -2,11 +2,14 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from planet_rssm import config
-from planet_rssm.run import Run
+
+if TYPE_CHECKING:
+    from planet_rssm.run import Run
 
 
 @click.command("train")
@@ -36,6 +39,8 @@ def verb(
       planet train quickstart
       planet train planet -s env.id=dmc/walker-walk --seed 1 --run-dir runs/walker
     """
+    from planet_rssm.run import Run  # torch: not for `planet train --help`
+
     wanted = list(overrides)
     wanted += [] if seed is None else [f"seed={seed}"]
     wanted += [] if device is None else [f"device={device}"]
@@ -49,16 +54,17 @@ def verb(
         plan_and_print(run.folder, episodes=plan_episodes, video=True)
 
 
-def _create(folder: Path, settings: config.Settings) -> Run:
+def _create(folder: Path, settings: config.Settings) -> "Run":
     from planet_rssm.device import resolve_device
     from planet_rssm.envs.registry import resolve
+    from planet_rssm.run import Run
 
     device = resolve_device(settings.device)  # before anything is written: neither may leave a half-made run
     settings = settings.model_copy(update={"env": resolve(settings.env)})
     return Run.create(folder, settings, str(device))
 
 
-def _train(run: Run) -> None:
+def _train(run: "Run") -> None:
     from planet_rssm.training.display import Display
     from planet_rssm.training.interrupt import Interrupted
     from planet_rssm.training.trainer import Trainer

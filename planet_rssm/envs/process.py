@@ -32,19 +32,22 @@ class WorkerProcess:
         self._memory = _shareable_file()
         self._errors = tempfile.TemporaryFile()
         self._received = b""
+        self.descriptor, replies = os.pipe()  # readable when there is something to receive
+        arguments = [settings.model_dump_json(), str(self._memory), str(replies)]
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "planet_rssm.envs.worker", settings.model_dump_json(), str(self._memory)],
+            [sys.executable, "-P", "-m", "planet_rssm.envs.worker", *arguments],
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdout=self._errors,  # whatever a library prints
             stderr=self._errors,
             bufsize=0,
-            pass_fds=(self._memory,),
+            pass_fds=(self._memory, replies),
             start_new_session=True,
             env=_environment(settings.renderer),
         )
-        assert self._process.stdin is not None and self._process.stdout is not None  # for the type checker
-        self._commands, self._replies = self._process.stdin, self._process.stdout
-        self.descriptor = self._replies.fileno()  # readable when `receive` has something to read
+        os.close(replies)
+        assert self._process.stdin is not None  # for the type checker
+        self._commands = self._process.stdin
+        self.pid = self._process.pid
 
     def begin(self, first: dict[str, Any]) -> None:
         """Take the first answer: map the shared memory, which the worker has sized by now.
@@ -90,8 +93,8 @@ class WorkerProcess:
             self._process.wait()
             words = "no answer in time"
         self._commands.close()
-        self._replies.close()
         self._errors.close()
+        os.close(self.descriptor)
         os.close(self._memory)
         return words
 

@@ -5,6 +5,7 @@ lights of the model) less shadows, reflections, highlights, skins and transparen
 checker, the only cue of motion where the camera follows the body, and the sky's gradient.
 """
 
+import contextlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -64,7 +65,8 @@ class RayCaster:
         self._cast(data, eye, hidden=geom_rgba[:, 3] == 0)
         for index, shape in enumerate(overlays):
             self._cast_at(shape, self._model.ngeom + index, eye)
-        self._paint(data, eye, np.stack([*geom_rgba[:, :3] * self._tint, *(shape.rgba[:3] for shape in overlays)]))
+        colours = [*geom_rgba[:, :3] * self._tint, *(shape.rgba[:3] for shape in overlays), np.zeros(3)]
+        self._paint(data, eye, np.array(colours, np.float64))
         return self._to_pixels()
 
     def _aim(self, rotation: np.ndarray) -> None:
@@ -75,18 +77,10 @@ class RayCaster:
         self._sky[:] = _sky_colours(self._model, self._rays)
 
     def _cast(self, data: mujoco.MjData, eye: np.ndarray, hidden: np.ndarray) -> None:
-        """Find the nearest visible geom along each ray, its distance and its normal.
-
-        Two things of the model are changed for the duration of the call. Geoms of alpha 0 go to a hidden group, since
-        MuJoCo skips them only if they have no material. Bodies get looser bounds, see `_loose_bounds`.
-        """
-        model = self._model
-        groups, bounds = model.geom_group.copy(), model.bvh_aabb[self._roots]
-        model.geom_group[hidden] = _HIDDEN_GROUP
-        model.bvh_aabb[self._roots] = self._loose
-        try:
+        """Find the nearest visible geom along each ray, its distance and its normal."""
+        with self._prepared(hidden):
             mujoco.mj_multiRay(
-                m=model,
+                m=self._model,
                 d=data,
                 pnt=eye,
                 vec=self._rays.ravel(),
@@ -99,6 +93,21 @@ class RayCaster:
                 nray=len(self._rays),
                 cutoff=mujoco.mjMAXVAL,
             )
+
+    @contextlib.contextmanager
+    def _prepared(self, hidden: np.ndarray) -> Iterator[None]:
+        """Change the model so that mj_multiRay (MuJoCo 3.17) sees what is to be seen, and change it back.
+
+        Geoms of alpha 0 go to a hidden group: MuJoCo skips them only if they have no material. Bodies get looser
+        bounds: it takes a sphere about the centre of a body's bounding box but forgets to turn that centre with the
+        body, and so cuts off parts of those whose box is off-centre (the finger's tip, the pendulum's rod).
+        """
+        model = self._model
+        groups, bounds = model.geom_group.copy(), model.bvh_aabb[self._roots]
+        model.geom_group[hidden] = _HIDDEN_GROUP
+        model.bvh_aabb[self._roots] = self._loose
+        try:
+            yield
         finally:
             model.geom_group[:] = groups
             model.bvh_aabb[self._roots] = bounds
@@ -214,15 +223,14 @@ def _camera_rays(size: int, samples: int, fovy: float) -> tuple[np.ndarray, floa
 
 
 def _loose_bounds(model: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray]:
-    """Return the index of each body's bounding box, and boxes about the body's centre that hold in any orientation.
-
-    mj_multiRay (MuJoCo 3.17) takes a bounding sphere about the box's centre but forgets to turn that centre with the
-    body, and so cuts off parts of bodies whose box is off-centre: the finger's tip, the pendulum's rod.
-    """
-    roots = model.body_bvhadr[model.body_bvhadr >= 0]
-    centre, half = model.bvh_aabb[roots, :3], model.bvh_aabb[roots, 3:]
-    radius = np.linalg.norm(centre, axis=1) + np.linalg.norm(half, axis=1)
-    return roots, np.concatenate([np.zeros_like(half), np.repeat(radius[:, None], 3, 1) / np.sqrt(3)], 1)
+    """Return the index of each body's bounding box, and boxes about its centre of mass good for any orientation."""
+    radius = np.zeros(model.nbody)
+    reach = np.linalg.norm(model.geom_pos - model.body_ipos[model.geom_bodyid], axis=1) + model.geom_rbound
+    reach[model.geom_rbound == 0] = mujoco.mjMAXVAL  # planes
+    np.maximum.at(radius, model.geom_bodyid, reach)
+    bodies = np.flatnonzero(model.body_bvhadr >= 0)
+    half = np.repeat(radius[bodies, None], 3, 1) / np.sqrt(3)
+    return model.body_bvhadr[bodies], np.concatenate([np.zeros_like(half), half], 1)
 
 
 def _textured(model: mujoco.MjModel) -> tuple[np.ndarray, list[_Plane]]:

@@ -1,9 +1,9 @@
 """One environment in a process of its own, commanded by JSON lines; run as `python -m planet_rssm.envs.worker`.
 
 Commands come on standard input, `{"do": "reset", "seed": 1}`, `{"do": "step"}`, `{"do": "render", "size": 64}`, and
-each is answered by one line on what was standard output. Actions and frames go through memory that both sides map.
-Anything that a library prints goes to standard error. An error ends the process, its traceback is the parent's to read.
-The end of standard input, that is of the parent, ends it too.
+each is answered by one line on a pipe of their own. Actions and frames go through memory that both sides map. An error
+ends the process, and its traceback is the parent's to read. The end of standard input, that is of the parent, ends it
+too.
 """
 
 import json
@@ -46,9 +46,8 @@ class Shared:
 
 
 def main() -> None:
-    """Serve one environment: the arguments are its settings as JSON and the descriptor to share memory through."""
-    replies = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
+    """Serve one environment; arguments: its settings as JSON, the descriptors of the shared file and of the replies."""
+    replies = os.fdopen(int(sys.argv[3]), "w", buffering=1)
     try:
         env = DMControlEnv(EnvSettings.model_validate_json(sys.argv[1]))
     except PlanetError as error:

@@ -80,4 +80,3 @@ def untrained(settings: Settings, spec: EnvSpec, episodes: int, device: torch.de
     rows = min(episodes, PARALLEL)
     with EnvPool(settings.env, rows) as pool:
         return [result.episode_return for result in play(pool, AgentPolicy(agent, rows), episode_seeds(episodes))]
-

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from planet_rssm.collect import Policy, collect
-from planet_rssm.envs.pool import EnvPool
+from planet_rssm.envs.pool import EnvPool, Step
 
 FIRST_SEED = 1000  # of the evaluation's resets; training resets are seeded by 63-bit hashes and never collide
 PARALLEL = 4  # episodes played side by side
@@ -30,7 +30,7 @@ def play(
     pool: EnvPool,
     policy: Policy,
     seeds: Sequence[int],
-    on_step: Callable[..., None] | None = None,
+    on_step: Callable[[Mapping[int, Step]], object] | None = None,
     on_episode: Callable[[EpisodeResult], None] | None = None,
 ) -> list[EpisodeResult]:
     """Play one episode a seed and return the results in the order of the seeds."""
@@ -50,7 +50,7 @@ class TimedPolicy:
         self.seconds: list[float] = []
 
     def __call__(
-        self, observation: Mapping[str, np.ndarray], executed_action: np.ndarray, is_first: np.ndarray
+        self, observation: dict[str, np.ndarray], executed_action: np.ndarray, is_first: np.ndarray
     ) -> np.ndarray:
         """Decide as the policy inside does; the result is on the CPU, so the time includes the device's work."""
         begin = time.perf_counter()

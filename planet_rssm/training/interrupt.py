@@ -13,10 +13,10 @@ class Interrupted(Exception):  # noqa: N818 (not an error)
 
 
 class InterruptGuard:
-    """While entered, the first signal is kept for `check`; a second one ends the process in the usual way."""
+    """While entered, the first signal only sets `asked`; a second one ends the process in the usual way."""
 
     def __init__(self) -> None:
-        self._asked = False
+        self.asked = False
         self._previous: dict[int, signal.Handlers | object] = {}
 
     def __enter__(self) -> Self:
@@ -27,13 +27,8 @@ class InterruptGuard:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._restore()
 
-    def check(self) -> None:
-        """Raise Interrupted if a signal has come."""
-        if self._asked:
-            raise Interrupted
-
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self._asked = True
+        self.asked = True
         self._restore()
 
     def _restore(self) -> None:

@@ -30,7 +30,8 @@ class Learner:
         """
         batch = to_batch(chunks, self.device)
         rng = generator(stream_seed(self.settings.seed, Stream.UPDATE, index), self.device)
-        noise = self.model.draw(*batch.reward.shape, rng, self.device)
+        batch_size, length = chunks.reward.shape
+        noise = self.model.draw(batch_size, length, rng, self.device)
         with autocast(self.device, self.settings.train.precision):
             loss, metrics = self.model.loss(batch, noise)
         self.optimizer.zero_grad()
@@ -45,7 +46,7 @@ class Learner:
 
     def optimizer_tensors(self) -> dict[str, Tensor]:
         """Return Adam's state by `parameter/entry`, for a checkpoint."""
-        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        names: dict[Tensor, str] = {parameter: name for name, parameter in self.model.named_parameters()}
         return {
             f"{names[parameter]}/{entry}": tensor.detach().cpu()
             for parameter, state in self.optimizer.state.items()

@@ -20,7 +20,7 @@ from planet_rssm.files import remove_stale
 from planet_rssm.run import Run
 from planet_rssm.seeding import Stream, stream_seed
 from planet_rssm.training.display import Display
-from planet_rssm.training.interrupt import InterruptGuard
+from planet_rssm.training.interrupt import Interrupted, InterruptGuard
 from planet_rssm.training.learner import Learner
 from planet_rssm.training.metrics import COUNTERS, Meter, MetricsLog
 from planet_rssm.world_model import untrained_model
@@ -183,22 +183,17 @@ class Trainer:
         """Return one episode a seed, in the order of the seeds; a signal abandons them all."""
         before = self.pool.lost
         done: dict[int, Episode] = {}
-        for index, episode in collect(self.pool, policy, seeds, on_step=self._on_step):
+        for index, episode in collect(self.pool, policy, seeds, on_step=lambda _: self._stop_if_asked()):
             done[index] = episode
             self.display.advance(episode_return=episode.episode_return)
         self.progress.lost += self.pool.lost - before
         return [done[index] for index in range(len(seeds))]
 
-    def _on_step(self, *_: Any) -> None:  # noqa: ANN401
-        self._stop_if_asked()
-
     def _stop_if_asked(self) -> None:
-        try:
-            self.guard.check()
-        except Exception:
+        if self.guard.asked:
             if self._round_begun():
                 self.commit()
-            raise
+            raise Interrupted
 
     def _count_skipped(self, values: dict[str, float]) -> None:
         progress = self.progress

@@ -38,7 +38,7 @@ class ConvEncoder(nn.Module):
             width = depth * min(2**layer, MAX_WIDTH)
             layers += [nn.Conv2d(channels, width, kernel_size=4, stride=2), nn.ReLU()]
             channels, side = width, (side - 4) // 2 + 1
-        self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)
+        self.layers = channels_last(nn.Sequential(*layers))
         self.embed_size = channels * side * side
 
     def forward(self, image: Tensor) -> Tensor:  # noqa: D102
@@ -61,7 +61,7 @@ class ConvDecoder(nn.Module):
             out = 3 if left < 0 else depth * min(2**left, MAX_WIDTH)
             layers += [nn.ConvTranspose2d(channels, out, kernel, stride=2), nn.ReLU()]
             channels = out
-        self.layers = nn.Sequential(*layers[:-1]).to(memory_format=torch.channels_last)
+        self.layers = channels_last(nn.Sequential(*layers[:-1]))
 
     def forward(self, feat: Tensor) -> Tensor:  # noqa: D102
         hidden = self.linear(feat)[:, :, None, None].contiguous(memory_format=torch.channels_last)
@@ -74,3 +74,11 @@ def mlp(inputs: int, hidden: int, layers: int, outputs: int) -> nn.Sequential:
     for layer in range(layers):
         parts += [nn.Linear(inputs if layer == 0 else hidden, hidden), nn.ReLU()]
     return nn.Sequential(*parts, nn.Linear(hidden, outputs))
+
+
+def channels_last(module: nn.Sequential) -> nn.Sequential:
+    """Lay out a module's weights as its inputs are, so that no convolution has to reorder either."""
+    for parameter in module.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return module

@@ -81,7 +81,8 @@ def test_a_run_leaves_what_the_design_says(whole: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stage", "advance", "number"), [("learn", 8, signal.SIGTERM), ("collect", 3, signal.SIGINT), ("test", 1, signal.SIGTERM)]
+    ("stage", "advance", "number"),
+    [("learn", 8, signal.SIGTERM), ("collect", 3, signal.SIGINT), ("test", 1, signal.SIGTERM)],
 )
 def test_a_run_that_was_asked_to_stop_goes_on_as_if_it_had_not(
     whole: Path, tmp_path: Path, stage: str, advance: int, number: int
@@ -132,5 +133,7 @@ def test_a_damaged_newest_checkpoint_costs_one_round(whole: Path, tmp_path: Path
 
 
 def test_a_chunk_longer_than_every_episode_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(PlanetError, match="train.batch_length = 22: longer than every episode, the longest has 21 frames"):
+    with pytest.raises(
+        PlanetError, match="train.batch_length = 22: longer than every episode, the longest has 21 frames"
+    ):
         Trainer(new_run(tmp_path, "train.batch_length=22"), Display()).run()

@@ -1,0 +1,96 @@
+"""Act with a trained model and say how well: what `planet plan` does."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from planet_rssm import checkpoint as checkpoints
+from planet_rssm import config
+from planet_rssm.agent import Agent, AgentPolicy, model_of
+from planet_rssm.config import Settings
+from planet_rssm.device import resolve_device
+from planet_rssm.envs.pool import EnvPool, Step
+from planet_rssm.errors import PlanetError
+from planet_rssm.evaluation.baselines import baselines
+from planet_rssm.evaluation.protocol import PARALLEL, EpisodeResult, TimedPolicy, episode_seeds, play
+from planet_rssm.evaluation.statistics import summary
+
+VIDEO_SIZE = 256  # pixels a side; what is filmed is drawn again, larger than what the agent sees
+
+Film = Callable[[Sequence[np.ndarray], float], Path]  # of frames [VIDEO_SIZE, VIDEO_SIZE, 3] and frames a second
+
+
+def plan_run(
+    run: Path,
+    episodes: int,
+    *,
+    checkpoint: str = "last",
+    overrides: Sequence[str] = (),
+    device: str = "auto",
+    film: Film | None = None,
+    on_stage: Callable[[str], None] = lambda name: None,
+    on_episode: Callable[[EpisodeResult], None] = lambda result: None,
+) -> dict[str, Any]:
+    """Play noise-free episodes from fixed reset seeds and measure the baselines beside them.
+
+    Args:
+        run: a run folder.
+        episodes: how many, of the plan and of each baseline.
+        checkpoint: `last`, `best` or a number of env_steps.
+        overrides: `planner.key=value` texts.
+        device: where the model runs.
+        film: given the frames and the rate of the first episode; returns the file that it made of them.
+        on_stage: told the name of each baseline as it begins.
+        on_episode: told each planned episode as it ends.
+
+    Returns:
+        The object that `planet plan --json` prints.
+
+    Raises:
+        PlanetError: no such run, checkpoint or device, a damaged checkpoint, or an override that is refused.
+    """
+    held = checkpoints.load(checkpoints.find(run, checkpoint))
+    settings, where = _with_planner(held.settings, overrides), resolve_device(device)
+    agent = Agent.build(settings, held.spec, model_of(held).to(where), device=where)
+    rows = min(episodes, PARALLEL)
+    policy = TimedPolicy(AgentPolicy(agent, rows))
+    with EnvPool(settings.env, rows) as pool:
+        camera = Camera(pool)
+        results = play(pool, policy, episode_seeds(episodes), camera.take if film else None, on_episode)
+    compared = baselines(run, settings, held.spec, episodes, where, on_stage)
+    return {
+        "task": held.spec.id,
+        "planner": settings.planner.name,
+        "episodes": [{"seed": r.seed, "return": r.episode_return, "env_steps": r.env_steps} for r in results],
+        "return": summary([[result.episode_return for result in results]]),
+        "baselines": {name: summary([returns])["mean"] for name, returns in compared.items()},
+        "baselines_ci95": {name: summary([returns])["episode_ci95"] for name, returns in compared.items()},
+        "latency_ms": policy.latency_ms(),
+        "batch": rows,
+        "video": str(film(camera.frames, 1 / held.spec.control_interval)) if film else None,
+        "observation": {"renderer": held.spec.renderer, "size": settings.env.size, "mujoco": held.spec.mujoco},
+        "checkpoint": held.progress["env_steps"],
+    }
+
+
+class Camera:
+    """Films row 0 of a pool until its first episode ends."""
+
+    def __init__(self, pool: EnvPool) -> None:
+        self.frames: list[np.ndarray] = []  # uint8 [VIDEO_SIZE, VIDEO_SIZE, 3]
+        self._pool, self._done = pool, False
+
+    def take(self, steps: Mapping[int, Step]) -> None:
+        """Take a frame after a step of the pool."""
+        if not self._done and 0 in steps:
+            self.frames.append(self._pool.render(0, VIDEO_SIZE))
+            self._done = steps[0].terminated or steps[0].truncated
+
+
+def _with_planner(settings: Settings, overrides: Sequence[str]) -> Settings:
+    for key, value in config.parse_overrides(overrides).items():
+        if key in config.flatten(settings) and not key.startswith("planner."):
+            raise PlanetError(f"-s {key}={value}: `planet plan` changes only planner.… settings; train another run")
+    return config.override(settings, overrides)

@@ -1,0 +1,164 @@
+"""The command line as a user meets it: help without torch, one line for a mistake, JSON alone on standard output."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from planet_rssm import checkpoint as checkpoints
+from planet_rssm import config
+from planet_rssm.cli.main import main
+
+TINY = """
+    env.id=dmc/cartpole-swingup env.size=32 env.renderer=raycast env.action_repeat=50 model.depth=2 model.deter=16
+    model.stoch=4 model.hidden=16 model.reward_units=16 planner.candidates=8 planner.iterations=1 planner.elites=2
+    planner.horizon=3 train.env_steps=3000 train.seed_episodes=2 train.updates=3 train.batch_size=4
+    train.batch_length=8 device=cpu
+""".split()
+
+
+def options(*overrides: str) -> list[str]:
+    return [word for override in (*TINY, *overrides) for word in ("-s", override)]
+
+
+def call(*words: str) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main(list(words))
+        raise SystemExit(0)
+    return int(caught.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    assert call("train", "planet", *options(), "--run-dir", str(folder), "--plan-episodes", "0") == 0
+    return folder
+
+
+@pytest.mark.parametrize("words", [["--help"], ["config", "planet"], ["train", "--help"], ["plan", "--help"]])
+def test_help_and_config_are_quick(words):
+    """They load neither torch nor mujoco nor matplotlib."""
+    code = f"""
+import sys
+from planet_rssm.cli.main import main
+try:
+    main({words!r})
+except SystemExit as end:
+    assert not end.code
+assert not {{"torch", "mujoco", "matplotlib"}} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_config_prints_settings_that_train_reads(capsys, tmp_path):
+    assert call("config", "quickstart", "-s", "seed=7") == 0
+    path = tmp_path / "mine.yaml"
+    path.write_text(capsys.readouterr().out)
+    assert config.load(path) == config.load("quickstart", ["seed=7"])
+
+
+def test_config_summary_counts_parameters(capsys):
+    assert call("config", "planet", "--summary") == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["preset"] == "planet"
+    assert summary["parameters"]["total"] == 5_130_220
+
+
+def test_plan_prints_one_json_object_and_films(run, capsys):
+    assert call("plan", str(run), "--episodes", "3", "--json", "--video", "--planner", "icem") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["task"] == "dmc/cartpole-swingup"
+    assert result["planner"] == "icem"
+    assert [episode["seed"] for episode in result["episodes"]] == [1000, 1001, 1002]
+    assert all(episode["env_steps"] == 1000 for episode in result["episodes"])
+    low, high = result["return"]["episode_ci95"]
+    assert low <= result["return"]["mean"] <= high
+    assert set(result["baselines"]) == {"random", "zero", "constant", "untrained"}
+    assert result["baselines"]["zero"] < 1
+    assert 0 < result["latency_ms"]["p50"] <= result["latency_ms"]["p95"] <= result["latency_ms"]["p99"]
+    assert Path(result["video"]).stat().st_size > 1000
+
+
+def test_plan_is_the_same_twice(run, capsys):
+    results = []
+    for _ in range(2):
+        assert call("plan", str(run), "--episodes", "2", "--json") == 0
+        results.append(json.loads(capsys.readouterr().out))
+    assert results[0]["episodes"] == results[1]["episodes"]
+    assert results[0]["baselines"] == results[1]["baselines"]
+
+
+def test_plan_prints_a_table(run, capsys):
+    assert call("plan", str(run), "--episodes", "2") == 0
+    shown = capsys.readouterr().out
+    for word in ("cem", "random", "zero", "constant", "untrained", "p95"):
+        assert word in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["train", "plante"], "planet: unknown preset 'plante'; did you mean 'planet'?"),
+        (
+            ["train", "planet", "-s", "planer.name=cem"],
+            "planet: unknown setting 'planer.name'; did you mean 'planner.name'?",
+        ),
+        (["train", "planet", "-s", "env.id=walker-wlak"], "there is no such task; did you mean 'dmc/walker-walk'?"),
+        (
+            ["train", "planet", "-s", "planner.name=cme"],
+            "planet: planner.name = 'cme': input should be 'cem' or 'icem'",
+        ),
+        (["train", "planet", "-s", "planner.elites=2000"], "planner.elites = 2000: at most planner.candidates = 1000"),
+        (["train", "planet", "--device", "cuda:77"], "device 'cuda:77': not usable here"),
+        (["plan", "."], "not a run folder"),
+        (["plan", "missing"], "not a run folder"),
+        (["plan", "RUN", "--planner", "mppi"], "'mppi' is not one of 'cem', 'icem'"),
+        (["plan", "RUN", "-s", "planner.elites=9"], "planner.elites = 9: at most planner.candidates = 8"),
+        (["plan", "RUN", "-s", "model.deter=9"], "model.deter=9: `planet plan` changes only planner.… settings"),
+        (["plan", "RUN", "--checkpoint", "12"], "no checkpoint '12'; it has 2000, 3000, best"),
+        (["plan", "RUN", "--device", "cuda:77"], "device 'cuda:77': not usable here"),
+        (["train", "planet", "--run-dir", "RUN"], "already a run; add --resume"),
+        (["train", "planet", "--resume", "--run-dir", "missing"], "not a run folder"),
+        (["train", "planet", "--resume", "--run-dir", "RUN", "-s", "env.size=64"], "a resumed run may change only"),
+        (["trian"], "No such command 'trian'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing_behind(run, words, line, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert call(*(str(run) if word == "RUN" else word for word in words)) != 0
+    said = capsys.readouterr()
+    assert line in said.err
+    assert said.err.startswith("planet: ")
+    assert len(said.err.strip().splitlines()) == 1
+    assert not said.out
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(capsys, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    assert call("train", "planet", *options(), "--run-dir", str(tmp_path / "file" / "run")) == 1
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "cannot be written" in said
+    assert "give another --run-dir" in said
+
+
+def test_a_truncated_checkpoint_is_one_line_that_names_the_others(run, capsys):
+    best = checkpoints.path_of(run, "best")
+    whole = best.read_bytes()
+    best.write_bytes(whole[: len(whole) // 2])
+    try:
+        assert call("plan", str(run), "--checkpoint", "best") == 1
+    finally:
+        best.write_bytes(whole)
+    said = capsys.readouterr().err
+    assert "damaged" in said
+    assert "use --checkpoint 0000002000 or 0000003000" in said
+
+
+def test_debug_shows_the_traceback():
+    with pytest.raises(Exception, match="unknown preset"):
+        main(["--debug", "config", "nothing"])

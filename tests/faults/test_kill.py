@@ -1,0 +1,70 @@
+"""kill -9 at random moments, resume each time: the run ends, nothing is corrupt, the metrics are those of peace."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from planet_rssm import checkpoint as checkpoints
+from planet_rssm.data.episode import Episode
+
+KILLS = 10
+SETTINGS = """
+    env.id=dmc/cartpole-swingup env.size=32 env.renderer=raycast env.action_repeat=25 model.depth=2 model.deter=16
+    model.stoch=4 model.hidden=16 model.reward_units=16 planner.candidates=8 planner.iterations=1 planner.elites=2
+    planner.horizon=3 train.env_steps=32000 train.seed_episodes=2 train.envs=1 train.updates=10 train.batch_size=4
+    train.batch_length=8 train.test_every=4 device=cpu
+""".split()
+
+
+def start(folder: Path, *, resume: bool) -> subprocess.Popen:
+    words = [word for setting in SETTINGS for word in ("-s", setting)]
+    command = [sys.executable, "-m", "planet_rssm", "train", "planet", "--run-dir", str(folder), "--plan-episodes", "0"]
+    if resume:
+        command += ["--resume"]
+    with open(folder.parent / "log", "ab") as log:
+        return subprocess.Popen(command + words, stdout=log, stderr=log, start_new_session=True)
+
+
+def measured(folder: Path) -> list[dict]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in lines]
+
+
+@pytest.mark.slow
+def test_ten_kills_change_nothing(tmp_path: Path) -> None:
+    peace, war = tmp_path / "peace", tmp_path / "war"
+    assert start(peace, resume=False).wait(300) == 0
+    rng = random.Random(0)
+    kills = 0
+    run = start(war, resume=False)
+    while kills < KILLS:
+        begin, lifetime = time.monotonic(), rng.uniform(0.3, 2.0)
+        # the set-up of a process takes seconds: its life is counted from the first sign of work
+        size = (war / "metrics.jsonl").stat().st_size if (war / "metrics.jsonl").exists() else 0
+        while run.poll() is None and time.monotonic() - begin < 60:
+            if (war / "metrics.jsonl").exists() and (war / "metrics.jsonl").stat().st_size != size:
+                break
+            time.sleep(0.05)
+        time.sleep(lifetime)
+        if run.poll() is not None:
+            break
+        os.kill(run.pid, signal.SIGKILL)
+        run.wait()
+        kills += 1
+        run = start(war, resume=(war / "config.yaml").exists())
+    assert run.wait(300) == 0, (tmp_path / "log").read_text()
+    assert kills == KILLS, f"the run ended after {kills} kills: make it longer"
+    assert measured(war) == measured(peace)
+    ours, theirs = (checkpoints.load(checkpoints.find(folder)) for folder in (war, peace))
+    assert all((ours.model[key] == theirs.model[key]).all() for key in theirs.model)
+    for path in sorted((peace / "episodes").glob("*.safetensors")):
+        assert path.read_bytes() == (war / "episodes" / path.name).read_bytes()
+        Episode.load(path)
+    assert not list(war.rglob("*.tmp")) + list(war.rglob("*.damaged"))

@@ -1,0 +1,111 @@
+"""Filtering and deciding, with no environment at hand."""
+
+import pytest
+import torch
+
+from planet_rssm import checkpoint as checkpoints
+from planet_rssm import config
+from planet_rssm.agent import Agent, AgentCarry
+from planet_rssm.checkpoint import Checkpoint
+from planet_rssm.config import PlannerSettings
+from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.errors import PlanetError
+from planet_rssm.world_model import untrained_model
+
+CPU = torch.device("cpu")
+SPEC = EnvSpec("dmc/cartpole-swingup", {"image": ((32, 32, 3), "uint8")}, 2, 8, 0.08, 1000, "raycast", "3.17.0")
+SETTINGS = config.load(
+    "planet",
+    "env.size=32 model.depth=2 model.deter=16 model.stoch=4 model.hidden=16 planner.candidates=16 planner.elites=4 "
+    "planner.iterations=2 planner.horizon=5".split(),
+)
+B = 3
+
+
+def agent(**options: object) -> Agent:
+    return Agent.build(SETTINGS, SPEC, untrained_model(SETTINGS, SPEC.action_size), device=CPU, **options)
+
+
+def images(seed: int = 0) -> dict[str, torch.Tensor]:
+    rng = torch.Generator().manual_seed(seed)
+    return {"image": torch.randint(0, 256, (B, 32, 32, 3), generator=rng, dtype=torch.uint8)}
+
+
+def first(*rows: int) -> torch.Tensor:
+    return torch.tensor([row in rows for row in range(B)])
+
+
+def begin(made: Agent) -> AgentCarry:
+    return made.observe(made.initial(B), images(), torch.zeros(B, 2), first(0, 1, 2))
+
+
+def test_actions_are_within_bounds_and_noise_is_added_before_the_clip():
+    made = agent(exploration_noise=5.0)
+    plan, _ = made.decide(begin(made))
+    assert plan.action.shape == (B, 2)
+    assert (plan.action.abs() <= 1).all()
+    assert (plan.action.abs() == 1).float().mean() > 0.5  # noise this large nearly always ends at a bound
+    quiet, _ = agent().decide(begin(agent()))
+    assert torch.equal(quiet.action, quiet.sequence[:, 0])
+
+
+def test_equal_seeds_act_equally_and_others_do_not():
+    one, same, other = (made.decide(begin(made))[0].action for made in (agent(seed=1), agent(seed=1), agent(seed=2)))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+def test_a_row_that_begins_an_episode_forgets_its_past_and_no_other_row_does():
+    made = agent()
+    carry = made.observe(begin(made), images(1), torch.ones(B, 2), first())
+    again = made.observe(carry, images(2), torch.ones(B, 2), first(1))
+    fresh = made.observe(made.initial(B)._replace(step=carry.step), images(2), torch.zeros(B, 2), first(0, 1, 2))
+    torch.testing.assert_close(again.state.deter[1], fresh.state.deter[1])
+    assert not torch.allclose(again.state.deter[0], fresh.state.deter[0])
+
+
+def test_the_planner_is_told_once_that_an_episode_began():
+    made = agent()
+    carry = begin(made)
+    assert carry.fresh.all()
+    _, carry = made.decide(carry)
+    assert not carry.fresh.any()
+    carry = made.observe(carry, images(1), torch.zeros(B, 2), first(2))
+    carry = made.observe(carry, images(2), torch.zeros(B, 2), first())  # observed twice before the next decision
+    assert carry.fresh.tolist() == [False, False, True]
+
+
+def test_a_dropped_frame_advances_the_belief_by_the_prior():
+    made = agent()
+    carry = begin(made)
+    blind = made.observe(carry, None, torch.ones(B, 2), first())
+    seen = made.observe(carry, images(1), torch.ones(B, 2), first())
+    torch.testing.assert_close(blind.state.deter, seen.state.deter)
+    assert not torch.allclose(blind.state.stoch, seen.state.stoch)
+    made.decide(blind)
+
+
+def test_an_agent_loads_from_a_run_alone(tmp_path):
+    (tmp_path / checkpoints.FOLDER).mkdir()
+    model = untrained_model(SETTINGS, SPEC.action_size)
+    held = Checkpoint(SETTINGS, SPEC, {"env_steps": 5}, dict(model.state_dict()), {})
+    checkpoints.save(held, checkpoints.path_of(tmp_path, 5))
+    loaded = Agent.load(tmp_path, device="cpu")
+    assert loaded.spec == SPEC
+    assert torch.equal(loaded.decide(begin(loaded))[0].action, agent().decide(begin(agent()))[0].action)
+    icem = PlannerSettings(name="icem", candidates=20, elites=5, iterations=2, horizon=5)
+    loaded = Agent.load(tmp_path, device="cpu", planner=icem)
+    plan, carry = loaded.decide(begin(loaded))
+    assert plan.sequence.shape == (B, 5, 2)
+    assert carry.planner.known.all()
+
+
+def test_a_device_that_is_not_there_is_one_line(tmp_path):
+    for name, line in (("cuda:99", "device 'cuda:99': not usable here"), ("tpu", "device 'tpu': not usable here")):
+        with pytest.raises(PlanetError, match=line):
+            (tmp_path / checkpoints.FOLDER).mkdir(exist_ok=True)
+            checkpoints.save(
+                Checkpoint(SETTINGS, SPEC, {}, dict(untrained_model(SETTINGS, 2).state_dict()), {}),
+                checkpoints.path_of(tmp_path, 5),
+            )
+            Agent.load(tmp_path, device=name)

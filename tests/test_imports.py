@@ -1,0 +1,77 @@
+"""The package's imports point one way, and the light parts stay light."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import planet_rssm
+
+PACKAGE = Path(planet_rssm.__file__).parent
+HEAVY = ("torch", "mujoco", "dm_control", "matplotlib")
+
+# part of the package: what it may import of the package, besides itself
+BASE = {"errors", "seeding", "files"}
+LEARNED = {"config", "types", "device"}
+AGENT = {*LEARNED, "world_model", "planners", "behavior", "checkpoint", "envs.spec"}  # it needs no environment
+RUN = {*AGENT, "agent", "envs", "data", "collect"}
+MAY_IMPORT = {
+    **{base: BASE for base in BASE},
+    "__init__": BASE | RUN,  # public names, loaded when used: the last test here
+    "__main__": {"cli"},
+    "config": BASE,
+    "device": BASE,
+    "types": BASE,
+    "envs": BASE | {"config"},
+    "data": BASE | {"config"},
+    "collect": BASE | {"config", "envs", "data"},
+    "checkpoint": BASE | LEARNED | {"envs.spec"},
+    "world_model": BASE | LEARNED,
+    "planners": BASE | LEARNED,
+    "testing": BASE | LEARNED | {"planners"},
+    "behavior": BASE | LEARNED | {"world_model", "planners"},
+    "agent": BASE | AGENT,
+    "run": BASE | RUN,
+    "evaluation": BASE | RUN | {"run"},
+    "report": BASE | RUN | {"run"},
+    "training": BASE | RUN | {"run", "evaluation", "report"},
+    "cli": BASE | RUN | {"run", "evaluation", "report", "training"},
+}
+WITHOUT_TORCH = {*BASE, "__init__", "config", "envs", "data", "collect"}
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Every module that a file names in an import, inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}:{node.lineno}: write the whole name of the module"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=[str(path.relative_to(PACKAGE)) for path in MODULES])
+def test_imports_point_one_way(path):
+    part = part_of(path)
+    for name in imports_of(path):
+        library, _, inside = name.partition(".")
+        if library == "planet_rssm":
+            assert any(f"{inside}.".startswith(f"{allowed}.") for allowed in {part} | MAY_IMPORT[part]), name
+        assert part not in WITHOUT_TORCH or library != "torch"
+
+
+@pytest.mark.parametrize("module", ["planet_rssm", "planet_rssm.cli.main", "planet_rssm.config"])
+def test_light_modules_import_nothing_heavy(module):
+    code = f"import sys, {module}; print(*(name for name in {HEAVY} if name in sys.modules))"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.split() == []

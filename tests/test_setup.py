@@ -1,0 +1,245 @@
+"""./scripts/planet and ./scripts/test in a checkout of their own, with a pretended installer: nothing is downloaded."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+STEPS = 3  # calls of the installer in one set-up
+
+# Stands for uv. Like any installer it leaves a package alone whose .dist-info is there; this one brings the programs.
+UV = """#!{python} -IS
+import os, pathlib, sys, time
+with open(os.environ["UV_LOG"], "a") as log:
+    print(os.getpid(), *sys.argv[1:], file=log)
+print("installing")
+time.sleep(float(os.environ.get("UV_SECONDS", 0)))
+if "UV_FAILS" in os.environ:
+    sys.exit(2)
+venv = pathlib.Path(sys.argv[4]).parent.parent
+(site,) = venv.glob("lib/python3.*/site-packages")
+program = "#!/bin/sh\\necho ${{0##*/}} \\"$@\\"; cat; exit 7\\n"
+files = {{"demo/__init__.py": "demo = 1", "../../../bin/planet": program, "../../../bin/pytest": program}}
+if not (site / "demo-1.dist-info").exists():
+    for name in ("demo", "demo-1.dist-info"):
+        (site / name).mkdir(exist_ok=True)
+    for name, text in files.items():
+        (site / name).write_text(text)
+        (site / name).chmod(0o755)
+    record = [f"{{name}},,{{len(text)}}" for name, text in files.items()]
+    (site / "demo-1.dist-info" / "RECORD").write_text("\\n".join([*record, "demo-1.dist-info/RECORD,,"]))
+"""
+
+
+class Checkout:
+    """The scripts in a folder of their own (with a space in its name), and a PATH that starts with the pretended uv."""
+
+    def __init__(self, folder: Path):
+        self.root = folder / "check out"
+        shutil.copytree(REPOSITORY / "scripts", self.root / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("requirements.lock", "pyproject.toml"):
+            shutil.copy(REPOSITORY / name, self.root)
+        (self.root / "tests").mkdir()
+        self.bin = folder / "bin"
+        self.bin.mkdir()
+        self.log = folder / "uv.log"
+        self.log.touch()
+        self.program("uv", UV.format(python=sys._base_executable))
+        (self.bin / "python3").symlink_to(sys._base_executable)
+        self.environment = {"PATH": f"{self.bin}:/usr/bin:/bin", "UV_LOG": str(self.log)}
+        self.elsewhere = folder
+
+    def program(self, name: str, text: str) -> None:
+        (self.bin / name).write_text(text)
+        (self.bin / name).chmod(0o755)
+
+    def start(self, script: str = "planet", *arguments: str, **environment: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            [self.root / "scripts" / script, *arguments],
+            env=self.environment | environment,
+            cwd=self.elsewhere,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def call(self, *words: str, text: str = "", **environment: str) -> tuple[int, str, str]:
+        process = self.start(*words, **environment)
+        out, err = process.communicate(text, timeout=60)
+        return process.returncode, out, err
+
+    def installs(self) -> int:
+        """Count the calls of the installer since the last count."""
+        count = len(self.log.read_text().splitlines())
+        self.log.write_text("")
+        return count
+
+    def wait_for_installer(self) -> int:
+        """Return the process id of an installer that has started."""
+        for _ in range(1000):
+            if words := self.log.read_text().split():
+                return int(words[0])
+            time.sleep(0.01)
+        raise AssertionError("the installer was not called")
+
+    @property
+    def venv(self) -> Path:
+        return self.root / ".venv"
+
+    @property
+    def site(self) -> Path:
+        (site,) = self.venv.glob("lib/python3.*/site-packages")
+        return site
+
+
+@pytest.fixture
+def fresh(tmp_path):
+    return Checkout(tmp_path)
+
+
+@pytest.fixture
+def ready(fresh):
+    assert fresh.call("planet")[0] == 7
+    assert fresh.installs() == STEPS
+    return fresh
+
+
+def alive(process_id: int) -> bool:
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_first_call_announces_sets_up_and_becomes_the_program(fresh):
+    status, out, err = fresh.call("planet", "train", "a b", text="input\n")
+    assert (status, out) == (7, "planet train a b\ninput\n")
+    assert "3 GB" in err
+    assert err.index("3 GB") < err.index("installing")
+
+
+def test_second_call_installs_nothing_and_says_nothing(ready):
+    assert ready.call("planet", "plan", text="x") == (7, "planet plan\nx", "")
+    assert ready.installs() == 0
+
+
+def test_a_touched_but_equal_lock_installs_nothing(ready):
+    (ready.root / "requirements.lock").touch()
+    assert ready.call("planet") == (7, "planet\n", "")
+    assert ready.installs() == 0
+
+
+DAMAGE = {
+    "lock changed": lambda c: (c.root / "requirements.lock").write_text("other==1\n"),
+    "killed before the end": lambda c: (c.venv / "ready").unlink(),
+    "half a stamp": lambda c: (c.venv / "ready").write_text(""),
+    "environment deleted": lambda c: shutil.rmtree(c.venv),
+    "package deleted": lambda c: shutil.rmtree(c.site / "demo"),
+    "package uninstalled": lambda c: [shutil.rmtree(c.site / name) for name in ("demo", "demo-1.dist-info")],
+    "record lost": lambda c: (c.site / "demo-1.dist-info" / "RECORD").unlink(),
+    "program deleted": lambda c: (c.venv / "bin" / "planet").unlink(),
+    "interpreter deleted": lambda c: (c.venv / "bin" / "python").unlink(),
+    "interpreter dangling": lambda c: point_at(c.venv / "bin" / "python", "/nowhere/python3"),
+    "half made, with another Python": lambda c: [
+        (c.venv / "ready").unlink(),
+        c.site.parent.rename(c.venv / "lib/python3.9"),
+    ],
+    "pyvenv.cfg deleted": lambda c: (c.venv / "pyvenv.cfg").unlink(),
+    "folder moved": lambda c: move(c),
+}
+
+
+def point_at(link: Path, target: str) -> None:
+    link.unlink()
+    link.symlink_to(target)
+
+
+def move(checkout: Checkout) -> None:
+    checkout.root = checkout.root.rename(checkout.root.with_name("moved"))
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_the_next_call_mends(ready, damage):
+    time.sleep(0.05)  # file times advance in steps of some milliseconds
+    damage(ready)
+    status, out, _ = ready.call("planet", "plan")
+    assert (status, out) == (7, "planet plan\n")
+    assert ready.installs() == STEPS
+    assert (ready.site / "demo" / "__init__.py").is_file()
+    assert ready.call("planet") == (7, "planet\n", "")
+    assert ready.installs() == 0
+
+
+def test_a_file_cut_short_is_mended_when_looked_for(ready):
+    (ready.site / "demo" / "__init__.py").write_text("")  # a folder does not tell; the next full check does
+    (ready.root / "requirements.lock").touch()
+    assert ready.call("planet")[0] == 7
+    assert (ready.site / "demo" / "__init__.py").read_text() == "demo = 1"
+
+
+def test_a_failed_installer_ends_in_one_line_and_the_next_call_goes_on(fresh):
+    status, out, err = fresh.call("planet", UV_FAILS="1")
+    assert (status, out) == (1, "")
+    assert err.splitlines()[-1].startswith("set-up: the installer stopped with status 2")
+    assert fresh.installs() == 1
+    assert fresh.call("planet")[0] == 7
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_an_interrupted_set_up_ends_its_installer(fresh, number, status):
+    process = fresh.start("planet", UV_SECONDS="60")
+    installer = fresh.wait_for_installer()
+    process.send_signal(number)
+    process.communicate(timeout=30)
+    assert process.returncode == status
+    assert not alive(installer)
+    assert fresh.call("planet")[0] == 7
+
+
+def test_an_installer_that_outlives_a_killed_set_up_keeps_others_waiting(fresh):
+    process = fresh.start("planet", UV_SECONDS="2")
+    fresh.wait_for_installer()
+    process.kill()
+    process.wait(timeout=30)
+    status, _, err = fresh.call("planet")
+    process.communicate()
+    assert status == 7
+    assert "waiting" in err
+    assert fresh.installs() == 1 + STEPS
+
+
+def test_two_calls_at_once_set_up_once(fresh):
+    both = [fresh.start("planet", UV_SECONDS="0.2") for _ in range(2)]
+    assert [process.communicate(timeout=60)[0] for process in both] == ["planet\n", "planet\n"]
+    assert fresh.installs() == STEPS
+
+
+def test_without_a_suitable_python_one_line_says_so(fresh):
+    (fresh.bin / "python3").unlink()
+    for name in ("python3", "python3.13", "python3.12", "python3.11"):
+        fresh.program(name, "#!/bin/sh\necho Python 3.9.2; exit 1\n")
+    status, out, err = fresh.call("planet")
+    assert (status, out) == (1, "")
+    assert len(err.splitlines()) == 1
+    assert "3.11" in err
+    assert "Python 3.9.2" in err
+
+
+def test_a_link_to_the_script_works(ready):
+    (ready.bin / "planet-here").symlink_to(ready.root / "scripts" / "planet")
+    done = subprocess.run(["planet-here", "x"], env=ready.environment, capture_output=True, text=True, input="")
+    assert (done.returncode, done.stdout) == (7, "planet x\n")
+
+
+def test_the_suite_runs_whole_unless_a_path_is_given(ready):
+    ready.elsewhere.joinpath("test_mine.py").touch()
+    assert ready.call("test", "-k", "cem")[1].endswith(f"-k cem {ready.root / 'tests'}\n")
+    assert ready.call("test", "test_mine.py::test_x")[1].endswith(" test_mine.py::test_x\n")
