@@ -50,8 +50,8 @@ def plan_and_print(
     device: str = "auto",
     overrides: list[str] | None = None,
     as_json: bool = False,
-) -> None:
-    """Play the episodes, measure the baselines, print the result; see `verb`."""
+) -> dict[str, Any]:
+    """Play the episodes, measure the baselines, print the result and return it; see `verb`."""
     from planet_rssm.evaluation.planning import plan_run  # torch: not for `planet plan --help`
     from planet_rssm.report.video import write_video
     from planet_rssm.run import VIDEOS
@@ -77,6 +77,7 @@ def plan_and_print(
         click.echo(json.dumps(result))
     else:
         _print(result, Console())
+    return result
 
 
 def _print(result: dict[str, Any], console: Console) -> None:

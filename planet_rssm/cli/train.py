@@ -1,5 +1,6 @@
 """`planet train`."""
 
+import importlib.util
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,8 @@ from planet_rssm import config
 
 if TYPE_CHECKING:
     from planet_rssm.run import Run
+
+CURVE = "curve.png"
 
 
 @click.command("train")
@@ -49,9 +52,7 @@ def verb(
     run = Run.open(folder, wanted) if resume else _create(folder, settings)
     _train(run)
     if plan_episodes:
-        from planet_rssm.cli.plan import plan_and_print
-
-        plan_and_print(run.folder, episodes=plan_episodes, video=True)
+        _plan(run.folder, plan_episodes)
 
 
 def _create(folder: Path, settings: config.Settings) -> "Run":
@@ -62,6 +63,17 @@ def _create(folder: Path, settings: config.Settings) -> "Run":
     device = resolve_device(settings.device)  # before anything is written: neither may leave a half-made run
     settings = settings.model_copy(update={"env": resolve(settings.env)})
     return Run.create(folder, settings, str(device))
+
+
+def _plan(folder: Path, episodes: int) -> None:
+    """Show what was learned: a table, a video, and the learning curve with the baselines in it."""
+    from planet_rssm.cli.plan import plan_and_print
+    from planet_rssm.report.curves import plot_curves
+
+    result = plan_and_print(folder, episodes, video=True)
+    if importlib.util.find_spec("matplotlib"):
+        plot_curves([folder], folder / CURVE, result["baselines"])
+        click.echo(f"learning curve: {folder / CURVE}")
 
 
 def _train(run: "Run") -> None:

@@ -1,0 +1,39 @@
+"""The README's Python runs as it stands there."""
+
+import re
+from pathlib import Path
+
+import torch
+
+from planet_rssm import checkpoint as checkpoints
+from planet_rssm import config
+from planet_rssm.checkpoint import Checkpoint
+from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.world_model import untrained_model
+
+README = Path(__file__).parent.parent / "README.md"
+PLANNER, LOOP = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+SPEC = EnvSpec("dmc/cartpole-swingup", {"image": ((32, 32, 3), "uint8")}, 1, 8, 0.08, 1000, "raycast", "3.17.0")
+
+
+def test_the_planner_pushes_both_systems_home(capsys):
+    assert len(PLANNER.strip().splitlines()) <= 15
+    torch.manual_seed(0)
+    names: dict = {}
+    exec(PLANNER, names)
+    left, right = names["plan"].action[:, 0].tolist()
+    assert left < 0 < right
+    assert "tensor" in capsys.readouterr().out
+
+
+def test_the_control_loop_acts(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "runs" / "quickstart-seed0"
+    (run / checkpoints.FOLDER).mkdir(parents=True)
+    settings = config.load("quickstart")
+    weights = dict(untrained_model(settings, SPEC.action_size).state_dict())
+    checkpoints.save(Checkpoint(settings, SPEC, {"env_steps": 1}, weights, {}), checkpoints.path_of(run, 1))
+    image, first = torch.zeros(1, 32, 32, 3, dtype=torch.uint8), torch.ones(1, dtype=torch.bool)
+    names = {"image": image, "executed_action": torch.zeros(1, 1), "is_first": first}
+    exec(LOOP, names)
+    assert names["plan"].action.abs().max() <= 1
