@@ -127,7 +127,9 @@ class Agent:
         latent = torch.randn(carry.state.stoch.shape, generator=rng, device=self.device)
         with autocast(self.device, self._precision):
             if observation is None:
-                state = self.model.rssm.imagine_step(carry.state, action, latent)
+                keep = (~first).float()[:, None]
+                before = State(carry.state.deter * keep, carry.state.stoch * keep)
+                state = self.model.rssm.imagine_step(before, action * keep, latent)
             else:
                 image = torch.as_tensor(observation["image"], device=self.device)
                 embed = self.model.encode(image, torch.rand(image.shape, generator=rng, device=self.device))

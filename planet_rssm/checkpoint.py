@@ -35,6 +35,10 @@ class Checkpoint:
     optimizer: dict[str, Tensor]
 
 
+class DamagedCheckpointError(PlanetError):
+    """The file is there but not as it was written."""
+
+
 def save(checkpoint: Checkpoint, path: Path) -> None:
     """Write `path` as a whole or not at all.
 
@@ -48,32 +52,34 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         "settings": config.flatten(checkpoint.settings),
         "spec": checkpoint.spec.to_json(),
         "progress": checkpoint.progress,
-        "crc32": _crc32(tensors),
     }
+    header["crc32"] = _crc32(header, tensors)
     # One string: the order of several metadata keys is not fixed, and equal checkpoints should be equal files.
     write_atomic(path, [safetensors.torch.save(tensors, {"planet_rssm": json.dumps(header)})])
 
 
 def load(path: Path) -> Checkpoint:
-    """Read a checkpoint and check that every byte of it is as it was written.
+    """Read a checkpoint and check that header and tensors are as they were written.
 
     Raises:
-        PlanetError: it is missing, damaged, of a newer format or not a checkpoint of this package.
+        DamagedCheckpointError: they are not.
+        PlanetError: it cannot be read, or is of a newer format.
     """
     try:
         data = path.read_bytes()
-        length = int.from_bytes(data[:8], "little")
-        header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["planet_rssm"])
-        tensors = safetensors.torch.load(data)
     except OSError as error:
         raise PlanetError(f"checkpoint {path}: not readable ({error.strerror})") from None
+    try:
+        length = int.from_bytes(data[:8], "little")
+        header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["planet_rssm"])
+        if (newer := header["format"]) > FORMAT:
+            raise PlanetError(f"checkpoint {path}: format {newer}, this version reads up to {FORMAT}; upgrade")
+        tensors = safetensors.torch.load(data)
+        whole = header.pop("crc32") == _crc32(header, tensors)
     except (SafetensorError, ValueError, KeyError, TypeError):
-        raise PlanetError(f"checkpoint {path}: damaged or not a checkpoint; {_others(path)}") from None
-    if header["format"] > FORMAT:
-        newer = header["format"]
-        raise PlanetError(f"checkpoint {path}: format {newer}, this version reads up to {FORMAT}; upgrade planet_rssm")
-    if header["crc32"] != _crc32(tensors):
-        raise PlanetError(f"checkpoint {path}: damaged, its bytes are not those that were written; {_others(path)}")
+        whole = False
+    if not whole:
+        raise DamagedCheckpointError(f"checkpoint {path}: damaged or not a checkpoint; {_others(path)}")
     groups: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}}
     for key, tensor in tensors.items():
         group, _, name = key.partition("/")
@@ -98,7 +104,11 @@ def find(run: Path, which: str = "last") -> Path:
     Raises:
         PlanetError: `run` is no run folder, or it has no such checkpoint.
     """
-    if not (run / FOLDER).is_dir():
+    try:
+        there = (run / FOLDER).is_dir()
+    except OSError as error:  # a parent that may not be entered
+        raise PlanetError(f"run folder {run}: not readable ({error.strerror})") from None
+    if not there:
         raise PlanetError(f"{run}: not a run folder (it holds no {FOLDER}/); give the --run-dir of a `planet train`")
     steps = [int(path.stem) for path in numbered(run)]
     if which == "last" and steps:
@@ -111,8 +121,8 @@ def find(run: Path, which: str = "last") -> Path:
     raise PlanetError(f"{run}: no checkpoint {which!r}; it has {', '.join(have) or 'none yet: train it first'}")
 
 
-def _crc32(tensors: dict[str, Tensor]) -> int:
-    value = 0
+def _crc32(header: dict[str, Any], tensors: dict[str, Tensor]) -> int:
+    value = zlib.crc32(json.dumps(header).encode())
     for key in sorted(tensors):
         value = zlib.crc32(tensors[key].numpy().tobytes(), zlib.crc32(key.encode(), value))
     return value

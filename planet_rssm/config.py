@@ -7,20 +7,34 @@ such a file holding only its differences from the defaults below.
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from planet_rssm.errors import PlanetError
 from planet_rssm.files import write_atomic
 
 FORMAT = 1
-IMAGE_SIZES = (32, 64, 96, 128)
 
+ImageSize = Literal[32, 64, 96, 128]
+PlannerName = Literal["cem", "icem"]
+IMAGE_SIZES: tuple[int, ...] = get_args(ImageSize)
+
+
+def _whole(value: Any) -> Any:  # noqa: ANN401 (whatever a file holds)
+    """Return 1e6, which YAML reads as text, as the whole number that it is; anything else as it came."""
+    try:
+        number = float(value) if isinstance(value, str) and "e" in value.lower() else 0.5
+    except ValueError:
+        return value
+    return int(number) if number.is_integer() else value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[Whole, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -32,7 +46,7 @@ class EnvSettings(_Section):
     """What is acted in and how it is seen."""
 
     id: str = "dmc/cheetah-run"
-    size: Literal[32, 64, 96, 128] = 64  # pixels a side
+    size: ImageSize = 64  # pixels a side
     renderer: Literal["auto", "egl", "osmesa", "glfw", "raycast", "none"] = "auto"
     action_repeat: Count | None = None  # None: the domain's own, see envs.registry
     step_timeout: Positive = 60.0  # seconds before a silent worker is replaced
@@ -74,7 +88,7 @@ class OptimizerSettings(_Section):
 class PlannerSettings(_Section):
     """How actions are searched for. `colour` to `reuse` are iCEM's alone."""
 
-    name: Literal["cem", "icem"] = "cem"
+    name: PlannerName = "cem"
     horizon: Count = 12  # agent steps
     candidates: Count = 1000
     iterations: Count = 10
@@ -108,7 +122,7 @@ class TrainSettings(_Section):
     envs: Count = 1  # episodes collected side by side, one round of collection
     updates: Count = 100  # optimiser steps a round
     batch_size: Count = 50
-    batch_length: Annotated[int, Field(ge=2)] = 50  # agent steps a chunk
+    batch_length: Annotated[Whole, Field(ge=2)] = 50  # agent steps a chunk
     exploration_noise: NonNegative = 0.3  # std added to the planned action before it is clipped
     test_every: Count = 10  # rounds between tests without noise
     test_episodes: Count = 1
@@ -121,7 +135,7 @@ class Settings(_Section):
     """Everything that decides a run."""
 
     format: Literal[1] = 1
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[Whole, Field(ge=0)] = 0
     device: str = "auto"
     env: EnvSettings = EnvSettings()
     data: DataSettings = DataSettings()

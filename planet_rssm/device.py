@@ -6,6 +6,7 @@ import torch
 
 from planet_rssm.errors import PlanetError
 
+KINDS = ("cpu", "cuda", "mps", "xpu")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -17,11 +18,13 @@ def resolve_device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.partition(":")[0] not in KINDS:  # torch knows more, most of which hold no numbers or need a plug-in
+        raise PlanetError(f"device {name!r}: not one of {', '.join(KINDS)}; use auto or cpu")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).splitlines()[0].split(". ")[0].rstrip(".")
         raise PlanetError(f"device {name!r}: not usable here ({reason}); use auto or cpu") from None
     return device
 

@@ -7,21 +7,26 @@
 A checkpoint alone is enough to act (agent.py); the folder is what a run needs to go on.
 """
 
+import contextlib
+import fcntl
 import importlib.metadata
 import json
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from planet_rssm import checkpoint, config
 from planet_rssm.config import FORMAT, Settings
+from planet_rssm.data.replay import EPISODES
+from planet_rssm.envs import gl
+from planet_rssm.envs.registry import canonical_id
 from planet_rssm.errors import PlanetError
 from planet_rssm.files import write_atomic
 
-CONFIG, RECORD, METRICS, VIDEOS = "config.yaml", "run.json", "metrics.jsonl", "videos"
+CONFIG, RECORD, METRICS, VIDEOS, LOCK = "config.yaml", "run.json", "metrics.jsonl", "videos", ".lock"
 # What a resumed run may change: nothing that decides what was already learned or is measured.
 RESUMABLE = {"device", "env.step_timeout", "train.env_steps", "train.keep", "train.test_every", "train.test_episodes"}
 PACKAGES = ("planet_rssm", "torch", "numpy", "mujoco", "dm-control", "gymnasium")
@@ -38,55 +43,97 @@ class Run:
         """Make a new run folder with resolved settings and a record of the machine.
 
         Raises:
-            PlanetError: the folder is already a run, or it cannot be written.
+            PlanetError: the folder already holds a run, or it cannot be written.
         """
-        if (folder / CONFIG).exists():
-            raise PlanetError(f"run folder {folder}: already a run; add --resume to go on, or give another --run-dir")
         try:
+            for pattern in (CONFIG, f"{checkpoint.FOLDER}/*", f"{EPISODES}/*"):
+                if found := next(folder.glob(pattern), None):
+                    name = found.relative_to(folder)
+                    raise PlanetError(
+                        f"run folder {folder}: already a run, it holds {name}; add --resume to go on, or give another "
+                        "--run-dir"
+                    )
             (folder / checkpoint.FOLDER).mkdir(parents=True, exist_ok=True)
-            write_atomic(folder / RECORD, [json.dumps(surroundings(device), indent=1).encode()])
+            write_atomic(folder / RECORD, [json.dumps(surroundings(settings, device), indent=1).encode()])
             config.save(settings, folder / CONFIG)
         except OSError as error:
-            reason = error.strerror
-            raise PlanetError(f"run folder {folder}: cannot be written ({reason}); give another --run-dir") from None
+            raise _unwritable(folder, error) from None
         return cls(folder, settings)
 
     @classmethod
-    def open(cls, folder: Path, overrides: Sequence[str] = ()) -> "Run":
-        """Open a run folder; `key=value` overrides may change what RESUMABLE names, and are kept.
+    def open(cls, folder: Path, settings: Settings | None = None) -> "Run":
+        """Open a run folder to go on with it, as it is or with `settings`, which are kept.
 
         Raises:
-            PlanetError: it is no run folder, cannot be written, or an override is refused.
+            PlanetError: it is no run folder, cannot be written, or `settings` differ in more than RESUMABLE.
         """
         path = folder / CONFIG
-        if not path.is_file():
-            raise PlanetError(f"{folder}: not a run folder (no {CONFIG} in it); give the --run-dir of a `planet train`")
-        saved = config.load(path)
-        wanted = config.override(saved, overrides)
-        before, after = config.flatten(saved), config.flatten(wanted)
-        changed = [key for key in after if after[key] != before[key]]
-        for key in changed:
-            if key not in RESUMABLE:
+        try:
+            if not path.is_file():
+                raise PlanetError(f"{folder}: not a run folder (no {CONFIG}); give the --run-dir of a `planet train`")
+            saved = config.load(path)
+            settings = saved if settings is None else _as_resolved(settings, saved)
+            before, after = config.flatten(saved), config.flatten(settings)
+            for key in (key for key in after if after[key] != before[key] and key not in RESUMABLE):
                 raise PlanetError(
-                    f"-s {key}={after[key]}: the run in {folder} has {before[key]}; a resumed run may change only "
-                    f"{', '.join(sorted(RESUMABLE))}"
+                    f"{key} = {after[key]}: the run in {folder} has {before[key]}; a resumed run may change only "
+                    f"{', '.join(sorted(RESUMABLE))}; as it was: planet train {path} --resume --run-dir {folder}"
                 )
-        if not os.access(folder, os.W_OK):
-            raise PlanetError(f"run folder {folder}: cannot be written; change its permissions or copy it")
-        if changed:
-            config.save(wanted, path)
-        return cls(folder, wanted)
+            if not os.access(folder, os.W_OK):
+                raise PlanetError(f"run folder {folder}: cannot be written; change its permissions or copy it")
+            if before != after:
+                config.save(settings, path)
+        except OSError as error:
+            raise _unwritable(folder, error) from None
+        return cls(folder, settings)
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes from writing this run; the lock ends with the process, however that ends.
+
+        Raises:
+            PlanetError: another process has it.
+        """
+        with open(self.folder / LOCK, "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise PlanetError(
+                    f"run folder {self.folder}: another process is training in it; wait for it or stop it"
+                ) from None
+            yield
 
 
-def surroundings(device: str) -> dict[str, Any]:
+def _as_resolved(settings: Settings, saved: Settings) -> Settings:
+    """Return `settings` with the names and choices that were resolved when the run was made."""
+    env = settings.env
+    resolved = {
+        "id": canonical_id(env.id),
+        "renderer": saved.env.renderer if env.renderer == "auto" else env.renderer,
+        "action_repeat": env.action_repeat or saved.env.action_repeat,
+    }
+    return settings.model_copy(update={"env": env.model_copy(update=resolved)})
+
+
+def _unwritable(folder: Path, error: OSError) -> PlanetError:
+    return PlanetError(f"run folder {folder}: cannot be written ({error.strerror}); give another --run-dir")
+
+
+def surroundings(settings: Settings, device: str) -> dict[str, Any]:
     """Return what a reader needs to judge a run's numbers: versions, code, machine."""
     return {
         "format": FORMAT,
         "versions": {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()},
         "commit": _commit(),
         "device": device,
+        "renderer": {"backend": settings.env.renderer, "gl": _gl_renderer(settings.env.renderer)},
         "machine": {"system": platform.platform(), "cpus": os.cpu_count()},
     }
+
+
+def _gl_renderer(backend: str) -> str | None:
+    """Return what GL calls itself, which tells hardware from software; None where no GL is used."""
+    return None if backend in ("raycast", "none") else gl.probe(backend).renderer
 
 
 def _version(name: str) -> str:

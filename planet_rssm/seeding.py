@@ -14,13 +14,13 @@ class Stream(enum.IntEnum):
 
     INIT = 0  # initial weights
     RANDOM_ACTIONS = 1  # seed episodes, index = episode
-    COLLECT = 2  # planning and exploration noise, index = (round, decision)
+    COLLECT = 2  # seed of the agent that collects, index = round
     RESET = 3  # environment resets of training episodes, index = episode
     BATCH = 4  # chunks drawn from the replay, index = update
     UPDATE = 5  # noise inside the loss, index = update
-    TEST = 6  # planning of test episodes, index = (round, decision)
+    TEST = 6  # seed of the agent that is tested, index = round
     TEST_RESET = 7  # environment resets of test episodes, index = episode of the test
-    PLAN = 8  # `planet plan`, index = decision
+    PLAN = 8  # an agent's own draws, index = (observation, 0) to filter, (observation, 1) to decide
 
 
 def stream_seed(run_seed: int, stream: Stream, *index: int) -> int:

@@ -85,6 +85,15 @@ def test_a_dropped_frame_advances_the_belief_by_the_prior():
     made.decide(blind)
 
 
+def test_a_dropped_first_frame_still_forgets_the_past():
+    made = agent()
+    carry = begin(made)
+    blind = made.observe(carry, None, torch.ones(B, 2), first(0))
+    fresh = made.observe(made.initial(B)._replace(step=carry.step), None, torch.zeros(B, 2), first(0, 1, 2))
+    torch.testing.assert_close(blind.state.deter[0], fresh.state.deter[0])
+    assert not torch.allclose(blind.state.deter[1], fresh.state.deter[1])
+
+
 def test_an_agent_loads_from_a_run_alone(tmp_path):
     (tmp_path / checkpoints.FOLDER).mkdir()
     model = untrained_model(SETTINGS, SPEC.action_size)
@@ -101,7 +110,7 @@ def test_an_agent_loads_from_a_run_alone(tmp_path):
 
 
 def test_a_device_that_is_not_there_is_one_line(tmp_path):
-    for name, line in (("cuda:99", "device 'cuda:99': not usable here"), ("tpu", "device 'tpu': not usable here")):
+    for name, line in (("cuda:99", "'cuda:99': not usable here"), ("tpu", "'tpu': not one of cpu, cuda")):
         with pytest.raises(PlanetError, match=line):
             (tmp_path / checkpoints.FOLDER).mkdir(exist_ok=True)
             checkpoints.save(

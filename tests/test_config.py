@@ -1,9 +1,12 @@
+from typing import get_args
+
 import pytest
 import yaml
 from pydantic import ValidationError
 
 from planet_rssm import config
 from planet_rssm.errors import PlanetError
+from planet_rssm.planners import PLANNERS
 
 
 @pytest.mark.parametrize("preset", list(config.presets()))
@@ -47,6 +50,11 @@ def test_presets_are_flat_differences_from_the_defaults():
         (["planner.name=mpc"], "planner.name = 'mpc': input should be 'cem' or 'icem'"),
         (["env.size=50"], "env.size = 50: input should be 32, 64, 96 or 128"),
         (["train.updates=0"], "train.updates = 0: input should be greater than or equal to 1"),
+        (["train.updates=1.5e0"], "train.updates = '1.5e0': input should be a valid integer.*"),
+        (["train.updates=1.5"], "train.updates = 1.5: input should be a valid integer.*"),
+        (["train.updates=1e999"], "train.updates = '1e999': input should be a valid integer.*"),
+        (["train.updates=0e0"], "train.updates = .*: input should be greater than or equal to 1"),
+        (["env.action_repeat=one"], "env.action_repeat = 'one': input should be a valid integer.*"),
         (["optimizer.lr=.inf"], "optimizer.lr = inf: .*finite.*"),
         (["data.capacity=20"], "data.capacity = 20: at least one chunk of train.batch_length = 50 frames; raise it"),
         (["format=2"], "settings of format 2: this version reads up to 1; upgrade planet_rssm"),
@@ -73,3 +81,16 @@ def test_unknown_presets_and_files_are_one_line(tmp_path):
 def test_settings_are_frozen():
     with pytest.raises(ValidationError):
         config.load("planet").planner.horizon = 3
+
+
+@pytest.mark.parametrize("text", ["1e6", "1E+6", "10.0e5", "1000000.0", "1.e+6"])
+def test_a_whole_number_may_be_written_as_a_float(text):
+    settings = config.load("planet", [f"train.env_steps={text}", "seed=2e0", "train.batch_length=6e1"])
+    assert (settings.train.env_steps, settings.seed, settings.train.batch_length) == (1_000_000, 2, 60)
+    assert config.load("planet", ["env.action_repeat=4e0"]).env.action_repeat == 4
+    assert isinstance(settings.train.env_steps, int)
+    assert "1000000\n" in config.dump(settings)
+
+
+def test_every_planner_that_settings_may_name_exists():
+    assert set(PLANNERS) == set(get_args(config.PlannerName))

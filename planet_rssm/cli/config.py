@@ -7,7 +7,7 @@ import click
 from planet_rssm import config as settings_of
 
 
-@click.command("config")
+@click.command("config", epilog=f"Presets: {', '.join(settings_of.presets())}.")
 @click.argument("preset")
 @click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting; may be repeated.")
 @click.option("--summary", is_flag=True, help="Print the number of parameters by part, as JSON.")
@@ -15,8 +15,6 @@ def verb(preset: str, overrides: tuple[str, ...], summary: bool) -> None:
     """Show the settings that PRESET, a preset or a settings file, resolves to.
 
     The output is itself a settings file: planet config quickstart > mine.yaml; planet train mine.yaml
-
-    Presets: planet, quickstart.
     """
     settings = settings_of.load(preset, overrides)
     if not summary:

@@ -53,10 +53,11 @@ def planet(debug: bool) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line; bad input ends in one line and exit code 1, a traceback only with --debug."""
-    words = sys.argv[1:] if args is None else args
-    # Threads that spin while they wait for each other make an update ten times slower where another process wants a
-    # core too. Read when torch is imported, which is later; a variable set by the user wins.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    words = (sys.argv[1:] if args is None else args) or ["--help"]  # bare, click's help would be an error
+    # OpenMP threads spin for milliseconds while they wait. Median ms of a quickstart update/decision on two cores:
+    # default 54/46, OMP_WAIT_POLICY=PASSIVE 80/90, GOMP_SPINCOUNT=1000 56/37. Update beside one busy process: default
+    # 617 to 1151, GOMP_SPINCOUNT=1000 157. Read when torch is imported, which is later; the user's own value wins.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         planet.main(words, prog_name="planet", standalone_mode=False)
     except click.exceptions.Abort:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import numpy as np
@@ -11,12 +11,14 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from planet_rssm.config import PlannerName
+
 
 @click.command("plan")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--planner", type=click.Choice(["cem", "icem"]), help="Short for -s planner.name=…")
+@click.option("--planner", type=click.Choice(get_args(PlannerName)), help="Short for -s planner.name=…")
 @click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a planner.… setting; repeatable.")
-@click.option("--episodes", default=10, show_default=True, type=click.IntRange(min=1))
+@click.option("--episodes", default=20, show_default=True, type=click.IntRange(min=1))
 @click.option("--checkpoint", default="last", show_default=True, help="last, best or a number of env_steps.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--video/--no-video", default=False, help="Film the first episode into RUN/videos.")
@@ -31,13 +33,13 @@ def verb(
     video: bool,
     as_json: bool,
 ) -> None:
-    r"""Act in RUN's environment by planning in what it learned; no exploration noise, fixed reset seeds.
+    """Act in RUN's environment by planning in what it learned; no exploration noise, fixed reset seeds.
 
     \b
     For example
       planet plan runs/quickstart-seed0 --episodes 20 --video
       planet plan runs/quickstart-seed0 --planner icem -s planner.candidates=50 --json
-    """
+    """  # noqa: D301 (click wants the character itself)
     wanted = list(overrides) + ([] if planner is None else [f"planner.name={planner}"])
     plan_and_print(run, episodes, video, checkpoint, device, wanted, as_json)
 
@@ -84,6 +86,8 @@ def _print(result: dict[str, Any], console: Console) -> None:
     seen = result["observation"]
     pixels = f"{seen['renderer']} {seen['size']}x{seen['size']} pixels"
     title = f"{result['task']}, {pixels}, {len(result['episodes'])} episodes"
+    if result["checkpoint"] == "best":
+        title += ", best checkpoint (selected on test episodes)"
     table = Table("policy", "mean return", "episode 95 % interval", title=title)
     rows = {result["planner"]: (result["return"]["mean"], result["return"]["episode_ci95"])}
     rows |= {name: (mean, result["baselines_ci95"][name]) for name, mean in result["baselines"].items()}

@@ -175,7 +175,8 @@ class Replay:
         self._needed = self._oldest()
         if unnamed := sorted(self._entries.keys() - named.keys()):
             span = f"{unnamed[0]} to {unnamed[-1]}"
-            _log.warning("%s: took in %d episodes that %s lacks (%s)", self.folder, len(unnamed), manifest.NAME, span)
+            # Usual after a kill, and not yet decided: a trainer next truncates to what its checkpoint knows.
+            _log.debug("%s: took in %d episodes that %s lacks (%s)", self.folder, len(unnamed), manifest.NAME, span)
 
     def _open_episode(self, index: int, path: Path, named: Entry | None) -> Entry | None:
         header = self._checked(lambda: read_header(path), path)

@@ -4,8 +4,10 @@ On cartpole-balance doing nothing scores 745 of 1000 and random 257: "better tha
 """
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +24,9 @@ from planet_rssm.world_model import untrained_model
 
 CONSTANTS = np.linspace(-1, 1, 11)  # every joint held at the same share of its range
 CACHE = "baselines.json"
+NAMES = ("random", "zero", "constant", "untrained")
+
+_log = logging.getLogger("planet_rssm")
 
 Returns = dict[str, list[float]]  # baseline: return by episode
 
@@ -36,21 +41,35 @@ def baselines(
 ) -> Returns:
     """Return the four baselines of a run, by episode; measured once for given settings and kept in the run folder.
 
+    `spec` is that of the environments as they are now. A run folder that cannot be written costs a warning.
+
     The constant is the one with the best mean, chosen on the very episodes it is then reported on: a generous
     baseline.
     """
     compared = {"env": flatten(settings.env), "model": flatten(settings.model), "planner": flatten(settings.planner)}
-    key = {"episodes": episodes, "seed": settings.seed, **compared}
+    key = {"episodes": episodes, "seed": settings.seed, "mujoco": spec.mujoco, **compared}
     cache = folder / CACHE
-    if cache.is_file():
-        held = json.loads(cache.read_text())
-        if held["key"] == key:
-            return held["returns"]
+    if (kept := _kept(cache, key)) is not None:
+        return kept
     returns = _simple(settings, spec, episodes, on_stage)
     on_stage("untrained")
     returns["untrained"] = untrained(settings, spec, episodes, device)
-    write_atomic(cache, [json.dumps({"key": key, "returns": returns}).encode()])
+    try:
+        write_atomic(cache, [json.dumps({"key": key, "returns": returns}).encode()])
+    except OSError as error:
+        _log.warning("baselines not kept in %s (%s); the next plan measures them again", cache, error.strerror)
     return returns
+
+
+def _kept(cache: Path, key: dict[str, Any]) -> Returns | None:
+    """Return what was measured before under the same key; a missing or damaged file only means measuring again."""
+    try:
+        held = json.loads(cache.read_text())
+        if held["key"] != key:
+            return None
+        return {name: [float(value) for value in held["returns"][name]] for name in NAMES}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _simple(settings: Settings, spec: EnvSpec, episodes: int, on_stage: Callable[[str], None]) -> Returns:

@@ -1,6 +1,8 @@
 """Act with a trained model and say how well: what `planet plan` does."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from planet_rssm.agent import Agent, AgentPolicy, model_of
 from planet_rssm.config import Settings
 from planet_rssm.device import resolve_device
 from planet_rssm.envs.pool import EnvPool, Step
+from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
 from planet_rssm.evaluation.baselines import baselines
 from planet_rssm.evaluation.protocol import PARALLEL, EpisodeResult, TimedPolicy, episode_seeds, play
@@ -20,6 +23,8 @@ from planet_rssm.evaluation.statistics import summary
 VIDEO_SIZE = 256  # pixels a side; what is filmed is drawn again, larger than what the agent sees
 
 Film = Callable[[Sequence[np.ndarray], float], Path]  # of frames [VIDEO_SIZE, VIDEO_SIZE, 3] and frames a second
+
+_log = logging.getLogger("planet_rssm")
 
 
 def plan_run(
@@ -46,10 +51,11 @@ def plan_run(
         on_episode: told each planned episode as it ends.
 
     Returns:
-        The object that `planet plan --json` prints.
+        The object that `planet plan --json` prints; a film that cannot be written costs a warning and is None in it.
 
     Raises:
-        PlanetError: no such run, checkpoint or device, a damaged checkpoint, or an override that is refused.
+        PlanetError: no such run, checkpoint or device, a damaged checkpoint, an override that is refused, or
+            environments that are no longer those of the training.
     """
     held = checkpoints.load(checkpoints.find(run, checkpoint))
     settings, where = _with_planner(held.settings, overrides), resolve_device(device)
@@ -57,9 +63,10 @@ def plan_run(
     rows = min(episodes, PARALLEL)
     policy = TimedPolicy(AgentPolicy(agent, rows))
     with EnvPool(settings.env, rows) as pool:
+        seen = _same_pixels(held.spec, pool.spec)
         camera = Camera(pool)
         results = play(pool, policy, episode_seeds(episodes), camera.take if film else None, on_episode)
-    compared = baselines(run, settings, held.spec, episodes, where, on_stage)
+    compared = baselines(run, settings, seen, episodes, where, on_stage)
     return {
         "task": held.spec.id,
         "planner": settings.planner.name,
@@ -69,9 +76,10 @@ def plan_run(
         "baselines_ci95": {name: summary([returns])["episode_ci95"] for name, returns in compared.items()},
         "latency_ms": policy.latency_ms(),
         "batch": rows,
-        "video": str(film(camera.frames, 1 / held.spec.control_interval)) if film else None,
-        "observation": {"renderer": held.spec.renderer, "size": settings.env.size, "mujoco": held.spec.mujoco},
-        "checkpoint": held.progress["env_steps"],
+        "video": _filmed(film, camera.frames, 1 / seen.control_interval) if film else None,
+        "observation": {"renderer": seen.renderer, "size": settings.env.size, "mujoco": seen.mujoco},
+        "checkpoint": int(checkpoint) if checkpoint.isdecimal() else checkpoint,  # as asked for: best is a selected one
+        "env_steps": held.progress["env_steps"],
     }
 
 
@@ -87,6 +95,31 @@ class Camera:
         if not self._done and 0 in steps:
             self.frames.append(self._pool.render(0, VIDEO_SIZE))
             self._done = steps[0].terminated or steps[0].truncated
+
+
+def _filmed(film: Film, frames: Sequence[np.ndarray], fps: float) -> str | None:
+    try:
+        return str(film(frames, fps))
+    except OSError as error:  # a shared run may be read-only: the numbers are worth more than the film
+        _log.warning("video not written (%s)", error)
+        return None
+
+
+def _same_pixels(trained: EnvSpec, now: EnvSpec) -> EnvSpec:
+    """Return `now`, having warned of another mujoco and refused any other difference from the training."""
+    if now.mujoco != trained.mujoco:
+        _log.warning(
+            "trained with mujoco %s, planning with %s: returns may differ; install mujoco==%s to compare them",
+            trained.mujoco, now.mujoco, trained.mujoco,
+        )  # fmt: skip
+    before, after = asdict(trained), asdict(now)
+    for name in before:
+        if name != "mujoco" and after[name] != before[name]:
+            raise PlanetError(
+                f"{trained.id}: the run was trained with {name} = {before[name]}, here it is {after[name]}; plan with "
+                "the versions that its run.json names, or train another run"
+            )
+    return now
 
 
 def _with_planner(settings: Settings, overrides: Sequence[str]) -> Settings:

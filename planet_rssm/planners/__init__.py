@@ -20,7 +20,7 @@ Any torch model will do. A pendulum that is swung up from hanging and held uprig
 
 from typing import Any
 
-from planet_rssm.config import PlannerSettings
+from planet_rssm.config import PlannerName, PlannerSettings
 from planet_rssm.planners.base import Noise, SearchPlanner
 from planet_rssm.planners.cem import CEM
 from planet_rssm.planners.function import FunctionDynamics
@@ -29,7 +29,7 @@ from planet_rssm.planners.objective import Objective
 
 __all__ = ["CEM", "ICEM", "FunctionDynamics", "Noise", "Objective", "SearchPlanner", "planner_from_settings"]
 
-PLANNERS: dict[str, type[SearchPlanner[Any, Any]]] = {"cem": CEM, "icem": ICEM}
+PLANNERS: dict[PlannerName, type[SearchPlanner[Any, Any]]] = {"cem": CEM, "icem": ICEM}
 
 
 def planner_from_settings(settings: PlannerSettings, action_size: int) -> SearchPlanner[Any, Any]:

@@ -8,8 +8,8 @@ from typing import Any
 
 from planet_rssm.errors import PlanetError
 from planet_rssm.files import write_atomic
+from planet_rssm.run import METRICS
 
-METRICS = "metrics.jsonl"
 LINE_STYLES = ("--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)))  # of the baselines
 
 

@@ -1,9 +1,12 @@
 """What a person sees while a run trains: a bar on a terminal, plain lines elsewhere."""
 
 import sys
+import time
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+QUIET = 30.0  # seconds between plain lines: a log stays short, and still shows that the run is alive
 
 
 class Display:
@@ -12,23 +15,27 @@ class Display:
     def __init__(self) -> None:
         self._console = Console(file=sys.stderr)
         self._bar: Progress | None = None
-        self._loss = self._return = float("nan")
+        self._latest: dict[str, float] = {}  # loss and return
+        self._time_left = TimeLeft(0)
+        self._name, self._done, self._total = "", 0, 0  # of the stage
+        self._stage_began = self._spoke = time.monotonic()
 
     def start(self, budget: int, done: int) -> None:
         """Begin, with `done` of `budget` env_steps spent."""
+        self._time_left = TimeLeft(budget)
+        self._spoke = time.monotonic()
         if not self._console.is_terminal:
             return
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TextColumn("{task.fields[note]}"),
             TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
             console=self._console,
         )
-        self._whole = self._bar.add_task("env_steps", total=budget, completed=done, note="")
-        self._stage = self._bar.add_task("", total=1, note="")
+        self._run_task = self._bar.add_task("env_steps", total=budget, completed=done, note="")
+        self._stage_task = self._bar.add_task("", total=1, note="")
         self._bar.start()
 
     def stop(self) -> None:
@@ -38,30 +45,78 @@ class Display:
 
     def stage(self, name: str, total: int) -> None:
         """Begin a stage of `total` updates or episodes."""
+        self._name, self._done, self._total, self._stage_began = name, 0, total, time.monotonic()
         if self._bar is not None:
-            self._bar.reset(self._stage, total=total, description=name, note="")
+            self._bar.reset(self._stage_task, total=total, description=name, note="")
+        self._show()
 
     def advance(self, loss: float | None = None, episode_return: float | None = None) -> None:
         """Count one update or episode of the stage."""
-        self._loss = self._loss if loss is None else loss
-        self._return = self._return if episode_return is None else episode_return
-        if self._bar is not None:
-            speed = self._bar.tasks[self._stage].speed
-            rate = f"{speed:.1f}/s" if speed else ""
-            note = f"{rate} loss {self._loss:.2f} return {self._return:.0f}"
-            self._bar.update(self._stage, advance=1, note=note)
+        self._done += 1
+        seen = {"loss": loss, "return": episode_return}
+        self._latest |= {name: value for name, value in seen.items() if value is not None}
+        self._show()
 
     def wrote(self, phase: str, counters: dict[str, int], seconds: float, values: dict[str, object]) -> None:
-        """Report a line of the metrics; off a terminal this is the progress."""
+        """Report a line of the metrics: its single numbers."""
+        if phase == "collect":
+            self._time_left.collected(counters["env_steps"], time.monotonic())
         if self._bar is not None:
-            self._bar.update(self._whole, completed=counters["env_steps"])
-        numbers = " ".join(f"{k} {v:.4g}" for k, v in values.items() if isinstance(v, float))
+            self._bar.update(self._run_task, completed=counters["env_steps"])
+        numbers = [f"{key} {value:.4g}" for key, value in values.items() if isinstance(value, float)]
+        numbers += [f"{key} {value}" for key, value in values.items() if isinstance(value, int)]
         steps = f"{counters['env_steps']} env_steps {counters['updates']} updates"
-        self.say(f"{_clock(seconds)} {phase:7} {steps} {numbers}")
+        self.say(f"{_clock(seconds)} {phase:7} {steps} {' '.join(numbers)}")
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
+        self._spoke = time.monotonic()
         self._console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+    def _show(self) -> None:
+        now = time.monotonic()
+        left = self._time_left.seconds(now)
+        run = "" if left is None else f"{_clock(left)} left"
+        numbers = [f"{name} {value:.2f}" for name, value in self._latest.items()]
+        if self._bar is not None:
+            self._bar.update(self._run_task, note=run)
+            self._bar.update(self._stage_task, completed=self._done, note=" ".join([*self._pace(now), *numbers]))
+        elif now - self._spoke >= QUIET:
+            parts = [f"{self._name} {self._done}/{self._total}", *self._pace(now), *numbers]
+            self.say(", ".join([*parts, f"run {run}"] if run else parts))
+
+    def _pace(self, now: float) -> list[str]:
+        """Return the stage's rate and the time it still takes, once there is something to tell them from."""
+        spent = now - self._stage_began
+        if not self._done or not spent:
+            return []
+        rate = f"{self._done / spent:.3g}/s"
+        return [rate, f"stage {_clock(spent / self._done * (self._total - self._done))} left"]
+
+
+class TimeLeft:
+    """How long a run still takes, from the pace of its whole rounds: a round's stages differ, rounds hardly do.
+
+    A round is told by its collected env_steps; the first one in a process, which may be random episodes or half a
+    round, only starts the clock. Times are in seconds of one monotonic clock.
+    """
+
+    def __init__(self, budget: int) -> None:
+        self._budget = budget
+        self._marks: list[tuple[int, float]] = []  # env_steps, and when they were collected
+
+    def collected(self, env_steps: int, now: float) -> None:
+        """Note the end of a round's collecting, `env_steps` in all."""
+        self._marks.append((env_steps, now))
+
+    def seconds(self, now: float) -> float | None:
+        """Return the seconds left, or None before a whole round was seen."""
+        if len(self._marks) < 2:
+            return None
+        (first, began), (before, _), (last, ended) = self._marks[0], self._marks[-2], self._marks[-1]
+        pace = (ended - began) / (last - first)
+        unlearned = last - before  # collected, but the round's updates are still to come
+        return max((max(self._budget - last, 0) + unlearned) * pace - (now - ended), 0.0)
 
 
 def _clock(seconds: float) -> str:

@@ -9,7 +9,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(Exception):  # noqa: N818 (not an error)
-    """The run was asked to stop; raised only where stopping loses nothing."""
+    """The run was asked to stop; what can be kept has been committed, a round of episodes under way is abandoned."""
 
 
 class InterruptGuard:

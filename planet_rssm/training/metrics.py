@@ -2,22 +2,31 @@
 
 import importlib.util
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
 
 from planet_rssm.config import FORMAT
+from planet_rssm.files import sync_folder
 from planet_rssm.run import METRICS
 
 COUNTERS = ("env_steps", "agent_steps", "updates", "episodes")
+_log = logging.getLogger("planet_rssm")
 
 
 class MetricsLog:
     """Appends measurements. A resumed run first cuts the file back to where its checkpoint was written."""
 
     def __init__(self, folder: Path, offset: int, env_steps: int) -> None:
-        self._file = open(folder / METRICS, "ab")  # noqa: SIM115 (held open as long as the run)
-        self._file.truncate(offset)
+        path = folder / METRICS
+        self._file = open(path, "ab")  # held open as long as the run
+        sync_folder(folder)
+        size = os.fstat(self._file.fileno()).st_size
+        if size < offset:
+            _log.warning("%s: %d bytes, the checkpoint knew %d; what is missing stays lost", path, size, offset)
+            size = path.read_bytes().rfind(b"\n") + 1  # whole lines: the next one must not continue a torn one
+        self._file.truncate(min(offset, size))  # beyond the end it would pad with zeros
         self._events = None
         if importlib.util.find_spec("tensorboard"):
             from torch.utils.tensorboard import SummaryWriter  # imports for a second
@@ -38,13 +47,17 @@ class MetricsLog:
         """Make all lines durable and return the file's length, the offset that a checkpoint keeps."""
         self._file.flush()
         os.fsync(self._file.fileno())
+        if self._events is not None:
+            self._events.flush()
         return os.fstat(self._file.fileno()).st_size
 
     def close(self) -> None:
         """Close the files."""
-        self._file.close()
-        if self._events is not None:
-            self._events.close()
+        try:
+            self._file.close()
+        finally:
+            if self._events is not None:
+                self._events.close()
 
 
 class Meter:
@@ -54,8 +67,10 @@ class Meter:
         self.sums = sums  # name: [sum, count]
 
     def add(self, values: dict[str, float]) -> None:
-        """Count in one value a name."""
+        """Count in one value a name; `skipped` marks an update that measured nothing, and is no measurement."""
         for name, value in values.items():
+            if name == "skipped":
+                continue
             total = self.sums.setdefault(name, [0.0, 0])
             total[0] += value
             total[1] += 1

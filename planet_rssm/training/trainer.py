@@ -9,12 +9,13 @@ import numpy as np
 
 from planet_rssm import checkpoint as checkpoints
 from planet_rssm.agent import Agent, AgentPolicy
-from planet_rssm.checkpoint import BEST, Checkpoint
+from planet_rssm.checkpoint import BEST, Checkpoint, DamagedCheckpointError
 from planet_rssm.collect import Policy, RandomPolicy, collect
 from planet_rssm.data.episode import Episode
 from planet_rssm.data.replay import EPISODES, Replay
 from planet_rssm.device import resolve_device
 from planet_rssm.envs.pool import EnvPool
+from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
 from planet_rssm.files import remove_stale
 from planet_rssm.run import Run
@@ -39,6 +40,7 @@ class Progress:
     skipped: int = 0  # updates with a non-finite loss
     skipped_in_a_row: int = 0
     best_return: float | None = None
+    best_env_steps: int | None = None  # of the checkpoint that got it
     seconds: float = 0.0  # spent in all processes of this run
     metrics_offset: int = 0  # bytes of metrics.jsonl that this state has written
     meter: dict[str, list[float]] = field(default_factory=dict)  # means of the round's updates so far
@@ -54,32 +56,48 @@ class Trainer:
     Every random draw is named by a counter (seeding.py), so a round that was not committed is simply done again.
     """
 
+    pool: EnvPool
+    guard: InterruptGuard
+    spec: EnvSpec
+    learner: Learner
+    replay: Replay
+    metrics: MetricsLog
+
     def __init__(self, run: Run, display: Display) -> None:
-        self.run_folder, self.settings, self.display = run.folder, run.settings, display
+        self._run, self.folder, self.settings, self.display = run, run.folder, run.settings, display
         self.device = resolve_device(run.settings.device)
-        self.replay = Replay(run.folder / EPISODES, run.settings.data.capacity)
         self.progress = Progress()
+        self._started = time.monotonic()
 
     def run(self) -> None:
         """Train until the budget of env_steps is spent.
 
         Raises:
             Interrupted: a signal asked to stop; what was learned is committed.
-            PlanetError: the environment, the disk or the loss makes going on impossible.
+            PlanetError: the environment, the disk or the loss makes going on impossible; see `restore` too.
         """
-        with EnvPool(self.settings.env, self.settings.train.envs) as self.pool, InterruptGuard() as self.guard:
-            self.restore()
-            self.display.start(self.settings.train.env_steps, self.progress.env_steps)
-            try:
-                while not self.finished():
-                    self.collect_round()
-                    self.learn_round()
-                    self.test_round()
-                    self.progress.rounds += 1
-                    self.commit()
-            finally:
-                self.display.stop()
-                self.metrics.close()
+        env, rows = self.settings.env, self.settings.train.envs
+        try:
+            with self._run.lock(), EnvPool(env, rows) as self.pool, InterruptGuard() as self.guard:
+                self.restore()
+                self._loop()
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise PlanetError(f"run folder {self.folder}: {reason}; mend that, then go on with --resume") from error
+
+    def _loop(self) -> None:
+        self.display.start(self.settings.train.env_steps, self.progress.env_steps)
+        try:
+            while not self.finished():
+                self.collect_round()
+                self.learn_round()
+                self.test_round()
+                self.progress.rounds += 1
+                self.commit()
+            self._stop_if_asked()
+        finally:
+            self.display.stop()
+            self.metrics.close()
 
     def finished(self) -> bool:
         """Return whether the budget is spent and its last round complete."""
@@ -110,10 +128,9 @@ class Trainer:
         """Take the optimiser steps that the round lacks; a signal is obeyed, and committed, after any of them."""
         train, progress = self.settings.train, self.progress
         last = (progress.rounds + 1) * train.updates
-        if progress.updates == last:
-            return
-        self.display.stage("learn", last - progress.updates)
         meter = Meter(progress.meter)
+        if progress.updates < last:
+            self.display.stage("learn", last - progress.updates)
         while progress.updates < last:
             rng = np.random.default_rng(stream_seed(self.settings.seed, Stream.BATCH, progress.updates))
             chunks = self.replay.sample(rng, train.batch_size, train.batch_length)
@@ -123,7 +140,8 @@ class Trainer:
             meter.add(values)
             self.display.advance(loss=values.get("loss/total"))
             self._stop_if_asked()
-        self._write("train", meter.drain())
+        if meter.sums:  # else this round's line was written before the checkpoint that was taken up
+            self._write("train", meter.drain())
 
     def test_round(self) -> None:
         """Every so many rounds and at the end: episodes without noise, on the same seeds each time."""
@@ -135,8 +153,7 @@ class Trainer:
         returns = _returns(self._play(self._planned(Stream.TEST, 0.0), seeds))
         self._write("test", returns)
         if progress.best_return is None or returns["return"] > progress.best_return:
-            progress.best_return = returns["return"]
-            self._save(BEST)
+            progress.best_return, progress.best_env_steps = returns["return"], progress.env_steps
 
     def commit(self) -> None:
         """Make everything so far durable: episodes, manifest, metrics, checkpoint, in that order."""
@@ -144,23 +161,32 @@ class Trainer:
         self.progress.metrics_offset = self.metrics.sync()
         self.progress.seconds = self._seconds()
         self._save(self.progress.env_steps)
-        for path in checkpoints.numbered(self.run_folder)[: -self.settings.train.keep]:
+        self._keep_best()
+        for path in checkpoints.numbered(self.folder)[: -self.settings.train.keep]:
             path.unlink()
 
     def restore(self) -> None:
-        """Build the model, and take up the newest checkpoint if there is one."""
+        """Build the model, and take up the newest checkpoint if there is one.
+
+        Raises:
+            PlanetError: checkpoints that cannot be read, or an environment other than the one learned from.
+        """
         self.spec = self.pool.spec
-        remove_stale(self.run_folder / checkpoints.FOLDER)
+        for folder in (self.folder, self.folder / checkpoints.FOLDER):
+            remove_stale(folder)
         held = self._newest()
         model = untrained_model(self.settings, self.spec.action_size)
         if held is not None:
+            _check_same(held.spec, self.spec)
             model.load_state_dict(held.model)
             self.progress = Progress(**held.progress)
         self.learner = Learner(model.to(self.device), self.settings, self.device)
         if held is not None:
             self.learner.load_optimizer_tensors(held.optimizer)
+            self._keep_best()
+        self.replay = Replay(self.folder / EPISODES, self.settings.data.capacity)
         self.replay.truncate(self.progress.episodes)
-        self.metrics = MetricsLog(self.run_folder, self.progress.metrics_offset, self.progress.env_steps)
+        self.metrics = MetricsLog(self.folder, self.progress.metrics_offset, self.progress.env_steps)
         self._started = time.monotonic() - self.progress.seconds
 
     def _round_begun(self) -> bool:
@@ -207,9 +233,9 @@ class Trainer:
             )
 
     def _write(self, phase: str, values: dict[str, Any]) -> None:
-        extra = {"skipped": self.progress.skipped, "lost": self.progress.lost}
-        self.metrics.write(phase, self.progress.counters(), self._seconds(), values | extra)
-        self.display.wrote(phase, self.progress.counters(), self._seconds(), values)
+        values = {**values, "skipped": self.progress.skipped, "lost": self.progress.lost}
+        for told in (self.metrics.write, self.display.wrote):
+            told(phase, self.progress.counters(), self._seconds(), values)
 
     def _seconds(self) -> float:
         return time.monotonic() - self._started
@@ -217,16 +243,34 @@ class Trainer:
     def _save(self, name: int | str) -> None:
         model = {key: tensor.detach().cpu() for key, tensor in self.learner.model.state_dict().items()}
         held = Checkpoint(self.settings, self.spec, asdict(self.progress), model, self.learner.optimizer_tensors())
-        checkpoints.save(held, checkpoints.path_of(self.run_folder, name))
+        checkpoints.save(held, checkpoints.path_of(self.folder, name))
+
+    def _keep_best(self) -> None:
+        """Copy the checkpoint just written, or taken up, if it is the best: a kill between the two is made good."""
+        if self.progress.best_env_steps == self.progress.env_steps:
+            self._save(BEST)
 
     def _newest(self) -> Checkpoint | None:
-        """Load the newest checkpoint that can be read; a damaged one is named, and the one before it taken."""
-        for path in reversed(checkpoints.numbered(self.run_folder)):
+        """Load the newest checkpoint that is whole; a damaged one is named, set aside, and the one before it taken."""
+        for path in reversed(checkpoints.numbered(self.folder)):
             try:
                 return checkpoints.load(path)
-            except PlanetError as error:
-                self.display.say(f"{error}; going back to the one before")
+            except DamagedCheckpointError as error:
+                if path == checkpoints.numbered(self.folder)[0]:
+                    raise
+                aside = path.with_name(f"{path.name}.damaged")
+                self.display.say(f"{error}; set aside as {aside.name}, going back to the one before")
+                path.rename(aside)
         return None
+
+
+def _check_same(held: EnvSpec, now: EnvSpec) -> None:
+    for key, value in held.to_json().items():
+        if now.to_json()[key] != value:
+            raise PlanetError(
+                f"environment: {key} is {now.to_json()[key]} here, the run has learned from {value}; go on where it is "
+                "the same, or train another run"
+            )
 
 
 def _returns(episodes: Sequence[Episode]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The stochastic part of the state: its distribution, sampling from given noise, and divergences in closed form."""
 
+import math
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -39,4 +39,4 @@ class GaussianLatent:
 
     def entropy(self, params: Gaussian) -> Tensor:
         """Return the differential entropy summed over the dimensions, [*B], in nats."""
-        return (params.std.log() + 0.5 * (1 + torch.log(torch.tensor(2 * torch.pi)))).sum(-1)
+        return (params.std.log() + 0.5 * (1 + math.log(2 * math.pi))).sum(-1)

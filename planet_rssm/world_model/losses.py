@@ -7,7 +7,7 @@ from planet_rssm.world_model.latents import Gaussian, GaussianLatent
 
 
 def half_squared_error(prediction: Tensor, target: Tensor, event_dims: int) -> Tensor:
-    """Return -log N(target; prediction, 1) without its constant, summed over the `event_dims` last axes."""
+    """Return -log N(target; prediction, 1) without its constant, [*B] of [*B, *event], summed over the event's axes."""
     error = 0.5 * (prediction.float() - target).square()
     return error.flatten(-event_dims).sum(-1) if event_dims else error
 

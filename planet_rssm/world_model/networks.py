@@ -22,7 +22,7 @@ def preprocess(image: Tensor, noise: Tensor) -> Tensor:
         noise: uniform [0, 1) of the same shape; fresh at each read, in training and in acting.
 
     Returns:
-        float32 [*B, size, size, 3] in [-0.5, 0.5).
+        float32 [*B, size, size, 3] in [-0.5, 0.5].
     """
     return (torch.floor(image.float() / 8) + noise) / 32 - 0.5
 

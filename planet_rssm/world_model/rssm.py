@@ -53,7 +53,8 @@ class RSSM(nn.Module):
         Returns:
             The new state, and the posterior it was sampled from.
         """
-        return self._observe_projected(state, action, self._project(embed), is_first, noise)
+        weight, projected = self._split_posterior(embed)
+        return self._observe_projected(state, action, weight, projected, is_first, noise)
 
     def imagine_step(self, state: State, action: Tensor, noise: Tensor) -> State:
         """Advance by `action` [B, A] without an observation; `noise` is standard normal [B, S]."""
@@ -76,11 +77,11 @@ class RSSM(nn.Module):
             States [B, T, ...] and the posteriors [B, T, S] that they were sampled from.
         """
         state = self.initial_state(len(embed)) if state is None else state
-        projected = self._project(embed)  # one product over all steps, outside the recurrence
+        weight, projected = self._split_posterior(embed)  # one product over all steps, outside the recurrence
         states, posteriors = [], []
         for t in range(embed.shape[1]):
-            inputs = action[:, t], projected[:, t], is_first[:, t], noise[:, t]
-            state, posterior = self._observe_projected(state, *inputs)
+            inputs = weight, projected[:, t], is_first[:, t], noise[:, t]
+            state, posterior = self._observe_projected(state, action[:, t], *inputs)
             states.append(state)
             posteriors.append(posterior)
         stacked = State(torch.stack([s.deter for s in states], 1), torch.stack([s.stoch for s in states], 1))
@@ -98,19 +99,18 @@ class RSSM(nn.Module):
     def _recur(self, state: State, action: Tensor) -> Tensor:
         return self.cell(relu(self.inputs(torch.cat([state.stoch, action], -1))), state.deter)
 
-    def _project(self, embed: Tensor) -> Tensor:
-        """Apply the embedding's columns of the posterior's first layer, bias included."""
+    def _split_posterior(self, embed: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the posterior's first layer as its columns for `deter`, and the rest of it applied to `embed`."""
         first = self.posterior_net[0]
         assert isinstance(first, nn.Linear)
-        return linear(embed, first.weight[:, self.deter_size :], first.bias)
+        deter, rest = first.weight.split([self.deter_size, embed.shape[-1]], 1)
+        return deter, linear(embed, rest, first.bias)
 
     def _observe_projected(
-        self, state: State, action: Tensor, projected: Tensor, is_first: Tensor, noise: Tensor
+        self, state: State, action: Tensor, weight: Tensor, projected: Tensor, is_first: Tensor, noise: Tensor
     ) -> tuple[State, Gaussian]:
         keep = (~is_first).to(action.dtype)[:, None]
         deter = self._recur(State(state.deter * keep, state.stoch * keep), action * keep)
-        first = self.posterior_net[0]
-        assert isinstance(first, nn.Linear)
-        hidden = linear(deter, first.weight[:, : self.deter_size]) + projected
-        posterior = self.latent.params(self.posterior_net[2](relu(hidden)))
+        hidden = relu(linear(deter, weight) + projected)
+        posterior = self.latent.params(self.posterior_net[2](hidden))
         return State(deter, self.latent.sample(posterior, noise)), posterior

@@ -121,7 +121,7 @@ def test_plan_prints_a_table(run, capsys):
         (["plan", "RUN", "-s", "model.deter=9"], "model.deter=9: `planet plan` changes only planner.… settings"),
         (["plan", "RUN", "--checkpoint", "12"], "no checkpoint '12'; it has 2000, 3000, best"),
         (["plan", "RUN", "--device", "cuda:77"], "device 'cuda:77': not usable here"),
-        (["train", "planet", "--run-dir", "RUN"], "already a run; add --resume"),
+        (["train", "planet", "--run-dir", "RUN"], "already a run, it holds config.yaml; add --resume"),
         (["train", "planet", "--resume", "--run-dir", "missing"], "not a run folder"),
         (["train", "planet", "--resume", "--run-dir", "RUN", "-s", "env.size=64"], "a resumed run may change only"),
         (["trian"], "No such command 'trian'"),

@@ -16,7 +16,7 @@ from planet_rssm.errors import PlanetError
 @pytest.fixture
 def lines(caplog):
     """Return what the replay has logged since the last call."""
-    caplog.set_level(logging.INFO, "planet_rssm")
+    caplog.set_level(logging.DEBUG, "planet_rssm")
 
     def take():
         messages = [record.getMessage() for record in caplog.records]

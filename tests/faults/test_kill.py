@@ -32,6 +32,15 @@ def start(folder: Path, *, resume: bool) -> subprocess.Popen:
         return subprocess.Popen(command + words, stdout=log, stderr=log, start_new_session=True)
 
 
+def wait_for_work(metrics: Path, run: subprocess.Popen) -> None:
+    def size() -> int:
+        return metrics.stat().st_size if metrics.exists() else 0
+
+    before, end = size(), time.monotonic() + 60
+    while size() == before and run.poll() is None and time.monotonic() < end:
+        time.sleep(0.02)
+
+
 def measured(folder: Path) -> list[dict]:
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     return [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in lines]
@@ -45,14 +54,11 @@ def test_ten_kills_change_nothing(tmp_path: Path) -> None:
     kills = 0
     run = start(war, resume=False)
     while kills < KILLS:
-        begin, lifetime = time.monotonic(), rng.uniform(0.3, 2.0)
-        # the set-up of a process takes seconds: its life is counted from the first sign of work
-        size = (war / "metrics.jsonl").stat().st_size if (war / "metrics.jsonl").exists() else 0
-        while run.poll() is None and time.monotonic() - begin < 60:
-            if (war / "metrics.jsonl").exists() and (war / "metrics.jsonl").stat().st_size != size:
-                break
-            time.sleep(0.05)
-        time.sleep(lifetime)
+        if kills % 2:  # from the start of the process: the first seed episodes, or what a resumed run does at first
+            time.sleep(rng.uniform(1.0, 6.0))
+        else:  # from the first line that it measures
+            wait_for_work(war / "metrics.jsonl", run)
+            time.sleep(rng.uniform(0.1, 2.0))
         if run.poll() is not None:
             break
         os.kill(run.pid, signal.SIGKILL)

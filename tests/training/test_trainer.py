@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -9,7 +10,10 @@ import pytest
 
 from planet_rssm import checkpoint as checkpoints
 from planet_rssm import config
+from planet_rssm.config import Settings
+from planet_rssm.envs.pool import EnvPool
 from planet_rssm.envs.registry import resolve
+from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
 from planet_rssm.run import METRICS, Run
 from planet_rssm.training.display import Display
@@ -30,6 +34,10 @@ CLOCK = {"seconds"}  # the only keys of a metrics line that may differ between e
 def new_run(folder: Path, *overrides: str) -> Run:
     settings = config.load("planet", [*TINY, *overrides])
     return Run.create(folder, settings.model_copy(update={"env": resolve(settings.env)}), "cpu")
+
+
+def changed(folder: Path, *overrides: str) -> Settings:
+    return config.override(Run.open(folder).settings, overrides)
 
 
 def lines(folder: Path) -> list[dict]:
@@ -82,7 +90,12 @@ def test_a_run_leaves_what_the_design_says(whole: Path) -> None:
 
 @pytest.mark.parametrize(
     ("stage", "advance", "number"),
-    [("learn", 8, signal.SIGTERM), ("collect", 3, signal.SIGINT), ("test", 1, signal.SIGTERM)],
+    [
+        ("learn", 8, signal.SIGTERM),
+        ("learn", 5, signal.SIGTERM),
+        ("collect", 3, signal.SIGINT),
+        ("test", 1, signal.SIGTERM),
+    ],
 )
 def test_a_run_that_was_asked_to_stop_goes_on_as_if_it_had_not(
     whole: Path, tmp_path: Path, stage: str, advance: int, number: int
@@ -102,18 +115,53 @@ def test_a_run_that_was_asked_to_stop_goes_on_as_if_it_had_not(
         assert path.read_bytes() == (tmp_path / "episodes" / path.name).read_bytes()
 
 
-def test_a_finished_run_does_nothing_more_and_can_be_given_more(whole: Path) -> None:
-    before = lines(whole)
-    Trainer(Run.open(whole), Display()).run()
-    assert lines(whole) == before
-    Trainer(Run.open(whole, ["train.env_steps=8000"]), Display()).run()
-    assert lines(whole)[: len(before)] == before
-    assert lines(whole)[-1]["env_steps"] == 8000
+def test_a_finished_run_does_nothing_more_and_can_be_given_more(whole: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(whole, tmp_path / "copy")
+    Trainer(Run.open(copy), Display()).run()
+    assert lines(copy) == lines(whole)
+    Trainer(Run.open(copy, changed(copy, "train.env_steps=8000")), Display()).run()
+    assert lines(copy)[: len(lines(whole))] == lines(whole)
+    assert lines(copy)[-1]["env_steps"] == 8000
+
+
+def test_names_that_were_resolved_may_be_given_again(whole: Path) -> None:
+    settings = changed(whole, "env.id=cartpole_swingup", "env.renderer=auto", "env.action_repeat=null")
+    assert Run.open(whole, settings).settings == Run.open(whole).settings
+
+
+def test_two_processes_do_not_train_in_one_folder(whole: Path) -> None:
+    run = Run.open(whole)
+    with run.lock(), pytest.raises(PlanetError, match="another process is training in it"):
+        Trainer(run, Display()).run()
+
+
+def test_a_folder_with_episodes_is_not_taken_for_a_new_run(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole / "episodes", tmp_path / "episodes")
+    with pytest.raises(PlanetError, match="already a run, it holds episodes/"):
+        new_run(tmp_path)
+    assert len(list((tmp_path / "episodes").glob("*.safetensors"))) == 6
+
+
+def test_checkpoints_that_cannot_be_read_cost_no_episode(whole: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(whole, tmp_path / "copy")
+    for path in checkpoints.numbered(copy):
+        path.write_bytes(b"nothing")
+    with pytest.raises(PlanetError, match="damaged or not a checkpoint"):
+        Trainer(Run.open(copy), Display()).run()
+    assert len(list((copy / "episodes").glob("*.safetensors"))) == 6
+
+
+def test_another_environment_is_refused_before_anything_is_collected(whole: Path, tmp_path: Path, monkeypatch) -> None:
+    copy = shutil.copytree(whole, tmp_path / "copy")
+    spec = EnvSpec.from_json({**checkpoints.load(checkpoints.find(copy)).spec.to_json(), "mujoco": "3.99.0"})
+    monkeypatch.setattr(EnvPool, "spec", property(lambda pool: spec, lambda pool, value: None), raising=False)
+    with pytest.raises(PlanetError, match="mujoco is 3.99.0 here, the run has learned from 3"):
+        Trainer(Run.open(copy), Display()).run()
 
 
 def test_a_resumed_run_may_not_change_what_was_learned_from(whole: Path) -> None:
-    with pytest.raises(PlanetError, match="model.deter=32.*a resumed run may change only"):
-        Run.open(whole, ["model.deter=32"])
+    with pytest.raises(PlanetError, match="model.deter = 32.*a resumed run may change only"):
+        Run.open(whole, changed(whole, "model.deter=32"))
 
 
 def test_a_loss_that_is_not_finite_is_skipped_counted_and_stops_the_run_in_the_end(tmp_path: Path) -> None:
@@ -130,6 +178,7 @@ def test_a_damaged_newest_checkpoint_costs_one_round(whole: Path, tmp_path: Path
     assert "going back to the one before" in capfd.readouterr().err
     assert lines(tmp_path)[:8] == lines(whole)[:8]
     checkpoints.load(newest)
+    assert newest.with_name(newest.name + ".damaged").is_file()
 
 
 def test_a_chunk_longer_than_every_episode_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,97 @@
+"""The lines and the bar that a person sees, on a clock that the test moves."""
+
+import math
+
+import pytest
+
+from planet_rssm.training import display
+from planet_rssm.training.display import Display, TimeLeft
+
+
+class Clock:
+    def __init__(self):
+        self.now = 1000.0
+
+    def monotonic(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(display, "time", clock)
+    return clock
+
+
+def counters(env_steps, updates=0):
+    return {"env_steps": env_steps, "agent_steps": env_steps // 2, "updates": updates, "episodes": 1}
+
+
+def play_round(shown, clock, env_steps, updates=100, seconds=9.0):
+    shown.stage("collect", 1)
+    clock.now += 60
+    shown.advance(episode_return=25.0)
+    shown.wrote("collect", counters(env_steps), clock.now - 1000, {"return": 25.0})
+    shown.stage("learn", updates)
+    for _ in range(updates):
+        clock.now += seconds
+        shown.advance(loss=3.25)
+    shown.wrote("train", counters(env_steps, updates), clock.now - 1000, {"loss/total": 3.25})
+
+
+def test_a_long_round_off_a_terminal_is_never_silent(clock, capsys):
+    shown = Display()
+    shown.start(10_000, 0)
+    for env_steps in (1000, 2000, 3000):
+        play_round(shown, clock, env_steps)
+    shown.stop()
+    lines = capsys.readouterr().err.splitlines()
+    first, last = ([line for line in lines if line.startswith("learn 40/100")][i] for i in (0, -1))
+    assert first == "learn 40/100, 0.111/s, stage 0:09:00 left, return 25.00, loss 3.25"
+    # A round takes 60 + 900 s; seven are to come, and 540 s of this one. The estimate counts whole rounds.
+    assert last.startswith(first)
+    assert last.endswith("run 2:02:00 left")
+    learning = [line for line in lines if line.startswith("learn")]
+    assert 3 * 900 / 40 < len(learning) <= 3 * 900 / 30
+
+
+def test_quick_updates_print_no_line_each(clock, capsys):
+    shown = Display()
+    shown.start(10_000, 0)
+    play_round(shown, clock, 1000, updates=1000, seconds=0.05)
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("learn")]
+    assert len(said) == 1
+
+
+def test_the_time_left_of_a_run_falls_with_the_clock_to_nothing():
+    left = TimeLeft(5000)
+    assert left.seconds(0.0) is None
+    left.collected(3000, 20.0)  # the seed episodes: their pace says nothing
+    assert left.seconds(50.0) is None
+    left.collected(4000, 120.0)
+    assert left.seconds(120.0) == 200.0
+    assert left.seconds(150.0) == 170.0
+    left.collected(5000, 220.0)
+    assert left.seconds(220.0) == 100.0
+    assert left.seconds(400.0) == 0.0
+
+
+def test_a_measurement_shows_all_its_single_numbers(capsys):
+    values = {"return": 12.5, "returns": [12.0, 13.0], "skipped": 2, "lost": 0, "loss/kl": math.pi}
+    Display().wrote("train", counters(4000, 30), 3723.4, values)
+    line = "1:02:03 train   4000 env_steps 30 updates return 12.5 loss/kl 3.142 skipped 2 lost 0\n"
+    assert capsys.readouterr().err == line
+
+
+def test_the_bar_shows_stage_rate_loss_return_and_time_left(clock, capsys, monkeypatch):
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("TERM", "xterm")
+    shown = Display()
+    shown.start(10_000, 0)
+    for env_steps in (1000, 2000):
+        play_round(shown, clock, env_steps)
+    shown.stop()
+    said = capsys.readouterr().err
+    for text in ("env_steps", "2000/10000", "2:09:00 left", "100/100", "0.111/s", "loss 3.25", "return 25.00"):
+        assert text in said, text
