@@ -10,7 +10,7 @@ import click
 
 from planet_rssm.errors import PlanetError
 
-# verb: (what it does, for `planet --help`; the module of the same name holds the command `verb`)
+# verb: what it does, for `planet --help`; the module of the same name holds the command, called `verb`
 VERBS = {
     "train": "Learn a world model of an environment from pixels, planning as it goes.",
     "plan": "Act with a trained model: return, baselines, latency, video.",
@@ -28,7 +28,9 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the verb's module and return its command."""
         if cmd_name not in VERBS:
-            return None
+            from planet_rssm.config import nearest
+
+            raise click.UsageError(f"no verb {cmd_name!r}{nearest(cmd_name, VERBS)}", ctx)
         return importlib.import_module(f"planet_rssm.cli.{cmd_name}").verb
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -35,7 +35,7 @@ def verb(
     resume: bool,
     plan_episodes: int,
 ) -> None:
-    r"""Train PRESET, a preset or a settings file, then plan with what was learned.
+    """Train PRESET, a preset or a settings file, then plan with what was learned.
 
     Safe to interrupt: the same command with --resume goes on.
 
@@ -43,7 +43,7 @@ def verb(
     For example
       planet train quickstart
       planet train planet -s env.id=dmc/walker-walk --seed 1 --run-dir runs/walker
-    """
+    """  # noqa: D301 (click reads the backspace)
     wanted = list(overrides)
     wanted += [] if seed is None else [f"seed={seed}"]
     wanted += [] if device is None else [f"device={device}"]

@@ -124,7 +124,7 @@ def test_plan_prints_a_table(run, capsys):
         (["train", "planet", "--run-dir", "RUN"], "already a run, it holds config.yaml; add --resume"),
         (["train", "planet", "--resume", "--run-dir", "missing"], "not a run folder"),
         (["train", "planet", "--resume", "--run-dir", "RUN", "-s", "env.size=64"], "a resumed run may change only"),
-        (["trian"], "No such command 'trian'"),
+        (["trian"], "planet: no verb 'trian'; did you mean 'train'?"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing_behind(run, words, line, capsys, tmp_path, monkeypatch):
