@@ -4,6 +4,7 @@ import importlib
 import logging
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -15,6 +16,8 @@ VERBS = {
     "train": "Learn a world model of an environment from pixels, planning as it goes.",
     "plan": "Act with a trained model: return, baselines, latency, video.",
     "config": "Show the resolved settings of a preset.",
+    "envs": "List the environments that can be run here.",
+    "doctor": "Check what works on this machine, and how to mend the rest.",
 }
 
 
@@ -28,6 +31,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the verb's module and return its command."""
         if cmd_name not in VERBS:
+            if ctx.resilient_parsing:  # a shell completes a line with a mistake in it: nothing to offer
+                return None
             from planet_rssm.config import nearest
 
             raise click.UsageError(f"no verb {cmd_name!r}{nearest(cmd_name, VERBS)}", ctx)
@@ -61,7 +66,7 @@ def main(args: list[str] | None = None) -> None:
     # 617 to 1151, GOMP_SPINCOUNT=1000 157. Read when torch is imported, which is later; the user's own value wins.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
-        planet.main(words, prog_name="planet", standalone_mode=False)
+        planet.main(words, prog_name=_called(), standalone_mode=False)
     except click.exceptions.Abort:
         _end("interrupted", 130)
     except click.ClickException as error:
@@ -76,6 +81,11 @@ def main(args: list[str] | None = None) -> None:
         if "--debug" in words:
             raise
         _end(_line(error), 1)
+
+
+def _called() -> str:
+    """Return which of its two names the command was called by; a shell's completion is kept under it."""
+    return "planet-rssm" if Path(sys.argv[0]).name == "planet-rssm" else "planet"
 
 
 def _line(error: Exception) -> str:

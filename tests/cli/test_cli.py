@@ -37,7 +37,10 @@ def run(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("words", [["--help"], ["config", "planet"], ["train", "--help"], ["plan", "--help"]])
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["config", "planet"], ["train", "--help"], ["plan", "--help"], ["doctor", "--help"], ["envs"]],
+)
 def test_help_and_config_are_quick(words):
     """They load neither torch nor mujoco nor matplotlib."""
     code = f"""

@@ -1,0 +1,258 @@
+"""`planet doctor`: what works on this machine, how fast, and how to mend the rest; twenty seconds at most.
+
+No GL and no simulator is loaded into this process: torch is, and Mesa's software GL and torch crash each other.
+"""
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from planet_rssm.cli.installed import Check, extra, packages, python_version
+from planet_rssm.envs import gl
+
+BACKENDS = ("egl", "osmesa", "glfw")
+EXTRAS = ("matplotlib", "av", "tensorboard")
+RAYCAST_TIMEOUT, GL_TIMEOUT = 10.0, 5.0  # seconds; the first loads mujoco's files from a cold disk for the second
+GEMM_SECONDS, DISK_SECONDS = 0.3, 0.5
+ROOMY = 5.0  # GB; 1 M env_steps of 64x64 pixels take 3 at action repeat 4
+_BLOCK, _BLOCKS = 1 << 22, 16  # bytes between two fsyncs, and how often at most
+_RAYCAST = """
+import time
+from planet_rssm.config import EnvSettings
+from planet_rssm.envs.dmc import DMControlEnv
+env = DMControlEnv(EnvSettings(id="dmc/cheetah-run", renderer="raycast"))
+env.reset(seed=0)
+times = []
+for _ in range(50):
+    begin = time.perf_counter()
+    env.render_frame(64)
+    times.append(time.perf_counter() - begin)
+print(1000 * sorted(times)[25])
+"""
+_GL_MEND = {
+    "egl": "apt install libegl1 libgl1, or use env.renderer=raycast, which needs no GL",
+    "osmesa": "apt install libosmesa6, or use env.renderer=raycast, which needs no GL",
+    "glfw": "needs a display (DISPLAY); or use env.renderer=raycast, which needs no GL",
+}
+_DRIVER_MEND = "apt install libegl1 and the driver's libnvidia-gl; in a container, set NVIDIA_DRIVER_CAPABILITIES=all"
+
+_log = logging.getLogger("planet_rssm")
+
+
+@click.command("doctor")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+def verb(as_json: bool) -> None:
+    """Check what works on this machine, measure how fast it is, and say how to mend the rest.
+
+    The exit code is 0 if everything needed works; GL, a compiler and a GPU are not needed.
+
+    \b
+    For example
+      planet doctor
+      planet doctor --json > doctor.json
+    """  # noqa: D301 (click reads the backspace)
+    with Console(stderr=True).status("looking around"):
+        rows = examine()
+    ok = all(row["ok"] for row in rows if row["needed"])
+    if as_json:
+        click.echo(json.dumps({"ok": ok, "checks": rows}))
+    else:
+        _print(rows, Console())
+    if not ok:
+        sys.exit(1)
+
+
+def examine() -> list[dict[str, Any]]:
+    """Run every check; return {"name", "ok", "value", "mend", "needed"} of each, never raise."""
+    kinds = ((NEEDED, True), (OPTIONAL, False))
+    checks = [(check, needed) for group, needed in kinds for look in group for check in _looked(look)]
+    return [asdict(check) | {"needed": needed} for check, needed in checks]
+
+
+def _looked(look: Callable[[], Iterable[Check]]) -> list[Check]:
+    """Return what `look` found; what it raises is a finding too."""
+    try:
+        return list(look())
+    except Exception as error:
+        _log.debug("planet doctor: %s", look.__name__, exc_info=True)
+        line = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return [Check(look.__name__.replace("_", " "), False, line, "planet --debug doctor shows where it failed")]
+
+
+def gemm() -> list[Check]:
+    """Measure matrix products on the device that training would use."""
+    return [Check(f"gemm {name} (GFLOP/s)", True, round(gemm_rate(name), 1)) for name in ("float32", "bfloat16")]
+
+
+def gemm_rate(precision: str) -> float:
+    """Return the GFLOP/s of large square matrix products, the fastest of those done in GEMM_SECONDS."""
+    import torch  # here, not above: `planet doctor --help` stays quick, and a broken torch is a finding
+
+    from planet_rssm.device import DTYPES, generator, resolve_device
+
+    device = resolve_device("auto")
+    side = 1024 if device.type == "cpu" else 8192
+    matrix = torch.rand(side, side, device=device, generator=generator(0, device)).to(DTYPES[precision])
+    fastest, end = float("inf"), time.perf_counter() + GEMM_SECONDS
+    while time.perf_counter() < end or fastest == float("inf"):
+        begin = time.perf_counter()
+        matrix @ matrix
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        fastest = min(fastest, time.perf_counter() - begin)
+    return 2 * side**3 / fastest / 1e9
+
+
+def raycast() -> list[Check]:
+    """Measure ray-cast frames in a child process; it shows that the simulator works, too."""
+    name = "raycast 64x64 (ms)"
+    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+    environment = os.environ | {"MUJOCO_GL": "disable", "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    environment.pop("PYOPENGL_PLATFORM", None)  # mujoco refuses one that disagrees with MUJOCO_GL
+    command = [sys.executable, "-P", "-c", _RAYCAST]
+    try:
+        child = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=RAYCAST_TIMEOUT, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return [
+            Check(name, False, f"no frame within {RAYCAST_TIMEOUT:g} s", "try again on a machine that is less busy")
+        ]
+    if child.returncode:
+        last = (child.stderr.strip().splitlines() or [f"exit code {child.returncode}"])[-1]
+        return [Check(name, False, last, "mend mujoco and dm-control, see their rows")]
+    return [Check(name, True, round(float(child.stdout.split()[-1]), 2))]
+
+
+def disk() -> list[Check]:
+    """Measure writing to the current folder, where runs go, with an fsync after every 4 MiB."""
+    name, block, blocks = "disk write and fsync (MB/s)", os.urandom(_BLOCK), 0
+    begin = time.perf_counter()
+    try:
+        with tempfile.TemporaryFile(dir=".") as file:
+            while blocks < _BLOCKS and (not blocks or time.perf_counter() - begin < DISK_SECONDS):
+                file.write(block)
+                file.flush()
+                os.fsync(file.fileno())
+                blocks += 1
+            seconds = time.perf_counter() - begin
+    except OSError as error:
+        mend = "go to a folder with space that you may write to, or give --run-dir"
+        return [Check(name, False, f"{error.strerror} in {Path.cwd()}", mend)]
+    return [Check(name, True, round(blocks * _BLOCK / seconds / 1e6, 1))]
+
+
+def disk_space() -> list[Check]:
+    """Check that a long run fits on the disk of the current folder."""
+    free = round(shutil.disk_usage(".").free / 1e9, 1)
+    mend = f"a long run needs {ROOMY:g} GB: free some, or give --run-dir on another disk"
+    return [Check("disk free (GB)", free >= ROOMY, free, "" if free >= ROOMY else mend)]
+
+
+def device() -> list[Check]:
+    """Name the device that `device: auto` means here."""
+    import torch
+
+    if torch.cuda.is_available():
+        return [Check("device", True, f"cuda: {torch.cuda.get_device_name()}")]
+    value = f"cpu, {os.cpu_count()} cores, {torch.get_num_threads()} of them used"
+    if not has_nvidia():
+        return [Check("device", True, value)]
+    built = torch.version.cuda is not None
+    mend = "update the NVIDIA driver" if built else "this torch was built without CUDA: install one that has it"
+    return [Check("device", False, f"{value}; the NVIDIA GPU is not", mend)]
+
+
+def has_nvidia() -> bool:
+    """Return whether the machine has an NVIDIA GPU, whether or not torch can use it."""
+    if any(Path("/dev").glob("nvidia[0-9]*")):
+        return True
+    import torch
+
+    return torch.cuda.is_available()  # WSL has no such files
+
+
+def gl_renderers() -> list[Check]:
+    """Probe the GL backends, each in a child process, all at once."""
+    with ThreadPoolExecutor(len(BACKENDS)) as pool:
+        return [_gl_check(probe) for probe in pool.map(lambda backend: gl.probe(backend, GL_TIMEOUT), BACKENDS)]
+
+
+def _gl_check(probe: gl.GlProbe) -> Check:
+    name = f"gl {probe.backend}"
+    idle = probe.backend != "osmesa" and not probe.hardware and has_nvidia()  # osmesa is software by its nature
+    if probe.ok and not idle:
+        return Check(name, True, probe.renderer)
+    if probe.ok:
+        return Check(name, False, f"{probe.renderer}: software, beside an NVIDIA GPU", _DRIVER_MEND)
+    by_driver = idle and probe.backend == "egl"
+    return Check(name, False, probe.error, _DRIVER_MEND if by_driver else _GL_MEND[probe.backend])
+
+
+def compiler() -> list[Check]:
+    """Check the C++ compiler that torch.compile would call."""
+    name = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    try:
+        answer = subprocess.run([name, "--version"], capture_output=True, text=True, check=True, timeout=5).stdout
+    except (OSError, subprocess.SubprocessError):
+        mend = "for torch.compile: apt install g++, or export CXX=the C++ compiler that you have"
+        return [Check("c++ compiler", False, f"{name} does not run", mend)]
+    return [Check("c++ compiler", True, (answer.splitlines() or [name])[0])]
+
+
+def extras() -> list[Check]:
+    """Check what curves, videos and event files need."""
+    return [extra(name) for name in EXTRAS]
+
+
+def command() -> list[Check]:
+    """Check that `planet` on the PATH is this one."""
+    found = shutil.which("planet")
+    if found is None:
+        return [Check("planet on PATH", True, "none; python -m planet_rssm is the same command")]
+    mend = "another program of that name comes first: use planet-rssm, the same command, or python -m planet_rssm"
+    own = _is_own(Path(found))
+    return [Check("planet on PATH", own, found, "" if own else mend)]
+
+
+def _is_own(script: Path) -> bool:
+    """Return whether it belongs to the Python that runs this, or is the checkout's script."""
+    if script.resolve() == Path(__file__).resolve().parents[2] / "scripts" / "planet":
+        return True
+    user = sysconfig.get_path("scripts", sysconfig.get_preferred_scheme("user"))
+    folders = (sysconfig.get_path("scripts"), user, Path(sys.executable).parent)
+    ours = {Path(folder).resolve() for folder in folders}
+    beside = not ours.isdisjoint({script.parent.resolve(), script.resolve().parent})
+    return beside and b"planet_rssm" in script.read_bytes()  # /usr/bin holds other people's programs too
+
+
+NEEDED = (python_version, packages, gemm, raycast, disk)
+OPTIONAL = (device, gl_renderers, compiler, disk_space, extras, command)
+
+
+def _print(rows: list[dict[str, Any]], console: Console) -> None:
+    table = Table("check", "", "value")
+    for row in rows:
+        state = "[green]ok" if row["ok"] else "[bold red]fails" if row["needed"] else "[yellow]note"
+        table.add_row(escape(row["name"]), state, escape(str("none" if row["value"] is None else row["value"])))
+    console.print(table)
+    for row in (row for row in rows if not row["ok"]):  # below the table, where a line can be copied whole
+        console.print(f"{row['name']}: {row['mend']}", soft_wrap=True, markup=False, highlight=False)
+    failing = [row["name"] for row in rows if row["needed"] and not row["ok"]]
+    click.echo(f"needed, but does not work: {', '.join(failing)}" if failing else "everything needed works")

@@ -1,0 +1,82 @@
+"""The wheel, built without a download and unpacked into a folder of its own, works from there."""
+
+import os
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("hatchling", reason="hatchling, which builds the wheel, is not installed")
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+CALL = """
+import sys
+from importlib.metadata import distribution
+command = distribution("planet_rssm").entry_points["planet-rssm"].load()
+import planet_rssm
+print(planet_rssm.__file__, file=sys.stderr)
+command(sys.argv[1:])
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(build, cwd=CHECKOUT, check=True, capture_output=True)
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def site(wheel) -> Path:
+    """What `pip install --no-deps --target` makes of a wheel of only Python; the project's own .venv has no pip."""
+    folder = wheel.parent / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def call(site: Path, folder: Path, *words: str) -> subprocess.CompletedProcess:
+    """Call the installed command from `folder` with nothing but the wheel before the other packages."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    environment["PYTHONPATH"] = str(site)
+    return subprocess.run(
+        [sys.executable, "-P", "-c", CALL, *words], cwd=folder, env=environment, capture_output=True, text=True
+    )
+
+
+def test_it_holds_the_package_the_presets_and_nothing_else(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name for name in archive.namelist() if ".dist-info/" not in name}
+    modules = {str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / "planet_rssm").rglob("*.py")}
+    presets = {f"planet_rssm/configs/{path.name}" for path in (CHECKOUT / "configs").glob("*.yaml")}
+    assert held == modules | presets | {"planet_rssm/py.typed"}
+
+
+@pytest.mark.parametrize("preset", sorted(path.stem for path in (CHECKOUT / "configs").glob("*.yaml")))
+def test_presets_resolve_from_another_folder(site, tmp_path, preset):
+    done = call(site, tmp_path, "config", preset)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == f"{site / 'planet_rssm' / '__init__.py'}\n"
+    assert "planner.candidates: " in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_presets_are_the_wheels_own(site, tmp_path):
+    added = site / "planet_rssm" / "configs" / "only-in-the-wheel.yaml"
+    added.write_text("seed: 77\n")
+    try:
+        done = call(site, tmp_path, "config", added.stem)
+    finally:
+        added.unlink()
+    assert done.returncode == 0, done.stderr
+    assert "seed: 77\n" in done.stdout
+
+
+def test_its_version_is_the_projects(site, tmp_path):
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    assert call(site, tmp_path, "--version").stdout == f"planet, version {project['version']}\n"
