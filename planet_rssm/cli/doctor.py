@@ -181,11 +181,9 @@ def device() -> list[Check]:
 
 def has_nvidia() -> bool:
     """Return whether the machine has an NVIDIA GPU, whether or not torch can use it."""
-    if any(Path("/dev").glob("nvidia[0-9]*")):
-        return True
-    import torch
-
-    return torch.cuda.is_available()  # WSL has no such files
+    torch = sys.modules.get("torch")  # not there if it is broken: that is another check's finding
+    seen = torch is not None and torch.cuda.is_available()  # WSL has no such files
+    return seen or any(Path("/dev").glob("nvidia[0-9]*"))
 
 
 def gl_renderers() -> list[Check]:

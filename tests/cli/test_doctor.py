@@ -3,6 +3,7 @@
 import errno
 import importlib.metadata
 import json
+import os
 import re
 import subprocess
 import sys
@@ -203,6 +204,22 @@ def test_an_idle_gpu_is_a_warning(monkeypatch):
         assert not check.ok and mend in check.mend and check.value.startswith("cpu")
     monkeypatch.setattr(doctor, "has_nvidia", lambda: False)
     assert doctor.device()[0].ok
+
+
+def test_a_broken_torch_costs_only_its_own_rows(tmp_path):
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text("raise OSError('no libtorch')")
+    code = """
+from planet_rssm.cli import doctor
+doctor.gl.probe = lambda backend, timeout: doctor.gl.GlProbe(backend, True, "llvmpipe", "")
+doctor.NEEDED = (doctor.gemm, doctor.disk)
+print([row["name"] for row in doctor.examine() if not row["ok"] and "no libtorch" in row["value"]])
+"""
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert done.stdout == "['gemm', 'device']\n", done.stderr
 
 
 @pytest.mark.parametrize(
