@@ -89,12 +89,12 @@ def load(path: Path) -> Checkpoint:
 
 
 def numbered(run: Path) -> list[Path]:
-    """Return a run's checkpoints but the best, oldest first; each is named by its env_steps."""
+    """Return a run's checkpoints but the best, oldest first; each is named by its env_steps, offline its updates."""
     return sorted(path for path in (run / FOLDER).glob(f"*{SUFFIX}") if path.stem.isdecimal())
 
 
 def path_of(run: Path, name: int | str) -> Path:
-    """Return where a run keeps the checkpoint of so many env_steps, or the best."""
+    """Return where a run keeps the checkpoint of so many env_steps (offline: updates), or the best."""
     return run / FOLDER / f"{name:010d}{SUFFIX}" if isinstance(name, int) else run / FOLDER / f"{name}{SUFFIX}"
 
 

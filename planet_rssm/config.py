@@ -56,6 +56,7 @@ class DataSettings(_Section):
     """The replay."""
 
     capacity: Count = 1_000_000  # frames; the oldest episodes leave first
+    folder: str | None = None  # offline: learn from the episodes in this folder alone; None: collect
 
 
 class ModelSettings(_Section):
@@ -118,6 +119,7 @@ class TrainSettings(_Section):
     """The loop: collect a round of episodes, learn, test, checkpoint."""
 
     env_steps: Count = 1_000_000  # budget in simulator control steps, action repeats included
+    offline_updates: Count = 10_000  # the budget instead where data.folder is set, in optimiser steps
     seed_episodes: Count = 5  # random, before the first update
     envs: Count = 1  # episodes collected side by side, one round of collection
     updates: Count = 100  # optimiser steps a round

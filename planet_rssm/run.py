@@ -28,7 +28,8 @@ from planet_rssm.files import write_atomic
 
 CONFIG, RECORD, METRICS, VIDEOS, LOCK = "config.yaml", "run.json", "metrics.jsonl", "videos", ".lock"
 # What a resumed run may change: nothing that decides what was already learned or is measured.
-RESUMABLE = {"device", "env.step_timeout", "train.env_steps", "train.keep", "train.test_every", "train.test_episodes"}
+RESUMABLE = {"device", "env.step_timeout", "train.env_steps", "train.keep", "train.test_every", "train.test_episodes",
+             "train.offline_updates"}  # fmt: skip
 PACKAGES = ("planet_rssm", "torch", "numpy", "mujoco", "dm-control", "gymnasium")
 
 
@@ -126,14 +127,15 @@ def surroundings(settings: Settings, device: str) -> dict[str, Any]:
         "versions": {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()},
         "commit": _commit(),
         "device": device,
-        "renderer": {"backend": settings.env.renderer, "gl": _gl_renderer(settings.env.renderer)},
+        "renderer": {"backend": settings.env.renderer, "gl": _gl_renderer(settings)},
         "machine": {"system": platform.platform(), "cpus": os.cpu_count()},
     }
 
 
-def _gl_renderer(backend: str) -> str | None:
-    """Return what GL calls itself, which tells hardware from software; None where no GL is used."""
-    return None if backend in ("raycast", "none") else gl.probe(backend).renderer
+def _gl_renderer(settings: Settings) -> str | None:
+    """Return what GL calls itself, which tells hardware from software; None where no GL is used here."""
+    backend, elsewhere = settings.env.renderer, settings.data.folder is not None
+    return None if elsewhere or backend in ("raycast", "none") else gl.probe(backend).renderer
 
 
 def _version(name: str) -> str:

@@ -21,6 +21,8 @@ class Stream(enum.IntEnum):
     TEST = 6  # seed of the agent that is tested, index = round
     TEST_RESET = 7  # environment resets of test episodes, index = episode of the test
     PLAN = 8  # an agent's own draws, index = (observation, 0) to filter, (observation, 1) to decide
+    DATA_RESET = 9  # environment resets of `planet collect`, index = episode of the set
+    DATA_ACTIONS = 10  # seed of the policy that `planet collect` acts with
 
 
 def stream_seed(run_seed: int, stream: Stream, *index: int) -> int:

@@ -14,6 +14,7 @@ from planet_rssm.errors import PlanetError
 # verb: what it does, for `planet --help`; the module of the same name holds the command, called `verb`
 VERBS = {
     "train": "Learn a world model of an environment from pixels, planning as it goes.",
+    "collect": "Write a set of episodes, for learning offline.",
     "plan": "Act with a trained model: return, baselines, latency, video.",
     "config": "Show the resolved settings of a preset.",
     "envs": "List the environments that can be run here.",

@@ -1,17 +1,24 @@
 """`planet train`."""
 
 import importlib.util
+import json
 import math
+import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+from rich.console import Console
+from rich.table import Table
 
 from planet_rssm import config
 from planet_rssm.errors import PlanetError
 
 if TYPE_CHECKING:
+    import torch
+
     from planet_rssm.run import Run
 
 CURVE = "curve.png"
@@ -24,8 +31,13 @@ CURVE = "curve.png"
 @click.option("--seed", type=click.IntRange(min=0), help="Short for -s seed=N.")
 @click.option("--device", help="Short for -s device=…: auto, cpu or cuda.")
 @click.option("--resume", is_flag=True, help="Go on with the run where it was last committed.")
-@click.option("--plan-episodes", default=20, show_default=True, type=click.IntRange(min=0),
-              help="Episodes to plan with the trained model at the end; 0 for none.")  # fmt: skip
+@click.option("--data", type=click.Path(path_type=Path), help="With --offline: a folder of episodes.")
+@click.option("--offline", is_flag=True, help="Learn from the episodes of --data alone; start no environment.")
+@click.option("--updates", type=click.IntRange(min=1), help="Offline: short for -s train.offline_updates=N.")
+@click.option("--dry-run", "dry", is_flag=True, help="Measure everything once, foretell time and disk, keep nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the dry run's result as one JSON object.")
+@click.option("--plan-episodes", type=click.IntRange(min=0),
+              help="Episodes to plan with the trained model at the end; 0 for none [20, offline 0].")  # fmt: skip
 def verb(
     preset: str,
     overrides: tuple[str, ...],
@@ -33,7 +45,12 @@ def verb(
     seed: int | None,
     device: str | None,
     resume: bool,
-    plan_episodes: int,
+    data: Path | None,
+    offline: bool,
+    updates: int | None,
+    dry: bool,
+    as_json: bool,
+    plan_episodes: int | None,
 ) -> None:
     """Train PRESET, a preset or a settings file, then plan with what was learned.
 
@@ -43,26 +60,125 @@ def verb(
     For example
       planet train quickstart
       planet train planet -s env.id=dmc/walker-walk --seed 1 --run-dir runs/walker
+      planet train planet --dry-run
+      planet train quickstart --offline --data sets/random --run-dir runs/offline
     """  # noqa: D301 (click reads the backspace)
     wanted = list(overrides)
     wanted += [] if seed is None else [f"seed={seed}"]
     wanted += [] if device is None else [f"device={device}"]
     settings = config.load(preset, wanted)
     folder = run_dir or Path("runs") / f"{Path(preset).stem}-seed{settings.seed}"
+    settings = _with_data(settings, wanted, data, offline, updates)
+    if dry or as_json:
+        _check_dry(dry, resume, settings.data.folder is not None)
+        _dry_run(folder, settings, as_json)
+        return
     run = _open(folder, settings) if resume else _create(folder, settings)
     _train(run)
-    if plan_episodes:
-        _plan(run, plan_episodes)
+    if episodes := (0 if settings.data.folder else 20) if plan_episodes is None else plan_episodes:
+        _plan(run, episodes)
+
+
+def _with_data(
+    settings: config.Settings, overrides: Sequence[str], data: Path | None, offline: bool, updates: int | None
+) -> config.Settings:
+    """Return the settings with the episodes to learn from offline, and the environment that those decide."""
+    changed: dict[str, object] = {}
+    if data is not None:
+        if not offline:
+            raise PlanetError(f"--data {data}: only with --offline; a run that collects begins without episodes")
+        changed["data.folder"] = str(data.resolve())  # a resumed run may be started from elsewhere
+    elif offline and settings.data.folder is None:
+        raise PlanetError("--offline: nothing to learn from; add --data DIR, a folder that `planet collect` wrote")
+    if updates is not None:
+        changed["train.offline_updates"] = updates
+    settings = config.resolve(config.flatten(settings) | changed)
+    if settings.data.folder is None:
+        if updates is not None:
+            raise PlanetError(f"--updates {updates}: only with --offline; else train.env_steps is the budget")
+        return settings
+    from planet_rssm.training.offline import adopt_environment
+
+    settings, told = adopt_environment(settings, overrides)
+    click.echo(told, err=True)
+    return settings
+
+
+def _check_dry(dry: bool, resume: bool, offline: bool) -> None:
+    if not dry:
+        raise PlanetError("--json: only with --dry-run; what a run measures is in its metrics.jsonl")
+    if resume or offline:
+        other = "--resume" if resume else "--offline"
+        raise PlanetError(f"--dry-run: foretells a whole run that collects; leave {other} out")
+
+
+def _dry_run(folder: Path, settings: config.Settings, as_json: bool) -> None:
+    """Measure, then print; a signal too removes what was written."""
+    from planet_rssm.training.dry_run import dry_run
+
+    settings, device = _checked(settings)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    result = dry_run(settings, device, folder, lambda line: click.echo(line, err=True))
+    if as_json:
+        click.echo(json.dumps(result))
+        return
+    _print_forecast(result, Console())
+
+
+def _print_forecast(result: dict[str, Any], console: Console) -> None:
+    run, seconds, size, one, free = (result[key] for key in ("run", "seconds", "bytes", "measured", "free"))
+    told = {
+        "collect": f"{run['episodes']} episodes, step {_ms(one['env_step'])}, decision {_ms(one['decision'])}",
+        "learn": f"{run['updates']} updates, {_ms(one['update'])} each",
+        "test": f"{run['test_episodes']} episodes",
+        "commit": f"checkpoint {_ms(one['checkpoint'])}, fsync {_ms(one['fsync'])}",
+        "total": f"{run['env_steps']} env_steps; start of the environments {one['env_start']:.1f} s",
+    }
+    seen = result["observation"]
+    pixels = f"{seen['renderer']} {seen['size']}x{seen['size']} pixels"
+    table = Table("part", "time", "of", title=f"{result['task']}, {pixels}, {result['device']}: the whole run")
+    for name, what in told.items():
+        table.add_row(name, _duration(seconds[name]), what)
+    console.print(table)
+    episodes, checkpoints = _gib(size["episodes"]), _gib(size["checkpoints"])
+    console.print(f"disk: {_gib(size['total'])} (episodes {episodes}, checkpoints {checkpoints}), {_gib(free['disk'])} "
+                  "free", soft_wrap=True)  # fmt: skip
+    known = {"": free["memory"], " on the device": free["device_memory"]}
+    left = ", ".join(f"{_gib(value)} free{where}" for where, value in known.items() if value is not None)
+    console.print(f"memory: {_gib(result['peak_memory'])} at most in this process, {left or 'free: unknown'}")
+    if size["total"] > free["disk"]:
+        console.print("the disk is too small for this run: free it, or lower data.capacity")
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:.3g} ms"
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB"
+
+
+def _duration(seconds: float) -> str:
+    minutes, hours = seconds / 60, seconds / 3600
+    return f"{hours:.1f} h" if hours >= 1 else f"{minutes:.1f} min" if minutes >= 1 else f"{seconds:.1f} s"
+
+
+def _checked(settings: config.Settings) -> tuple[config.Settings, "torch.device"]:
+    """Return the settings with what `auto` stands for here, and the device; raise what would end the run at once."""
+    from planet_rssm.device import resolve_device  # torch: not for `planet train --help`
+    from planet_rssm.envs.registry import resolve
+
+    device = resolve_device(settings.device)
+    if settings.data.folder is None:
+        settings = settings.model_copy(update={"env": resolve(settings.env)})
+        _check_learnable(settings)
+    return settings, device
 
 
 def _create(folder: Path, settings: config.Settings) -> "Run":
-    from planet_rssm.device import resolve_device  # torch: not for `planet train --help`
-    from planet_rssm.envs.registry import resolve
     from planet_rssm.run import Run
 
-    device = resolve_device(settings.device)  # before anything is written: no mistake may leave a half-made run
-    settings = settings.model_copy(update={"env": resolve(settings.env)})
-    _check_learnable(settings)
+    settings, device = _checked(settings)  # before anything is written: no mistake may leave a half-made run
     return Run.create(folder, settings, str(device))
 
 
@@ -101,10 +217,11 @@ def _plan(run: "Run", episodes: int) -> None:
 def _train(run: "Run") -> None:
     from planet_rssm.training.display import Display
     from planet_rssm.training.interrupt import Interrupted
+    from planet_rssm.training.offline import OfflineTrainer
     from planet_rssm.training.trainer import Trainer
 
     click.echo(f"run folder {run.folder}", err=True)
-    trainer = Trainer(run, Display())
+    trainer = (OfflineTrainer if run.settings.data.folder else Trainer)(run, Display())
     try:
         trainer.run()
     except Interrupted:

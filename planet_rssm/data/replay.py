@@ -80,6 +80,13 @@ class Replay:
         """Frames that are sampled."""
         return int(self._frames.sum())
 
+    @property
+    def env(self) -> dict[str, Any] | None:
+        """The `EnvSpec`, as JSON, that all episodes share; None before there is one."""
+        if self._identity is None:
+            return None
+        return {key.removeprefix("env."): value for key, value in self._identity.items() if key.startswith("env.")}
+
     def add(self, episode: Episode, index: int) -> None:
         """Write an episode, which is sampled from now on; it is kept for good by the next `commit`.
 

@@ -63,7 +63,7 @@ def plan_run(
     rows = min(episodes, PARALLEL)
     policy = TimedPolicy(AgentPolicy(agent, rows))
     with EnvPool(settings.env, rows) as pool:
-        seen = _same_pixels(held.spec, pool.spec)
+        seen = same_pixels(held.spec, pool.spec)
         camera = Camera(pool)
         results = play(pool, policy, episode_seeds(episodes), camera.take if film else None, on_episode)
     compared = baselines(run, settings, seen, episodes, where, on_stage)
@@ -105,7 +105,7 @@ def _filmed(film: Film, frames: Sequence[np.ndarray], fps: float) -> str | None:
         return None
 
 
-def _same_pixels(trained: EnvSpec, now: EnvSpec) -> EnvSpec:
+def same_pixels(trained: EnvSpec, now: EnvSpec) -> EnvSpec:
     """Return `now`, having warned of another mujoco and refused any other difference from the training."""
     if now.mujoco != trained.mujoco:
         _log.warning(

@@ -15,13 +15,15 @@ class Display:
     def __init__(self) -> None:
         self._console = Console(file=sys.stderr)
         self._bar: Progress | None = None
+        self._axis = "env_steps"  # the counter that the budget is of
         self._latest: dict[str, float] = {}  # loss and return
         self._time_left = TimeLeft(0)
         self._name, self._done, self._total = "", 0, 0  # of the stage
         self._stage_began = self._spoke = time.monotonic()
 
-    def start(self, budget: int, done: int) -> None:
-        """Begin, with `done` of `budget` env_steps spent."""
+    def start(self, budget: int, done: int, axis: str = "env_steps") -> None:
+        """Begin, with `done` of `budget` spent of the counter `axis`."""
+        self._axis = axis
         self._time_left = TimeLeft(budget)
         self._spoke = time.monotonic()
         if not self._console.is_terminal:
@@ -34,7 +36,7 @@ class Display:
             TextColumn("{task.fields[note]}"),
             console=self._console,
         )
-        self._run_task = self._bar.add_task("env_steps", total=budget, completed=done, note="")
+        self._run_task = self._bar.add_task(axis, total=budget, completed=done, note="")
         self._stage_task = self._bar.add_task("", total=1, note="")
         self._bar.start()
 
@@ -62,7 +64,7 @@ class Display:
         if phase == "collect":
             self._time_left.collected(counters["env_steps"], time.monotonic())
         if self._bar is not None:
-            self._bar.update(self._run_task, completed=counters["env_steps"])
+            self._bar.update(self._run_task, completed=counters[self._axis])
         numbers = [f"{key} {value:.4g}" for key, value in values.items() if isinstance(value, float)]
         numbers += [f"{key} {value}" for key, value in values.items() if isinstance(value, int)]
         steps = f"{counters['env_steps']} env_steps {counters['updates']} updates"

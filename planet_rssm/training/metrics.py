@@ -18,7 +18,9 @@ _log = logging.getLogger("planet_rssm")
 class MetricsLog:
     """Appends measurements. A resumed run first cuts the file back to where its checkpoint was written."""
 
-    def __init__(self, folder: Path, offset: int, env_steps: int) -> None:
+    def __init__(self, folder: Path, offset: int, done: int, axis: str = "env_steps") -> None:
+        """Cut the file to `offset` bytes; `done` is what the counter `axis`, where events are placed, stood at then."""
+        self._axis = axis
         path = folder / METRICS
         self._file = open(path, "ab")  # held open as long as the run
         sync_folder(folder)
@@ -31,7 +33,7 @@ class MetricsLog:
         if importlib.util.find_spec("tensorboard"):
             from torch.utils.tensorboard import SummaryWriter  # imports for a second
 
-            self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=env_steps + 1)
+            self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)
 
     def write(self, phase: str, counters: dict[str, int], seconds: float, values: dict[str, Any]) -> None:
         """Append one line; `counters` as in DESIGN: env_steps, agent_steps, updates, episodes."""
@@ -41,7 +43,7 @@ class MetricsLog:
         if self._events is not None:
             for name, value in values.items():
                 if isinstance(value, float):
-                    self._events.add_scalar(f"{phase}/{name}", value, counters["env_steps"])
+                    self._events.add_scalar(f"{phase}/{name}", value, counters[self._axis])
 
     def sync(self) -> int:
         """Make all lines durable and return the file's length, the offset that a checkpoint keeps."""

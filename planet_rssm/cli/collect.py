@@ -1,0 +1,113 @@
+"""`planet collect`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+
+from planet_rssm.errors import PlanetError
+
+if TYPE_CHECKING:
+    from planet_rssm.training.dataset import Actor
+
+
+@click.command("collect")
+@click.argument("task")
+@click.option("--policy", required=True, metavar="random|constant:VALUE|RUN", help="Who acts.")
+@click.option("--episodes", required=True, type=click.IntRange(min=1))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Where the episodes are kept.")
+@click.option("--noise", default=0.0, show_default=True, type=click.FloatRange(min=0),
+              help="With a RUN: std of the Gaussian added to the planned action.")  # fmt: skip
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of resets and actions.")
+@click.option("--envs", default=4, show_default=True, type=click.IntRange(min=1), help="Episodes side by side.")
+@click.option("--size", type=int, help="Short for -s env.size=…: pixels a side.")
+@click.option("--renderer", help="Short for -s env.renderer=…")
+@click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Change an env.… setting; repeatable.")
+@click.option("--checkpoint", default="last", show_default=True, help="Of a RUN: last, best or a number.")
+@click.option("--device", default="auto", show_default=True, help="Of a RUN: auto, cpu or cuda.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+def verb(
+    task: str,
+    policy: str,
+    episodes: int,
+    out: Path,
+    noise: float,
+    seed: int,
+    envs: int,
+    size: int | None,
+    renderer: str | None,
+    overrides: tuple[str, ...],
+    checkpoint: str,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Write a set of episodes of TASK, for `planet train --offline` and for your own use.
+
+    Reset seeds follow from --seed and are not those of training or tests. With a RUN as policy the environment is the
+    run's own.
+
+    \b
+    For example
+      planet collect cartpole-swingup --policy random --episodes 100 --out sets/random --size 32
+      planet collect cartpole-swingup --policy runs/quickstart-seed0 --noise 0.3 --episodes 50 --out sets/planned
+    """  # noqa: D301 (click wants the character itself)
+    wanted = list(overrides)
+    wanted += [] if size is None else [f"env.size={size}"]
+    wanted += [] if renderer is None else [f"env.renderer={renderer}"]
+    actor = _actor(task, wanted, policy, checkpoint, noise, seed, device)
+    result = _play(actor, out, episodes, seed, envs)
+    result |= {"policy": policy, "noise": noise, "seed": seed, "out": str(out)}
+    if as_json:
+        click.echo(json.dumps(result))
+    else:
+        click.echo(f"{len(result['episodes'])} episodes, {result['env_steps']} env_steps, "
+                   f"mean return {result['return']['mean']:.1f}, in {out}")  # fmt: skip
+
+
+def _actor(
+    task: str, overrides: list[str], policy: str, checkpoint: str, noise: float, seed: int, device: str
+) -> "Actor":
+    from planet_rssm.device import resolve_device  # torch: not for `planet collect --help`
+    from planet_rssm.training.dataset import planning_actor, simple_actor
+
+    named = policy == "random" or policy.startswith("constant:")  # whatever folders are called here
+    if named or not Path(policy).is_dir():
+        actor = simple_actor(task, overrides, policy, seed)
+        if noise:
+            raise PlanetError(f"--noise {noise:g}: only with a run folder as --policy; leave it out")
+        return actor
+    return planning_actor(task, overrides, Path(policy), checkpoint, noise, seed, resolve_device(device))
+
+
+def _play(actor: "Actor", out: Path, episodes: int, seed: int, envs: int) -> dict[str, Any]:
+    """Write the episodes with a bar on a terminal, and return what `--json` prints of them."""
+    from planet_rssm.evaluation.statistics import summary
+    from planet_rssm.training.dataset import write_episodes
+    from planet_rssm.training.interrupt import Interrupted
+
+    console, kept = Console(stderr=True), 0
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        shown = bar.add_task("collect", total=episodes)
+
+        def count(_: object) -> None:
+            nonlocal kept
+            kept += 1
+            bar.advance(shown)
+
+        try:
+            spec, results = write_episodes(out, actor, episodes, seed, envs, count)
+        except Interrupted:
+            bar.stop()
+            click.echo(f"stopped: {kept} of {episodes} episodes are kept in {out}", err=True)
+            sys.exit(130)
+    return {
+        "task": spec.id,
+        "observation": {"renderer": spec.renderer, "size": actor.env.size, "mujoco": spec.mujoco},
+        "episodes": [{"seed": r.seed, "return": r.episode_return, "env_steps": r.env_steps} for r in results],
+        "env_steps": sum(result.env_steps for result in results),
+        "return": summary([[result.episode_return for result in results]]),
+    }

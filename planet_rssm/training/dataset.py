@@ -1,0 +1,151 @@
+"""A set of episodes as a replay folder: what `planet collect` writes and `planet train --offline` learns from.
+
+Episode i of a set is reset with `stream_seed(seed, Stream.DATA_RESET, i)`, which no training run and no test uses: sets
+of equal seeds begin in the same states whatever acts in them. Random and constant episodes are the same for any number
+of environments side by side; planned ones draw their noise for all rows at once and are the same for equal numbers.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from planet_rssm import checkpoint as checkpoints
+from planet_rssm import config
+from planet_rssm.agent import Agent, AgentPolicy, model_of
+from planet_rssm.checkpoint import Checkpoint
+from planet_rssm.collect import ConstantPolicy, Policy, RandomPolicy, collect
+from planet_rssm.config import EnvSettings
+from planet_rssm.data import manifest
+from planet_rssm.data.replay import Replay
+from planet_rssm.envs.pool import EnvPool
+from planet_rssm.envs.registry import canonical_id, resolve
+from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.errors import PlanetError
+from planet_rssm.evaluation.planning import same_pixels
+from planet_rssm.evaluation.protocol import EpisodeResult
+from planet_rssm.seeding import Stream, stream_seed
+from planet_rssm.training.interrupt import Interrupted, InterruptGuard
+
+
+class Actor(NamedTuple):
+    """Who acts, and in what."""
+
+    env: EnvSettings  # resolved
+    policy: Callable[[EnvSpec, int], Policy]  # made for the environments that were started, so many rows
+
+
+def simple_actor(task: str, overrides: Sequence[str], policy: str, seed: int) -> Actor:
+    """Return one that looks at nothing: `random`, or `constant:VALUE` with a value in [-1, 1] for every joint.
+
+    Raises:
+        PlanetError: no such task or policy, an override that is not of `env`, or one that leaves nothing to see.
+    """
+    settings = config.resolve({"env.id": task} | _env_overrides(overrides))
+    if settings.env.renderer == "none":
+        raise PlanetError("env.renderer = 'none': the episodes would show nothing; use auto or raycast")
+    kind, _, value = policy.partition(":")
+    if kind == "random" and not value:
+        actions_seed = stream_seed(seed, Stream.DATA_ACTIONS)
+        return Actor(resolve(settings.env), lambda spec, rows: RandomPolicy(spec.action_size, actions_seed))
+    try:
+        number = float(value)
+    except ValueError:
+        number = np.nan
+    if kind != "constant" or not -1 <= number <= 1:
+        raise PlanetError(f"--policy {policy}: neither random, constant:VALUE with VALUE in [-1, 1], nor a run folder")
+    return Actor(resolve(settings.env), lambda spec, rows: ConstantPolicy(np.full(spec.action_size, number)))
+
+
+def planning_actor(
+    task: str, overrides: Sequence[str], run: Path, checkpoint: str, noise: float, seed: int, device: torch.device
+) -> Actor:
+    """Return a run's agent in the run's own environment, with Gaussian noise of std `noise` on the planned action.
+
+    Raises:
+        PlanetError: no such run or checkpoint, or a task or override that disagrees with the run.
+    """
+    held = checkpoints.load(checkpoints.find(run, checkpoint))
+    if canonical_id(task) != held.spec.id:
+        raise PlanetError(f"TASK {task}: the run in {run} acts in {held.spec.id}; give that, or another run")
+    env = _as_the_run(held, overrides, run)
+
+    def agent(spec: EnvSpec, rows: int) -> Policy:
+        spec = same_pixels(held.spec, spec)
+        model, actions_seed = model_of(held).to(device), stream_seed(seed, Stream.DATA_ACTIONS)
+        built = Agent.build(held.settings, spec, model, device=device, exploration_noise=noise, seed=actions_seed)
+        return AgentPolicy(built, rows)
+
+    return Actor(resolve(env), agent)
+
+
+def write_episodes(
+    folder: Path,
+    actor: Actor,
+    episodes: int,
+    seed: int,
+    envs: int,
+    on_episode: Callable[[EpisodeResult], object] = lambda result: None,
+) -> tuple[EnvSpec, list[EpisodeResult]]:
+    """Play the episodes, `envs` side by side, and keep each in `folder` as it ends; return what was seen of them.
+
+    Raises:
+        Interrupted: a signal asked to stop; the episodes that had ended are kept.
+        PlanetError: the folder holds episodes already or cannot be written, or the environment does not work.
+    """
+    _check_free(folder)
+    seeds = [stream_seed(seed, Stream.DATA_RESET, index) for index in range(episodes)]
+    results: dict[int, EpisodeResult] = {}
+    try:
+        with EnvPool(actor.env, min(envs, episodes)) as pool, InterruptGuard() as guard:
+            policy, replay = actor.policy(pool.spec, pool.count), Replay(folder, sys.maxsize)
+            try:
+                for index, episode in collect(pool, policy, seeds, on_step=lambda _: _stop_if_asked(guard)):
+                    replay.add(episode, index)
+                    results[index] = EpisodeResult(seeds[index], episode.episode_return, episode.env_steps)
+                    on_episode(results[index])
+                    if len(results) % pool.count == 0:
+                        replay.commit()
+            finally:
+                if results:
+                    replay.commit()
+            return pool.spec, [results[index] for index in range(episodes)]
+    except OSError as error:
+        raise PlanetError(f"--out {folder}: {error.strerror or error}; {len(results)} episodes are kept") from error
+
+
+def _stop_if_asked(guard: InterruptGuard) -> None:
+    if guard.asked:
+        raise Interrupted
+
+
+def _env_overrides(overrides: Sequence[str]) -> dict[str, object]:
+    values = config.parse_overrides(overrides)
+    for key, value in values.items():
+        if key in config.flatten(config.Settings()) and (not key.startswith("env.") or key == "env.id"):
+            raise PlanetError(f"-s {key}={value}: `planet collect` changes only env.… settings, and the task is TASK")
+    return values
+
+
+def _as_the_run(held: Checkpoint, overrides: Sequence[str], run: Path) -> EnvSettings:
+    """Return the run's environment, with a step timeout of the user's."""
+    before = config.flatten(held.settings)
+    after = config.flatten(config.resolve(before | _env_overrides(overrides)))
+    for key in before:
+        if key != "env.step_timeout" and after[key] not in (before[key], None, "auto"):
+            raise PlanetError(f"{key} = {after[key]}: the run in {run} has {before[key]}; leave it out")
+    return held.settings.env.model_copy(update={"step_timeout": after["env.step_timeout"]})
+
+
+def _check_free(folder: Path) -> None:
+    """Refuse a folder that holds episodes, or that cannot be written, before anything is played."""
+    where = folder.absolute()
+    existing = next(path for path in (where, *where.parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise PlanetError(f"--out {folder}: cannot be written; give another folder")
+    if found := next((path for pattern in ("*.safetensors*", manifest.NAME) for path in folder.glob(pattern)), None):
+        raise PlanetError(f"--out {folder}: holds {found.name} already; give a folder without episodes")

@@ -1,0 +1,250 @@
+"""What a run would take: each of its parts done once, in a folder that is removed, and the whole foretold from that."""
+
+import math
+import os
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from planet_rssm import checkpoint as checkpoints
+from planet_rssm.agent import Agent
+from planet_rssm.checkpoint import Checkpoint
+from planet_rssm.config import Settings
+from planet_rssm.data.replay import Chunks
+from planet_rssm.envs.pool import EnvPool
+from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.errors import PlanetError
+from planet_rssm.files import write_atomic
+from planet_rssm.seeding import Stream, stream_seed
+from planet_rssm.training.learner import Learner
+from planet_rssm.training.session import Progress
+from planet_rssm.world_model import untrained_model
+
+MIB = 2**20
+BLOCK = 16 * MIB  # written once for the disk's rate
+CALLS, PATIENCE = 20, 5.0  # each part is timed this often, or until so many seconds are over
+
+
+class Costs(NamedTuple):
+    """What one of each costs, in seconds, the last two in bytes."""
+
+    env_start: float  # all workers
+    env_reset: float  # of all rows, one after the other or side by side as the pool does it
+    env_step: float  # an agent step of all rows
+    decision: float  # for all rows
+    update: float
+    checkpoint: float  # written; reading it back is not in it
+    fsync: float  # a small file, written durably
+    disk: float  # a byte
+    checkpoint_bytes: int
+    frame_bytes: int  # of an episode's file
+
+
+def dry_run(settings: Settings, device: torch.device, run: Path, say: Callable[[str], object]) -> dict[str, Any]:
+    """Do each part of a run once, and return what it measured and what the whole run would take.
+
+    Args:
+        settings: resolved, see `envs.registry.resolve`.
+        device: where the model runs.
+        run: the run folder to be; what is written goes beside it, onto the same disk, and is removed.
+        say: told each part as it begins.
+
+    Raises:
+        PlanetError: a part does not work: environment, disk, device memory, checkpoint.
+    """
+    beside = next(parent for parent in run.absolute().parents if parent.is_dir())
+    try:
+        with tempfile.TemporaryDirectory(prefix=".planet-dry-run-", dir=beside) as folder:
+            spec, costs = _measure(settings, device, Path(folder), say)
+        free_disk = _free_disk(beside)
+    except OSError as error:
+        raise PlanetError(f"{beside}: {error.strerror or error}; free it, or give another --run-dir") from None
+    except torch.OutOfMemoryError:
+        raise PlanetError(
+            f"device {device}: one update or decision needs more than its free memory; lower train.batch_size, "
+            "train.batch_length or planner.candidates"
+        ) from None
+    return {
+        "task": spec.id,
+        "observation": {"renderer": spec.renderer, "size": settings.env.size},
+        "device": str(device),
+        **forecast(settings, spec, costs),
+        "measured": {name: round(value, 9) for name, value in costs._asdict().items()},
+        "free": {"disk": free_disk, "memory": _free_memory(), "device_memory": _free_on(device)},
+        "peak_memory": _peak_memory(),
+    }
+
+
+def forecast(settings: Settings, spec: EnvSpec, costs: Costs) -> dict[str, dict[str, float]]:
+    """Return counts, seconds and bytes of a whole run whose episodes all end by time.
+
+    `seconds` leaves out the episodes that are planned after the training; `bytes` is what lies on the disk at the end,
+    but for metrics and videos.
+    """
+    train, steps = settings.train, math.ceil(spec.episode_steps / spec.action_repeat)
+    planned_rounds = max(math.ceil((train.env_steps / spec.episode_steps - train.seed_episodes) / train.envs), 0)
+    rounds, episodes = 1 + planned_rounds, train.seed_episodes + planned_rounds * train.envs
+    tests = math.ceil(rounds / train.test_every)
+    episode_bytes = (steps + 1) * costs.frame_bytes
+    kept = min(episodes, settings.data.capacity // (steps + 1) + train.envs)
+    blind = costs.env_reset + steps * costs.env_step  # seconds of one episode in every row
+    seeing = blind + steps * costs.decision
+    seconds = {
+        "collect": math.ceil(train.seed_episodes / train.envs) * blind
+        + planned_rounds * seeing
+        + episodes * (costs.fsync + episode_bytes * costs.disk),
+        "learn": rounds * train.updates * costs.update,
+        "test": tests * math.ceil(train.test_episodes / train.envs) * seeing,
+        "commit": (rounds + tests) * costs.checkpoint,
+    }
+    size = {"episodes": kept * episode_bytes, "checkpoints": (train.keep + 1) * costs.checkpoint_bytes}
+    return {
+        "run": {
+            "env_steps": episodes * spec.episode_steps,
+            "episodes": episodes,
+            "frames": episodes * (steps + 1),
+            "updates": rounds * train.updates,
+            "test_episodes": tests * train.test_episodes,
+        },
+        "seconds": {**seconds, "total": costs.env_start + sum(seconds.values())},
+        "bytes": {**size, "total": sum(size.values())},
+    }
+
+
+def _measure(
+    settings: Settings, device: torch.device, folder: Path, say: Callable[[str], object]
+) -> tuple[EnvSpec, Costs]:
+    say(f"disk: {BLOCK // MIB} MiB and small files, in {folder.parent}")
+    disk, fsync = _disk(folder)
+    say(f"environment: {settings.train.envs} x {settings.env.id}, random actions")
+    spec, env_start, env_reset, env_step = _environment(settings)
+    train = settings.train
+    say(f"update: {train.batch_size} x {train.batch_length} frames on {device}")
+    learner = Learner(untrained_model(settings, spec.action_size).to(device), settings, device)
+    chunks = random_chunks(spec, train.batch_size, train.batch_length)
+    update = _typical(lambda: learner.update(chunks, 0), device)
+    say(f"decision: {settings.planner.name} for {train.envs} environments")
+    decision = _decision(settings, spec, learner, device)
+    say("checkpoint: written and read back")
+    checkpoint, checkpoint_bytes = _checkpoint(settings, spec, learner, folder)
+    arrays = [math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in spec.observation.values()]
+    frame = sum(arrays) + 4 * (spec.action_size + 1) + 3  # action and reward, three flags
+    return spec, Costs(
+        env_start, env_reset, env_step, decision, update, checkpoint, fsync, disk, checkpoint_bytes, frame
+    )
+
+
+def _disk(folder: Path) -> tuple[float, float]:
+    """Return the seconds that a byte and that a small file take, both durable."""
+    path, nothing = folder / "block", torch.device("cpu")
+    fsync = _typical(lambda: write_atomic(path, [b"small"]), nothing)
+    data, begin = os.urandom(BLOCK), time.perf_counter()
+    write_atomic(path, [data])
+    whole = time.perf_counter() - begin
+    path.unlink()
+    return max(whole - fsync, 0.0) / BLOCK, fsync
+
+
+def _environment(settings: Settings) -> tuple[EnvSpec, float, float, float]:
+    """Start the run's own environments and one episode in each; return the seconds of start, reset and agent step."""
+    rows, rng = range(settings.train.envs), np.random.default_rng(0)
+    begin = time.perf_counter()
+    with EnvPool(settings.env, len(rows)) as pool:
+        start = time.perf_counter() - begin
+        seeds = {row: stream_seed(settings.seed, Stream.RESET, row) for row in rows}
+        begin = time.perf_counter()
+        pool.reset(seeds)
+        reset = time.perf_counter() - begin
+        seconds: list[float] = []
+        while len(seconds) < CALLS and sum(seconds) < PATIENCE:
+            actions = {row: rng.uniform(-1, 1, pool.spec.action_size).astype(np.float32) for row in rows}
+            begin = time.perf_counter()
+            steps = pool.step(actions)
+            seconds.append(time.perf_counter() - begin)
+            if over := [row for row, step in steps.items() if step.lost or step.terminated or step.truncated]:
+                pool.reset({row: seeds[row] for row in over})
+        return pool.spec, start, reset, statistics.median(seconds)
+
+
+def random_chunks(spec: EnvSpec, batch: int, length: int) -> Chunks:
+    """Return chunks [batch, length] of the shapes and types that the environment's have, with noise in them."""
+    rng, shape = np.random.default_rng(0), (batch, length)
+    observation = {
+        key: rng.integers(0, 256, (*shape, *size), np.uint8)
+        if dtype == "uint8"
+        else rng.standard_normal((*shape, *size), np.float32)
+        for key, (size, dtype) in spec.observation.items()
+    }
+    is_first, nothing = np.zeros(shape, bool), np.zeros(shape, bool)
+    is_first[:, 0] = True
+    action = rng.uniform(-1, 1, (*shape, spec.action_size)).astype(np.float32)
+    reward = rng.uniform(0, 1, shape).astype(np.float32)
+    return Chunks(observation, action, reward, is_first, nothing, ~nothing)
+
+
+def _decision(settings: Settings, spec: EnvSpec, learner: Learner, device: torch.device) -> float:
+    rows = settings.train.envs
+    agent = Agent.build(settings, spec, learner.model, device=device)
+    frames = {key: value[:, 0] for key, value in random_chunks(spec, rows, 1).observation.items()}
+    carry, action, first = agent.initial(rows), np.zeros((rows, spec.action_size), np.float32), np.zeros(rows, bool)
+    return _typical(lambda: agent.act(carry, frames, action, first), device)
+
+
+def _checkpoint(settings: Settings, spec: EnvSpec, learner: Learner, folder: Path) -> tuple[float, int]:
+    """Write a checkpoint, read it back, and return the seconds that writing took and its bytes."""
+    path = folder / "checkpoint.safetensors"
+    begin = time.perf_counter()
+    model = {key: tensor.detach().cpu() for key, tensor in learner.model.state_dict().items()}
+    checkpoints.save(Checkpoint(settings, spec, asdict(Progress()), model, learner.optimizer_tensors()), path)
+    seconds = time.perf_counter() - begin
+    held = checkpoints.load(path)
+    if any(not torch.equal(held.model[key], tensor) for key, tensor in model.items()):
+        raise PlanetError(f"{folder.parent}: a checkpoint read back differs from what was written; use another disk")
+    return seconds, path.stat().st_size
+
+
+def _typical(call: Callable[[], object], device: torch.device) -> float:
+    """Return the median seconds of a call; the first, which warms up, counts only if there is time for no other."""
+    seconds: list[float] = []
+    while len(seconds) < CALLS and (len(seconds) < 2 or sum(seconds) < PATIENCE):
+        begin = time.perf_counter()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - begin)
+        if seconds[0] > 4 * PATIENCE:
+            break
+    return statistics.median(seconds[1:] or seconds)
+
+
+def _free_disk(folder: Path) -> int:
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
+
+
+def _free_memory() -> int | None:
+    """Return the bytes that programs can still have, or None where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def _free_on(device: torch.device) -> int | None:
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+
+
+def _peak_memory() -> int:
+    """Return the most bytes that this process has held; its workers are not in it."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes everywhere else

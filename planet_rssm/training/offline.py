@@ -1,0 +1,136 @@
+"""Learning from episodes that are there: the loop without an environment, and the settings that the episodes decide."""
+
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from planet_rssm import config
+from planet_rssm.config import Settings
+from planet_rssm.data.replay import Replay
+from planet_rssm.envs.registry import canonical_id
+from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.errors import PlanetError
+from planet_rssm.run import Run
+from planet_rssm.training.display import Display
+from planet_rssm.training.interrupt import Interrupted, InterruptGuard
+from planet_rssm.training.session import Progress, Session
+
+
+class OfflineTrainer:
+    """Rounds of optimiser steps on the episodes of `settings.data.folder`; no environment is ever started.
+
+    `env_steps`, `agent_steps` and `episodes` count the data and stay as they are, so checkpoints are named by their
+    updates.
+    """
+
+    guard: InterruptGuard
+    replay: Replay
+
+    def __init__(self, run: Run, display: Display) -> None:
+        self.session, self.settings, self.display = Session(run, display, "updates"), run.settings, display
+
+    @property
+    def progress(self) -> Progress:
+        """What was counted so far."""
+        return self.session.progress
+
+    def run(self) -> None:
+        """Learn until the budget of updates is spent.
+
+        Raises:
+            Interrupted: a signal asked to stop; what was learned is committed.
+            PlanetError: the episodes, the disk or the loss make going on impossible; see `Session.restore` too.
+        """
+        with self.session.locked(), InterruptGuard() as self.guard:
+            self.restore()
+            self._loop()
+
+    def _loop(self) -> None:
+        budget, progress = self.settings.train.offline_updates, self.progress
+        self.display.start(budget, progress.updates, "updates")
+        self.display.stage("learn", max(budget - progress.updates, 0))
+        try:
+            while progress.updates < budget or progress.meter:
+                last = min((progress.rounds + 1) * self.settings.train.updates, budget)
+                self.session.learn(self.replay, last, self._stop_if_asked)
+                progress.rounds += 1
+                self.session.commit()
+            self._stop_if_asked()
+        finally:
+            self.display.stop()
+            self.session.metrics.close()
+
+    def restore(self) -> None:
+        """Take up what was committed; episodes that have changed since are told, and learned from."""
+        self.replay, spec = open_episodes(self.settings)
+        self.session.restore(spec)
+        entries, progress = self.replay.episodes, self.progress
+        crc = zlib.crc32(repr(entries).encode())
+        if progress.updates and progress.data_crc != crc:
+            self.display.say(
+                f"{self.replay.folder}: not the episodes that the checkpoint had learned from ({len(entries)} now, "
+                f"{progress.episodes} then); going on with these"
+            )
+        progress.data_crc, progress.episodes = crc, len(entries)
+        progress.env_steps = sum(entry.env_steps for entry in entries)
+        progress.agent_steps = sum(entry.frames - 1 for entry in entries)
+        self.session.open_metrics()
+
+    def _stop_if_asked(self) -> None:
+        if self.guard.asked:
+            self.session.commit()
+            raise Interrupted
+
+
+def open_episodes(settings: Settings) -> tuple[Replay, EnvSpec]:
+    """Open the episodes of `settings.data.folder`, the newest that fit `settings.data.capacity`.
+
+    Raises:
+        PlanetError: there are none, none as long as a chunk, or they show no image.
+    """
+    folder = Path(settings.data.folder or "")
+    if not folder.is_dir():
+        raise PlanetError(f"--data {folder}: no such folder; give one that `planet collect` wrote, or RUN/episodes")
+    replay = Replay(folder, settings.data.capacity)
+    if replay.env is None:
+        raise PlanetError(f"--data {folder}: holds no episode; give a folder that `planet collect` wrote")
+    replay.check_length(settings.train.batch_length)
+    spec = EnvSpec.from_json(replay.env)
+    shape, _ = spec.observation.get("image", ((), ""))
+    if len(shape) != 3 or shape[0] != shape[1] or shape[2] != 3:
+        seen = ", ".join(f"{key} {list(shape)}" for key, (shape, _) in spec.observation.items()) or "nothing"
+        raise PlanetError(f"--data {folder}: observes {seen}; needs 'image' [size, size, 3]: collect it with pixels")
+    return replay, spec
+
+
+def adopt_environment(settings: Settings, overrides: Sequence[str]) -> tuple[Settings, str]:
+    """Return the settings with the environment that the episodes of `settings.data.folder` were recorded in.
+
+    Whatever the preset names is replaced, and the line returned says by what. What the user asked for by `key=value`
+    `overrides` must agree.
+
+    Raises:
+        PlanetError: an override disagrees, or see `open_episodes`.
+    """
+    replay, spec = open_episodes(settings)
+    taken: dict[str, Any] = {
+        "env.id": spec.id,
+        "env.size": spec.observation["image"][0][0],
+        "env.renderer": spec.renderer,
+        "env.action_repeat": spec.action_repeat,
+    }
+    asked = config.flatten(settings)
+    for key in config.parse_overrides(overrides).keys() & taken.keys():
+        wanted = canonical_id(asked[key]) if key == "env.id" else asked[key]
+        if wanted not in (taken[key], None, "auto"):
+            raise PlanetError(
+                f"{key} = {wanted}: the episodes in {replay.folder} have {taken[key]}; leave {key} out, or collect "
+                "others"
+            )
+    told = (
+        f"learning from {len(replay)} episodes, {replay.frames} frames, in {replay.folder}; the environment is theirs: "
+        f"{spec.id}, {spec.renderer} {taken['env.size']}x{taken['env.size']} pixels, "
+        f"action repeat {spec.action_repeat}"
+    )
+    return config.resolve(asked | taken), told

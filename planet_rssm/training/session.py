@@ -1,0 +1,183 @@
+"""What every way to train shares: a model that learns, counters, metrics, and the checkpoints that bring them back."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from planet_rssm import checkpoint as checkpoints
+from planet_rssm.checkpoint import BEST, Checkpoint, DamagedCheckpointError
+from planet_rssm.data.replay import Replay
+from planet_rssm.device import resolve_device
+from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.errors import PlanetError
+from planet_rssm.files import remove_stale
+from planet_rssm.run import Run
+from planet_rssm.seeding import Stream, stream_seed
+from planet_rssm.training.display import Display
+from planet_rssm.training.learner import Learner
+from planet_rssm.training.metrics import COUNTERS, Meter, MetricsLog
+from planet_rssm.world_model import untrained_model
+
+
+@dataclass
+class Progress:
+    """All that a run counts. Every checkpoint holds it, and the loop's next action follows from it alone."""
+
+    rounds: int = 0  # completed
+    env_steps: int = 0  # simulator control steps of committed training episodes
+    agent_steps: int = 0
+    updates: int = 0
+    episodes: int = 0
+    lost: int = 0  # episodes dropped because their worker died
+    skipped: int = 0  # updates with a non-finite loss
+    skipped_in_a_row: int = 0
+    best_return: float | None = None
+    best_env_steps: int | None = None  # of the checkpoint that got it
+    seconds: float = 0.0  # spent in all processes of this run
+    metrics_offset: int = 0  # bytes of metrics.jsonl that this state has written
+    data_crc: int = 0  # offline: of the episodes that are learned from
+    meter: dict[str, list[float]] = field(default_factory=dict)  # means of the round's updates so far
+
+    def counters(self) -> dict[str, int]:
+        """Return the counts that every metrics line carries."""
+        return {name: getattr(self, name) for name in COUNTERS}
+
+
+class Session:
+    """A run in the hands of the one process that trains it.
+
+    `axis` is the counter that grows as the run goes on: it names checkpoints and places TensorBoard's points.
+    """
+
+    spec: EnvSpec
+    learner: Learner
+    metrics: MetricsLog
+
+    def __init__(self, run: Run, display: Display, axis: str = "env_steps") -> None:
+        self.run, self.folder, self.settings, self.display, self.axis = run, run.folder, run.settings, display, axis
+        self.device = resolve_device(run.settings.device)
+        self.progress = Progress()
+        self._started = time.monotonic()
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes out of the run folder, and tell a disk that fails in one line.
+
+        Raises:
+            PlanetError: another process trains in it, or the disk failed inside.
+        """
+        try:
+            with self.run.lock():
+                yield
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise PlanetError(f"run folder {self.folder}: {reason}; mend that, then go on with --resume") from error
+
+    def restore(self, spec: EnvSpec) -> None:
+        """Build the model for `spec`, and take up the newest checkpoint if there is one.
+
+        Raises:
+            PlanetError: checkpoints that cannot be read, or an environment other than the one learned from.
+        """
+        self.spec = spec
+        for folder in (self.folder, self.folder / checkpoints.FOLDER):
+            remove_stale(folder)
+        held = self._newest()
+        model = untrained_model(self.settings, spec.action_size)
+        if held is not None:
+            _check_same(held.spec, spec)
+            model.load_state_dict(held.model)
+            self.progress = Progress(**held.progress)
+        self.learner = Learner(model.to(self.device), self.settings, self.device)
+        if held is not None:
+            self.learner.load_optimizer_tensors(held.optimizer)
+            self._keep_best()
+
+    def open_metrics(self) -> None:
+        """Go on writing the metrics, and counting seconds, where the checkpoint was taken."""
+        self.metrics = MetricsLog(self.folder, self.progress.metrics_offset, self._number(), self.axis)
+        self._started = time.monotonic() - self.progress.seconds
+
+    def learn(self, replay: Replay, last: int, on_update: Callable[[], object]) -> None:
+        """Take the optimiser steps that are missing of `last`, then write the round's line; `on_update` may raise."""
+        train, progress = self.settings.train, self.progress
+        meter = Meter(progress.meter)
+        while progress.updates < last:
+            rng = np.random.default_rng(stream_seed(self.settings.seed, Stream.BATCH, progress.updates))
+            chunks = replay.sample(rng, train.batch_size, train.batch_length)
+            values = self.learner.update(chunks, progress.updates)
+            progress.updates += 1
+            self._count_skipped(values)
+            meter.add(values)
+            self.display.advance(loss=values.get("loss/total"))
+            on_update()
+        if meter.sums:  # else this round's line was written before the checkpoint that was taken up
+            self.write("train", meter.drain())
+
+    def write(self, phase: str, values: dict[str, Any]) -> None:
+        """Write a line of the metrics and show it."""
+        values = {**values, "skipped": self.progress.skipped, "lost": self.progress.lost}
+        for told in (self.metrics.write, self.display.wrote):
+            told(phase, self.progress.counters(), self._seconds(), values)
+
+    def commit(self) -> None:
+        """Make metrics and checkpoint durable, in that order, and let the oldest checkpoints go."""
+        self.progress.metrics_offset = self.metrics.sync()
+        self.progress.seconds = self._seconds()
+        self._save(self._number())
+        self._keep_best()
+        for path in checkpoints.numbered(self.folder)[: -self.settings.train.keep]:
+            path.unlink()
+
+    def _number(self) -> int:
+        return self.progress.counters()[self.axis]
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self._started
+
+    def _save(self, name: int | str) -> None:
+        model = {key: tensor.detach().cpu() for key, tensor in self.learner.model.state_dict().items()}
+        held = Checkpoint(self.settings, self.spec, asdict(self.progress), model, self.learner.optimizer_tensors())
+        checkpoints.save(held, checkpoints.path_of(self.folder, name))
+
+    def _keep_best(self) -> None:
+        """Copy the checkpoint just written, or taken up, if it is the best: a kill between the two is made good."""
+        if self.progress.best_env_steps == self.progress.env_steps:
+            self._save(BEST)
+
+    def _newest(self) -> Checkpoint | None:
+        """Load the newest checkpoint that is whole; a damaged one is named, set aside, and the one before it taken."""
+        for path in reversed(checkpoints.numbered(self.folder)):
+            try:
+                return checkpoints.load(path)
+            except DamagedCheckpointError as error:
+                if path == checkpoints.numbered(self.folder)[0]:
+                    raise
+                aside = path.with_name(f"{path.name}.damaged")
+                self.display.say(f"{error}; set aside as {aside.name}, going back to the one before")
+                path.rename(aside)
+        return None
+
+    def _count_skipped(self, values: dict[str, float]) -> None:
+        progress = self.progress
+        skipped = "skipped" in values
+        progress.skipped += skipped
+        progress.skipped_in_a_row = progress.skipped_in_a_row + 1 if skipped else 0
+        if progress.skipped_in_a_row > self.settings.train.max_skipped:
+            raise PlanetError(
+                f"update {progress.updates}: the loss was not finite {progress.skipped_in_a_row} times in a row "
+                f"(train.max_skipped = {self.settings.train.max_skipped}); lower optimizer.lr or look at the rewards"
+            )
+
+
+def _check_same(held: EnvSpec, now: EnvSpec) -> None:
+    for key, value in held.to_json().items():
+        if now.to_json()[key] != value:
+            raise PlanetError(
+                f"environment: {key} is {now.to_json()[key]} here, the run has learned from {value}; go on where it is "
+                "the same, or train another run"
+            )

@@ -1,0 +1,156 @@
+"""`planet collect`: what lies in the folder, that equal seeds give equal files, and one line for a mistake."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from planet_rssm import checkpoint as checkpoints
+from planet_rssm import config
+from planet_rssm.checkpoint import Checkpoint
+from planet_rssm.cli.main import main
+from planet_rssm.data.episode import Episode
+from planet_rssm.data.replay import Replay
+from planet_rssm.envs.pool import EnvPool
+from planet_rssm.envs.registry import resolve
+from planet_rssm.errors import PlanetError
+from planet_rssm.seeding import Stream, stream_seed
+from planet_rssm.training.dataset import simple_actor, write_episodes
+from planet_rssm.training.interrupt import Interrupted
+from planet_rssm.world_model import untrained_model
+
+TASK = "dmc/cartpole-swingup"
+ENV = ["env.size=32", "env.renderer=raycast", "env.action_repeat=50"]
+TINY = f"""
+    env.id={TASK} model.depth=2 model.deter=16 model.stoch=4 model.hidden=16 model.reward_units=16
+    planner.candidates=8 planner.iterations=1 planner.elites=2 planner.horizon=3 device=cpu
+""".split()
+PIXELS = [word for setting in ENV for word in ("-s", setting)]
+
+
+def call(*words: str) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main(list(words))
+        raise SystemExit(0)
+    return int(caught.value.code or 0)
+
+
+def collect(*words: str | Path) -> int:
+    return call("collect", *map(str, words))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with an untrained checkpoint: enough to act."""
+    folder = tmp_path_factory.mktemp("collect") / "run"
+    settings = config.load("planet", [*TINY, *ENV])
+    settings = settings.model_copy(update={"env": resolve(settings.env)})
+    with EnvPool(settings.env, 1) as pool:
+        spec = pool.spec
+    weights = dict(untrained_model(settings, spec.action_size).state_dict())
+    (folder / checkpoints.FOLDER).mkdir(parents=True)
+    checkpoints.save(Checkpoint(settings, spec, {"env_steps": 1}, weights, {}), checkpoints.path_of(folder, 1))
+    return folder
+
+
+def test_random_episodes_are_a_replay_and_follow_from_the_seed_alone(tmp_path, capsys):
+    words = [TASK, "--policy", "random", "--episodes", "3", "--seed", "7", *PIXELS]
+    assert collect(*words, "--out", tmp_path / "a", "--envs", "2", "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    seeds = [stream_seed(7, Stream.DATA_RESET, index) for index in range(3)]
+    assert [episode["seed"] for episode in result["episodes"]] == seeds
+    assert result["env_steps"] == 3000
+    assert result["task"] == TASK
+    replay = Replay(tmp_path / "a", 10_000)
+    assert [(entry.index, entry.frames) for entry in replay.episodes] == [(0, 21), (1, 21), (2, 21)]
+    assert [entry.episode_return for entry in replay.episodes] == [e["return"] for e in result["episodes"]]
+    assert sorted(contents(tmp_path / "a")) == [*(f"{i:06d}.safetensors" for i in range(3)), "manifest.json"]
+    assert collect(*words, "--out", tmp_path / "b", "--envs", "1") == 0
+    shown = capsys.readouterr()
+    assert shown.out == f"3 episodes, 3000 env_steps, mean return {result['return']['mean']:.1f}, in {tmp_path / 'b'}\n"
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_a_constant_holds_every_joint(tmp_path):
+    assert collect(TASK, "--policy", "constant:-0.5", "--episodes", "1", "--out", tmp_path / "set", *PIXELS) == 0
+    action = Episode.load(tmp_path / "set" / "000000.safetensors").action
+    np.testing.assert_array_equal(action[1:], np.full_like(action[1:], -0.5))
+
+
+def test_a_run_acts_in_its_own_environment_with_noise_on_top(run, tmp_path):
+    words = ["cartpole_swingup", "--policy", run, "--episodes", "2", "--device", "cpu"]
+    assert collect(*words, "--out", tmp_path / "a", "--noise", "0.3") == 0
+    assert collect(*words, "--out", tmp_path / "b", "--noise", "0.3") == 0
+    assert collect(*words, "--out", tmp_path / "plain") == 0
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    noisy, plain = (Episode.load(tmp_path / name / "000000.safetensors") for name in ("a", "plain"))
+    assert noisy.info["env"] == checkpoints.load(checkpoints.find(run)).spec.to_json() | noisy.info["env"]
+    assert noisy.seed == plain.seed
+    assert not np.array_equal(noisy.action, plain.action)
+
+
+def test_what_had_ended_before_a_signal_is_kept(tmp_path, capsys):
+    actor = simple_actor(TASK, ENV, "random", 0)
+    with pytest.raises(Interrupted):
+        write_episodes(tmp_path / "set", actor, 9, 0, 1, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    assert [entry.index for entry in Replay(tmp_path / "set", 10_000).episodes] == [0]
+    assert sorted(contents(tmp_path / "set")) == ["000000.safetensors", "manifest.json"]
+
+
+def test_a_full_disk_is_one_line_and_keeps_what_was_written(tmp_path, monkeypatch):
+    written = Replay.add
+
+    def full(replay, episode, index):
+        if index == 1:
+            raise OSError(28, "No space left on device")
+        written(replay, episode, index)
+
+    monkeypatch.setattr(Replay, "add", full)
+    with pytest.raises(PlanetError, match="No space left on device; 1 episodes are kept"):
+        write_episodes(tmp_path / "set", simple_actor(TASK, ENV, "random", 0), 3, 0, 1)
+    assert len(Replay(tmp_path / "set", 10_000)) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--policy", "radnom"], "--policy radnom: neither random, constant:VALUE with VALUE in [-1, 1], nor a run"),
+        (["--policy", "constant:2"], "--policy constant:2: neither random"),
+        (["--policy", "constant:nan"], "--policy constant:nan: neither random"),
+        (["--policy", "random", "--noise", "0.3"], "--noise 0.3: only with a run folder as --policy"),
+        (["--policy", "random", "--size", "33"], "env.size = 33: input should be 32, 64"),
+        (["--policy", "random", "--renderer", "none"], "env.renderer = 'none': the episodes would show nothing"),
+        (["--policy", "random", "-s", "model.deter=9"], "model.deter=9: `planet collect` changes only env.… settings"),
+        (["--policy", "random", "-s", "env.sice=9"], "unknown setting 'env.sice'; did you mean 'env.size'?"),
+        (["--policy", "random", "--out", "FULL"], "holds 000000.safetensors already; give a folder without episodes"),
+        (["--policy", "random", "--out", "FILE/set"], "cannot be written; give another folder"),
+        (["--policy", "RUN", "--size", "64"], "env.size = 64: the run in"),
+        (["--policy", "RUN", "--device", "cuda:77"], "device 'cuda:77': not usable here"),
+        (["--policy", "RUN", "--checkpoint", "best"], "no checkpoint 'best'; it has 1"),
+        (["--policy", "FULL"], "not a run folder"),
+        (["walker-walk", "--policy", "RUN"], "TASK walker-walk: the run in"),
+        (["walker-wlak", "--policy", "random"], "there is no such task; did you mean 'dmc/walker-walk'?"),
+    ],
+)
+def test_a_mistake_is_one_line_and_writes_nothing(run, words, line, tmp_path, capsys):
+    full, file, out = tmp_path / "full", tmp_path / "file", tmp_path / "out"
+    full.mkdir()
+    (full / "000000.safetensors").touch()
+    file.touch()
+    known = {"RUN": str(run), "FULL": str(full), "FILE/set": str(file / "set")}
+    task = [] if words[0].startswith("walker") else [TASK]
+    shown = PIXELS if "RUN" not in words and "none" not in words else []
+    assert collect("--episodes", "1", "--out", out, *shown, *task, *(known.get(word, word) for word in words)) == 1
+    said = capsys.readouterr()
+    assert line in said.err
+    assert said.err.startswith("planet: ")
+    assert len(said.err.strip().splitlines()) == 1
+    assert not said.out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "full"]

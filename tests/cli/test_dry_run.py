@@ -1,0 +1,132 @@
+"""`planet train --dry-run`: what it says, that nothing is left behind, and the arithmetic of the forecast."""
+
+import json
+import math
+
+import pytest
+
+from planet_rssm import checkpoint as checkpoints
+from planet_rssm import config
+from planet_rssm.cli.main import main
+from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.training.dry_run import Costs, forecast
+
+TINY = """
+    env.id=dmc/cartpole-swingup env.size=32 env.renderer=raycast env.action_repeat=50 model.depth=2 model.deter=16
+    model.stoch=4 model.hidden=16 model.reward_units=16 planner.candidates=8 planner.iterations=1 planner.elites=2
+    planner.horizon=3 train.env_steps=5000 train.seed_episodes=2 train.envs=2 train.updates=5 train.batch_size=4
+    train.batch_length=8 train.test_every=2 train.test_episodes=3 device=cpu
+""".split()
+WORDS = ["train", "planet", *(word for setting in TINY for word in ("-s", setting)), "--run-dir", "runs/a"]
+SPEC = EnvSpec("dmc/cartpole-swingup", {"image": ((32, 32, 3), "uint8")}, 1, 50, 0.5, 1000, "raycast", "3.17.0")
+
+
+def call(*words):
+    with pytest.raises(SystemExit) as caught:
+        main(list(words))
+        raise SystemExit(0)
+    return int(caught.value.code or 0)
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_every_part_is_measured_and_nothing_is_left(tmp_path, capsys):
+    assert call(*WORDS, "--dry-run", "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["task"] == "dmc/cartpole-swingup"
+    assert result["run"] == {"env_steps": 6000, "episodes": 6, "frames": 126, "updates": 15, "test_episodes": 6}
+    assert all(value >= 0 for value in result["measured"].values())
+    assert result["measured"]["frame_bytes"] == 32 * 32 * 3 + 4 + 4 + 3
+    assert result["seconds"]["total"] > sum(result["seconds"][part] for part in ("collect", "learn", "test", "commit"))
+    assert result["free"]["disk"] > result["bytes"]["total"] > 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_table_tells_time_disk_and_memory(tmp_path, capsys):
+    assert call(*WORDS, "--dry-run") == 0
+    said = capsys.readouterr()
+    for word in ("collect", "learn", "test", "commit", "total", "disk:", "memory:", "15 updates", "6 episodes"):
+        assert word in said.out
+    assert "checkpoint: written and read back" in said.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_forecast_counts_what_a_run_does():
+    """2 random episodes side by side, then 2 rounds of 2; tests in rounds 2 and 3, 3 episodes by 2."""
+    settings = config.load("planet", TINY)
+    costs = Costs(
+        env_start=1000.0,
+        env_reset=10.0,
+        env_step=1.0,
+        decision=100.0,
+        update=7.0,
+        checkpoint=3.0,
+        fsync=0.0,
+        disk=0.0,
+        checkpoint_bytes=50,
+        frame_bytes=2,
+    )
+    told = forecast(settings, SPEC, costs)
+    blind, seeing = 10 + 20 * 1, 10 + 20 * 101
+    assert told["seconds"] == {
+        "collect": blind + 2 * seeing,
+        "learn": 15 * 7,
+        "test": 2 * 2 * seeing,
+        "commit": 5 * 3,
+        "total": 1000 + blind + 6 * seeing + 15 * 7 + 15,
+    }
+    assert told["bytes"] == {"episodes": 6 * 21 * 2, "checkpoints": 3 * 50, "total": 402}
+
+
+def test_a_replay_that_is_full_takes_no_more_disk():
+    settings = config.load("planet", [*TINY, "train.env_steps=1e6", "data.capacity=210"])
+    told = forecast(settings, SPEC, Costs(0, 0, 0, 0, 0, 0, 0, 0, 0, 1))
+    assert told["run"]["episodes"] == 1000
+    assert told["bytes"]["episodes"] == (10 + 2) * 21
+
+
+def test_a_signal_leaves_nothing_behind(tmp_path, monkeypatch):
+    import planet_rssm.training.dry_run as parts
+
+    def stop(*_):
+        assert [path.name[:16] for path in tmp_path.iterdir()] == [".planet-dry-run-"]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(parts, "_decision", stop)
+    assert call(*WORDS, "--dry-run") == 130
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_that_comes_back_differently_is_told(monkeypatch, capsys, tmp_path):
+    load = checkpoints.load
+
+    def changed(path):
+        held = load(path)
+        next(iter(held.model.values())).fill_(math.pi)
+        return held
+
+    monkeypatch.setattr(checkpoints, "load", changed)
+    assert call(*WORDS, "--dry-run") == 1
+    assert "a checkpoint read back differs from what was written" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--dry-run", "--resume"], "--dry-run: foretells a whole run that collects; leave --resume out"),
+        (["--json"], "--json: only with --dry-run"),
+        (["--dry-run", "-s", "train.batch_length=22"], "train.batch_length = 22: longer than every episode"),
+        (["--dry-run", "--device", "cuda:77"], "device 'cuda:77': not usable here"),
+    ],
+)
+def test_a_mistake_is_one_line(words, line, capsys, tmp_path):
+    assert call(*WORDS, *words) == 1
+    said = capsys.readouterr()
+    assert line in said.err
+    assert said.err.startswith("planet: ")
+    assert len(said.err.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,202 @@
+"""Learning from episodes alone: what it leaves behind, that a stopped run goes on bit for bit, what is refused."""
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from planet_rssm import checkpoint as checkpoints
+from planet_rssm import config
+from planet_rssm.cli.main import main
+from planet_rssm.data.episode import EpisodeWriter
+from planet_rssm.data.replay import Replay
+from planet_rssm.envs.pool import EnvPool
+from planet_rssm.run import METRICS, Run
+from planet_rssm.training.dataset import simple_actor, write_episodes
+from planet_rssm.training.display import Display
+from planet_rssm.training.interrupt import Interrupted
+from planet_rssm.training.offline import OfflineTrainer, adopt_environment
+
+ENV = ["env.size=32", "env.renderer=raycast", "env.action_repeat=50"]
+TINY = """
+    model.depth=2 model.deter=16 model.stoch=4 model.hidden=16 model.reward_units=16 model.decode_fraction=0.5
+    planner.candidates=8 planner.iterations=1 planner.elites=2 planner.horizon=3
+    train.updates=5 train.offline_updates=12 train.batch_size=4 train.batch_length=8 device=cpu
+""".split()
+TINY_WORDS = [word for setting in TINY for word in ("-s", setting)]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two random episodes of 21 frames."""
+    folder = tmp_path_factory.mktemp("set") / "random"
+    write_episodes(folder, simple_actor("dmc/cartpole-swingup", ENV, "random", 0), 2, 0, 2)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def no_environment(request: pytest.FixtureRequest, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing here may start one, but the test that plans."""
+
+    def start(*_: object) -> None:
+        raise AssertionError("an environment was started")
+
+    if "plan" not in request.node.name:
+        monkeypatch.setattr(EnvPool, "__init__", start)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+    """An uninterrupted run of 12 updates, in rounds of 5."""
+    folder = tmp_path_factory.mktemp("whole")
+    OfflineTrainer(new_run(folder, data), Display()).run()
+    return folder
+
+
+def new_run(folder: Path, data: Path, *overrides: str) -> Run:
+    settings = config.load("planet", [*TINY, f"data.folder={data}", *overrides])
+    return Run.create(folder, adopt_environment(settings, overrides)[0], "cpu")
+
+
+def lines(folder: Path) -> list[dict]:
+    measured = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in measured]
+
+
+def call(*words: str | Path) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main([str(word) for word in words])
+        raise SystemExit(0)
+    return int(caught.value.code or 0)
+
+
+class StopAt(Display):
+    """Asks the process to stop at the n-th update."""
+
+    def __init__(self, update: int) -> None:
+        super().__init__()
+        self.left = update
+
+    def advance(self, **_: object) -> None:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_run_leaves_checkpoints_by_updates_and_lines_of_learning_alone(whole: Path) -> None:
+    measured = lines(whole)
+    assert [(line["phase"], line["updates"]) for line in measured] == [("train", 5), ("train", 10), ("train", 12)]
+    assert {(line["env_steps"], line["agent_steps"], line["episodes"]) for line in measured} == {(2000, 40, 2)}
+    assert [path.stem for path in checkpoints.numbered(whole)] == ["0000000010", "0000000012"]
+    assert checkpoints.load(checkpoints.find(whole)).spec.renderer == "raycast"
+    assert not (whole / "episodes").exists()
+
+
+@pytest.mark.parametrize("update", [1, 5, 7, 12])
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(whole: Path, data: Path, tmp_path: Path, update: int) -> None:
+    run = new_run(tmp_path, data)
+    with pytest.raises(Interrupted):
+        OfflineTrainer(run, StopAt(update)).run()
+    assert len(lines(tmp_path)) < len(lines(whole))
+    OfflineTrainer(Run.open(tmp_path), Display()).run()
+    assert lines(tmp_path) == lines(whole)
+    ours, theirs = (checkpoints.load(checkpoints.find(folder)) for folder in (tmp_path, whole))
+    assert all((ours.model[key] == theirs.model[key]).all() for key in theirs.model)
+    assert all((ours.optimizer[key] == theirs.optimizer[key]).all() for key in theirs.optimizer)
+
+
+def test_a_finished_run_does_nothing_more_and_can_be_given_more(whole: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(whole, tmp_path / "copy")
+    OfflineTrainer(Run.open(copy), Display()).run()
+    assert lines(copy) == lines(whole)
+    more = config.override(Run.open(copy).settings, ["train.offline_updates=20"])
+    OfflineTrainer(Run.open(copy, more), Display()).run()
+    assert lines(copy)[:3] == lines(whole)
+    assert lines(copy)[-1]["updates"] == 20
+
+
+def test_episodes_that_changed_are_told_and_learned_from(
+    whole: Path, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    other = shutil.copytree(data, tmp_path / "set")
+    run = new_run(tmp_path / "run", other)
+    with pytest.raises(Interrupted):
+        OfflineTrainer(run, StopAt(5)).run()
+    replay = Replay(other, 10_000)
+    replay.truncate(1)
+    OfflineTrainer(run, Display()).run()
+    assert "not the episodes that the checkpoint had learned from (1 now, 2 then)" in capfd.readouterr().err
+    assert lines(tmp_path / "run")[-1]["episodes"] == 1
+
+
+def test_the_environment_is_that_of_the_episodes(data: Path) -> None:
+    settings = config.load("planet", [f"data.folder={data}", *TINY])
+    assert settings.env.id == "dmc/cheetah-run"
+    adopted, told = adopt_environment(settings, ["env.id=cartpole_swingup", "env.renderer=raycast"][1:])
+    env = adopted.env
+    assert (env.id, env.size, env.renderer, env.action_repeat) == ("dmc/cartpole-swingup", 32, "raycast", 50)
+    assert "learning from 2 episodes, 42 frames" in told
+    assert "dmc/cartpole-swingup, raycast 32x32 pixels, action repeat 50" in told
+
+
+def test_the_command_learns_then_plans(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    words = ["train", "planet", *TINY_WORDS, "--offline", "--data", data, "--run-dir", tmp_path / "run"]
+    assert call(*words, "--updates", "3") == 0
+    assert "the environment is theirs" in capsys.readouterr().err
+    assert lines(tmp_path / "run")[-1]["updates"] == 3
+    assert call(*words, "--updates", "6", "--resume") == 0
+    assert lines(tmp_path / "run")[-1]["updates"] == 6
+    capsys.readouterr()
+    assert call("train", tmp_path / "run" / "config.yaml", "--resume", "--run-dir", tmp_path / "run") == 0
+    assert call("plan", tmp_path / "run", "--episodes", "1", "--device", "cpu", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["task"] == "dmc/cartpole-swingup"
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--data", "SET"], "only with --offline"),
+        (["--offline"], "--offline: nothing to learn from; add --data DIR"),
+        (["--updates", "5"], "--updates 5: only with --offline"),
+        (["--offline", "--data", "missing"], "missing: no such folder; give one that `planet collect` wrote"),
+        (["--offline", "--data", "EMPTY"], "holds no episode; give a folder that `planet collect` wrote"),
+        (["--offline", "--data", "BLIND"], "observes state [2]; needs 'image' [size, size, 3]"),
+        (["--offline", "--data", "SET", "-s", "env.size=64"], "env.size = 64: the episodes in"),
+        (["--offline", "--data", "SET", "-s", "env.renderer=egl"], "have raycast; leave env.renderer out"),
+        (["--offline", "--data", "SET", "-s", "env.id=walker-walk"], "env.id = dmc/walker-walk: the episodes in"),
+        (["--offline", "--data", "SET", "-s", "train.batch_length=22"], "the longest has 21 frames; lower it"),
+        (["--offline", "--data", "SET", "--dry-run"], "--dry-run: foretells a whole run that collects; leave --offl"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_no_run(
+    data: Path, words: list[str], line: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    empty, blind = tmp_path / "empty", tmp_path / "blind"
+    empty.mkdir()
+    env = Replay(data, 10_000).env
+    assert env is not None
+    writer = EpisodeWriter({"state": np.zeros(2, np.float32)}, {"env": {**env, "observation": {"state": [[2], "float32"]}}, "seed": 0})
+    for _ in range(20):
+        writer.append(np.zeros(1, np.float32), {"state": np.zeros(2, np.float32)}, 0.0, False, False, 1)
+    Replay(blind, 100).add(writer.finish(), 0)
+    known = {"SET": data, "EMPTY": empty, "BLIND": blind}
+    folder = tmp_path / "run"
+    assert call("train", "planet", *TINY_WORDS, "--run-dir", folder, *(known.get(word, word) for word in words)) == 1
+    said = capsys.readouterr()
+    assert line in said.err
+    assert said.err.strip().splitlines()[-1].startswith("planet: ")
+    assert not folder.exists()
+
+
+def test_a_run_that_collected_is_not_taken_up_offline(
+    data: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    copy = shutil.copytree(whole, tmp_path / "copy")
+    saved = Run.open(copy).settings
+    config.save(config.resolve(config.flatten(saved) | {"data.folder": None}), copy / "config.yaml")
+    assert call("train", "planet", *TINY_WORDS, "--offline", "--data", data, "--run-dir", copy, "--resume") == 1
+    assert "a resumed run may change only" in capsys.readouterr().err
