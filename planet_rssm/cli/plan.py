@@ -19,7 +19,9 @@ from planet_rssm.config import PlannerName
 @click.option("--planner", type=click.Choice(get_args(PlannerName)), help="Short for -s planner.name=…")
 @click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a planner.… setting; repeatable.")
 @click.option("--episodes", default=20, show_default=True, type=click.IntRange(min=1))
-@click.option("--checkpoint", default="last", show_default=True, help="last, best or a number of env_steps.")
+@click.option(
+    "--checkpoint", default="last", show_default=True, help="last, best or a number of env_steps (offline: updates)."
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--video/--no-video", default=False, help="Film the first episode into RUN/videos.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")

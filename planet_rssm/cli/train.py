@@ -117,8 +117,11 @@ def _dry_run(folder: Path, settings: config.Settings, as_json: bool) -> None:
     from planet_rssm.training.dry_run import dry_run
 
     settings, device = _checked(settings)
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    result = dry_run(settings, device, folder, lambda line: click.echo(line, err=True))
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        result = dry_run(settings, device, folder, lambda line: click.echo(line, err=True))
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if as_json:
         click.echo(json.dumps(result))
         return

@@ -61,13 +61,13 @@ def dry_run(settings: Settings, device: torch.device, run: Path, say: Callable[[
     Raises:
         PlanetError: a part does not work: environment, disk, device memory, checkpoint.
     """
-    beside = next(parent for parent in run.absolute().parents if parent.is_dir())
+    beside = next(parent for parent in run.absolute().parents if parent.exists())
     try:
         with tempfile.TemporaryDirectory(prefix=".planet-dry-run-", dir=beside) as folder:
             spec, costs = _measure(settings, device, Path(folder), say)
         free_disk = _free_disk(beside)
     except OSError as error:
-        raise PlanetError(f"{beside}: {error.strerror or error}; free it, or give another --run-dir") from None
+        raise PlanetError(f"{beside}: {error.strerror or error}; mend that, or give another --run-dir") from None
     except torch.OutOfMemoryError:
         raise PlanetError(
             f"device {device}: one update or decision needs more than its free memory; lower train.batch_size, "
@@ -78,7 +78,7 @@ def dry_run(settings: Settings, device: torch.device, run: Path, say: Callable[[
         "observation": {"renderer": spec.renderer, "size": settings.env.size},
         "device": str(device),
         **forecast(settings, spec, costs),
-        "measured": {name: round(value, 9) for name, value in costs._asdict().items()},
+        "measured": costs._asdict(),
         "free": {"disk": free_disk, "memory": _free_memory(), "device_memory": _free_on(device)},
         "peak_memory": _peak_memory(),
     }
@@ -172,7 +172,7 @@ def _environment(settings: Settings) -> tuple[EnvSpec, float, float, float]:
             seconds.append(time.perf_counter() - begin)
             if over := [row for row, step in steps.items() if step.lost or step.terminated or step.truncated]:
                 pool.reset({row: seeds[row] for row in over})
-        return pool.spec, start, reset, statistics.median(seconds)
+        return pool.spec, start, reset, statistics.fmean(seconds[1:] or seconds)
 
 
 def random_chunks(spec: EnvSpec, batch: int, length: int) -> Chunks:
@@ -213,7 +213,10 @@ def _checkpoint(settings: Settings, spec: EnvSpec, learner: Learner, folder: Pat
 
 
 def _typical(call: Callable[[], object], device: torch.device) -> float:
-    """Return the median seconds of a call; the first, which warms up, counts only if there is time for no other."""
+    """Return the mean seconds of a call: what a run pays, beside whatever else the machine does.
+
+    The first call, which warms up, counts only if there is time for no other.
+    """
     seconds: list[float] = []
     while len(seconds) < CALLS and (len(seconds) < 2 or sum(seconds) < PATIENCE):
         begin = time.perf_counter()
@@ -223,7 +226,7 @@ def _typical(call: Callable[[], object], device: torch.device) -> float:
         seconds.append(time.perf_counter() - begin)
         if seconds[0] > 4 * PATIENCE:
             break
-    return statistics.median(seconds[1:] or seconds)
+    return statistics.fmean(seconds[1:] or seconds)
 
 
 def _free_disk(folder: Path) -> int:

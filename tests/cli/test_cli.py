@@ -39,7 +39,15 @@ def run(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize(
     "words",
-    [["--help"], ["config", "planet"], ["train", "--help"], ["plan", "--help"], ["doctor", "--help"], ["envs"]],
+    [
+        ["--help"],
+        ["config", "planet"],
+        ["train", "--help"],
+        ["plan", "--help"],
+        ["collect", "--help"],
+        ["doctor", "--help"],
+        ["envs"],
+    ],
 )
 def test_help_and_config_are_quick(words):
     """They load neither torch nor mujoco nor matplotlib."""

@@ -16,6 +16,7 @@ from planet_rssm.data.episode import Episode
 from planet_rssm.data.replay import Replay
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.envs.registry import resolve
+from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
 from planet_rssm.seeding import Stream, stream_seed
 from planet_rssm.training.dataset import simple_actor, write_episodes
@@ -91,7 +92,7 @@ def test_a_run_acts_in_its_own_environment_with_noise_on_top(run, tmp_path):
     assert collect(*words, "--out", tmp_path / "plain") == 0
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
     noisy, plain = (Episode.load(tmp_path / name / "000000.safetensors") for name in ("a", "plain"))
-    assert noisy.info["env"] == checkpoints.load(checkpoints.find(run)).spec.to_json() | noisy.info["env"]
+    assert EnvSpec.from_json(noisy.info["env"]) == checkpoints.load(checkpoints.find(run)).spec
     assert noisy.seed == plain.seed
     assert not np.array_equal(noisy.action, plain.action)
 

@@ -4,12 +4,14 @@ import json
 import math
 
 import pytest
+import torch
 
 from planet_rssm import checkpoint as checkpoints
 from planet_rssm import config
 from planet_rssm.cli.main import main
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.training.dry_run import Costs, forecast
+from planet_rssm.training.learner import Learner
 
 TINY = """
     env.id=dmc/cartpole-swingup env.size=32 env.renderer=raycast env.action_repeat=50 model.depth=2 model.deter=16
@@ -88,6 +90,16 @@ def test_a_replay_that_is_full_takes_no_more_disk():
     assert told["bytes"]["episodes"] == (10 + 2) * 21
 
 
+def test_too_little_memory_on_the_device_is_one_line(tmp_path, monkeypatch, capsys):
+    def update(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(Learner, "update", update)
+    assert call(*WORDS, "--dry-run") == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("planet: device cpu: one update or decision needs more")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_signal_leaves_nothing_behind(tmp_path, monkeypatch):
     import planet_rssm.training.dry_run as parts
 
@@ -121,6 +133,7 @@ def test_a_checkpoint_that_comes_back_differently_is_told(monkeypatch, capsys, t
         (["--json"], "--json: only with --dry-run"),
         (["--dry-run", "-s", "train.batch_length=22"], "train.batch_length = 22: longer than every episode"),
         (["--dry-run", "--device", "cuda:77"], "device 'cuda:77': not usable here"),
+        (["--dry-run", "--run-dir", "/dev/null/run"], "/dev/null: Not a directory; mend that, or give another"),
     ],
 )
 def test_a_mistake_is_one_line(words, line, capsys, tmp_path):

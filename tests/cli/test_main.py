@@ -25,7 +25,7 @@ def test_the_bare_command_prints_the_help(capsys):
     assert not wanted.err
 
 
-@pytest.mark.parametrize(("verb", "argument"), [("train", "PRESET"), ("plan", "RUN")])
+@pytest.mark.parametrize(("verb", "argument"), [("train", "PRESET"), ("plan", "RUN"), ("collect", "TASK")])
 def test_a_missing_argument_is_named_in_one_line(verb, argument, capsys):
     assert call(verb) == 2
     assert capsys.readouterr().err == f"planet: Missing argument '{argument}'.\n"

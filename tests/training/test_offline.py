@@ -136,7 +136,9 @@ def test_episodes_that_changed_are_told_and_learned_from(
 def test_the_environment_is_that_of_the_episodes(data: Path) -> None:
     settings = config.load("planet", [f"data.folder={data}", *TINY])
     assert settings.env.id == "dmc/cheetah-run"
-    adopted, told = adopt_environment(settings, ["env.id=cartpole_swingup", "env.renderer=raycast"][1:])
+    adopted, told = adopt_environment(settings, [])
+    asked = ["env.id=cartpole_swingup", "env.renderer=auto", "env.action_repeat=50"]  # agrees
+    assert adopt_environment(config.override(settings, asked), asked) == (adopted, told)
     env = adopted.env
     assert (env.id, env.size, env.renderer, env.action_repeat) == ("dmc/cartpole-swingup", 32, "raycast", 50)
     assert "learning from 2 episodes, 42 frames" in told
@@ -179,7 +181,9 @@ def test_a_mistake_is_one_line_and_leaves_no_run(
     empty.mkdir()
     env = Replay(data, 10_000).env
     assert env is not None
-    writer = EpisodeWriter({"state": np.zeros(2, np.float32)}, {"env": {**env, "observation": {"state": [[2], "float32"]}}, "seed": 0})
+    writer = EpisodeWriter(
+        {"state": np.zeros(2, np.float32)}, {"env": {**env, "observation": {"state": [[2], "float32"]}}, "seed": 0}
+    )
     for _ in range(20):
         writer.append(np.zeros(1, np.float32), {"state": np.zeros(2, np.float32)}, 0.0, False, False, 1)
     Replay(blind, 100).add(writer.finish(), 0)
