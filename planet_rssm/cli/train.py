@@ -154,7 +154,7 @@ def _print_forecast(result: dict[str, Any], console: Console) -> None:
 
 
 def _ms(seconds: float) -> str:
-    return f"{seconds * 1000:.3g} ms"
+    return f"{seconds * 1000:.3g} ms" if seconds < 0.9995 else f"{seconds:.1f} s"
 
 
 def _gib(size: int) -> str:
