@@ -37,6 +37,11 @@ if not (site / "demo-1.dist-info").exists():
 """
 
 
+def heed_interrupts():
+    """Undo what a job in the background inherits: SIGINT ignored, which would pass on to all its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Checkout:
     """The scripts in a folder of their own (with a space in its name), and a PATH that starts with the pretended uv."""
 
@@ -68,6 +73,7 @@ class Checkout:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=heed_interrupts,
         )
 
     def call(self, *words: str, text: str = "", **environment: str) -> tuple[int, str, str]:
