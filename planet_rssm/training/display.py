@@ -59,6 +59,10 @@ class Display:
         self._latest |= {name: value for name, value in seen.items() if value is not None}
         self._show()
 
+    def tick(self) -> None:
+        """Show that a long episode is still being played."""
+        self._show()
+
     def wrote(self, phase: str, counters: dict[str, int], seconds: float, values: dict[str, object]) -> None:
         """Report a line of the metrics: its single numbers."""
         if phase == "collect":

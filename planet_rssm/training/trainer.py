@@ -137,11 +137,15 @@ class Trainer:
         """Return one episode a seed, in the order of the seeds; a signal abandons them all."""
         before = self.pool.lost
         done: dict[int, Episode] = {}
-        for index, episode in collect(self.pool, policy, seeds, on_step=lambda _: self._stop_if_asked()):
+        for index, episode in collect(self.pool, policy, seeds, on_step=self._on_step):
             done[index] = episode
             self.display.advance(episode_return=episode.episode_return)
         self.progress.lost += self.pool.lost - before
         return [done[index] for index in range(len(seeds))]
+
+    def _on_step(self, _: object) -> None:
+        self.display.tick()
+        self._stop_if_asked()
 
     def _stop_if_asked(self) -> None:
         if self.guard.asked:

@@ -95,3 +95,14 @@ def test_the_bar_shows_stage_rate_loss_return_and_time_left(clock, capsys, monke
     said = capsys.readouterr().err
     for text in ("env_steps", "2000/10000", "2:09:00 left", "100/100", "0.111/s", "loss 3.25", "return 25.00"):
         assert text in said, text
+
+
+def test_a_long_episode_is_not_silent_either(clock, capsys):
+    shown = Display()
+    shown.start(10_000, 0)
+    shown.stage("collect", 1)
+    for _ in range(100):
+        clock.now += 1
+        shown.tick()
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("collect 0/1")]
+    assert len(said) == 3
