@@ -153,22 +153,40 @@ def remove_damaged() -> None:
         shutil.rmtree(package)
 
 
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """Let SIGINT and SIGTERM act only after the block. They are not blocked: the child would inherit that."""
+    came: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda number, frame: came.append(number)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
+
+
 def run(command: list[str | Path], lock: IO) -> None:
     """Run one step of the installer. It gets no input and writes to standard error: both streams are the program's."""
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
-    child = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=sys.stderr,
-        env=environment,
-        pass_fds=[lock.fileno()],
-        start_new_session=True,
-    )
+    child = None
     try:
+        with signals_held():  # an interrupt between start and assignment would leave an installer that nobody ends
+            child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=sys.stderr,
+                env=environment,
+                pass_fds=[lock.fileno()],
+                start_new_session=True,
+            )
         status = child.wait()
     except BaseException:
-        os.killpg(child.pid, signal.SIGTERM)  # pip works in a child of its own
-        child.wait()
+        if child:
+            os.killpg(child.pid, signal.SIGTERM)  # pip works in a child of its own
+            child.wait()
         raise
     if status:
         raise SetupError(f"the installer stopped with status {status}, see above; the next call goes on from here")

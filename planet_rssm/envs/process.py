@@ -35,7 +35,7 @@ class WorkerProcess:
         self.descriptor, replies = os.pipe()  # readable when there is something to receive
         arguments = [settings.model_dump_json(), str(self._memory), str(replies)]
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "planet_rssm.envs.worker", *arguments],
+            [sys.executable, "-u", "-P", "-m", "planet_rssm.envs.worker", *arguments],
             stdin=subprocess.PIPE,
             stdout=self._errors,  # whatever a library prints
             stderr=self._errors,
