@@ -46,8 +46,10 @@ class EnvSettings(_Section):
     """What is acted in and how it is seen."""
 
     id: str = "dmc/cheetah-run"
+    observe: Literal["pixels", "vectors", "both"] = "pixels"
     size: ImageSize = 64  # pixels a side
-    renderer: Literal["auto", "egl", "osmesa", "glfw", "raycast", "none"] = "auto"
+    renderer: Literal["auto", "egl", "osmesa", "glfw", "raycast", "own", "none"] = "auto"
+    time_limit: Count | None = None  # control steps until an episode is truncated; None: the environment's own
     action_repeat: Count | None = None  # None: the domain's own, see envs.registry
     step_timeout: Positive = 60.0  # seconds before a silent worker is replaced
 

@@ -13,7 +13,7 @@ from planet_rssm.errors import PlanetError
 from planet_rssm.world_model import untrained_model
 
 CPU = torch.device("cpu")
-SPEC = EnvSpec("dmc/cartpole-swingup", {"image": ((32, 32, 3), "uint8")}, 2, 8, 0.08, 1000, "raycast", "3.17.0")
+SPEC = EnvSpec("dmc/cartpole-swingup", {"image": ((32, 32, 3), "uint8")}, 2, 8, 0.08, 1000, "raycast", "mujoco 3.17.0")
 SETTINGS = config.load(
     "planet",
     "env.size=32 model.depth=2 model.deter=16 model.stoch=4 model.hidden=16 planner.candidates=16 planner.elites=4 "

@@ -7,7 +7,7 @@ from planet_rssm.checkpoint import Checkpoint, DamagedCheckpointError
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
 
-SPEC = EnvSpec("dmc/cartpole-swingup", {"image": ((64, 64, 3), "uint8")}, 1, 8, 0.08, 1000, "raycast", "3.17.0")
+SPEC = EnvSpec("dmc/cartpole-swingup", {"image": ((64, 64, 3), "uint8")}, 1, 8, 0.08, 1000, "raycast", "mujoco 3.17.0")
 
 
 def small(scale: float = 1.0) -> Checkpoint:

@@ -23,7 +23,7 @@ class Step(NamedTuple):
 class FakePool:
     """Shows [seed, step]; seed s ends after 2 + s % 3 steps, terminated if s is even; dies at (seed, step) pairs."""
 
-    spec = EnvSpec("fake", {"state": ((2,), "float32")}, 2, 4, 0.1, 40, "none", "0")
+    spec = EnvSpec("fake", {"state": ((2,), "float32")}, 2, 4, 0.1, 40, "none", "fake 0")
 
     def __init__(self, count, dies=()):
         self.count, self.dies = count, list(dies)

@@ -13,7 +13,7 @@ from planet_rssm.world_model import untrained_model
 
 README = Path(__file__).parent.parent / "README.md"
 PLANNER, LOOP = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-SPEC = EnvSpec("dmc/cartpole-swingup", {"image": ((32, 32, 3), "uint8")}, 1, 8, 0.08, 1000, "raycast", "3.17.0")
+SPEC = EnvSpec("dmc/cartpole-swingup", {"image": ((32, 32, 3), "uint8")}, 1, 8, 0.08, 1000, "raycast", "mujoco 3.17.0")
 
 
 def test_the_planner_pushes_both_systems_home(capsys):

@@ -51,7 +51,7 @@ class Replay:
     """The episodes of one environment in `folder`; the newest that hold `capacity` frames together are sampled.
 
     Raises:
-        PlanetError: the episodes are of different environments, renderers, sizes or mujoco versions, or a newer format.
+        PlanetError: the episodes differ in environment, renderer, size or simulator, or have a newer format.
     """
 
     def __init__(self, folder: Path, capacity: int) -> None:
@@ -91,7 +91,7 @@ class Replay:
         """Write an episode, which is sampled from now on; it is kept for good by the next `commit`.
 
         Raises:
-            PlanetError: the index is taken, or the episode is of another environment, renderer, size or mujoco version.
+            PlanetError: the index is taken, or the episode differs in environment, renderer, size or simulator.
         """
         if index in self._entries:
             raise PlanetError(f"episode {index}: {self.folder} has one already; take another index or truncate first")

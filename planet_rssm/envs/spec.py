@@ -9,13 +9,15 @@ class EnvSpec:
     """Spaces, rates and the identity of the pixels; stored in every run, episode and checkpoint."""
 
     id: str  # canonical, "dmc/walker-walk"
-    observation: dict[str, tuple[tuple[int, ...], str]]  # key: (shape, dtype), images uint8 [size, size, 3]
-    action_size: int  # actions are float32 in [-1, 1]
+    observation: dict[str, tuple[tuple[int, ...], str]]  # key: (shape, dtype): uint8 [size, size, 3] or float32 [n]
+    action_size: int  # actions are float32 in [-1, 1]; with `discrete` one of so many, one-hot
     action_repeat: int  # control steps an agent step
     control_interval: float  # seconds of simulated time an agent step
     episode_steps: int  # control steps after which an episode is truncated
-    renderer: str  # resolved: egl, osmesa, glfw, raycast or none
-    mujoco: str  # version whose pixels these are
+    renderer: str  # resolved: egl, osmesa, glfw, raycast, own (the environment draws itself) or none
+    simulator: str  # name and version of what these observations come from, "mujoco 3.17.0"
+    discrete: bool = False  # actions are choices, not numbers
+    terminates: bool = False  # an episode may end by itself, before its time is over
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object that `from_json` reads back."""

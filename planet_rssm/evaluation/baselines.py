@@ -47,7 +47,7 @@ def baselines(
     baseline.
     """
     compared = {"env": flatten(settings.env), "model": flatten(settings.model), "planner": flatten(settings.planner)}
-    key = {"episodes": episodes, "seed": settings.seed, "mujoco": spec.mujoco, **compared}
+    key = {"episodes": episodes, "seed": settings.seed, "simulator": spec.simulator, **compared}
     cache = folder / CACHE
     if (kept := _kept(cache, key)) is not None:
         return kept

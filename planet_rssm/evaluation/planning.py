@@ -77,7 +77,7 @@ def plan_run(
         "latency_ms": policy.latency_ms(),
         "batch": rows,
         "video": _filmed(film, camera.frames, 1 / seen.control_interval) if film else None,
-        "observation": {"renderer": seen.renderer, "size": settings.env.size, "mujoco": seen.mujoco},
+        "observation": {"renderer": seen.renderer, "size": settings.env.size, "simulator": seen.simulator},
         "checkpoint": int(checkpoint) if checkpoint.isdecimal() else checkpoint,  # as asked for: best is a selected one
         "env_steps": held.progress["env_steps"],
     }
@@ -106,15 +106,15 @@ def _filmed(film: Film, frames: Sequence[np.ndarray], fps: float) -> str | None:
 
 
 def same_pixels(trained: EnvSpec, now: EnvSpec) -> EnvSpec:
-    """Return `now`, having warned of another mujoco and refused any other difference from the training."""
-    if now.mujoco != trained.mujoco:
+    """Return `now`, having warned of another simulator version and refused any other difference from the training."""
+    if now.simulator != trained.simulator:
         _log.warning(
-            "trained with mujoco %s, planning with %s: returns may differ; install mujoco==%s to compare them",
-            trained.mujoco, now.mujoco, trained.mujoco,
+            "trained with %s, planning with %s: returns may differ; install %s to compare them",
+            trained.simulator, now.simulator, trained.simulator.replace(" ", "=="),
         )  # fmt: skip
     before, after = asdict(trained), asdict(now)
     for name in before:
-        if name != "mujoco" and after[name] != before[name]:
+        if name != "simulator" and after[name] != before[name]:
             raise PlanetError(
                 f"{trained.id}: the run was trained with {name} = {before[name]}, here it is {after[name]}; plan with "
                 "the versions that its run.json names, or train another run"

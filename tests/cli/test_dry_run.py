@@ -20,7 +20,7 @@ TINY = """
     train.batch_length=8 train.test_every=2 train.test_episodes=3 device=cpu
 """.split()
 WORDS = ["train", "planet", *(word for setting in TINY for word in ("-s", setting)), "--run-dir", "runs/a"]
-SPEC = EnvSpec("dmc/cartpole-swingup", {"image": ((32, 32, 3), "uint8")}, 1, 50, 0.5, 1000, "raycast", "3.17.0")
+SPEC = EnvSpec("dmc/cartpole-swingup", {"image": ((32, 32, 3), "uint8")}, 1, 50, 0.5, 1000, "raycast", "mujoco 3.17.0")
 
 
 def call(*words):

@@ -10,7 +10,7 @@ from planet_rssm.envs.spec import EnvSpec
 @pytest.fixture
 def spec():
     observation = {"image": ((4, 4, 3), "uint8"), "speed": ((2,), "float32")}
-    return EnvSpec("dmc/test-task", observation, 2, 4, 0.04, 1000, "raycast", "3.17.0")
+    return EnvSpec("dmc/test-task", observation, 2, 4, 0.04, 1000, "raycast", "mujoco 3.17.0")
 
 
 @pytest.fixture

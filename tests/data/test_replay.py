@@ -125,7 +125,7 @@ def test_an_index_is_taken_once(filled, make_episode):
         filled(5).add(make_episode(), 0)
 
 
-@pytest.mark.parametrize("field", ["id", "renderer", "mujoco"])
+@pytest.mark.parametrize("field", ["id", "renderer", "simulator"])
 def test_episodes_of_another_environment_are_refused(folder, filled, make_episode, spec, field):
     other = make_episode(env=dataclasses.replace(spec, **{field: "another"}).to_json())
     with pytest.raises(PlanetError, match=f"env.{field} is 'another', the others of this replay have"):

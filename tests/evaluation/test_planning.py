@@ -73,7 +73,7 @@ def written(held: Checkpoint, folder: Path) -> Path:
 def test_the_result_names_what_was_measured(measured, held):
     result = measured[1]
     assert set(result) >= {"task", "planner", "episodes", "return", "baselines", "latency_ms", "video"}
-    assert result["observation"] == {"renderer": "raycast", "size": 32, "mujoco": held.spec.mujoco}
+    assert result["observation"] == {"renderer": "raycast", "size": 32, "simulator": held.spec.simulator}
     assert (result["checkpoint"], result["env_steps"], result["video"]) == ("last", 7, None)
     json.dumps(result)
 
@@ -126,13 +126,13 @@ def test_another_mujoco_is_a_warning_and_measures_the_baselines_again(run, held,
     old = json.loads(cache.read_text())
     old["key"]["mujoco"] = "1.0"
     cache.write_text(json.dumps(old))
-    elder = dataclasses.replace(held, spec=dataclasses.replace(held.spec, mujoco="1.0"))
+    elder = dataclasses.replace(held, spec=dataclasses.replace(held.spec, simulator="mujoco 1.0"))
     checkpoints.save(elder, checkpoints.path_of(run, 7))
     result = plan_run(run, 1, device="cpu")
     assert quick == ["simple"]
-    assert result["observation"]["mujoco"] == held.spec.mujoco
+    assert result["observation"]["simulator"] == held.spec.simulator
     [warning] = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert warning.startswith(f"trained with mujoco 1.0, planning with {held.spec.mujoco}: ")
+    assert warning.startswith(f"trained with mujoco 1.0, planning with {held.spec.simulator}: ")
 
 
 @pytest.mark.parametrize(

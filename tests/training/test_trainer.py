@@ -153,9 +153,9 @@ def test_checkpoints_that_cannot_be_read_cost_no_episode(whole: Path, tmp_path: 
 
 def test_another_environment_is_refused_before_anything_is_collected(whole: Path, tmp_path: Path, monkeypatch) -> None:
     copy = shutil.copytree(whole, tmp_path / "copy")
-    spec = EnvSpec.from_json({**checkpoints.load(checkpoints.find(copy)).spec.to_json(), "mujoco": "3.99.0"})
+    spec = EnvSpec.from_json({**checkpoints.load(checkpoints.find(copy)).spec.to_json(), "simulator": "mujoco 3.99.0"})
     monkeypatch.setattr(EnvPool, "spec", property(lambda pool: spec, lambda pool, value: None), raising=False)
-    with pytest.raises(PlanetError, match="mujoco is 3.99.0 here, the run has learned from 3"):
+    with pytest.raises(PlanetError, match="simulator is mujoco 3.99.0 here, the run has learned from mujoco 3"):
         Trainer(Run.open(copy), Display()).run()
 
 
