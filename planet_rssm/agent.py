@@ -126,12 +126,11 @@ class Agent:
         action = torch.as_tensor(executed_action, dtype=torch.float32, device=self.device)
         first = torch.as_tensor(is_first, dtype=torch.bool, device=self.device)
         rng = self._generator(carry.step, 0)
-        latent = torch.randn(carry.state.stoch.shape, generator=rng, device=self.device)
+        latent = self._latent_noise(len(first), rng)
         with autocast(self.device, self._precision):
             if observation is None:
-                keep = (~first).float()[:, None]
-                before = State(carry.state.deter * keep, carry.state.stoch * keep)
-                state = self.model.rssm.imagine_step(before, action * keep, latent)
+                before = self.model.rssm.forget(carry.state, first)
+                state = self.model.rssm.imagine_step(before, action * (~first).float()[:, None], latent)
             else:
                 seen = {key: torch.as_tensor(value, device=self.device) for key, value in observation.items()}
                 noise = self.model.draw_pixels((len(first),), rng, self.device)
@@ -162,6 +161,12 @@ class Agent:
         """Observe, then decide; see both."""
         return self.decide(self.observe(carry, observation, executed_action, is_first))
 
+    def _latent_noise(self, rows: int, rng: torch.Generator) -> Tensor | None:
+        """Return standard normal noise for the belief, or None where it is the posterior's mode."""
+        rssm = self.model.rssm
+        noise = torch.randn(rows, rssm.noise_size, generator=rng, device=self.device)
+        return noise if rssm.settings.filter_by == "sample" else None
+
     def _explore(self, action: Tensor, rng: torch.Generator) -> Tensor:
         """Add Gaussian noise and clip; of choices, take any other way's with the chance that the noise says."""
         if not self.spec.discrete:
@@ -191,6 +196,6 @@ class AgentPolicy:
 
 def model_of(held: Checkpoint) -> WorldModel:
     """Build the world model of a checkpoint and fill in its weights, on the CPU."""
-    model = WorldModel(held.settings.model, held.spec)
+    model = WorldModel(held.settings, held.spec)
     model.load_state_dict(held.model)
     return model

@@ -38,6 +38,23 @@ Count = Annotated[Whole, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
+Activation = Literal["relu", "elu", "silu"]
+Norm = Literal["none", "layer", "rms"]
+
+
+# DreamerV3's sizes: deter, hidden, classes, depth, units
+SIZES = {
+    "1m": (512, 64, 4, 4, 64),
+    "12m": (2048, 256, 16, 16, 256),
+    "25m": (3072, 384, 24, 24, 384),
+    "50m": (4096, 512, 32, 32, 512),
+    "100m": (6144, 768, 48, 48, 768),
+    "200m": (8192, 1024, 64, 64, 1024),
+    "400m": (12288, 1536, 96, 96, 1536),
+}
+Size = Literal["1m", "12m", "25m", "50m", "100m", "200m", "400m"]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -61,35 +78,97 @@ class DataSettings(_Section):
     folder: str | None = None  # offline: learn from the episodes in this folder alone; None: collect
 
 
-class ModelSettings(_Section):
-    """Encoder, RSSM, heads and their losses (PlaNet, arXiv 1811.04551, appendix A)."""
+Head = Literal["image", "vector", "reward", "continue"]
+HEADS: tuple[Head, ...] = get_args(Head)
 
-    depth: Count = 32  # channels of the first convolution
+
+class RSSMSettings(_Section):
+    """The recurrent state-space model (PlaNet, arXiv 1811.04551, appendix A; DreamerV2 2010.02193; V3 2301.04104)."""
+
+    kind: Literal["rssm", "ssm", "rnn"] = "rssm"  # ssm: stochastic only, rnn: deterministic only
+    latent: Literal["gaussian", "categorical"] = "gaussian"
     deter: Count = 200
-    stoch: Count = 30
+    stoch: Count = 30  # dimensions of a Gaussian latent, variables of a categorical one
+    classes: Annotated[Whole, Field(ge=2)] = 32  # of each categorical variable
     hidden: Count = 200
-    min_std: Positive = 0.1
-    reward_layers: Count = 2
-    reward_units: Count = 200
-    decode_fraction: Share = 1.0  # share of the frames of a batch that is decoded for the image loss
+    cell: Literal["gru", "norm_gru"] = "gru"
+    blocks: Annotated[Whole, Field(ge=0)] = 0  # of DreamerV3's block-diagonal GRU; 0: the plain `cell`
+    recurrent_depth: Count = 1  # times that the cell is applied a step
+    input_layers: Annotated[Whole, Field(ge=0)] = 1  # dense layers before the cell
+    prior_layers: Annotated[Whole, Field(ge=0)] = 1
+    posterior_layers: Annotated[Whole, Field(ge=0)] = 1
+    act: Activation = "relu"
+    norm: Norm = "none"
+    std: Literal["softplus", "sigmoid2"] = "softplus"  # Gaussian: how the standard deviation is made positive
+    min_std: NonNegative = 0.1
+    unimix: Annotated[float, Field(ge=0, lt=1)] = 0.0  # categorical: share of the uniform distribution
+    initial: Literal["zeros", "learned"] = "zeros"
+    filter_by: Literal["sample", "mode"] = "sample"  # how an agent's belief is taken from the posterior
+    plan_by: Literal["sample", "mode"] = "sample"  # how planned states are taken from the prior
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.blocks and self.deter % self.blocks:
+            raise ValueError(f"rssm.blocks = {self.blocks}: must divide rssm.deter = {self.deter}; change one of them")
+        if self.blocks and self.cell != "gru":
+            raise ValueError(f"rssm.cell = {self.cell!r}: has no blocks; set rssm.blocks=0, or leave rssm.cell=gru")
+        if self.kind == "ssm" and not self.input_layers:
+            raise ValueError("rssm.input_layers = 0: an ssm needs at least 1; set it")
+        return self
+
+
+class KLSettings(_Section):
+    """How far posterior and prior may be apart, and who moves."""
+
+    form: Literal["plain", "balanced"] = "plain"
+    free: Literal["step", "mean"] = "step"  # what free_nats are compared with: each step's KL, or the batch's mean
+    free_nats: NonNegative = 3.0  # with "balanced" for each of its two terms
+    dyn: NonNegative = 1.0  # balanced: weight of KL(sg posterior || prior)
+    rep: NonNegative = 0.1  # balanced: weight of KL(posterior || sg prior)
+    scale: NonNegative = 1.0
+    overshooting: Annotated[Whole, Field(ge=0)] = 0  # steps ahead of latent overshooting, 0 or 1 for none
+    overshooting_scale: NonNegative = 1.0
+
+
+class ModelSettings(_Section):
+    """Encoder, decoder and heads."""
+
+    size: Size | None = None  # DreamerV3's: stands for widths here and in rssm, see SIZES
+    conv: Literal["planet", "dreamer-v3"] = "planet"
+    depth: Count = 32  # channels of the first convolution
+    pixels: Literal["quantised", "scaled"] = "quantised"  # 5 bits and noise (PlaNet), or divided by 255 (Dreamer)
     vector_layers: Count = 2  # of the vectors' encoder and decoder
     vector_units: Count = 200
+    act: Activation = "relu"  # of vectors' networks and heads
+    norm: Norm = "none"
+    init: Literal["torch", "trunc_normal"] = "torch"  # of weights; the second is DreamerV3's
+    reward: Literal["gaussian", "twohot"] = "gaussian"
+    reward_layers: Annotated[Whole, Field(ge=0)] = 2
+    reward_units: Count = 200
+    reward_outscale: NonNegative = 1.0  # of the last layer's first weights; 0: an untrained head says 0
+    continue_layers: Annotated[Whole, Field(ge=0)] = 2
+    continue_units: Count = 200
+    continue_discount: Share = 1.0  # the continue head's target where an episode goes on (DreamerV3: 1 - 1 / 333)
+    decode_fraction: Share = 1.0  # share of the frames of a batch that is decoded for the image loss
     image_scale: NonNegative = 1.0
     vector_scale: NonNegative = 1.0
     reward_scale: NonNegative = 10.0
     continue_scale: NonNegative = 1.0  # where the environment ends episodes by itself
-    kl: Literal["plain", "balanced"] = "plain"
-    free_nats: NonNegative = 3.0  # a step; with "balanced" for each of its two terms
-    kl_dyn: NonNegative = 1.0  # balanced: weight of KL(sg posterior || prior)
-    kl_rep: NonNegative = 0.1  # balanced: weight of KL(posterior || sg prior)
+    grad_heads: tuple[Head, ...] = HEADS  # heads whose losses also train what they read
 
 
 class OptimizerSettings(_Section):
-    """Adam with a global-norm clip."""
+    """Gradient clipping and the step."""
 
+    name: Literal["adam", "adamw", "laprop"] = "adam"  # laprop: DreamerV3's, with adaptive clipping
     lr: Positive = 1e-3
     eps: Positive = 1e-4
-    clip: Positive = 1000.0
+    clip: Positive = 1000.0  # of the global norm
+    agc: Positive = 0.3  # laprop: a tensor's gradient is clipped to this share of its weights' norm
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    weight_decay: NonNegative = 0.0
+    warmup: Annotated[Whole, Field(ge=0)] = 0  # updates over which lr grows from 0
 
 
 class PlannerSettings(_Section):
@@ -134,7 +213,7 @@ class TrainSettings(_Section):
     exploration_noise: NonNegative = 0.3  # std added to the planned action; of choices, the chance of a random one
     test_every: Count = 10  # rounds between tests without noise
     test_episodes: Count = 1
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
     keep: Count = 2  # newest checkpoints kept beside the best
     max_skipped: Count = 20  # updates in a row with a non-finite loss before the run stops
 
@@ -147,6 +226,8 @@ class Settings(_Section):
     device: str = "auto"
     env: EnvSettings = EnvSettings()
     data: DataSettings = DataSettings()
+    rssm: RSSMSettings = RSSMSettings()
+    kl: KLSettings = KLSettings()
     model: ModelSettings = ModelSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     planner: PlannerSettings = PlannerSettings()
@@ -204,8 +285,12 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def resolve(values: Mapping[str, Any]) -> Settings:
-    """Build settings from dotted keys; see `load` for what is raised."""
+    """Build settings from dotted keys; see `load` for what is raised.
+
+    A `model.size` stands for the keys in SIZES; those given beside it win.
+    """
     known = flatten(Settings())
+    values = sized(values.get("model.size")) | dict(values)
     newer = values.get("format")
     if isinstance(newer, int) and newer > FORMAT:
         raise PlanetError(f"settings of format {newer}: this version reads up to {FORMAT}; upgrade planet_rssm")
@@ -219,6 +304,15 @@ def resolve(values: Mapping[str, Any]) -> Settings:
         return Settings.model_validate(tree)
     except ValidationError as error:
         raise PlanetError(_one_line(error)) from None
+
+
+def sized(size: Any) -> dict[str, Any]:  # noqa: ANN401 (whatever a file holds)
+    """Return the settings that a size stands for; nothing for none, or for one that validation will refuse."""
+    if size not in SIZES:
+        return {}
+    deter, hidden, classes, depth, units = SIZES[size]
+    widths = {f"model.{name}_units": units for name in ("vector", "reward", "continue")}
+    return {"rssm.deter": deter, "rssm.hidden": hidden, "rssm.classes": classes, "model.depth": depth, **widths}
 
 
 def flatten(settings: BaseModel) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import torch
 from planet_rssm.errors import PlanetError
 
 KINDS = ("cpu", "cuda", "mps", "xpu")
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def resolve_device(name: str) -> torch.device:

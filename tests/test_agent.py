@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 SPEC = EnvSpec("dmc/cartpole-swingup", {"image": ((32, 32, 3), "uint8")}, 2, 8, 0.08, 1000, "raycast", "mujoco 3.17.0")
 SETTINGS = config.load(
     "planet",
-    "env.size=32 model.depth=2 model.deter=16 model.stoch=4 model.hidden=16 planner.candidates=16 planner.elites=4 "
+    "env.size=32 model.depth=2 rssm.deter=16 rssm.stoch=4 rssm.hidden=16 planner.candidates=16 planner.elites=4 "
     "planner.iterations=2 planner.horizon=5".split(),
 )
 B = 3

@@ -20,9 +20,9 @@ def test_what_is_printed_reads_back_to_the_same_settings(preset, tmp_path):
 
 def test_planet_is_the_papers_recipe():
     s = config.load("planet")
-    assert (s.model.deter, s.model.stoch, s.model.hidden, s.model.min_std) == (200, 30, 200, 0.1)
+    assert (s.rssm.deter, s.rssm.stoch, s.rssm.hidden, s.rssm.min_std) == (200, 30, 200, 0.1)
     assert (s.model.reward_layers, s.model.reward_units, s.model.reward_scale) == (2, 200, 10)
-    assert (s.model.kl, s.model.free_nats, s.model.decode_fraction, s.model.image_scale) == ("plain", 3, 1, 1)
+    assert (s.kl.form, s.kl.free_nats, s.model.decode_fraction, s.model.image_scale) == ("plain", 3, 1, 1)
     assert (s.optimizer.lr, s.optimizer.eps, s.optimizer.clip) == (1e-3, 1e-4, 1000)
     p = s.planner
     assert (p.name, p.candidates, p.horizon, p.iterations, p.elites) == ("cem", 1000, 12, 10, 100)

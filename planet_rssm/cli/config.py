@@ -28,5 +28,5 @@ def verb(preset: str, overrides: tuple[str, ...], summary: bool) -> None:
     with EnvPool(settings.env.model_copy(update={"renderer": "none"}), 1) as pool:
         spec = pool.spec
     with torch.device("meta"):
-        model = WorldModel(settings.model, spec)
+        model = WorldModel(settings, spec)
     click.echo(json.dumps({"preset": preset, "parameters": model.parameter_counts()}))

@@ -9,17 +9,23 @@ from planet_rssm.config import Settings
 from planet_rssm.data.replay import Chunks
 from planet_rssm.device import autocast, generator
 from planet_rssm.seeding import Stream, stream_seed
+from planet_rssm.training.optim import build_optimizer, warm
 from planet_rssm.types import Batch
 from planet_rssm.world_model import WorldModel
 
+FIRST_SCALE = 1024.0  # of the loss in float16: it sums over pixels, so PyTorch's 65536 would overflow for long
+SCALER = "<scaler>"  # no parameter is called so
+
 
 class Learner:
-    """Adam on the world model's loss (PlaNet, appendix A), with a global-norm clip."""
+    """An optimiser on the world model's loss, with a global-norm clip; in float16 the loss is scaled."""
 
     def __init__(self, model: WorldModel, settings: Settings, device: torch.device) -> None:
         self.model, self.settings, self.device = model, settings, device
-        adam = settings.optimizer
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=adam.lr, eps=adam.eps, fused=True)
+        self.optimizer = build_optimizer(model.parameters(), settings.optimizer)
+        self.scaler = torch.amp.GradScaler(
+            device.type, init_scale=FIRST_SCALE, enabled=settings.train.precision == "float16"
+        )
 
     def update(self, chunks: Chunks, index: int) -> dict[str, float]:
         """Take the optimiser step number `index` of the run on `chunks`.
@@ -35,27 +41,37 @@ class Learner:
         with autocast(self.device, self.settings.train.precision):
             loss, metrics = self.model.loss(batch, noise)
         self.optimizer.zero_grad()
-        loss.backward()
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
         metrics["grad_norm"] = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.optimizer.clip)
         # One transfer for all numbers: each by itself would wait for the device.
         values = dict(zip(metrics, torch.stack([value.float() for value in metrics.values()]).tolist(), strict=True))
-        if not (math.isfinite(values["loss/total"]) and math.isfinite(values["grad_norm"])):
-            return {"skipped": 1.0}
-        self.optimizer.step()
-        return values
+        finite = math.isfinite(values["loss/total"]) and math.isfinite(values["grad_norm"])
+        if finite:
+            warm(self.optimizer, self.settings.optimizer, index)
+            self.scaler.step(self.optimizer)
+        if self.scaler.is_enabled():
+            self.scaler.update()  # a gradient that is not finite lowers the scale
+        return values if finite else {"skipped": 1.0}
 
     def optimizer_tensors(self) -> dict[str, Tensor]:
-        """Return Adam's state by `parameter/entry`, for a checkpoint."""
+        """Return the optimiser's state by `parameter/entry`, and the scaler's, for a checkpoint."""
         names: dict[Tensor, str] = {parameter: name for name, parameter in self.model.named_parameters()}
-        return {
+        scaler = {key: torch.tensor(float(value)) for key, value in self.scaler.state_dict().items()}
+        return {f"{SCALER}/{key}": value for key, value in scaler.items()} | {
             f"{names[parameter]}/{entry}": tensor.detach().cpu()
             for parameter, state in self.optimizer.state.items()
             for entry, tensor in state.items()
         }
 
     def load_optimizer_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Take Adam's state back from `optimizer_tensors`."""
+        """Take back what `optimizer_tensors` gave."""
         parameters = dict(self.model.named_parameters())
+        scaler = {key.removeprefix(f"{SCALER}/"): tensor for key, tensor in tensors.items() if key.startswith(SCALER)}
+        if scaler:
+            held = self.scaler.state_dict()
+            self.scaler.load_state_dict({key: type(held[key])(tensor) for key, tensor in scaler.items()})
+        tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(SCALER)}
         for key, tensor in tensors.items():
             name, _, entry = key.rpartition("/")
             parameter = parameters[name]

@@ -1,8 +1,26 @@
 """What the agent believes: encoder, RSSM, heads, losses."""
 
 from planet_rssm.world_model.dynamics import ModelDynamics
-from planet_rssm.world_model.latents import Gaussian, GaussianLatent
+from planet_rssm.world_model.heads import TwohotEncoder
+from planet_rssm.world_model.latents import Categorical, CategoricalLatent, Gaussian, GaussianLatent, Latent
+from planet_rssm.world_model.losses import kl_balanced_loss
 from planet_rssm.world_model.model import LossNoise, WorldModel, untrained_model
+from planet_rssm.world_model.networks import symexp, symlog
 from planet_rssm.world_model.rssm import RSSM
 
-__all__ = ["RSSM", "Gaussian", "GaussianLatent", "LossNoise", "ModelDynamics", "WorldModel", "untrained_model"]
+__all__ = [
+    "RSSM",
+    "Categorical",
+    "CategoricalLatent",
+    "Gaussian",
+    "GaussianLatent",
+    "Latent",
+    "LossNoise",
+    "ModelDynamics",
+    "TwohotEncoder",
+    "WorldModel",
+    "kl_balanced_loss",
+    "symexp",
+    "symlog",
+    "untrained_model",
+]

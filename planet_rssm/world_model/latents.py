@@ -1,10 +1,21 @@
-"""The stochastic part of the state: its distribution, sampling from given noise, and divergences in closed form."""
+"""The stochastic part of the state: distributions, sampling from given noise, divergences in closed form.
+
+The only place that knows which kind of latent a model has. Parameters are NamedTuples of tensors and opaque elsewhere;
+`stack` and `stopped` work on any of them. All noise is standard normal [*B, noise_size], and None asks for the mode.
+"""
 
 import math
-from typing import NamedTuple
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
 
+import torch
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import one_hot, softplus
+
+from planet_rssm.config import RSSMSettings
+
+P = TypeVar("P", bound=tuple[Tensor, ...])
 
 
 class Gaussian(NamedTuple):
@@ -14,29 +25,138 @@ class Gaussian(NamedTuple):
     std: Tensor
 
 
-class GaussianLatent:
-    """Diagonal Gaussian of `size` dimensions with std = softplus(raw) + min_std (PlaNet, appendix A)."""
+class Categorical(NamedTuple):
+    """Independent categorical variables: normalised `logits` [*B, G, K], log probabilities of K classes in G groups."""
 
-    def __init__(self, size: int, min_std: float) -> None:
-        self.size = size
+    logits: Tensor
+
+
+class Latent(ABC, Generic[P]):
+    """A family of distributions over the stochastic state [*B, size]."""
+
+    size: int  # of a sample, flat
+    raw_size: int  # of the network output that becomes parameters
+    noise_size: int  # of the standard normal noise that one sample takes
+
+    @abstractmethod
+    def params(self, raw: Tensor) -> P:
+        """Turn a network's output [*B, raw_size] into parameters; in float32 at least, whatever the autocast."""
+
+    @abstractmethod
+    def sample(self, params: P, noise: Tensor | None) -> Tensor:
+        """Return a sample [*B, size] of `noise` [*B, noise_size], or the mode; differentiable in the parameters."""
+
+    @abstractmethod
+    def kl(self, left: P, right: P) -> Tensor:
+        """Return KL(left || right) summed over the dimensions, [*B], in nats."""
+
+    @abstractmethod
+    def entropy(self, params: P) -> Tensor:
+        """Return the entropy summed over the dimensions, [*B], in nats; differential for continuous latents."""
+
+    def diagnostics(self, params: P) -> dict[str, Tensor]:
+        """Return what is worth a metric, [*B] by name."""
+        return {"entropy": self.entropy(params)}
+
+
+class GaussianLatent(Latent[Gaussian]):
+    """Diagonal Gaussian of `size` dimensions.
+
+    std = softplus(raw) + min_std (PlaNet, appendix A), or with `sigmoid2` 2 sigmoid(raw / 2) + min_std (DreamerV2).
+    """
+
+    def __init__(self, size: int, min_std: float, std: str = "softplus") -> None:
+        self.size = self.noise_size = size
         self.raw_size = 2 * size
         self.min_std = min_std
+        positive: dict[str, Callable[[Tensor], Tensor]] = {"softplus": softplus, "sigmoid2": _sigmoid2}
+        self._positive = positive[std]
 
     def params(self, raw: Tensor) -> Gaussian:
-        """Turn a network's output [*B, 2 S] into parameters; in float32 whatever the autocast."""
-        mean, std = raw.float().chunk(2, -1)
-        return Gaussian(mean, softplus(std) + self.min_std)
+        """Split into mean and raw standard deviation; see `Latent.params`."""
+        mean, std = _precise(raw).chunk(2, -1)
+        return Gaussian(mean, self._positive(std) + self.min_std)
 
-    def sample(self, params: Gaussian, noise: Tensor) -> Tensor:
-        """Return mean + std * noise, [*B, S], for standard normal `noise` [*B, S]; differentiable in the parameters."""
-        return params.mean + params.std * noise
+    def sample(self, params: Gaussian, noise: Tensor | None) -> Tensor:
+        """Return mean + std * noise, or the mean."""
+        return params.mean if noise is None else params.mean + params.std * noise
 
     def kl(self, left: Gaussian, right: Gaussian) -> Tensor:
-        """Return KL(left || right) summed over the dimensions, [*B], in nats."""
+        """Return the closed form of two Gaussians; see `Latent.kl`."""
         ratio = (left.std / right.std).square()
         distance = ((left.mean - right.mean) / right.std).square()
         return 0.5 * (ratio + distance - 1 - ratio.log()).sum(-1)
 
     def entropy(self, params: Gaussian) -> Tensor:
-        """Return the differential entropy summed over the dimensions, [*B], in nats."""
+        """Return the differential entropy; see `Latent.entropy`."""
         return (params.std.log() + 0.5 * (1 + math.log(2 * math.pi))).sum(-1)
+
+
+class CategoricalLatent(Latent[Categorical]):
+    """`groups` one-hot variables of `classes` classes, a sample flattened to [*B, groups * classes] (DreamerV2).
+
+    With `unimix` u, probabilities are (1 - u) softmax(raw) + u / classes (DreamerV3), in samples, KL and entropy alike.
+    The gradient of a sample is that of the probabilities (straight-through): onehot + p - stop_gradient(p).
+    """
+
+    def __init__(self, groups: int, classes: int, unimix: float) -> None:
+        self.groups, self.classes, self.unimix = groups, classes, unimix
+        self.size = self.raw_size = groups * classes
+        self.noise_size = groups
+
+    def params(self, raw: Tensor) -> Categorical:
+        """Normalise each group's classes and mix in the uniform; see `Latent.params`."""
+        logits = _precise(raw).unflatten(-1, (self.groups, self.classes)).log_softmax(-1)
+        if self.unimix:
+            logits = ((1 - self.unimix) * logits.exp() + self.unimix / self.classes).log()
+        return Categorical(logits)
+
+    def sample(self, params: Categorical, noise: Tensor | None) -> Tensor:
+        """Return one class a group, by the inverse of the cumulated probabilities at Phi(noise), or the likeliest."""
+        probs = params.logits.exp()
+        if noise is None:
+            chosen = probs.argmax(-1)
+        else:
+            below = probs.detach().cumsum(-1)[..., :-1]  # the last bound is 1, whatever rounding says
+            chosen = (torch.special.ndtr(noise)[..., None] > below).sum(-1)
+        hard = one_hot(chosen, self.classes).to(probs.dtype)
+        return (hard + probs - probs.detach()).flatten(-2)
+
+    def kl(self, left: Categorical, right: Categorical) -> Tensor:
+        """Return the sum over groups of sum_k p_k (log p_k - log q_k); see `Latent.kl`."""
+        return (left.logits.exp() * (left.logits - right.logits)).sum((-2, -1))
+
+    def entropy(self, params: Categorical) -> Tensor:
+        """Return the sum over groups; see `Latent.entropy`."""
+        return -(params.logits.exp() * params.logits).sum((-2, -1))
+
+    def diagnostics(self, params: Categorical) -> dict[str, Tensor]:
+        """Return the entropy and the perplexity: how many classes a variable has in use, from 1 to all."""
+        each = -(params.logits.exp() * params.logits).sum(-1)
+        return {"entropy": each.sum(-1), "perplexity": each.exp().mean(-1)}
+
+
+def latent_from_settings(settings: RSSMSettings) -> Latent[Any]:
+    """Return the latent that the settings name."""
+    if settings.latent == "categorical":
+        return CategoricalLatent(settings.stoch, settings.classes, settings.unimix)
+    return GaussianLatent(settings.stoch, settings.min_std, settings.std)
+
+
+def stack(params: Sequence[P], dim: int) -> P:
+    """Stack parameters of one kind along a new axis."""
+    kind = type(params[0])
+    return kind._make(torch.stack(parts, dim) for parts in zip(*params, strict=True))  # type: ignore[attr-defined]
+
+
+def stopped(params: P) -> P:
+    """Return the parameters without their gradient."""
+    return type(params)._make(part.detach() for part in params)  # type: ignore[attr-defined]
+
+
+def _precise(raw: Tensor) -> Tensor:
+    return raw if raw.dtype == torch.float64 else raw.float()
+
+
+def _sigmoid2(raw: Tensor) -> Tensor:
+    return 2 * torch.sigmoid(raw / 2)

@@ -1,40 +1,98 @@
 """Loss terms as plain functions, each [B, T] before the masked mean."""
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
-from planet_rssm.config import ModelSettings
-from planet_rssm.world_model.latents import Gaussian, GaussianLatent
+from planet_rssm.config import KLSettings
+from planet_rssm.types import State
+from planet_rssm.world_model.latents import Latent, stopped
+from planet_rssm.world_model.rssm import RSSM
+
+Params = Any  # of a latent; opaque outside latents.py
 
 
 def half_squared_error(prediction: Tensor, target: Tensor, event_dims: int) -> Tensor:
     """Return -log N(target; prediction, 1) without its constant, [*B] of [*B, *event], summed over the event's axes."""
-    error = 0.5 * (prediction.float() - target).square()
+    error = 0.5 * (prediction - target).square()
     return error.flatten(-event_dims).sum(-1) if event_dims else error
 
 
-def plain_kl(latent: GaussianLatent, posterior: Gaussian, prior: Gaussian, settings: ModelSettings) -> Tensor:
-    """Return max(0, KL(posterior || prior) - free_nats) a step, [B, T] (PlaNet, equation 3 with free nats)."""
-    return (latent.kl(posterior, prior) - settings.free_nats).clamp(min=0)
-
-
-def balanced_kl(latent: GaussianLatent, posterior: Gaussian, prior: Gaussian, settings: ModelSettings) -> Tensor:
+def kl_balanced_loss(
+    latent: Latent[Any], posterior: Params, prior: Params, free_nats: float = 1.0, dyn: float = 1.0, rep: float = 0.1
+) -> Tensor:
     """Return the KL split by who learns from it, [B, T] (DreamerV3, arXiv 2301.04104, equation 5).
 
-    kl_dyn * max(free, KL(sg posterior || prior)) trains the prior, kl_rep * max(free, KL(posterior || sg prior)) the
-    posterior; each is free below `free_nats`.
+    dyn * max(free, KL(sg posterior || prior)) trains the prior, rep * max(free, KL(posterior || sg prior)) the
+    posterior. DreamerV2's balance of 0.8 (2010.02193, algorithm 2) is dyn=0.8, rep=0.2.
     """
-    dyn = latent.kl(_stopped(posterior), prior).clamp(min=settings.free_nats)
-    rep = latent.kl(posterior, _stopped(prior)).clamp(min=settings.free_nats)
-    return settings.kl_dyn * dyn + settings.kl_rep * rep
+    terms = kl_terms(latent, posterior, prior, KLSettings(form="balanced", dyn=dyn, rep=rep))
+    return torch.stack([weight * kl.clamp(min=free_nats) for weight, kl in terms]).sum(0)
 
 
-KL_LOSSES = {"plain": plain_kl, "balanced": balanced_kl}
+def kl_terms(latent: Latent[Any], posterior: Params, prior: Params, settings: KLSettings) -> list[tuple[float, Tensor]]:
+    """Return the weighted divergences [B, T] that make up the KL loss, before free nats.
+
+    `plain` is KL(posterior || prior), which trains both (PlaNet, equation 3); `balanced` see `kl_balanced_loss`.
+    """
+    if settings.form == "plain":
+        return [(1.0, latent.kl(posterior, prior))]
+    return [
+        (settings.dyn, latent.kl(stopped(posterior), prior)),
+        (settings.rep, latent.kl(posterior, stopped(prior))),
+    ]
+
+
+def free_mean(kl: Tensor, mask: Tensor, settings: KLSettings) -> Tensor:
+    """Return the masked mean of `kl` [B, T] with no gradient below free_nats: a step's, or the mean's own."""
+    if settings.free == "mean":
+        return masked_mean(kl, mask).clamp(min=settings.free_nats)
+    return masked_mean(kl.clamp(min=settings.free_nats), mask)
+
+
+def overshooting(
+    rssm: RSSM,
+    states: State,
+    posterior: Params,
+    action: Tensor,
+    is_first: Tensor,
+    mask: Tensor,
+    noise: Tensor,
+    settings: KLSettings,
+) -> Tensor:
+    """Return latent overshooting, a scalar (PlaNet, equation 7): multi-step priors are drawn to the posteriors.
+
+    From the posterior state of every step at once the prior is followed for d = 2 ... D steps; the posterior there is a
+    target and learns nothing from it. A distance counts where chunk, mask and episode reach that far; d = 1 is the
+    ordinary KL and is left out.
+
+    Args:
+        rssm: the model.
+        states: posterior states [B, T, ...].
+        posterior: their parameters [B, T, ...].
+        action: [B, T, A].
+        is_first: bool [B, T].
+        mask: bool [B, T].
+        noise: standard normal [D, B, T, noise_size], for the states at each distance.
+        settings: D and the free nats.
+    """
+    length, distance = mask.shape[1], min(settings.overshooting, mask.shape[1] - 1)
+    target, state, alive = stopped(posterior), states, torch.ones_like(mask)
+    terms = []
+    for d in range(1, distance + 1):
+        left = length - d  # starts 0 ... left - 1 have a step d ahead
+        alive = alive[:, :left] & mask[:, d:] & ~is_first[:, d:]
+        before = State(*(part[:, :left].flatten(0, 1) for part in state))
+        after = rssm.imagine_step(before, action[:, d:].flatten(0, 1), noise[d - 1, :, :left].flatten(0, 1))
+        state = State(*(part.unflatten(0, (-1, left)) for part in after))
+        if d > 1:
+            ahead = type(target)._make(part[:, d:] for part in target)
+            kl = rssm.latent.kl(ahead, rssm.prior(state.deter)).clamp(min=settings.free_nats)
+            terms.append(kl.where(alive, kl.new_zeros(())).sum() / alive.sum().clamp(min=1))
+    return torch.stack(terms).mean() if terms else states.deter.new_zeros(())
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Return the mean of `values` [B, T] where `mask` [B, T] is set; padding contributes neither value nor gradient."""
     return values.where(mask, values.new_zeros(())).sum() / mask.sum()
-
-
-def _stopped(params: Gaussian) -> Gaussian:
-    return Gaussian(params.mean.detach(), params.std.detach())

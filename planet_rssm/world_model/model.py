@@ -5,14 +5,14 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
 
-from planet_rssm.config import ModelSettings, Settings
+from planet_rssm.config import HEADS, Settings
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.seeding import Stream, stream_seed
 from planet_rssm.types import Batch, State
-from planet_rssm.world_model.losses import KL_LOSSES, half_squared_error, masked_mean
-from planet_rssm.world_model.networks import mlp
+from planet_rssm.world_model.heads import REWARD_HEADS, ContinueHead, GaussianHead, TwohotHead
+from planet_rssm.world_model.losses import Params, free_mean, kl_terms, masked_mean, overshooting
+from planet_rssm.world_model.networks import initialise, scale_last
 from planet_rssm.world_model.observations import Decoder, Encoder, preprocess, summed_error
 from planet_rssm.world_model.rssm import RSSM
 
@@ -20,9 +20,10 @@ from planet_rssm.world_model.rssm import RSSM
 class LossNoise(NamedTuple):
     """All the randomness of one loss: nothing inside the loss draws."""
 
-    pixels: dict[str, Tensor]  # uniform [B, T, size, size, 3] by image key, dequantisation
-    latent: Tensor  # standard normal [B, T, S]
+    pixels: dict[str, Tensor]  # uniform [B, T, size, size, 3] by key of the images to quantise
+    latent: Tensor  # standard normal [B, T, noise_size]
     frames: Tensor  # int64 [K], which of the B * T frames are decoded
+    overshooting: Tensor  # standard normal [D, B, T, noise_size]
 
 
 class WorldModel(nn.Module):
@@ -32,15 +33,17 @@ class WorldModel(nn.Module):
     after which it goes on.
     """
 
-    def __init__(self, settings: ModelSettings, spec: EnvSpec) -> None:
+    def __init__(self, settings: Settings, spec: EnvSpec) -> None:
         super().__init__()
-        self.settings, self.spec = settings, spec
-        feat = settings.deter + settings.stoch
-        self.encoder = Encoder(spec, settings)
-        self.rssm = RSSM(settings, spec.action_size, self.encoder.embed_size)
-        self.decoder = Decoder(feat, spec, settings)
-        self.reward = mlp(feat, settings.reward_units, settings.reward_layers, 1)
-        self.goes_on = mlp(feat, settings.reward_units, settings.reward_layers, 1) if spec.terminates else None
+        self.settings, self.kl, self.spec = settings.model, settings.kl, spec
+        self.encoder = Encoder(spec, self.settings)
+        self.rssm = RSSM(settings.rssm, spec.action_size, self.encoder.embed_size)
+        feat, stoch = self.rssm.feat_size, self.rssm.stoch_size
+        self.decoder = Decoder(feat - stoch, stoch, spec, self.settings)
+        self.reward: GaussianHead | TwohotHead = REWARD_HEADS[self.settings.reward](feat, self.settings)
+        self.goes_on: ContinueHead | None = ContinueHead(feat, self.settings) if spec.terminates else None
+        initialise(self, self.settings.init)
+        scale_last(self.reward.net, self.settings.reward_outscale)
 
     def encode(self, observation: Mapping[str, Tensor], noise: Mapping[str, Tensor]) -> Tensor:
         """Encode observations [*B, ...] as the environment gives them, with `draw_pixels` noise, into [*B, E]."""
@@ -48,53 +51,52 @@ class WorldModel(nn.Module):
 
     def decode(self, state: State) -> dict[str, Tensor]:
         """Return the mean observations of states [M, ...] in preprocessed units, by key."""
-        feat = state.feat
+        feat = self.rssm.feat(state)
         return self.decoder.decode_images(feat) | self.decoder.decode_vectors(feat)
 
     def predict_reward(self, state: State) -> Tensor:
-        """Return the mean reward that comes with states [*B, ...], [*B], float32."""
-        return self.reward(state.feat).squeeze(-1).float()
+        """Return the mean reward that comes with states [*B, ...], [*B], float32 at least."""
+        return self.reward(self.rssm.feat(state))
 
     def predict_continue(self, state: State) -> Tensor:
-        """Return the probability that the episode goes on after states [*B, ...], [*B], float32."""
+        """Return the probability that the episode goes on after states [*B, ...], [*B], float32 at least."""
         if self.goes_on is None:
-            return torch.ones_like(state.deter[..., 0], dtype=torch.float32)
-        return self.goes_on(state.feat).squeeze(-1).float().sigmoid()
+            return torch.ones_like(state.stoch[..., 0])
+        return self.goes_on(self.rssm.feat(state))
 
     def draw_pixels(self, lead: tuple[int, ...], generator: torch.Generator, device: torch.device) -> dict[str, Tensor]:
-        """Draw the dequantisation noise of images [*lead, ...] by key, on the generator's device, moved to `device`."""
-        shapes = {key: (*lead, *self.spec.observation[key][0]) for key in self.encoder.image_keys}
+        """Draw the noise that images [*lead, ...] are quantised with by key, none for images that are only scaled.
+
+        It is drawn on the generator's device and moved to `device`.
+        """
+        keys = self.encoder.image_keys if self.settings.pixels == "quantised" else []
+        shapes = {key: (*lead, *self.spec.observation[key][0]) for key in keys}
         where = generator.device
         return {key: torch.rand(shape, generator=generator, device=where).to(device) for key, shape in shapes.items()}
 
     def draw(self, batch: int, length: int, generator: torch.Generator, device: torch.device) -> LossNoise:
         """Draw the randomness of one loss over [batch, length] steps, on the generator's device, moved to `device`."""
-        frames = batch * length
+        frames, size, where = batch * length, self.rssm.noise_size, generator.device
         decoded = round(self.settings.decode_fraction * frames)
-        where = generator.device
         chosen = torch.randperm(frames, generator=generator, device=where)[:decoded].sort().values
         pixels = self.draw_pixels((batch, length), generator, device)
-        latent = torch.randn(batch, length, self.rssm.stoch_size, generator=generator, device=where)
-        return LossNoise(pixels, latent.to(device), chosen.to(device))
+        latent = torch.randn(batch, length, size, generator=generator, device=where)
+        ahead = torch.randn(self.kl.overshooting, batch, length, size, generator=generator, device=where)
+        return LossNoise(pixels, latent.to(device), chosen.to(device), ahead.to(device))
 
     def loss(self, batch: Batch, noise: LossNoise) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss to minimise, a scalar, and its parts by name (detached scalars).
+        """Return the loss to minimise, a scalar, and metrics by name (detached scalars): each term, KL, entropies.
 
-        Observation and reward terms are half squared errors (a unit Gaussian without its constant), summed over pixels
-        and entries; every term is averaged over the unmasked steps.
+        Every term is averaged over the unmasked steps; observations are summed over pixels and entries.
         """
         seen = preprocess(batch.observation, noise.pixels)
         states, posterior = self.rssm.observe(self.encoder(seen), batch.action, batch.is_first, noise.latent)
         prior = self.rssm.prior(states.deter)
-        kl = KL_LOSSES[self.settings.kl](self.rssm.latent, posterior, prior, self.settings)
-        terms = self._prediction_losses(batch, states, seen, noise.frames) | {"kl": masked_mean(kl, batch.mask)}
+        terms = self._prediction_losses(batch, states, seen, noise.frames)
+        terms |= self._kl_losses(batch, states, posterior, prior, noise.overshooting)
         total = torch.stack(list(terms.values())).sum()
         metrics = {f"loss/{name}": term.detach() for name, term in terms.items()} | {"loss/total": total.detach()}
-        with torch.no_grad():
-            metrics["kl"] = masked_mean(self.rssm.latent.kl(posterior, prior), batch.mask)
-            metrics["entropy/prior"] = masked_mean(self.rssm.latent.entropy(prior), batch.mask)
-            metrics["entropy/posterior"] = masked_mean(self.rssm.latent.entropy(posterior), batch.mask)
-        return total, metrics
+        return total, metrics | self._diagnostics(batch, states, posterior, prior)
 
     def parameter_counts(self) -> dict[str, int]:
         """Return the number of parameters by part, and their total."""
@@ -105,18 +107,17 @@ class WorldModel(nn.Module):
         self, batch: Batch, states: State, seen: dict[str, Tensor], frames: Tensor
     ) -> dict[str, Tensor]:
         """Return what each prediction from `states` [B, T, ...] costs, a scalar each; only what there is to predict."""
-        scale, feat = self.settings, states.feat
+        scale, feat = self.settings, self.rssm.feat(states)
+        read = {head: feat if head in scale.grad_heads else feat.detach() for head in HEADS}
         terms = {}
         if self.decoder.image_keys:
-            terms["image"] = scale.image_scale * self._image_loss(feat, seen, batch.mask, frames)
+            terms["image"] = scale.image_scale * self._image_loss(read["image"], seen, batch.mask, frames)
         if self.decoder.vector_keys:
-            error = summed_error(self.decoder.decode_vectors(feat), seen, 1)
+            error = summed_error(self.decoder.decode_vectors(read["vector"]), seen, 1)
             terms["vector"] = scale.vector_scale * masked_mean(error, batch.mask)
-        reward = half_squared_error(self.predict_reward(states), batch.reward, 0)
-        terms["reward"] = scale.reward_scale * masked_mean(reward, batch.mask)
+        terms["reward"] = scale.reward_scale * masked_mean(self.reward.loss(read["reward"], batch.reward), batch.mask)
         if self.goes_on is not None:
-            logit = self.goes_on(feat).squeeze(-1).float()
-            error = binary_cross_entropy_with_logits(logit, (~batch.is_terminal).float(), reduction="none")
+            error = self.goes_on.loss(read["continue"], ~batch.is_terminal)
             terms["continue"] = scale.continue_scale * masked_mean(error, batch.mask)
         return terms
 
@@ -127,9 +128,34 @@ class WorldModel(nn.Module):
         kept = mask.flatten()[frames]
         return error.where(kept, error.new_zeros(())).sum() / kept.sum().clamp(min=1)
 
+    def _kl_losses(
+        self, batch: Batch, states: State, posterior: Params, prior: Params, noise: Tensor
+    ) -> dict[str, Tensor]:
+        weighted = kl_terms(self.rssm.latent, posterior, prior, self.kl)
+        parts = [weight * free_mean(kl, batch.mask, self.kl) for weight, kl in weighted]
+        terms = {"kl": self.kl.scale * torch.stack(parts).sum()}
+        if self.kl.overshooting > 1:
+            like = (batch.action, batch.is_first, batch.mask, noise, self.kl)
+            terms["overshooting"] = self.kl.overshooting_scale * overshooting(self.rssm, states, posterior, *like)
+        return terms
+
+    @torch.no_grad()
+    def _diagnostics(self, batch: Batch, states: State, posterior: Params, prior: Params) -> dict[str, Tensor]:
+        """Return the raw KL, what each distribution is like, and how far mean predictions are from what came."""
+        latent, mask = self.rssm.latent, batch.mask
+        metrics = {"kl": masked_mean(latent.kl(posterior, prior), mask)}
+        for name, params in (("prior", prior), ("posterior", posterior)):
+            metrics |= {f"{key}/{name}": masked_mean(value, mask) for key, value in latent.diagnostics(params).items()}
+        metrics["reward/predicted"] = masked_mean(self.predict_reward(states), mask)
+        metrics["reward/real"] = masked_mean(batch.reward, mask)
+        if self.goes_on is not None:
+            metrics["continue/predicted"] = masked_mean(self.predict_continue(states), mask)
+            metrics["continue/real"] = masked_mean((~batch.is_terminal).float(), mask)
+        return metrics
+
 
 def untrained_model(settings: Settings, spec: EnvSpec) -> WorldModel:
     """Return the model as a run of these settings starts with it; the same weights at every call."""
     with torch.random.fork_rng(devices=[]):  # layers draw their weights from the global generator, which is put back
         torch.manual_seed(stream_seed(settings.seed, Stream.INIT))
-        return WorldModel(settings.model, spec)
+        return WorldModel(settings, spec)

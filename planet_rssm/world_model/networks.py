@@ -1,8 +1,13 @@
 """Pixels to embedding and back (PlaNet, appendix A, after Ha and Schmidhuber's VAE)."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
+UNCUT = 1.1368  # standard deviation of a normal that has 1 after its cut at two of its own
+V3_WIDTHS = (2, 3, 4, 4, 4)  # channels after each layer, in units of the depth
+V3_SIDE = 4  # of the smallest map; 6 for images of 96
 # By image side: (encoder layers, kernels of the decoder's layers). Every layer has stride 2 and no padding, so that
 # the encoder's kernel 4 ends at 2x2 (1x1 for 96) and the decoder's kernels grow 1x1 to exactly the image.
 SHAPES = {
@@ -12,6 +17,21 @@ SHAPES = {
     128: (5, (5, 5, 5, 6, 6)),
 }
 MAX_WIDTH = 8  # channels grow to at most this many times the first layer's
+
+
+def precise(x: Tensor) -> Tensor:
+    """Return `x` in float32 at least, whatever the autocast."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def symlog(x: Tensor) -> Tensor:
+    """Return sign(x) ln(|x| + 1): numbers of any size become moderate (DreamerV3, arXiv 2301.04104, equation 9)."""
+    return x.sign() * x.abs().log1p()
+
+
+def symexp(x: Tensor) -> Tensor:
+    """Return sign(x) (exp(|x|) - 1), the inverse of symlog."""
+    return x.sign() * x.abs().expm1()
 
 
 class ConvEncoder(nn.Module):
@@ -55,12 +75,126 @@ class ConvDecoder(nn.Module):
         return self.layers(hidden).permute(0, 2, 3, 1)
 
 
-def mlp(inputs: int, hidden: int, layers: int, outputs: int) -> nn.Sequential:
-    """Return `layers` hidden ReLU layers and a linear one, [*B, inputs] to [*B, outputs]."""
+class V3Encoder(nn.Module):
+    """Preprocessed images [M, size, size, 3] to embeddings [M, embed_size] (DreamerV3).
+
+    Each layer: convolution of kernel 5, maximum over 2x2, norm over the channels, activation.
+    """
+
+    def __init__(self, size: int, depth: int, act: str, norm: str) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels, side = 3, size
+        for width in V3_WIDTHS[: _v3_layers(size)]:
+            layers += [nn.Conv2d(channels, width * depth, 5, padding=2), nn.MaxPool2d(2)]
+            layers += _over_channels(width * depth, act, norm)
+            channels, side = width * depth, side // 2
+        self.layers = channels_last(nn.Sequential(*layers))
+        self.embed_size = channels * side * side
+
+    def forward(self, image: Tensor) -> Tensor:  # noqa: D102
+        return self.layers(image.permute(0, 3, 1, 2)).flatten(1)
+
+
+class V3Decoder(nn.Module):
+    """Features [M, F], deter before stoch, to the mean of the preprocessed image [M, size, size, 3] (DreamerV3).
+
+    The smallest map is a block-diagonal layer of deter plus a small network of stoch; then each layer doubles the side
+    by repetition and convolves with kernel 5; a sigmoid ends it.
+    """
+
+    def __init__(self, deter: int, stoch: int, size: int, depth: int, units: int, act: str, norm: str) -> None:
+        super().__init__()
+        widths = [width * depth for width in V3_WIDTHS[: _v3_layers(size)]]
+        self.deter, self.side, channels = deter, size >> len(widths), widths[-1]
+        blocks = math.gcd(8, math.gcd(deter, channels))
+        self.from_deter = BlockLinear(deter, self.side**2 * channels, blocks) if deter else None
+        self.from_stoch = mlp(stoch, 2 * units, 1, self.side**2 * channels, act, norm)
+        layers: list[nn.Module] = _over_channels(channels, act, norm)
+        for width in (*widths[-2::-1], None):
+            layers += [nn.Upsample(scale_factor=2), nn.Conv2d(channels, width or 3, 5, padding=2)]
+            layers += _over_channels(width, act, norm) if width else [nn.Sigmoid()]
+            channels = width or 3
+        self.layers = channels_last(nn.Sequential(*layers))
+
+    def forward(self, feat: Tensor) -> Tensor:  # noqa: D102
+        deter, stoch = feat.split([self.deter, feat.shape[-1] - self.deter], -1)
+        maps = self.from_stoch(stoch).unflatten(-1, (-1, self.side, self.side))
+        if self.from_deter is not None:  # a block of deter makes a group of channels
+            maps = maps + self.from_deter(deter).unflatten(-1, (-1, self.side, self.side))
+        return self.layers(maps).permute(0, 2, 3, 1) - 0.5
+
+
+class ChannelNorm(nn.Module):
+    """A norm over the channels of [M, C, H, W], by itself at every place."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def _v3_layers(size: int) -> int:
+    return int(math.log2(size / V3_SIDE))
+
+
+def _over_channels(width: int, act: str, norm: str) -> list[nn.Module]:
+    *norms, activation = normalised(width, act, norm)
+    return [*(ChannelNorm(part) for part in norms), activation]
+
+
+def mlp(inputs: int, hidden: int, layers: int, outputs: int, act: str = "relu", norm: str = "none") -> nn.Sequential:
+    """Return `layers` dense layers, see `dense`, and a linear one, [*B, inputs] to [*B, outputs]."""
+    return nn.Sequential(*dense(inputs, hidden, layers, act, norm), nn.Linear(hidden if layers else inputs, outputs))
+
+
+def dense(inputs: int, hidden: int, layers: int, act: str = "relu", norm: str = "none") -> nn.Sequential:
+    """Return `layers` times Linear, norm and activation, [*B, inputs] to [*B, hidden]; nothing for 0 layers."""
     parts: list[nn.Module] = []
     for layer in range(layers):
-        parts += [nn.Linear(inputs if layer == 0 else hidden, hidden), nn.ReLU()]
-    return nn.Sequential(*parts, nn.Linear(hidden, outputs))
+        parts += [nn.Linear(inputs if layer == 0 else hidden, hidden), *normalised(hidden, act, norm)]
+    return nn.Sequential(*parts)
+
+
+def normalised(width: int, act: str, norm: str) -> list[nn.Module]:
+    """Return the norm over the last axis of `width`, if any, and the activation."""
+    norms: dict[str, list[nn.Module]] = {
+        "none": [],
+        "layer": [nn.LayerNorm(width, eps=1e-3)],
+        "rms": [RMSNorm(width)],
+    }
+    return [*norms[norm], {"relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU}[act]()]
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + 1e-4) times a learned scale, over the last axis, in float32 whatever the autocast."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        x = precise(x)
+        return x * (x.square().mean(-1, keepdim=True) + 1e-4).rsqrt() * self.scale
+
+
+class BlockLinear(nn.Module):
+    """A linear layer whose weight is block-diagonal: block b of [*B, inputs] alone makes block b of [*B, outputs]."""
+
+    def __init__(self, inputs: int, outputs: int, blocks: int) -> None:
+        super().__init__()
+        self.blocks = blocks
+        self.weight = nn.Parameter(torch.empty(blocks, inputs // blocks, outputs // blocks))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        # A dense layer whose output sees as many inputs would be drawn from the same range.
+        bound = (inputs // blocks) ** -0.5
+        nn.init.uniform_(self.weight, -bound, bound)
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        parts = x.reshape(-1, self.blocks, self.weight.shape[1]).transpose(0, 1)  # [blocks, M, inputs / blocks]
+        return torch.bmm(parts, self.weight).transpose(0, 1).reshape(*x.shape[:-1], -1) + self.bias
 
 
 def channels_last(module: nn.Sequential) -> nn.Sequential:
@@ -69,3 +203,36 @@ def channels_last(module: nn.Sequential) -> nn.Sequential:
         if parameter.dim() == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     return module
+
+
+def initialise(module: nn.Module, how: str) -> None:
+    """Draw the weights anew: `torch` leaves PyTorch's, `trunc_normal` is DreamerV3's.
+
+    That is a normal of variance 1 / fan_in after its cut at two standard deviations, and biases of 0.
+    """
+    if how == "torch":
+        return
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d | nn.GRUCell | BlockLinear):
+            for name, parameter in layer.named_parameters(recurse=False):
+                if "bias" in name:
+                    nn.init.zeros_(parameter)
+                else:
+                    std = UNCUT * fan_in(layer, parameter) ** -0.5
+                    nn.init.trunc_normal_(parameter, std=std, a=-2 * std, b=2 * std)
+
+
+def fan_in(layer: nn.Module, weight: Tensor) -> int:
+    """Return how many inputs one output of the layer has; of a block-diagonal one all blocks', as DreamerV3 does."""
+    if isinstance(layer, BlockLinear):
+        return weight.shape[0] * weight.shape[1]
+    if isinstance(layer, nn.ConvTranspose2d):
+        return weight[:, 0].numel()
+    return weight[0].numel()
+
+
+@torch.no_grad()
+def scale_last(net: nn.Sequential, factor: float) -> None:
+    """Multiply the first weights of the last, linear layer; with 0 an untrained net says exactly 0."""
+    for parameter in net[-1].parameters():
+        parameter.mul_(factor)

@@ -8,29 +8,38 @@ from torch import Tensor, nn
 from planet_rssm.config import ModelSettings
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.world_model.losses import half_squared_error
-from planet_rssm.world_model.networks import ConvDecoder, ConvEncoder, mlp
-
-
-def symlog(value: Tensor) -> Tensor:
-    """Return sign(x) ln(|x| + 1): vectors of any size become moderate (DreamerV3, arXiv 2301.04104, equation 9)."""
-    return value.sign() * value.abs().log1p()
+from planet_rssm.world_model.networks import (
+    ConvDecoder,
+    ConvEncoder,
+    V3Decoder,
+    V3Encoder,
+    dense,
+    mlp,
+    precise,
+    symlog,
+)
 
 
 def preprocess(observation: Mapping[str, Tensor], noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Turn observations into the floats that are encoded and predicted. The only place that does.
 
     Args:
-        observation: uint8 images [*B, size, size, 3] and float32 vectors [*B, n] by key.
-        noise: uniform [0, 1) for each image, of its shape; fresh at each read, in training and in acting.
+        observation: uint8 images [*B, size, size, 3] and float vectors [*B, n] by key.
+        noise: uniform [0, 1) for images that are to be quantised, of their shape; fresh at each read, in training and
+            in acting.
 
     Returns:
-        Images reduced to 5 bits, dequantised and centred, float32 in [-0.5, 0.5] (PlaNet, appendix A); vectors by
-        symlog.
+        Images in [-0.5, 0.5], reduced to 5 bits and dequantised where there is noise (PlaNet, appendix A), else as they
+        are (Dreamer); vectors by symlog.
     """
     return {
-        key: (torch.floor(value.float() / 8) + noise[key]) / 32 - 0.5 if key in noise else symlog(value.float())
+        key: _pixels(value, noise.get(key)) if value.dtype == torch.uint8 else symlog(precise(value))
         for key, value in observation.items()
     }
+
+
+def _pixels(image: Tensor, noise: Tensor | None) -> Tensor:
+    return image.float() / 255 - 0.5 if noise is None else (torch.floor(image.float() / 8) + noise) / 32 - 0.5
 
 
 class Encoder(nn.Module):
@@ -40,11 +49,11 @@ class Encoder(nn.Module):
         super().__init__()
         self.image_keys, self.vector_keys = image_keys(spec), vector_keys(spec)
         sides = [spec.observation[key][0][0] for key in self.image_keys]
-        images = [ConvEncoder(side, settings.depth) for side in sides]
+        images = [_image_encoder(side, settings) for side in sides]
         self.images, self.embed_size = nn.ModuleList(images), sum(net.embed_size for net in images)
         if self.vector_keys:
-            inputs, units = sum(_widths(spec)), settings.vector_units
-            self.vectors = mlp(inputs, units, settings.vector_layers, units)
+            layers, units = settings.vector_layers, settings.vector_units
+            self.vectors = dense(sum(_widths(spec)), units, layers, settings.act, settings.norm)
             self.embed_size += units
 
     def forward(self, seen: Mapping[str, Tensor]) -> Tensor:  # noqa: D102
@@ -58,15 +67,16 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Features to the means of the preprocessed observations that they foretell, by key."""
+    """Features, `deter` before `stoch`, to the means of the preprocessed observations that they foretell, by key."""
 
-    def __init__(self, feat_size: int, spec: EnvSpec, settings: ModelSettings) -> None:
+    def __init__(self, deter: int, stoch: int, spec: EnvSpec, settings: ModelSettings) -> None:
         super().__init__()
         self.image_keys, self.vector_keys, self.widths = image_keys(spec), vector_keys(spec), _widths(spec)
         sides = [spec.observation[key][0][0] for key in self.image_keys]
-        self.images = nn.ModuleList(ConvDecoder(feat_size, side, settings.depth) for side in sides)
+        self.images = nn.ModuleList(_image_decoder(deter, stoch, side, settings) for side in sides)
         if self.vector_keys:
-            self.vectors = mlp(feat_size, settings.vector_units, settings.vector_layers, sum(self.widths))
+            layers, units = settings.vector_layers, settings.vector_units
+            self.vectors = mlp(deter + stoch, units, layers, sum(self.widths), settings.act, settings.norm)
 
     def decode_images(self, feat: Tensor) -> dict[str, Tensor]:
         """Return images [M, size, size, 3] by key of `feat` [M, F]."""
@@ -93,6 +103,18 @@ def summed_error(predicted: Mapping[str, Tensor], target: Mapping[str, Tensor], 
     """Return the half squared errors of every key together, [*B]; see `losses.half_squared_error`."""
     errors: Sequence[Tensor] = [half_squared_error(mean, target[key], event_dims) for key, mean in predicted.items()]
     return torch.stack(list(errors)).sum(0)
+
+
+def _image_encoder(side: int, settings: ModelSettings) -> ConvEncoder | V3Encoder:
+    if settings.conv == "planet":
+        return ConvEncoder(side, settings.depth)
+    return V3Encoder(side, settings.depth, settings.act, settings.norm)
+
+
+def _image_decoder(deter: int, stoch: int, side: int, settings: ModelSettings) -> ConvDecoder | V3Decoder:
+    if settings.conv == "planet":
+        return ConvDecoder(deter + stoch, side, settings.depth)
+    return V3Decoder(deter, stoch, side, settings.depth, settings.vector_units, settings.act, settings.norm)
 
 
 def _widths(spec: EnvSpec) -> list[int]:

@@ -1,46 +1,70 @@
 """The recurrent state-space model (PlaNet, arXiv 1811.04551, section 3).
 
-    deter_t = GRU(deter_{t-1}, ReLU(W [stoch_{t-1}, action_t]))      action_t led to observation t, see data/episode.py
+    deter_t = core(deter_{t-1}, stoch_{t-1}, action_t)      action_t led to observation t, see data/episode.py
     prior     p(stoch_t | deter_t)
     posterior q(stoch_t | deter_t, embed_t)
 
 Sampling takes its noise as a tensor: the same noise gives the same states, batched or alone.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, relu
+from torch.nn.functional import linear
 
-from planet_rssm.config import ModelSettings
+from planet_rssm.config import RSSMSettings
 from planet_rssm.types import State
-from planet_rssm.world_model.latents import Gaussian, GaussianLatent
+from planet_rssm.world_model.cells import core_from_settings
+from planet_rssm.world_model.latents import latent_from_settings, stack
 from planet_rssm.world_model.networks import mlp
 
 
 class RSSM(nn.Module):
-    """Gaussian RSSM with a PyTorch GRU cell."""
+    """Every state-space model of the family: what differs is the latent (latents.py) and the core (cells.py).
 
-    def __init__(self, settings: ModelSettings, action_size: int, embed_size: int) -> None:
+    `kind` is the ablation of PlaNet's figure 4: `rssm` has both paths; `ssm` is stochastic only, so that `deter`
+    carries nothing from step to step and the heads do not see it; `rnn` is deterministic only, so that every latent is
+    its mode and no noise is used.
+    """
+
+    def __init__(self, settings: RSSMSettings, action_size: int, embed_size: int) -> None:
         super().__init__()
-        self.deter_size, self.stoch_size = settings.deter, settings.stoch
-        self.latent = GaussianLatent(settings.stoch, settings.min_std)
-        self.inputs = nn.Linear(settings.stoch + action_size, settings.hidden)
-        self.cell = nn.GRUCell(settings.hidden, settings.deter)
-        self.prior_net = mlp(settings.deter, settings.hidden, 1, self.latent.raw_size)
-        self.posterior_net = mlp(settings.deter + embed_size, settings.hidden, 1, self.latent.raw_size)
+        self.settings = settings
+        self.latent = latent_from_settings(settings)
+        self.deter_size, self.stoch_size = settings.deter, self.latent.size
+        self.feat_size = self.stoch_size + (0 if settings.kind == "ssm" else self.deter_size)
+        self.core = core_from_settings(settings, self.stoch_size, action_size)
+        deter, hidden, raw, style = settings.deter, settings.hidden, self.latent.raw_size, (settings.act, settings.norm)
+        self.prior_net = mlp(deter, hidden, settings.prior_layers, raw, *style)
+        self.posterior_net = mlp(deter + embed_size, hidden, settings.posterior_layers, raw, *style)
+        if settings.initial == "learned":
+            self.initial_deter = nn.Parameter(torch.zeros(settings.deter))
+
+    @property
+    def noise_size(self) -> int:
+        """How many standard normal draws one latent sample takes."""
+        return self.latent.noise_size
+
+    def feat(self, state: State) -> Tensor:
+        """Return what the heads read of states [*B, ...], [*B, feat_size]."""
+        return state.stoch if self.settings.kind == "ssm" else state.feat
 
     def initial_state(self, batch: int) -> State:
-        """Return the zero state of `batch` rows."""
-        like = self.inputs.weight
-        return State(like.new_zeros(batch, self.deter_size), like.new_zeros(batch, self.stoch_size))
+        """Return the state of `batch` rows before anything: zeros, or learned (tanh of a parameter, its prior)."""
+        like = next(self.parameters())
+        if self.settings.initial == "zeros":
+            return State(like.new_zeros(batch, self.deter_size), like.new_zeros(batch, self.stoch_size))
+        deter = torch.tanh(self.initial_deter).expand(batch, -1)
+        return State(deter, self.latent.sample(self.prior(deter), None))
 
-    def prior(self, deter: Tensor) -> Gaussian:
+    def prior(self, deter: Tensor) -> Any:  # noqa: ANN401 (parameters are opaque outside latents.py)
         """Return what is expected before the observation, for `deter` of any leading shape [*B, D]."""
         return self.latent.params(self.prior_net(deter))
 
     def observe_step(
-        self, state: State, action: Tensor, embed: Tensor, is_first: Tensor, noise: Tensor
-    ) -> tuple[State, Gaussian]:
+        self, state: State, action: Tensor, embed: Tensor, is_first: Tensor, noise: Tensor | None
+    ) -> tuple[State, Any]:
         """Advance by `action` and take in the observation it led to.
 
         Args:
@@ -48,7 +72,7 @@ class RSSM(nn.Module):
             action: [B, A], the action that led to this observation.
             embed: [B, E], the encoded observation.
             is_first: bool [B], rows that forget `state` and `action` first.
-            noise: standard normal [B, S].
+            noise: standard normal [B, noise_size]; None takes the mode.
 
         Returns:
             The new state, and the posterior it was sampled from.
@@ -56,48 +80,56 @@ class RSSM(nn.Module):
         weight, projected = self._split_posterior(embed)
         return self._observe_projected(state, action, weight, projected, is_first, noise)
 
-    def imagine_step(self, state: State, action: Tensor, noise: Tensor) -> State:
-        """Advance by `action` [B, A] without an observation; `noise` is standard normal [B, S]."""
-        deter = self._recur(state, action)
-        return State(deter, self.latent.sample(self.prior(deter), noise))
+    def imagine_step(self, state: State, action: Tensor, noise: Tensor | None) -> State:
+        """Advance by `action` [B, A] without an observation; `noise` [B, noise_size], None takes the mode."""
+        deter = self.core(state.deter, state.stoch, action)
+        return State(deter, self._sample(self.prior(deter), noise))
 
     def observe(
-        self, embed: Tensor, action: Tensor, is_first: Tensor, noise: Tensor, state: State | None = None
-    ) -> tuple[State, Gaussian]:
-        """Filter a batch of sequences: `observe_step` for each t, from `state` or zeros.
+        self, embed: Tensor, action: Tensor, is_first: Tensor, noise: Tensor | None, state: State | None = None
+    ) -> tuple[State, Any]:
+        """Filter a batch of sequences: `observe_step` for each t, from `state` or the initial one.
 
         Args:
             embed: [B, T, E].
             action: [B, T, A].
             is_first: bool [B, T].
-            noise: standard normal [B, T, S].
+            noise: standard normal [B, T, noise_size]; None takes modes.
             state: the state before the first step.
 
         Returns:
-            States [B, T, ...] and the posteriors [B, T, S] that they were sampled from.
+            States [B, T, ...] and the posteriors [B, T, ...] that they were sampled from.
         """
         state = self.initial_state(len(embed)) if state is None else state
         weight, projected = self._split_posterior(embed)  # one product over all steps, outside the recurrence
         states, posteriors = [], []
         for t in range(embed.shape[1]):
-            inputs = weight, projected[:, t], is_first[:, t], noise[:, t]
-            state, posterior = self._observe_projected(state, action[:, t], *inputs)
+            drawn = None if noise is None else noise[:, t]
+            state, posterior = self._observe_projected(
+                state, action[:, t], weight, projected[:, t], is_first[:, t], drawn
+            )
             states.append(state)
             posteriors.append(posterior)
-        stacked = State(torch.stack([s.deter for s in states], 1), torch.stack([s.stoch for s in states], 1))
-        means, stds = [p.mean for p in posteriors], [p.std for p in posteriors]
-        return stacked, Gaussian(torch.stack(means, 1), torch.stack(stds, 1))
+        return _stack_states(states), stack(posteriors, 1)
 
-    def imagine(self, state: State, actions: Tensor, noise: Tensor) -> State:
-        """Follow `actions` [B, H, A] by `imagine_step`s with `noise` [B, H, S]; return states [B, H, ...]."""
+    def imagine(self, state: State, actions: Tensor, noise: Tensor | None) -> State:
+        """Follow `actions` [B, H, A] by `imagine_step`s with `noise` [B, H, noise_size]; return states [B, H, ...]."""
         states = []
         for h in range(actions.shape[1]):
-            state = self.imagine_step(state, actions[:, h], noise[:, h])
+            state = self.imagine_step(state, actions[:, h], None if noise is None else noise[:, h])
             states.append(state)
-        return State(torch.stack([s.deter for s in states], 1), torch.stack([s.stoch for s in states], 1))
+        return _stack_states(states)
 
-    def _recur(self, state: State, action: Tensor) -> Tensor:
-        return self.cell(relu(self.inputs(torch.cat([state.stoch, action], -1))), state.deter)
+    def forget(self, state: State, is_first: Tensor) -> State:
+        """Return `state` [B, ...] with the initial one in the rows where `is_first` [B] is set."""
+        if self.settings.initial == "zeros":
+            keep = (~is_first).to(state.deter.dtype)[:, None]
+            return State(state.deter * keep, state.stoch * keep)
+        fresh = self.initial_state(len(is_first))
+        return State(*(torch.where(is_first[:, None], new, old) for new, old in zip(fresh, state, strict=True)))
+
+    def _sample(self, params: Any, noise: Tensor | None) -> Tensor:  # noqa: ANN401
+        return self.latent.sample(params, None if self.settings.kind == "rnn" else noise)
 
     def _split_posterior(self, embed: Tensor) -> tuple[Tensor, Tensor]:
         """Return the posterior's first layer as its columns for `deter`, and the rest of it applied to `embed`."""
@@ -107,10 +139,16 @@ class RSSM(nn.Module):
         return deter, linear(embed, rest, first.bias)
 
     def _observe_projected(
-        self, state: State, action: Tensor, weight: Tensor, projected: Tensor, is_first: Tensor, noise: Tensor
-    ) -> tuple[State, Gaussian]:
-        keep = (~is_first).to(action.dtype)[:, None]
-        deter = self._recur(State(state.deter * keep, state.stoch * keep), action * keep)
-        hidden = relu(linear(deter, weight) + projected)
-        posterior = self.latent.params(self.posterior_net[2](hidden))
-        return State(deter, self.latent.sample(posterior, noise)), posterior
+        self, state: State, action: Tensor, weight: Tensor, projected: Tensor, is_first: Tensor, noise: Tensor | None
+    ) -> tuple[State, Any]:
+        state = self.forget(state, is_first)
+        deter = self.core(state.deter, state.stoch, action * (~is_first).to(action.dtype)[:, None])
+        raw = linear(deter, weight) + projected
+        for layer in list(self.posterior_net)[1:]:
+            raw = layer(raw)
+        posterior = self.latent.params(raw)
+        return State(deter, self._sample(posterior, noise)), posterior
+
+
+def _stack_states(states: list[State]) -> State:
+    return State(torch.stack([s.deter for s in states], 1), torch.stack([s.stoch for s in states], 1))

@@ -12,8 +12,8 @@ from planet_rssm import config
 from planet_rssm.cli.main import main
 
 TINY = """
-    env.id=dmc/cartpole-swingup env.size=32 env.renderer=raycast env.action_repeat=50 model.depth=2 model.deter=16
-    model.stoch=4 model.hidden=16 model.reward_units=16 planner.candidates=8 planner.iterations=1 planner.elites=2
+    env.id=dmc/cartpole-swingup env.size=32 env.renderer=raycast env.action_repeat=50 model.depth=2 rssm.deter=16
+    rssm.stoch=4 rssm.hidden=16 model.reward_units=16 planner.candidates=8 planner.iterations=1 planner.elites=2
     planner.horizon=3 train.env_steps=3000 train.seed_episodes=2 train.updates=3 train.batch_size=4
     train.batch_length=8 device=cpu
 """.split()
@@ -129,7 +129,7 @@ def test_plan_prints_a_table(run, capsys):
         (["plan", "missing"], "not a run folder"),
         (["plan", "RUN", "--planner", "mppi"], "'mppi' is not one of 'cem', 'icem'"),
         (["plan", "RUN", "-s", "planner.elites=9"], "planner.elites = 9: at most planner.candidates = 8"),
-        (["plan", "RUN", "-s", "model.deter=9"], "model.deter=9: `planet plan` changes only planner.… settings"),
+        (["plan", "RUN", "-s", "rssm.deter=9"], "rssm.deter=9: `planet plan` changes only planner.… settings"),
         (["plan", "RUN", "--checkpoint", "12"], "no checkpoint '12'; it has 2000, 3000, best"),
         (["plan", "RUN", "--device", "cuda:77"], "device 'cuda:77': not usable here"),
         (["train", "planet", "--run-dir", "RUN"], "already a run, it holds config.yaml; add --resume"),

@@ -26,7 +26,7 @@ from planet_rssm.world_model import untrained_model
 TASK = "dmc/cartpole-swingup"
 ENV = ["env.size=32", "env.renderer=raycast", "env.action_repeat=50"]
 TINY = f"""
-    env.id={TASK} model.depth=2 model.deter=16 model.stoch=4 model.hidden=16 model.reward_units=16
+    env.id={TASK} model.depth=2 rssm.deter=16 rssm.stoch=4 rssm.hidden=16 model.reward_units=16
     planner.candidates=8 planner.iterations=1 planner.elites=2 planner.horizon=3 device=cpu
 """.split()
 PIXELS = [word for setting in ENV for word in ("-s", setting)]
@@ -128,7 +128,7 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_written(tmp_path, monkeypatc
         (["--policy", "random", "--noise", "0.3"], "--noise 0.3: only with a run folder as --policy"),
         (["--policy", "random", "--size", "33"], "env.size = 33: input should be 32, 64"),
         (["--policy", "random", "--renderer", "none"], "env.renderer = 'none': the episodes would show nothing"),
-        (["--policy", "random", "-s", "model.deter=9"], "model.deter=9: `planet collect` changes only env.… settings"),
+        (["--policy", "random", "-s", "rssm.deter=9"], "rssm.deter=9: `planet collect` changes only env.… settings"),
         (["--policy", "random", "-s", "env.sice=9"], "unknown setting 'env.sice'; did you mean 'env.size'?"),
         (["--policy", "random", "--out", "FULL"], "holds 000000.safetensors already; give a folder without episodes"),
         (["--policy", "random", "--out", "FILE/set"], "cannot be written; give another folder"),

@@ -14,8 +14,8 @@ from planet_rssm.training.dry_run import Costs, forecast
 from planet_rssm.training.learner import Learner
 
 TINY = """
-    env.id=dmc/cartpole-swingup env.size=32 env.renderer=raycast env.action_repeat=50 model.depth=2 model.deter=16
-    model.stoch=4 model.hidden=16 model.reward_units=16 planner.candidates=8 planner.iterations=1 planner.elites=2
+    env.id=dmc/cartpole-swingup env.size=32 env.renderer=raycast env.action_repeat=50 model.depth=2 rssm.deter=16
+    rssm.stoch=4 rssm.hidden=16 model.reward_units=16 planner.candidates=8 planner.iterations=1 planner.elites=2
     planner.horizon=3 train.env_steps=5000 train.seed_episodes=2 train.envs=2 train.updates=5 train.batch_size=4
     train.batch_length=8 train.test_every=2 train.test_episodes=3 device=cpu
 """.split()

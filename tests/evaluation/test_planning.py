@@ -22,8 +22,8 @@ from planet_rssm.evaluation.planning import VIDEO_SIZE, plan_run
 from planet_rssm.world_model import untrained_model
 
 TINY = """
-    env.id=dmc/cartpole-swingup env.size=32 env.renderer=raycast env.action_repeat=100 model.depth=2 model.deter=8
-    model.stoch=4 model.hidden=8 model.reward_units=8 planner.candidates=4 planner.iterations=1 planner.elites=2
+    env.id=dmc/cartpole-swingup env.size=32 env.renderer=raycast env.action_repeat=100 model.depth=2 rssm.deter=8
+    rssm.stoch=4 rssm.hidden=8 model.reward_units=8 planner.candidates=4 planner.iterations=1 planner.elites=2
     planner.horizon=2
 """.split()
 

@@ -23,7 +23,7 @@ from planet_rssm.training.offline import OfflineTrainer, adopt_environment
 
 ENV = ["env.size=32", "env.renderer=raycast", "env.action_repeat=50"]
 TINY = """
-    model.depth=2 model.deter=16 model.stoch=4 model.hidden=16 model.reward_units=16 model.decode_fraction=0.5
+    model.depth=2 rssm.deter=16 rssm.stoch=4 rssm.hidden=16 model.reward_units=16 model.decode_fraction=0.5
     planner.candidates=8 planner.iterations=1 planner.elites=2 planner.horizon=3
     train.updates=5 train.offline_updates=12 train.batch_size=4 train.batch_length=8 device=cpu
 """.split()

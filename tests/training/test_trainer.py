@@ -23,7 +23,7 @@ from planet_rssm.training.trainer import Trainer
 # 3 rounds of 2 episodes after 2 random ones; 20 agent steps an episode
 TINY = """
     env.id=dmc/cartpole-swingup env.size=32 env.renderer=raycast env.action_repeat=50
-    model.depth=2 model.deter=16 model.stoch=4 model.hidden=16 model.reward_units=16 model.decode_fraction=0.5
+    model.depth=2 rssm.deter=16 rssm.stoch=4 rssm.hidden=16 model.reward_units=16 model.decode_fraction=0.5
     planner.candidates=8 planner.iterations=1 planner.elites=2 planner.horizon=3
     train.env_steps=6000 train.seed_episodes=2 train.envs=2 train.updates=5 train.batch_size=4 train.batch_length=8
     train.test_every=2 train.test_episodes=2 device=cpu
@@ -160,8 +160,8 @@ def test_another_environment_is_refused_before_anything_is_collected(whole: Path
 
 
 def test_a_resumed_run_may_not_change_what_was_learned_from(whole: Path) -> None:
-    with pytest.raises(PlanetError, match="model.deter = 32.*a resumed run may change only"):
-        Run.open(whole, changed(whole, "model.deter=32"))
+    with pytest.raises(PlanetError, match="rssm.deter = 32.*a resumed run may change only"):
+        Run.open(whole, changed(whole, "rssm.deter=32"))
 
 
 def test_a_loss_that_is_not_finite_is_skipped_counted_and_stops_the_run_in_the_end(tmp_path: Path) -> None:

@@ -3,9 +3,9 @@
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from planet_rssm.config import ModelSettings
+from planet_rssm.config import KLSettings
 from planet_rssm.world_model.latents import Gaussian, GaussianLatent
-from planet_rssm.world_model.losses import balanced_kl, half_squared_error, masked_mean, plain_kl
+from planet_rssm.world_model.losses import free_mean, half_squared_error, kl_balanced_loss, kl_terms, masked_mean
 
 LATENT = GaussianLatent(5, 0.1)
 
@@ -43,21 +43,25 @@ def test_plain_kl_is_free_below_its_nats() -> None:
     posterior, prior = gaussian(0, requires_grad=True), gaussian(1)
     values = LATENT.kl(posterior, prior)
     free = float(values.detach().max()) + 1
-    loss = plain_kl(LATENT, posterior, prior, ModelSettings(free_nats=free))
-    assert loss.shape == (2, 3)
-    assert not loss.any()
-    loss.sum().backward()
-    assert not posterior.mean.grad.any()
-    half = ModelSettings(free_nats=float(values.detach().median()))
-    torch.testing.assert_close(plain_kl(LATENT, posterior, prior, half), (values - half.free_nats).clamp(min=0))
+    mask = torch.ones(2, 3, dtype=torch.bool)
+    for how in ("step", "mean"):
+        settings = KLSettings(free=how, free_nats=free)
+        [(weight, kl)] = kl_terms(LATENT, posterior, prior, settings)
+        assert weight == 1 and torch.equal(kl, values)
+        loss = free_mean(kl, mask, settings)
+        assert loss.item() == free
+        loss.backward(retain_graph=True)
+        assert not posterior.mean.grad.any()
+    half = KLSettings(free_nats=float(values.detach().median()))
+    torch.testing.assert_close(free_mean(values, mask, half), values.clamp(min=half.free_nats).mean())
+    torch.testing.assert_close(free_mean(values, mask, KLSettings(free="mean", free_nats=0)), values.mean())
 
 
 def test_balanced_kl_weights_who_learns() -> None:
-    """With kl_rep = 0 only the prior learns, with kl_dyn = 0 only the posterior; both see the same value."""
+    """With rep = 0 only the prior learns, with dyn = 0 only the posterior; both see the same value."""
     for dyn, rep in ((1.0, 0.0), (0.0, 0.5)):
         posterior, prior = gaussian(0, requires_grad=True), gaussian(1, requires_grad=True)
-        settings = ModelSettings(kl="balanced", free_nats=0.0, kl_dyn=dyn, kl_rep=rep)
-        loss = balanced_kl(LATENT, posterior, prior, settings)
+        loss = kl_balanced_loss(LATENT, posterior, prior, free_nats=0.0, dyn=dyn, rep=rep)
         torch.testing.assert_close(loss, (dyn + rep) * LATENT.kl(posterior, prior))
         loss.sum().backward()
         assert (posterior.mean.grad is not None and posterior.mean.grad.any().item()) == (rep > 0)

@@ -14,7 +14,7 @@ from planet_rssm.world_model import LossNoise, ModelDynamics, WorldModel, untrai
 from planet_rssm.world_model.observations import preprocess
 
 CPU = torch.device("cpu")
-SMALL = ["env.size=32", "model.depth=2", "model.deter=16", "model.stoch=4", "model.hidden=16", "model.reward_units=16"]
+SMALL = ["env.size=32", "model.depth=2", "rssm.deter=16", "rssm.stoch=4", "rssm.hidden=16", "model.reward_units=16"]
 B, T, A = 4, 5, 2
 
 
@@ -43,15 +43,13 @@ def draw(model: WorldModel, seed: int = 0) -> LossNoise:
 
 def test_planet_has_the_papers_parameters() -> None:
     with torch.device("meta"):
-        counts = WorldModel(config.load("planet").model, spec_of(64, actions=6)).parameter_counts()
+        counts = WorldModel(config.load("planet"), spec_of(64, actions=6)).parameter_counts()
     assert counts["total"] == 5_130_220
 
 
 def test_quickstart_has_at_most_a_million_parameters() -> None:
     with torch.device("meta"):
-        assert (
-            WorldModel(config.load("quickstart").model, spec_of(32, actions=1)).parameter_counts()["total"] <= 1_000_000
-        )
+        assert WorldModel(config.load("quickstart"), spec_of(32, actions=1)).parameter_counts()["total"] <= 1_000_000
 
 
 @pytest.mark.parametrize("size", IMAGE_SIZES)
@@ -80,7 +78,7 @@ def test_vectors_are_seen_through_symlog() -> None:
 
 def test_any_mix_of_images_and_vectors_is_learned_from() -> None:
     spec = spec_of(left=((32, 32, 3), "uint8"), speed=((3,), "float32"), place=((2,), "float32"))
-    model, batch = untrained_model(small("model.free_nats=0"), spec), batch_of()
+    model, batch = untrained_model(small("kl.free_nats=0"), spec), batch_of()
     left = batch.observation["image"].flip(2)
     vectors = {"speed": torch.randn(B, T, 3), "place": torch.randn(B, T, 2)}
     batch = batch._replace(observation={**batch.observation, "left": left, **vectors})
@@ -154,7 +152,7 @@ def test_a_share_of_decoded_frames_estimates_the_whole() -> None:
 
 
 def test_the_same_noise_gives_the_same_loss_and_the_loss_falls() -> None:
-    settings = small("model.kl=balanced", "model.free_nats=1")
+    settings = small("kl.form=balanced", "kl.free_nats=1")
     model, batch = untrained_model(settings, spec_of()), batch_of()
     assert torch.equal(model.loss(batch, draw(model))[0], model.loss(batch, draw(model))[0])
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from planet_rssm.config import ModelSettings
+from planet_rssm.config import RSSMSettings
 from planet_rssm.types import State
 from planet_rssm.world_model import RSSM
 
@@ -14,7 +14,7 @@ B, T, A, E, S, D = 3, 6, 2, 7, 4, 8
 def rssm() -> RSSM:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return RSSM(ModelSettings(deter=D, stoch=S, hidden=9), A, E).double()
+        return RSSM(RSSMSettings(deter=D, stoch=S, hidden=9), A, E).double()
 
 
 @pytest.fixture

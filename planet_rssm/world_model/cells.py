@@ -1,0 +1,107 @@
+"""Recurrent cores: deter_t from deter_{t-1}, stoch_{t-1} and the action that led to t.
+
+Each is called as core(deter [B, D], stoch [B, S], action [B, A]) and returns the next deter [B, D].
+"""
+
+import torch
+from torch import Tensor, nn
+
+from planet_rssm.config import RSSMSettings
+from planet_rssm.world_model.networks import BlockLinear, dense, normalised
+
+
+class NormGRUCell(nn.Module):
+    """GRU with one layer norm over all gates, and a bias of -1 that keeps the state at first (DreamerV2).
+
+    reset, candidate, update = split(LayerNorm(W [x, h])); c = tanh(sig(reset) * candidate); u = sig(update - 1);
+    h' = u c + (1 - u) h.
+    """
+
+    def __init__(self, inputs: int, deter: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(inputs + deter, 3 * deter, bias=False)
+        self.norm = nn.LayerNorm(3 * deter)
+
+    def forward(self, x: Tensor, deter: Tensor) -> Tensor:  # noqa: D102
+        reset, candidate, update = self.norm(self.linear(torch.cat([x, deter], -1))).chunk(3, -1)
+        return gated(reset, candidate, update, deter)
+
+
+class GRUCore(nn.Module):
+    """Dense layers on [stoch, action], then a GRU cell, `recurrent_depth` times (PlaNet; DreamerV2 with its cell)."""
+
+    def __init__(self, settings: RSSMSettings, stoch: int, action: int) -> None:
+        super().__init__()
+        self.depth = settings.recurrent_depth
+        self.inputs = dense(stoch + action, settings.hidden, settings.input_layers, settings.act, settings.norm)
+        width = settings.hidden if settings.input_layers else stoch + action
+        kind = {"gru": nn.GRUCell, "norm_gru": NormGRUCell}[settings.cell]
+        self.cell = kind(width, settings.deter)
+
+    def forward(self, deter: Tensor, stoch: Tensor, action: Tensor) -> Tensor:  # noqa: D102
+        x = self.inputs(torch.cat([stoch, action], -1))
+        for _ in range(self.depth):
+            deter = self.cell(x, deter)
+        return deter
+
+
+class BlockGRUCore(nn.Module):
+    """Block-diagonal GRU (DreamerV3, the code of 2024 and after).
+
+    deter, stoch and action are each brought to `hidden` by Linear, norm, activation. Every block of deter sees itself
+    and all three; `input_layers` block-diagonal layers with norm over the whole deter and activation lead to the gates,
+    which have no norm. Actions beyond [-1, 1] are scaled into it.
+    """
+
+    def __init__(self, settings: RSSMSettings, stoch: int, action: int) -> None:
+        super().__init__()
+        self.depth, self.blocks = settings.recurrent_depth, settings.blocks
+        self.projections = nn.ModuleList(
+            dense(width, settings.hidden, 1, settings.act, settings.norm) for width in (settings.deter, stoch, action)
+        )
+        width = settings.deter + 3 * settings.hidden * settings.blocks
+        layers: list[nn.Module] = []
+        for _ in range(settings.input_layers):
+            layers.append(BlockLinear(width, settings.deter, settings.blocks))
+            layers += normalised(settings.deter, settings.act, settings.norm)
+            width = settings.deter
+        self.mixed = nn.Sequential(*layers)
+        self.gates = BlockLinear(width, 3 * settings.deter, settings.blocks)
+
+    def forward(self, deter: Tensor, stoch: Tensor, action: Tensor) -> Tensor:  # noqa: D102
+        action = action / action.detach().abs().clamp(min=1)
+        for _ in range(self.depth):
+            deter = self._step(deter, stoch, action)
+        return deter
+
+    def _step(self, deter: Tensor, stoch: Tensor, action: Tensor) -> Tensor:
+        seen = torch.cat([net(part) for net, part in zip(self.projections, (deter, stoch, action), strict=True)], -1)
+        own = deter.unflatten(-1, (self.blocks, -1))
+        whole = torch.cat([own, seen[:, None].expand(-1, self.blocks, -1)], -1).flatten(-2)
+        gates = self.gates(self.mixed(whole)).unflatten(-1, (self.blocks, -1)).chunk(3, -1)
+        reset, candidate, update = (gate.flatten(-2) for gate in gates)
+        return gated(reset, candidate, update, deter)
+
+
+class MemorylessCore(nn.Module):
+    """No recurrence: what the prior is made of, from [stoch, action] alone (the SSM of PlaNet's ablation)."""
+
+    def __init__(self, settings: RSSMSettings, stoch: int, action: int) -> None:
+        super().__init__()
+        self.inputs = dense(stoch + action, settings.deter, settings.input_layers, settings.act, settings.norm)
+
+    def forward(self, deter: Tensor, stoch: Tensor, action: Tensor) -> Tensor:  # noqa: D102
+        return self.inputs(torch.cat([stoch, action], -1))
+
+
+def gated(reset: Tensor, candidate: Tensor, update: Tensor, deter: Tensor) -> Tensor:
+    """Return u c + (1 - u) h with c = tanh(sig(reset) candidate), u = sig(update - 1) (DreamerV2 and V3)."""
+    keep = torch.sigmoid(update - 1)
+    return keep * torch.tanh(torch.sigmoid(reset) * candidate) + (1 - keep) * deter
+
+
+def core_from_settings(settings: RSSMSettings, stoch: int, action: int) -> nn.Module:
+    """Return the core that the settings name, for samples of size `stoch` and actions of size `action`."""
+    if settings.kind == "ssm":
+        return MemorylessCore(settings, stoch, action)
+    return (BlockGRUCore if settings.blocks else GRUCore)(settings, stoch, action)

@@ -1,0 +1,101 @@
+"""What is predicted from a state besides its observation: the reward, and whether the episode goes on."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from planet_rssm.config import ModelSettings
+from planet_rssm.world_model.losses import half_squared_error
+from planet_rssm.world_model.networks import mlp, precise, symexp
+
+BINS = 255  # DreamerV3's: symexp of -20 to 20
+LIMIT = 20.0
+
+
+class TwohotEncoder(nn.Module):
+    """Numbers as weights on two neighbouring bins, and back (DreamerV3, arXiv 2301.04104, equations 9 and 10).
+
+    The `count` bins (odd) are symexp(linspace(-limit, limit)), so that the same few serve rewards of any size.
+    """
+
+    bins: Tensor  # [count], float64
+
+    def __init__(self, count: int = BINS, limit: float = LIMIT) -> None:
+        super().__init__()
+        positive = symexp(torch.linspace(0, limit, count // 2 + 1, dtype=torch.float64))[1:]
+        bins = torch.cat([-positive.flip(0), positive.new_zeros(1), positive])  # mirrored to the last bit
+        self.register_buffer("bins", bins, persistent=False)
+
+    def encode(self, value: Tensor) -> Tensor:
+        """Return weights [*B, count] that sum to 1 and whose mean bin is `value` [*B], clipped to the bins."""
+        bins = self.bins.to(value)
+        value = value.clamp(bins[0], bins[-1])
+        above = torch.searchsorted(bins, value.contiguous()).clamp(1, len(bins) - 1)
+        low, high = bins[above - 1], bins[above]
+        share = ((value - low) / (high - low))[..., None]
+        weights = value.new_zeros(*value.shape, len(bins))
+        return weights.scatter(-1, above[..., None] - 1, 1 - share).scatter(-1, above[..., None], share)
+
+    def decode(self, logits: Tensor) -> Tensor:
+        """Return the mean bin [*B] under softmax(logits) [*B, count]; equal logits give exactly 0."""
+        weighted = logits.softmax(-1) * self.bins.to(logits)
+        middle = weighted.shape[-1] // 2
+        return (weighted[..., middle + 1 :] + weighted[..., :middle].flip(-1)).sum(-1)  # mirrored bins cancel
+
+
+class GaussianHead(nn.Module):
+    """The mean of a unit Gaussian."""
+
+    def __init__(self, inputs: int, settings: ModelSettings) -> None:
+        super().__init__()
+        units, layers = settings.reward_units, settings.reward_layers
+        self.net = mlp(inputs, units, layers, 1, settings.act, settings.norm)
+
+    def forward(self, feat: Tensor) -> Tensor:
+        """Return the mean [*B] of `feat` [*B, F]."""
+        return precise(self.net(feat).squeeze(-1))
+
+    def loss(self, feat: Tensor, target: Tensor) -> Tensor:
+        """Return half the squared error [*B]."""
+        return half_squared_error(self(feat), target, 0)
+
+
+class TwohotHead(nn.Module):
+    """A softmax over `TwohotEncoder`'s bins."""
+
+    def __init__(self, inputs: int, settings: ModelSettings) -> None:
+        super().__init__()
+        units, layers = settings.reward_units, settings.reward_layers
+        self.net = mlp(inputs, units, layers, BINS, settings.act, settings.norm)
+        self.encoder = TwohotEncoder()
+
+    def forward(self, feat: Tensor) -> Tensor:
+        """Return the mean [*B] of `feat` [*B, F]."""
+        return self.encoder.decode(precise(self.net(feat)))
+
+    def loss(self, feat: Tensor, target: Tensor) -> Tensor:
+        """Return the cross entropy [*B] of the target's two bins."""
+        logits = precise(self.net(feat)).log_softmax(-1)
+        return -(self.encoder.encode(target.to(logits)) * logits).sum(-1)
+
+
+class ContinueHead(nn.Module):
+    """The probability that the episode goes on, times the discount that it is trained with."""
+
+    def __init__(self, inputs: int, settings: ModelSettings) -> None:
+        super().__init__()
+        units, layers = settings.continue_units, settings.continue_layers
+        self.net = mlp(inputs, units, layers, 1, settings.act, settings.norm)
+        self.discount = settings.continue_discount
+
+    def forward(self, feat: Tensor) -> Tensor:
+        """Return the probability [*B] of `feat` [*B, F]."""
+        return precise(self.net(feat).squeeze(-1)).sigmoid()
+
+    def loss(self, feat: Tensor, target: Tensor) -> Tensor:
+        """Return the binary cross entropy [*B] of `target` [*B], True where it goes on."""
+        logit = precise(self.net(feat).squeeze(-1))
+        return binary_cross_entropy_with_logits(logit, self.discount * target.to(logit), reduction="none")
+
+
+REWARD_HEADS: dict[str, type[GaussianHead] | type[TwohotHead]] = {"gaussian": GaussianHead, "twohot": TwohotHead}
