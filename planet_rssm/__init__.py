@@ -15,17 +15,29 @@ if TYPE_CHECKING:  # so that editors and type checkers see what __getattr__ find
     from planet_rssm.errors import PlanetError
     from planet_rssm.planners import CEM, ICEM, FunctionDynamics, Objective
     from planet_rssm.types import Batch, Dynamics, Plan, Planner, Rollout, State
-    from planet_rssm.world_model import RSSM, ModelDynamics, WorldModel
+    from planet_rssm.world_model import (
+        RSSM,
+        Context,
+        Latent,
+        ModelDynamics,
+        TwohotEncoder,
+        WorldModel,
+        kl_balanced_loss,
+        symexp,
+        symlog,
+    )
 
 _MODULE_OF = {
     "Agent": "agent",
     "Batch": "types",
     "CEM": "planners",
+    "Context": "world_model",
     "Dynamics": "types",
     "EnvPool": "envs.pool",
     "Episode": "data.episode",
     "FunctionDynamics": "planners",
     "ICEM": "planners",
+    "Latent": "world_model",
     "ModelDynamics": "world_model",
     "Objective": "planners",
     "Plan": "types",
@@ -36,7 +48,11 @@ _MODULE_OF = {
     "Rollout": "types",
     "Settings": "config",
     "State": "types",
+    "TwohotEncoder": "world_model",
     "WorldModel": "world_model",
+    "kl_balanced_loss": "world_model",
+    "symexp": "world_model",
+    "symlog": "world_model",
 }
 
 __all__ = [  # noqa: F822 (found by __getattr__)
@@ -45,10 +61,12 @@ __all__ = [  # noqa: F822 (found by __getattr__)
     "RSSM",
     "Agent",
     "Batch",
+    "Context",
     "Dynamics",
     "EnvPool",
     "Episode",
     "FunctionDynamics",
+    "Latent",
     "ModelDynamics",
     "Objective",
     "Plan",
@@ -58,7 +76,11 @@ __all__ = [  # noqa: F822 (found by __getattr__)
     "Rollout",
     "Settings",
     "State",
+    "TwohotEncoder",
     "WorldModel",
+    "kl_balanced_loss",
+    "symexp",
+    "symlog",
 ]
 
 

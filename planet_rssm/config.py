@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from planet_rssm.errors import PlanetError
 from planet_rssm.files import write_atomic
+from planet_rssm.named import FORM
 
 FORMAT = 1
 
@@ -80,13 +81,14 @@ class DataSettings(_Section):
 
 Head = Literal["image", "vector", "reward", "continue"]
 HEADS: tuple[Head, ...] = get_args(Head)
+LATENTS = ("gaussian", "categorical")
 
 
 class RSSMSettings(_Section):
     """The recurrent state-space model (PlaNet, arXiv 1811.04551, appendix A; DreamerV2 2010.02193; V3 2301.04104)."""
 
     kind: Literal["rssm", "ssm", "rnn"] = "rssm"  # ssm: stochastic only, rnn: deterministic only
-    latent: Literal["gaussian", "categorical"] = "gaussian"
+    latent: str = "gaussian"  # or categorical, or a Latent of your own as module:Class, see docs/extend.md
     deter: Count = 200
     stoch: Count = 30  # dimensions of a Gaussian latent, variables of a categorical one
     classes: Annotated[Whole, Field(ge=2)] = 32  # of each categorical variable
@@ -99,6 +101,7 @@ class RSSMSettings(_Section):
     posterior_layers: Annotated[Whole, Field(ge=0)] = 1
     act: Activation = "relu"
     norm: Norm = "none"
+    mean: Literal["none", "tanh5"] = "none"  # Gaussian: what the mean goes through, nothing or 5 tanh(x / 5)
     std: Literal["softplus", "sigmoid2"] = "softplus"  # Gaussian: how the standard deviation is made positive
     min_std: NonNegative = 0.1
     unimix: Annotated[float, Field(ge=0, lt=1)] = 0.0  # categorical: share of the uniform distribution
@@ -108,6 +111,8 @@ class RSSMSettings(_Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.latent not in LATENTS and not FORM.fullmatch(self.latent):
+            raise ValueError(f"rssm.latent = {self.latent!r}: must be {', '.join(LATENTS)} or module:Class")
         if self.blocks and self.deter % self.blocks:
             raise ValueError(f"rssm.blocks = {self.blocks}: must divide rssm.deter = {self.deter}; change one of them")
         if self.blocks and self.cell != "gru":
@@ -135,6 +140,7 @@ class ModelSettings(_Section):
 
     size: Size | None = None  # DreamerV3's: stands for widths here and in rssm, see SIZES
     conv: Literal["planet", "dreamer-v3"] = "planet"
+    conv_act: Activation = "relu"  # of planet's convolutions; dreamer-v3's have `act` and `norm`
     depth: Count = 32  # channels of the first convolution
     pixels: Literal["quantised", "scaled"] = "quantised"  # 5 bits and noise (PlaNet), or divided by 255 (Dreamer)
     vector_layers: Count = 2  # of the vectors' encoder and decoder
@@ -142,7 +148,7 @@ class ModelSettings(_Section):
     act: Activation = "relu"  # of vectors' networks and heads
     norm: Norm = "none"
     init: Literal["torch", "trunc_normal"] = "torch"  # of weights; the second is DreamerV3's
-    reward: Literal["gaussian", "twohot"] = "gaussian"
+    reward: Literal["gaussian", "twohot", "symlog_twohot"] = "gaussian"  # two-hot: over the values, or their symlog
     reward_layers: Annotated[Whole, Field(ge=0)] = 2
     reward_units: Count = 200
     reward_outscale: NonNegative = 1.0  # of the last layer's first weights; 0: an untrained head says 0
@@ -155,6 +161,14 @@ class ModelSettings(_Section):
     reward_scale: NonNegative = 10.0
     continue_scale: NonNegative = 1.0  # where the environment ends episodes by itself
     grad_heads: tuple[Head, ...] = HEADS  # heads whose losses also train what they read
+    terms: tuple[str, ...] = ()  # loss terms of your own, each module:Class, see docs/extend.md
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for term in self.terms:
+            if not FORM.fullmatch(term):
+                raise ValueError(f"model.terms names {term!r}: each must be module:Class")
+        return self
 
 
 class OptimizerSettings(_Section):
@@ -248,8 +262,9 @@ class Settings(_Section):
 
 
 def presets() -> dict[str, Path]:
-    """Return the shipped presets by name."""
-    return {path.stem: path for path in sorted(_preset_folder().glob("*.yaml"))}
+    """Return the shipped presets by name, `systems/NAME` in a folder of their own."""
+    folder = _preset_folder()
+    return {str(path.relative_to(folder).with_suffix("")): path for path in sorted(folder.rglob("*.yaml"))}
 
 
 def load(preset: str | Path, overrides: Sequence[str] = ()) -> Settings:

@@ -12,6 +12,8 @@ import pytest
 pytest.importorskip("hatchling", reason="hatchling, which builds the wheel, is not installed")
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+CONFIGS = CHECKOUT / "configs"
+PRESETS = sorted(str(path.relative_to(CONFIGS).with_suffix("")) for path in CONFIGS.rglob("*.yaml"))
 CALL = """
 import sys
 from importlib.metadata import distribution
@@ -53,11 +55,11 @@ def test_it_holds_the_package_the_presets_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
     modules = {str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / "planet_rssm").rglob("*.py")}
-    presets = {f"planet_rssm/configs/{path.name}" for path in (CHECKOUT / "configs").glob("*.yaml")}
+    presets = {f"planet_rssm/configs/{name}.yaml" for name in PRESETS}
     assert held == modules | presets | {"planet_rssm/py.typed"}
 
 
-@pytest.mark.parametrize("preset", sorted(path.stem for path in (CHECKOUT / "configs").glob("*.yaml")))
+@pytest.mark.parametrize("preset", PRESETS)
 def test_presets_resolve_from_another_folder(site, tmp_path, preset):
     done = call(site, tmp_path, "config", preset)
     assert done.returncode == 0, done.stderr

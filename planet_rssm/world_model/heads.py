@@ -1,12 +1,14 @@
 """What is predicted from a state besides its observation: the reward, and whether the episode goes on."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from planet_rssm.config import ModelSettings
 from planet_rssm.world_model.losses import half_squared_error
-from planet_rssm.world_model.networks import mlp, precise, symexp
+from planet_rssm.world_model.networks import mlp, precise, symexp, symlog
 
 BINS = 255  # DreamerV3's: symexp of -20 to 20
 LIMIT = 20.0
@@ -15,21 +17,25 @@ LIMIT = 20.0
 class TwohotEncoder(nn.Module):
     """Numbers as weights on two neighbouring bins, and back (DreamerV3, arXiv 2301.04104, equations 9 and 10).
 
-    The `count` bins (odd) are symexp(linspace(-limit, limit)), so that the same few serve rewards of any size.
+    The `count` bins (odd) are symexp(linspace(-limit, limit)), so that the same few serve rewards of any size. With
+    `space="symlog"` they are linspace(-limit, limit) and hold symlog(value), as in DreamerV3's first release: a mean is
+    then taken there, below that of the values themselves.
     """
 
     bins: Tensor  # [count], float64
 
-    def __init__(self, count: int = BINS, limit: float = LIMIT) -> None:
+    def __init__(self, count: int = BINS, limit: float = LIMIT, space: Literal["value", "symlog"] = "value") -> None:
         super().__init__()
-        positive = symexp(torch.linspace(0, limit, count // 2 + 1, dtype=torch.float64))[1:]
+        self.space = space
+        positive = torch.linspace(0, limit, count // 2 + 1, dtype=torch.float64)[1:]
+        positive = symexp(positive) if space == "value" else positive
         bins = torch.cat([-positive.flip(0), positive.new_zeros(1), positive])  # mirrored to the last bit
         self.register_buffer("bins", bins, persistent=False)
 
     def encode(self, value: Tensor) -> Tensor:
         """Return weights [*B, count] that sum to 1 and whose mean bin is `value` [*B], clipped to the bins."""
         bins = self.bins.to(value)
-        value = value.clamp(bins[0], bins[-1])
+        value = (value if self.space == "value" else symlog(value)).clamp(bins[0], bins[-1])
         above = torch.searchsorted(bins, value.contiguous()).clamp(1, len(bins) - 1)
         low, high = bins[above - 1], bins[above]
         share = ((value - low) / (high - low))[..., None]
@@ -40,7 +46,8 @@ class TwohotEncoder(nn.Module):
         """Return the mean bin [*B] under softmax(logits) [*B, count]; equal logits give exactly 0."""
         weighted = logits.softmax(-1) * self.bins.to(logits)
         middle = weighted.shape[-1] // 2
-        return (weighted[..., middle + 1 :] + weighted[..., :middle].flip(-1)).sum(-1)  # mirrored bins cancel
+        mean = (weighted[..., middle + 1 :] + weighted[..., :middle].flip(-1)).sum(-1)  # mirrored bins cancel
+        return mean if self.space == "value" else symexp(mean)
 
 
 class GaussianHead(nn.Module):
@@ -67,15 +74,19 @@ class TwohotHead(nn.Module):
         super().__init__()
         units, layers = settings.reward_units, settings.reward_layers
         self.net = mlp(inputs, units, layers, BINS, settings.act, settings.norm)
-        self.encoder = TwohotEncoder()
+        self.encoder = TwohotEncoder(space="symlog" if settings.reward == "symlog_twohot" else "value")
+
+    def logits(self, feat: Tensor) -> Tensor:
+        """Return one logit a bin, [*B, 255], of `feat` [*B, F]."""
+        return precise(self.net(feat))
 
     def forward(self, feat: Tensor) -> Tensor:
         """Return the mean [*B] of `feat` [*B, F]."""
-        return self.encoder.decode(precise(self.net(feat)))
+        return self.encoder.decode(self.logits(feat))
 
     def loss(self, feat: Tensor, target: Tensor) -> Tensor:
         """Return the cross entropy [*B] of the target's two bins."""
-        logits = precise(self.net(feat)).log_softmax(-1)
+        logits = self.logits(feat).log_softmax(-1)
         return -(self.encoder.encode(target.to(logits)) * logits).sum(-1)
 
 
@@ -90,12 +101,20 @@ class ContinueHead(nn.Module):
 
     def forward(self, feat: Tensor) -> Tensor:
         """Return the probability [*B] of `feat` [*B, F]."""
-        return precise(self.net(feat).squeeze(-1)).sigmoid()
+        return self.logits(feat).squeeze(-1).sigmoid()
+
+    def logits(self, feat: Tensor) -> Tensor:
+        """Return the log odds [*B, 1] of `feat` [*B, F]."""
+        return precise(self.net(feat))
 
     def loss(self, feat: Tensor, target: Tensor) -> Tensor:
         """Return the binary cross entropy [*B] of `target` [*B], True where it goes on."""
-        logit = precise(self.net(feat).squeeze(-1))
+        logit = self.logits(feat).squeeze(-1)
         return binary_cross_entropy_with_logits(logit, self.discount * target.to(logit), reduction="none")
 
 
-REWARD_HEADS: dict[str, type[GaussianHead] | type[TwohotHead]] = {"gaussian": GaussianHead, "twohot": TwohotHead}
+REWARD_HEADS: dict[str, type[GaussianHead] | type[TwohotHead]] = {
+    "gaussian": GaussianHead,
+    "twohot": TwohotHead,
+    "symlog_twohot": TwohotHead,
+}

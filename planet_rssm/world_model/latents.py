@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot, softplus
 
 from planet_rssm.config import RSSMSettings
+from planet_rssm.named import build, told
 
 P = TypeVar("P", bound=tuple[Tensor, ...])
 
@@ -63,19 +64,20 @@ class GaussianLatent(Latent[Gaussian]):
     """Diagonal Gaussian of `size` dimensions.
 
     std = softplus(raw) + min_std (PlaNet, appendix A), or with `sigmoid2` 2 sigmoid(raw / 2) + min_std (DreamerV2).
+    With `tanh5` the mean stays inside [-5, 5].
     """
 
-    def __init__(self, size: int, min_std: float, std: str = "softplus") -> None:
+    def __init__(self, size: int, min_std: float, std: str = "softplus", mean: str = "none") -> None:
         self.size = self.noise_size = size
         self.raw_size = 2 * size
         self.min_std = min_std
         positive: dict[str, Callable[[Tensor], Tensor]] = {"softplus": softplus, "sigmoid2": _sigmoid2}
-        self._positive = positive[std]
+        self._positive, self._bounded = positive[std], {"none": _same, "tanh5": _tanh5}[mean]
 
     def params(self, raw: Tensor) -> Gaussian:
         """Split into mean and raw standard deviation; see `Latent.params`."""
         mean, std = _precise(raw).chunk(2, -1)
-        return Gaussian(mean, self._positive(std) + self.min_std)
+        return Gaussian(self._bounded(mean), self._positive(std) + self.min_std)
 
     def sample(self, params: Gaussian, noise: Tensor | None) -> Tensor:
         """Return mean + std * noise, or the mean."""
@@ -137,10 +139,36 @@ class CategoricalLatent(Latent[Categorical]):
 
 
 def latent_from_settings(settings: RSSMSettings) -> Latent[Any]:
-    """Return the latent that the settings name."""
+    """Return the latent that the settings name.
+
+    Raises:
+        PlanetError: a class of the user's that cannot be made, or that does not do what `Latent` says.
+    """
     if settings.latent == "categorical":
         return CategoricalLatent(settings.stoch, settings.classes, settings.unimix)
-    return GaussianLatent(settings.stoch, settings.min_std, settings.std)
+    if settings.latent == "gaussian":
+        return GaussianLatent(settings.stoch, settings.min_std, settings.std, settings.mean)
+    latent: Latent[Any] = build("rssm.latent", settings.latent, Latent, settings)  # type: ignore[type-abstract]
+    with told("rssm.latent", settings.latent):
+        _check(latent)
+    return latent
+
+
+def _check(latent: Latent[Any]) -> None:
+    """Use every method once on two rows, and compare the shapes with what `Latent` says."""
+    params = latent.params(torch.zeros(2, latent.raw_size))
+    if not (isinstance(params, tuple) and hasattr(params, "_make")):
+        raise TypeError(f"params() returns a {type(params).__name__}, must be a NamedTuple of tensors")
+    drawn, row = (2, latent.size), (2,)
+    found = {
+        "sample()": (latent.sample(params, torch.zeros(2, latent.noise_size)), drawn),
+        "sample() without noise": (latent.sample(params, None), drawn),
+        "kl()": (latent.kl(params, params), row),
+        "entropy()": (latent.entropy(params), row),
+    }
+    for what, (value, shape) in found.items():
+        if value.shape != shape:
+            raise TypeError(f"{what} returns shape {list(value.shape)} for 2 rows, must be {list(shape)}")
 
 
 def stack(params: Sequence[P], dim: int) -> P:
@@ -156,6 +184,14 @@ def stopped(params: P) -> P:
 
 def _precise(raw: Tensor) -> Tensor:
     return raw if raw.dtype == torch.float64 else raw.float()
+
+
+def _same(raw: Tensor) -> Tensor:
+    return raw
+
+
+def _tanh5(raw: Tensor) -> Tensor:
+    return 5 * torch.tanh(raw / 5)
 
 
 def _sigmoid2(raw: Tensor) -> Tensor:

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from planet_rssm.config import HEADS, Settings
 from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.errors import PlanetError
+from planet_rssm.named import build
 from planet_rssm.seeding import Stream, stream_seed
 from planet_rssm.types import Batch, State
 from planet_rssm.world_model.heads import REWARD_HEADS, ContinueHead, GaussianHead, TwohotHead
@@ -24,6 +26,16 @@ class LossNoise(NamedTuple):
     latent: Tensor  # standard normal [B, T, noise_size]
     frames: Tensor  # int64 [K], which of the B * T frames are decoded
     overshooting: Tensor  # standard normal [D, B, T, noise_size]
+
+
+class Context(NamedTuple):
+    """What a loss is made of: for the model's terms, for a user's, and for behaviour that learns from the states."""
+
+    seen: dict[str, Tensor]  # preprocessed observations [B, T, ...]
+    embed: Tensor  # [B, T, E]
+    states: State  # posterior states [B, T, ...]
+    posterior: Params  # [B, T, ...]
+    prior: Params  # [B, T, ...]
 
 
 class WorldModel(nn.Module):
@@ -44,6 +56,10 @@ class WorldModel(nn.Module):
         self.goes_on: ContinueHead | None = ContinueHead(feat, self.settings) if spec.terminates else None
         initialise(self, self.settings.init)
         scale_last(self.reward.net, self.settings.reward_outscale)
+        terms = [build("model.terms", name, nn.Module, settings, spec, feat) for name in self.settings.terms]
+        self.terms = nn.ModuleDict({type(term).__name__: term for term in terms})
+        if len(self.terms) < len(terms):
+            raise PlanetError(f"model.terms = {list(self.settings.terms)}: two of one class name; rename one")
 
     def encode(self, observation: Mapping[str, Tensor], noise: Mapping[str, Tensor]) -> Tensor:
         """Encode observations [*B, ...] as the environment gives them, with `draw_pixels` noise, into [*B, E]."""
@@ -89,11 +105,21 @@ class WorldModel(nn.Module):
 
         Every term is averaged over the unmasked steps; observations are summed over pixels and entries.
         """
+        return self.loss_from(batch, self.context(batch, noise), noise)
+
+    def context(self, batch: Batch, noise: LossNoise) -> Context:
+        """Filter the batch: what the loss, and whoever learns to act, starts from."""
         seen = preprocess(batch.observation, noise.pixels)
-        states, posterior = self.rssm.observe(self.encoder(seen), batch.action, batch.is_first, noise.latent)
-        prior = self.rssm.prior(states.deter)
-        terms = self._prediction_losses(batch, states, seen, noise.frames)
+        embed = self.encoder(seen)
+        states, posterior = self.rssm.observe(embed, batch.action, batch.is_first, noise.latent)
+        return Context(seen, embed, states, posterior, self.rssm.prior(states.deter))
+
+    def loss_from(self, batch: Batch, context: Context, noise: LossNoise) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return what `loss` returns, from the context of the same batch and noise."""
+        _, _, states, posterior, prior = context
+        terms = self._prediction_losses(batch, states, context.seen, noise.frames)
         terms |= self._kl_losses(batch, states, posterior, prior, noise.overshooting)
+        terms |= self._added_losses(batch, context)
         total = torch.stack(list(terms.values())).sum()
         metrics = {f"loss/{name}": term.detach() for name, term in terms.items()} | {"loss/total": total.detach()}
         return total, metrics | self._diagnostics(batch, states, posterior, prior)
@@ -101,6 +127,7 @@ class WorldModel(nn.Module):
     def parameter_counts(self) -> dict[str, int]:
         """Return the number of parameters by part, and their total."""
         counts = {name: sum(p.numel() for p in part.parameters()) for name, part in self.named_children()}
+        counts = {name: count for name, count in counts.items() if count}
         return counts | {"total": sum(counts.values())}
 
     def _prediction_losses(
@@ -137,6 +164,17 @@ class WorldModel(nn.Module):
         if self.kl.overshooting > 1:
             like = (batch.action, batch.is_first, batch.mask, noise, self.kl)
             terms["overshooting"] = self.kl.overshooting_scale * overshooting(self.rssm, states, posterior, *like)
+        return terms
+
+    def _added_losses(self, batch: Batch, context: Context) -> dict[str, Tensor]:
+        """Return the masked means of the user's terms, each called as term(model, batch, context) -> [B, T]."""
+        terms = {}
+        for name, term in self.terms.items():
+            value = term(self, batch, context)
+            if value.shape != batch.mask.shape:
+                shape, steps = list(value.shape), list(batch.mask.shape)
+                raise PlanetError(f"model.terms: {name} returns shape {shape}, must be [B, T] = {steps}; mend it")
+            terms[name] = masked_mean(value, batch.mask)
         return terms
 
     @torch.no_grad()
