@@ -32,6 +32,8 @@ def build(key: str, name: str, base: type[T], *args: Any) -> T:  # noqa: ANN401 
         kind = functools.reduce(getattr, inside.split("."), importlib.import_module(module))
         if not (isinstance(kind, type) and issubclass(kind, base)):
             raise TypeError(f"must be a subclass of {base.__module__}.{base.__qualname__}")
+        if missing := getattr(kind, "__abstractmethods__", None):
+            raise TypeError(f"lacks {', '.join(sorted(missing))}()")
         return kind(*args)
 
 
