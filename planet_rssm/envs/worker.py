@@ -70,7 +70,16 @@ def _obey(env: DMControlEnv, shared: Shared, command: dict[str, Any]) -> dict[st
         answer = {"reward": reward, "terminated": terminated, "truncated": truncated, "env_steps": info["env_steps"]}
     for key, value in observation.items():
         shared.observation[key][:] = value
+    _check_finite({"reward": answer.get("reward", 0.0), **shared.observation})
     return answer
+
+
+def _check_finite(values: dict[str, Any]) -> None:
+    """Refuse what nothing can be learned from: NaN, infinity, a reward beyond float32."""
+    for key, value in values.items():
+        wrong = np.extract(~(np.abs(value) <= np.finfo(np.float32).max), value)
+        if wrong.size:
+            raise ValueError(f"{key} = {wrong[0]}: must be finite, in float32; mend the environment")
 
 
 def _reply(replies: Any, answer: dict[str, Any]) -> None:  # noqa: ANN401 (a text file)
