@@ -25,8 +25,9 @@ class MetricsLog:
         """Cut the file to `offset` bytes; `done` is what the counter `axis`, where events are placed, stood at then."""
         self._axis = axis
         path = folder / METRICS
-        self._file = open(path, "ab")  # held open as long as the run
+        path.touch()
         sync_folder(folder)
+        self._file = open(path, "ab")  # held open as long as the run
         size = os.fstat(self._file.fileno()).st_size
         if size < offset:
             _log.warning("%s: %d bytes, the checkpoint knew %d; what is missing stays lost", path, size, offset)

@@ -72,6 +72,12 @@ def local_pool(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def tiny() -> list[str]:
+    """Return the settings of the run."""
+    return TINY
+
+
+@pytest.fixture
 def train(local_pool: None) -> Callable[..., None]:
     """Return a function that trains in a folder, from where it was committed; `key=value` texts change settings."""
 
