@@ -138,9 +138,7 @@ def test_settings_that_were_cut_are_told_from_those_learned_with(copy: Path, tra
     path = copy / "config.yaml"
     lines = path.read_text().splitlines()
     path.write_text("\n".join(line for line in lines if "model.deter" not in line))
-    with pytest.raises(
-        PlanetError, match="config.yaml: model.deter is 200, the run has learned with 8; write that back"
-    ):
+    with pytest.raises(PlanetError, match="config.yaml: model.deter is 200, the run has learned with 8; write"):
         train(copy)
     path.write_text("\n".join(lines))
     train(copy)
