@@ -93,7 +93,7 @@ class Session:
         held = self._newest()
         if held is not None:
             self._check_settings(held)
-        model = untrained_model(self.settings, spec.action_size)
+        model = untrained_model(self.settings, spec)
         if held is not None:
             _check_same(held.spec, spec)
             model.load_state_dict(held.model)
