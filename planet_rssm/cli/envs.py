@@ -45,7 +45,7 @@ def _suite() -> list[dict[str, Any]]:
 def _gymnasium() -> list[dict[str, Any]]:
     from planet_rssm.envs.survey import registered, survey  # imports gymnasium: not for `planet envs --help`
 
-    return [_row(finding.id, list(finding.observe), finding.why) for finding in survey(registered())]
+    return [_row(finding.id, finding.observe, finding.why) for finding in survey(registered())]
 
 
 def _row(name: str, observe: list[str], why: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ class Finding:
     """How one environment can be observed here."""
 
     id: str  # gym/ID
-    observe: tuple[str, ...]  # what works of pixels and vectors
+    observe: list[str]  # what works of pixels and vectors
     why: str  # why the rest does not, in one line
 
 
@@ -45,7 +45,7 @@ def survey(ids: list[str]) -> list[Finding]:
         lines, death = _child(left)
         findings += [Finding(**json.loads(line)) for line in lines[: len(left)]]
         if len(lines) < len(left):
-            findings.append(Finding(left[len(lines)], (), death))
+            findings.append(Finding(left[len(lines)], [], death))
     return findings
 
 
@@ -65,14 +65,15 @@ def _child(ids: list[str]) -> tuple[list[str], str]:
 
 
 def _find(task: str) -> Finding:
-    works, faults = [], []
+    works: list[str] = []
+    faults: list[str] = []
     for observe, renderer in _OBSERVE:
         try:
             GymEnv(EnvSettings(id=task, observe=observe, renderer=renderer)).close()
             works.append(observe)
         except PlanetError as error:
             faults.append(str(error).removeprefix(f"env.id = {task!r}: "))
-    return Finding(task, tuple(works), faults[0] if faults else "")
+    return Finding(task, works, faults[0] if faults else "")
 
 
 if __name__ == "__main__":
