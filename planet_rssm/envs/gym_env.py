@@ -47,6 +47,8 @@ class GymEnv(gymnasium.Env[Any, np.ndarray]):
             PlanetError: it cannot be made, observed as asked or acted in; the line says what would work.
         """
         task = self._task = canonical_id(settings.id)
+        if settings.renderer in GL_BACKENDS:
+            os.environ.setdefault("MUJOCO_GL", settings.renderer)
         self._env, limit = _attempt(task, "cannot be made", lambda: _make(settings))
         self._can_draw = self._env.render_mode == "rgb_array"
         self._playing = False
