@@ -99,7 +99,7 @@ class GymEnv(gymnasium.Env[Any, np.ndarray]):
         for _ in range(self.env_spec.action_repeat):
             # mapped anew each time: an environment may write into the array that it is given
             observation, reward, terminated, truncated, _ = self._env.step(self._action(action))
-            total, steps = total + float(reward), steps + 1
+            total, steps = total + np.asarray(reward, float).item(), steps + 1
             if terminated or truncated:
                 self._playing = False
                 break
