@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from planet_rssm.cli import mesa
 from planet_rssm.cli.installed import Check, extra, packages, python_version
 from planet_rssm.envs import gl
 
@@ -46,8 +47,8 @@ for _ in range(50):
 print(1000 * sorted(times)[25])
 """
 _GL_MEND = {
-    "egl": "apt install libegl1 libgl1, or use env.renderer=raycast, which needs no GL",
-    "osmesa": "apt install libosmesa6, or use env.renderer=raycast, which needs no GL",
+    "egl": "planet doctor --install-gl (no root needed), or apt install libegl1 libgl1",
+    "osmesa": "planet doctor --install-gl (no root needed), or apt install libosmesa6",
     "glfw": "needs a display (DISPLAY); or use env.renderer=raycast, which needs no GL",
 }
 _DRIVER_MEND = "apt install libegl1 and the driver's libnvidia-gl; in a container, set NVIDIA_DRIVER_CAPABILITIES=all"
@@ -57,7 +58,8 @@ _log = logging.getLogger("planet_rssm")
 
 @click.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
-def verb(as_json: bool) -> None:
+@click.option("--install-gl", is_flag=True, help="First unpack the distribution's Mesa, if no GL renders; no root.")
+def verb(as_json: bool, install_gl: bool) -> None:
     """Check what works on this machine, measure how fast it is, and say how to mend the rest.
 
     The exit code is 0 if everything needed works; GL, a compiler and a GPU are not needed.
@@ -65,8 +67,13 @@ def verb(as_json: bool) -> None:
     \b
     For example
       planet doctor
+      planet doctor --install-gl
       planet doctor --json > doctor.json
     """  # noqa: D301 (click reads the backspace)
+    if install_gl:
+        with Console(stderr=True).status("looking for a GL that renders, else fetching Mesa (50 MB)"):
+            line = mesa.install()
+        click.echo(line, err=True)
     with Console(stderr=True).status("looking around"):
         rows = examine()
     ok = all(row["ok"] for row in rows if row["needed"])

@@ -10,6 +10,7 @@ import tempfile
 from typing import Any
 
 from planet_rssm.config import EnvSettings
+from planet_rssm.envs import gl
 from planet_rssm.envs.dmc import gl_variable
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.envs.worker import Shared
@@ -116,5 +117,5 @@ def _shareable_file() -> int:
 
 def _environment(renderer: str) -> dict[str, str]:
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-    ours = {"MUJOCO_GL": gl_variable(renderer), "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    ours = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"} | gl.variables(gl_variable(renderer))
     return {key: value for key, value in os.environ.items() if key != "PYOPENGL_PLATFORM"} | ours
