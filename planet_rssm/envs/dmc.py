@@ -51,7 +51,7 @@ class DMControlEnv(gymnasium.Env[Any, np.ndarray]):
         spaces = _spaces(settings, self._env.observation_spec())
         self.env_spec = EnvSpec(
             id=canonical_id(settings.id),
-            observation={key: (box.shape, box.dtype.name) for key, box in spaces.items()},
+            observation={key: (space.shape or (), str(space.dtype)) for key, space in spaces.items()},
             action_size=len(self._half),
             action_repeat=repeat,
             control_interval=repeat * self._env.control_timestep(),
@@ -121,11 +121,14 @@ class DMControlEnv(gymnasium.Env[Any, np.ndarray]):
         self._env.close()
 
     def _make_renderer(self, size: int) -> "RayCaster | GlRenderer":
+        model = self._env.physics.model.ptr
         if gl_variable(self._renderer) == "disable":
-            from planet_rssm.envs.raycast import RayCaster as Renderer
-        else:
-            from planet_rssm.envs.opengl import GlRenderer as Renderer
-        return Renderer(self._env.physics.model.ptr, size, _CAMERA)
+            from planet_rssm.envs.raycast import RayCaster
+
+            return RayCaster(model, size, _CAMERA)
+        from planet_rssm.envs.opengl import GlRenderer
+
+        return GlRenderer(model, size, _CAMERA)
 
     def _observe(self) -> dict[str, np.ndarray]:
         """Return what the specification names."""
@@ -141,9 +144,9 @@ class DMControlEnv(gymnasium.Env[Any, np.ndarray]):
         return self.render_frame(self._size)
 
 
-def _spaces(settings: EnvSettings, vectors: dict[str, Any]) -> dict[str, gymnasium.spaces.Box[Any]]:
+def _spaces(settings: EnvSettings, vectors: dict[str, Any]) -> dict[str, gymnasium.spaces.Space[Any]]:
     """Return the space of each key that is observed; `vectors` are dm_control's specs, scalars among them."""
-    spaces: dict[str, gymnasium.spaces.Box[Any]] = {}
+    spaces: dict[str, gymnasium.spaces.Space[Any]] = {}
     if settings.observe != "vectors":
         spaces[_IMAGE] = gymnasium.spaces.Box(0, 255, (settings.size, settings.size, 3), np.uint8)
     if settings.observe != "pixels":
