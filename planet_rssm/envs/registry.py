@@ -170,7 +170,7 @@ def _dmc_renderer(settings: EnvSettings) -> str:
 
 
 def _dmc_variables(renderer: str) -> dict[str, str | None]:
-    return {"MUJOCO_GL": "disable" if renderer in ("raycast", "none") else renderer}
+    return {**gl.variables("disable" if renderer in ("raycast", "none") else renderer)}
 
 
 def _gym_id(task_id: str) -> str:
@@ -197,6 +197,7 @@ def _gym_variables(renderer: str) -> dict[str, str | None]:
     theirs = os.environ.get("MUJOCO_GL")
     backend = renderer if renderer in GL_BACKENDS else theirs if theirs in GL_BACKENDS else None
     return {
+        **gl.variables(backend or GL_BACKENDS[0]),  # where the libraries are, should it draw with GL
         "MUJOCO_GL": backend,
         "SDL_VIDEODRIVER": "dummy",
         "SDL_AUDIODRIVER": "dummy",
@@ -215,14 +216,21 @@ def _working_gl(backend: str, instead: str) -> str:
 
 
 def _auto_renderer() -> str:
+    """Return a backend that draws with a GPU, else "raycast": software GL takes ten times as long."""
     has_display = sys.platform != "linux" or bool(os.environ.get("DISPLAY"))
-    backends = (("egl",) if sys.platform == "linux" else ()) + (("glfw",) if has_display else ())
-    probes = [gl.probe(backend) for backend in backends]
-    for probe in probes:
-        if probe.hardware:
-            return probe.backend
+    backends = (("egl", "osmesa") if sys.platform == "linux" else ()) + (("glfw",) if has_display else ())
+    probes = []
+    for backend in backends:
+        probes.append(gl.probe(backend))
+        if probes[-1].hardware:
+            return backend
     found = "; ".join(f"{probe.backend}: {probe.renderer or probe.error}" for probe in probes)
-    _log.warning("env.renderer = auto: no hardware GL here (%s), so frames are ray cast", found)
+    slow = next((f"env.renderer={probe.backend}" for probe in probes if probe.ok), "planet doctor --install-gl")
+    _log.warning(
+        "env.renderer = auto: no hardware GL here (%s), so frames are ray cast; dm_control's own, slowly: %s",
+        found,
+        slow,
+    )
     return "raycast"
 
 
