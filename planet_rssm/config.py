@@ -72,7 +72,9 @@ class DataSettings(_Section):
     """The replay."""
 
     capacity: Count = 1_000_000  # frames; the oldest episodes leave first
-    folder: Annotated[str, Field(min_length=1)] | None = None  # offline: learn from the episodes in this folder alone; None: collect
+    folder: Annotated[str, Field(min_length=1)] | None = (
+        None  # offline: learn from the episodes in this folder alone; None: collect
+    )
 
 
 class ModelSettings(_Section):
