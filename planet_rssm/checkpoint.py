@@ -131,7 +131,8 @@ def find(run: Path, which: str = "last") -> Path:
 def _crc32(header: dict[str, Any], tensors: dict[str, Tensor]) -> int:
     value = zlib.crc32(json.dumps(header).encode())
     for key in sorted(tensors):
-        value = zlib.crc32(tensors[key].numpy().tobytes(), zlib.crc32(key.encode(), value))
+        kind = f"{key} {tensors[key].dtype} {list(tensors[key].shape)}"
+        value = zlib.crc32(tensors[key].numpy().tobytes(), zlib.crc32(kind.encode(), value))
     return value
 
 

@@ -27,11 +27,21 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     measured = []
     for number, line in enumerate(lines, 1):
         try:
-            measured.append(json.loads(line))
-        except json.JSONDecodeError:
+            measured.append(_measurement(line))
+        except (ValueError, RecursionError):
             if number < len(lines):
-                raise PlanetError(f"{path}: line {number} is not JSON; restore the file or delete the line") from None
+                what = f"line {number} is not a measurement"
+                raise PlanetError(f"{path}: {what}; restore the file or delete the line") from None
     return measured
+
+
+def _measurement(line: str) -> dict[str, Any]:
+    value = json.loads(line)
+    if not isinstance(value, dict) or not isinstance(value.get("phase"), str):
+        raise ValueError
+    if any(not isinstance(value.get(key, 0), int | float) for key in ("env_steps", "return")):
+        raise ValueError
+    return value
 
 
 def plot_curves(runs: Sequence[Path], out: Path, baselines: Mapping[str, float] | None = None) -> None:

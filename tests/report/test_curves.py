@@ -50,7 +50,7 @@ def test_a_half_written_last_line_is_skipped_and_another_named(make_run, tmp_pat
     assert read_metrics(run) == whole[:-1]
     plot_curves([run], tmp_path / "curves.png")
     path.write_text("{]\n" + path.read_text())
-    with pytest.raises(PlanetError, match=r"metrics.jsonl: line 1 is not JSON"):
+    with pytest.raises(PlanetError, match=r"metrics.jsonl: line 1 is not a measurement"):
         read_metrics(run)
 
 
