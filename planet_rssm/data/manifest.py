@@ -62,10 +62,13 @@ def read(path: Path) -> dict[int, Entry]:
         if not is_sealed(io.BytesIO(data)):
             raise ValueError
         return {fields["index"]: _entry(fields) for fields in value["episodes"]}
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         raise DamagedFileError(f"{path}: not a manifest, or changed since it was written") from None
 
 
 def _entry(fields: dict[str, Any]) -> Entry:
     tensors = {name: Tensor(dtype, tuple(shape), offset) for name, (dtype, shape, offset) in fields["tensors"].items()}
-    return Entry(**{**fields, "tensors": tensors})
+    entry = Entry(**{**fields, "tensors": tensors})
+    if type(entry.index) is not int or entry.file != f"{entry.index:06d}.safetensors":  # no file of another folder
+        raise ValueError
+    return entry

@@ -11,6 +11,7 @@ from planet_rssm.errors import PlanetError
 from planet_rssm.files import write_atomic
 from planet_rssm.run import METRICS
 
+MAX = 1e300  # beyond it no axis can be drawn
 LINE_STYLES = ("--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)))  # of the baselines
 
 
@@ -42,7 +43,8 @@ def _measurement(line: str) -> dict[str, Any]:
     value = json.loads(line)
     if not isinstance(value, dict) or not isinstance(value.get("phase"), str):
         raise ValueError
-    if any(not isinstance(value.get(key, 0), int | float) for key in ("env_steps", "return", "format")):
+    numbers = [value.get(key, 0) for key in ("env_steps", "return", "format")]
+    if any(not isinstance(number, int | float) or abs(number) > MAX for number in numbers):
         raise ValueError
     return value
 

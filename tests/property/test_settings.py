@@ -131,7 +131,7 @@ def test_a_file_is_refused_or_read_whole(folder, refused, data):
 
 NAMES = st.sampled_from(registry.task_ids()) | st.text(max_size=20)
 IDS = NAMES | st.tuples(
-    st.sampled_from(["", "dmc/", "dmc_", "dmc-", "gym/", "DMC/", " "]),
+    st.sampled_from(["", "dmc/", "dmc_", "dmc-", "gym/", "gym/os:", "os:", "DMC/", " "]),
     NAMES,
     st.sampled_from(["", " ", "-", "\n", ".", "/"]),
 ).map("".join)
@@ -146,5 +146,7 @@ def test_a_task_id_is_refused_or_means_one_task(refused, text):
         canonical = registry.canonical_id(text)
     if not told:
         assert registry.canonical_id(canonical) == canonical
-        assert canonical in registry.task_ids()
-        assert canonical.partition("/")[2].replace("-", "_").lower() in text.replace("-", "_").lower() or "cup" in text
+        if canonical != text:  # Gymnasium's and classes stay as they are
+            assert canonical in registry.task_ids()
+            last = canonical.partition("/")[2].replace("-", "_").lower()
+            assert last in text.replace("-", "_").lower() or "cup" in text
