@@ -18,6 +18,7 @@ from planet_rssm.errors import PlanetError
 VERBS = {
     "train": "Learn a world model of an environment from pixels, planning as it goes.",
     "collect": "Write a set of episodes, for learning offline.",
+    "minari": "Import and export Minari datasets, for learning offline.",
     "plan": "Act with a trained model: return, baselines, latency, video.",
     "config": "Show the resolved settings of a preset.",
     "envs": "List the environments that can be run here.",

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,20 @@ def read(path: Path) -> dict[int, Entry]:
         return {fields["index"]: _entry(fields) for fields in value["episodes"]}
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         raise DamagedFileError(f"{path}: not a manifest, or changed since it was written") from None
+
+
+def check_free(folder: Path) -> None:
+    """Refuse a folder for a new set of episodes, before anything is played.
+
+    Raises:
+        PlanetError: it holds episodes already, or it cannot be written.
+    """
+    where = folder.absolute()
+    existing = next(path for path in (where, *where.parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise PlanetError(f"--out {folder}: cannot be written; give another folder")
+    if found := next((path for pattern in ("*.safetensors*", NAME) for path in folder.glob(pattern)), None):
+        raise PlanetError(f"--out {folder}: holds {found.name} already; give a folder without episodes")
 
 
 def _entry(fields: dict[str, Any]) -> Entry:
