@@ -67,6 +67,8 @@ def parse(task_id: str) -> tuple[str, str]:
     known = {_spelling(f"{domain}_{task}"): (domain, task) for domain, task in TASKS} | _ALIASES
     if _spelling(bare) in known:
         return known[_spelling(bare)]
+    if re.fullmatch(r"[\w./-]+-v\d+", task_id):
+        raise PlanetError(f"env.id = {task_id!r}: there is no such task; did you mean 'gym/{task_id}'?")
     raise PlanetError(f"env.id = {task_id!r}: there is no such task{nearest(f'dmc/{bare}', task_ids())}")
 
 
