@@ -25,11 +25,12 @@ class MetricsLog:
         """Cut the file to `offset` bytes; `done` is what the counter `axis`, where events are placed, stood at then."""
         self._axis = axis
         path = folder / METRICS
-        self._file = open(path, "ab")  # held open as long as the run
+        path.touch()
         sync_folder(folder)
         whole = path.read_bytes()[:offset].rfind(b"\n") + 1  # whole lines: the next one must not continue a torn one
         if whole < offset:
             _log.warning("%s: %d bytes, the checkpoint knew %d; what is missing stays lost", path, whole, offset)
+        self._file = open(path, "ab")  # held open as long as the run
         self._file.truncate(whole)
         self._events = None
         if importlib.util.find_spec("tensorboard"):

@@ -101,7 +101,7 @@ class Session:
         self.learner = Learner(model.to(self.device), self.settings, self.device)
         if held is not None:
             self.learner.load_optimizer_tensors(held.optimizer)
-            self._keep_best()
+            self._tidy()
 
     def open_metrics(self) -> None:
         """Go on writing the metrics, and counting seconds, where the checkpoint was taken."""
@@ -138,9 +138,7 @@ class Session:
         self.progress.metrics_offset = self.metrics.sync()
         self._seconds()
         self._save(self._number())
-        self._keep_best()
-        for path in checkpoints.numbered(self.folder)[: -self.settings.train.keep]:
-            path.unlink()
+        self._tidy()
 
     def _number(self) -> int:
         return self.progress.counters()[self.axis]
@@ -155,10 +153,15 @@ class Session:
         held = Checkpoint(self.settings, self.spec, asdict(self.progress), model, self.learner.optimizer_tensors())
         checkpoints.save(held, checkpoints.path_of(self.folder, name))
 
-    def _keep_best(self) -> None:
-        """Copy the checkpoint just written, or taken up, if it is the best: a kill between the two is made good."""
+    def _tidy(self) -> None:
+        """After a checkpoint was written, or taken up: copy it if it is the best, and let the oldest go.
+
+        Done both times, a kill in between is made good.
+        """
         if self.progress.best_env_steps == self.progress.env_steps:
             self._save(BEST)
+        for path in checkpoints.numbered(self.folder)[: -self.settings.train.keep]:
+            path.unlink()
 
     def _check_settings(self, held: Checkpoint) -> None:
         if key := decided_otherwise(held.settings, self.settings):
