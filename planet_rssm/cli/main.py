@@ -112,9 +112,11 @@ def _line(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, PlanetError):
         return text
+    if isinstance(error, OSError) and error.filename and error.strerror:  # a name too long, a folder that is a file
+        return f"{' '.join(str(error.filename).split())}: {error.strerror}; give another path, or mend this one"
     return f"{type(error).__name__}: {text} (unexpected: planet --debug shows where)"
 
 
 def _end(line: str, code: int) -> Any:  # noqa: ANN401
-    click.echo(f"planet: {line}", err=True)
+    click.echo(f"planet: {' '.join(line.splitlines())}", err=True)
     sys.exit(code)

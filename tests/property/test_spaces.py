@@ -35,6 +35,12 @@ def boxes(draw):
         return spaces.Box(np.full(shape, low, dtype), np.full(shape, high, dtype), shape, dtype.type)
 
 
+PLAIN = st.builds(spaces.Discrete, st.integers(1, 9), start=st.integers(-5, 5)) | st.builds(
+    lambda low, width, size: spaces.Box(np.float32(low), np.float32(low + width), (size,)),
+    st.floats(-5, 5, width=16),
+    st.floats(0, 8, width=16),
+    st.integers(1, 3),
+)
 LEAVES = (
     boxes()
     | boxes()
@@ -113,7 +119,7 @@ def check_observation(spec, observation):
     assert all(np.isfinite(array).all() for array in observation.values())
 
 
-@given(SPACES, LEAVES, st.booleans(), st.sampled_from(["pixels", "vectors", "both"]))
+@given(PLAIN | SPACES, PLAIN | LEAVES, st.booleans(), st.sampled_from(["pixels", "vectors", "both"]))
 def test_an_environment_of_any_spaces_is_refused_or_works(module, refused, seen, done, frame, observe):
     module.Env = environment(seen, done, frame)
     with refused() as told:
