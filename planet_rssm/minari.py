@@ -127,6 +127,8 @@ def _load(source: str, download: bool) -> Any:  # noqa: ANN401
         return minari.MinariDataset(folders[0]) if folders else minari.load_dataset(source, download)
     except FileNotFoundError:
         raise PlanetError(f"dataset {source}: not on this machine; add --download, or give its folder") from None
+    except ImportError as error:  # of what it needs to download, or for another file format
+        raise PlanetError(f"dataset {source}: {' '.join(str(error).split())}") from error
     except Exception as error:  # its storage, its spaces and its remotes raise whatever their libraries do
         raise PlanetError(f"dataset {source}: {' '.join(str(error).split())}; give another") from error
 
