@@ -47,6 +47,8 @@ class GymEnv(gymnasium.Env[Any, np.ndarray]):
             PlanetError: it cannot be made, observed as asked or acted in; the line says what would work.
         """
         task = self._task = canonical_id(settings.id)
+        if settings.renderer in GL_BACKENDS:
+            os.environ.setdefault("MUJOCO_GL", settings.renderer)
         self._env, limit = _attempt(task, "cannot be made", lambda: _make(settings))
         self._can_draw = self._env.render_mode == "rgb_array"
         self._playing = False
@@ -97,7 +99,7 @@ class GymEnv(gymnasium.Env[Any, np.ndarray]):
         for _ in range(self.env_spec.action_repeat):
             # mapped anew each time: an environment may write into the array that it is given
             observation, reward, terminated, truncated, _ = self._env.step(self._action(action))
-            total, steps = total + float(reward), steps + 1
+            total, steps = total + np.asarray(reward, float).item(), steps + 1
             if terminated or truncated:
                 self._playing = False
                 break

@@ -12,8 +12,9 @@ from planet_rssm.errors import PlanetError
 
 UNBOUNDED = 1e6  # a bound beyond this is none
 _COLOURS = (3, 1)  # channels that an image may have, not a stack of frames
+_SMALLEST = 16  # pixels a side: less is a board or a map of codes, which is not to be resized
 _VECTORS = (spaces.Box, spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)
-_WRAP = "wrap the environment in a class of your own and give it as env.id=module:Class"
+_WRAP = "give as env.id=module:Class a wrapper of your own"
 
 _log = logging.getLogger("planet_rssm")
 
@@ -202,8 +203,10 @@ def _leaves(space: Space[Any], path: tuple[str | int, ...] = ()) -> Iterator[Lea
 
 def _is_picture(space: Space[Any]) -> bool:
     """Whether it holds pixels, be they of one image or of a stack."""
-    full = isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) >= 2
-    return full and bool((space.low == 0).all() and (space.high == 255).all())  # type: ignore[attr-defined]
+    if not isinstance(space, spaces.Box) or space.dtype != np.uint8:
+        return False
+    large = len(space.shape) >= 2 and sorted(space.shape)[-2] >= _SMALLEST
+    return large and bool((space.low == 0).all() and (space.high == 255).all())
 
 
 def _refuse_stacks(task: str, pictures: list[Leaf]) -> None:

@@ -34,7 +34,7 @@ class Drift(gymnasium.Env):
         assert self.action_space.contains(action), action
         self.place += action.sum()
         action[:] = 99
-        return self.look(), float(self.place[0, 0]), self.place[0, 0] > 50, False, {}
+        return self.look(), self.place[0], self.place[0, 0] > 50, False, {}
 
 
 class Falls(Drift):

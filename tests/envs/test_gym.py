@@ -163,10 +163,11 @@ def test_films_keep_the_shape_and_may_be_black(homemade, caplog):
 def test_errors_of_the_users_reach_the_user_and_cost_an_episode(homemade, caplog):
     with EnvPool(settings("homemade:Falls"), 1) as pool:
         pool.reset({0: 0})
-        steps = [pool.step({0: np.ones(2)})[0].lost for _ in range(2)]
+        steps = [pool.step({0: np.ones(2)})[0] for _ in range(2)]
     line = homemade.read_text().splitlines().index('            raise RuntimeError("fell\\n   over")') + 1
-    told = f"environment 0 was lost and is replaced: RuntimeError: fell over (homemade.py, line {line})"
-    assert any(steps) and told in caplog.messages
+    words = f"RuntimeError: fell over (homemade.py, line {line})"
+    assert [step.lost for step in steps] == [False, True] and steps[1].words == words
+    assert f"environment 0 was lost and is replaced: {words}" in caplog.messages
 
 
 def test_observations_that_are_not_finite_cost_an_episode(homemade, caplog):

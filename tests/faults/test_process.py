@@ -70,9 +70,9 @@ def test_a_limit_a_second_process_and_sigterm_change_nothing(
         time.sleep(rng.uniform(0.1, 6))
         run.terminate()
         codes.append(run.wait(60))
-        last = log.read_text().strip().splitlines()[-1:]
         told = {130: "stopped at", 143: "planet: terminated", 0: "", -signal.SIGTERM: ""}[codes[-1]]
-        assert (not last) if codes[-1] < 0 else told in last[0], (codes, last)
+        said = log.read_text()  # torch may add lines of its own if its import was cut short
+        assert told in said and "Traceback" not in said, (codes, said)
     assert train(war).wait(120) == 0, log.read_text()
     assert undisturbed.wait(120) == 0
     same(war, peace)
