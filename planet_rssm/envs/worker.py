@@ -107,7 +107,16 @@ def _obey(env: DMControlEnv | GymEnv, shared: Shared, command: dict[str, Any]) -
         answer = {"reward": reward, "terminated": terminated, "truncated": truncated, "env_steps": info["env_steps"]}
     for key, value in observation.items():
         shared.observation[key][:] = value
+    _check_finite({"reward": answer.get("reward", 0.0), **shared.observation})
     return answer
+
+
+def _check_finite(values: dict[str, Any]) -> None:
+    """Refuse what nothing can be learned from: NaN, infinity, a reward beyond float32."""
+    for key, value in values.items():
+        wrong = np.extract(~(np.abs(value) <= np.finfo(np.float32).max), value)
+        if wrong.size:
+            raise ValueError(f"{key} = {wrong[0]}: must be finite, in float32; mend the environment")
 
 
 if __name__ == "__main__":
