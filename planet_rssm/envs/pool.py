@@ -30,6 +30,7 @@ class Step(NamedTuple):
     truncated: bool
     env_steps: int  # control steps executed
     lost: bool  # the worker died or hung and the episode is gone: drop it, reset the row
+    words: str = ""  # a lost worker's last ones
 
 
 class EnvPool:
@@ -52,7 +53,7 @@ class EnvPool:
         self._failures = [0] * count  # since an episode last ended
         self._steps = [0] * count  # of the episode, the one under way included
         self._playing: set[int] = set()  # rows with an episode under way
-        self._broken: set[int] = set()  # rows whose episode was lost in a call that could not say so
+        self._broken: dict[int, str] = {}  # last words of workers whose loss the row's next step is to tell
         self._workers = [WorkerProcess(settings) for _ in range(count)]
         self._exchange({})
         self.spec = self._workers[0].spec
@@ -73,7 +74,8 @@ class EnvPool:
             pending = {row: command for row, command in pending.items() if row not in answers}
         self._steps = [0 if row in seeds else count for row, count in enumerate(self._steps)]
         self._playing |= set(seeds)
-        self._broken -= set(seeds)
+        for row in seeds:
+            self._broken.pop(row, None)
         return {row: self._observation(row) for row in seeds}
 
     def step(self, actions: Mapping[int, np.ndarray]) -> dict[int, Step]:
@@ -116,9 +118,8 @@ class EnvPool:
 
     def _step(self, row: int, answer: dict[str, Any] | None) -> Step:
         if answer is None:
-            self._broken.discard(row)
             nothing = {key: np.zeros(shape, dtype) for key, (shape, dtype) in self.spec.observation.items()}
-            return Step(nothing, 0.0, False, False, 0, lost=True)
+            return Step(nothing, 0.0, False, False, 0, lost=True, words=self._broken.pop(row))
         if answer["terminated"] or answer["truncated"]:
             self._playing.discard(row)
             self._failures[row] = 0
@@ -182,7 +183,7 @@ class EnvPool:
         when = f"in step {self._steps[row]} of an episode" if row in self._playing else "before an episode"
         if row in self._playing:
             self._playing.discard(row)
-            self._broken.add(row)
+            self._broken[row] = words
         self._workers[row] = WorkerProcess(self._settings)
         if self._failures[row] >= _MAX_FAILURES:
             task, times = self._settings.id, self._failures[row]

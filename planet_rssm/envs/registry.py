@@ -67,6 +67,8 @@ def parse(task_id: str) -> tuple[str, str]:
     known = {_spelling(f"{domain}_{task}"): (domain, task) for domain, task in TASKS} | _ALIASES
     if _spelling(bare) in known:
         return known[_spelling(bare)]
+    if re.fullmatch(r"[\w./-]+-v\d+", task_id):
+        raise PlanetError(f"env.id = {task_id!r}: there is no such task; did you mean 'gym/{task_id}'?")
     raise PlanetError(f"env.id = {task_id!r}: there is no such task{nearest(f'dmc/{bare}', task_ids())}")
 
 
@@ -162,7 +164,9 @@ def _dmc_renderer(settings: EnvSettings) -> str:
         )
     if settings.renderer == "auto":
         return "none" if settings.observe == "vectors" else _auto_renderer()
-    return settings.renderer if settings.renderer in ("raycast", "none") else _working_gl(settings.renderer)
+    if settings.renderer in ("raycast", "none"):
+        return settings.renderer
+    return _working_gl(settings.renderer, "env.renderer=raycast, which needs none")
 
 
 def _dmc_variables(renderer: str) -> dict[str, str | None]:
@@ -183,7 +187,9 @@ def _gym_renderer(settings: EnvSettings) -> str:
         raise PlanetError("env.renderer = 'raycast': only dm_control's tasks are ray cast; use env.renderer=auto")
     if settings.renderer == "auto":
         return "none" if settings.observe == "vectors" else "own"
-    return settings.renderer if settings.renderer in ("own", "none") else _working_gl(settings.renderer)
+    if settings.renderer in ("own", "none"):
+        return settings.renderer
+    return _working_gl(settings.renderer, "env.observe=vectors")
 
 
 def _gym_variables(renderer: str) -> dict[str, str | None]:
@@ -198,12 +204,12 @@ def _gym_variables(renderer: str) -> dict[str, str | None]:
     }
 
 
-def _working_gl(backend: str) -> str:
+def _working_gl(backend: str, instead: str) -> str:
     probe = gl.probe(backend)
     if not probe.ok:
         raise PlanetError(
             f"env.renderer = {backend!r}: does not render on this machine ({probe.error}); "
-            "install its library, or use env.renderer=raycast, which needs none"
+            f"install its library, or use {instead}"
         )
     return backend
 
