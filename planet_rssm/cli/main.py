@@ -18,6 +18,7 @@ from planet_rssm.errors import PlanetError
 VERBS = {
     "train": "Learn a world model of an environment from pixels, planning as it goes.",
     "collect": "Write a set of episodes, for learning offline.",
+    "minari": "Import and export Minari datasets, for learning offline.",
     "plan": "Act with a trained model: return, baselines, latency, video.",
     "config": "Show the resolved settings of a preset.",
     "envs": "List the environments that can be run here.",
@@ -111,9 +112,11 @@ def _line(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, PlanetError):
         return text
+    if isinstance(error, OSError) and error.filename and error.strerror:  # a name too long, a folder that is a file
+        return f"{' '.join(str(error.filename).split())}: {error.strerror}; give another path, or mend this one"
     return f"{type(error).__name__}: {text} (unexpected: planet --debug shows where)"
 
 
 def _end(line: str, code: int) -> Any:  # noqa: ANN401
-    click.echo(f"planet: {line}", err=True)
+    click.echo(f"planet: {' '.join(line.splitlines())}", err=True)
     sys.exit(code)

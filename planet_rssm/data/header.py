@@ -117,7 +117,7 @@ def parse_header(path: Path, start: bytes, size: int) -> Header:
         tensors = {name: _tensor(field, 8 + length) for name, field in fields.items()}
         frames, episode_return, info = int(described["frames"]), float(described["return"]), dict(described["info"])
         header = Header(size, frames, episode_return, dict(info["env"]), int(info["env_steps"]), info, tensors)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         raise DamagedFileError(f"episode {path}: its header is not that of an episode") from None
     _check_extent(path, header, 8 + length)
     return header

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,10 +63,27 @@ def read(path: Path) -> dict[int, Entry]:
         if not is_sealed(io.BytesIO(data)):
             raise ValueError
         return {fields["index"]: _entry(fields) for fields in value["episodes"]}
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         raise DamagedFileError(f"{path}: not a manifest, or changed since it was written") from None
+
+
+def check_free(folder: Path) -> None:
+    """Refuse a folder for a new set of episodes, before anything is played.
+
+    Raises:
+        PlanetError: it holds episodes already, or it cannot be written.
+    """
+    where = folder.absolute()
+    existing = next(path for path in (where, *where.parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise PlanetError(f"--out {folder}: cannot be written; give another folder")
+    if found := next((path for pattern in ("*.safetensors*", NAME) for path in folder.glob(pattern)), None):
+        raise PlanetError(f"--out {folder}: holds {found.name} already; give a folder without episodes")
 
 
 def _entry(fields: dict[str, Any]) -> Entry:
     tensors = {name: Tensor(dtype, tuple(shape), offset) for name, (dtype, shape, offset) in fields["tensors"].items()}
-    return Entry(**{**fields, "tensors": tensors})
+    entry = Entry(**{**fields, "tensors": tensors})
+    if type(entry.index) is not int or entry.file != f"{entry.index:06d}.safetensors":  # no file of another folder
+        raise ValueError
+    return entry

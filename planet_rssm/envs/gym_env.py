@@ -218,6 +218,8 @@ def _line(error: Exception) -> str:
 
 
 def _mend(error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name == "imageio":
+        return "; pip install imageio, which gymnasium's MuJoCo environments import"
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"; pip install the package of {error.name}, or start planet in the folder that {error.name} lies in"
     return ""

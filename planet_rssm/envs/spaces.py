@@ -120,6 +120,12 @@ class Numbers:
         value = np.clip(self._low * (1 - share) + self._high * share, self._low, self._high)
         return value.astype(self._space.dtype).reshape(self._space.shape)
 
+    def inverse(self, actions: Array) -> Array:
+        """Return our actions, float32 [T, A], for T of the environment's; what lies beyond its bounds, beyond 1."""
+        flat, width = np.asarray(actions, np.float64).reshape(len(actions), -1), self._high - self._low
+        ours = 2 * (flat - self._low) / np.where(width > 0, width, 1) - 1
+        return np.where(width > 0, ours, 0).astype(np.float32)
+
 
 class Choice:
     """One of n actions, one-hot."""
@@ -133,6 +139,17 @@ class Choice:
     def __call__(self, action: Array) -> int:
         """Return the environment's action for one-hot float32 [A]; of other values the largest counts."""
         return self._start + int(np.argmax(checked(action, self.size)))
+
+    def inverse(self, actions: Array) -> Array:
+        """Return our actions, one-hot float32 [T, A], for T of the environment's.
+
+        Raises:
+            ValueError: one that is no choice.
+        """
+        index = np.asarray(actions).reshape(-1) - self._start
+        if wrong := {int(value) for value in index if not 0 <= value < self.size}:
+            raise ValueError(f"action {self._start + wrong.pop()}: must be one of {self.size} from {self._start} on")
+        return np.eye(self.size, dtype=np.float32)[index]
 
 
 def action_map(task: str, space: Space[Any]) -> Numbers | Choice:

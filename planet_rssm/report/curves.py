@@ -11,6 +11,7 @@ from planet_rssm.errors import PlanetError
 from planet_rssm.files import write_atomic
 from planet_rssm.run import METRICS
 
+MAX = 1e300  # beyond it no axis can be drawn
 LINE_STYLES = ("--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)))  # of the baselines
 
 
@@ -28,13 +29,24 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     measured = []
     for number, line in enumerate(lines, 1):
         try:
-            measured.append(json.loads(line))
-        except json.JSONDecodeError:
+            measured.append(_measurement(line))
+        except (ValueError, RecursionError):
             if number < len(lines):
-                raise PlanetError(f"{path}: line {number} is not JSON; restore the file or delete the line") from None
+                what = f"line {number} is not a measurement"
+                raise PlanetError(f"{path}: {what}; restore the file or delete the line") from None
     if measured and (newer := measured[-1].get("format", FORMAT)) > FORMAT:
         raise PlanetError(f"{path}: format {newer}, this version reads up to {FORMAT}; upgrade planet_rssm")
     return measured
+
+
+def _measurement(line: str) -> dict[str, Any]:
+    value = json.loads(line)
+    if not isinstance(value, dict) or not isinstance(value.get("phase"), str):
+        raise ValueError
+    numbers = [value.get(key, 0) for key in ("env_steps", "return", "format")]
+    if any(not isinstance(number, int | float) or abs(number) > MAX for number in numbers):
+        raise ValueError
+    return value
 
 
 def plot_curves(runs: Sequence[Path], out: Path, baselines: Mapping[str, float] | None = None) -> None:

@@ -27,12 +27,11 @@ class MetricsLog:
         path = folder / METRICS
         path.touch()
         sync_folder(folder)
+        whole = path.read_bytes()[:offset].rfind(b"\n") + 1  # whole lines: the next one must not continue a torn one
+        if whole < offset:
+            _log.warning("%s: %d bytes, the checkpoint knew %d; what is missing stays lost", path, whole, offset)
         self._file = open(path, "ab")  # held open as long as the run
-        size = os.fstat(self._file.fileno()).st_size
-        if size < offset:
-            _log.warning("%s: %d bytes, the checkpoint knew %d; what is missing stays lost", path, size, offset)
-            size = path.read_bytes().rfind(b"\n") + 1  # whole lines: the next one must not continue a torn one
-        self._file.truncate(min(offset, size))  # beyond the end it would pad with zeros
+        self._file.truncate(whole)
         self._events = None
         if importlib.util.find_spec("tensorboard"):
             from torch.utils.tensorboard import SummaryWriter  # imports for a second

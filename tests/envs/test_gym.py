@@ -114,6 +114,14 @@ def test_missing_pygame_is_told(monkeypatch):
     GymEnv(settings("gym/Pendulum-v1")).reset(seed=0)
 
 
+def test_missing_imageio_is_told(monkeypatch):
+    loaded = [name for name in sys.modules if name.startswith("gymnasium.envs.mujoco")]
+    for name in loaded:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "imageio", None)
+    assert "; pip install imageio, which gymnasium's" in refusal("gym/Hopper-v5")
+
+
 def test_time_limits(homemade, caplog):
     limits = {"gym/homemade:Drift-v3": 12, "homemade:factory": 7, "gym/CartPole-v1": 500, "homemade:Loud": 1000}
     with caplog.at_level(logging.INFO, logger="planet_rssm"):
