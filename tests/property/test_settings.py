@@ -62,8 +62,8 @@ TREES = st.lists(KEYS, max_size=6, unique=True).flatmap(
 
 def equal(given, taken):
     """What was taken is what was given: as it is, or the number that its text spells."""
-    if isinstance(given, str) and not isinstance(taken, str):
-        return float(given) == taken
+    if isinstance(taken, float) or (isinstance(given, str) and not isinstance(taken, str)):
+        return float(given) == taken and not isinstance(given, bool)
     if isinstance(given, bytes):
         return given.decode() == taken
     return given == taken and isinstance(given, bool) == isinstance(taken, bool)
