@@ -4,7 +4,7 @@
     carry = agent.initial(batch=1)
     plan, carry = agent.act(carry, {"image": image}, executed_action, is_first)
 
-Actions are in the environment's units, [-1, 1]; `plan.action` is what to execute.
+Actions are in [-1, 1], or one-hot where the environment has choices; `plan.action` is what to execute.
 """
 
 from collections.abc import Mapping
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from planet_rssm import checkpoint as checkpoints
 from planet_rssm.checkpoint import Checkpoint
@@ -57,7 +58,8 @@ class Agent:
             spec: the spaces and rates that the model was trained with.
             device: where everything runs.
             precision: of matrix products, see device.DTYPES.
-            exploration_noise: std of the Gaussian added to the chosen action before it is clipped to [-1, 1].
+            exploration_noise: std of the Gaussian added to the chosen action before it is clipped to [-1, 1]; with
+                discrete actions the chance of acting at random instead.
             seed: of every draw; two agents with equal seeds and observations act equally.
         """
         self.model, self.planner, self.spec, self.device = model, planner, spec, device
@@ -67,7 +69,7 @@ class Agent:
     @classmethod
     def build(cls, settings: Settings, spec: EnvSpec, model: WorldModel, **options: Any) -> "Agent":  # noqa: ANN401
         """Return the agent that `settings` describe around `model`; `options` as for the constructor."""
-        planner = planner_from_settings(settings.planner, spec.action_size)
+        planner = planner_from_settings(settings.planner, spec.action_size, spec.discrete)
         return cls(model, planner, spec, precision=settings.train.precision, **options)
 
     @classmethod
@@ -115,8 +117,8 @@ class Agent:
 
         Args:
             carry: from `initial` or the last call.
-            observation: {"image": uint8 [B, size, size, 3]}, or None for a dropped frame: the belief then advances by
-                the prior alone.
+            observation: what `spec.observation` names, uint8 images [B, size, size, 3] and float32 vectors [B, n], or
+                None for a dropped frame: the belief then advances by the prior alone.
             executed_action: [B, A] in [-1, 1], what the actuators really applied since the last observation; ignored in
                 rows where `is_first` is set.
             is_first: bool [B], rows in which an episode begins with this observation.
@@ -131,8 +133,9 @@ class Agent:
                 before = State(carry.state.deter * keep, carry.state.stoch * keep)
                 state = self.model.rssm.imagine_step(before, action * keep, latent)
             else:
-                image = torch.as_tensor(observation["image"], device=self.device)
-                embed = self.model.encode(image, torch.rand(image.shape, generator=rng, device=self.device))
+                seen = {key: torch.as_tensor(value, device=self.device) for key, value in observation.items()}
+                noise = self.model.draw_pixels((len(first),), rng, self.device)
+                embed = self.model.encode(seen, noise)
                 state, _ = self.model.rssm.observe_step(carry.state, action, embed, first, latent)
         state = State(state.deter.float(), state.stoch.float())
         return carry._replace(state=state, fresh=carry.fresh | first, step=carry.step + 1)
@@ -146,8 +149,7 @@ class Agent:
                 self.dynamics, self.objective, carry.state, carry.planner, carry.fresh, rng
             )
         if self._noise > 0:
-            noise = torch.randn(plan.action.shape, generator=rng, device=self.device)
-            plan = plan._replace(action=(plan.action + self._noise * noise).clamp(-1, 1))
+            plan = plan._replace(action=self._explore(plan.action, rng))
         return plan, carry._replace(planner=memory, fresh=torch.zeros_like(carry.fresh))
 
     def act(
@@ -159,6 +161,15 @@ class Agent:
     ) -> tuple[Plan, AgentCarry]:
         """Observe, then decide; see both."""
         return self.decide(self.observe(carry, observation, executed_action, is_first))
+
+    def _explore(self, action: Tensor, rng: torch.Generator) -> Tensor:
+        """Add Gaussian noise and clip; of choices, take any other way's with the chance that the noise says."""
+        if not self.spec.discrete:
+            noise = torch.randn(action.shape, generator=rng, device=self.device)
+            return (action + self._noise * noise).clamp(-1, 1)
+        draw, which = torch.rand(2, len(action), generator=rng, device=self.device)
+        anything = one_hot((which * self.spec.action_size).long(), self.spec.action_size).to(action.dtype)
+        return torch.where((draw < self._noise)[:, None], anything, action)
 
     def _generator(self, *index: int) -> torch.Generator:
         return generator(stream_seed(self._seed, Stream.PLAN, *index), self.device)
@@ -180,6 +191,6 @@ class AgentPolicy:
 
 def model_of(held: Checkpoint) -> WorldModel:
     """Build the world model of a checkpoint and fill in its weights, on the CPU."""
-    model = WorldModel(held.settings, held.spec.action_size)
+    model = WorldModel(held.settings.model, held.spec)
     model.load_state_dict(held.model)
     return model

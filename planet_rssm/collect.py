@@ -23,7 +23,7 @@ class Policy(Protocol):
     """Chooses actions for B rows at once; the rows are independent episodes."""
 
     def __call__(self, observation: dict[str, Array], executed_action: Array, is_first: Array) -> Array:
-        """Return the next actions [B, A]; values beyond [-1, 1] are clipped before they are executed.
+        """Return the next actions [B, A]; values beyond [-1, 1] are clipped, of choices the largest entry is executed.
 
         Args:
             observation: uint8 images [B, H, W, C] and float32 vectors [B, N].
@@ -37,11 +37,14 @@ class Policy(Protocol):
 
 
 class RandomPolicy:
-    """Uniform in [-1, 1]. The n-th episode that begins draws from a stream of its own, whichever row plays it."""
+    """Uniform in [-1, 1], or among the choices.
 
-    def __init__(self, size: int, seed: int) -> None:
-        """Draw actions of `size` entries; `seed` names the streams."""
-        self._size, self._seed = size, seed
+    The n-th episode that begins draws from a stream of its own, whichever row plays it.
+    """
+
+    def __init__(self, size: int, seed: int, discrete: bool = False) -> None:
+        """Draw actions of `size` entries, one-hot if `discrete`; `seed` names the streams."""
+        self._size, self._seed, self._discrete = size, seed, discrete
         self._begun = 0
         self._rngs: dict[int, np.random.Generator] = {}  # by row
 
@@ -53,14 +56,19 @@ class RandomPolicy:
         action = np.zeros((len(is_first), self._size), np.float32)
         for row, rng in self._rngs.items():
             action[row] = rng.uniform(-1, 1, self._size)
-        return action
+        return one_hot(action) if self._discrete else action
+
+
+def one_hot(action: Array) -> Array:
+    """Return float32 [*B, A] with a 1 at the largest entry of each row of `action` [*B, A] and 0 elsewhere."""
+    return np.eye(action.shape[-1], dtype=np.float32)[action.argmax(-1)]
 
 
 class ConstantPolicy:
     """The same action at every step."""
 
     def __init__(self, value: Array) -> None:
-        """Take the action [A], in [-1, 1]."""
+        """Take the action [A], in [-1, 1] or one-hot."""
         self._value = np.asarray(value, np.float32)
 
     def __call__(self, observation: dict[str, Array], executed_action: Array, is_first: Array) -> Array:
@@ -121,10 +129,10 @@ class _Rows:
 
     def clip(self, proposed: Array) -> dict[int, Array]:
         """Keep what is executed, for the record and for the policy, and return it by running row."""
-        action = np.clip(np.asarray(proposed, np.float32), -1, 1)
-        running = sorted(self.writers)
+        action, running = np.asarray(proposed, np.float32), sorted(self.writers)
         if not np.isfinite(action[running]).all():
             raise PlanetError(f"policy: returned actions {action[running].tolist()}, must be finite; look at its model")
+        action = one_hot(action) if self._pool.spec.discrete else np.clip(action, -1, 1)
         self.executed_action[running] = action[running]
         self.is_first[:] = False
         return {row: self.executed_action[row].copy() for row in running}

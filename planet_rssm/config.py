@@ -72,8 +72,12 @@ class ModelSettings(_Section):
     reward_layers: Count = 2
     reward_units: Count = 200
     decode_fraction: Share = 1.0  # share of the frames of a batch that is decoded for the image loss
+    vector_layers: Count = 2  # of the vectors' encoder and decoder
+    vector_units: Count = 200
     image_scale: NonNegative = 1.0
+    vector_scale: NonNegative = 1.0
     reward_scale: NonNegative = 10.0
+    continue_scale: NonNegative = 1.0  # where the environment ends episodes by itself
     kl: Literal["plain", "balanced"] = "plain"
     free_nats: NonNegative = 3.0  # a step; with "balanced" for each of its two terms
     kl_dyn: NonNegative = 1.0  # balanced: weight of KL(sg posterior || prior)
@@ -127,7 +131,7 @@ class TrainSettings(_Section):
     updates: Count = 100  # optimiser steps a round
     batch_size: Count = 50
     batch_length: Annotated[Whole, Field(ge=2)] = 50  # agent steps a chunk
-    exploration_noise: NonNegative = 0.3  # std added to the planned action before it is clipped
+    exploration_noise: NonNegative = 0.3  # std added to the planned action; of choices, the chance of a random one
     test_every: Count = 10  # rounds between tests without noise
     test_episodes: Count = 1
     precision: Literal["float32", "bfloat16"] = "float32"

@@ -22,7 +22,7 @@ from planet_rssm import checkpoint, config
 from planet_rssm.config import FORMAT, Settings
 from planet_rssm.data.replay import EPISODES
 from planet_rssm.envs import gl
-from planet_rssm.envs.registry import canonical_id
+from planet_rssm.envs.registry import GL_BACKENDS, canonical_id
 from planet_rssm.errors import PlanetError
 from planet_rssm.files import write_atomic
 
@@ -135,7 +135,7 @@ def surroundings(settings: Settings, device: str) -> dict[str, Any]:
 def _gl_renderer(settings: Settings) -> str | None:
     """Return what GL calls itself, which tells hardware from software; None where no GL is used here."""
     backend, elsewhere = settings.env.renderer, settings.data.folder is not None
-    return None if elsewhere or backend in ("raycast", "none") else gl.probe(backend).renderer
+    return gl.probe(backend).renderer if backend in GL_BACKENDS and not elsewhere else None
 
 
 def _version(name: str) -> str:

@@ -1,5 +1,7 @@
 """Filtering and deciding, with no environment at hand."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -23,7 +25,7 @@ B = 3
 
 
 def agent(**options: object) -> Agent:
-    return Agent.build(SETTINGS, SPEC, untrained_model(SETTINGS, SPEC.action_size), device=CPU, **options)
+    return Agent.build(SETTINGS, SPEC, untrained_model(SETTINGS, SPEC), device=CPU, **options)
 
 
 def images(seed: int = 0) -> dict[str, torch.Tensor]:
@@ -47,6 +49,19 @@ def test_actions_are_within_bounds_and_noise_is_added_before_the_clip():
     assert (plan.action.abs() == 1).float().mean() > 0.5  # noise this large nearly always ends at a bound
     quiet, _ = agent().decide(begin(agent()))
     assert torch.equal(quiet.action, quiet.sequence[:, 0])
+
+
+def test_choices_are_one_hot_and_the_noise_is_the_chance_of_any_other():
+    spec = dataclasses.replace(SPEC, discrete=True, action_size=2)
+    model, many = untrained_model(SETTINGS, spec), 400
+    blank = {"image": torch.zeros(many, 32, 32, 3, dtype=torch.uint8)}
+    new = torch.ones(many, dtype=torch.bool)
+    for noise, expected in ((0.0, 0.0), (0.5, 0.25), (1.0, 0.5)):
+        made = Agent.build(SETTINGS, spec, model, device=CPU, exploration_noise=noise)
+        plan, _ = made.act(made.initial(many), blank, torch.zeros(many, 2), new)
+        assert set(plan.action.unique().tolist()) == {0.0, 1.0} and (plan.action.sum(-1) == 1).all()
+        others = (plan.action != plan.sequence[:, 0]).any(-1).float().mean()
+        assert others == pytest.approx(expected, abs=0.1 * (noise > 0))
 
 
 def test_equal_seeds_act_equally_and_others_do_not():
@@ -96,7 +111,7 @@ def test_a_dropped_first_frame_still_forgets_the_past():
 
 def test_an_agent_loads_from_a_run_alone(tmp_path):
     (tmp_path / checkpoints.FOLDER).mkdir()
-    model = untrained_model(SETTINGS, SPEC.action_size)
+    model = untrained_model(SETTINGS, SPEC)
     held = Checkpoint(SETTINGS, SPEC, {"env_steps": 5}, dict(model.state_dict()), {})
     checkpoints.save(held, checkpoints.path_of(tmp_path, 5))
     loaded = Agent.load(tmp_path, device="cpu")
@@ -114,7 +129,7 @@ def test_a_device_that_is_not_there_is_one_line(tmp_path):
         with pytest.raises(PlanetError, match=line):
             (tmp_path / checkpoints.FOLDER).mkdir(exist_ok=True)
             checkpoints.save(
-                Checkpoint(SETTINGS, SPEC, {}, dict(untrained_model(SETTINGS, 2).state_dict()), {}),
+                Checkpoint(SETTINGS, SPEC, {}, dict(untrained_model(SETTINGS, SPEC).state_dict()), {}),
                 checkpoints.path_of(tmp_path, 5),
             )
             Agent.load(tmp_path, device=name)

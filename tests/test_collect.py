@@ -1,3 +1,4 @@
+import dataclasses
 import logging
 import subprocess
 import sys
@@ -104,6 +105,16 @@ def test_random_episodes_do_not_depend_on_the_number_of_rows(count):
     played = files(collect(FakePool(count), RandomPolicy(2, seed=8), seeds))
     assert played == files(collect(FakePool(1), RandomPolicy(2, seed=8), seeds))
     assert played != files(collect(FakePool(1), RandomPolicy(2, seed=9), seeds))
+
+
+def test_choices_are_executed_and_recorded_as_one_hot():
+    pool = FakePool(2)
+    pool.spec = dataclasses.replace(pool.spec, discrete=True)
+    for policy in (RandomPolicy(2, seed=1, discrete=True), ConstantPolicy([2.0, 3.0])):
+        for _, episode in collect(pool, policy, [10, 11, 12, 13, 14]):
+            assert (episode.action[0] == 0).all()
+            assert set(episode.action[1:].sum(1)) == {1} and set(episode.action[1:].flat) == {0, 1}
+    assert episode.action[1:, 1].all()  # the largest entry
 
 
 def test_random_actions_fill_the_range_and_differ_between_episodes():

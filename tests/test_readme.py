@@ -31,7 +31,7 @@ def test_the_control_loop_acts(tmp_path, monkeypatch):
     run = tmp_path / "runs" / "quickstart-seed0"
     (run / checkpoints.FOLDER).mkdir(parents=True)
     settings = config.load("quickstart")
-    weights = dict(untrained_model(settings, SPEC.action_size).state_dict())
+    weights = dict(untrained_model(settings, SPEC).state_dict())
     checkpoints.save(Checkpoint(settings, SPEC, {"env_steps": 1}, weights, {}), checkpoints.path_of(run, 1))
     image, first = torch.zeros(1, 32, 32, 3, dtype=torch.uint8), torch.ones(1, dtype=torch.bool)
     names = {"image": image, "executed_action": torch.zeros(1, 1), "is_first": first}

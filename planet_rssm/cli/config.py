@@ -22,10 +22,11 @@ def verb(preset: str, overrides: tuple[str, ...], summary: bool) -> None:
         return
     import torch  # only here: `planet config` itself stays quick
 
-    from planet_rssm.envs.dmc import DMControlEnv
+    from planet_rssm.envs.pool import EnvPool
     from planet_rssm.world_model import WorldModel
 
-    env = DMControlEnv(settings.env.model_copy(update={"renderer": "none"}))
+    with EnvPool(settings.env.model_copy(update={"renderer": "none"}), 1) as pool:
+        spec = pool.spec
     with torch.device("meta"):
-        model = WorldModel(settings, env.env_spec.action_size)
+        model = WorldModel(settings.model, spec)
     click.echo(json.dumps({"preset": preset, "parameters": model.parameter_counts()}))

@@ -196,13 +196,15 @@ def _open(folder: Path, settings: config.Settings) -> "Run":
 def _check_learnable(settings: config.Settings) -> None:
     from planet_rssm.envs.dmc import EPISODE_STEPS
 
-    if settings.env.renderer == "none":
-        raise PlanetError("env.renderer = 'none': there would be nothing to see; use auto or raycast")
-    frames = math.ceil(EPISODE_STEPS / (settings.env.action_repeat or 1)) + 1
+    env = settings.env
+    if env.renderer == "none" and env.observe != "vectors":
+        raise PlanetError("env.renderer = 'none': there would be nothing to see; use auto, or env.observe=vectors")
+    limit = env.time_limit or (EPISODE_STEPS if env.id.startswith("dmc/") else math.inf)
+    frames = math.ceil(limit / (env.action_repeat or 1)) + 1 if limit < math.inf else math.inf
     if settings.train.batch_length > frames:
         raise PlanetError(
             f"train.batch_length = {settings.train.batch_length}: longer than every episode, which has {frames} frames "
-            f"at env.action_repeat = {settings.env.action_repeat}; lower one of them"
+            f"at env.action_repeat = {env.action_repeat}; lower one of them"
         )
 
 

@@ -1,7 +1,9 @@
 """The parent's end of one worker process: start, send, receive, end."""
 
 import contextlib
+import functools
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -10,11 +12,12 @@ import tempfile
 from typing import Any
 
 from planet_rssm.config import EnvSettings
-from planet_rssm.envs import gl
-from planet_rssm.envs.dmc import gl_variable
+from planet_rssm.envs.registry import worker_environment
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.envs.worker import Shared
 from planet_rssm.errors import PlanetError
+
+_log = logging.getLogger("planet_rssm")
 
 
 class WorkerProcess:
@@ -43,7 +46,7 @@ class WorkerProcess:
             bufsize=0,
             pass_fds=(self._memory, replies),
             start_new_session=True,
-            env=_environment(settings.renderer),
+            env=_environment(settings),
         )
         os.close(replies)
         assert self._process.stdin is not None  # for the type checker
@@ -79,7 +82,10 @@ class WorkerProcess:
         if not self._received.endswith(b"\n"):
             return None
         line, self._received = self._received, b""
-        return json.loads(line)
+        answer = json.loads(line)
+        for note in answer.pop("log", []):
+            _tell(*note)
+        return answer
 
     def dismiss(self) -> None:
         """Tell the worker to end."""
@@ -115,7 +121,14 @@ def _shareable_file() -> int:
         return os.dup(file.fileno())
 
 
-def _environment(renderer: str) -> dict[str, str]:
-    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-    ours = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"} | gl.variables(gl_variable(renderer))
-    return {key: value for key, value in os.environ.items() if key != "PYOPENGL_PLATFORM"} | ours
+def _environment(settings: EnvSettings) -> dict[str, str]:
+    """Return ours, changed: a worker finds the modules that we find, then those in the current folder."""
+    path = os.pathsep.join([*(entry or os.getcwd() for entry in sys.path), os.getcwd()])
+    ours = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYOPENGL_PLATFORM": None} | worker_environment(settings)
+    return {key: value for key, value in (os.environ | ours).items() if value is not None}
+
+
+@functools.cache
+def _tell(level: int, line: str) -> None:
+    """Log what a worker logged, once in this process: its fellows log the same."""
+    _log.log(level, line)

@@ -1,12 +1,25 @@
-"""Task ids, their action repeats, and the one place where `auto` becomes something concrete. Imports no simulator."""
+"""Task ids, their action repeats, and the one place where `auto` becomes something concrete. Imports no simulator.
 
+An id is dm_control's, `dmc/walker-walk`; Gymnasium's, `gym/ID` or `gym/module:ID`; or a user's class, `module:Class`.
+"""
+
+import difflib
+import importlib
 import logging
 import os
+import re
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from planet_rssm.config import EnvSettings, nearest
 from planet_rssm.envs import gl
 from planet_rssm.errors import PlanetError
+
+if TYPE_CHECKING:
+    from planet_rssm.envs.dmc import DMControlEnv
+    from planet_rssm.envs.gym_env import GymEnv
 
 # dm_control.suite.ALL_TASKS as of 1.0.50 (a test compares), so that naming a task costs no simulator import.
 _TASKS_OF = {
@@ -33,6 +46,7 @@ _TASKS_OF = {
 TASKS = tuple((domain, task) for domain, tasks in _TASKS_OF.items() for task in tasks)
 ACTION_REPEAT = {"cartpole": 8, "reacher": 4, "cheetah": 4, "finger": 2, "ball_in_cup": 4, "walker": 2}
 DEFAULT_ACTION_REPEAT = 2
+GL_BACKENDS = ("egl", "osmesa", "glfw")  # in the order of trying
 _ALIASES = {"cup_catch": ("ball_in_cup", "catch")}
 
 _log = logging.getLogger("planet_rssm")
@@ -56,27 +70,75 @@ def parse(task_id: str) -> tuple[str, str]:
     raise PlanetError(f"env.id = {task_id!r}: there is no such task{nearest(f'dmc/{bare}', task_ids())}")
 
 
+def gym_name(task_id: str) -> tuple[str, str]:
+    """Return (module to import or "", registered id) of `gym/ID` or `gym/module:ID`."""
+    module, _, name = task_id.removeprefix("gym/").rpartition(":")
+    return module, name
+
+
+def require_registered(task_id: str) -> None:
+    """Check that gymnasium knows `gym/ID`, whose module has been imported if it names one.
+
+    Raises:
+        PlanetError: it does not; the line names the nearest id, or the package that brings it.
+    """
+    from gymnasium.envs.registration import registry
+
+    module, name = gym_name(task_id)
+    if name in registry:
+        return
+    start = "gym/" + (f"{module}:" if module else "")
+    close = difflib.get_close_matches(name, registry, n=1, cutoff=0.6)
+    space, slash, _ = name.partition("/")
+    if close:
+        mend = f"did you mean {start + close[0]!r}?"
+    elif slash and not module:
+        known = "; pip install ale-py, then gym/ale_py:" + name if space == "ALE" else ""
+        mend = f"import the package that registers {space} with it, gym/MODULE:{name}{known}"
+    else:
+        mend = "`planet envs` lists what there is; import the module that registers it with gym/MODULE:ID"
+    raise PlanetError(f"env.id = {task_id!r}: gymnasium has no environment of that id; {mend}")
+
+
 def canonical_id(task_id: str) -> str:
-    """Return the canonical spelling, `dmc/walker-walk`; raises as `parse` does."""
-    return "dmc/{}-{}".format(*parse(task_id))
+    """Return the canonical spelling, `dmc/walker-walk`; Gymnasium's and classes stay as they are.
+
+    Raises:
+        PlanetError: no such task of dm_control, or an id of no known form. Others are not looked up here.
+    """
+    return _scheme(task_id).canonical(task_id)
 
 
 def action_repeat(task_id: str) -> int:
-    """Return the control steps an agent step takes unless it is set: PlaNet's table, 2 for other domains."""
-    return ACTION_REPEAT.get(parse(task_id)[0], DEFAULT_ACTION_REPEAT)
+    """Return the control steps an agent step takes unless it is set.
+
+    PlaNet's table and 2 for other domains of dm_control, 1 for all else.
+    """
+    return _scheme(task_id).action_repeat(task_id)
+
+
+def worker_environment(settings: EnvSettings) -> dict[str, str | None]:
+    """Return the variables that a worker needs for the environment of resolved settings; None: unset it."""
+    return _scheme(settings.id).variables(settings.renderer)
+
+
+def make(settings: EnvSettings) -> "DMControlEnv | GymEnv":
+    """Make the environment of resolved settings in this process; see its class for what is raised."""
+    module, _, name = _scheme(settings.id).adapter.partition(":")
+    return getattr(importlib.import_module(module), name)(settings)
 
 
 def resolve(settings: EnvSettings) -> EnvSettings:
     """Return the settings with a canonical id, an action repeat and a renderer that works on this machine.
 
     Raises:
-        PlanetError: an unknown task, or a GL backend was asked for that does not render here.
+        PlanetError: an unknown task, or a renderer was asked for that does not draw it or does not work here.
     """
     return settings.model_copy(
         update={
             "id": canonical_id(settings.id),
             "action_repeat": settings.action_repeat or action_repeat(settings.id),
-            "renderer": _resolve_renderer(settings.renderer),
+            "renderer": _scheme(settings.id).renderer(settings),
         }
     )
 
@@ -85,18 +147,65 @@ def _spelling(name: str) -> str:
     return name.lower().replace("-", "_")
 
 
-def _resolve_renderer(renderer: str) -> str:
-    if renderer in ("raycast", "none"):
-        return renderer
-    if renderer == "auto":
-        return _auto_renderer()
-    probe = gl.probe(renderer)
+def _dmc_id(task_id: str) -> str:
+    return "dmc/{}-{}".format(*parse(task_id))
+
+
+def _dmc_repeat(task_id: str) -> int:
+    return ACTION_REPEAT.get(parse(task_id)[0], DEFAULT_ACTION_REPEAT)
+
+
+def _dmc_renderer(settings: EnvSettings) -> str:
+    if settings.renderer == "own":
+        raise PlanetError(
+            "env.renderer = 'own': dm_control has none of its own; use auto, raycast, egl, osmesa or glfw"
+        )
+    if settings.renderer == "auto":
+        return "none" if settings.observe == "vectors" else _auto_renderer()
+    return settings.renderer if settings.renderer in ("raycast", "none") else _working_gl(settings.renderer)
+
+
+def _dmc_variables(renderer: str) -> dict[str, str | None]:
+    return dict(gl.variables("disable" if renderer in ("raycast", "none") else renderer))
+
+
+def _gym_id(task_id: str) -> str:
+    """Return the id if it is one by its form; whether there is such an environment, its module knows."""
+    if re.fullmatch(r"gym/([A-Za-z_][\w.]*:)?[\w./-]+|[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", task_id):
+        return task_id
+    raise PlanetError(f"env.id = {task_id!r}: must be dmc/DOMAIN-TASK, gym/ID, gym/module:ID or module:Class")
+
+
+def _gym_renderer(settings: EnvSettings) -> str:
+    if settings.id.startswith("gym/") and not gym_name(settings.id)[0]:  # else known once the module is imported
+        require_registered(settings.id)
+    if settings.renderer == "raycast":
+        raise PlanetError("env.renderer = 'raycast': only dm_control's tasks are ray cast; use env.renderer=auto")
+    if settings.renderer == "auto":
+        return "none" if settings.observe == "vectors" else "own"
+    return settings.renderer if settings.renderer in ("own", "none") else _working_gl(settings.renderer)
+
+
+def _gym_variables(renderer: str) -> dict[str, str | None]:
+    """Keep the user's MUJOCO_GL if it may draw something, unless the settings name another; and open no window."""
+    theirs = os.environ.get("MUJOCO_GL")
+    backend = renderer if renderer in GL_BACKENDS else theirs if theirs in GL_BACKENDS else None
+    drawing: dict[str, str | None] = {"MUJOCO_GL": None} if backend is None else dict(gl.variables(backend))
+    return drawing | {
+        "SDL_VIDEODRIVER": "dummy",
+        "SDL_AUDIODRIVER": "dummy",
+        "PYGAME_HIDE_SUPPORT_PROMPT": "1",
+    }
+
+
+def _working_gl(backend: str) -> str:
+    probe = gl.probe(backend)
     if not probe.ok:
         raise PlanetError(
-            f"env.renderer = {renderer!r}: does not render on this machine ({probe.error}); "
-            "install its library, or use env.renderer=raycast, which needs none"
+            f"env.renderer = {backend!r}: does not render on this machine ({probe.error}); "
+            "`planet doctor` says how to mend that; or use env.renderer=raycast, which needs no GL"
         )
-    return renderer
+    return backend
 
 
 def _auto_renderer() -> str:
@@ -116,3 +225,22 @@ def _auto_renderer() -> str:
         slow,
     )
     return "raycast"
+
+
+@dataclass(frozen=True)
+class _Scheme:
+    """What an id decides; all of it without importing what it names."""
+
+    adapter: str  # the class that makes the environment from resolved settings
+    canonical: Callable[[str], str]
+    action_repeat: Callable[[str], int]
+    renderer: Callable[[EnvSettings], str]
+    variables: Callable[[str], dict[str, str | None]]  # of a worker, by renderer
+
+
+_DMC = _Scheme("planet_rssm.envs.dmc:DMControlEnv", _dmc_id, _dmc_repeat, _dmc_renderer, _dmc_variables)
+_GYM = _Scheme("planet_rssm.envs.gym_env:GymEnv", _gym_id, lambda task_id: 1, _gym_renderer, _gym_variables)
+
+
+def _scheme(task_id: str) -> _Scheme:
+    return _GYM if task_id.startswith("gym/") or ":" in task_id else _DMC

@@ -1,21 +1,24 @@
 """One environment in a process of its own, commanded by JSON lines; run as `python -m planet_rssm.envs.worker`.
 
 Commands come on standard input, `{"do": "reset", "seed": 1}`, `{"do": "step"}`, `{"do": "render", "size": 64}`, and
-each is answered by one line on a pipe of their own. Actions and frames go through memory that both sides map. An error
-ends the process, and its traceback is the parent's to read. The end of standard input, that is of the parent, ends it
-too.
+each is answered by one line on a pipe of their own, which has under "log" what was logged meanwhile. Actions and frames
+go through memory that both sides map. An error ends the process, and its traceback is the parent's to read. The end of
+standard input, that is of the parent, ends it too.
 """
 
 import json
+import logging
 import mmap
 import os
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
 from planet_rssm.config import EnvSettings
 from planet_rssm.envs.dmc import MAX_FRAME, DMControlEnv
+from planet_rssm.envs.gym_env import GymEnv
+from planet_rssm.envs.registry import make
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
 
@@ -45,20 +48,44 @@ class Shared:
         return self.frame[: size * size * 3].reshape(size, size, 3)
 
 
+class _Replies(logging.Handler):
+    """The way back to the parent, for answers and for what is logged."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._file: TextIO = os.fdopen(descriptor, "w", buffering=1)
+        self._log: list[tuple[int, str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a line for the next answer."""
+        self._log.append((record.levelno, record.getMessage()))
+
+    def send(self, answer: dict[str, Any]) -> None:
+        """Answer a command."""
+        lines, self._log = self._log, []
+        try:
+            self._file.write(json.dumps(answer | {"log": lines} if lines else answer) + "\n")
+        except BrokenPipeError:  # the parent died while this worker was busy: nobody to tell
+            os._exit(0)
+
+
 def main() -> None:
     """Serve one environment; arguments: its settings as JSON, the descriptors of the shared file and of the replies."""
-    replies = os.fdopen(int(sys.argv[3]), "w", buffering=1)
+    replies = _Replies(int(sys.argv[3]))
+    log = logging.getLogger("planet_rssm")
+    log.addHandler(replies)
+    log.setLevel(logging.INFO)
     try:
-        env = DMControlEnv(EnvSettings.model_validate_json(sys.argv[1]))
+        env = make(EnvSettings.model_validate_json(sys.argv[1]))
     except PlanetError as error:
-        return _reply(replies, {"error": str(error)})
+        return replies.send({"error": str(error)})
     shared = Shared(int(sys.argv[2]), env.env_spec)
-    _reply(replies, {"spec": env.env_spec.to_json()})
+    replies.send({"spec": env.env_spec.to_json()})
     for line in sys.stdin:
-        _reply(replies, _obey(env, shared, json.loads(line)))
+        replies.send(_obey(env, shared, json.loads(line)))
 
 
-def _obey(env: DMControlEnv, shared: Shared, command: dict[str, Any]) -> dict[str, Any]:
+def _obey(env: DMControlEnv | GymEnv, shared: Shared, command: dict[str, Any]) -> dict[str, Any]:
     if command["do"] == "render":
         shared.frame_of(command["size"])[:] = env.render_frame(command["size"])
         return {}
@@ -71,13 +98,6 @@ def _obey(env: DMControlEnv, shared: Shared, command: dict[str, Any]) -> dict[st
     for key, value in observation.items():
         shared.observation[key][:] = value
     return answer
-
-
-def _reply(replies: Any, answer: dict[str, Any]) -> None:  # noqa: ANN401 (a text file)
-    try:
-        replies.write(json.dumps(answer) + "\n")
-    except BrokenPipeError:  # the parent died while this worker was busy: nobody to tell
-        os._exit(0)
 
 
 if __name__ == "__main__":

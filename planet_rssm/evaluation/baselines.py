@@ -83,18 +83,26 @@ def _simple(settings: Settings, spec: EnvSpec, episodes: int, on_stage: Callable
             return [result.episode_return for result in play(pool, policy, episode_seeds(episodes))]
 
         seed = stream_seed(settings.seed, Stream.RANDOM_ACTIONS)
-        returns["random"] = measure("random", RandomPolicy(spec.action_size, seed))
-        returns["zero"] = measure("zero", ConstantPolicy(np.zeros(spec.action_size)))
-        constants = [
-            measure(f"constant {value:+.1f}", ConstantPolicy(np.full(spec.action_size, value))) for value in CONSTANTS
-        ]
-    returns["constant"] = max(constants, key=lambda held: float(np.mean(held)))
+        returns["random"] = measure("random", RandomPolicy(spec.action_size, seed, spec.discrete))
+        nothing, constants = constant_actions(spec)
+        returns["zero"] = measure("zero", ConstantPolicy(nothing))
+        constants_returns = [measure(name, ConstantPolicy(action)) for name, action in constants.items()]
+    returns["constant"] = max(constants_returns, key=lambda held: float(np.mean(held)))
     return returns
+
+
+def constant_actions(spec: EnvSpec) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return the action that stands for doing nothing (of choices the first one), and the constant ones by name."""
+    if spec.discrete:
+        choices = np.eye(spec.action_size, dtype=np.float32)
+        return choices[0], {f"choice {index}": choice for index, choice in enumerate(choices)}
+    constants = {f"constant {value:+.1f}": np.full(spec.action_size, value, np.float32) for value in CONSTANTS}
+    return np.zeros(spec.action_size, np.float32), constants
 
 
 def untrained(settings: Settings, spec: EnvSpec, episodes: int, device: torch.device) -> list[float]:
     """Return what the same planner gets on the model as it was before the first update."""
-    model = untrained_model(settings, spec.action_size).to(device)
+    model = untrained_model(settings, spec).to(device)
     agent = Agent.build(settings, spec, model, device=device, seed=0)
     rows = min(episodes, PARALLEL)
     with EnvPool(settings.env, rows) as pool:

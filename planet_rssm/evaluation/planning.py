@@ -59,11 +59,11 @@ def plan_run(
     """
     held = checkpoints.load(checkpoints.find(run, checkpoint))
     settings, where = _with_planner(held.settings, overrides), resolve_device(device)
-    agent = Agent.build(settings, held.spec, model_of(held).to(where), device=where)
     rows = min(episodes, PARALLEL)
-    policy = TimedPolicy(AgentPolicy(agent, rows))
     with EnvPool(settings.env, rows) as pool:
         seen = same_pixels(held.spec, pool.spec)
+        agent = Agent.build(settings, seen, model_of(held).to(where), device=where)
+        policy = TimedPolicy(AgentPolicy(agent, rows))
         camera = Camera(pool)
         results = play(pool, policy, episode_seeds(episodes), camera.take if film else None, on_episode)
     compared = baselines(run, settings, seen, episodes, where, on_stage)

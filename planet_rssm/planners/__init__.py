@@ -21,21 +21,39 @@ Any torch model will do. A pendulum that is swung up from hanging and held uprig
 from typing import Any
 
 from planet_rssm.config import PlannerName, PlannerSettings
+from planet_rssm.errors import PlanetError
 from planet_rssm.planners.base import Noise, SearchPlanner
+from planet_rssm.planners.categorical import CategoricalCEM
 from planet_rssm.planners.cem import CEM
 from planet_rssm.planners.function import FunctionDynamics
 from planet_rssm.planners.icem import ICEM
 from planet_rssm.planners.objective import Objective
 
-__all__ = ["CEM", "ICEM", "FunctionDynamics", "Noise", "Objective", "SearchPlanner", "planner_from_settings"]
+__all__ = [
+    "CEM",
+    "ICEM",
+    "CategoricalCEM",
+    "FunctionDynamics",
+    "Noise",
+    "Objective",
+    "SearchPlanner",
+    "planner_from_settings",
+]
 
 PLANNERS: dict[PlannerName, type[SearchPlanner[Any, Any]]] = {"cem": CEM, "icem": ICEM}
+CHOOSERS: dict[PlannerName, type[SearchPlanner[Any, Any]]] = {"cem": CategoricalCEM}  # for discrete actions
 
 
-def planner_from_settings(settings: PlannerSettings, action_size: int) -> SearchPlanner[Any, Any]:
-    """Return the planner that the settings name, for actions of the given size.
+def planner_from_settings(
+    settings: PlannerSettings, action_size: int, discrete: bool = False
+) -> SearchPlanner[Any, Any]:
+    """Return the planner that the settings name, for actions in [-1, 1] of the given size or so many choices.
 
     Raises:
-        PlanetError: settings that the planner cannot work with.
+        PlanetError: the planner does not search among choices.
     """
-    return PLANNERS[settings.name](settings, action_size)
+    if discrete and settings.name not in CHOOSERS:
+        raise PlanetError(
+            f"planner.name = {settings.name!r}: not for discrete actions; use {' or '.join(map(repr, CHOOSERS))}"
+        )
+    return (CHOOSERS if discrete else PLANNERS)[settings.name](settings, action_size)

@@ -26,14 +26,14 @@ T = TypeVar("T", bound=Search)
 
 
 class Noise(NamedTuple):
-    """The normal draws of one round, leading axis B: `actions` [B, N, H, A], and `model` if the dynamics wants any."""
+    """The normal draws of one round: `actions` [B, N, H, noise_size], and `model` [B, ...] if the dynamics draws."""
 
     actions: Tensor
     model: Tensor | None
 
 
 class SearchPlanner(Planner[C], Generic[C, T]):
-    """A planner that searches for action sequences in rounds; actions lie in [−1, 1].
+    """A planner that searches for action sequences in rounds; actions lie in [−1, 1], choices are one-hot.
 
     Abstract or final: a concrete planner fills in the abstract methods and is never subclassed. It holds settings only,
     so one object serves any number of environments and threads.
@@ -43,6 +43,7 @@ class SearchPlanner(Planner[C], Generic[C, T]):
         """Take the settings and the size A of an action."""
         self.settings = settings
         self.action_size = action_size
+        self.noise_size = action_size  # normal draws that one action takes
 
     def plan(
         self,
@@ -110,7 +111,7 @@ class SearchPlanner(Planner[C], Generic[C, T]):
 
         return tuple(
             Noise(
-                self.correlate(normal((batch, count, horizon, self.action_size))),
+                self.correlate(normal((batch, count, horizon, self.noise_size))),
                 normal(dynamics.noise_shape(batch, count, horizon)),
             )
             for count in self.populations
@@ -131,7 +132,7 @@ class SearchPlanner(Planner[C], Generic[C, T]):
 
     @abstractmethod
     def propose(self, search: T, noise: Tensor, index: int) -> Tensor:
-        """Return round `index`'s candidates [B, N, H, A] in [−1, 1]."""
+        """Return round `index`'s candidates [B, N, H, A], in [−1, 1] or one-hot."""
 
     @abstractmethod
     def refit(self, search: T, sequences: Tensor, returns: Tensor) -> T:

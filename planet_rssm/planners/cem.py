@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from planet_rssm.planners.base import SearchPlanner
-from planet_rssm.planners.gaussian import refit, sample, top
+from planet_rssm.planners.gaussian import mean_of_whole, refit, sample, top
 
 
 class CEMSearch(NamedTuple):
@@ -50,9 +50,7 @@ class CEM(SearchPlanner[tuple[()], CEMSearch]):
         """Fit the Gaussian to the elites."""
         elites, returns = top(sequences, returns, self.settings.elites)
         mean, std = refit(search.mean, search.std, elites, returns)
-        # the mean over the elites that count, −inf when none does
-        value = returns.masked_fill(returns.isinf(), torch.nan).nanmean(1).nan_to_num(nan=-torch.inf)
-        return CEMSearch(mean, std, value)
+        return CEMSearch(mean, std, mean_of_whole(returns))
 
     def choose(self, search: CEMSearch) -> tuple[Tensor, Tensor, tuple[()]]:
         """Act by the final mean."""

@@ -19,6 +19,11 @@ def top(sequences: Tensor, returns: Tensor, count: int) -> tuple[Tensor, Tensor]
     return elites.unflatten(2, sequences.shape[2:]), best
 
 
+def mean_of_whole(returns: Tensor) -> Tensor:
+    """Return the mean [B] over the `returns` [B, K] that are not −inf, and −inf where all are."""
+    return returns.masked_fill(returns.isinf(), torch.nan).nanmean(1).nan_to_num(nan=-torch.inf)
+
+
 def refit(mean: Tensor, std: Tensor, elites: Tensor, returns: Tensor, momentum: float = 0.0) -> tuple[Tensor, Tensor]:
     """Move `mean` and `std` [B, H, A] to those of `elites` [B, K, H, A], all but a share `momentum` of the way.
 

@@ -40,25 +40,27 @@ class Actor(NamedTuple):
 
 
 def simple_actor(task: str, overrides: Sequence[str], policy: str, seed: int) -> Actor:
-    """Return one that looks at nothing: `random`, or `constant:VALUE` with a value in [-1, 1] for every joint.
+    """Return one that looks at nothing: `random`, or `constant:VALUE`, in [-1, 1] for every joint or a choice's number.
 
     Raises:
         PlanetError: no such task or policy, an override that is not of `env`, or one that leaves nothing to see.
     """
     settings = config.resolve({"env.id": task} | _env_overrides(overrides))
-    if settings.env.renderer == "none":
-        raise PlanetError("env.renderer = 'none': the episodes would show nothing; use auto or raycast")
+    if settings.env.renderer == "none" and settings.env.observe != "vectors":
+        raise PlanetError("env.renderer = 'none': the episodes would show nothing; use auto, or env.observe=vectors")
     kind, _, value = policy.partition(":")
     if kind == "random" and not value:
         actions_seed = stream_seed(seed, Stream.DATA_ACTIONS)
-        return Actor(resolve(settings.env), lambda spec, rows: RandomPolicy(spec.action_size, actions_seed))
+        return Actor(
+            resolve(settings.env), lambda spec, rows: RandomPolicy(spec.action_size, actions_seed, spec.discrete)
+        )
     try:
         number = float(value)
     except ValueError:
         number = np.nan
-    if kind != "constant" or not -1 <= number <= 1:
+    if kind != "constant" or not np.isfinite(number):
         raise PlanetError(f"--policy {policy}: neither random, constant:VALUE with VALUE in [-1, 1], nor a run folder")
-    return Actor(resolve(settings.env), lambda spec, rows: ConstantPolicy(np.full(spec.action_size, number)))
+    return Actor(resolve(settings.env), lambda spec, rows: ConstantPolicy(_constant_action(spec, number)))
 
 
 def planning_actor(
@@ -116,6 +118,15 @@ def write_episodes(
             return pool.spec, [results[index] for index in range(episodes)]
     except OSError as error:
         raise PlanetError(f"--out {folder}: {error.strerror or error}; {len(results)} episodes are kept") from error
+
+
+def _constant_action(spec: EnvSpec, number: float) -> np.ndarray:
+    if spec.discrete and number in range(spec.action_size):
+        return np.eye(spec.action_size, dtype=np.float32)[int(number)]
+    if spec.discrete or not -1 <= number <= 1:
+        allowed = f"a choice, 0 to {spec.action_size - 1}" if spec.discrete else "in [-1, 1]"
+        raise PlanetError(f"--policy constant:{number:g}: in {spec.id} it must be {allowed}")
+    return np.full(spec.action_size, number, np.float32)
 
 
 def _stop_if_asked(guard: InterruptGuard) -> None:

@@ -18,6 +18,7 @@ import torch
 from planet_rssm import checkpoint as checkpoints
 from planet_rssm.agent import Agent
 from planet_rssm.checkpoint import Checkpoint
+from planet_rssm.collect import RandomPolicy
 from planet_rssm.config import Settings
 from planet_rssm.data.replay import Chunks
 from planet_rssm.envs.pool import EnvPool
@@ -129,7 +130,7 @@ def _measure(
     spec, env_start, env_reset, env_step = _environment(settings)
     train = settings.train
     say(f"update: {train.batch_size} x {train.batch_length} frames on {device}")
-    learner = Learner(untrained_model(settings, spec.action_size).to(device), settings, device)
+    learner = Learner(untrained_model(settings, spec).to(device), settings, device)
     chunks = random_chunks(spec, train.batch_size, train.batch_length)
     update = _typical(lambda: learner.update(chunks, 0), device)
     say(f"decision: {settings.planner.name} for {train.envs} environments")
@@ -156,7 +157,7 @@ def _disk(folder: Path) -> tuple[float, float]:
 
 def _environment(settings: Settings) -> tuple[EnvSpec, float, float, float]:
     """Start the run's own environments and one episode in each; return the seconds of start, reset and agent step."""
-    rows, rng = range(settings.train.envs), np.random.default_rng(0)
+    rows = range(settings.train.envs)
     begin = time.perf_counter()
     with EnvPool(settings.env, len(rows)) as pool:
         start = time.perf_counter() - begin
@@ -165,8 +166,10 @@ def _environment(settings: Settings) -> tuple[EnvSpec, float, float, float]:
         pool.reset(seeds)
         reset = time.perf_counter() - begin
         seconds: list[float] = []
+        policy = RandomPolicy(pool.spec.action_size, settings.seed, pool.spec.discrete)
+        nothing, first = np.zeros((len(rows), pool.spec.action_size), np.float32), np.ones(len(rows), bool)
         while len(seconds) < CALLS and sum(seconds) < PATIENCE:
-            actions = {row: rng.uniform(-1, 1, pool.spec.action_size).astype(np.float32) for row in rows}
+            actions = dict(enumerate(policy({}, nothing, first)))
             begin = time.perf_counter()
             steps = pool.step(actions)
             seconds.append(time.perf_counter() - begin)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from planet_rssm import config
-from planet_rssm.config import Settings
+from planet_rssm.config import IMAGE_SIZES, Settings
 from planet_rssm.data.replay import Replay
 from planet_rssm.envs.registry import canonical_id
 from planet_rssm.envs.spec import EnvSpec
@@ -15,6 +15,8 @@ from planet_rssm.run import Run
 from planet_rssm.training.display import Display
 from planet_rssm.training.interrupt import Interrupted, InterruptGuard
 from planet_rssm.training.session import Progress, Session
+
+_IMAGES = tuple((size, size, 3) for size in IMAGE_SIZES)
 
 
 class OfflineTrainer:
@@ -87,7 +89,7 @@ def open_episodes(settings: Settings) -> tuple[Replay, EnvSpec]:
     """Open the episodes of `settings.data.folder`, the newest that fit `settings.data.capacity`.
 
     Raises:
-        PlanetError: there are none, none as long as a chunk, or they show no image.
+        PlanetError: there are none, none as long as a chunk, or they show what no model here takes in.
     """
     folder = Path(settings.data.folder or "")
     if not folder.is_dir():
@@ -97,10 +99,13 @@ def open_episodes(settings: Settings) -> tuple[Replay, EnvSpec]:
         raise PlanetError(f"--data {folder}: holds no episode; give a folder that `planet collect` wrote")
     replay.check_length(settings.train.batch_length)
     spec = EnvSpec.from_json(replay.env)
-    shape, _ = spec.observation.get("image", ((), ""))
-    if len(shape) != 3 or shape[0] != shape[1] or shape[2] != 3:
+    shapes = [shape for shape, _ in spec.observation.values()]
+    if not shapes or any(len(shape) != 1 and shape not in _IMAGES for shape in shapes):
         seen = ", ".join(f"{key} {list(shape)}" for key, (shape, _) in spec.observation.items()) or "nothing"
-        raise PlanetError(f"--data {folder}: observes {seen}; needs 'image' [size, size, 3]: collect it with pixels")
+        raise PlanetError(
+            f"--data {folder}: observes {seen}; needs images [size, size, 3] of size "
+            f"{', '.join(map(str, IMAGE_SIZES))}, or vectors [n]: collect it with such"
+        )
     return replay, spec
 
 
@@ -114,11 +119,16 @@ def adopt_environment(settings: Settings, overrides: Sequence[str]) -> tuple[Set
         PlanetError: an override disagrees, or see `open_episodes`.
     """
     replay, spec = open_episodes(settings)
+    sizes = [shape[0] for shape, _ in spec.observation.values() if len(shape) == 3]
+    size = sizes[0] if sizes else settings.env.size
+    vectors = len(spec.observation) > len(sizes)
     taken: dict[str, Any] = {
         "env.id": spec.id,
-        "env.size": spec.observation["image"][0][0],
+        "env.observe": "both" if sizes and vectors else "pixels" if sizes else "vectors",
+        "env.size": size,
         "env.renderer": spec.renderer,
         "env.action_repeat": spec.action_repeat,
+        "env.time_limit": spec.episode_steps,
     }
     asked = config.flatten(settings)
     for key in config.parse_overrides(overrides).keys() & taken.keys():
@@ -128,9 +138,9 @@ def adopt_environment(settings: Settings, overrides: Sequence[str]) -> tuple[Set
                 f"{key} = {wanted}: the episodes in {replay.folder} have {taken[key]}; leave {key} out, or collect "
                 "others"
             )
+    seen = [f"{spec.renderer} {size}x{size} pixels"] * bool(sizes) + ["vectors"] * vectors
     told = (
         f"learning from {len(replay)} episodes, {replay.frames} frames, in {replay.folder}; the environment is theirs: "
-        f"{spec.id}, {spec.renderer} {taken['env.size']}x{taken['env.size']} pixels, "
-        f"action repeat {spec.action_repeat}"
+        f"{spec.id}, {', '.join(seen)}, action repeat {spec.action_repeat}"
     )
     return config.resolve(asked | taken), told

@@ -87,7 +87,7 @@ class Session:
         for folder in (self.folder, self.folder / checkpoints.FOLDER):
             remove_stale(folder)
         held = self._newest()
-        model = untrained_model(self.settings, spec.action_size)
+        model = untrained_model(self.settings, spec)
         if held is not None:
             _check_same(held.spec, spec)
             model.load_state_dict(held.model)

@@ -74,7 +74,8 @@ class Trainer:
         seed = self.settings.seed
         policy: Policy
         if self.progress.rounds == 0:
-            policy = RandomPolicy(self.pool.spec.action_size, stream_seed(seed, Stream.RANDOM_ACTIONS))
+            spec = self.pool.spec
+            policy = RandomPolicy(spec.action_size, stream_seed(seed, Stream.RANDOM_ACTIONS), spec.discrete)
         else:
             policy = self._planned(Stream.COLLECT, self.settings.train.exploration_noise)
         episodes = self._play(policy, [stream_seed(seed, Stream.RESET, index) for index in wanted])

@@ -1,6 +1,5 @@
 """The world model as a planner sees it."""
 
-import torch
 from torch import Tensor
 
 from planet_rssm.types import Dynamics, Rollout, State
@@ -8,7 +7,7 @@ from planet_rssm.world_model.model import WorldModel
 
 
 class ModelDynamics(Dynamics[State]):
-    """Candidates followed through `imagine_step`s, one latent sample each; the reward head runs once over all steps."""
+    """Candidates followed through `imagine_step`s, one latent sample each; the heads run once over all steps."""
 
     differentiable = True
 
@@ -20,7 +19,7 @@ class ModelDynamics(Dynamics[State]):
         return batch, candidates, horizon, self.model.rssm.stoch_size
 
     def rollout(self, state: State, actions: Tensor, noise: Tensor | None) -> Rollout:
-        """Follow `actions` [B, N, H, A] from `state` [B, ...]; the discount is 1 throughout, as in PlaNet."""
+        """Follow `actions` [B, N, H, A] from `state` [B, ...]; the discount is the chance to go on."""
         assert noise is not None
         batch, candidates = actions.shape[:2]
         # batch-major rows b0n0, b0n1, ..: as actions.flatten(0, 1) has them
@@ -28,4 +27,5 @@ class ModelDynamics(Dynamics[State]):
         states = self.model.rssm.imagine(start, actions.flatten(0, 1), noise.flatten(0, 1))
         reward = self.model.predict_reward(states).unflatten(0, (batch, candidates))
         last = State(*(part[:, -1].unflatten(0, (batch, candidates)) for part in states))
-        return Rollout(reward, torch.ones_like(reward), last)
+        discount = self.model.predict_continue(states).unflatten(0, (batch, candidates))
+        return Rollout(reward, discount, last)

@@ -14,19 +14,6 @@ SHAPES = {
 MAX_WIDTH = 8  # channels grow to at most this many times the first layer's
 
 
-def preprocess(image: Tensor, noise: Tensor) -> Tensor:
-    """Turn uint8 pixels into floats: 5 bits, dequantised, centred (PlaNet, appendix A). The only place that does.
-
-    Args:
-        image: uint8 [*B, size, size, 3].
-        noise: uniform [0, 1) of the same shape; fresh at each read, in training and in acting.
-
-    Returns:
-        float32 [*B, size, size, 3] in [-0.5, 0.5].
-    """
-    return (torch.floor(image.float() / 8) + noise) / 32 - 0.5
-
-
 class ConvEncoder(nn.Module):
     """Preprocessed images [M, size, size, 3] to embeddings [M, embed_size]."""
 

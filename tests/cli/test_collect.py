@@ -55,7 +55,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = settings.model_copy(update={"env": resolve(settings.env)})
     with EnvPool(settings.env, 1) as pool:
         spec = pool.spec
-    weights = dict(untrained_model(settings, spec.action_size).state_dict())
+    weights = dict(untrained_model(settings, spec).state_dict())
     (folder / checkpoints.FOLDER).mkdir(parents=True)
     checkpoints.save(Checkpoint(settings, spec, {"env_steps": 1}, weights, {}), checkpoints.path_of(folder, 1))
     return folder
@@ -123,7 +123,7 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_written(tmp_path, monkeypatc
     ("words", "line"),
     [
         (["--policy", "radnom"], "--policy radnom: neither random, constant:VALUE with VALUE in [-1, 1], nor a run"),
-        (["--policy", "constant:2"], "--policy constant:2: neither random"),
+        (["--policy", "constant:2"], "--policy constant:2: in dmc/cartpole-swingup it must be in [-1, 1]"),
         (["--policy", "constant:nan"], "--policy constant:nan: neither random"),
         (["--policy", "random", "--noise", "0.3"], "--noise 0.3: only with a run folder as --policy"),
         (["--policy", "random", "--size", "33"], "env.size = 33: input should be 32, 64"),

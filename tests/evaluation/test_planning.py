@@ -34,7 +34,7 @@ def held() -> Checkpoint:
     settings = config.load("planet", TINY)
     with EnvPool(settings.env, 1) as pool:
         spec = pool.spec
-    return Checkpoint(settings, spec, {"env_steps": 7}, untrained_model(settings, 1).state_dict(), {})
+    return Checkpoint(settings, spec, {"env_steps": 7}, untrained_model(settings, spec).state_dict(), {})
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ def explained_variance(model: WorldModel, replay: Replay) -> float:
     batch = to_batch(replay.sample(np.random.default_rng(0), 32, 32), CPU)
     with torch.no_grad():
         noise = model.draw(32, 32, torch.Generator().manual_seed(0), CPU)
-        embed = model.encode(batch.observation["image"], noise.pixels)
+        embed = model.encode(batch.observation, noise.pixels)
         states, _ = model.rssm.observe(embed, batch.action, batch.is_first, noise.latent)
         error = (model.predict_reward(states) - batch.reward)[:, WARM_UP:]
     return 1 - float(error.square().mean() / batch.reward[:, WARM_UP:].var())
@@ -36,7 +36,7 @@ def test_the_model_learns_to_predict_rewards_it_has_not_seen(tmp_path):
         for replay, seeds in ((seen, range(30)), (unseen, range(1000, 1006))):
             for index, episode in collect(pool, RandomPolicy(1, seeds[0]), seeds):
                 replay.add(episode, index)
-    learner = Learner(untrained_model(SETTINGS, action_size=1), SETTINGS, CPU)
+    learner = Learner(untrained_model(SETTINGS, pool.spec), SETTINGS, CPU)
     assert explained_variance(learner.model, unseen) < 0.1
     for update in range(UPDATES):
         chunks = seen.sample(np.random.default_rng(update), SETTINGS.train.batch_size, SETTINGS.train.batch_length)

@@ -1,0 +1,253 @@
+"""Any Gymnasium environment with a Box or Discrete action space: registered ones and a user's own class."""
+
+import functools
+import importlib
+import importlib.metadata
+import inspect
+import logging
+import os
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar
+
+import gymnasium
+import numpy as np
+from gymnasium.envs import registration
+from gymnasium.wrappers import TimeLimit
+from PIL import Image, ImageOps
+
+from planet_rssm.config import EnvSettings
+from planet_rssm.envs import gl
+from planet_rssm.envs.dmc import MAX_FRAME
+from planet_rssm.envs.registry import GL_BACKENDS, action_repeat, canonical_id, gym_name, require_registered
+from planet_rssm.envs.spaces import Observer, action_map
+from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.errors import PlanetError
+
+EPISODE_STEPS = 1000  # control steps of an episode that neither the environment nor env.time_limit limits
+FRAMES_PER_SECOND = 30  # control steps a second, where the environment's metadata has no render_fps
+T = TypeVar("T")
+_SEEDS = 1 << 31  # environments may draw from old generators, which take no larger seed
+
+_log = logging.getLogger("planet_rssm")
+
+
+class GymEnv(gymnasium.Env[Any, np.ndarray]):
+    """One Gymnasium environment, seen as `spaces.Observer` says, with actions as `spaces.action_map` takes them.
+
+    An action is applied for `action_repeat` control steps, fewer when the episode ends among them; the rewards are
+    summed. `terminated` means that the environment ended the episode, `truncated` that its time is over, never both.
+    info["env_steps"] = control steps done. With the renderer `none` images are black.
+    """
+
+    def __init__(self, settings: EnvSettings) -> None:
+        """Make the environment; `settings` must be resolved, see `registry.resolve`.
+
+        Raises:
+            PlanetError: it cannot be made, observed as asked or acted in; the line says what would work.
+        """
+        task = self._task = canonical_id(settings.id)
+        self._env, limit = _attempt(task, "cannot be made", lambda: _make(settings))
+        self._can_draw = self._env.render_mode == "rgb_array"
+        self._playing = False
+        self._observer = Observer(task, self._env.observation_space, settings.observe, settings.size)
+        self._action = action_map(task, self._env.action_space)
+        self._blind = settings.renderer == "none"
+        if self._observer.draws and not self._blind:
+            self._require_drawing()
+        repeat = settings.action_repeat or action_repeat(task)
+        rate = self._env.metadata.get("render_fps") or FRAMES_PER_SECOND
+        self.env_spec = EnvSpec(
+            id=task,
+            observation=self._observer.spec,
+            action_size=self._action.size,
+            action_repeat=repeat,
+            control_interval=repeat / rate,
+            episode_steps=limit,
+            renderer=settings.renderer,
+            simulator=_simulator(self._env),
+            discrete=self._action.discrete,
+            terminates=True,
+        )
+        self.observation_space = gymnasium.spaces.Dict(
+            {key: _box(*field) for key, field in self._observer.spec.items()}
+        )
+        self.action_space = gymnasium.spaces.Box(-1, 1, (self._action.size,), np.float32)
+        self.render_mode = "rgb_array"
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": max(1, round(rate / repeat))}
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Start an episode; with a seed (any non-negative integer, taken modulo 2^31) as far as it minds seeds."""
+        observation, _ = self._env.reset(seed=None if seed is None else seed % _SEEDS, options=options)
+        self._playing = True
+        return self._observe(observation), {"env_steps": 0}
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+        """Apply one action; see the class.
+
+        Raises:
+            gymnasium.error.ResetNeeded: no episode is under way.
+            ValueError: an action of another shape or with NaN or infinity in it, or such an observation.
+        """
+        if not self._playing:
+            raise gymnasium.error.ResetNeeded("step before reset, or after the end of the episode")
+        total, steps = 0.0, 0
+        for _ in range(self.env_spec.action_repeat):
+            # mapped anew each time: an environment may write into the array that it is given
+            observation, reward, terminated, truncated, _ = self._env.step(self._action(action))
+            total, steps = total + float(reward), steps + 1
+            if terminated or truncated:
+                self._playing = False
+                break
+        ends = bool(terminated), bool(truncated and not terminated)
+        return self._observe(observation), total, *ends, {"env_steps": steps}
+
+    def render(self) -> np.ndarray:
+        """Return a frame for videos, uint8 [480, 480, 3]."""
+        return self.render_frame(MAX_FRAME)
+
+    def render_frame(self, size: int) -> np.ndarray:
+        """Return the present frame, uint8 [size, size, 3], with black bars where it is not square.
+
+        It is black if the environment cannot draw; of that nothing depends but a video.
+        """
+        if self._can_draw:
+            try:
+                return np.array(ImageOps.pad(Image.fromarray(self._frame()), (size, size)))
+            except Exception as error:
+                _log.warning("%s: its frames are black in videos: %s", self._task, _line(error))
+                self._can_draw = False
+        return np.zeros((size, size, 3), np.uint8)
+
+    def close(self) -> None:
+        """Close the environment."""
+        self._env.close()
+
+    def _observe(self, observation: Any) -> dict[str, np.ndarray]:  # noqa: ANN401
+        if self._blind:
+            return self._observer.blind(observation)
+        return self._observer(observation, self._frame() if self._observer.draws else None)
+
+    def _require_drawing(self) -> None:
+        instead = "use env.observe=vectors"
+        if not self._can_draw:
+            raise PlanetError(
+                f"env.observe: {self._task} has no image observation and no render_mode='rgb_array'; {instead}"
+            )
+
+        def draw() -> None:
+            self._env.reset(seed=0)
+            self._frame()
+
+        _attempt(self._task, f"cannot draw itself ({instead}, or mend this)", draw)
+
+    def _frame(self) -> np.ndarray:
+        _choose_gl(self._env)
+        frame = np.asarray(self._env.render())
+        if frame.ndim != 3 or frame.shape[2] not in (3, 4) or frame.dtype != np.uint8:
+            raise ValueError(f"render() gave {frame.dtype} {list(frame.shape)}, must be uint8 [H, W, 3]")
+        return np.ascontiguousarray(frame[..., :3])
+
+
+def _box(shape: tuple[int, ...], dtype: str) -> gymnasium.spaces.Box:
+    low, high = (0, 255) if dtype == "uint8" else (-np.inf, np.inf)
+    return gymnasium.spaces.Box(low, high, shape, np.dtype(dtype).type)
+
+
+def _make(settings: EnvSettings) -> tuple[gymnasium.Env[Any, Any], int]:
+    """Return the environment, drawing if it can, and its time limit in control steps."""
+    env, own = (_registered if settings.id.startswith("gym/") else _users)(settings)
+    if own is None and settings.time_limit is None:
+        _log.info("%s: has no time limit, so its episodes end after %d control steps", settings.id, EPISODE_STEPS)
+    limit = min(settings.time_limit or own or EPISODE_STEPS, own or settings.time_limit or EPISODE_STEPS)
+    return (env if limit == own else TimeLimit(env, limit)), limit
+
+
+def _registered(settings: EnvSettings) -> tuple[gymnasium.Env[Any, Any], int | None]:
+    """Make an environment that gymnasium knows; with env.time_limit without its own limit, which is then replaced."""
+    module, name = gym_name(settings.id)
+    if module:
+        importlib.import_module(module)
+    require_registered(settings.id)
+    spec = registration.registry[name]
+    creator = registration.load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
+    env = gymnasium.make(
+        spec,
+        max_episode_steps=-1 if settings.time_limit else None,
+        disable_env_checker=True,
+        render_mode="rgb_array" if "rgb_array" in _render_modes(creator) else None,
+    )
+    return env, None if settings.time_limit else spec.max_episode_steps
+
+
+def _users(settings: EnvSettings) -> tuple[gymnasium.Env[Any, Any], int | None]:
+    """Make what a user's class or function makes."""
+    module, _, name = settings.id.partition(":")
+    creator: Any = functools.reduce(getattr, name.split("."), importlib.import_module(module))
+    takes = inspect.signature(creator).parameters.values()
+    draws = any(parameter.name == "render_mode" or parameter.kind is parameter.VAR_KEYWORD for parameter in takes)
+    env = creator(render_mode="rgb_array") if draws else creator()
+    if not isinstance(env, gymnasium.Env):
+        raise TypeError(f"it makes a {type(env).__name__}, must be a gymnasium.Env")
+    return env, env.spec.max_episode_steps if env.spec else None
+
+
+def _render_modes(creator: Any) -> Collection[str]:  # noqa: ANN401
+    metadata = getattr(creator, "metadata", None)
+    return metadata.get("render_modes") or () if isinstance(metadata, dict) else ()
+
+
+def _attempt(task: str, what: str, act: Callable[[], T]) -> T:
+    """Return what `act` does, or tell in one line what an environment's own code stumbled over.
+
+    Raises:
+        PlanetError: whatever went wrong.
+    """
+    try:
+        return act()
+    except PlanetError:
+        raise
+    except Exception as error:
+        raise PlanetError(f"env.id = {task!r}: {what}: {_line(error)}{_mend(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+
+
+def _mend(error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"; pip install the package of {error.name}, or start planet in the folder that {error.name} lies in"
+    return ""
+
+
+def _simulator(env: gymnasium.Env[Any, Any]) -> str:
+    """Return name and version of what the observations come from: mujoco, the environment's package, or gymnasium."""
+    name = "mujoco" if _uses_mujoco(env) else type(env.unwrapped).__module__.partition(".")[0]
+    try:
+        return f"{name} {importlib.metadata.version(name)}"
+    except importlib.metadata.PackageNotFoundError:  # a file of the user's
+        return f"gymnasium {gymnasium.__version__}"
+
+
+def _uses_mujoco(env: gymnasium.Env[Any, Any]) -> bool:
+    return any(kind.__module__.startswith("gymnasium.envs.mujoco") for kind in type(env.unwrapped).__mro__)
+
+
+def _choose_gl(env: gymnasium.Env[Any, Any]) -> None:
+    """Give gymnasium's MuJoCo environments, which look at MUJOCO_GL when they first draw, a backend that works.
+
+    Raises:
+        PlanetError: there is none.
+    """
+    if not _uses_mujoco(env) or os.environ.get("MUJOCO_GL") in GL_BACKENDS:
+        return
+    probes = []
+    for backend in GL_BACKENDS:
+        probes.append(gl.probe(backend))
+        if probes[-1].ok:
+            os.environ["MUJOCO_GL"] = backend
+            return
+    faults = "; ".join(f"{probe.backend}: {probe.error}" for probe in probes)
+    raise PlanetError(f"env.renderer = 'own': no GL works here ({faults}); apt install libegl1, or env.observe=vectors")

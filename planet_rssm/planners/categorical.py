@@ -1,0 +1,75 @@
+"""The cross-entropy method over choices: a categorical distribution for every step of the plan (Rubinstein 1999)."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from planet_rssm.config import PlannerSettings
+from planet_rssm.planners.base import SearchPlanner
+from planet_rssm.planners.gaussian import mean_of_whole, refit, top
+
+SMOOTHING = 0.02  # share of the uniform distribution in every refit: no choice ever becomes impossible
+
+
+class CategoricalSearch(NamedTuple):
+    """The probabilities `probs` [B, H, A] and the `value` [B]: the mean return of the elites they were fitted to."""
+
+    probs: Tensor
+    value: Tensor
+
+    @property
+    def std(self) -> Tensor:
+        """Spread of the next candidates' entries, [B, H, A]."""
+        return (self.probs * (1 - self.probs)).sqrt()
+
+
+class CategoricalCEM(SearchPlanner[tuple[()], CategoricalSearch]):
+    """CEM for one-hot actions: sample choices, keep the elites, refit by counting, repeat; act by the likeliest.
+
+    Every decision starts from equal chances and nothing is remembered: the carry is empty. The plan's value is the
+    mean return of the last round's elites.
+    """
+
+    def __init__(self, settings: PlannerSettings, action_size: int) -> None:
+        """Take the settings and the number A of choices."""
+        super().__init__(settings, action_size)
+        self.noise_size = 1  # one draw decides between all choices
+
+    def initial(self, batch: int, device: torch.device | None = None) -> tuple[()]:
+        """Return the empty carry."""
+        return ()
+
+    @property
+    def populations(self) -> tuple[int, ...]:
+        """How many candidates each round scores: always all."""
+        return (self.settings.candidates,) * self.settings.iterations
+
+    def correlate(self, white: Tensor) -> Tensor:
+        """Return the noise as it is: the steps of a candidate are independent."""
+        return white
+
+    def start(self, carry: tuple[()], is_first: Tensor, noise: Tensor) -> CategoricalSearch:
+        """Begin with equal chances."""
+        batch, _, horizon, _ = noise.shape
+        probs = noise.new_full((batch, horizon, self.action_size), 1 / self.action_size)
+        return CategoricalSearch(probs, noise.new_zeros(batch))
+
+    def propose(self, search: CategoricalSearch, noise: Tensor, index: int) -> Tensor:
+        """Sample by the inverse of the cumulated probabilities."""
+        uniform = torch.special.ndtr(noise)  # [B, N, H, 1] of a standard normal
+        below = search.probs.cumsum(-1)[:, None, :, :-1]  # the last bound is 1, whatever rounding says
+        return one_hot((uniform > below).sum(-1), self.action_size).to(noise.dtype)
+
+    def refit(self, search: CategoricalSearch, sequences: Tensor, returns: Tensor) -> CategoricalSearch:
+        """Count the choices of the elites."""
+        elites, returns = top(sequences, returns, self.settings.elites)
+        probs, _ = refit(search.probs, search.probs, elites, returns)
+        return CategoricalSearch(torch.lerp(probs, probs.new_tensor(1 / self.action_size), SMOOTHING),
+                                 mean_of_whole(returns))  # fmt: skip
+
+    def choose(self, search: CategoricalSearch) -> tuple[Tensor, Tensor, tuple[()]]:
+        """Act by the likeliest choice of each step."""
+        choice = search.probs.argmax(-1)
+        return one_hot(choice, self.action_size).to(search.probs.dtype), search.value, ()
