@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import math
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -113,15 +112,11 @@ def _check_dry(dry: bool, resume: bool, offline: bool) -> None:
 
 
 def _dry_run(folder: Path, settings: config.Settings, as_json: bool) -> None:
-    """Measure, then print; a signal too removes what was written."""
+    """Measure, then print."""
     from planet_rssm.training.dry_run import dry_run
 
     settings, device = _checked(settings)
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    try:
-        result = dry_run(settings, device, folder, lambda line: click.echo(line, err=True))
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    result = dry_run(settings, device, folder, lambda line: click.echo(line, err=True))
     if as_json:
         click.echo(json.dumps(result))
         return

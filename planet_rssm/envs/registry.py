@@ -67,6 +67,8 @@ def parse(task_id: str) -> tuple[str, str]:
     known = {_spelling(f"{domain}_{task}"): (domain, task) for domain, task in TASKS} | _ALIASES
     if _spelling(bare) in known:
         return known[_spelling(bare)]
+    if re.fullmatch(r"[\w./-]+-v\d+", task_id):
+        raise PlanetError(f"env.id = {task_id!r}: there is no such task; did you mean 'gym/{task_id}'?")
     raise PlanetError(f"env.id = {task_id!r}: there is no such task{nearest(f'dmc/{bare}', task_ids())}")
 
 
@@ -162,11 +164,13 @@ def _dmc_renderer(settings: EnvSettings) -> str:
         )
     if settings.renderer == "auto":
         return "none" if settings.observe == "vectors" else _auto_renderer()
-    return settings.renderer if settings.renderer in ("raycast", "none") else _working_gl(settings.renderer)
+    if settings.renderer in ("raycast", "none"):
+        return settings.renderer
+    return _working_gl(settings.renderer, "env.renderer=raycast, which needs none")
 
 
 def _dmc_variables(renderer: str) -> dict[str, str | None]:
-    return dict(gl.variables("disable" if renderer in ("raycast", "none") else renderer))
+    return {**gl.variables("disable" if renderer in ("raycast", "none") else renderer)}
 
 
 def _gym_id(task_id: str) -> str:
@@ -183,27 +187,30 @@ def _gym_renderer(settings: EnvSettings) -> str:
         raise PlanetError("env.renderer = 'raycast': only dm_control's tasks are ray cast; use env.renderer=auto")
     if settings.renderer == "auto":
         return "none" if settings.observe == "vectors" else "own"
-    return settings.renderer if settings.renderer in ("own", "none") else _working_gl(settings.renderer)
+    if settings.renderer in ("own", "none"):
+        return settings.renderer
+    return _working_gl(settings.renderer, "env.observe=vectors")
 
 
 def _gym_variables(renderer: str) -> dict[str, str | None]:
     """Keep the user's MUJOCO_GL if it may draw something, unless the settings name another; and open no window."""
     theirs = os.environ.get("MUJOCO_GL")
     backend = renderer if renderer in GL_BACKENDS else theirs if theirs in GL_BACKENDS else None
-    drawing: dict[str, str | None] = {"MUJOCO_GL": None} if backend is None else dict(gl.variables(backend))
-    return drawing | {
+    return {
+        **gl.variables(backend or GL_BACKENDS[0]),  # where the libraries are, should it draw with GL
+        "MUJOCO_GL": backend,
         "SDL_VIDEODRIVER": "dummy",
         "SDL_AUDIODRIVER": "dummy",
         "PYGAME_HIDE_SUPPORT_PROMPT": "1",
     }
 
 
-def _working_gl(backend: str) -> str:
+def _working_gl(backend: str, instead: str) -> str:
     probe = gl.probe(backend)
     if not probe.ok:
         raise PlanetError(
             f"env.renderer = {backend!r}: does not render on this machine ({probe.error}); "
-            "`planet doctor` says how to mend that; or use env.renderer=raycast, which needs no GL"
+            f"`planet doctor` says how to mend that; or use {instead}"
         )
     return backend
 
