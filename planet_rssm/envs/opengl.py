@@ -15,7 +15,7 @@ import numpy as np
 from planet_rssm.envs.gl import is_software
 
 _PLANE = int(mujoco.mjtGeom.mjGEOM_PLANE)
-_LEVEL = 0.999  # cosine of a floor's slope, at least: the walls of the reacher do darken themselves
+_LEVEL = 0.999  # cosine of a floor's slope, at least; upright walls do darken themselves, as the reacher's
 
 
 class GlRenderer:
@@ -76,11 +76,16 @@ class GlRenderer:
             self._gl = None
 
     def _cast_no_shadow_of_the_floor(self) -> None:
-        """Keep level planes out of the shadow map, as MuJoCo keeps decoration: what they would darken lies below."""
-        for index in range(self._scene.ngeom):
-            geom = self._scene.geoms[index]
-            if geom.type == _PLANE and geom.mat[2, 2] > _LEVEL:
-                geom.category = mujoco.mjtCatBit.mjCAT_DECOR
+        """Keep level planes out of the shadow map, as MuJoCo keeps decoration: what they would darken lies below.
+
+        Unless another plane leans through them, as the walls of quadruped-fetch: what is below is then seen beyond it.
+        """
+        geoms = [self._scene.geoms[index] for index in range(self._scene.ngeom)]
+        planes = [(geom, geom.mat[2, 2]) for geom in geoms if geom.type == _PLANE]
+        if not any(1 - _LEVEL < abs(slope) < _LEVEL for _, slope in planes):
+            for geom, slope in planes:
+                if slope >= _LEVEL:
+                    geom.category = mujoco.mjtCatBit.mjCAT_DECOR
 
 
 @contextlib.contextmanager

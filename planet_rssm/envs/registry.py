@@ -210,7 +210,7 @@ def _working_gl(backend: str, instead: str) -> str:
     if not probe.ok:
         raise PlanetError(
             f"env.renderer = {backend!r}: does not render on this machine ({probe.error}); "
-            f"install its library, or use {instead}"
+            f"`planet doctor` says how to mend that; or use {instead}"
         )
     return backend
 
