@@ -46,6 +46,8 @@ JUNK = st.recursive(
 
 def near(value):
     """Values like the default: most are in range."""
+    if isinstance(value, tuple):
+        return st.lists(st.sampled_from([*value, "image", "my_module:Class", 4]), max_size=3)
     if isinstance(value, str) or value is None:
         return st.sampled_from(
             ["cem", "icem", "plain", "balanced", "raycast", "none", "float32", "both", "cpu", None, 4]
@@ -66,6 +68,8 @@ def equal(given, taken):
         return float(given) == taken and not isinstance(given, bool)
     if isinstance(given, bytes):
         return given.decode() == taken
+    if isinstance(taken, tuple):
+        return tuple(given) == taken
     return given == taken and isinstance(given, bool) == isinstance(taken, bool)
 
 
