@@ -18,13 +18,13 @@ class TwohotEncoder(nn.Module):
     The `count` bins (odd) are symexp(linspace(-limit, limit)), so that the same few serve rewards of any size.
     """
 
-    bins: Tensor  # [count], float64
+    bins: Tensor  # [count], float32
 
     def __init__(self, count: int = BINS, limit: float = LIMIT) -> None:
         super().__init__()
         positive = symexp(torch.linspace(0, limit, count // 2 + 1, dtype=torch.float64))[1:]
         bins = torch.cat([-positive.flip(0), positive.new_zeros(1), positive])  # mirrored to the last bit
-        self.register_buffer("bins", bins, persistent=False)
+        self.register_buffer("bins", bins.float(), persistent=False)  # not every device knows float64
 
     def encode(self, value: Tensor) -> Tensor:
         """Return weights [*B, count] that sum to 1 and whose mean bin is `value` [*B], clipped to the bins."""
