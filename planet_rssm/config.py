@@ -135,6 +135,7 @@ class ModelSettings(_Section):
 
     size: Size | None = None  # DreamerV3's: stands for widths here and in rssm, see SIZES
     conv: Literal["planet", "dreamer-v3"] = "planet"
+    conv_act: Activation = "relu"  # of planet's convolutions; dreamer-v3's have `act`
     depth: Count = 32  # channels of the first convolution
     pixels: Literal["quantised", "scaled"] = "quantised"  # 5 bits and noise (PlaNet), or divided by 255 (Dreamer)
     vector_layers: Count = 2  # of the vectors' encoder and decoder

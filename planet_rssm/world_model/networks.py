@@ -16,6 +16,7 @@ SHAPES = {
     96: (5, (3, 5, 5, 6, 6)),
     128: (5, (5, 5, 5, 6, 6)),
 }
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU}
 MAX_WIDTH = 8  # channels grow to at most this many times the first layer's
 
 
@@ -37,13 +38,13 @@ def symexp(x: Tensor) -> Tensor:
 class ConvEncoder(nn.Module):
     """Preprocessed images [M, size, size, 3] to embeddings [M, embed_size]."""
 
-    def __init__(self, size: int, depth: int) -> None:
+    def __init__(self, size: int, depth: int, act: str) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         channels, side = 3, size
         for layer in range(SHAPES[size][0]):
             width = depth * min(2**layer, MAX_WIDTH)
-            layers += [nn.Conv2d(channels, width, kernel_size=4, stride=2), nn.ReLU()]
+            layers += [nn.Conv2d(channels, width, kernel_size=4, stride=2), ACTIVATIONS[act]()]
             channels, side = width, (side - 4) // 2 + 1
         self.layers = channels_last(nn.Sequential(*layers))
         self.embed_size = channels * side * side
@@ -56,7 +57,7 @@ class ConvEncoder(nn.Module):
 class ConvDecoder(nn.Module):
     """Features [M, F] to the mean of the preprocessed image [M, size, size, 3]."""
 
-    def __init__(self, feat_size: int, size: int, depth: int) -> None:
+    def __init__(self, feat_size: int, size: int, depth: int, act: str) -> None:
         super().__init__()
         kernels = SHAPES[size][1]
         self.width = 32 * depth
@@ -66,7 +67,7 @@ class ConvDecoder(nn.Module):
         for layer, kernel in enumerate(kernels):
             left = len(kernels) - 2 - layer
             out = 3 if left < 0 else depth * min(2**left, MAX_WIDTH)
-            layers += [nn.ConvTranspose2d(channels, out, kernel, stride=2), nn.ReLU()]
+            layers += [nn.ConvTranspose2d(channels, out, kernel, stride=2), ACTIVATIONS[act]()]
             channels = out
         self.layers = channels_last(nn.Sequential(*layers[:-1]))
 
@@ -165,7 +166,7 @@ def normalised(width: int, act: str, norm: str) -> list[nn.Module]:
         "layer": [nn.LayerNorm(width, eps=1e-3)],
         "rms": [RMSNorm(width)],
     }
-    return [*norms[norm], {"relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU}[act]()]
+    return [*norms[norm], ACTIVATIONS[act]()]
 
 
 class RMSNorm(nn.Module):

@@ -107,13 +107,13 @@ def summed_error(predicted: Mapping[str, Tensor], target: Mapping[str, Tensor], 
 
 def _image_encoder(side: int, settings: ModelSettings) -> ConvEncoder | V3Encoder:
     if settings.conv == "planet":
-        return ConvEncoder(side, settings.depth)
+        return ConvEncoder(side, settings.depth, settings.conv_act)
     return V3Encoder(side, settings.depth, settings.act, settings.norm)
 
 
 def _image_decoder(deter: int, stoch: int, side: int, settings: ModelSettings) -> ConvDecoder | V3Decoder:
     if settings.conv == "planet":
-        return ConvDecoder(deter + stoch, side, settings.depth)
+        return ConvDecoder(deter + stoch, side, settings.depth, settings.conv_act)
     return V3Decoder(deter, stoch, side, settings.depth, settings.vector_units, settings.act, settings.norm)
 
 
