@@ -294,7 +294,8 @@ def load(preset: str | Path, overrides: Sequence[str] = ()) -> Settings:
 
 def override(settings: Settings, overrides: Sequence[str]) -> Settings:
     """Return other settings, changed by `key=value` overrides; see `load` for what is raised."""
-    return resolve(flatten(settings) | parse_overrides(overrides))
+    values = parse_overrides(overrides)
+    return resolve(flatten(settings) | sized(values.get("model.size")) | values)  # a new size wins over the old widths
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
@@ -340,7 +341,7 @@ def resolve(values: Mapping[str, Any]) -> Settings:
 
 def sized(size: Any) -> dict[str, Any]:  # noqa: ANN401 (whatever a file holds)
     """Return the settings that a size stands for; nothing for none, or for one that validation will refuse."""
-    if size not in SIZES:
+    if not isinstance(size, str) or size not in SIZES:
         return {}
     deter, hidden, classes, depth, units = SIZES[size]
     widths = {f"model.{name}_units": units for name in ("vector", "reward", "continue")}

@@ -58,6 +58,38 @@ def test_presets_are_flat_differences_from_the_defaults():
         (["optimizer.lr=.inf"], "optimizer.lr = inf: .*finite.*"),
         (["data.capacity=20"], "data.capacity = 20: at least one chunk of train.batch_length = 50 frames; raise it"),
         (["format=2"], "settings of format 2: this version reads up to 1; upgrade planet_rssm"),
+        (["rssm.classes=1"], "rssm.classes = 1: input should be greater than or equal to 2"),
+        (["rssm.stoch=0"], "rssm.stoch = 0: input should be greater than or equal to 1"),
+        (["rssm.hidden=0"], "rssm.hidden = 0: input should be greater than or equal to 1"),
+        (["rssm.deter=0"], "rssm.deter = 0: input should be greater than or equal to 1"),
+        (["rssm.blocks=-1"], "rssm.blocks = -1: input should be greater than or equal to 0"),
+        (["rssm.blocks=7"], "rssm.blocks = 7: must divide rssm.deter = 200; change one of them"),
+        (
+            ["rssm.blocks=8", "rssm.cell=norm_gru"],
+            "rssm.cell = 'norm_gru': has no blocks; set rssm.blocks=0, or .*=gru",
+        ),
+        (["rssm.kind=ssm", "rssm.input_layers=0"], "rssm.input_layers = 0: an ssm needs at least 1; set it"),
+        (["rssm.kind=lstm"], "rssm.kind = 'lstm': input should be 'rssm', 'ssm' or 'rnn'"),
+        (["rssm.latent=vq"], "rssm.latent = 'vq': must be gaussian, categorical or module:Class"),
+        (["rssm.cell=lstm"], "rssm.cell = 'lstm': input should be 'gru' or 'norm_gru'"),
+        (["rssm.unimix=1"], "rssm.unimix = 1: input should be less than 1"),
+        (["rssm.min_std=-0.1"], "rssm.min_std = -0.1: input should be greater than or equal to 0"),
+        (["rssm.recurrent_depth=0"], "rssm.recurrent_depth = 0: input should be greater than or equal to 1"),
+        (["rssm.act=gelu"], "rssm.act = 'gelu': input should be 'relu', 'elu' or 'silu'"),
+        (["model.size=13m"], "model.size = '13m': input should be '1m', .* or '400m'"),
+        (["model.size=[12m]"], r"model.size = \['12m'\]: input should be '1m', .* or '400m'"),
+        (["model.grad_heads=[image,value]"], "model.grad_heads.1 = 'value': input should be 'image', .* or 'continue'"),
+        (["model.grad_heads=image"], "model.grad_heads = 'image': input should be a valid tuple"),
+        (
+            ["model.reward=categorical"],
+            "model.reward = 'categorical': input should be 'gaussian', 'twohot' or 'symlog_twohot'",
+        ),
+        (["model.continue_discount=1.1"], "model.continue_discount = 1.1: input should be less than or equal to 1"),
+        (["kl.form=both"], "kl.form = 'both': input should be 'plain' or 'balanced'"),
+        (["kl.free_nats=-1"], "kl.free_nats = -1: input should be greater than or equal to 0"),
+        (["kl.overshooting=-1"], "kl.overshooting = -1: input should be greater than or equal to 0"),
+        (["optimizer.name=sgd"], "optimizer.name = 'sgd': input should be 'adam', 'adamw' or 'laprop'"),
+        (["train.precision=half"], "train.precision = 'half': input should be 'float32', 'bfloat16' or 'float16'"),
         (["seed"], "-s seed: not of the form key=value; .*"),
         (["seed=[1"], r"-s seed=\[1: the value is not YAML; quote it"),
     ],
@@ -65,6 +97,15 @@ def test_presets_are_flat_differences_from_the_defaults():
 def test_bad_settings_are_one_line(overrides, line):
     with pytest.raises(PlanetError, match=f"^{line}$"):
         config.load("planet", overrides)
+
+
+def test_a_size_stands_for_widths_and_those_given_beside_it_win():
+    settings = config.load("dreamer-v3", ["model.size=1m", "rssm.hidden=48"])
+    assert (settings.rssm.deter, settings.rssm.hidden, settings.rssm.classes) == (512, 48, 4)
+    assert (settings.model.depth, settings.model.reward_units) == (4, 64)
+    other = config.override(settings, ["model.size=25m"])
+    assert (other.rssm.deter, other.rssm.hidden, other.model.depth) == (3072, 384, 24)
+    assert config.override(other, ["seed=1"]).rssm == other.rssm
 
 
 def test_unknown_presets_and_files_are_one_line(tmp_path):

@@ -4,6 +4,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from planet_rssm.config import Settings
 from planet_rssm.data.replay import Chunks
@@ -31,8 +32,8 @@ class Learner:
         """Take the optimiser step number `index` of the run on `chunks`.
 
         Returns:
-            The loss's parts and `grad_norm`, as floats. Where the loss or its gradient is not finite nothing is
-            changed, and the only entry is `skipped`.
+            The loss's parts, `grad_norm` before clipping and that of each part of the model, as floats. Where the loss
+            or its gradient is not finite nothing is changed, and the only entry is `skipped`.
         """
         batch = to_batch(chunks, self.device)
         rng = generator(stream_seed(self.settings.seed, Stream.UPDATE, index), self.device)
@@ -43,7 +44,7 @@ class Learner:
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
-        metrics["grad_norm"] = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.optimizer.clip)
+        metrics |= self._clip()
         # One transfer for all numbers: each by itself would wait for the device.
         values = dict(zip(metrics, torch.stack([value.float() for value in metrics.values()]).tolist(), strict=True))
         finite = math.isfinite(values["loss/total"]) and math.isfinite(values["grad_norm"])
@@ -53,6 +54,15 @@ class Learner:
         if self.scaler.is_enabled():
             self.scaler.update()  # a gradient that is not finite lowers the scale
         return values if finite else {"skipped": 1.0}
+
+    def _clip(self) -> dict[str, Tensor]:
+        """Scale the gradients down to the greatest norm that they may have together; return what norms they had."""
+        parts = {name: list(part.parameters()) for name, part in self.model.named_children()}
+        grads = {name: [p.grad for p in parameters if p.grad is not None] for name, parameters in parts.items()}
+        norms = {f"grad_norm/{name}": get_total_norm(part) for name, part in grads.items() if part}
+        total = torch.stack(list(norms.values())).norm()
+        clip_grads_with_norm_(self.model.parameters(), self.settings.optimizer.clip, total)
+        return {"grad_norm": total, **norms}
 
     def optimizer_tensors(self) -> dict[str, Tensor]:
         """Return the optimiser's state by `parameter/entry`, and the scaler's, for a checkpoint."""
@@ -68,7 +78,7 @@ class Learner:
         """Take back what `optimizer_tensors` gave."""
         parameters = dict(self.model.named_parameters())
         scaler = {key.removeprefix(f"{SCALER}/"): tensor for key, tensor in tensors.items() if key.startswith(SCALER)}
-        if scaler:
+        if scaler and self.scaler.is_enabled():  # a run may be opened in another precision
             held = self.scaler.state_dict()
             self.scaler.load_state_dict({key: type(held[key])(tensor) for key, tensor in scaler.items()})
         tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(SCALER)}

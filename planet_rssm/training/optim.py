@@ -50,15 +50,15 @@ class LaProp(Optimizer):
                 }
         steps, means, squares = ([self.state[p][name] for p in params] for name in ("step", "exp_avg", "exp_avg_sq"))
         torch._foreach_add_(steps, 1)
-        count, (beta1, beta2) = float(steps[0]), group["betas"]
+        counts, (beta1, beta2) = [float(step) for step in steps], group["betas"]
         grads = clipped([p.grad for p in params if p.grad is not None], params, group["agc"])
         torch._foreach_lerp_(squares, torch._foreach_mul(grads, grads), 1 - beta2)
-        scale = torch._foreach_sqrt(torch._foreach_div(squares, 1 - beta2**count))
+        scale = torch._foreach_sqrt(torch._foreach_div(squares, [1 - beta2**count for count in counts]))
         torch._foreach_add_(scale, group["eps"])
         torch._foreach_lerp_(means, torch._foreach_div(grads, scale), 1 - beta1)
         if group["weight_decay"]:
             torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
-        torch._foreach_add_(params, means, alpha=-group["lr"] / (1 - beta1**count))
+        torch._foreach_add_(params, torch._foreach_mul(means, [-group["lr"] / (1 - beta1**count) for count in counts]))
 
 
 def clipped(grads: list[Tensor], params: list[Tensor], share: float) -> list[Tensor]:

@@ -20,7 +20,7 @@ class NormGRUCell(nn.Module):
     def __init__(self, inputs: int, deter: int) -> None:
         super().__init__()
         self.linear = nn.Linear(inputs + deter, 3 * deter, bias=False)
-        self.norm = nn.LayerNorm(3 * deter)
+        self.norm = nn.LayerNorm(3 * deter, eps=1e-3)
 
     def forward(self, x: Tensor, deter: Tensor) -> Tensor:  # noqa: D102
         reset, candidate, update = self.norm(self.linear(torch.cat([x, deter], -1))).chunk(3, -1)

@@ -22,7 +22,7 @@ class TwohotEncoder(nn.Module):
     then taken there, below that of the values themselves.
     """
 
-    bins: Tensor  # [count], float64
+    bins: Tensor  # [count], float32
 
     def __init__(self, count: int = BINS, limit: float = LIMIT, space: Literal["value", "symlog"] = "value") -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class TwohotEncoder(nn.Module):
         positive = torch.linspace(0, limit, count // 2 + 1, dtype=torch.float64)[1:]
         positive = symexp(positive) if space == "value" else positive
         bins = torch.cat([-positive.flip(0), positive.new_zeros(1), positive])  # mirrored to the last bit
-        self.register_buffer("bins", bins, persistent=False)
+        self.register_buffer("bins", bins.float(), persistent=False)  # not every device knows float64
 
     def encode(self, value: Tensor) -> Tensor:
         """Return weights [*B, count] that sum to 1 and whose mean bin is `value` [*B], clipped to the bins."""

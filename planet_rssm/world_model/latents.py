@@ -122,7 +122,7 @@ class CategoricalLatent(Latent[Categorical]):
             below = probs.detach().cumsum(-1)[..., :-1]  # the last bound is 1, whatever rounding says
             chosen = (torch.special.ndtr(noise)[..., None] > below).sum(-1)
         hard = one_hot(chosen, self.classes).to(probs.dtype)
-        return (hard + probs - probs.detach()).flatten(-2)
+        return (hard + (probs - probs.detach())).flatten(-2)  # in this order exactly one-hot
 
     def kl(self, left: Categorical, right: Categorical) -> Tensor:
         """Return the sum over groups of sum_k p_k (log p_k - log q_k); see `Latent.kl`."""

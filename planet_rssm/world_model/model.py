@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from planet_rssm.config import HEADS, Settings
+from planet_rssm.config import HEADS, ModelSettings, Settings
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
 from planet_rssm.named import build
@@ -15,7 +15,7 @@ from planet_rssm.types import Batch, State
 from planet_rssm.world_model.heads import REWARD_HEADS, ContinueHead, GaussianHead, TwohotHead
 from planet_rssm.world_model.losses import Params, free_mean, kl_terms, masked_mean, overshooting
 from planet_rssm.world_model.networks import initialise, scale_last
-from planet_rssm.world_model.observations import Decoder, Encoder, preprocess, summed_error
+from planet_rssm.world_model.observations import Decoder, Encoder, image_keys, preprocess, summed_error, vector_keys
 from planet_rssm.world_model.rssm import RSSM
 
 
@@ -46,7 +46,13 @@ class WorldModel(nn.Module):
     """
 
     def __init__(self, settings: Settings, spec: EnvSpec) -> None:
+        """Build all parts for what `spec` says is observed.
+
+        Raises:
+            PlanetError: `model.grad_heads` names a head that has nothing to predict here.
+        """
         super().__init__()
+        _check_heads(settings.model, spec)
         self.settings, self.kl, self.spec = settings.model, settings.kl, spec
         self.encoder = Encoder(spec, self.settings)
         self.rssm = RSSM(settings.rssm, spec.action_size, self.encoder.embed_size)
@@ -179,17 +185,33 @@ class WorldModel(nn.Module):
 
     @torch.no_grad()
     def _diagnostics(self, batch: Batch, states: State, posterior: Params, prior: Params) -> dict[str, Tensor]:
-        """Return the raw KL, what each distribution is like, and how far mean predictions are from what came."""
+        """Return the KL raw and clipped, what each distribution is like, and predictions beside what came."""
         latent, mask = self.rssm.latent, batch.mask
-        metrics = {"kl": masked_mean(latent.kl(posterior, prior), mask)}
+        kl = latent.kl(posterior, prior)
+        metrics = {"kl": masked_mean(kl, mask), "kl/clipped": free_mean(kl, mask, self.kl)}
         for name, params in (("prior", prior), ("posterior", posterior)):
             metrics |= {f"{key}/{name}": masked_mean(value, mask) for key, value in latent.diagnostics(params).items()}
-        metrics["reward/predicted"] = masked_mean(self.predict_reward(states), mask)
-        metrics["reward/real"] = masked_mean(batch.reward, mask)
+        pairs = {"reward": (self.predict_reward(states), batch.reward)}
         if self.goes_on is not None:
-            metrics["continue/predicted"] = masked_mean(self.predict_continue(states), mask)
-            metrics["continue/real"] = masked_mean((~batch.is_terminal).float(), mask)
+            pairs["continue"] = (self.predict_continue(states), self.goes_on.discount * (~batch.is_terminal).float())
+        for name, (predicted, real) in pairs.items():
+            metrics[f"{name}/predicted"] = masked_mean(predicted, mask)
+            metrics[f"{name}/real"] = masked_mean(real, mask)
+            metrics[f"{name}/error"] = masked_mean((predicted - real).abs(), mask)
         return metrics
+
+
+def _check_heads(settings: ModelSettings, spec: EnvSpec) -> None:
+    there = {
+        "image": bool(image_keys(spec)),
+        "vector": bool(vector_keys(spec)),
+        "reward": True,
+        "continue": spec.terminates,
+    }
+    missing = [head for head in settings.grad_heads if not there[head]]
+    if missing and set(settings.grad_heads) != set(HEADS):  # the default names all: those that there are
+        known = ", ".join(head for head in HEADS if there[head])
+        raise PlanetError(f"model.grad_heads names {missing[0]!r}: {spec.id} has only {known}; take it out")
 
 
 def untrained_model(settings: Settings, spec: EnvSpec) -> WorldModel:

@@ -38,7 +38,7 @@ def symexp(x: Tensor) -> Tensor:
 class ConvEncoder(nn.Module):
     """Preprocessed images [M, size, size, 3] to embeddings [M, embed_size]."""
 
-    def __init__(self, size: int, depth: int, act: str = "relu") -> None:
+    def __init__(self, size: int, depth: int, act: str) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         channels, side = 3, size
@@ -57,7 +57,7 @@ class ConvEncoder(nn.Module):
 class ConvDecoder(nn.Module):
     """Features [M, F] to the mean of the preprocessed image [M, size, size, 3]."""
 
-    def __init__(self, feat_size: int, size: int, depth: int, act: str = "relu") -> None:
+    def __init__(self, feat_size: int, size: int, depth: int, act: str) -> None:
         super().__init__()
         kernels = SHAPES[size][1]
         self.width = 32 * depth
