@@ -76,16 +76,23 @@ def load(path: Path) -> Checkpoint:
             raise PlanetError(f"checkpoint {path}: format {newer}, this version reads up to {FORMAT}; upgrade")
         tensors = safetensors.torch.load(data)
         whole = header.pop("crc32") == _crc32(header, tensors)
-    except (SafetensorError, ValueError, KeyError, TypeError):
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         whole = False
     if not whole:
         raise DamagedCheckpointError(f"checkpoint {path}: damaged or not a checkpoint; {_others(path)}")
     groups: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}}
-    for key, tensor in tensors.items():
-        group, _, name = key.partition("/")
-        groups[group][name] = tensor
-    settings, spec = config.resolve(header["settings"]), EnvSpec.from_json(header["spec"])
-    return Checkpoint(settings, spec, header["progress"], groups["model"], groups["optimizer"])
+    try:
+        for key, tensor in tensors.items():
+            group, _, name = key.partition("/")
+            groups[group][name] = tensor
+        settings, spec, progress = (
+            config.resolve(header["settings"]),
+            EnvSpec.from_json(header["spec"]),
+            header["progress"],
+        )
+    except (PlanetError, KeyError) as error:
+        raise PlanetError(f"checkpoint {path}: of another version of planet_rssm ({error}); use that one") from None
+    return Checkpoint(settings, spec, progress, groups["model"], groups["optimizer"])
 
 
 def numbered(run: Path) -> list[Path]:
@@ -124,7 +131,8 @@ def find(run: Path, which: str = "last") -> Path:
 def _crc32(header: dict[str, Any], tensors: dict[str, Tensor]) -> int:
     value = zlib.crc32(json.dumps(header).encode())
     for key in sorted(tensors):
-        value = zlib.crc32(tensors[key].numpy().tobytes(), zlib.crc32(key.encode(), value))
+        kind = f"{key} {tensors[key].dtype} {list(tensors[key].shape)}"
+        value = zlib.crc32(tensors[key].numpy().tobytes(), zlib.crc32(kind.encode(), value))
     return value
 
 

@@ -142,7 +142,7 @@ class _Rows:
         ended = []
         for row, step in sorted(steps.items()):
             if step.lost:
-                self._drop(row)
+                self._drop(row, step.words)
                 continue
             ends = step.terminated, step.truncated
             action = self.executed_action[row]
@@ -152,15 +152,15 @@ class _Rows:
                 ended.append((self._playing.pop(row), self.writers.pop(row)))
         return ended
 
-    def _drop(self, row: int) -> None:
+    def _drop(self, row: int, words: str) -> None:
         index = self._playing[row]
         del self.writers[row]
         self._lost[index] += 1
         _log.warning("worker of row %d lost: episode %d is begun again from seed %d", row, index, self._seeds[index])
         if self._lost[index] >= MAX_LOST:
             raise PlanetError(
-                f"episode {index} (seed {self._seeds[index]}): lost its worker {MAX_LOST} times; "
-                "raise env.step_timeout or mend the environment"
+                f"episode {index} (seed {self._seeds[index]}): lost its worker {MAX_LOST} times, at last with: "
+                f"{words}; mend the environment, or raise env.step_timeout"
             )
 
     def _see(self, row: int, observation: Mapping[str, Array]) -> None:

@@ -5,12 +5,14 @@ such a file holding only its differences from the defaults below.
 """
 
 import difflib
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from planet_rssm.errors import PlanetError
 from planet_rssm.files import write_atomic
@@ -20,6 +22,10 @@ FORMAT = 1
 ImageSize = Literal[32, 64, 96, 128]
 PlannerName = Literal["cem", "icem"]
 IMAGE_SIZES: tuple[int, ...] = get_args(ImageSize)
+# What PyYAML raises: its constructors of dates, numbers and switches let Python's own errors through.
+_NOT_YAML = (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, OverflowError, RecursionError)
+_shortener = reprlib.Repr()
+_shortener.maxstring = _shortener.maxother = 80
 
 
 def _whole(value: Any) -> Any:  # noqa: ANN401 (whatever a file holds)
@@ -31,11 +37,19 @@ def _whole(value: Any) -> Any:  # noqa: ANN401 (whatever a file holds)
     return int(number) if number.is_integer() else value
 
 
-Whole = Annotated[int, BeforeValidator(_whole)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[Whole, Field(ge=1)]
-Share = Annotated[float, Field(gt=0, le=1)]
+def _number(value: Any) -> Any:  # noqa: ANN401
+    """Refuse yes and no, which pydantic takes for 1 and 0."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("number", "must be a number, not a yes or no")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_number)]
+Whole = Annotated[int, BeforeValidator(_whole), BeforeValidator(_number)]
+Positive = Annotated[Number, Field(gt=0)]
+NonNegative = Annotated[Number, Field(ge=0)]
+Count = Annotated[Whole, Field(ge=1, le=2**53)]  # a whole number that no tool rounds
+Share = Annotated[Number, Field(gt=0, le=1)]
 
 
 Activation = Literal["relu", "elu", "silu"]
@@ -75,7 +89,9 @@ class DataSettings(_Section):
     """The replay."""
 
     capacity: Count = 1_000_000  # frames; the oldest episodes leave first
-    folder: str | None = None  # offline: learn from the episodes in this folder alone; None: collect
+    folder: Annotated[str, Field(min_length=1)] | None = (
+        None  # offline: learn from the episodes in this folder alone; None: collect
+    )
 
 
 Head = Literal["image", "vector", "reward", "continue"]
@@ -182,9 +198,9 @@ class PlannerSettings(_Section):
     elites: Count = 100
     init_std: Positive = 1.0
     colour: NonNegative = 2.5  # exponent of the noise spectrum, 0 = white
-    decay: Annotated[float, Field(ge=1)] = 1.25  # the population shrinks by this factor a round
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    reuse: Annotated[float, Field(ge=0, le=1)] = 0.3  # share of the elites kept for the next round and decision
+    decay: Annotated[Number, Field(ge=1)] = 1.25  # the population shrinks by this factor a round
+    momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.1
+    reuse: Annotated[Number, Field(ge=0, le=1)] = 0.3  # share of the elites kept for the next round and decision
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -210,7 +226,7 @@ class TrainSettings(_Section):
     envs: Count = 1  # episodes collected side by side, one round of collection
     updates: Count = 100  # optimiser steps a round
     batch_size: Count = 50
-    batch_length: Annotated[Whole, Field(ge=2)] = 50  # agent steps a chunk
+    batch_length: Annotated[Count, Field(ge=2)] = 50  # agent steps a chunk
     exploration_noise: NonNegative = 0.3  # std added to the planned action; of choices, the chance of a random one
     test_every: Count = 10  # rounds between tests without noise
     test_episodes: Count = 1
@@ -222,9 +238,9 @@ class TrainSettings(_Section):
 class Settings(_Section):
     """Everything that decides a run."""
 
-    format: Literal[1] = 1
-    seed: Annotated[Whole, Field(ge=0)] = 0
-    device: str = "auto"
+    format: Annotated[Literal[1], BeforeValidator(_number)] = 1
+    seed: Annotated[Whole, Field(ge=0, lt=2**64)] = 0
+    device: Annotated[str, Field(min_length=1)] = "auto"
     env: EnvSettings = EnvSettings()
     data: DataSettings = DataSettings()
     rssm: RSSMSettings = RSSMSettings()
@@ -280,8 +296,8 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
         if not equals:
             raise PlanetError(f"-s {text}: not of the form key=value; write for example -s env.size=64")
         try:
-            values[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError:
+            values[key.strip()] = yaml.load(value, _Loader)
+        except _NOT_YAML:
             raise PlanetError(f"-s {text}: the value is not YAML; quote it") from None
     return values
 
@@ -295,11 +311,12 @@ def resolve(values: Mapping[str, Any]) -> Settings:
     values = sized(values.get("model.size")) | dict(values)
     newer = values.get("format")
     if isinstance(newer, int) and newer > FORMAT:
-        raise PlanetError(f"settings of format {newer}: this version reads up to {FORMAT}; upgrade planet_rssm")
+        raise PlanetError(f"settings of format {_shown(newer)}: this version reads up to {FORMAT}; upgrade planet_rssm")
     tree: dict[str, Any] = {}
     for key, value in values.items():
         if key not in known:
-            raise PlanetError(f"unknown setting {key!r}{nearest(str(key), known)}")
+            shown = _shown(key)
+            raise PlanetError(f"unknown setting {shown}{nearest(key if isinstance(key, str) else shown, known)}")
         section, _, name = key.rpartition(".")
         (tree.setdefault(section, {}) if section else tree)[name] = value
     try:
@@ -363,8 +380,8 @@ def _find(preset: str) -> Path:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (OSError, *_NOT_YAML) as error:
         raise PlanetError(f"settings file {path}: not readable as YAML ({' '.join(str(error).split())})") from None
     if values is None:
         return {}
@@ -378,4 +395,22 @@ def _one_line(error: ValidationError) -> str:
     if first["type"] == "value_error":  # a cross-check of ours, already a whole line
         return str(first["ctx"]["error"])
     key = ".".join(str(part) for part in first["loc"])
-    return f"{key} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
+    return f"{key} = {_shown(first['input'])}: {first['msg'][0].lower()}{first['msg'][1:]}"
+
+
+def _shown(value: Any) -> str:  # noqa: ANN401 (whatever a file holds)
+    """Return a value as an error line quotes it: not a page of it."""
+    try:
+        return _shortener.repr(value)
+    except ValueError:  # it holds a whole number of more digits than Python will write
+        return f"a {type(value).__name__} too long to show"
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is given twice, where PyYAML takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        mapping = super().construct_mapping(node, deep)
+        if len(mapping) < len(node.value):
+            raise yaml.constructor.ConstructorError(None, None, "a key is given twice", node.start_mark)
+        return mapping

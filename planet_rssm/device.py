@@ -1,6 +1,7 @@
 """Where tensors live, in which precision they are multiplied, and generators made from seeds."""
 
 import contextlib
+from collections.abc import Iterator
 
 import torch
 
@@ -33,6 +34,19 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     """Return a context in which matrix products and convolutions run in `precision`; parameters stay float32."""
     dtype = DTYPES[precision]
     return torch.autocast(device.type, dtype, enabled=dtype is not torch.float32)
+
+
+@contextlib.contextmanager
+def within_memory(device: torch.device, part: str, mend: str) -> Iterator[None]:
+    """Tell in one line what did not fit into the memory of `device`.
+
+    Raises:
+        PlanetError: it ran out inside.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise PlanetError(f"device {device}: too little free memory for {part}; {mend}") from None
 
 
 def generator(seed: int, device: torch.device) -> torch.Generator:

@@ -3,3 +3,7 @@
 
 class PlanetError(Exception):
     """Bad input or a broken surrounding, told in one line: what, the value, what is allowed, the mend."""
+
+    def __init__(self, line: str) -> None:
+        """Take the line; a break in it, which came with a quoted value, becomes a space."""
+        super().__init__(" ".join(line.splitlines()))

@@ -1,9 +1,39 @@
 """Nothing is written in place: write beside, fsync, rename, fsync the folder."""
 
 import contextlib
+import fcntl
 import os
-from collections.abc import Iterable
+import re
+import shutil
+import tempfile
+import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
+
+_SEAL = re.compile(rb'crc32\\?": \\?"([0-9a-f]{8})')  # as JSON, or as JSON within a JSON string
+UNSEALED = "0" * 8  # what a file says of its `crc32` before it is sealed
+_PIECE = 1 << 20  # bytes
+
+
+def seal(data: bytes) -> bytes:
+    """Return `data` with the CRC-32 of all of it in the place of its first `"crc32": "00000000"`."""
+    place = _SEAL.search(data)
+    if place is None or place[1] != UNSEALED.encode():
+        raise ValueError("nothing to seal")
+    return b"".join((data[: place.start(1)], f"{zlib.crc32(data):08x}".encode(), data[place.end(1) :]))
+
+
+def is_sealed(file: BinaryIO) -> bool:
+    """Return whether what `seal` returned is all there: a byte changed anywhere is noticed. Reads in small pieces."""
+    piece = file.read(_PIECE)
+    place = _SEAL.search(piece)
+    if place is None:
+        return False
+    crc = zlib.crc32(b"".join((piece[: place.start(1)], UNSEALED.encode(), piece[place.end(1) :])))
+    while piece := file.read(_PIECE):
+        crc = zlib.crc32(piece, crc)
+    return place[1] == f"{crc:08x}".encode()
 
 
 def write_atomic(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
@@ -40,3 +70,28 @@ def remove_stale(folder: Path) -> None:
     """Delete what killed writers left beside their targets; call where no other process writes."""
     for path in folder.glob(".*.tmp"):
         path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold `path`, a file or folder that exists, against other processes; the hold ends with the process, however.
+
+    Raises:
+        BlockingIOError: another process holds it.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """Make a folder in `parent` that is removed in the end; those that killed processes left are removed too."""
+    for left in parent.glob(f"{prefix}*"):
+        with contextlib.suppress(OSError), exclusive(left):  # held: its process lives
+            shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as folder, exclusive(Path(folder)):
+        yield Path(folder)

@@ -8,7 +8,6 @@ A checkpoint alone is enough to act (agent.py); the folder is what a run needs t
 """
 
 import contextlib
-import fcntl
 import importlib.metadata
 import json
 import os
@@ -24,7 +23,7 @@ from planet_rssm.data.replay import EPISODES
 from planet_rssm.envs import gl
 from planet_rssm.envs.registry import GL_BACKENDS, canonical_id
 from planet_rssm.errors import PlanetError
-from planet_rssm.files import write_atomic
+from planet_rssm.files import exclusive, write_atomic
 
 CONFIG, RECORD, METRICS, VIDEOS, LOCK = "config.yaml", "run.json", "metrics.jsonl", "videos", ".lock"
 # What a resumed run may change: nothing that decides what was already learned or is measured.
@@ -66,24 +65,27 @@ class Run:
         """Open a run folder to go on with it, as it is or with `settings`, which are kept.
 
         Raises:
-            PlanetError: it is no run folder, cannot be written, or `settings` differ in more than RESUMABLE.
+            PlanetError: it is no run folder, is in use or of a newer format, cannot be written, or `settings` differ in
+                more than RESUMABLE.
         """
         path = folder / CONFIG
         try:
             if not path.is_file():
                 raise PlanetError(f"{folder}: not a run folder (no {CONFIG}); give the --run-dir of a `planet train`")
             saved = config.load(path)
+            _check_format(folder / RECORD)
             settings = saved if settings is None else _as_resolved(settings, saved)
-            before, after = config.flatten(saved), config.flatten(settings)
-            for key in (key for key in after if after[key] != before[key] and key not in RESUMABLE):
+            if key := decided_otherwise(saved, settings):
+                before, after = config.flatten(saved)[key], config.flatten(settings)[key]
                 raise PlanetError(
-                    f"{key} = {after[key]}: the run in {folder} has {before[key]}; a resumed run may change only "
+                    f"{key} = {after}: the run in {folder} has {before}; a resumed run may change only "
                     f"{', '.join(sorted(RESUMABLE))}; as it was: planet train {path} --resume --run-dir {folder}"
                 )
             if not os.access(folder, os.W_OK):
                 raise PlanetError(f"run folder {folder}: cannot be written; change its permissions or copy it")
-            if before != after:
-                config.save(settings, path)
+            if saved != settings:
+                with cls(folder, saved).lock():  # not under the hands of a process that trains
+                    config.save(settings, path)
         except OSError as error:
             raise _unwritable(folder, error) from None
         return cls(folder, settings)
@@ -95,14 +97,32 @@ class Run:
         Raises:
             PlanetError: another process has it.
         """
-        with open(self.folder / LOCK, "w") as file:
+        path = self.folder / LOCK
+        path.touch()
+        with contextlib.ExitStack() as held:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                held.enter_context(exclusive(path))
             except BlockingIOError:
                 raise PlanetError(
                     f"run folder {self.folder}: another process is training in it; wait for it or stop it"
                 ) from None
             yield
+
+
+def decided_otherwise(before: Settings, after: Settings) -> str | None:
+    """Return a setting that differs and decides what was already learned or is measured; None if there is none."""
+    old, new = config.flatten(before), config.flatten(after)
+    return next((key for key in new if new[key] != old[key] and key not in RESUMABLE), None)
+
+
+def _check_format(path: Path) -> None:
+    """Refuse a record of a newer format; one that is missing or damaged stands in nobody's way."""
+    try:
+        newer = json.loads(path.read_bytes())["format"] > FORMAT
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return
+    if newer:
+        raise PlanetError(f"{path}: of a newer format, this version reads up to {FORMAT}; upgrade planet_rssm")
 
 
 def _as_resolved(settings: Settings, saved: Settings) -> Settings:

@@ -19,6 +19,7 @@ class Step(NamedTuple):
     truncated: bool
     env_steps: int
     lost: bool
+    words: str = "a bug"
 
 
 class FakePool:
@@ -141,7 +142,10 @@ def test_a_lost_episode_is_begun_again_from_its_seed(caplog):
 
 
 def test_an_episode_that_is_lost_every_time_is_given_up():
-    with pytest.raises(PlanetError, match=r"episode 0 \(seed 3\): lost its worker 5 times; raise env.step_timeout"):
+    with pytest.raises(
+        PlanetError,
+        match=r"episode 0 \(seed 3\): lost its worker 5 times, at last with: a bug; .*raise env.step_timeout",
+    ):
         list(collect(FakePool(1, dies=[(3, 1)] * MAX_LOST), ConstantPolicy([0, 0]), [3]))
 
 

@@ -17,7 +17,7 @@ HEAVY = ("torch", "mujoco", "dm_control", "matplotlib")
 BASE = {"errors", "seeding", "files"}
 LEARNED = {"config", "types", "device"}
 AGENT = {*LEARNED, "world_model", "planners", "behavior", "checkpoint", "envs.spec"}  # it needs no environment
-RUN = {*AGENT, "agent", "envs", "data", "collect"}
+RUN = {*AGENT, "agent", "envs", "data", "collect", "minari"}
 MAY_IMPORT = {
     **{base: BASE for base in BASE},
     "__init__": BASE | RUN,  # public names, loaded when used: the last test here
@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "envs": BASE | {"config"},
     "data": BASE | {"config"},
     "collect": BASE | {"config", "envs", "data"},
+    "minari": BASE | {"config", "envs", "data"},
     "checkpoint": BASE | LEARNED | {"envs.spec"},
     "world_model": BASE | LEARNED | {"envs.spec"},
     "planners": BASE | LEARNED,
@@ -38,9 +39,9 @@ MAY_IMPORT = {
     "evaluation": BASE | RUN | {"run"},
     "report": BASE | RUN | {"run"},
     "training": BASE | RUN | {"run", "evaluation", "report"},
-    "cli": BASE | RUN | {"run", "evaluation", "report", "training"},
+    "cli": BASE | RUN | {"run", "evaluation", "report", "training", "minari"},
 }
-WITHOUT_TORCH = {*BASE, "__init__", "config", "envs", "data", "collect"}
+WITHOUT_TORCH = {*BASE, "__init__", "config", "envs", "data", "collect", "minari"}
 
 
 def imports_of(path: Path) -> Iterator[str]:

@@ -23,20 +23,21 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from planet_rssm.cli import mesa
 from planet_rssm.cli.installed import Check, extra, packages, python_version
 from planet_rssm.envs import gl
 
 BACKENDS = ("egl", "osmesa", "glfw")
 EXTRAS = ("matplotlib", "av", "tensorboard")
-RAYCAST_TIMEOUT, GL_TIMEOUT = 10.0, 5.0  # seconds; the first loads mujoco's files from a cold disk for the second
+FRAMES_TIMEOUT, GL_TIMEOUT = 10.0, 5.0  # seconds; the first loads mujoco's files from a cold disk for the second
 GEMM_SECONDS, DISK_SECONDS = 0.3, 0.5
 ROOMY = 5.0  # GB; 1 M env_steps of 64x64 pixels take 3 at action repeat 4
 _BLOCK, _BLOCKS = 1 << 22, 16  # bytes between two fsyncs, and how often at most
-_RAYCAST = """
-import time
+_FRAMES = """
+import sys, time
 from planet_rssm.config import EnvSettings
 from planet_rssm.envs.dmc import DMControlEnv
-env = DMControlEnv(EnvSettings(id="dmc/cheetah-run", renderer="raycast"))
+env = DMControlEnv(EnvSettings(id="dmc/cheetah-run", renderer=sys.argv[1]))
 env.reset(seed=0)
 times = []
 for _ in range(50):
@@ -44,10 +45,11 @@ for _ in range(50):
     env.render_frame(64)
     times.append(time.perf_counter() - begin)
 print(1000 * sorted(times)[25])
+env.close()
 """
 _GL_MEND = {
-    "egl": "apt install libegl1 libgl1, or use env.renderer=raycast, which needs no GL",
-    "osmesa": "apt install libosmesa6, or use env.renderer=raycast, which needs no GL",
+    "egl": "planet doctor --install-gl (no root needed), or apt install libegl1 libgl1",
+    "osmesa": "planet doctor --install-gl (no root needed), or apt install libosmesa6",
     "glfw": "needs a display (DISPLAY); or use env.renderer=raycast, which needs no GL",
 }
 _DRIVER_MEND = "apt install libegl1 and the driver's libnvidia-gl; in a container, set NVIDIA_DRIVER_CAPABILITIES=all"
@@ -57,7 +59,8 @@ _log = logging.getLogger("planet_rssm")
 
 @click.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
-def verb(as_json: bool) -> None:
+@click.option("--install-gl", is_flag=True, help="First unpack the distribution's Mesa, if no GL renders; no root.")
+def verb(as_json: bool, install_gl: bool) -> None:
     """Check what works on this machine, measure how fast it is, and say how to mend the rest.
 
     The exit code is 0 if everything needed works; GL, a compiler and a GPU are not needed.
@@ -65,8 +68,13 @@ def verb(as_json: bool) -> None:
     \b
     For example
       planet doctor
+      planet doctor --install-gl
       planet doctor --json > doctor.json
     """  # noqa: D301 (click reads the backspace)
+    if install_gl:
+        with Console(stderr=True).status("looking for a GL that renders, else fetching Mesa (50 MB)"):
+            line = mesa.install()
+        click.echo(line, err=True)
     with Console(stderr=True).status("looking around"):
         rows = examine()
     ok = all(row["ok"] for row in rows if row["needed"])
@@ -121,23 +129,26 @@ def gemm_rate(precision: str) -> float:
 
 def raycast() -> list[Check]:
     """Measure ray-cast frames in a child process; it shows that the simulator works, too."""
-    name = "raycast 64x64 (ms)"
+    return [_frame_rate("raycast")]
+
+
+def _frame_rate(renderer: str) -> Check:
+    name = f"{renderer} 64x64 (ms)"
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-    environment = os.environ | {"MUJOCO_GL": "disable", "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    ours = gl.variables("disable" if renderer == "raycast" else renderer) | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    environment = os.environ | ours
     environment.pop("PYOPENGL_PLATFORM", None)  # mujoco refuses one that disagrees with MUJOCO_GL
-    command = [sys.executable, "-P", "-c", _RAYCAST]
+    command = [sys.executable, "-P", "-c", _FRAMES, renderer]
     try:
         child = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=RAYCAST_TIMEOUT, check=False
+            command, env=environment, capture_output=True, text=True, timeout=FRAMES_TIMEOUT, check=False
         )
     except subprocess.TimeoutExpired:
-        return [
-            Check(name, False, f"no frame within {RAYCAST_TIMEOUT:g} s", "try again on a machine that is less busy")
-        ]
+        return Check(name, False, f"no frame within {FRAMES_TIMEOUT:g} s", "try again on a machine that is less busy")
     if child.returncode:
         last = (child.stderr.strip().splitlines() or [f"exit code {child.returncode}"])[-1]
-        return [Check(name, False, last, "mend mujoco and dm-control, see their rows")]
-    return [Check(name, True, round(float(child.stdout.split()[-1]), 2))]
+        return Check(name, False, last, "mend mujoco and dm-control, see their rows")
+    return Check(name, True, round(float(child.stdout.split()[-1]), 2))
 
 
 def disk() -> list[Check]:
@@ -187,9 +198,12 @@ def has_nvidia() -> bool:
 
 
 def gl_renderers() -> list[Check]:
-    """Probe the GL backends, each in a child process, all at once."""
+    """Probe the GL backends, each in a child process, all at once; measure the first that renders."""
     with ThreadPoolExecutor(len(BACKENDS)) as pool:
-        return [_gl_check(probe) for probe in pool.map(lambda backend: gl.probe(backend, GL_TIMEOUT), BACKENDS)]
+        probes = list(pool.map(lambda backend: gl.probe(backend, GL_TIMEOUT), BACKENDS))
+    working = [probe.backend for probe in probes if probe.ok]
+    auto = next((probe.backend for probe in probes if probe.hardware), "raycast, as no GPU draws here")
+    return [*map(_gl_check, probes), *map(_frame_rate, working[:1]), Check("env.renderer=auto is", True, auto)]
 
 
 def _gl_check(probe: gl.GlProbe) -> Check:

@@ -1,6 +1,7 @@
 """`planet envs`."""
 
 import json
+from typing import Any
 
 import click
 from rich.console import Console
@@ -15,23 +16,53 @@ from planet_rssm.envs.registry import action_repeat, task_ids
 def verb(as_json: bool) -> None:
     """List the environments that can be run here, and why the others cannot.
 
+    Of Gymnasium's, the latest version of each registered one is made and drawn once, which takes some seconds. Those
+    that another package registers are gym/MODULE:ID, and a gymnasium.Env class of your own is MODULE:CLASS.
+
     Action repeat is the number of control steps that an agent step takes unless env.action_repeat is set.
 
     \b
     For example
       planet envs
       planet train quickstart -s env.id=dmc/cup-catch
+      planet train quickstart -s env.id=gym/CartPole-v1 -s env.observe=vectors -s env.renderer=auto
     """  # noqa: D301 (click reads the backspace)
-    why = _why_no_suite()
-    rows = [{"id": name, "action_repeat": action_repeat(name), "ok": not why, "why": why} for name in task_ids()]
+    with Console(stderr=True).status("trying Gymnasium's environments"):
+        groups = {"dm_control": _suite(), "Gymnasium": _gymnasium()}
     if as_json:
-        click.echo(json.dumps({"envs": rows}))
+        click.echo(json.dumps({"envs": [row for rows in groups.values() for row in rows]}))
         return
-    table = Table("environment", "action repeat", title="dm_control suite")
+    for title, rows in groups.items():
+        _print(title, rows)
+
+
+def _suite() -> list[dict[str, Any]]:
+    why = _why_no_suite()
+    observe = [] if why else ["pixels", "vectors"]
+    return [_row(name, observe, why) for name in task_ids()]
+
+
+def _gymnasium() -> list[dict[str, Any]]:
+    from planet_rssm.envs.survey import registered, survey  # imports gymnasium: not for `planet envs --help`
+
+    return [_row(finding.id, finding.observe, finding.why) for finding in survey(registered())]
+
+
+def _row(name: str, observe: list[str], why: str) -> dict[str, Any]:
+    return {"id": name, "action_repeat": action_repeat(name), "ok": bool(observe), "observe": observe, "why": why}
+
+
+def _print(title: str, rows: list[dict[str, Any]]) -> None:
+    """Show a table, and below it each reason why something in it does not run."""
+    table = Table("environment", "action repeat", "env.observe", title=title)
     for row in rows:
-        table.add_row(str(row["id"]), str(row["action_repeat"]))
+        table.add_row(row["id"], str(row["action_repeat"]), ", ".join(row["observe"]) or "-")
     Console().print(table)
-    click.echo(f"none of these runs here: {why}" if why else f"all {len(rows)} run here")
+    running = sum(row["ok"] for row in rows)
+    click.echo(f"{title}: {'all' if running == len(rows) else f'{running} of'} {len(rows)} run here")
+    for why in sorted({row["why"] for row in rows} - {""}):
+        hit = [row["id"] for row in rows if row["why"] == why]
+        click.echo(f"  {', '.join(hit) if len(hit) < len(rows) else 'none of these runs here'}: {why}")
 
 
 def _why_no_suite() -> str:

@@ -3,8 +3,11 @@
 import importlib
 import logging
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import click
@@ -15,6 +18,7 @@ from planet_rssm.errors import PlanetError
 VERBS = {
     "train": "Learn a world model of an environment from pixels, planning as it goes.",
     "collect": "Write a set of episodes, for learning offline.",
+    "minari": "Import and export Minari datasets, for learning offline.",
     "plan": "Act with a trained model: return, baselines, latency, video.",
     "config": "Show the resolved settings of a preset.",
     "envs": "List the environments that can be run here.",
@@ -66,6 +70,8 @@ def main(args: list[str] | None = None) -> None:
     # default 54/46, OMP_WAIT_POLICY=PASSIVE 80/90, GOMP_SPINCOUNT=1000 56/37. Update beside one busy process: default
     # 617 to 1151, GOMP_SPINCOUNT=1000 157. Read when torch is imported, which is later; the user's own value wins.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    main_thread = threading.current_thread() is threading.main_thread()  # elsewhere Python allows no handlers
+    before = signal.signal(signal.SIGTERM, _terminate) if main_thread else None
     try:
         planet.main(words, prog_name=_called(), standalone_mode=False)
     except click.exceptions.Abort:
@@ -76,12 +82,25 @@ def main(args: list[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         _end("interrupted", 130)
+    except _TerminatedError:
+        _end("terminated", 143)
     except BrokenPipeError:
         sys.exit(141)
     except Exception as error:
         if "--debug" in words:
             raise
         _end(_line(error), 1)
+    finally:
+        if main_thread:
+            signal.signal(signal.SIGTERM, before)
+
+
+class _TerminatedError(BaseException):
+    """SIGTERM came: files under way are removed and environments ended, as with Ctrl-C."""
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise _TerminatedError
 
 
 def _called() -> str:
@@ -93,9 +112,11 @@ def _line(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, PlanetError):
         return text
+    if isinstance(error, OSError) and error.filename and error.strerror:  # a name too long, a folder that is a file
+        return f"{' '.join(str(error.filename).split())}: {error.strerror}; give another path, or mend this one"
     return f"{type(error).__name__}: {text} (unexpected: planet --debug shows where)"
 
 
 def _end(line: str, code: int) -> Any:  # noqa: ANN401
-    click.echo(f"planet: {line}", err=True)
+    click.echo(f"planet: {' '.join(line.splitlines())}", err=True)
     sys.exit(code)

@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import math
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -113,15 +112,11 @@ def _check_dry(dry: bool, resume: bool, offline: bool) -> None:
 
 
 def _dry_run(folder: Path, settings: config.Settings, as_json: bool) -> None:
-    """Measure, then print; a signal too removes what was written."""
+    """Measure, then print."""
     from planet_rssm.training.dry_run import dry_run
 
     settings, device = _checked(settings)
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    try:
-        result = dry_run(settings, device, folder, lambda line: click.echo(line, err=True))
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    result = dry_run(settings, device, folder, lambda line: click.echo(line, err=True))
     if as_json:
         click.echo(json.dumps(result))
         return
@@ -194,17 +189,18 @@ def _open(folder: Path, settings: config.Settings) -> "Run":
 
 
 def _check_learnable(settings: config.Settings) -> None:
-    from planet_rssm.envs.dmc import EPISODE_STEPS
+    from planet_rssm.envs.pool import EnvPool
 
     env = settings.env
     if env.renderer == "none" and env.observe != "vectors":
         raise PlanetError("env.renderer = 'none': there would be nothing to see; use auto, or env.observe=vectors")
-    limit = env.time_limit or (EPISODE_STEPS if env.id.startswith("dmc/") else math.inf)
-    frames = math.ceil(limit / (env.action_repeat or 1)) + 1 if limit < math.inf else math.inf
+    with EnvPool(env, 1) as pool:  # what only the environment itself can say, a missing package among it
+        spec = pool.spec
+    frames = math.ceil(spec.episode_steps / spec.action_repeat) + 1
     if settings.train.batch_length > frames:
         raise PlanetError(
             f"train.batch_length = {settings.train.batch_length}: longer than every episode, which has {frames} frames "
-            f"at env.action_repeat = {env.action_repeat}; lower one of them"
+            f"at env.action_repeat = {spec.action_repeat}; lower one of them"
         )
 
 

@@ -11,6 +11,7 @@
 `Transitions` is the same episode in Gymnasium and Minari order, one step shorter.
 """
 
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ import safetensors.numpy
 
 from planet_rssm.data.header import PREFIX, DamagedFileError, parse_header, write_metadata
 from planet_rssm.errors import PlanetError
-from planet_rssm.files import write_atomic
+from planet_rssm.files import is_sealed, seal, write_atomic
 
 Array = np.ndarray
 INFO = {"env": dict, "seed": int, "env_steps": int, "truncated": bool}  # what every episode's info holds, and its types
@@ -117,7 +118,7 @@ class Episode:
         """Return the safetensors file; equal episodes give equal bytes."""
         arrays = {key: np.ascontiguousarray(value) for key, value in self.arrays().items()}
         described = {"frames": self.length, "return": self.episode_return, "info": self.info}
-        return safetensors.numpy.save(arrays, metadata=write_metadata(described))
+        return seal(safetensors.numpy.save(arrays, metadata=write_metadata(described)))
 
     def save(self, path: Path) -> None:
         """Write one safetensors file; see `files.write_atomic`."""
@@ -128,7 +129,7 @@ class Episode:
         """Read what `save` wrote.
 
         Raises:
-            DamagedFileError: a PlanetError; the file is truncated or not an episode.
+            DamagedFileError: a PlanetError; the file is truncated, changed or not an episode.
             PlanetError: there is no such file, or it is of a newer format.
         """
         try:
@@ -136,6 +137,8 @@ class Episode:
         except OSError as error:
             raise PlanetError(f"episode {path}: not readable ({error.strerror}); give a .safetensors file") from None
         header = parse_header(path, data, len(data))
+        if not is_sealed(io.BytesIO(data)):
+            raise DamagedFileError(f"episode {path}: changed since it was written; collect it again or delete it")
         try:
             arrays = safetensors.numpy.load(data)
             observation = {key.removeprefix(PREFIX): arrays.pop(key) for key in list(arrays) if key.startswith(PREFIX)}

@@ -2,7 +2,7 @@
 
 A safetensors file is 8 bytes (length of the header, little endian), the header (JSON) and the tensors' bytes. Ours has
 one key of metadata, `planet_rssm`, whose value is a JSON text: the library writes several keys in random order, and
-equal episodes shall be equal files.
+equal episodes shall be equal files. Its `crc32` is that of the whole file, see `files.seal`.
 """
 
 import json
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from planet_rssm.errors import PlanetError
+from planet_rssm.files import UNSEALED, is_sealed
 
 FORMAT = 1
 PREFIX = "observation/"  # of an observation's tensor, before its key
@@ -60,8 +61,23 @@ class Header:
 
 
 def write_metadata(described: dict[str, Any]) -> dict[str, str]:
-    """Return the metadata that `parse_header` reads back."""
-    return {_METADATA: json.dumps({"format": FORMAT, **described}, sort_keys=True, allow_nan=False)}
+    """Return the metadata that `parse_header` reads back; the file has yet to be sealed."""
+    return {_METADATA: json.dumps({"crc32": UNSEALED, "format": FORMAT, **described}, sort_keys=True, allow_nan=False)}
+
+
+def check_whole(path: Path) -> None:
+    """Read the whole file of an episode once, and compare it with its checksum: about a millisecond a megabyte.
+
+    Raises:
+        DamagedFileError: there is no such file, or a byte of it is not as it was written.
+    """
+    try:
+        with open(path, "rb") as file:
+            whole = is_sealed(file)
+    except FileNotFoundError:
+        raise DamagedFileError(f"episode {path}: missing") from None
+    if not whole:
+        raise DamagedFileError(f"episode {path}: changed since it was written, its crc32 is another")
 
 
 def read_header(path: Path) -> Header:
@@ -101,7 +117,7 @@ def parse_header(path: Path, start: bytes, size: int) -> Header:
         tensors = {name: _tensor(field, 8 + length) for name, field in fields.items()}
         frames, episode_return, info = int(described["frames"]), float(described["return"]), dict(described["info"])
         header = Header(size, frames, episode_return, dict(info["env"]), int(info["env_steps"]), info, tensors)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         raise DamagedFileError(f"episode {path}: its header is not that of an episode") from None
     _check_extent(path, header, 8 + length)
     return header

@@ -1,13 +1,15 @@
 """manifest.json: the committed episodes of a replay, with the place of every tensor in its file."""
 
+import io
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from planet_rssm.data.header import FORMAT, DamagedFileError, Header, Tensor
 from planet_rssm.errors import PlanetError
-from planet_rssm.files import write_atomic
+from planet_rssm.files import UNSEALED, is_sealed, seal, write_atomic
 
 NAME = "manifest.json"
 
@@ -37,30 +39,51 @@ def identity(header: Header) -> dict[str, Any]:
 
 
 def write(path: Path, entries: list[Entry]) -> None:
-    """Replace the manifest; see `files.write_atomic`."""
+    """Replace the manifest; see `files.write_atomic` and `files.seal`."""
     lines = ",\n".join(json.dumps(vars(entry)) for entry in entries)  # one a line, for diff and grep
-    write_atomic(path, [f'{{"format": {FORMAT}, "episodes": [\n{lines}\n]}}\n'.encode()])
+    text = f'{{"format": {FORMAT}, "crc32": "{UNSEALED}", "episodes": [\n{lines}\n]}}\n'
+    write_atomic(path, [seal(text.encode())])
 
 
 def read(path: Path) -> dict[int, Entry]:
     """Return the entries by index; none where there is no manifest.
 
     Raises:
-        DamagedFileError: it is not a manifest.
+        DamagedFileError: it is not a manifest, or not as it was written: it must not condemn the episodes' files.
         PlanetError: it is of a newer format.
     """
     if not path.exists():
         return {}
     try:
-        value = json.loads(path.read_bytes())
+        data = path.read_bytes()
+        value = json.loads(data)
         version = int(value["format"])
         if version > FORMAT:
             raise PlanetError(f"{path}: format {version}, this version reads up to {FORMAT}; upgrade planet_rssm")
+        if not is_sealed(io.BytesIO(data)):
+            raise ValueError
         return {fields["index"]: _entry(fields) for fields in value["episodes"]}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise DamagedFileError(f"{path}: not a manifest") from None
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
+        raise DamagedFileError(f"{path}: not a manifest, or changed since it was written") from None
+
+
+def check_free(folder: Path) -> None:
+    """Refuse a folder for a new set of episodes, before anything is played.
+
+    Raises:
+        PlanetError: it holds episodes already, or it cannot be written.
+    """
+    where = folder.absolute()
+    existing = next(path for path in (where, *where.parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise PlanetError(f"--out {folder}: cannot be written; give another folder")
+    if found := next((path for pattern in ("*.safetensors*", NAME) for path in folder.glob(pattern)), None):
+        raise PlanetError(f"--out {folder}: holds {found.name} already; give a folder without episodes")
 
 
 def _entry(fields: dict[str, Any]) -> Entry:
     tensors = {name: Tensor(dtype, tuple(shape), offset) for name, (dtype, shape, offset) in fields["tensors"].items()}
-    return Entry(**{**fields, "tensors": tensors})
+    entry = Entry(**{**fields, "tensors": tensors})
+    if type(entry.index) is not int or entry.file != f"{entry.index:06d}.safetensors":  # no file of another folder
+        raise ValueError
+    return entry

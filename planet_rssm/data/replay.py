@@ -9,6 +9,9 @@ episodes, manifest, checkpoint; until the checkpoint is there it may go back to 
 that one had seen. Therefore an episode that no longer fits keeps its file for one more commit, and `truncate` gives
 back exactly what the checkpoint had seen.
 
+Files are checked when the folder is opened as far as their headers tell, which takes milliseconds, and the first time
+that a chunk is read from each as a whole: nothing is learned from an episode with a wrong byte in it.
+
 Only `add`, `commit` and `truncate` write, so a run's replay may be opened by others while it trains; opening and
 sampling only set damaged files aside.
 """
@@ -24,7 +27,7 @@ import numpy as np
 
 from planet_rssm.data import manifest
 from planet_rssm.data.episode import Episode
-from planet_rssm.data.header import DTYPES, PREFIX, DamagedFileError, parse_header, read_header
+from planet_rssm.data.header import DTYPES, PREFIX, DamagedFileError, check_whole, parse_header, read_header
 from planet_rssm.data.manifest import Entry
 from planet_rssm.errors import PlanetError
 from planet_rssm.files import remove_stale, write_atomic
@@ -64,6 +67,8 @@ class Replay:
         self._frames = np.zeros(0, np.int64)  # of the live ones
         self._needed = 0  # index of the first episode that the last checkpoint samples
         self._unwanted: set[Path] = set()  # files to delete once the manifest no longer names them
+        self._whole: set[int] = set()  # indices of those whose every byte was seen to be right
+        self._damaged = 0
         self._open()
 
     def __len__(self) -> int:
@@ -101,6 +106,7 @@ class Replay:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomic(path, [data])
         self._unwanted.discard(path)
+        self._whole.add(index)
         self._keep([*self._entries.values(), manifest.entry(index, path.name, header)])
 
     def commit(self) -> None:
@@ -112,6 +118,11 @@ class Replay:
         """Go back to a checkpoint that knows `count` episodes: those with index >= `count` go, and their files."""
         self._forget([entry for entry in self._entries.values() if entry.index >= count])
         self._write()
+
+    def take_damaged(self) -> int:
+        """Return how many episodes were found damaged or missing since the last call."""
+        damaged, self._damaged = self._damaged, 0
+        return damaged
 
     def check_length(self, length: int) -> None:
         """Refuse a chunk length that no episode fills.
@@ -162,12 +173,20 @@ class Replay:
         while True:
             if entry.index in self._entries:  # another row may have found it damaged
                 try:
+                    self._check_whole(entry.index, self.folder / entry.file)
                     return _read_frames(self.folder / entry.file, entry, start, min(length, entry.frames - start))
                 except DamagedFileError as error:
                     self._set_aside(self.folder / entry.file, str(error))
                     self._keep([kept for kept in self._entries.values() if kept is not entry])
                     self.check_length(1)
             [(entry, start)] = self._draw(rng, length, 1)
+
+    def _check_whole(self, index: int, path: Path) -> bool:
+        """Return True, or raise DamagedFileError; the file is read once at most."""
+        if index not in self._whole:
+            check_whole(path)
+            self._whole.add(index)
+        return True
 
     def _open(self) -> None:
         matches = [(_EPISODE_FILE.fullmatch(path.name), path) for path in self.folder.glob("*.safetensors")]
@@ -193,7 +212,11 @@ class Replay:
         if named is not None and named != entry:
             self._set_aside(path, f"episode {path}: not the file that {manifest.NAME} names")
             return None
-        self._admit(path, manifest.identity(header))
+        identity = manifest.identity(header)
+        # A wrong byte in one header must not refuse all the others, nor in the first one's decide over them.
+        if identity != self._identity and not self._checked(lambda: self._check_whole(index, path), path):
+            return None
+        self._admit(path, identity)
         return entry
 
     def _checked(self, read: Callable[[], Any], path: Path) -> Any:  # noqa: ANN401 (what `read` returns)
@@ -204,6 +227,7 @@ class Replay:
             return None
 
     def _set_aside(self, path: Path, reason: str) -> None:
+        self._damaged += path.name != manifest.NAME
         aside = path.with_name(f"{path.name}.damaged")
         movable = path.exists() and os.access(self.folder, os.W_OK)
         _log.warning("%s; %s", reason, f"set aside as {aside.name}" if movable else "skipped")
@@ -233,6 +257,7 @@ class Replay:
 
     def _forget(self, entries: list[Entry]) -> None:
         gone = {entry.index for entry in entries}
+        self._whole -= gone
         self._unwanted.update(self.folder / entry.file for entry in entries)
         self._keep([entry for index, entry in self._entries.items() if index not in gone])
 

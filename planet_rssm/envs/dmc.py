@@ -1,7 +1,7 @@
 """dm_control's suite as a `gymnasium.Env`: pixels in, one action repeated, rewards summed."""
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
@@ -10,9 +10,14 @@ from planet_rssm.config import EnvSettings
 from planet_rssm.envs.registry import action_repeat, canonical_id, parse
 from planet_rssm.envs.spec import EnvSpec
 
+if TYPE_CHECKING:  # both import mujoco, for which MUJOCO_GL must be set
+    from planet_rssm.envs.opengl import GlRenderer
+    from planet_rssm.envs.raycast import RayCaster
+
 EPISODE_STEPS = 1000  # control steps; so the suite has it, but for lqr, which never ends by time and is cut there too
 MAX_FRAME = 480  # pixels a side: the suite's models reserve a GL buffer 480 high
 _CAMERA = 0  # as PlaNet
+_IMAGE = "image"
 _UNBOUNDED = 1e6  # lqr's actuators have no limits (dm_control says 1e10): they get [-1, 1]
 _ENDING = ("lqr",)  # domains with an end of their own: only a point at rest has nothing left to earn
 _MODEL_SEED = 0  # lqr draws its masses and springs when it is loaded: one system for everybody
@@ -21,9 +26,10 @@ _MODEL_SEED = 0  # lqr draws its masses and springs when it is loaded: one syste
 class DMControlEnv(gymnasium.Env[Any, np.ndarray]):
     """One task of the suite.
 
-    Observation: {"image": uint8 [size, size, 3]}. Action: float32 [A] in [-1, 1], mapped linearly onto the task's
-    bounds and applied for `action_repeat` control steps, fewer when the episode ends among them. `terminated` means
-    that the task ended it (discount 0), `truncated` that its time is over. info["env_steps"] = control steps done.
+    Observation: {"image": uint8 [size, size, 3]}, the task's own vectors by dm_control's names, float32 [n] each, or
+    both, as `settings.observe` has it. Action: float32 [A] in [-1, 1], mapped linearly onto the task's bounds and
+    applied for `action_repeat` control steps, fewer when the episode ends among them. `terminated` means that the task
+    ended it (discount 0), `truncated` that its time is over. info["env_steps"] = control steps done.
     """
 
     def __init__(self, settings: EnvSettings) -> None:
@@ -34,26 +40,27 @@ class DMControlEnv(gymnasium.Env[Any, np.ndarray]):
 
         domain, task = parse(settings.id)
         self._env = suite.load(domain, task, task_kwargs={"random": _MODEL_SEED})
-        if gl_variable(settings.renderer) == "disable":
-            _forgo_gl(self._env.physics)
+        _forgo_gl(self._env.physics)
         self._renderer, self._size = settings.renderer, settings.size
-        self._casters: dict[int, Any] = {}
+        self._renderers: dict[int, RayCaster | GlRenderer] = {}  # by size
         self._centre, self._half = _action_map(self._env.action_spec())
-        self._elapsed = EPISODE_STEPS  # no episode yet
+        self._limit = min(settings.time_limit or EPISODE_STEPS, EPISODE_STEPS)
+        self._elapsed = self._limit  # no episode yet
         repeat = settings.action_repeat or action_repeat(settings.id)
-        shape = (settings.size, settings.size, 3)
+        self._vectors: dict[str, np.ndarray] = {}
+        spaces = _spaces(settings, self._env.observation_spec())
         self.env_spec = EnvSpec(
             id=canonical_id(settings.id),
-            observation={"image": (shape, "uint8")},
+            observation={key: (space.shape or (), str(space.dtype)) for key, space in spaces.items()},
             action_size=len(self._half),
             action_repeat=repeat,
             control_interval=repeat * self._env.control_timestep(),
-            episode_steps=EPISODE_STEPS,
+            episode_steps=self._limit,
             renderer=settings.renderer,
             simulator=f"mujoco {mujoco.__version__}",
             terminates=domain in _ENDING,
         )
-        self.observation_space = gymnasium.spaces.Dict({"image": gymnasium.spaces.Box(0, 255, shape, np.uint8)})
+        self.observation_space = gymnasium.spaces.Dict(spaces)
         self.action_space = gymnasium.spaces.Box(-1, 1, self._half.shape, np.float32)
         self.render_mode = "rgb_array"
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": round(1 / self.env_spec.control_interval)}
@@ -65,8 +72,10 @@ class DMControlEnv(gymnasium.Env[Any, np.ndarray]):
         super().reset(seed=seed)
         if seed is not None:  # RandomState itself takes 32 bits only
             self._env.task._random = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(seed)))
-        self._env.reset()
+        self._vectors = self._env.reset().observation
         self._elapsed = 0
+        for renderer in self._renderers.values():
+            renderer.refresh()
         return self._observe(), {"env_steps": 0}
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
@@ -76,11 +85,11 @@ class DMControlEnv(gymnasium.Env[Any, np.ndarray]):
             gymnasium.error.ResetNeeded: no episode is under way.
             ValueError: an action of another shape, or with NaN or infinity in it.
         """
-        if self._elapsed >= EPISODE_STEPS:
+        if self._elapsed >= self._limit:
             raise gymnasium.error.ResetNeeded("step before reset, or after the end of the episode")
         control = self._centre + self._half * np.clip(_checked(action, self._half.shape), -1, 1)
         reward, begin, terminated = 0.0, self._elapsed, False
-        for _ in range(min(self.env_spec.action_repeat, EPISODE_STEPS - begin)):
+        for _ in range(min(self.env_spec.action_repeat, self._limit - begin)):
             time_step = self._env.step(control)
             self._elapsed += 1
             reward += time_step.reward
@@ -88,9 +97,10 @@ class DMControlEnv(gymnasium.Env[Any, np.ndarray]):
                 terminated = time_step.discount == 0
                 break
         steps = self._elapsed - begin
-        truncated = not terminated and (time_step.last() or self._elapsed >= EPISODE_STEPS)
+        truncated = not terminated and (time_step.last() or self._elapsed >= self._limit)
         if terminated or truncated:
-            self._elapsed = EPISODE_STEPS
+            self._elapsed = self._limit
+        self._vectors = time_step.observation
         return self._observe(), float(reward), bool(terminated), bool(truncated), {"env_steps": steps}
 
     def render(self) -> np.ndarray:
@@ -99,23 +109,50 @@ class DMControlEnv(gymnasium.Env[Any, np.ndarray]):
 
     def render_frame(self, size: int) -> np.ndarray:
         """Return the present frame at another size (1 to MAX_FRAME), uint8 [size, size, 3]."""
-        physics = self._env.physics
-        if self._renderer not in ("raycast", "none"):
-            return physics.render(size, size, camera_id=_CAMERA)
-        if size not in self._casters:
-            from planet_rssm.envs.raycast import RayCaster
-
-            self._casters[size] = RayCaster(physics.model.ptr, size, _CAMERA)
-        return self._casters[size].render(physics.data.ptr)
+        if size not in self._renderers:
+            self._renderers[size] = self._make_renderer(size)
+        return self._renderers[size].render(self._env.physics.data.ptr)
 
     def close(self) -> None:
-        """Free the physics and its GL context."""
+        """Free the physics and the GL contexts."""
+        for renderer in self._renderers.values():
+            renderer.close()
+        self._renderers.clear()
         self._env.close()
 
+    def _make_renderer(self, size: int) -> "RayCaster | GlRenderer":
+        model = self._env.physics.model.ptr
+        if gl_variable(self._renderer) == "disable":
+            from planet_rssm.envs.raycast import RayCaster
+
+            return RayCaster(model, size, _CAMERA)
+        from planet_rssm.envs.opengl import GlRenderer
+
+        return GlRenderer(model, size, _CAMERA)
+
     def _observe(self) -> dict[str, np.ndarray]:
+        """Return what the specification names."""
+        wanted = self.env_spec.observation
+        seen = {key: np.array(self._vectors[key], np.float32).ravel() for key in wanted if key != _IMAGE}
+        if _IMAGE in wanted:
+            seen[_IMAGE] = self._image()
+        return seen
+
+    def _image(self) -> np.ndarray:
         if self._renderer == "none":
-            return {"image": np.zeros((self._size, self._size, 3), np.uint8)}
-        return {"image": self.render_frame(self._size)}
+            return np.zeros((self._size, self._size, 3), np.uint8)
+        return self.render_frame(self._size)
+
+
+def _spaces(settings: EnvSettings, vectors: dict[str, Any]) -> dict[str, gymnasium.spaces.Space[Any]]:
+    """Return the space of each key that is observed; `vectors` are dm_control's specs, scalars among them."""
+    spaces: dict[str, gymnasium.spaces.Space[Any]] = {}
+    if settings.observe != "vectors":
+        spaces[_IMAGE] = gymnasium.spaces.Box(0, 255, (settings.size, settings.size, 3), np.uint8)
+    if settings.observe != "pixels":
+        for key, spec in vectors.items():
+            spaces[key] = gymnasium.spaces.Box(-np.inf, np.inf, (int(np.prod(spec.shape)),), np.float32)
+    return spaces
 
 
 def gl_variable(renderer: str) -> str:
@@ -124,7 +161,10 @@ def gl_variable(renderer: str) -> str:
 
 
 def _forgo_gl(physics: Any) -> None:  # noqa: ANN401 (dm_control has no types)
-    """Make `physics.contexts` None: quadruped-escape asks whether there is a context, which would create one."""
+    """Make `physics.contexts` None: quadruped-escape asks whether there is a context, which would create one.
+
+    Not even GlRenderer uses it: it has a context of its own.
+    """
     kind = type(physics)
     physics.__class__ = type(kind.__name__, (kind,), {"contexts": None})
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 _SOFTWARE = ("llvmpipe", "softpipe", "swrast", "software")
 _CHILD = """
@@ -33,7 +34,36 @@ class GlProbe:
     @property
     def hardware(self) -> bool:
         """Whether the frame came from a GPU."""
-        return self.ok and not any(name in self.renderer.lower() for name in _SOFTWARE)
+        return self.ok and not is_software(self.renderer)
+
+
+def is_software(renderer: str) -> bool:
+    """Return whether a GL_RENDERER is one that draws with the processor."""
+    return any(name in renderer.lower() for name in _SOFTWARE)
+
+
+def mesa_folder() -> Path:
+    """Return where `planet doctor --install-gl` unpacks Mesa: beside the packages of this Python."""
+    return Path(sys.prefix) / "mesa"
+
+
+def variables(backend: str) -> dict[str, str]:
+    """Return the variables with which a child process renders with `backend`: egl, osmesa, glfw or disable."""
+    return {"MUJOCO_GL": backend} | ({} if backend == "disable" else _mesa_variables(mesa_folder()))
+
+
+def _mesa_variables(folder: Path) -> dict[str, str]:
+    """Return what makes a process find an unpacked Mesa, after a driver of the machine's own; nothing without one."""
+    libraries = sorted(folder.glob("usr/lib/*-linux-gnu*"))
+    if not libraries:
+        return {}
+    paths = [*map(str, libraries), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
+    vendors = ["/etc/glvnd/egl_vendor.d", "/usr/share/glvnd/egl_vendor.d", f"{folder}/usr/share/glvnd/egl_vendor.d"]
+    return {
+        "LD_LIBRARY_PATH": os.pathsep.join(paths),
+        "LIBGL_DRIVERS_PATH": os.pathsep.join(f"{library}/dri" for library in libraries),
+        "__EGL_VENDOR_LIBRARY_DIRS": os.pathsep.join(vendors),
+    }
 
 
 @functools.cache
@@ -44,7 +74,7 @@ def probe(backend: str, timeout: float = 60.0) -> GlProbe:
         backend: egl, osmesa or glfw, as MUJOCO_GL takes them.
         timeout: seconds after which the child counts as hung.
     """
-    environment = os.environ | {"MUJOCO_GL": backend}
+    environment = os.environ | variables(backend)
     environment.pop("PYOPENGL_PLATFORM", None)  # mujoco refuses one that disagrees with MUJOCO_GL
     try:
         command = [sys.executable, "-c", _CHILD]

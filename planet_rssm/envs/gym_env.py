@@ -26,6 +26,7 @@ from planet_rssm.errors import PlanetError
 EPISODE_STEPS = 1000  # control steps of an episode that neither the environment nor env.time_limit limits
 FRAMES_PER_SECOND = 30  # control steps a second, where the environment's metadata has no render_fps
 T = TypeVar("T")
+_LIMIT = "_max_episode_steps"  # gymnasium.wrappers.TimeLimit's; it has no other name for it
 _SEEDS = 1 << 31  # environments may draw from old generators, which take no larger seed
 
 _log = logging.getLogger("planet_rssm")
@@ -46,6 +47,8 @@ class GymEnv(gymnasium.Env[Any, np.ndarray]):
             PlanetError: it cannot be made, observed as asked or acted in; the line says what would work.
         """
         task = self._task = canonical_id(settings.id)
+        if settings.renderer in GL_BACKENDS:
+            os.environ.setdefault("MUJOCO_GL", settings.renderer)
         self._env, limit = _attempt(task, "cannot be made", lambda: _make(settings))
         self._can_draw = self._env.render_mode == "rgb_array"
         self._playing = False
@@ -96,7 +99,7 @@ class GymEnv(gymnasium.Env[Any, np.ndarray]):
         for _ in range(self.env_spec.action_repeat):
             # mapped anew each time: an environment may write into the array that it is given
             observation, reward, terminated, truncated, _ = self._env.step(self._action(action))
-            total, steps = total + float(reward), steps + 1
+            total, steps = total + np.asarray(reward, float).item(), steps + 1
             if terminated or truncated:
                 self._playing = False
                 break
@@ -172,12 +175,9 @@ def _registered(settings: EnvSettings) -> tuple[gymnasium.Env[Any, Any], int | N
     require_registered(settings.id)
     spec = registration.registry[name]
     creator = registration.load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
-    env = gymnasium.make(
-        spec,
-        max_episode_steps=-1 if settings.time_limit else None,
-        disable_env_checker=True,
-        render_mode="rgb_array" if "rgb_array" in _render_modes(creator) else None,
-    )
+    draws = {"render_mode": "rgb_array"} if "rgb_array" in _render_modes(creator) else {}
+    limit = -1 if settings.time_limit else None
+    env = gymnasium.make(spec, max_episode_steps=limit, disable_env_checker=True, **draws)
     return env, None if settings.time_limit else spec.max_episode_steps
 
 
@@ -190,7 +190,8 @@ def _users(settings: EnvSettings) -> tuple[gymnasium.Env[Any, Any], int | None]:
     env = creator(render_mode="rgb_array") if draws else creator()
     if not isinstance(env, gymnasium.Env):
         raise TypeError(f"it makes a {type(env).__name__}, must be a gymnasium.Env")
-    return env, env.spec.max_episode_steps if env.spec else None
+    wrapped = env.has_wrapper_attr(_LIMIT)
+    return env, int(env.get_wrapper_attr(_LIMIT)) if wrapped else None
 
 
 def _render_modes(creator: Any) -> Collection[str]:  # noqa: ANN401
@@ -217,6 +218,8 @@ def _line(error: Exception) -> str:
 
 
 def _mend(error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name == "imageio":
+        return "; pip install imageio, which gymnasium's MuJoCo environments import"
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"; pip install the package of {error.name}, or start planet in the folder that {error.name} lies in"
     return ""

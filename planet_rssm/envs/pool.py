@@ -30,27 +30,30 @@ class Step(NamedTuple):
     truncated: bool
     env_steps: int  # control steps executed
     lost: bool  # the worker died or hung and the episode is gone: drop it, reset the row
+    words: str = ""  # a lost worker's last ones
 
 
 class EnvPool:
     """`count` environments of the same settings (resolved, see `registry.resolve`), the rows 0 to count - 1.
 
     A worker that dies, raises or is silent for longer than `settings.step_timeout` is killed and replaced, and the
-    row's step reported as lost; `lost` counts the workers lost. A reset is simply done again on the new worker.
+    row's step reported as lost; `lost` counts the workers lost. A reset is simply done again on the new worker. It
+    raises too where a reward or an observation is not finite: such a number never leaves it.
     Whatever a method raises but ResetNeeded and ValueError, the pool is closed by it.
 
     Raises:
-        PlanetError: settings that no worker can load, or a row whose worker failed three times in a row; the line ends
-            with the last one's last words.
+        PlanetError: settings that no worker can load, or a row whose worker failed three times and no episode ended in
+            between; the line ends with the last one's last words.
     """
 
     def __init__(self, settings: EnvSettings, count: int) -> None:
         """Start the workers and wait for them."""
         self.lost, self.count = 0, count
         self._settings = settings
-        self._failures = [0] * count
+        self._failures = [0] * count  # since an episode last ended
+        self._steps = [0] * count  # of the episode, the one under way included
         self._playing: set[int] = set()  # rows with an episode under way
-        self._broken: set[int] = set()  # rows whose episode was lost in a call that could not say so
+        self._broken: dict[int, str] = {}  # last words of workers whose loss the row's next step is to tell
         self._workers = [WorkerProcess(settings) for _ in range(count)]
         self._exchange({})
         self.spec = self._workers[0].spec
@@ -69,8 +72,10 @@ class EnvPool:
         while pending:
             answers = self._exchange(pending)
             pending = {row: command for row, command in pending.items() if row not in answers}
+        self._steps = [0 if row in seeds else count for row, count in enumerate(self._steps)]
         self._playing |= set(seeds)
-        self._broken -= set(seeds)
+        for row in seeds:
+            self._broken.pop(row, None)
         return {row: self._observation(row) for row in seeds}
 
     def step(self, actions: Mapping[int, np.ndarray]) -> dict[int, Step]:
@@ -83,6 +88,7 @@ class EnvPool:
         checked = {row: self._checked(row, action) for row, action in actions.items() if row not in self._broken}
         for row, action in checked.items():
             self._workers[row].shared.action[:] = action
+            self._steps[row] += 1
         answers = self._exchange({row: {"do": "step"} for row in checked})
         return {row: self._step(row, answers.get(row)) for row in actions}
 
@@ -112,11 +118,11 @@ class EnvPool:
 
     def _step(self, row: int, answer: dict[str, Any] | None) -> Step:
         if answer is None:
-            self._broken.discard(row)
             nothing = {key: np.zeros(shape, dtype) for key, (shape, dtype) in self.spec.observation.items()}
-            return Step(nothing, 0.0, False, False, 0, lost=True)
+            return Step(nothing, 0.0, False, False, 0, lost=True, words=self._broken.pop(row))
         if answer["terminated"] or answer["truncated"]:
             self._playing.discard(row)
+            self._failures[row] = 0
         return Step(self._observation(row), **answer, lost=False)
 
     def _observation(self, row: int) -> dict[str, np.ndarray]:
@@ -130,9 +136,7 @@ class EnvPool:
                 self._workers[row].send(command)
             answers = self._collect(commands, self._settings.step_timeout)
             for row in commands:
-                if row in answers:
-                    self._failures[row] = 0
-                else:
+                if row not in answers:
                     self._replace(row)
         except BaseException:  # Ctrl-C too: an answer that nobody read would be taken for the next one
             self.close()
@@ -176,11 +180,12 @@ class EnvPool:
         words = self._workers[row].end(_PATIENCE)
         self.lost += 1
         self._failures[row] += 1
+        when = f"in step {self._steps[row]} of an episode" if row in self._playing else "before an episode"
         if row in self._playing:
             self._playing.discard(row)
-            self._broken.add(row)
+            self._broken[row] = words
         self._workers[row] = WorkerProcess(self._settings)
         if self._failures[row] >= _MAX_FAILURES:
             task, times = self._settings.id, self._failures[row]
-            raise PlanetError(f"env.id = {task!r}: its worker failed {times} times in a row, at last with: {words}")
-        _log.warning("environment %d was lost and is replaced: %s", row, words)
+            raise PlanetError(f"env.id = {task!r}: its worker failed {times} times in a row, at last {when}: {words}")
+        _log.warning("environment %d was lost %s and is replaced: %s", row, when, words)

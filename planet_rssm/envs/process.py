@@ -46,7 +46,7 @@ class WorkerProcess:
             bufsize=0,
             pass_fds=(self._memory, replies),
             start_new_session=True,
-            env=_environment(settings),
+            env=environment(settings),
         )
         os.close(replies)
         assert self._process.stdin is not None  # for the type checker
@@ -121,8 +121,11 @@ def _shareable_file() -> int:
         return os.dup(file.fileno())
 
 
-def _environment(settings: EnvSettings) -> dict[str, str]:
-    """Return ours, changed: a worker finds the modules that we find, then those in the current folder."""
+def environment(settings: EnvSettings) -> dict[str, str]:
+    """Return the variables of a process that holds this environment.
+
+    It finds the modules that we find, then those in the current folder.
+    """
     path = os.pathsep.join([*(entry or os.getcwd() for entry in sys.path), os.getcwd()])
     ours = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYOPENGL_PLATFORM": None} | worker_environment(settings)
     return {key: value for key, value in (os.environ | ours).items() if value is not None}

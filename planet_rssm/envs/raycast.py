@@ -69,6 +69,12 @@ class RayCaster:
         self._paint(data, eye, np.array(colours, np.float64))
         return self._to_pixels()
 
+    def refresh(self) -> None:
+        """Do nothing after a reset: all that it may have changed is read anew for every frame."""
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to free."""
+
     def _aim(self, rotation: np.ndarray) -> None:
         if np.array_equal(rotation, self._rotation):
             return

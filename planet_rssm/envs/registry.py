@@ -67,6 +67,8 @@ def parse(task_id: str) -> tuple[str, str]:
     known = {_spelling(f"{domain}_{task}"): (domain, task) for domain, task in TASKS} | _ALIASES
     if _spelling(bare) in known:
         return known[_spelling(bare)]
+    if re.fullmatch(r"[\w./-]+-v\d+", task_id):
+        raise PlanetError(f"env.id = {task_id!r}: there is no such task; did you mean 'gym/{task_id}'?")
     raise PlanetError(f"env.id = {task_id!r}: there is no such task{nearest(f'dmc/{bare}', task_ids())}")
 
 
@@ -162,11 +164,13 @@ def _dmc_renderer(settings: EnvSettings) -> str:
         )
     if settings.renderer == "auto":
         return "none" if settings.observe == "vectors" else _auto_renderer()
-    return settings.renderer if settings.renderer in ("raycast", "none") else _working_gl(settings.renderer)
+    if settings.renderer in ("raycast", "none"):
+        return settings.renderer
+    return _working_gl(settings.renderer, "env.renderer=raycast, which needs none")
 
 
 def _dmc_variables(renderer: str) -> dict[str, str | None]:
-    return {"MUJOCO_GL": "disable" if renderer in ("raycast", "none") else renderer}
+    return {**gl.variables("disable" if renderer in ("raycast", "none") else renderer)}
 
 
 def _gym_id(task_id: str) -> str:
@@ -183,7 +187,9 @@ def _gym_renderer(settings: EnvSettings) -> str:
         raise PlanetError("env.renderer = 'raycast': only dm_control's tasks are ray cast; use env.renderer=auto")
     if settings.renderer == "auto":
         return "none" if settings.observe == "vectors" else "own"
-    return settings.renderer if settings.renderer in ("own", "none") else _working_gl(settings.renderer)
+    if settings.renderer in ("own", "none"):
+        return settings.renderer
+    return _working_gl(settings.renderer, "env.observe=vectors")
 
 
 def _gym_variables(renderer: str) -> dict[str, str | None]:
@@ -191,6 +197,7 @@ def _gym_variables(renderer: str) -> dict[str, str | None]:
     theirs = os.environ.get("MUJOCO_GL")
     backend = renderer if renderer in GL_BACKENDS else theirs if theirs in GL_BACKENDS else None
     return {
+        **gl.variables(backend or GL_BACKENDS[0]),  # where the libraries are, should it draw with GL
         "MUJOCO_GL": backend,
         "SDL_VIDEODRIVER": "dummy",
         "SDL_AUDIODRIVER": "dummy",
@@ -198,25 +205,32 @@ def _gym_variables(renderer: str) -> dict[str, str | None]:
     }
 
 
-def _working_gl(backend: str) -> str:
+def _working_gl(backend: str, instead: str) -> str:
     probe = gl.probe(backend)
     if not probe.ok:
         raise PlanetError(
             f"env.renderer = {backend!r}: does not render on this machine ({probe.error}); "
-            "install its library, or use env.renderer=raycast, which needs none"
+            f"`planet doctor` says how to mend that; or use {instead}"
         )
     return backend
 
 
 def _auto_renderer() -> str:
+    """Return a backend that draws with a GPU, else "raycast": software GL takes ten times as long."""
     has_display = sys.platform != "linux" or bool(os.environ.get("DISPLAY"))
-    backends = (("egl",) if sys.platform == "linux" else ()) + (("glfw",) if has_display else ())
-    probes = [gl.probe(backend) for backend in backends]
-    for probe in probes:
-        if probe.hardware:
-            return probe.backend
+    backends = (("egl", "osmesa") if sys.platform == "linux" else ()) + (("glfw",) if has_display else ())
+    probes = []
+    for backend in backends:
+        probes.append(gl.probe(backend))
+        if probes[-1].hardware:
+            return backend
     found = "; ".join(f"{probe.backend}: {probe.renderer or probe.error}" for probe in probes)
-    _log.warning("env.renderer = auto: no hardware GL here (%s), so frames are ray cast", found)
+    slow = next((f"env.renderer={probe.backend}" for probe in probes if probe.ok), "planet doctor --install-gl")
+    _log.warning(
+        "env.renderer = auto: no hardware GL here (%s), so frames are ray cast; dm_control's own, slowly: %s",
+        found,
+        slow,
+    )
     return "raycast"
 
 

@@ -12,8 +12,9 @@ from planet_rssm.errors import PlanetError
 
 UNBOUNDED = 1e6  # a bound beyond this is none
 _COLOURS = (3, 1)  # channels that an image may have, not a stack of frames
+_SMALLEST = 16  # pixels a side: less is a board or a map of codes, which is not to be resized
 _VECTORS = (spaces.Box, spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)
-_WRAP = "wrap the environment in a class of your own and give it as env.id=module:Class"
+_WRAP = "give as env.id=module:Class a wrapper of your own"
 
 _log = logging.getLogger("planet_rssm")
 
@@ -61,12 +62,12 @@ class Observer:
         _refuse_others(task, self._vectors)
         if observe != "pixels" and not self._vectors:
             raise PlanetError(f"env.observe = {observe!r}: {task} shows images only; use env.observe=pixels")
+        images = ["image"] if self.draws else [leaf.name("image") for leaf in self._images]
+        vectors = {leaf.name("vector"): spaces.flatdim(leaf.space) for leaf in self._vectors}
+        _refuse_clash(task, [*images, *(leaf.name("vector") for leaf in self._vectors)])
         self.spec: dict[str, tuple[tuple[int, ...], str]]
-        self.spec = {leaf.name("vector"): ((spaces.flatdim(leaf.space),), "float32") for leaf in self._vectors}
-        names = ["image"] if self.draws else [leaf.name("image") for leaf in self._images]
-        if clash := self.spec.keys() & names:
-            raise PlanetError(f"env.observe = {observe!r}: {task} has a vector called {clash.pop()!r} itself; {_WRAP}")
-        self.spec |= {name: ((size, size, 3), "uint8") for name in names}
+        self.spec = {key: ((length,), "float32") for key, length in vectors.items()}
+        self.spec |= {key: ((size, size, 3), "uint8") for key in images}
 
     def __call__(self, observation: Any, frame: Array | None) -> dict[str, Array]:  # noqa: ANN401
         """Return the arrays of one observation, all of them new.
@@ -100,6 +101,8 @@ class Numbers:
         Raises:
             PlanetError: whole numbers, or a dimension that is bounded on one side only.
         """
+        if 0 in space.shape:
+            raise PlanetError(f"env.id = {task!r}: it takes no actions, {space}; {_WRAP} with at least one")
         low, high = space.low.astype(np.float64).ravel(), space.high.astype(np.float64).ravel()
         below, above = low >= -UNBOUNDED, high <= UNBOUNDED
         if space.dtype is None or not np.issubdtype(space.dtype, np.floating):
@@ -117,6 +120,12 @@ class Numbers:
         value = np.clip(self._low * (1 - share) + self._high * share, self._low, self._high)
         return value.astype(self._space.dtype).reshape(self._space.shape)
 
+    def inverse(self, actions: Array) -> Array:
+        """Return our actions, float32 [T, A], for T of the environment's; what lies beyond its bounds, beyond 1."""
+        flat, width = np.asarray(actions, np.float64).reshape(len(actions), -1), self._high - self._low
+        ours = 2 * (flat - self._low) / np.where(width > 0, width, 1) - 1
+        return np.where(width > 0, ours, 0).astype(np.float32)
+
 
 class Choice:
     """One of n actions, one-hot."""
@@ -130,6 +139,17 @@ class Choice:
     def __call__(self, action: Array) -> int:
         """Return the environment's action for one-hot float32 [A]; of other values the largest counts."""
         return self._start + int(np.argmax(checked(action, self.size)))
+
+    def inverse(self, actions: Array) -> Array:
+        """Return our actions, one-hot float32 [T, A], for T of the environment's.
+
+        Raises:
+            ValueError: one that is no choice.
+        """
+        index = np.asarray(actions).reshape(-1) - self._start
+        if wrong := {int(value) for value in index if not 0 <= value < self.size}:
+            raise ValueError(f"action {self._start + wrong.pop()}: must be one of {self.size} from {self._start} on")
+        return np.eye(self.size, dtype=np.float32)[index]
 
 
 def action_map(task: str, space: Space[Any]) -> Numbers | Choice:
@@ -183,14 +203,16 @@ def _leaves(space: Space[Any], path: tuple[str | int, ...] = ()) -> Iterator[Lea
 
 def _is_picture(space: Space[Any]) -> bool:
     """Whether it holds pixels, be they of one image or of a stack."""
-    full = isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) >= 2
-    return full and bool((space.low == 0).all() and (space.high == 255).all())  # type: ignore[attr-defined]
+    if not isinstance(space, spaces.Box) or space.dtype != np.uint8:
+        return False
+    large = len(space.shape) >= 2 and sorted(space.shape)[-2] >= _SMALLEST
+    return large and bool((space.low == 0).all() and (space.high == 255).all())
 
 
 def _refuse_stacks(task: str, pictures: list[Leaf]) -> None:
     for _, space in pictures:
         shape = space.shape or ()
-        if len(shape) > 3 or (len(shape) == 3 and not {shape[0], shape[2]} & {*_COLOURS}):
+        if len(shape) > 3 or 0 in shape or (len(shape) == 3 and not {shape[0], shape[2]} & {*_COLOURS}):
             raise PlanetError(
                 f"env.id = {task!r}: its images have shape {list(shape)}, must be [H, W], [H, W, 3], [3, H, W] or have "
                 "1 channel; take its frame-stacking wrapper off, the model has a memory of its own"
@@ -199,12 +221,17 @@ def _refuse_stacks(task: str, pictures: list[Leaf]) -> None:
 
 def _refuse_others(task: str, leaves: list[Leaf]) -> None:
     for leaf in leaves:
-        if not isinstance(leaf.space, _VECTORS):
+        if not isinstance(leaf.space, _VECTORS) or not spaces.flatdim(leaf.space):
             kind, where = type(leaf.space).__name__, leaf.name("its observation")
             raise PlanetError(
-                f"env.id = {task!r}: {where} is a {kind} space, which is no vector; "
+                f"env.id = {task!r}: {where} is a {kind} space that makes no vector; "
                 f"use env.observe=pixels, or {_WRAP} that leaves it out"
             )
+
+
+def _refuse_clash(task: str, names: list[str]) -> None:
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise PlanetError(f"env.id = {task!r}: has more than one observation {twice.pop()!r}; {_WRAP} with other names")
 
 
 def _vector(leaf: Leaf, observation: Any) -> Array:  # noqa: ANN401

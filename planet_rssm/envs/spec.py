@@ -1,7 +1,13 @@
 """What a run needs to know of its environment once the environment is gone."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from planet_rssm.errors import PlanetError
 
 
 @dataclass(frozen=True)
@@ -19,12 +25,23 @@ class EnvSpec:
     discrete: bool = False  # actions are choices, not numbers
     terminates: bool = False  # an episode may end by itself, before its time is over
 
+    __pydantic_config__ = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)  # of from_json
+
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object that `from_json` reads back."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "EnvSpec":
-        """Read what `to_json` wrote."""
-        observation = {key: (tuple(shape), dtype) for key, (shape, dtype) in value["observation"].items()}
-        return cls(**{**value, "observation": observation})
+    def from_json(cls, value: Mapping[str, Any]) -> "EnvSpec":
+        """Read what `to_json` wrote.
+
+        Raises:
+            PlanetError: a field is missing, unknown or of another type; files of another version look like that.
+        """
+        try:
+            return TypeAdapter(cls).validate_json(json.dumps(value))
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"]) or "it"
+            what = f"description of an environment: {name}: {first['msg'][0].lower()}{first['msg'][1:]}"
+            raise PlanetError(f"{what}; read it with the version of planet_rssm that wrote it") from None

@@ -2,8 +2,8 @@
 
 Commands come on standard input, `{"do": "reset", "seed": 1}`, `{"do": "step"}`, `{"do": "render", "size": 64}`, and
 each is answered by one line on a pipe of their own, which has under "log" what was logged meanwhile. Actions and frames
-go through memory that both sides map. An error ends the process, and its traceback is the parent's to read. The end of
-standard input, that is of the parent, ends it too.
+go through memory that both sides map. An error ends the process; its traceback, then a line that says it all, are the
+parent's to read. The end of standard input, that is of the parent, ends it too.
 """
 
 import json
@@ -11,6 +11,8 @@ import logging
 import mmap
 import os
 import sys
+import traceback
+from types import TracebackType
 from typing import Any, TextIO
 
 import numpy as np
@@ -71,6 +73,7 @@ class _Replies(logging.Handler):
 
 def main() -> None:
     """Serve one environment; arguments: its settings as JSON, the descriptors of the shared file and of the replies."""
+    sys.excepthook = _last_words
     replies = _Replies(int(sys.argv[3]))
     log = logging.getLogger("planet_rssm")
     log.addHandler(replies)
@@ -85,6 +88,13 @@ def main() -> None:
         replies.send(_obey(env, shared, json.loads(line)))
 
 
+def _last_words(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    sys.__excepthook__(kind, error, trace)
+    frame = traceback.extract_tb(trace)[-1]
+    where = f"{os.path.basename(frame.filename)}, line {frame.lineno}"
+    print(f"{kind.__name__}: {' '.join(str(error).split())} ({where})", file=sys.stderr)
+
+
 def _obey(env: DMControlEnv | GymEnv, shared: Shared, command: dict[str, Any]) -> dict[str, Any]:
     if command["do"] == "render":
         shared.frame_of(command["size"])[:] = env.render_frame(command["size"])
@@ -97,7 +107,16 @@ def _obey(env: DMControlEnv | GymEnv, shared: Shared, command: dict[str, Any]) -
         answer = {"reward": reward, "terminated": terminated, "truncated": truncated, "env_steps": info["env_steps"]}
     for key, value in observation.items():
         shared.observation[key][:] = value
+    _check_finite({"reward": answer.get("reward", 0.0), **shared.observation})
     return answer
+
+
+def _check_finite(values: dict[str, Any]) -> None:
+    """Refuse what nothing can be learned from: NaN, infinity, a reward beyond float32."""
+    for key, value in values.items():
+        wrong = np.extract(~(np.abs(value) <= np.finfo(np.float32).max), value)
+        if wrong.size:
+            raise ValueError(f"{key} = {wrong[0]}: must be finite, in float32; mend the environment")
 
 
 if __name__ == "__main__":

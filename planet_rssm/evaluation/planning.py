@@ -12,7 +12,7 @@ from planet_rssm import checkpoint as checkpoints
 from planet_rssm import config
 from planet_rssm.agent import Agent, AgentPolicy, model_of
 from planet_rssm.config import Settings
-from planet_rssm.device import resolve_device
+from planet_rssm.device import resolve_device, within_memory
 from planet_rssm.envs.pool import EnvPool, Step
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
@@ -65,7 +65,8 @@ def plan_run(
         agent = Agent.build(settings, seen, model_of(held).to(where), device=where)
         policy = TimedPolicy(AgentPolicy(agent, rows))
         camera = Camera(pool)
-        results = play(pool, policy, episode_seeds(episodes), camera.take if film else None, on_episode)
+        with within_memory(where, "a decision", "free some, or lower planner.candidates with -s"):
+            results = play(pool, policy, episode_seeds(episodes), camera.take if film else None, on_episode)
     compared = baselines(run, settings, seen, episodes, where, on_stage)
     return {
         "task": held.spec.id,
@@ -109,8 +110,8 @@ def same_pixels(trained: EnvSpec, now: EnvSpec) -> EnvSpec:
     """Return `now`, having warned of another simulator version and refused any other difference from the training."""
     if now.simulator != trained.simulator:
         _log.warning(
-            "trained with %s, planning with %s: returns may differ; install %s to compare them",
-            trained.simulator, now.simulator, trained.simulator.replace(" ", "=="),
+            "trained with %s, planning with %s: returns may differ; compare them under one version only",
+            trained.simulator, now.simulator,
         )  # fmt: skip
     before, after = asdict(trained), asdict(now)
     for name in before:

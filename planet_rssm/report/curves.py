@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from planet_rssm.config import FORMAT
 from planet_rssm.errors import PlanetError
 from planet_rssm.files import write_atomic
 from planet_rssm.run import METRICS
 
+MAX = 1e300  # beyond it no axis can be drawn
 LINE_STYLES = ("--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)))  # of the baselines
 
 
@@ -17,7 +19,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     """Return the lines of a run's metrics; a last line that a killed run left half-written is skipped.
 
     Raises:
-        PlanetError: there is no such file, or a line before the last is damaged.
+        PlanetError: there is no such file, it is of a newer format, or a line before the last is damaged.
     """
     path = run / METRICS
     try:
@@ -27,11 +29,24 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     measured = []
     for number, line in enumerate(lines, 1):
         try:
-            measured.append(json.loads(line))
-        except json.JSONDecodeError:
+            measured.append(_measurement(line))
+        except (ValueError, RecursionError):
             if number < len(lines):
-                raise PlanetError(f"{path}: line {number} is not JSON; restore the file or delete the line") from None
+                what = f"line {number} is not a measurement"
+                raise PlanetError(f"{path}: {what}; restore the file or delete the line") from None
+    if measured and (newer := measured[-1].get("format", FORMAT)) > FORMAT:
+        raise PlanetError(f"{path}: format {newer}, this version reads up to {FORMAT}; upgrade planet_rssm")
     return measured
+
+
+def _measurement(line: str) -> dict[str, Any]:
+    value = json.loads(line)
+    if not isinstance(value, dict) or not isinstance(value.get("phase"), str):
+        raise ValueError
+    numbers = [value.get(key, 0) for key in ("env_steps", "return", "format")]
+    if any(not isinstance(number, int | float) or abs(number) > MAX for number in numbers):
+        raise ValueError
+    return value
 
 
 def plot_curves(runs: Sequence[Path], out: Path, baselines: Mapping[str, float] | None = None) -> None:
@@ -40,6 +55,32 @@ def plot_curves(runs: Sequence[Path], out: Path, baselines: Mapping[str, float] 
     Raises:
         PlanetError: matplotlib is not installed, or a run has no readable metrics; see `read_metrics`.
     """
+    axes = _axes("env_steps (control steps, action repeats included)", "episode return")
+    for number, run in enumerate(runs):
+        _draw_run(axes, run, f"C{number % 10}")
+    for number, (name, value) in enumerate((baselines or {}).items()):
+        style = LINE_STYLES[number % len(LINE_STYLES)]
+        axes.axhline(value, color="0.35", linestyle=style, linewidth=1.2, label=f"{name} ({value:.0f})")
+    _save(axes, out)
+
+
+def plot_key(runs: Sequence[Path], out: Path, key: str) -> None:
+    """Draw one number of the metrics over the updates as a PNG, one colour a run; raises as `plot_curves`.
+
+    Raises:
+        PlanetError: a run has no line with that number, too.
+    """
+    axes = _axes("updates", key)
+    for run in runs:
+        points = [(line["updates"], line[key]) for line in read_metrics(run) if isinstance(line.get(key), int | float)]
+        if not points:
+            raise PlanetError(f"{run / METRICS}: no number {key!r} in it; give another of its keys, say memory_mib")
+        axes.plot(*zip(*points, strict=True), label=run.name)
+    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))  # whether it grows is seen beside how much it is
+    _save(axes, out)
+
+
+def _axes(xlabel: str, ylabel: str) -> Any:  # noqa: ANN401 (matplotlib is an extra)
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg  # no pyplot: it keeps global state
         from matplotlib.figure import Figure
@@ -47,16 +88,14 @@ def plot_curves(runs: Sequence[Path], out: Path, baselines: Mapping[str, float] 
         raise PlanetError("learning curves: matplotlib is not installed; pip install 'planet-rssm[report]'") from None
     figure = Figure(figsize=(9, 5), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot(xlabel="env_steps (control steps, action repeats included)", ylabel="episode return")
-    for number, run in enumerate(runs):
-        _draw_run(axes, run, f"C{number % 10}")
-    for number, (name, value) in enumerate((baselines or {}).items()):
-        style = LINE_STYLES[number % len(LINE_STYLES)]
-        axes.axhline(value, color="0.35", linestyle=style, linewidth=1.2, label=f"{name} ({value:.0f})")
+    return figure.add_subplot(xlabel=xlabel, ylabel=ylabel)
+
+
+def _save(axes: Any, out: Path) -> None:  # noqa: ANN401
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", fontsize="small")
+    axes.figure.legend(loc="outside right upper", fontsize="small")
     data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=120)
+    axes.figure.savefig(data, format="png", dpi=120)
     write_atomic(out, [data.getbuffer()])
 
 

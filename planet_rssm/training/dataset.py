@@ -5,7 +5,6 @@ of equal seeds begin in the same states whatever acts in them. Random and consta
 of environments side by side; planned ones draw their noise for all rows at once and are the same for equal numbers.
 """
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from planet_rssm.agent import Agent, AgentPolicy, model_of
 from planet_rssm.checkpoint import Checkpoint
 from planet_rssm.collect import ConstantPolicy, Policy, RandomPolicy, collect
 from planet_rssm.config import EnvSettings
-from planet_rssm.data import manifest
+from planet_rssm.data.manifest import check_free
 from planet_rssm.data.replay import Replay
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.envs.registry import canonical_id, resolve
@@ -99,7 +98,7 @@ def write_episodes(
         Interrupted: a signal asked to stop; the episodes that had ended are kept.
         PlanetError: the folder holds episodes already or cannot be written, or the environment does not work.
     """
-    _check_free(folder)
+    check_free(folder)
     seeds = [stream_seed(seed, Stream.DATA_RESET, index) for index in range(episodes)]
     results: dict[int, EpisodeResult] = {}
     try:
@@ -150,13 +149,3 @@ def _as_the_run(held: Checkpoint, overrides: Sequence[str], run: Path) -> EnvSet
         if key != "env.step_timeout" and after[key] not in (before[key], None, "auto"):
             raise PlanetError(f"{key} = {after[key]}: the run in {run} has {before[key]}; leave it out")
     return held.settings.env.model_copy(update={"step_timeout": after["env.step_timeout"]})
-
-
-def _check_free(folder: Path) -> None:
-    """Refuse a folder that holds episodes, or that cannot be written, before anything is played."""
-    where = folder.absolute()
-    existing = next(path for path in (where, *where.parents) if path.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise PlanetError(f"--out {folder}: cannot be written; give another folder")
-    if found := next((path for pattern in ("*.safetensors*", manifest.NAME) for path in folder.glob(pattern)), None):
-        raise PlanetError(f"--out {folder}: holds {found.name} already; give a folder without episodes")

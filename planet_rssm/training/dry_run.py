@@ -5,7 +5,6 @@ import os
 import resource
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -21,16 +20,18 @@ from planet_rssm.checkpoint import Checkpoint
 from planet_rssm.collect import RandomPolicy
 from planet_rssm.config import Settings
 from planet_rssm.data.replay import Chunks
+from planet_rssm.device import within_memory
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
-from planet_rssm.files import write_atomic
+from planet_rssm.files import scratch_folder, write_atomic
 from planet_rssm.seeding import Stream, stream_seed
 from planet_rssm.training.learner import Learner
 from planet_rssm.training.session import Progress
 from planet_rssm.world_model import untrained_model
 
 MIB = 2**20
+PREFIX = ".planet-dry-run-"  # of the folder that is removed
 BLOCK = 16 * MIB  # written once for the disk's rate
 CALLS, PATIENCE = 20, 5.0  # each part is timed this often, or until so many seconds are over
 
@@ -63,17 +64,13 @@ def dry_run(settings: Settings, device: torch.device, run: Path, say: Callable[[
         PlanetError: a part does not work: environment, disk, device memory, checkpoint.
     """
     beside = next(parent for parent in run.absolute().parents if parent.exists())
+    mend = "lower train.batch_size, train.batch_length or planner.candidates"
     try:
-        with tempfile.TemporaryDirectory(prefix=".planet-dry-run-", dir=beside) as folder:
-            spec, costs = _measure(settings, device, Path(folder), say)
+        with scratch_folder(beside, PREFIX) as folder, within_memory(device, "one update and one decision", mend):
+            spec, costs = _measure(settings, device, folder, say)
         free_disk = _free_disk(beside)
     except OSError as error:
         raise PlanetError(f"{beside}: {error.strerror or error}; mend that, or give another --run-dir") from None
-    except torch.OutOfMemoryError:
-        raise PlanetError(
-            f"device {device}: one update or decision needs more than its free memory; lower train.batch_size, "
-            "train.batch_length or planner.candidates"
-        ) from None
     return {
         "task": spec.id,
         "observation": {"renderer": spec.renderer, "size": settings.env.size},

@@ -4,6 +4,8 @@ import importlib.util
 import json
 import logging
 import os
+import resource
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from planet_rssm.files import sync_folder
 from planet_rssm.run import METRICS
 
 COUNTERS = ("env_steps", "agent_steps", "updates", "episodes")
+OF_THE_MACHINE = ("seconds", "memory_mib")  # the only keys of a line in which equal runs may differ
 _log = logging.getLogger("planet_rssm")
 
 
@@ -22,13 +25,13 @@ class MetricsLog:
         """Cut the file to `offset` bytes; `done` is what the counter `axis`, where events are placed, stood at then."""
         self._axis = axis
         path = folder / METRICS
-        self._file = open(path, "ab")  # held open as long as the run
+        path.touch()
         sync_folder(folder)
-        size = os.fstat(self._file.fileno()).st_size
-        if size < offset:
-            _log.warning("%s: %d bytes, the checkpoint knew %d; what is missing stays lost", path, size, offset)
-            size = path.read_bytes().rfind(b"\n") + 1  # whole lines: the next one must not continue a torn one
-        self._file.truncate(min(offset, size))  # beyond the end it would pad with zeros
+        whole = path.read_bytes()[:offset].rfind(b"\n") + 1  # whole lines: the next one must not continue a torn one
+        if whole < offset:
+            _log.warning("%s: %d bytes, the checkpoint knew %d; what is missing stays lost", path, whole, offset)
+        self._file = open(path, "ab")  # held open as long as the run
+        self._file.truncate(whole)
         self._events = None
         if importlib.util.find_spec("tensorboard"):
             from torch.utils.tensorboard import SummaryWriter  # imports for a second
@@ -60,6 +63,19 @@ class MetricsLog:
         finally:
             if self._events is not None:
                 self._events.close()
+
+
+def resident_mib() -> float:
+    """Return the memory that this process holds, in MiB: without mapped files, which the system takes back at will.
+
+    Where the system does not tell, the most that it has ever held.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:  # not Linux
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
+    return round(sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon:", "RssShmem:"))) / 2**10, 1)
 
 
 class Meter:

@@ -11,31 +11,20 @@ from planet_rssm.data.replay import Replay
 from planet_rssm.envs.registry import canonical_id
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
-from planet_rssm.run import Run
-from planet_rssm.training.display import Display
 from planet_rssm.training.interrupt import Interrupted, InterruptGuard
-from planet_rssm.training.session import Progress, Session
+from planet_rssm.training.session import Loop
 
 _IMAGES = tuple((size, size, 3) for size in IMAGE_SIZES)
 
 
-class OfflineTrainer:
+class OfflineTrainer(Loop):
     """Rounds of optimiser steps on the episodes of `settings.data.folder`; no environment is ever started.
 
     `env_steps`, `agent_steps` and `episodes` count the data and stay as they are, so checkpoints are named by their
     updates.
     """
 
-    guard: InterruptGuard
-    replay: Replay
-
-    def __init__(self, run: Run, display: Display) -> None:
-        self.session, self.settings, self.display = Session(run, display, "updates"), run.settings, display
-
-    @property
-    def progress(self) -> Progress:
-        """What was counted so far."""
-        return self.session.progress
+    axis = "updates"
 
     def run(self) -> None:
         """Learn until the budget of updates is spent.

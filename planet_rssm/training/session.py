@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -9,17 +10,19 @@ from typing import Any
 import numpy as np
 
 from planet_rssm import checkpoint as checkpoints
+from planet_rssm import config
 from planet_rssm.checkpoint import BEST, Checkpoint, DamagedCheckpointError
 from planet_rssm.data.replay import Replay
-from planet_rssm.device import resolve_device
+from planet_rssm.device import resolve_device, within_memory
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
 from planet_rssm.files import remove_stale
-from planet_rssm.run import Run
+from planet_rssm.run import CONFIG, Run, decided_otherwise
 from planet_rssm.seeding import Stream, stream_seed
 from planet_rssm.training.display import Display
+from planet_rssm.training.interrupt import InterruptGuard
 from planet_rssm.training.learner import Learner
-from planet_rssm.training.metrics import COUNTERS, Meter, MetricsLog
+from planet_rssm.training.metrics import COUNTERS, Meter, MetricsLog, resident_mib
 from planet_rssm.world_model import untrained_model
 
 
@@ -33,6 +36,7 @@ class Progress:
     updates: int = 0
     episodes: int = 0
     lost: int = 0  # episodes dropped because their worker died
+    damaged: int = 0  # committed episodes set aside because their file was not as it had been written
     skipped: int = 0  # updates with a non-finite loss
     skipped_in_a_row: int = 0
     best_return: float | None = None
@@ -81,12 +85,14 @@ class Session:
         """Build the model for `spec`, and take up the newest checkpoint if there is one.
 
         Raises:
-            PlanetError: checkpoints that cannot be read, or an environment other than the one learned from.
+            PlanetError: checkpoints that cannot be read, or settings or an environment other than those learned with.
         """
         self.spec = spec
         for folder in (self.folder, self.folder / checkpoints.FOLDER):
             remove_stale(folder)
         held = self._newest()
+        if held is not None:
+            self._check_settings(held)
         model = untrained_model(self.settings, spec)
         if held is not None:
             _check_same(held.spec, spec)
@@ -95,7 +101,7 @@ class Session:
         self.learner = Learner(model.to(self.device), self.settings, self.device)
         if held is not None:
             self.learner.load_optimizer_tensors(held.optimizer)
-            self._keep_best()
+            self._tidy()
 
     def open_metrics(self) -> None:
         """Go on writing the metrics, and counting seconds, where the checkpoint was taken."""
@@ -105,18 +111,21 @@ class Session:
     def learn(self, replay: Replay, last: int, on_update: Callable[[], object]) -> None:
         """Take the optimiser steps that are missing of `last`, then write the round's line; `on_update` may raise."""
         train, progress = self.settings.train, self.progress
+        mend = "free some and go on with --resume, or train another run with a lower train.batch_size"
         meter = Meter(progress.meter)
         while progress.updates < last:
             rng = np.random.default_rng(stream_seed(self.settings.seed, Stream.BATCH, progress.updates))
             chunks = replay.sample(rng, train.batch_size, train.batch_length)
-            values = self.learner.update(chunks, progress.updates)
+            with within_memory(self.device, f"update {progress.updates + 1}", mend):
+                values = self.learner.update(chunks, progress.updates)
             progress.updates += 1
             self._count_skipped(values)
             meter.add(values)
             self.display.advance(loss=values.get("loss/total"))
             on_update()
+        progress.damaged += replay.take_damaged()
         if meter.sums:  # else this round's line was written before the checkpoint that was taken up
-            self.write("train", meter.drain())
+            self.write("train", {**meter.drain(), "damaged": progress.damaged, "memory_mib": resident_mib()})
 
     def write(self, phase: str, values: dict[str, Any]) -> None:
         """Write a line of the metrics and show it."""
@@ -127,27 +136,39 @@ class Session:
     def commit(self) -> None:
         """Make metrics and checkpoint durable, in that order, and let the oldest checkpoints go."""
         self.progress.metrics_offset = self.metrics.sync()
-        self.progress.seconds = self._seconds()
+        self._seconds()
         self._save(self._number())
-        self._keep_best()
-        for path in checkpoints.numbered(self.folder)[: -self.settings.train.keep]:
-            path.unlink()
+        self._tidy()
 
     def _number(self) -> int:
         return self.progress.counters()[self.axis]
 
     def _seconds(self) -> float:
-        return time.monotonic() - self._started
+        """Count the seconds, which never go back, whatever the clock does."""
+        self.progress.seconds = max(self.progress.seconds, time.monotonic() - self._started)
+        return self.progress.seconds
 
     def _save(self, name: int | str) -> None:
         model = {key: tensor.detach().cpu() for key, tensor in self.learner.model.state_dict().items()}
         held = Checkpoint(self.settings, self.spec, asdict(self.progress), model, self.learner.optimizer_tensors())
         checkpoints.save(held, checkpoints.path_of(self.folder, name))
 
-    def _keep_best(self) -> None:
-        """Copy the checkpoint just written, or taken up, if it is the best: a kill between the two is made good."""
+    def _tidy(self) -> None:
+        """After a checkpoint was written, or taken up: copy it if it is the best, and let the oldest go.
+
+        Done both times, a kill in between is made good.
+        """
         if self.progress.best_env_steps == self.progress.env_steps:
             self._save(BEST)
+        for path in checkpoints.numbered(self.folder)[: -self.settings.train.keep]:
+            path.unlink()
+
+    def _check_settings(self, held: Checkpoint) -> None:
+        if key := decided_otherwise(held.settings, self.settings):
+            before, now = config.flatten(held.settings)[key], config.flatten(self.settings)[key]
+            raise PlanetError(
+                f"{self.folder / CONFIG}: {key} is {now}, the run has learned with {before}; write that back into it"
+            )
 
     def _newest(self) -> Checkpoint | None:
         """Load the newest checkpoint that is whole; a damaged one is named, set aside, and the one before it taken."""
@@ -172,6 +193,31 @@ class Session:
                 f"update {progress.updates}: the loss was not finite {progress.skipped_in_a_row} times in a row "
                 f"(train.max_skipped = {self.settings.train.max_skipped}); lower optimizer.lr or look at the rewards"
             )
+
+
+class Loop(ABC):
+    """A way to train: rounds of work on a session, until a budget is spent or a signal asks to stop."""
+
+    axis = "env_steps"
+    guard: InterruptGuard
+    replay: Replay
+
+    def __init__(self, run: Run, display: Display) -> None:
+        self.session, self.settings, self.display = Session(run, display, self.axis), run.settings, display
+
+    @property
+    def progress(self) -> Progress:
+        """What was counted so far."""
+        return self.session.progress
+
+    @abstractmethod
+    def run(self) -> None:
+        """Train until the budget is spent.
+
+        Raises:
+            Interrupted: a signal asked to stop; what was learned is committed.
+            PlanetError: something makes going on impossible; what was committed is kept.
+        """
 
 
 def _check_same(held: EnvSpec, now: EnvSpec) -> None:

@@ -9,31 +9,20 @@ from planet_rssm.agent import Agent, AgentPolicy
 from planet_rssm.collect import Policy, RandomPolicy, collect
 from planet_rssm.data.episode import Episode
 from planet_rssm.data.replay import EPISODES, Replay
+from planet_rssm.device import within_memory
 from planet_rssm.envs.pool import EnvPool
-from planet_rssm.run import Run
 from planet_rssm.seeding import Stream, stream_seed
-from planet_rssm.training.display import Display
 from planet_rssm.training.interrupt import Interrupted, InterruptGuard
-from planet_rssm.training.session import Progress, Session
+from planet_rssm.training.session import Loop
 
 
-class Trainer:
+class Trainer(Loop):
     """PlaNet's algorithm 1, with V environments collected side by side.
 
     Every random draw is named by a counter (seeding.py), so a round that was not committed is simply done again.
     """
 
     pool: EnvPool
-    guard: InterruptGuard
-    replay: Replay
-
-    def __init__(self, run: Run, display: Display) -> None:
-        self.session, self.settings, self.display = Session(run, display), run.settings, display
-
-    @property
-    def progress(self) -> Progress:
-        """What was counted so far."""
-        return self.session.progress
 
     def run(self) -> None:
         """Train until the budget of env_steps is spent.
@@ -138,9 +127,11 @@ class Trainer:
         """Return one episode a seed, in the order of the seeds; a signal abandons them all."""
         before = self.pool.lost
         done: dict[int, Episode] = {}
-        for index, episode in collect(self.pool, policy, seeds, on_step=self._on_step):
-            done[index] = episode
-            self.display.advance(episode_return=episode.episode_return)
+        mend = "free some and go on with --resume, or train another run with lower planner.candidates"
+        with within_memory(self.session.device, "a decision", mend):
+            for index, episode in collect(self.pool, policy, seeds, on_step=self._on_step):
+                done[index] = episode
+                self.display.advance(episode_return=episode.episode_return)
         self.progress.lost += self.pool.lost - before
         return [done[index] for index in range(len(seeds))]
 

@@ -177,7 +177,7 @@ def test_python_is_in_its_range(python, ok, monkeypatch):
         (GlProbe("glfw", True, "llvmpipe (LLVM 15.0.6)", ""), True, "libnvidia-gl"),
         (GlProbe("osmesa", True, "llvmpipe (LLVM 15.0.6)", ""), True, ""),
         (GlProbe("osmesa", False, "", "no libOSMesa"), True, "libosmesa6"),
-        (GlProbe("egl", False, "", "no libEGL"), False, "env.renderer=raycast"),
+        (GlProbe("egl", False, "", "no libEGL"), False, "planet doctor --install-gl"),
         (GlProbe("egl", False, "", "no libEGL"), True, "libnvidia-gl"),
         (GlProbe("glfw", False, "", "no display"), True, "DISPLAY"),
     ],
@@ -186,7 +186,10 @@ def test_gl_is_judged_by_its_renderer(probe, nvidia, mend, monkeypatch):
     monkeypatch.setattr(doctor, "has_nvidia", lambda: nvidia)
     monkeypatch.setattr(doctor, "BACKENDS", (probe.backend,))
     monkeypatch.setattr(doctor.gl, "probe", lambda backend, timeout: probe)
-    (check,) = doctor.gl_renderers()
+    monkeypatch.setattr(doctor, "_frame_rate", lambda renderer: Check(f"{renderer} 64x64 (ms)", True, 9.9))
+    check, *rates, auto = doctor.gl_renderers()
+    assert [rate.name for rate in rates] == [f"{probe.backend} 64x64 (ms)"] * probe.ok
+    assert auto.value == (probe.backend if probe.hardware else "raycast, as no GPU draws here")
     assert check.name == f"gl {probe.backend}"
     assert check.ok is not bool(mend)
     assert mend in check.mend
@@ -212,6 +215,7 @@ def test_a_broken_torch_costs_only_its_own_rows(tmp_path):
     code = """
 from planet_rssm.cli import doctor
 doctor.gl.probe = lambda backend, timeout: doctor.gl.GlProbe(backend, True, "llvmpipe", "")
+doctor._frame_rate = lambda renderer: doctor.Check(renderer, True, 9.9)
 doctor.NEEDED = (doctor.gemm, doctor.disk)
 print([row["name"] for row in doctor.examine() if not row["ok"] and "no libtorch" in row["value"]])
 """
@@ -231,8 +235,8 @@ print([row["name"] for row in doctor.examine() if not row["ok"] and "no libtorch
     ],
 )
 def test_a_simulator_that_does_not_work_fails(child, timeout, value, monkeypatch):
-    monkeypatch.setattr(doctor, "_RAYCAST", child)
-    monkeypatch.setattr(doctor, "RAYCAST_TIMEOUT", timeout)
+    monkeypatch.setattr(doctor, "_FRAMES", child)
+    monkeypatch.setattr(doctor, "FRAMES_TIMEOUT", timeout)
     (check,) = doctor.raycast()
     assert not check.ok and check.value == value and check.mend
 

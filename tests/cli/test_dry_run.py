@@ -96,7 +96,7 @@ def test_too_little_memory_on_the_device_is_one_line(tmp_path, monkeypatch, caps
 
     monkeypatch.setattr(Learner, "update", update)
     assert call(*WORDS, "--dry-run") == 1
-    assert capsys.readouterr().err.splitlines()[-1].startswith("planet: device cpu: one update or decision needs more")
+    assert capsys.readouterr().err.splitlines()[-1].startswith("planet: device cpu: too little free memory for")
     assert not list(tmp_path.iterdir())
 
 

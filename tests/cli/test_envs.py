@@ -4,23 +4,55 @@ import pytest
 
 from planet_rssm.cli import installed
 from planet_rssm.cli.main import main
+from planet_rssm.envs import survey
 from planet_rssm.envs.registry import task_ids
 
+PRETENDED = [
+    survey.Finding("gym/Acrobot-v1", ["pixels", "vectors"], ""),
+    survey.Finding("gym/CarRacing-v3", [], "Box2D is not installed"),
+    survey.Finding("gym/Hopper-v5", ["vectors"], "no GL works here"),
+]
 
-def test_every_task_is_listed_with_its_action_repeat(capsys):
+
+@pytest.fixture
+def pretended(monkeypatch):
+    monkeypatch.setattr(survey, "survey", lambda ids: PRETENDED)
+
+
+def rows(capsys):
     main(["envs", "--json"])
-    rows = json.loads(capsys.readouterr().out)["envs"]
-    assert [row["id"] for row in rows] == task_ids()
-    repeats = {row["id"]: row["action_repeat"] for row in rows}
+    return json.loads(capsys.readouterr().out)["envs"]
+
+
+def test_every_task_is_listed_with_its_action_repeat(capsys, pretended):
+    suite = [row for row in rows(capsys) if row["id"].startswith("dmc/")]
+    assert [row["id"] for row in suite] == task_ids()
+    repeats = {row["id"]: row["action_repeat"] for row in suite}
     assert (repeats["dmc/cartpole-swingup"], repeats["dmc/finger-spin"], repeats["dmc/dog-run"]) == (8, 2, 2)
-    assert all(row["ok"] and not row["why"] for row in rows)
+    assert all(row["ok"] and not row["why"] and row["observe"] == ["pixels", "vectors"] for row in suite)
 
 
-def test_people_get_a_table(capsys):
+def test_gymnasium_is_listed_with_what_works(capsys, pretended):
+    found = rows(capsys)[len(task_ids()) :]
+    assert [(row["ok"], row["observe"], row["why"]) for row in found] == [
+        (True, ["pixels", "vectors"], ""),
+        (False, [], "Box2D is not installed"),
+        (True, ["vectors"], "no GL works here"),
+    ]
+    assert [row["id"] for row in found] == [finding.id for finding in PRETENDED]
+    assert all(row["action_repeat"] == 1 for row in found)
+
+
+def test_people_get_a_table(capsys, pretended):
     main(["envs"])
     out = capsys.readouterr().out
-    assert "dmc/ball_in_cup-catch" in out
-    assert out.endswith(f"all {len(task_ids())} run here\n")
+    assert "dmc/ball_in_cup-catch" in out and f"dm_control: all {len(task_ids())} run here\n" in out
+    told = [
+        "Gymnasium: 2 of 3 run here",
+        "  gym/CarRacing-v3: Box2D is not installed",
+        "  gym/Hopper-v5: no GL works here",
+    ]
+    assert out.splitlines()[-3:] == told
 
 
 @pytest.mark.parametrize(
@@ -30,13 +62,11 @@ def test_people_get_a_table(capsys):
         ("mujoco", "4.0.0", "mujoco 4.0.0 (dm-control fails on mujoco 4: "),
     ],
 )
-def test_what_cannot_run_says_why(name, version, why, capsys, monkeypatch):
+def test_what_cannot_run_says_why(name, version, why, capsys, monkeypatch, pretended):
     real = installed.version_of
     monkeypatch.setattr(installed, "version_of", lambda package: version if package == name else real(package))
-    main(["envs", "--json"])
-    rows = json.loads(capsys.readouterr().out)["envs"]
-    assert len(rows) == len(task_ids())
-    assert not any(row["ok"] for row in rows)
-    assert rows[0]["why"].startswith(why)
+    suite = rows(capsys)[: len(task_ids())]
+    assert not any(row["ok"] or row["observe"] for row in suite)
+    assert suite[0]["why"].startswith(why)
     main(["envs"])
     assert f"none of these runs here: {why}" in capsys.readouterr().out

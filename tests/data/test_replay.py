@@ -308,7 +308,7 @@ def test_a_damaged_manifest_is_built_again_from_the_files(folder, filled, lines,
     (folder / "manifest.json").write_bytes(content)
     replay = Replay(folder, 10_000)
     first, second = lines()
-    assert "manifest.json: not a manifest; set aside as manifest.json.damaged" in first
+    assert "manifest.json: not a manifest, or changed since it was written; set aside as" in first
     assert "took in 2 episodes" in second
     same(draw(replay), before)
 

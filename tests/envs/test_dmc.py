@@ -139,3 +139,42 @@ def test_seeds_of_64_bits():
     images = [env.reset(seed=seed)[0]["image"] for seed in (2**63 - 1, 2**63 - 2, 2**63 - 1)]
     np.testing.assert_array_equal(images[0], images[2])
     assert (images[0] != images[1]).any()
+
+
+@pytest.mark.parametrize("task", [*PLANET_TASKS, "quadruped-escape"])
+def test_vectors_are_those_of_dm_control_by_name(task):
+    env = make(task, observe="vectors")
+    plain = suite.load(*registry.parse(task)).observation_spec()
+    assert env.env_spec.observation == {key: ((max(1, np.prod(spec.shape)),), "float32") for key, spec in plain.items()}
+    first, _ = env.reset(seed=2)
+    second = env.step(np.full(env.env_spec.action_size, 0.5, np.float32))[0]
+    for seen in (first, second):
+        assert env.observation_space.contains(seen)
+    last = env._env.task.get_observation(env._env.physics)
+    assert all((second[key] == np.ravel(last[key]).astype(np.float32)).all() for key in plain)
+    assert any((first[key] != second[key]).any() for key in plain)
+
+
+def test_both_are_the_image_and_the_vectors():
+    both, alone = make("walker-walk", "raycast", observe="both"), make("walker-walk", "raycast")
+    seen, image = both.reset(seed=5)[0], alone.reset(seed=5)[0]["image"]
+    assert set(both.env_spec.observation) == {"image", "orientations", "height", "velocity"}
+    assert seen["height"].shape == (1,) and both.observation_space.contains(seen)  # a scalar of dm_control's
+    np.testing.assert_array_equal(seen["image"], image)
+
+
+@pytest.mark.parametrize(
+    ("task", "limit", "steps"), [("walker-walk", 7, 7), ("lqr-lqr_2_1", 5, 5), ("cup-catch", 5000, 1000)]
+)
+def test_time_limit_truncates(task, limit, steps):
+    env = make(task, time_limit=limit, observe="vectors", action_repeat=4)
+    assert env.env_spec.episode_steps == steps
+    env.reset(seed=0)
+    total, truncated = 0, False
+    while not truncated:
+        *_, terminated, truncated, info = env.step(np.zeros(env.env_spec.action_size, np.float32))
+        total += info["env_steps"]
+        assert not terminated
+    assert total == steps
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.step(np.zeros(env.env_spec.action_size, np.float32))

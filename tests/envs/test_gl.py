@@ -1,3 +1,7 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from planet_rssm.config import EnvSettings
@@ -32,11 +36,39 @@ def test_crashing_backend_is_reported_by_its_last_line(monkeypatch):
     assert "exit code -6" in gl.probe.__wrapped__("egl").error
 
 
-def test_gl_frames_come_from_a_worker():
-    backend = next((name for name in ("egl", "osmesa") if gl.probe(name).ok), None)
-    if backend is None:
+@pytest.fixture(scope="module")
+def backend():
+    found = next((name for name in ("egl", "osmesa") if gl.probe(name).ok), None)
+    if found is None:
         pytest.skip(f"no GL renders here: egl: {gl.probe('egl').error}; osmesa: {gl.probe('osmesa').error}")
+    return found
+
+
+def test_gl_frames_come_from_a_worker(backend):
     with EnvPool(EnvSettings(id="dmc/reacher-easy", renderer=backend, action_repeat=4), 1) as pool:
         image = pool.reset({0: 0})[0]["image"]
         assert image.shape == (64, 64, 3) and image.std() > 10
         assert pool.render(0, 200).shape == (200, 200, 3)
+
+
+def test_frames_are_dm_controls_own_in_every_byte(backend):
+    if not gl.is_software(gl.probe(backend).renderer):
+        pytest.skip(f"{backend} draws with a GPU, which need not draw the same twice")
+    bench = Path(__file__).parents[2] / "scripts" / "bench_renderers"
+    command = [sys.executable, bench, "--backends", backend, "--states", "3", "--tasks", "reacher-easy", "walker-walk"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.count("| 6 of 6 |") == 2, done.stdout + done.stderr
+
+
+def test_an_unpacked_mesa_is_found_after_the_machines_own_driver(tmp_path, monkeypatch):
+    monkeypatch.setattr(gl, "mesa_folder", lambda: tmp_path)
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/theirs")
+    assert gl.variables("egl") == {"MUJOCO_GL": "egl"}
+    libraries = tmp_path / "usr" / "lib" / "aarch64-linux-gnu"
+    libraries.mkdir(parents=True)
+    found = gl.variables("osmesa")
+    assert found["MUJOCO_GL"] == "osmesa" and found["LD_LIBRARY_PATH"] == f"{libraries}:/theirs"
+    assert found["LIBGL_DRIVERS_PATH"] == f"{libraries}/dri"
+    vendors = found["__EGL_VENDOR_LIBRARY_DIRS"].split(":")
+    assert vendors[-1] == f"{tmp_path}/usr/share/glvnd/egl_vendor.d" and "/usr/share/glvnd/egl_vendor.d" in vendors[:-1]
+    assert gl.variables("disable") == {"MUJOCO_GL": "disable"}

@@ -143,6 +143,56 @@ def test_target_is_red(task, low, high):
     assert ((hues >= low) | (hues <= high)).sum() > 10
 
 
+def targets(made):
+    """Yield the arrays of colours and the rows of what a task calls target and dm_control shows, sites and geoms."""
+    model = made._env.physics.model
+    for kind, count, rgba, material, group in (
+        ("site", model.nsite, model.site_rgba, model.site_matid, model.site_group),
+        ("geom", model.ngeom, model.geom_rgba, model.geom_matid, model.geom_group),
+    ):
+        for row in range(count):
+            shown = group[row] <= 2 and (rgba[row, 3] if material[row] < 0 else model.mat_rgba[material[row], 3]) > 0
+            if shown and "target" in model.id2name(row, kind):
+                yield rgba, row
+
+
+# Those that a task draws anew; the acrobot's is fixed, and in a group that dm_control hides.
+TARGETED = [
+    "finger-turn_easy",
+    "finger-turn_hard",
+    "reacher-easy",
+    "reacher-hard",
+    "point_mass-easy",
+    "point_mass-hard",
+]
+TARGETED += [
+    "fish-swim",
+    "swimmer-swimmer6",
+    "swimmer-swimmer15",
+    "quadruped-fetch",
+    "stacker-stack_2",
+    "stacker-stack_4",
+]
+TARGETED += [f"manipulator-{task}" for task in ("bring_ball", "bring_peg", "insert_ball", "insert_peg")]
+
+
+@pytest.mark.parametrize("task", TARGETED)
+def test_every_target_is_seen(task):
+    made = env(task)
+
+    def pixels(seed):  # that the target changes: none where the peg's is in its slot or the camera looks elsewhere
+        made.reset(seed=seed)
+        found, seen = list(targets(made)), made.render_frame(64).astype(int)
+        for rgba, row in found:
+            rgba[row, 3] = 0.0
+        change = (np.abs(seen - made.render_frame(64)).max(-1) > 25).sum()
+        for rgba, row in found:
+            rgba[row, 3] = 1.0
+        return change
+
+    assert any(pixels(seed) > 0 for seed in range(4))
+
+
 def test_string_of_the_cup_is_seen():
     made = env("cup-catch", 32)
     seen = made.render_frame(32).astype(int)

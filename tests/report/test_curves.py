@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from planet_rssm.errors import PlanetError
-from planet_rssm.report.curves import plot_curves, read_metrics
+from planet_rssm.report.curves import plot_curves, plot_key, read_metrics
 
 pytest.importorskip("matplotlib", reason="needs matplotlib, extra `report`")
 
@@ -50,8 +50,18 @@ def test_a_half_written_last_line_is_skipped_and_another_named(make_run, tmp_pat
     assert read_metrics(run) == whole[:-1]
     plot_curves([run], tmp_path / "curves.png")
     path.write_text("{]\n" + path.read_text())
-    with pytest.raises(PlanetError, match=r"metrics.jsonl: line 1 is not JSON"):
+    with pytest.raises(PlanetError, match=r"metrics.jsonl: line 1 is not a measurement"):
         read_metrics(run)
+
+
+def test_any_number_of_the_lines_is_drawn_and_an_unknown_one_named(make_run, tmp_path):
+    run, out = make_run("seed0", 300), tmp_path / "image.png"
+    plot_key([run], out, "loss/image")
+    with Image.open(out) as image:
+        pixels = np.asarray(image.convert("RGB"), int).reshape(-1, 3)
+    assert (abs(pixels - (31, 119, 180)).max(1) < 8).sum() > 300
+    with pytest.raises(PlanetError, match="no number 'loss/imag' in it; give another of its keys"):
+        plot_key([run], out, "loss/imag")
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path):

@@ -19,6 +19,7 @@ from planet_rssm.run import METRICS, Run
 from planet_rssm.training.dataset import simple_actor, write_episodes
 from planet_rssm.training.display import Display
 from planet_rssm.training.interrupt import Interrupted
+from planet_rssm.training.metrics import OF_THE_MACHINE
 from planet_rssm.training.offline import OfflineTrainer, adopt_environment
 
 ENV = ["env.size=32", "env.renderer=raycast", "env.action_repeat=50"]
@@ -64,7 +65,7 @@ def new_run(folder: Path, data: Path, *overrides: str) -> Run:
 
 def lines(folder: Path) -> list[dict]:
     measured = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in measured]
+    return [{key: value for key, value in line.items() if key not in OF_THE_MACHINE} for line in measured]
 
 
 def call(*words: str | Path) -> int:

@@ -1,0 +1,69 @@
+"""`planet minari`."""
+
+import json
+from pathlib import Path
+
+import click
+
+from planet_rssm.config import IMAGE_SIZES
+
+
+@click.group("minari", context_settings={"help_option_names": ["-h", "--help"]})
+def verb() -> None:
+    """Import and export Minari datasets (extra `minari`).
+
+    Minari keeps its datasets in ~/.minari/datasets, or where MINARI_DATASETS_PATH says.
+
+    \b
+    For example
+      planet minari import D4RL/door/human-v2 --download --out sets/door
+      planet train quickstart --offline --data sets/door --run-dir runs/door
+      planet minari export runs/quickstart-seed0/episodes cartpole/quickstart-v0
+    """  # noqa: D301 (click reads the backspace)
+
+
+@verb.command("import")
+@click.argument("dataset")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Where the episodes are kept.")
+@click.option("--observe", type=click.Choice(["pixels", "vectors", "both"]), help="What to take [all there is].")
+@click.option("--size", default="64", show_default=True, type=click.Choice([str(size) for size in IMAGE_SIZES]),
+              help="Pixels a side.")  # fmt: skip
+@click.option("--download", is_flag=True, help="Fetch it if it is not on this machine.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+def import_(dataset: str, out: Path, observe: str | None, size: str, download: bool, as_json: bool) -> None:
+    """Write the episodes of DATASET, an ID or a folder, for `planet train --offline`.
+
+    Actions become numbers in [-1, 1], by the bounds of the dataset's action space, or choices.
+
+    For example: planet minari import mujoco/hopper/medium-v0 --download --out sets/hopper
+    """
+    from planet_rssm.minari import import_dataset
+
+    replay = import_dataset(dataset, out, observe, int(size), download)
+    env = replay.env or {}
+    result = {
+        "dataset": dataset,
+        "task": env["id"],
+        "episodes": len(replay),
+        "env_steps": sum(entry.env_steps for entry in replay.episodes),
+        "observation": {key: list(shape) for key, (shape, _) in env["observation"].items()},
+        "out": str(out),
+    }
+    seen = ", ".join(f"{key} {shape}" for key, shape in result["observation"].items())
+    line = f"{result['episodes']} episodes, {result['env_steps']} env_steps of {result['task']}, {seen}, in {out}"
+    click.echo(json.dumps(result) if as_json else line)
+
+
+@verb.command("export")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("dataset")
+def export(folder: Path, dataset: str) -> None:
+    """Write the episodes in FOLDER as the Minari dataset of the ID DATASET, without loss.
+
+    Observations and actions are in planet's units, and importing it gives the same episodes.
+
+    For example: planet minari export sets/random walker/random-v0
+    """
+    from planet_rssm.minari import export_dataset
+
+    click.echo(f"{dataset} in {export_dataset(folder, dataset)}")

@@ -1,0 +1,45 @@
+"""Properties: whatever a user, a disk or another tool hands over is refused in one line or taken as it is.
+
+All properties together run PROPERTY_CASES cases, shared equally; README says how many were run before a release.
+"""
+
+import contextlib
+import math
+import os
+
+import hypothesis
+import pytest
+
+from planet_rssm.errors import PlanetError
+
+CASES = int(os.environ.get("PROPERTY_CASES", "600"))
+
+
+def pytest_collection_modifyitems(items):
+    properties = [item for item in items if item.path.parent.name == "property"]
+    slow = hypothesis.HealthCheck.too_slow
+    for item in properties:
+        cases = math.ceil(CASES / len(properties))
+        item.obj = hypothesis.settings(max_examples=cases, suppress_health_check=[slow])(item.obj)
+
+
+@pytest.fixture(scope="session")
+def refused():
+    """Return a context that takes a PlanetError of one line; what it yields is true afterwards if there was one."""
+
+    @contextlib.contextmanager
+    def expect():
+        told = []
+        try:
+            yield told
+        except PlanetError as error:
+            told.append(str(error))
+            assert len(str(error).splitlines()) == 1, str(error)
+
+    return expect
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder of the module: hypothesis runs every case in it."""
+    return tmp_path_factory.mktemp("property")
