@@ -16,6 +16,8 @@ VERBS = {
     "train": "Learn a world model of an environment from pixels, planning as it goes.",
     "collect": "Write a set of episodes, for learning offline.",
     "plan": "Act with a trained model: return, baselines, latency, video.",
+    "dream": "Measure what a trained model imagines beside the truth.",
+    "bench": "Measure this machine's speed.",
     "config": "Show the resolved settings of a preset.",
     "envs": "List the environments that can be run here.",
     "doctor": "Check what works on this machine, and how to mend the rest.",
