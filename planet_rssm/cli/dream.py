@@ -26,7 +26,7 @@ NAMES = {
 @click.option(
     "--checkpoint", default="last", show_default=True, help="last, best or a number of env_steps (offline: updates)."
 )
-@click.option("--episodes", type=click.IntRange(min=2), help="[default: 10 played now, all of --data]")
+@click.option("--episodes", type=click.IntRange(min=2), help="[default: 10 played now, at most 100 of --data]")
 @click.option(
     "--data", type=click.Path(path_type=Path), help="Foretell the episodes in this folder; else they are played now."
 )

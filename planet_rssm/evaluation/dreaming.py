@@ -26,6 +26,8 @@ from planet_rssm.world_model import WorldModel
 
 SAME = ("id", "observation", "action_size", "action_repeat", "renderer", "discrete")  # of data and training
 
+PLAYED, READ = 10, 100  # episodes by default: played now, and at most of a folder, which may hold a whole run's
+
 _log = logging.getLogger("planet_rssm")
 
 
@@ -55,7 +57,7 @@ def dream_run(
     Args:
         run: a run folder, of online or offline training.
         checkpoint: `last`, `best` or a number of env_steps (offline: updates).
-        episodes: how many; None: 10 that are played now, all of a folder.
+        episodes: how many; None: `PLAYED`, or `READ` at most of a folder.
         data: a folder of episodes; None: they are played now, see `played`.
         horizons: agent steps.
         context: frames that the model sees first.
@@ -76,9 +78,10 @@ def dream_run(
     model = model_of(held).to(where)
     if film and not model.encoder.image_keys:
         raise PlanetError(f"--video: the run in {run} sees no images; leave it out")
-    found = played(held, model, episodes or 10, where, on_episode) if data is None else recorded(
-        held, run, data, episodes
-    )  # fmt: skip
+    if data is None:
+        found = played(held, model, episodes or PLAYED, where, on_episode)
+    else:
+        found = recorded(held, run, data, episodes or READ)
     errors = dream_errors(model, found.episodes, horizons, context, where, samples=samples)
     for horizon in sorted(set(horizons) - set(errors["horizons"])):
         longest = max(episode.length for episode in found.episodes)
@@ -138,8 +141,8 @@ def played(
     return HeldOut([episodes[seed] for seed in seeds], source, held_out=True)
 
 
-def recorded(held: Checkpoint, run: Path, folder: Path, count: int | None) -> HeldOut:
-    """Read the episodes of a folder, `count` of them evenly spread or all; the run's own are told.
+def recorded(held: Checkpoint, run: Path, folder: Path, count: int) -> HeldOut:
+    """Read the episodes of a folder, at most `count` of them evenly spread; the run's own are told.
 
     Raises:
         PlanetError: it holds none, or they are of another environment than the run's.
@@ -151,11 +154,11 @@ def recorded(held: Checkpoint, run: Path, folder: Path, count: int | None) -> He
         raise PlanetError(f"--data {folder}: holds no episode; give a folder that `planet collect` wrote")
     _check_same(held.spec, EnvSpec.from_json(replay.env), folder)
     entries = replay.episodes
-    if count is not None and count < len(entries):
+    if count < len(entries):
         entries = tuple(entries[at] for at in np.linspace(0, len(entries) - 1, count).astype(int))
-    learned = {(run / EPISODES).resolve(), *([Path(held.settings.data.folder).resolve()] if held.settings.data.folder
-               else [])}  # fmt: skip
-    held_out = folder.resolve() not in learned
+    trained_on = held.settings.data.folder  # offline
+    own = Path(trained_on) if trained_on else run / EPISODES
+    held_out = folder.resolve() != own.resolve()
     if not held_out:
         _log.warning("--data %s: the run has learned from these episodes; what it knows of others may be less", folder)
     source = f"{len(entries)} of {len(replay)} episodes in {folder}"
