@@ -60,7 +60,7 @@ def train(
 def _print(result: dict[str, Any], console: Console) -> None:
     machine = result["machine"]
     rates = ", ".join(f"{rate:g} in {name}" for name, rate in machine["gemm_gflops"].items())
-    heads = ("preset", "batch", "precision", "ms", "reference", "speedup", "images/s", "GEMM", "MiB")
+    heads = ("preset", "batch", "precision", "ms", "ref. ms", "speedup", "images/s", "GEMM", "MiB")
     table = Table(*heads, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))  # nine columns in 80 characters
     for case in result["cases"]:
         peak = "?" if case["peak_mib"] is None else f"{case['peak_mib']:.0f}"
@@ -71,7 +71,7 @@ def _print(result: dict[str, Any], console: Console) -> None:
     console.print(table)
     told = (
         f"{machine['device']}, {machine['threads']} threads; matrix products, GFLOP/s: {rates}",
-        "reference: ms of the same update in eager float32, see --help; GEMM: share of the time that its matrix "
+        "ref.: the same update in eager float32, see --help; GEMM: share of the time that its matrix "
         "products alone would take; MiB: most memory that an update took",
     )
     console.print("\n".join(told), soft_wrap=True, markup=False, highlight=False)
