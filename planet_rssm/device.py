@@ -1,6 +1,7 @@
-"""Where tensors live, in which precision they are multiplied, and generators made from seeds."""
+"""Where tensors live, in which precision and how fast they are multiplied, and generators made from seeds."""
 
 import contextlib
+import time
 from collections.abc import Iterator
 
 import torch
@@ -8,6 +9,7 @@ import torch
 from planet_rssm.errors import PlanetError
 
 KINDS = ("cpu", "cuda", "mps", "xpu")
+GEMM_SECONDS = 0.3
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -52,3 +54,22 @@ def within_memory(device: torch.device, part: str, mend: str) -> Iterator[None]:
 def generator(seed: int, device: torch.device) -> torch.Generator:
     """Return a generator on `device` that starts from `seed`, see seeding.stream_seed."""
     return torch.Generator(device).manual_seed(seed)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all that it was given; a CPU has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def gemm_rate(precision: str, device: torch.device) -> float:
+    """Return the GFLOP/s of large square matrix products, the fastest of those done in GEMM_SECONDS."""
+    side = 1024 if device.type == "cpu" else 8192
+    matrix = torch.rand(side, side, device=device, generator=generator(0, device)).to(DTYPES[precision])
+    fastest, end = float("inf"), time.perf_counter() + GEMM_SECONDS
+    while time.perf_counter() < end or fastest == float("inf"):
+        begin = time.perf_counter()
+        matrix @ matrix
+        synchronize(device)
+        fastest = min(fastest, time.perf_counter() - begin)
+    return 2 * side**3 / fastest / 1e9

@@ -23,6 +23,7 @@ class Stream(enum.IntEnum):
     PLAN = 8  # an agent's own draws, index = (observation, 0) to filter, (observation, 1) to decide
     DATA_RESET = 9  # environment resets of `planet collect`, index = episode of the set
     DATA_ACTIONS = 10  # seed of the policy that `planet collect` acts with
+    DREAM = 11  # noise of imagined trajectories (run seed 0), index = batch of starts
 
 
 def stream_seed(run_seed: int, stream: Stream, *index: int) -> int:

@@ -20,6 +20,8 @@ VERBS = {
     "collect": "Write a set of episodes, for learning offline.",
     "minari": "Import and export Minari datasets, for learning offline.",
     "plan": "Act with a trained model: return, baselines, latency, video.",
+    "dream": "Measure what a trained model imagines beside the truth.",
+    "bench": "Measure this machine's speed.",
     "config": "Show the resolved settings of a preset.",
     "envs": "List the environments that can be run here.",
     "doctor": "Check what works on this machine, and how to mend the rest.",

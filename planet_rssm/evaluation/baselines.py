@@ -46,8 +46,9 @@ def baselines(
     The constant is the one with the best mean, chosen on the very episodes it is then reported on: a generous
     baseline.
     """
-    compared = {"env": flatten(settings.env), "model": flatten(settings.model), "planner": flatten(settings.planner)}
+    compared = {name: flatten(getattr(settings, name)) for name in ("env", "rssm", "model", "planner")}
     key = {"episodes": episodes, "seed": settings.seed, "simulator": spec.simulator, **compared}
+    key = json.loads(json.dumps(key))  # as the file gives it back: tuples become lists
     cache = folder / CACHE
     if (kept := _kept(cache, key)) is not None:
         return kept

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,8 @@ from planet_rssm.evaluation.statistics import summary
 VIDEO_SIZE = 256  # pixels a side; what is filmed is drawn again, larger than what the agent sees
 
 Film = Callable[[Sequence[np.ndarray], float], Path]  # of frames [VIDEO_SIZE, VIDEO_SIZE, 3] and frames a second
+
+F = TypeVar("F")  # what a film is made of
 
 _log = logging.getLogger("planet_rssm")
 
@@ -77,7 +79,7 @@ def plan_run(
         "baselines_ci95": {name: summary([returns])["episode_ci95"] for name, returns in compared.items()},
         "latency_ms": policy.latency_ms(),
         "batch": rows,
-        "video": _filmed(film, camera.frames, 1 / seen.control_interval) if film else None,
+        "video": filmed(film, camera.frames, 1 / seen.control_interval) if film else None,
         "observation": {"renderer": seen.renderer, "size": settings.env.size, "simulator": seen.simulator},
         "checkpoint": int(checkpoint) if checkpoint.isdecimal() else checkpoint,  # as asked for: best is a selected one
         "env_steps": held.progress["env_steps"],
@@ -98,9 +100,10 @@ class Camera:
             self._done = steps[0].terminated or steps[0].truncated
 
 
-def _filmed(film: Film, frames: Sequence[np.ndarray], fps: float) -> str | None:
+def filmed(film: Callable[[F, float], Path], shown: F, fps: float) -> str | None:
+    """Return the file that `film` made; one that cannot be written costs a warning and is None."""
     try:
-        return str(film(frames, fps))
+        return str(film(shown, fps))
     except OSError as error:  # a shared run may be read-only: the numbers are worth more than the film
         _log.warning("video not written (%s)", error)
         return None

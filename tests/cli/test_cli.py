@@ -45,6 +45,8 @@ def run(tmp_path_factory) -> Path:
         ["train", "--help"],
         ["plan", "--help"],
         ["collect", "--help"],
+        ["dream", "--help"],
+        ["bench", "train", "--help"],
         ["doctor", "--help"],
         ["envs"],
     ],

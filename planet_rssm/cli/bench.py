@@ -1,0 +1,77 @@
+"""`planet bench`: one verb a part of the system."""
+
+import json
+from typing import Any
+
+import click
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+
+@click.group("bench", invoke_without_command=True)
+@click.pass_context
+def verb(ctx: click.Context) -> None:
+    """Measure this machine's speed, beside a plain reference and the machine's own limit, in one run."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+@verb.command("train", short_help="Whole updates of the world model.")
+@click.argument("presets", nargs=-1, metavar="[PRESET]...")
+@click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting of each; repeatable.")
+@click.option("--precision", "precisions", multiple=True, default=("float32", "bfloat16"), show_default=True,
+              type=click.Choice(("float32", "bfloat16", "float16")), help="A case each; repeatable.")  # fmt: skip
+@click.option("--repeats", default=3, show_default=True, type=click.IntRange(min=1), help="Updates timed of each.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+def train(
+    presets: tuple[str, ...],
+    overrides: tuple[str, ...],
+    precisions: tuple[str, ...],
+    repeats: int,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Time whole updates of PRESETs (planet and dreamer-v3 of 12m if none is given) on a batch of noise.
+
+    The reference is the same model and loss in eager float32 with contiguous images and PyTorch's own Adam. The GEMM
+    share is the part of the time that the update's arithmetic alone would take at the rate of large matrix products.
+
+    \b
+    For example
+      planet bench train
+      planet bench train quickstart --repeats 20
+      planet bench train planet -s train.batch_size=10 --precision bfloat16 --json
+    """  # noqa: D301 (click wants the character itself)
+    from planet_rssm.training.bench import PRESETS, bench_train  # torch: not for `planet bench --help`
+
+    with Console(stderr=True).status("getting ready") as status:
+        result = bench_train(
+            presets or PRESETS, overrides, precisions, repeats=repeats, device=device, say=status.update
+        )
+    if as_json:
+        click.echo(json.dumps(result))
+    else:
+        _print(result, Console())
+
+
+def _print(result: dict[str, Any], console: Console) -> None:
+    machine = result["machine"]
+    rates = ", ".join(f"{rate:g} in {name}" for name, rate in machine["gemm_gflops"].items())
+    heads = ("preset", "batch", "precision", "ms", "ref. ms", "speedup", "images/s", "GEMM", "MiB")
+    table = Table(*heads, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))  # nine columns in 80 characters
+    for case in result["cases"]:
+        peak = "?" if case["peak_mib"] is None else f"{case['peak_mib']:.0f}"
+        batch = "x".join(map(str, case["batch"]))
+        times = (f"{case['ms']:.1f}", f"{case['reference_ms']:.1f}", f"{case['speedup']:.2f}")
+        rest = (f"{case['images_per_s']:.0f}", f"{case['gemm_share']:.2f}", peak)
+        table.add_row(escape(case["preset"]), batch, case["precision"], *times, *rest)
+    console.print(table)
+    told = (
+        f"{machine['device']}, {machine['threads']} threads; matrix products, GFLOP/s: {rates}",
+        "ref.: the same update in eager float32, see --help; GEMM: share of the time that its matrix "
+        "products alone would take; MiB: most memory that an update took",
+    )
+    console.print("\n".join(told), soft_wrap=True, markup=False, highlight=False)
