@@ -90,6 +90,8 @@ def main() -> None:
 
 def _last_words(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     sys.__excepthook__(kind, error, trace)
+    if isinstance(error, PlanetError):  # ours: whole as it is
+        return print(error, file=sys.stderr)
     frame = traceback.extract_tb(trace)[-1]
     where = f"{os.path.basename(frame.filename)}, line {frame.lineno}"
     print(f"{kind.__name__}: {' '.join(str(error).split())} ({where})", file=sys.stderr)
@@ -116,7 +118,7 @@ def _check_finite(values: dict[str, Any]) -> None:
     for key, value in values.items():
         wrong = np.extract(~(np.abs(value) <= np.finfo(np.float32).max), value)
         if wrong.size:
-            raise ValueError(f"{key} = {wrong[0]}: must be finite, in float32; mend the environment")
+            raise PlanetError(f"{key} = {wrong[0]}: must be finite, in float32; mend the environment")
 
 
 if __name__ == "__main__":
