@@ -35,8 +35,8 @@ class Noise(NamedTuple):
 class SearchPlanner(Planner[C], Generic[C, T]):
     """A planner that searches for action sequences in rounds; actions lie in [−1, 1], choices are one-hot.
 
-    Abstract or final: a concrete planner fills in the abstract methods and is never subclassed. It holds settings only,
-    so one object serves any number of environments and threads.
+    A concrete planner fills in the abstract methods, may change what the two before them say, and is never subclassed.
+    It holds settings only, so one object serves any number of environments and threads.
     """
 
     def __init__(self, settings: PlannerSettings, action_size: int) -> None:
@@ -118,13 +118,13 @@ class SearchPlanner(Planner[C], Generic[C, T]):
         )
 
     @property
-    @abstractmethod
     def populations(self) -> tuple[int, ...]:
-        """How many candidates each round scores."""
+        """How many candidates each round scores: all, unless a planner says otherwise."""
+        return (self.settings.candidates,) * self.settings.iterations
 
-    @abstractmethod
     def correlate(self, white: Tensor) -> Tensor:
-        """Give independent normal noise [B, N, H, A] the correlation along time that candidates are to have."""
+        """Give independent noise [B, N, H, noise_size] the correlation in time that candidates have: none here."""
+        return white
 
     @abstractmethod
     def start(self, carry: C, is_first: Tensor, noise: Tensor) -> T:

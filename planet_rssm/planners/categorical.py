@@ -41,15 +41,6 @@ class CategoricalCEM(SearchPlanner[tuple[()], CategoricalSearch]):
         """Return the empty carry."""
         return ()
 
-    @property
-    def populations(self) -> tuple[int, ...]:
-        """How many candidates each round scores: always all."""
-        return (self.settings.candidates,) * self.settings.iterations
-
-    def correlate(self, white: Tensor) -> Tensor:
-        """Return the noise as it is: the steps of a candidate are independent."""
-        return white
-
     def start(self, carry: tuple[()], is_first: Tensor, noise: Tensor) -> CategoricalSearch:
         """Begin with equal chances."""
         batch, _, horizon, _ = noise.shape

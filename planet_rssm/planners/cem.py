@@ -28,15 +28,6 @@ class CEM(SearchPlanner[tuple[()], CEMSearch]):
         """Return the empty carry."""
         return ()
 
-    @property
-    def populations(self) -> tuple[int, ...]:
-        """How many candidates each round scores: always all."""
-        return (self.settings.candidates,) * self.settings.iterations
-
-    def correlate(self, white: Tensor) -> Tensor:
-        """Return the noise as it is: the steps of a candidate are independent."""
-        return white
-
     def start(self, carry: tuple[()], is_first: Tensor, noise: Tensor) -> CEMSearch:
         """Begin at N(0, init_std²)."""
         mean = torch.zeros_like(noise[:, 0])
