@@ -106,7 +106,12 @@ def _play(actor: "Actor", out: Path, episodes: int, seed: int, envs: int) -> dic
             sys.exit(130)
     return {
         "task": spec.id,
-        "observation": {"renderer": spec.renderer, "size": actor.env.size, "simulator": spec.simulator},
+        "observation": {
+            "observe": actor.env.observe,
+            "renderer": spec.renderer,
+            "size": actor.env.size,
+            "simulator": spec.simulator,
+        },
         "episodes": [{"seed": r.seed, "return": r.episode_return, "env_steps": r.env_steps} for r in results],
         "env_steps": sum(result.env_steps for result in results),
         "return": summary([[result.episode_return for result in results]]),

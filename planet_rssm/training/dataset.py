@@ -58,7 +58,10 @@ def simple_actor(task: str, overrides: Sequence[str], policy: str, seed: int) ->
     except ValueError:
         number = np.nan
     if kind != "constant" or not np.isfinite(number):
-        raise PlanetError(f"--policy {policy}: neither random, constant:VALUE with VALUE in [-1, 1], nor a run folder")
+        raise PlanetError(
+            f"--policy {policy}: neither random, constant:VALUE with VALUE in [-1, 1] or the number of a "
+            "choice, nor a run folder"
+        )
     return Actor(resolve(settings.env), lambda spec, rows: ConstantPolicy(_constant_action(spec, number)))
 
 
