@@ -204,4 +204,6 @@ def test_what_would_stop_the_first_round_leaves_no_run_folder(tmp_path, monkeypa
     assert said.endswith("RuntimeError: stuck (stiff.py, line 14)")
     assert call("train", "cartpole-vectors", "-s", "planner.name=icem", *small) == 1
     assert "planner.name = 'icem': not for discrete actions" in capsys.readouterr().err
+    assert call("train", "cartpole-vectors", "-s", "train.exploration_noise=2", *small) == 1
+    assert "train.exploration_noise = 2: in gym/CartPole-v1 it is the chance" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
