@@ -21,6 +21,7 @@ from planet_rssm.checkpoint import Checkpoint
 from planet_rssm.config import PlannerSettings, Settings
 from planet_rssm.device import autocast, generator, resolve_device
 from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.errors import PlanetError
 from planet_rssm.planners import Objective, planner_from_settings
 from planet_rssm.seeding import Stream, stream_seed
 from planet_rssm.types import Plan, Planner, State
@@ -192,6 +193,16 @@ class AgentPolicy:
         """Return actions [B, A] for observations [B, ...]; see Agent.act."""
         plan, self._carry = self._agent.act(self._carry, observation, executed_action, is_first)
         return plan.action.cpu().numpy()
+
+
+def check_noise(name: str, noise: float, spec: EnvSpec) -> None:
+    """Refuse exploration noise that is no chance where actions are choices; `name` is what the user calls it.
+
+    Raises:
+        PlanetError: it is more than 1.
+    """
+    if spec.discrete and noise > 1:
+        raise PlanetError(f"{name} {noise:g}: in {spec.id} it is the chance of a random choice; give at most 1")
 
 
 def model_of(held: Checkpoint) -> WorldModel:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option("--episodes", required=True, type=click.IntRange(min=1))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Where the episodes are kept.")
 @click.option("--noise", default=0.0, show_default=True, type=click.FloatRange(min=0),
-              help="With a RUN: std of the Gaussian added to the planned action.")  # fmt: skip
+              help="With a RUN: std of the Gaussian on its action, or chance of a random choice.")  # fmt: skip
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of resets and actions.")
 @click.option("--envs", default=4, show_default=True, type=click.IntRange(min=1), help="Episodes side by side.")
 @click.option("--size", type=int, help="Short for -s env.size=…: pixels a side.")
@@ -106,7 +106,12 @@ def _play(actor: "Actor", out: Path, episodes: int, seed: int, envs: int) -> dic
             sys.exit(130)
     return {
         "task": spec.id,
-        "observation": {"renderer": spec.renderer, "size": actor.env.size, "simulator": spec.simulator},
+        "observation": {
+            "observe": actor.env.observe,
+            "renderer": spec.renderer,
+            "size": actor.env.size,
+            "simulator": spec.simulator,
+        },
         "episodes": [{"seed": r.seed, "return": r.episode_return, "env_steps": r.env_steps} for r in results],
         "env_steps": sum(result.env_steps for result in results),
         "return": summary([[result.episode_return for result in results]]),

@@ -84,10 +84,14 @@ def plan_and_print(
     return result
 
 
+def seen_by(observation: dict[str, Any]) -> str:
+    """Return what is seen in words, of `observation` as the verbs print it in JSON."""
+    pixels = "{renderer} {size}x{size} pixels".format(**observation)
+    return {"pixels": pixels, "vectors": "vectors", "both": f"{pixels} and vectors"}[observation["observe"]]
+
+
 def _print(result: dict[str, Any], console: Console) -> None:
-    seen = result["observation"]
-    pixels = f"{seen['renderer']} {seen['size']}x{seen['size']} pixels"
-    title = f"{result['task']}, {pixels}, {len(result['episodes'])} episodes"
+    title = f"{result['task']}, {seen_by(result['observation'])}, {len(result['episodes'])} episodes"
     if result["checkpoint"] == "best":
         title += ", best checkpoint (selected on test episodes)"
     table = Table("policy", "mean return", "episode 95 % interval", title=title)

@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from planet_rssm import config
+from planet_rssm.cli.plan import seen_by
 from planet_rssm.errors import PlanetError
 
 if TYPE_CHECKING:
     import torch
 
+    from planet_rssm.envs.pool import EnvPool
     from planet_rssm.run import Run
 
 CURVE = "curve.png"
@@ -132,9 +135,8 @@ def _print_forecast(result: dict[str, Any], console: Console) -> None:
         "commit": f"checkpoint {_ms(one['checkpoint'])}, fsync {_ms(one['fsync'])}",
         "total": f"{run['env_steps']} env_steps; start of the environments {one['env_start']:.1f} s",
     }
-    seen = result["observation"]
-    pixels = f"{seen['renderer']} {seen['size']}x{seen['size']} pixels"
-    table = Table("part", "time", "of", title=f"{result['task']}, {pixels}, {result['device']}: the whole run")
+    title = f"{result['task']}, {seen_by(result['observation'])}, {result['device']}: the whole run"
+    table = Table("part", "time", "of", title=title)
     for name, what in told.items():
         table.add_row(name, _duration(seconds[name]), what)
     console.print(table)
@@ -144,6 +146,10 @@ def _print_forecast(result: dict[str, Any], console: Console) -> None:
     known = {"": free["memory"], " on the device": free["device_memory"]}
     left = ", ".join(f"{_gib(value)} free{where}" for where, value in known.items() if value is not None)
     console.print(f"memory: {_gib(result['peak_memory'])} at most in this process, {left or 'free: unknown'}")
+    if short := result["short_episodes"]:
+        time = f"{_duration(short['seconds']['total'])}, {short['run']['updates']} updates"
+        console.print(f"episodes may end early: all as short as random ones, {short['steps']:.0f} env_steps, it takes "
+                      f"{time}", soft_wrap=True)  # fmt: skip
     if size["total"] > free["disk"]:
         console.print("the disk is too small for this run: free it, or lower data.capacity")
 
@@ -189,19 +195,32 @@ def _open(folder: Path, settings: config.Settings) -> "Run":
 
 
 def _check_learnable(settings: config.Settings) -> None:
+    from planet_rssm.agent import check_noise
     from planet_rssm.envs.pool import EnvPool
+    from planet_rssm.planners import planner_from_settings
 
     env = settings.env
     if env.renderer == "none" and env.observe != "vectors":
         raise PlanetError("env.renderer = 'none': there would be nothing to see; use auto, or env.observe=vectors")
     with EnvPool(env, 1) as pool:  # what only the environment itself can say, a missing package among it
         spec = pool.spec
+        _try_out(pool)
+    planner_from_settings(settings.planner, spec.action_size, spec.discrete)
+    check_noise("train.exploration_noise =", settings.train.exploration_noise, spec)
     frames = math.ceil(spec.episode_steps / spec.action_repeat) + 1
     if settings.train.batch_length > frames:
         raise PlanetError(
             f"train.batch_length = {settings.train.batch_length}: longer than every episode, which has {frames} frames "
             f"at env.action_repeat = {spec.action_repeat}; lower one of them"
         )
+
+
+def _try_out(pool: "EnvPool") -> None:
+    """Take a first step, which shows most mistakes in a user's own class; as forgiving as the pool, which ends it."""
+    nothing, lost = np.zeros(pool.spec.action_size, np.float32), True
+    while lost:
+        pool.reset({0: 0})
+        lost = pool.step({0: nothing})[0].lost
 
 
 def _plan(run: "Run", episodes: int) -> None:

@@ -110,8 +110,9 @@ class Replay:
         self._keep([*self._entries.values(), manifest.entry(index, path.name, header)])
 
     def commit(self) -> None:
-        """Write the manifest; the caller's checkpoint follows. Files go that the checkpoint before did not sample."""
-        self._forget([entry for entry in self._entries.values() if entry.index < self._needed])
+        """Write the manifest; the caller's checkpoint follows. Files go that neither it nor the one before samples."""
+        live = {entry.index for entry in self._live}  # among them an early one that was added late
+        self._forget([entry for index, entry in self._entries.items() if index < self._needed and index not in live])
         self._write()
 
     def truncate(self, count: int) -> None:

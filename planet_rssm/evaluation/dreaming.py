@@ -104,6 +104,7 @@ def dream_run(
         "env_steps": held.progress["env_steps"],
         "updates": held.progress.get("updates"),
         "observation": {
+            "observe": held.settings.env.observe,
             "renderer": held.spec.renderer,
             "size": held.settings.env.size,
             "simulator": held.spec.simulator,

@@ -80,7 +80,12 @@ def plan_run(
         "latency_ms": policy.latency_ms(),
         "batch": rows,
         "video": filmed(film, camera.frames, 1 / seen.control_interval) if film else None,
-        "observation": {"renderer": seen.renderer, "size": settings.env.size, "simulator": seen.simulator},
+        "observation": {
+            "observe": settings.env.observe,
+            "renderer": seen.renderer,
+            "size": settings.env.size,
+            "simulator": seen.simulator,
+        },
         "checkpoint": int(checkpoint) if checkpoint.isdecimal() else checkpoint,  # as asked for: best is a selected one
         "env_steps": held.progress["env_steps"],
     }
@@ -95,7 +100,11 @@ class Camera:
 
     def take(self, steps: Mapping[int, Step]) -> None:
         """Take a frame after a step of the pool."""
-        if not self._done and 0 in steps:
+        if self._done or 0 not in steps:
+            return
+        if steps[0].lost:  # its episode begins again, in a worker that has nothing to show yet
+            self.frames.clear()
+        else:
             self.frames.append(self._pool.render(0, VIDEO_SIZE))
             self._done = steps[0].terminated or steps[0].truncated
 

@@ -15,7 +15,7 @@ import torch
 
 from planet_rssm import checkpoint as checkpoints
 from planet_rssm import config
-from planet_rssm.agent import Agent, AgentPolicy, model_of
+from planet_rssm.agent import Agent, AgentPolicy, check_noise, model_of
 from planet_rssm.checkpoint import Checkpoint
 from planet_rssm.collect import ConstantPolicy, Policy, RandomPolicy, collect
 from planet_rssm.config import EnvSettings
@@ -58,21 +58,25 @@ def simple_actor(task: str, overrides: Sequence[str], policy: str, seed: int) ->
     except ValueError:
         number = np.nan
     if kind != "constant" or not np.isfinite(number):
-        raise PlanetError(f"--policy {policy}: neither random, constant:VALUE with VALUE in [-1, 1], nor a run folder")
+        raise PlanetError(
+            f"--policy {policy}: neither random, constant:VALUE with VALUE in [-1, 1] or the number of a "
+            "choice, nor a run folder"
+        )
     return Actor(resolve(settings.env), lambda spec, rows: ConstantPolicy(_constant_action(spec, number)))
 
 
 def planning_actor(
     task: str, overrides: Sequence[str], run: Path, checkpoint: str, noise: float, seed: int, device: torch.device
 ) -> Actor:
-    """Return a run's agent in the run's own environment, with Gaussian noise of std `noise` on the planned action.
+    """Return a run's agent in the run's own environment, with `noise` on the planned action, see `Agent`.
 
     Raises:
-        PlanetError: no such run or checkpoint, or a task or override that disagrees with the run.
+        PlanetError: no such run or checkpoint, noise that is no chance, a task or override unlike the run's.
     """
     held = checkpoints.load(checkpoints.find(run, checkpoint))
     if canonical_id(task) != held.spec.id:
         raise PlanetError(f"TASK {task}: the run in {run} acts in {held.spec.id}; give that, or another run")
+    check_noise("--noise", noise, held.spec)
     env = _as_the_run(held, overrides, run)
 
     def agent(spec: EnvSpec, rows: int) -> Policy:

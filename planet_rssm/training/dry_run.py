@@ -67,29 +67,33 @@ def dry_run(settings: Settings, device: torch.device, run: Path, say: Callable[[
     mend = "lower train.batch_size, train.batch_length or planner.candidates"
     try:
         with scratch_folder(beside, PREFIX) as folder, within_memory(device, "one update and one decision", mend):
-            spec, costs = _measure(settings, device, folder, say)
+            spec, costs, short = _measure(settings, device, folder, say)
         free_disk = _free_disk(beside)
     except OSError as error:
         raise PlanetError(f"{beside}: {error.strerror or error}; mend that, or give another --run-dir") from None
     return {
         "task": spec.id,
-        "observation": {"renderer": spec.renderer, "size": settings.env.size},
+        "observation": {"observe": settings.env.observe, "renderer": spec.renderer, "size": settings.env.size},
         "device": str(device),
         **forecast(settings, spec, costs),
+        "short_episodes": None if short is None else {"steps": short, **forecast(settings, spec, costs, short)},
         "measured": costs._asdict(),
         "free": {"disk": free_disk, "memory": _free_memory(), "device_memory": _free_on(device)},
         "peak_memory": _peak_memory(),
     }
 
 
-def forecast(settings: Settings, spec: EnvSpec, costs: Costs) -> dict[str, dict[str, float]]:
-    """Return counts, seconds and bytes of a whole run whose episodes all end by time.
+def forecast(
+    settings: Settings, spec: EnvSpec, costs: Costs, length: float | None = None
+) -> dict[str, dict[str, float]]:
+    """Return counts, seconds and bytes of a whole run whose episodes all end by time, or after `length` env_steps.
 
     `seconds` leaves out the episodes that are planned after the training; `bytes` is what lies on the disk at the end,
     but for metrics and videos.
     """
-    train, steps = settings.train, math.ceil(spec.episode_steps / spec.action_repeat)
-    planned_rounds = max(math.ceil((train.env_steps / spec.episode_steps - train.seed_episodes) / train.envs), 0)
+    length = length or spec.episode_steps
+    train, steps = settings.train, math.ceil(length / spec.action_repeat)
+    planned_rounds = max(math.ceil((train.env_steps / length - train.seed_episodes) / train.envs), 0)
     rounds, episodes = 1 + planned_rounds, train.seed_episodes + planned_rounds * train.envs
     tests = math.ceil(rounds / train.test_every)
     episode_bytes = (steps + 1) * costs.frame_bytes
@@ -107,7 +111,7 @@ def forecast(settings: Settings, spec: EnvSpec, costs: Costs) -> dict[str, dict[
     size = {"episodes": kept * episode_bytes, "checkpoints": (train.keep + 1) * costs.checkpoint_bytes}
     return {
         "run": {
-            "env_steps": episodes * spec.episode_steps,
+            "env_steps": round(episodes * length),
             "episodes": episodes,
             "frames": episodes * (steps + 1),
             "updates": rounds * train.updates,
@@ -120,11 +124,12 @@ def forecast(settings: Settings, spec: EnvSpec, costs: Costs) -> dict[str, dict[
 
 def _measure(
     settings: Settings, device: torch.device, folder: Path, say: Callable[[str], object]
-) -> tuple[EnvSpec, Costs]:
+) -> tuple[EnvSpec, Costs, float | None]:
+    """Return the environment, the costs, and how many env_steps its episodes last if they end before their time."""
     say(f"disk: {BLOCK // MIB} MiB and small files, in {folder.parent}")
     disk, fsync = _disk(folder)
     say(f"environment: {settings.train.envs} x {settings.env.id}, random actions")
-    spec, env_start, env_reset, env_step = _environment(settings)
+    spec, env_start, env_reset, env_step, short = _environment(settings)
     train = settings.train
     say(f"update: {train.batch_size} x {train.batch_length} frames on {device}")
     learner = Learner(untrained_model(settings, spec).to(device), settings, device)
@@ -136,9 +141,8 @@ def _measure(
     checkpoint, checkpoint_bytes = _checkpoint(settings, spec, learner, folder)
     arrays = [math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in spec.observation.values()]
     frame = sum(arrays) + 4 * (spec.action_size + 1) + 3  # action and reward, three flags
-    return spec, Costs(
-        env_start, env_reset, env_step, decision, update, checkpoint, fsync, disk, checkpoint_bytes, frame
-    )
+    costs = Costs(env_start, env_reset, env_step, decision, update, checkpoint, fsync, disk, checkpoint_bytes, frame)
+    return spec, costs, short
 
 
 def _disk(folder: Path) -> tuple[float, float]:
@@ -152,8 +156,12 @@ def _disk(folder: Path) -> tuple[float, float]:
     return max(whole - fsync, 0.0) / BLOCK, fsync
 
 
-def _environment(settings: Settings) -> tuple[EnvSpec, float, float, float]:
-    """Start the run's own environments and one episode in each; return the seconds of start, reset and agent step."""
+def _environment(settings: Settings) -> tuple[EnvSpec, float, float, float, float | None]:
+    """Start the run's own environments and one episode in each.
+
+    Return the seconds of start, reset and agent step, and the env_steps that passed for each that ended an episode
+    before its time, None where none did.
+    """
     rows = range(settings.train.envs)
     begin = time.perf_counter()
     with EnvPool(settings.env, len(rows)) as pool:
@@ -163,6 +171,7 @@ def _environment(settings: Settings) -> tuple[EnvSpec, float, float, float]:
         pool.reset(seeds)
         reset = time.perf_counter() - begin
         seconds: list[float] = []
+        passed = ended = 0
         policy = RandomPolicy(pool.spec.action_size, settings.seed, pool.spec.discrete)
         nothing, first = np.zeros((len(rows), pool.spec.action_size), np.float32), np.ones(len(rows), bool)
         while len(seconds) < CALLS and sum(seconds) < PATIENCE:
@@ -170,9 +179,12 @@ def _environment(settings: Settings) -> tuple[EnvSpec, float, float, float]:
             begin = time.perf_counter()
             steps = pool.step(actions)
             seconds.append(time.perf_counter() - begin)
+            passed += sum(step.env_steps for step in steps.values())
+            ended += sum(step.terminated for step in steps.values())
             if over := [row for row, step in steps.items() if step.lost or step.terminated or step.truncated]:
                 pool.reset({row: seeds[row] for row in over})
-        return pool.spec, start, reset, statistics.fmean(seconds[1:] or seconds)
+        short = passed / ended if ended else None
+        return pool.spec, start, reset, statistics.fmean(seconds[1:] or seconds), short
 
 
 def random_chunks(spec: EnvSpec, batch: int, length: int) -> Chunks:

@@ -18,6 +18,22 @@ TINY = """
     train.batch_length=8 device=cpu
 """.split()
 
+STIFF = """
+import gymnasium
+import numpy as np
+
+
+class Arm(gymnasium.Env):
+    action_space = gymnasium.spaces.Box(-1, 1, (2,))
+    observation_space = gymnasium.spaces.Box(-1, 1, (3,))
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action):
+        raise RuntimeError("stuck")
+"""
+
 
 def options(*overrides: str) -> list[str]:
     return [word for override in (*TINY, *overrides) for word in ("-s", override)]
@@ -175,3 +191,19 @@ def test_a_truncated_checkpoint_is_one_line_that_names_the_others(run, capsys):
 def test_debug_shows_the_traceback():
     with pytest.raises(Exception, match="unknown preset"):
         main(["--debug", "config", "nothing"])
+
+
+def test_what_would_stop_the_first_round_leaves_no_run_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "stiff.py").write_text(STIFF)
+    small = ["-s", "train.batch_length=5", "--run-dir", "run"]
+    arm = ["train", "quickstart", "-s", "env.id=stiff:Arm", "-s", "env.renderer=auto", "-s", "env.observe=vectors"]
+    assert call(*arm, *small) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("planet: env.id = 'stiff:Arm': its worker failed 3 times in a row, at last in step 1")
+    assert said.endswith("RuntimeError: stuck (stiff.py, line 14)")
+    assert call("train", "cartpole-vectors", "-s", "planner.name=icem", *small) == 1
+    assert "planner.name = 'icem': not for discrete actions" in capsys.readouterr().err
+    assert call("train", "cartpole-vectors", "-s", "train.exploration_noise=2", *small) == 1
+    assert "train.exploration_noise = 2: in gym/CartPole-v1 it is the chance" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

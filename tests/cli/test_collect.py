@@ -122,7 +122,7 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_written(tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["--policy", "radnom"], "--policy radnom: neither random, constant:VALUE with VALUE in [-1, 1], nor a run"),
+        (["--policy", "radnom"], "--policy radnom: neither random, constant:VALUE with VALUE in [-1, 1] or the"),
         (["--policy", "constant:2"], "--policy constant:2: in dmc/cartpole-swingup it must be in [-1, 1]"),
         (["--policy", "constant:nan"], "--policy constant:nan: neither random"),
         (["--policy", "random", "--noise", "0.3"], "--noise 0.3: only with a run folder as --policy"),

@@ -143,3 +143,16 @@ def test_a_mistake_is_one_line(words, line, capsys, tmp_path):
     assert said.err.startswith("planet: ")
     assert len(said.err.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_episodes_that_end_early_make_more_rounds_and_that_is_told(capsys):
+    words = ["train", "cartpole-vectors", "-s", "train.envs=2", "--dry-run"]
+    assert call(*words, "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    short = result["short_episodes"]
+    assert 5 < short["steps"] < 60  # a pole that is pushed at random
+    assert short["run"]["updates"] > 10 * result["run"]["updates"]
+    assert call(*words) == 0
+    said = capsys.readouterr().out
+    assert "gym/CartPole-v1, vectors, cpu" in " ".join(said.split())
+    assert "episodes may end early: all as short as random ones" in said

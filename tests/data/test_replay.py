@@ -176,6 +176,14 @@ def test_the_oldest_leave_and_their_files_go_one_commit_later(folder, filled, ma
     assert [entry.index for entry in Replay(folder, 15).episodes] == [2, 3, 4]
 
 
+def test_an_episode_that_ends_after_later_ones_were_committed_stays(folder, make_episode):
+    replay = Replay(folder, 10_000)
+    for index in (1, 2, 0, 3):  # side by side, the first was the longest
+        replay.add(make_episode(5, index), index)
+        replay.commit()
+    assert [entry.index for entry in Replay(folder, 10_000).episodes] == [0, 1, 2, 3]
+
+
 def test_one_episode_stays_however_small_the_capacity(filled):
     assert [entry.index for entry in filled(5, 6, capacity=2).episodes] == [1]
 

@@ -73,7 +73,8 @@ def written(held: Checkpoint, folder: Path) -> Path:
 def test_the_result_names_what_was_measured(measured, held):
     result = measured[1]
     assert set(result) >= {"task", "planner", "episodes", "return", "baselines", "latency_ms", "video"}
-    assert result["observation"] == {"renderer": "raycast", "size": 32, "simulator": held.spec.simulator}
+    pixels = {"observe": "pixels", "renderer": "raycast", "size": 32}
+    assert result["observation"] == {**pixels, "simulator": held.spec.simulator}
     assert (result["checkpoint"], result["env_steps"], result["video"]) == ("last", 7, None)
     json.dumps(result)
 
