@@ -18,7 +18,7 @@ from planet_rssm import checkpoint as checkpoints
 from planet_rssm.data.episode import Episode
 from planet_rssm.training.metrics import OF_THE_MACHINE
 
-KILLS = int(os.environ.get("KILLS", "5"))
+KILLS = int(os.environ.get("KILLS", "10"))
 SETTINGS = f"""
     env.id=dmc/cartpole-swingup env.size=32 env.renderer=raycast env.action_repeat=25 model.depth=2 rssm.deter=16
     rssm.stoch=4 rssm.hidden=16 model.reward_units=16 planner.candidates=8 planner.iterations=1 planner.elites=2

@@ -19,6 +19,7 @@ from planet_rssm.run import METRICS
 from planet_rssm.training.learner import Learner
 
 SIGNALS = 20
+MOST = 100  # calls until enough of the signals have come while the run learned, and one run has ended
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def test_sigterm_at_any_moment_is_one_line_and_costs_nothing(
     assert call([*words, "--run-dir", str(tmp_path / "first")]) == 0
     whole = time.perf_counter() - began
     rng, codes, ended = random.Random(0), [], 0
-    while len(codes) - codes.count(0) < SIGNALS:
+    while len(codes) < MOST and (len(codes) - codes.count(0) < SIGNALS or codes.count(130) <= 3 or not ended):
         folder = tmp_path / str(ended)
         before = committed(folder)
         capsys.readouterr()
@@ -67,7 +68,7 @@ def test_sigterm_at_any_moment_is_one_line_and_costs_nothing(
             same(folder, peace)
             ended += 1
     assert set(codes) <= {0, 130, 143}
-    assert 130 in codes and ended
+    assert codes.count(130) > 3 and ended
     gc.collect()  # here, where it may
 
 
