@@ -74,6 +74,13 @@ class Dynamics(ABC, Generic[S]):
     def noise_shape(self, batch: int, candidates: int, horizon: int) -> tuple[int, ...] | None:
         """Return the shape of the standard normal noise one `rollout` needs, or None when it is deterministic."""
 
+    def prepare(self, precision: str) -> "Dynamics[S]":
+        """Return what a session searches in place of this: the same model made fast in `precision`. Here itself."""
+        return self
+
+    def refresh(self) -> None:
+        """Take up weights that have changed since `prepare`. Here there are no copies of any."""
+
 
 class Planner(ABC, Generic[C]):
     """A way to choose actions. It holds settings only: its memory is the carry, in and out."""

@@ -32,6 +32,40 @@ class Noise(NamedTuple):
     model: Tensor | None
 
 
+class Session(Generic[S, C]):
+    """A planner bound to a dynamics and an objective; decides as the planner's `plan` does, but faster."""
+
+    def __init__(
+        self,
+        planner: "SearchPlanner[C, Any]",
+        dynamics: Dynamics[S],
+        objective: Callable[[Rollout], Tensor],
+        precision: str = "float32",
+    ) -> None:
+        """Prepare `dynamics`; `precision` is that of its products, see device.DTYPES."""
+        self.planner, self.objective = planner, objective
+        self.dynamics = dynamics.prepare(precision)
+
+    def plan(
+        self,
+        state: S,
+        carry: C,
+        is_first: Tensor,
+        generator: torch.Generator | None = None,
+        *,
+        executed: int = 1,
+        rounds: int | None = None,
+    ) -> tuple[Plan, C]:
+        """Decide; see `SearchPlanner.plan`."""
+        return self.planner.plan(
+            self.dynamics, self.objective, state, carry, is_first, generator, executed=executed, rounds=rounds
+        )
+
+    def refresh(self) -> None:
+        """Follow weights that have changed since this session was made or last refreshed."""
+        self.dynamics.refresh()
+
+
 class SearchPlanner(Planner[C], Generic[C, T]):
     """A planner that searches for action sequences in rounds; actions lie in [−1, 1], choices are one-hot.
 
@@ -53,6 +87,9 @@ class SearchPlanner(Planner[C], Generic[C, T]):
         carry: C,
         is_first: Tensor,
         generator: torch.Generator | None = None,
+        *,
+        executed: int = 1,
+        rounds: int | None = None,
     ) -> tuple[Plan, C]:
         """Decide for each row of `state`; rows whose `is_first` [B] is set forget their carry first.
 
@@ -63,12 +100,21 @@ class SearchPlanner(Planner[C], Generic[C, T]):
             carry: what `initial` or the previous call returned.
             is_first: bool [B].
             generator: source of the noise, on the state's device; None is torch's global one.
+            executed: steps of the last plan that were acted out since, at least 1: how far the carry is shifted.
+            rounds: stop after so many, at least 1; None: all that the settings name.
 
         Returns:
             The plan and the next carry. Diagnostics: `returns_max` and `elite_std` [B, I] by round, and
             `nonfinite` [B], how many candidates had a return that is not finite.
         """
-        return self.solve(dynamics, objective, state, carry, is_first, self.draw(dynamics, state, generator))
+        noise = self.draw(dynamics, state, generator, rounds)
+        return self.solve(dynamics, objective, state, carry, is_first, noise, executed)
+
+    def prepare(
+        self, dynamics: Dynamics[S], objective: Callable[[Rollout], Tensor], precision: str = "float32"
+    ) -> "Session[S, C]":
+        """Return a session: the same decisions as `plan`, with all that can be made ready once made ready."""
+        return Session(self, dynamics, objective, precision)
 
     @torch.no_grad()
     def solve(
@@ -79,12 +125,13 @@ class SearchPlanner(Planner[C], Generic[C, T]):
         carry: C,
         is_first: Tensor,
         noise: tuple[Noise, ...],
+        executed: int = 1,
     ) -> tuple[Plan, C]:
         """Do what `plan` does with the noise given: the whole algorithm, no draw and no wait for the device in it."""
-        search = self.start(carry, is_first, noise[0].actions)
+        search = self.start(carry, is_first, noise[0].actions, executed)
         best, spread, broken = [], [], []
         for index, drawn in enumerate(noise):
-            sequences = self.propose(search, drawn.actions, index)
+            sequences = self.propose(search, drawn.actions, last=index == len(noise) - 1)
             returns = rank(objective(dynamics.rollout(state, sequences, drawn.model)))
             search = self.refit(search, sequences, returns)
             best.append(returns.amax(1))
@@ -99,8 +146,10 @@ class SearchPlanner(Planner[C], Generic[C, T]):
         return Plan(sequence[:, 0], sequence, value, diagnostics), carry
 
     @torch.no_grad()
-    def draw(self, dynamics: Dynamics[S], state: S, generator: torch.Generator | None = None) -> tuple[Noise, ...]:
-        """Draw the noise of every round of one decision, on the state's device."""
+    def draw(
+        self, dynamics: Dynamics[S], state: S, generator: torch.Generator | None = None, rounds: int | None = None
+    ) -> tuple[Noise, ...]:
+        """Draw the noise of every round of one decision, or of the first `rounds`, on the state's device."""
         leaves = pytree.tree_leaves(state)
         batch, device = len(leaves[0]), leaves[0].device
         dtype = functools.reduce(torch.promote_types, (leaf.dtype for leaf in leaves), torch.float32)
@@ -114,7 +163,7 @@ class SearchPlanner(Planner[C], Generic[C, T]):
                 self.correlate(normal((batch, count, horizon, self.noise_size))),
                 normal(dynamics.noise_shape(batch, count, horizon)),
             )
-            for count in self.populations
+            for count in self.populations[:rounds]
         )
 
     @property
@@ -127,12 +176,15 @@ class SearchPlanner(Planner[C], Generic[C, T]):
         return white
 
     @abstractmethod
-    def start(self, carry: C, is_first: Tensor, noise: Tensor) -> T:
-        """Begin a decision from the carry, reset where `is_first` [B]; `noise` is the first round's."""
+    def start(self, carry: C, is_first: Tensor, noise: Tensor, executed: int = 1) -> T:
+        """Begin a decision from the carry, shifted by `executed` steps, reset where `is_first` [B].
+
+        `noise` is the first round's.
+        """
 
     @abstractmethod
-    def propose(self, search: T, noise: Tensor, index: int) -> Tensor:
-        """Return round `index`'s candidates [B, N, H, A], in [−1, 1] or one-hot."""
+    def propose(self, search: T, noise: Tensor, *, last: bool) -> Tensor:
+        """Return a round's candidates [B, N, H, A], in [−1, 1] or one-hot; `last` says that no round follows."""
 
     @abstractmethod
     def refit(self, search: T, sequences: Tensor, returns: Tensor) -> T:

@@ -41,13 +41,13 @@ class CategoricalCEM(SearchPlanner[tuple[()], CategoricalSearch]):
         """Return the empty carry."""
         return ()
 
-    def start(self, carry: tuple[()], is_first: Tensor, noise: Tensor) -> CategoricalSearch:
+    def start(self, carry: tuple[()], is_first: Tensor, noise: Tensor, executed: int = 1) -> CategoricalSearch:
         """Begin with equal chances."""
         batch, _, horizon, _ = noise.shape
         probs = noise.new_full((batch, horizon, self.action_size), 1 / self.action_size)
         return CategoricalSearch(probs, noise.new_zeros(batch))
 
-    def propose(self, search: CategoricalSearch, noise: Tensor, index: int) -> Tensor:
+    def propose(self, search: CategoricalSearch, noise: Tensor, *, last: bool) -> Tensor:
         """Sample by the inverse of the cumulated probabilities."""
         uniform = torch.special.ndtr(noise)  # [B, N, H, 1] of a standard normal
         below = search.probs.cumsum(-1)[:, None, :, :-1]  # the last bound is 1, whatever rounding says

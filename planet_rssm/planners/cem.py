@@ -28,12 +28,12 @@ class CEM(SearchPlanner[tuple[()], CEMSearch]):
         """Return the empty carry."""
         return ()
 
-    def start(self, carry: tuple[()], is_first: Tensor, noise: Tensor) -> CEMSearch:
+    def start(self, carry: tuple[()], is_first: Tensor, noise: Tensor, executed: int = 1) -> CEMSearch:
         """Begin at N(0, init_std²)."""
         mean = torch.zeros_like(noise[:, 0])
         return CEMSearch(mean, torch.full_like(mean, self.settings.init_std), mean.new_zeros(len(mean)))
 
-    def propose(self, search: CEMSearch, noise: Tensor, index: int) -> Tensor:
+    def propose(self, search: CEMSearch, noise: Tensor, *, last: bool) -> Tensor:
         """Sample the Gaussian, clipped to [−1, 1]."""
         return sample(search.mean, search.std, noise)
 

@@ -58,25 +58,27 @@ class ICEM(SearchPlanner[ICEMCarry, ICEMSearch]):
         """Colour the noise along time."""
         return coloured(white, self.settings.colour)
 
-    def start(self, carry: ICEMCarry, is_first: Tensor, noise: Tensor) -> ICEMSearch:
-        """Shift the last decision's mean and elites by the one step executed since; the spread starts anew.
+    def start(self, carry: ICEMCarry, is_first: Tensor, noise: Tensor, executed: int = 1) -> ICEMSearch:
+        """Shift the last decision's mean and elites by the steps executed since; the spread starts anew.
 
-        The mean repeats its last action; each elite ends in a newly sampled one.
+        The mean repeats its last action; each elite ends in newly sampled ones.
         """
         known = carry.known & ~is_first
-        mean = torch.cat([carry.mean[:, 1:], carry.mean[:, -1:]], 1).to(noise.dtype)
+        gone = min(executed, self.settings.horizon)
+        tail = carry.mean[:, -1:].expand(-1, gone, -1)
+        mean = torch.cat([carry.mean[:, gone:], tail], 1).to(noise.dtype)
         mean = torch.where(known[:, None, None], mean, 0.0)
         std = torch.full_like(mean, self.settings.init_std)
-        ends = sample(mean[:, -1:], std[:, -1:], noise[:, : self.kept, -1:])
-        kept = torch.cat([carry.elites[:, :, 1:].to(noise.dtype), ends], 2)
+        ends = sample(mean[:, -gone:], std[:, -gone:], noise[:, : self.kept, -gone:])
+        kept = torch.cat([carry.elites[:, :, gone:].to(noise.dtype), ends], 2)
         return ICEMSearch(mean, std, kept, known, mean, mean.new_full((len(mean),), -torch.inf))
 
-    def propose(self, search: ICEMSearch, noise: Tensor, index: int) -> Tensor:
+    def propose(self, search: ICEMSearch, noise: Tensor, *, last: bool) -> Tensor:
         """Sample the Gaussian, clipped to [−1, 1]; the kept elites come first, then in the last round the mean."""
         sequences = sample(search.mean, search.std, noise)
         places = sequences[:, : self.kept]
         places.copy_(torch.where(search.known[:, None, None, None], search.kept, places))
-        if index == self.settings.iterations - 1:
+        if last:
             sequences[:, self.kept] = search.mean.clamp(-1.0, 1.0)
         return sequences
 

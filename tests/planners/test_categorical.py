@@ -40,7 +40,7 @@ def test_choices_come_as_often_as_their_probabilities_say() -> None:
     planner = CategoricalCEM(SETTINGS, A)
     probs = torch.tensor([0.1, 0.6, 0.3]).expand(1, H, A)
     noise = torch.randn(1, 20_000, H, 1, generator=torch.Generator().manual_seed(0))
-    drawn = planner.propose(CategoricalSearch(probs, torch.zeros(1)), noise, 0)
+    drawn = planner.propose(CategoricalSearch(probs, torch.zeros(1)), noise, last=False)
     torch.testing.assert_close(drawn.mean((0, 1)), probs[0], atol=0.01, rtol=0)
 
 

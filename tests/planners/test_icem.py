@@ -60,7 +60,7 @@ def test_a_warm_start_shifts_mean_and_elites_by_one_step():
     search = planner.start(ICEMCarry(mean, elites, torch.tensor([True, True])), torch.tensor([False, True]), noise)
     torch.testing.assert_close(search.mean[:, :, 0], torch.tensor([[0.2, 0.3, 0.4, 0.4], [0.0] * 4]))
     assert torch.equal(search.std, torch.ones(2, 4, 1))
-    sequences = planner.propose(search, noise, 0)
+    sequences = planner.propose(search, noise, last=False)
     torch.testing.assert_close(sequences[0, :3, :3, 0], torch.tensor([[0.7, 0.8, 0.9]] * 3))
     # the last step is sampled anew, the forgotten row and the other places wholly so
     fresh = (search.mean[:, None] + noise).clamp(-1, 1)
@@ -75,7 +75,7 @@ def test_elites_stay_for_the_next_round_and_the_mean_joins_the_last(still_walk):
     noise = planner.draw(still_walk, state)
     search = planner.start(planner.initial(2), first, noise[0].actions)
     for index in range(3):
-        sequences = planner.propose(search, noise[index].actions, index)
+        sequences = planner.propose(search, noise[index].actions, last=index == 2)
         if index > 0:
             assert torch.equal(sequences[:, :3], search.kept)
         assert torch.equal(sequences[:, 3], search.mean) == (index == 2)
