@@ -21,7 +21,7 @@ from planet_rssm.named import FORM
 FORMAT = 1
 
 ImageSize = Literal[32, 64, 96, 128]
-PlannerName = Literal["cem", "icem"]
+PlannerName = Literal["cem", "icem", "mppi", "shooting"]
 IMAGE_SIZES: tuple[int, ...] = get_args(ImageSize)
 # What PyYAML raises: its constructors of dates, numbers and switches let Python's own errors through.
 _NOT_YAML = (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, OverflowError, RecursionError)
@@ -202,18 +202,27 @@ class OptimizerSettings(_Section):
 
 
 class PlannerSettings(_Section):
-    """How actions are searched for. `colour` to `reuse` are iCEM's alone."""
+    """How actions are searched for. Spreads are in halves of an action's range; None is the planner's own default."""
 
     name: PlannerName = "cem"
     horizon: Count = 12  # agent steps
     candidates: Count = 1000
     iterations: Count = 10
     elites: Count = 100
-    init_std: Positive = 1.0
-    colour: NonNegative = 2.5  # exponent of the noise spectrum, 0 = white
-    decay: Annotated[Number, Field(ge=1)] = 1.25  # the population shrinks by this factor a round
-    momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.1
-    reuse: Annotated[Number, Field(ge=0, le=1)] = 0.3  # share of the elites kept for the next round and decision
+    init_std: Positive | None = None  # icem 0.5, else 1
+    min_std: NonNegative | None = None  # mppi by elites 0.05, else 0
+    max_std: Positive | None = None  # mppi by elites 2, else no bound
+    momentum: Annotated[Number, Field(ge=0, lt=1)] | None = None  # share of the old distribution kept; icem 0.1, else 0
+    warm_start: bool | None = None  # begin with the last plan, shifted; icem and mppi do, cem and shooting do not
+    discount: Share = 1.0  # of one agent step
+    particles: Count = 1  # times that a stochastic model follows each candidate
+    risk: Literal["mean", "worst"] | Share = "mean"  # of particles: mean, worst, or mean of this worst share (CVaR)
+    colour: NonNegative = 2.5  # icem: exponent of the noise spectrum, 0 = white
+    decay: Annotated[Number, Field(ge=1)] = 1.25  # icem: the population shrinks by this factor a round
+    reuse: Annotated[Number, Field(ge=0, le=1)] = 0.3  # icem: share of the elites kept for the next round and decision
+    temperature: Positive | None = None  # mppi: in units of the return; None: the spread of a round's returns
+    weigh: Literal["all", "elites"] = "all"  # mppi: candidates that count; elites (TD-MPC2) also refit the spread
+    act_by: Literal["mean", "draw"] = "mean"  # mppi by elites: the mean, or an elite drawn by its weight
 
     @model_validator(mode="after")
     def _check(self) -> Self:
