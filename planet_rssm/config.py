@@ -236,6 +236,12 @@ class PlannerSettings(_Section):
                 f"planner.elites = {self.elites}: icem takes at most half of planner.candidates = {self.candidates}; "
                 "lower the first or raise the second"
             )
+        if self.name == "mppi" and self.act_by == "draw" and self.weigh != "elites":
+            raise ValueError(f"planner.act_by = 'draw': not with planner.weigh = {self.weigh!r}; set it to elites")
+        if self.min_std and self.max_std and self.min_std > self.max_std:
+            raise ValueError(
+                f"planner.min_std = {self.min_std}: at most planner.max_std = {self.max_std}; change one of them"
+            )
         return self
 
 
@@ -348,6 +354,18 @@ def resolve(values: Mapping[str, Any]) -> Settings:
         raise PlanetError(_one_line(error)) from None
 
 
+def upgraded(values: dict[str, Any]) -> dict[str, Any]:
+    """Return what a file holds as it was meant when it was written.
+
+    Before there was `planner.warm_start`, whole files had iCEM's momentum and CEM's first spread whatever the planner.
+    """
+    whole = "format" in values and "planner.warm_start" not in values
+    if not whole or values.get("planner.name") == "icem":
+        return values
+    meant = {"planner.momentum": 0.1, "planner.init_std": 1.0}
+    return {key: value for key, value in values.items() if key not in meant or value != meant[key]}
+
+
 def sized(size: Any) -> dict[str, Any]:  # noqa: ANN401 (whatever a file holds)
     """Return the settings that a size stands for; nothing for none, or for one that validation will refuse."""
     if not isinstance(size, str) or size not in SIZES:
@@ -410,7 +428,7 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(values, dict):
         raise PlanetError(f"settings file {path}: holds {type(values).__name__}, not lines of `section.key: value`")
-    return values
+    return upgraded(values)
 
 
 def _one_line(error: ValidationError) -> str:

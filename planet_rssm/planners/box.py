@@ -22,6 +22,7 @@ class Box:
         self._bounds = torch.stack([_bound("low", low, size), _bound("high", high, size)])
         if not bool((self._bounds[0] < self._bounds[1]).all()):
             raise PlanetError(f"low = {low}, high = {high}: every low must be below its high; change one of them")
+        self.size = float(self._bounds.abs().max())  # of the largest bound
         self.unit = bool((self._bounds.abs() == 1).all())
         self._held: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 

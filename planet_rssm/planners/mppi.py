@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from planet_rssm.errors import PlanetError
 from planet_rssm.planners.base import SearchPlanner
 from planet_rssm.planners.box import Bound
 from planet_rssm.planners.gaussian import entropy, sample, top, weighted
@@ -46,19 +45,13 @@ class MPPI(SearchPlanner[Carry, MPPISearch]):
     own_warm_start = True
 
     def __init__(self, settings: "PlannerSettings", action_size: int, low: Bound = -1.0, high: Bound = 1.0) -> None:
-        """Take settings and box; see SearchPlanner.
-
-        Raises:
-            PlanetError: an elite is to be drawn where all candidates count.
-        """
+        """Take settings and box; see SearchPlanner."""
         super().__init__(settings, action_size, low, high)
         self.by_elites = settings.weigh == "elites"
         self.draws_choice = settings.act_by == "draw"
         if self.by_elites:
             self.min_std = 0.05 if settings.min_std is None else settings.min_std
             self.max_std = 2.0 if settings.max_std is None else settings.max_std
-        elif self.draws_choice:
-            raise PlanetError("planner.act_by = 'draw': only by elites; set planner.weigh=elites too")
 
     def initial(self, batch: int, device: torch.device | None = None) -> Carry:
         """Return the carry of rows that have decided nothing yet."""
