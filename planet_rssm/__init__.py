@@ -13,7 +13,16 @@ if TYPE_CHECKING:  # so that editors and type checkers see what __getattr__ find
     from planet_rssm.data.replay import Replay
     from planet_rssm.envs.pool import EnvPool
     from planet_rssm.errors import PlanetError
-    from planet_rssm.planners import CEM, ICEM, MPPI, CategoricalCEM, FunctionDynamics, Objective, RandomShooting
+    from planet_rssm.planners import (
+        CEM,
+        ICEM,
+        MPPI,
+        CategoricalCEM,
+        FunctionDynamics,
+        Objective,
+        RandomShooting,
+        goal_reward,
+    )
     from planet_rssm.testing import check_dynamics, check_planner
     from planet_rssm.types import Batch, Dynamics, Plan, Planner, Rollout, State
     from planet_rssm.world_model import (
@@ -56,6 +65,7 @@ _MODULE_OF = {
     "WorldModel": "world_model",
     "check_dynamics": "testing",
     "check_planner": "testing",
+    "goal_reward": "planners",
     "kl_balanced_loss": "world_model",
     "symexp": "world_model",
     "symlog": "world_model",
@@ -89,6 +99,7 @@ __all__ = [  # noqa: F822 (found by __getattr__)
     "WorldModel",
     "check_dynamics",
     "check_planner",
+    "goal_reward",
     "kl_balanced_loss",
     "symexp",
     "symlog",
