@@ -15,19 +15,17 @@ def goal_reward(goal: Any, weight: Any = 1.0) -> Callable[[Any, Tensor, Any], Te
     """Return a reward for FunctionDynamics: minus the weighted squared distance of the next state from the goal.
 
     Args:
-        goal: built as the state is, of tensors [...] without the row axis for one goal, or [B, ...] for one a row.
-        weight: a number, or tensors that multiply the squared differences, built as the goal is; 0 ignores a part.
+        goal: built as the state is, of tensors without the row axis. Goals that differ by row belong in the state.
+        weight: a number; or built as the goal is, of what multiplies the squared differences, 0 where all is well.
 
     Raises:
-        PlanetError: the weight is built otherwise.
+        PlanetError: when called, a part of the goal is of another shape than that of one row of the state.
     """
-    if not isinstance(weight, (int, float)) and pytree.tree_structure(weight) != pytree.tree_structure(goal):
-        raise PlanetError(f"weight of a goal: {pytree.tree_structure(weight)}, must be built as the goal is")
+    wanted, built = pytree.tree_flatten(goal)
+    weights = [weight] * len(wanted) if isinstance(weight, (int, float)) else built.flatten_up_to(weight)
 
     def reward(state: Any, action: Tensor, following: Any) -> Tensor:  # noqa: ANN401
-        reached, wanted = pytree.tree_leaves(following), pytree.tree_leaves(goal)
-        weights = [weight] * len(wanted) if isinstance(weight, (int, float)) else pytree.tree_leaves(weight)
-        parts = (_distance(*each) for each in zip(reached, wanted, weights, strict=True))
+        parts = map(_distance, built.flatten_up_to(following), wanted, weights)
         return -functools.reduce(operator.add, parts)
 
     return reward
@@ -35,6 +33,9 @@ def goal_reward(goal: Any, weight: Any = 1.0) -> Callable[[Any, Tensor, Any], Te
 
 def _distance(reached: Tensor, goal: Tensor, weight: Tensor | float) -> Tensor:
     """Return [M] for a part [M, ...] of the state."""
-    if goal.ndim == reached.ndim:  # one a row of B, and M = B · N is batch-major
-        goal = goal.repeat_interleave(len(reached) // len(goal), 0)
+    if goal.shape != reached.shape[1:]:
+        raise PlanetError(
+            f"goal of shape {tuple(goal.shape)}: must be {tuple(reached.shape[1:])}, as one row of the state is; goals "
+            "that differ by row belong in the state"
+        )
     return (weight * (reached - goal).square()).reshape(len(reached), -1).sum(1)
