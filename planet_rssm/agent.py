@@ -7,6 +7,9 @@
 Actions are in [-1, 1], or one-hot where the environment has choices; `plan.action` is what to execute.
 """
 
+import itertools
+import logging
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +29,23 @@ from planet_rssm.planners import Objective, SearchPlanner, planner_from_settings
 from planet_rssm.seeding import Stream, stream_seed
 from planet_rssm.types import Plan, State
 from planet_rssm.world_model import ModelDynamics, WorldModel
+
+_log = logging.getLogger("planet_rssm")
+
+
+class RoundTimes(NamedTuple):
+    """How long it takes from observation to action by number of rounds: `ms[i]` with i + 1, never less than with i."""
+
+    ms: tuple[float, ...]
+
+    def within(self, budget_ms: float) -> int:
+        """Return how many rounds fit into the budget; at least one, with a warning where not even that fits."""
+        if budget_ms < self.ms[0]:
+            _log.warning(
+                "budget_ms %g: one round takes %.1f ms here and is done all the same; lower planner.candidates or "
+                "planner.horizon", budget_ms, self.ms[0],
+            )  # fmt: skip
+        return max(1, sum(ms <= budget_ms for ms in self.ms))
 
 
 class AgentCarry(NamedTuple):
@@ -183,6 +203,31 @@ class Agent:
         """Observe, then decide; see both."""
         carry = self.observe(carry, observation, executed_action, is_first)
         return self.decide(carry, committed=committed, executed=executed, rounds=rounds)
+
+    def warmup(self, batch: int = 1, *, delay: int = 0, repeats: int = 3) -> RoundTimes:
+        """Act on blank observations until all is ready, then measure it by number of rounds.
+
+        Args:
+            batch: rows.
+            delay: how many `committed` actions each decision is given.
+            repeats: times that each number is measured; the slowest counts.
+        """
+        spec = self.spec
+        blank = {key: np.zeros((batch, *shape), dtype) for key, (shape, dtype) in spec.observation.items()}
+        still, first = np.zeros((batch, spec.action_size), np.float32), np.ones(batch, bool)
+        committed = np.zeros((batch, delay, spec.action_size), np.float32) if delay else None
+
+        def act(rounds: int) -> float:
+            begin = time.perf_counter()
+            plan, _ = self.act(self.initial(batch), blank, still, first, committed=committed, rounds=rounds)
+            plan.action.cpu()  # waits for the device
+            return 1000 * (time.perf_counter() - begin)
+
+        every = range(1, len(self.planner.populations) + 1)
+        for _ in range(2):
+            act(every[-1])
+        slowest = [max(act(rounds) for _ in range(repeats)) for rounds in every]
+        return RoundTimes(tuple(itertools.accumulate(slowest, max)))
 
     def _ahead(self, carry: AgentCarry, committed: np.ndarray | Tensor) -> State:
         """Return the belief after `committed` [B, d, A], by the prior."""
