@@ -8,9 +8,10 @@
             command = loop.tick({"image": camera()})
 
     delay 0    frame n  >-- plan --> action n           the tick waits for its plan, a period at most
-    delay 1    frame n  >--- plan ------> action n+1    the tick returns at once what was planned from frame n-1
+    delay 1    frame n  >--- plan ------> action n+1    the tick returns at once, what was planned from frame n-1
 
-Decisions run in a thread of their own, one at a time. A plan that comes late is used from where it then stands.
+Decisions run in a thread of their own, one at a time. Where a plan is late the last one is gone on with; when it comes
+it is used from where it then stands.
 """
 
 import contextlib
@@ -124,7 +125,7 @@ class ControlLoop:
         self._take(schedule, self._begin)
         if self._job is None:
             self._job = self._ask(schedule)
-        if self._job.start is not None and self._job.start <= self._tick:
+        if self.delay == 0 and self._job.start is not None:
             self._take(schedule, (self._begin if self._due is None else self._due) + self.period)
         command = schedule.take(self._tick)
         self.counts[command.source] += 1
