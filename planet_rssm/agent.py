@@ -41,10 +41,8 @@ class RoundTimes(NamedTuple):
     def within(self, budget_ms: float) -> int:
         """Return how many rounds fit into the budget; at least one, with a warning where not even that fits."""
         if budget_ms < self.ms[0]:
-            _log.warning(
-                "budget_ms %g: one round takes %.1f ms here and is done all the same; lower planner.candidates or "
-                "planner.horizon", budget_ms, self.ms[0],
-            )  # fmt: skip
+            line = "budget_ms %g: one round takes %.1f ms here and is done all the same; lower planner.candidates"
+            _log.warning(line, budget_ms, self.ms[0])
         return max(1, sum(ms <= budget_ms for ms in self.ms))
 
 
