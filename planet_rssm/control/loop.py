@@ -192,14 +192,17 @@ class ControlLoop:
 
     def _take(self, schedule: Schedule, until: float) -> None:
         """Take what the job under way has come to, if it ends before `until`."""
-        if self._job is None or (ended := self._clock.result(self._job.handle, until)) is None:
+        job, self._job = self._job, None  # an error in it is raised once
+        if job is None:
+            return
+        if (ended := self._clock.result(job.handle, until)) is None:
+            self._job = job
             return
         (plan, self._carry), finished = ended
-        if plan is not None and self._job.start is not None:
+        if plan is not None and job.start is not None:
             self.plan = plan
-            schedule.add(self._job.start, plan.sequence[0].numpy())
-            self.latency_ms.append(1000 * (finished - self._job.begin))
-        self._job = None
+            schedule.add(job.start, plan.sequence[0].numpy())
+            self.latency_ms.append(1000 * (finished - job.begin))
 
     def _warm(self) -> tuple[RoundTimes, AgentCarry]:
         """Measure in the thread, and on the stream, that decisions will run in."""

@@ -33,12 +33,14 @@ def test_a_tick_returns_in_time_whatever_the_planner_does(agent, monkeypatch):
 
 def test_what_fails_beside_the_loop_fails_in_it(agent, monkeypatch):
     with ControlLoop(agent, hz=20, delay=1) as loop:
-        monkeypatch.setattr(agent, "decide", lambda *_, **__: 1 / 0)
-        loop.tick(FRAME)
-        with pytest.raises(ZeroDivisionError):
-            for _ in range(200):
-                loop.sleep()
-                loop.tick(FRAME)
+        with monkeypatch.context() as broken:
+            broken.setattr(agent, "decide", lambda *_, **__: 1 / 0)
+            loop.tick(FRAME)
+            with pytest.raises(ZeroDivisionError):
+                for _ in range(200):
+                    loop.sleep()
+                    loop.tick(FRAME)
+        assert loop.tick(FRAME, is_first=True).source == "start"  # and it goes on
 
 
 def test_a_job_that_is_not_done_is_told_from_one_that_timed_out():
