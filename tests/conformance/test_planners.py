@@ -53,7 +53,7 @@ def test_an_agent_decides_by_every_planner(form):
     for first in (True, False):
         plan, carry = agent.act(carry, {"speed": torch.zeros(2, 3)}, torch.zeros(2, 2), torch.tensor([first, first]))
         assert plan.action.shape == (2, 2) and plan.action.abs().max() <= 1
-    assert agent.objective.discount == 0.9
+    assert agent.session.objective.discount == 0.9
 
 
 class Walk(Dynamics[torch.Tensor]):
