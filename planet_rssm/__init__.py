@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # so that editors and type checkers see what __getattr__ find
     from planet_rssm.envs.pool import EnvPool
     from planet_rssm.errors import PlanetError
     from planet_rssm.planners import CEM, ICEM, FunctionDynamics, Objective
+    from planet_rssm.simulator import SimulatorDynamics
     from planet_rssm.types import Batch, Dynamics, Plan, Planner, Rollout, State
     from planet_rssm.world_model import (
         RSSM,
@@ -47,6 +48,7 @@ _MODULE_OF = {
     "Replay": "data.replay",
     "Rollout": "types",
     "Settings": "config",
+    "SimulatorDynamics": "simulator",
     "State": "types",
     "TwohotEncoder": "world_model",
     "WorldModel": "world_model",
@@ -75,6 +77,7 @@ __all__ = [  # noqa: F822 (found by __getattr__)
     "Replay",
     "Rollout",
     "Settings",
+    "SimulatorDynamics",
     "State",
     "TwohotEncoder",
     "WorldModel",

@@ -20,7 +20,7 @@ AGENT = {*LEARNED, "world_model", "planners", "behavior", "checkpoint", "envs.sp
 RUN = {*AGENT, "agent", "envs", "data", "collect", "minari"}
 MAY_IMPORT = {
     **{base: BASE for base in BASE},
-    "__init__": BASE | RUN,  # public names, loaded when used: the last test here
+    "__init__": BASE | RUN | {"simulator"},  # public names, loaded when used: the last test here
     "__main__": {"cli"},
     "config": BASE,
     "device": BASE,
@@ -36,7 +36,8 @@ MAY_IMPORT = {
     "behavior": BASE | LEARNED | {"world_model", "planners", "envs.spec"},
     "agent": BASE | AGENT,
     "run": BASE | RUN,
-    "evaluation": BASE | RUN | {"run"},
+    "simulator": BASE | LEARNED | {"planners", "envs"},
+    "evaluation": BASE | RUN | {"run", "simulator"},
     "report": BASE | RUN | {"run"},
     "training": BASE | RUN | {"run", "evaluation", "report"},
     "cli": BASE | RUN | {"run", "evaluation", "report", "training", "minari"},
