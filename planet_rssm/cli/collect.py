@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @click.option("--policy", required=True, metavar="random|constant:VALUE|RUN", help="Who acts.")
 @click.option("--episodes", required=True, type=click.IntRange(min=1))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Where the episodes are kept.")
+@click.option("--add", is_flag=True, help="Add to the episodes that --out holds, of whatever policy.")
 @click.option("--noise", default=0.0, show_default=True, type=click.FloatRange(min=0),
               help="With a RUN: std of the Gaussian on its action, or chance of a random choice.")  # fmt: skip
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of resets and actions.")
@@ -35,6 +36,7 @@ def verb(
     policy: str,
     episodes: int,
     out: Path,
+    add: bool,
     noise: float,
     seed: int,
     envs: int,
@@ -53,13 +55,13 @@ def verb(
     \b
     For example
       planet collect cartpole-swingup --policy random --episodes 100 --out sets/random --size 32
-      planet collect cartpole-swingup --policy runs/quickstart-seed0 --noise 0.3 --episodes 50 --out sets/planned
+      planet collect cartpole-swingup --policy runs/quickstart-seed0 --noise 0.3 --episodes 50 --out sets/random --add
     """  # noqa: D301 (click wants the character itself)
     wanted = list(overrides)
     wanted += [] if size is None else [f"env.size={size}"]
     wanted += [] if renderer is None else [f"env.renderer={renderer}"]
     actor = _actor(task, wanted, policy, checkpoint, noise, seed, device)
-    result = _play(actor, out, episodes, seed, envs)
+    result = _play(actor, out, episodes, seed, envs, add)
     result |= {"policy": policy, "noise": noise, "seed": seed, "out": str(out)}
     if as_json:
         click.echo(json.dumps(result))
@@ -83,7 +85,7 @@ def _actor(
     return planning_actor(task, overrides, Path(policy), checkpoint, noise, seed, resolve_device(device))
 
 
-def _play(actor: "Actor", out: Path, episodes: int, seed: int, envs: int) -> dict[str, Any]:
+def _play(actor: "Actor", out: Path, episodes: int, seed: int, envs: int, add: bool) -> dict[str, Any]:
     """Write the episodes with a bar on a terminal, and return what `--json` prints of them."""
     from planet_rssm.evaluation.statistics import summary
     from planet_rssm.training.dataset import write_episodes
@@ -99,7 +101,7 @@ def _play(actor: "Actor", out: Path, episodes: int, seed: int, envs: int) -> dic
             bar.advance(shown)
 
         try:
-            spec, results = write_episodes(out, actor, episodes, seed, envs, count)
+            spec, results = write_episodes(out, actor, episodes, seed, envs, count, add=add)
         except Interrupted:
             bar.stop()
             click.echo(f"stopped: {kept} of {episodes} episodes are kept in {out}", err=True)

@@ -67,8 +67,8 @@ def read(path: Path) -> dict[int, Entry]:
         raise DamagedFileError(f"{path}: not a manifest, or changed since it was written") from None
 
 
-def check_free(folder: Path) -> None:
-    """Refuse a folder for a new set of episodes, before anything is played.
+def check_free(folder: Path, *, add: bool = False) -> None:
+    """Refuse a folder for a new set of episodes, before anything is played; with `add` it may hold some.
 
     Raises:
         PlanetError: it holds episodes already, or it cannot be written.
@@ -77,6 +77,8 @@ def check_free(folder: Path) -> None:
     existing = next(path for path in (where, *where.parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise PlanetError(f"--out {folder}: cannot be written; give another folder")
+    if add:
+        return
     if found := next((path for pattern in ("*.safetensors*", NAME) for path in folder.glob(pattern)), None):
         raise PlanetError(f"--out {folder}: holds {found.name} already; give a folder without episodes")
 

@@ -95,22 +95,30 @@ def write_episodes(
     seed: int,
     envs: int,
     on_episode: Callable[[EpisodeResult], object] = lambda result: None,
+    *,
+    add: bool = False,
 ) -> tuple[EnvSpec, list[EpisodeResult]]:
     """Play the episodes, `envs` side by side, and keep each in `folder` as it ends; return what was seen of them.
 
+    With `add` they go on where the episodes in `folder` end, and so do their indices and with them their seeds.
+
     Raises:
         Interrupted: a signal asked to stop; the episodes that had ended are kept.
-        PlanetError: the folder holds episodes already or cannot be written, or the environment does not work.
+        PlanetError: the folder holds episodes already (with `add`: of another environment) or cannot be written, or
+            the environment does not work.
     """
-    check_free(folder)
-    seeds = [stream_seed(seed, Stream.DATA_RESET, index) for index in range(episodes)]
+    check_free(folder, add=add)
+    replay = Replay(folder, sys.maxsize)
+    first = max((entry.index + 1 for entry in replay.episodes), default=0)
+    seeds = [stream_seed(seed, Stream.DATA_RESET, index) for index in range(first, first + episodes)]
     results: dict[int, EpisodeResult] = {}
     try:
         with EnvPool(actor.env, min(envs, episodes)) as pool, InterruptGuard() as guard:
-            policy, replay = actor.policy(pool.spec, pool.count), Replay(folder, sys.maxsize)
+            _check_same(replay, pool.spec)
+            policy = actor.policy(pool.spec, pool.count)
             try:
                 for index, episode in collect(pool, policy, seeds, on_step=lambda _: _stop_if_asked(guard)):
-                    replay.add(episode, index)
+                    replay.add(episode, first + index)
                     results[index] = EpisodeResult(seeds[index], episode.episode_return, episode.env_steps)
                     on_episode(results[index])
                     if len(results) % pool.count == 0:
@@ -121,6 +129,18 @@ def write_episodes(
             return pool.spec, [results[index] for index in range(episodes)]
     except OSError as error:
         raise PlanetError(f"--out {folder}: {error.strerror or error}; {len(results)} episodes are kept") from error
+
+
+def _check_same(replay: Replay, spec: EnvSpec) -> None:
+    """Refuse to add to episodes of another environment, before any is played."""
+    if replay.env is None:
+        return
+    there, here = EnvSpec.from_json(replay.env).to_json(), spec.to_json()
+    if unlike := next((key for key in there if there[key] != here[key]), None):
+        raise PlanetError(
+            f"--out {replay.folder}: its episodes have {unlike} {there[unlike]!r}, these would have {here[unlike]!r}; "
+            "give another folder"
+        )
 
 
 def _constant_action(spec: EnvSpec, number: float) -> np.ndarray:

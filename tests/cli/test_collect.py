@@ -97,6 +97,24 @@ def test_a_run_acts_in_its_own_environment_with_noise_on_top(run, tmp_path):
     assert not np.array_equal(noisy.action, plain.action)
 
 
+def test_episodes_are_added_to_those_of_another_policy(tmp_path, capsys):
+    words = [TASK, *PIXELS, "--out", tmp_path / "set"]
+    assert collect(*words, "--policy", "random", "--episodes", "2") == 0
+    before = contents(tmp_path / "set")
+    assert collect(*words, "--policy", "constant:0.5", "--episodes", "1", "--add") == 0
+    after = contents(tmp_path / "set")
+    assert sorted(after.keys() - before.keys()) == ["000002.safetensors"]
+    assert all(after[name] == data for name, data in before.items() if name != "manifest.json")
+    added = Episode.load(tmp_path / "set" / "000002.safetensors")
+    assert added.action[1:].tolist() == [[0.5]] * (len(added.action) - 1)
+    assert len({Episode.load(tmp_path / "set" / name).seed for name in after if name[0] == "0"}) == 3
+    capsys.readouterr()
+    assert collect(*words, "-s", "env.size=64", "--policy", "random", "--episodes", "1", "--add") == 1
+    line = capsys.readouterr().err
+    assert "its episodes have observation" in line and "give another folder" in line
+    assert contents(tmp_path / "set") == after
+
+
 def test_what_had_ended_before_a_signal_is_kept(tmp_path, capsys):
     actor = simple_actor(TASK, ENV, "random", 0)
     with pytest.raises(Interrupted):
