@@ -2,6 +2,23 @@
 
 It shows what a planner alone can do: the best that a learned model could hope for (PlaNet's row "CEM + true
 simulator", arXiv 1811.04551, table 1).
+
+    >>> import torch
+    >>> from planet_rssm import ICEM, Objective, SimulatorDynamics
+    >>> from planet_rssm.config import EnvSettings, PlannerSettings
+    >>> from planet_rssm.envs.dmc import DMControlEnv
+    >>> from planet_rssm.envs.simulator import Simulator
+    >>> env = DMControlEnv(EnvSettings(id="dmc/reacher-easy", observe="vectors", renderer="none"))
+    >>> _ = env.reset(seed=0)
+    >>> dynamics = SimulatorDynamics([Simulator(env, threads=2)])  # one a row, following what its env plays
+    >>> planner = ICEM(PlannerSettings(name="icem", candidates=40, iterations=3, elites=10), action_size=2)
+    >>> carry, generator = planner.initial(batch=1), torch.Generator().manual_seed(0)
+    >>> for t in range(15):
+    ...     state = dynamics.state()  # where the environment is now
+    ...     plan, carry = planner.plan(dynamics, Objective(), state, carry, torch.tensor([t == 0]), generator)
+    ...     reward = env.step(plan.action[0].numpy())[1]
+    >>> reward  # of four control steps: the target is reached
+    4.0
 """
 
 from collections.abc import Sequence

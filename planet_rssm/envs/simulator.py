@@ -3,16 +3,12 @@
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-import mujoco
 import numpy as np
 from dm_control.rl.control import PhysicsError
-from mujoco import rollout
 
 from planet_rssm.envs.dmc import DMControlEnv
 from planet_rssm.envs.registry import parse
 from planet_rssm.envs.task_rewards import REWARDS, Reward, Seen
-
-PHYSICS, WARMSTART = int(mujoco.mjtState.mjSTATE_FULLPHYSICS), int(mujoco.mjtState.mjSTATE_WARMSTART)
 
 
 class Followed(NamedTuple):
@@ -35,14 +31,20 @@ class Simulator:
 
     def __init__(self, env: DMControlEnv, threads: int) -> None:
         """Take an environment, whose episodes are followed from its next `reset` on."""
+        import mujoco  # not before the environment has: it sees to MUJOCO_GL
+        from mujoco import rollout
+
         self._env, self._threads = env, threads
         self._inner, self._physics = env.inner, env.inner.physics
         self._model = self._physics.model.ptr
         self._substeps = round(env.inner.control_timestep() / self._physics.timestep())  # physics steps a control step
         self._repeat = env.env_spec.action_repeat
+        self._begin_step = mujoco.mj_step1
         self._reward = REWARDS.get(parse(env.env_spec.id))
         self.batched = self._reward is not None
-        self._physics_size = mujoco.mj_stateSize(self._model, PHYSICS)
+        parts = mujoco.mjtState.mjSTATE_FULLPHYSICS, mujoco.mjtState.mjSTATE_WARMSTART
+        self._full, self._warm = (int(part) for part in parts)
+        self._physics_size = mujoco.mj_stateSize(self._model, self._full)
         if self.batched:
             self._pool = rollout.Rollout(nthread=threads if threads > 1 else 0)
             self._data = [mujoco.MjData(self._model) for _ in range(threads)]
@@ -53,8 +55,10 @@ class Simulator:
 
     def state(self) -> np.ndarray:
         """Return the state that the environment is in, float64 [S]."""
-        physics = self._physics
-        return np.concatenate([physics.get_state(PHYSICS), physics.get_state(WARMSTART)])
+        return self._state_of(self._physics)
+
+    def _state_of(self, physics: Any) -> np.ndarray:  # noqa: ANN401 (dm_control has no types)
+        return np.concatenate([physics.get_state(self._full), physics.get_state(self._warm)])
 
     def follow(self, state: np.ndarray, actions: np.ndarray) -> Followed:
         """Follow `actions` [N, H, A], in [-1, 1] and clipped to it, from `state` [S]."""
@@ -109,7 +113,7 @@ class Simulator:
                 discount[index] = 1
         except PhysicsError:
             reward[index:], discount[index:] = np.nan, 1
-        return reward, discount, np.concatenate([physics.get_state(PHYSICS), physics.get_state(WARMSTART)])
+        return reward, discount, self._state_of(physics)
 
     def _repeated(self, physics: Any, control: np.ndarray) -> tuple[float, bool]:  # noqa: ANN401
         total, task = 0.0, self._inner.task
@@ -128,8 +132,8 @@ class Simulator:
         Raises:
             PhysicsError: the state is not one that can be simulated.
         """
-        physics.set_state(state[: self._physics_size], PHYSICS)
-        physics.set_state(state[self._physics_size :], WARMSTART)
+        physics.set_state(state[: self._physics_size], self._full)
+        physics.set_state(state[self._physics_size :], self._warm)
         physics.data.warning.number[:] = 0  # a second one of a kind, after mujoco's own reset, would look like none
         with physics.check_invalid_state():
-            mujoco.mj_step1(self._model, physics.data.ptr)  # dm_control's step begins with mj_step2
+            self._begin_step(self._model, physics.data.ptr)  # dm_control's step begins with mj_step2

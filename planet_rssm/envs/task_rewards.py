@@ -1,14 +1,14 @@
 """Rewards of dm_control's tasks for many states at once, each equal to the task's own `get_reward`.
 
 They read the positions, velocities, controls and sensors of a rollout; all that an episode draws at random, such as the
-place of reacher's target, is read from the model of the episode under way.
+place of reacher's target, is read from the model of the episode under way. The tasks' modules are imported when used:
+they import mujoco, for which MUJOCO_GL must be set.
 """
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from dm_control.suite import cheetah, finger, walker
 from dm_control.utils.rewards import tolerance
 
 
@@ -45,12 +45,16 @@ def reacher(task: Any, physics: Any, seen: Seen) -> np.ndarray:  # noqa: ANN401
 
 def cheetah_run(task: Any, physics: Any, seen: Seen) -> np.ndarray:  # noqa: ANN401
     """Horizontal speed of the centre of mass."""
+    from dm_control.suite import cheetah
+
     fast = cheetah._RUN_SPEED
     return tolerance(_speed(physics, seen), (fast, np.inf), margin=fast, value_at_margin=0, sigmoid="linear")
 
 
 def finger_spin(task: Any, physics: Any, seen: Seen) -> np.ndarray:  # noqa: ANN401
     """Speed of the hinge."""
+    from dm_control.suite import finger
+
     [hinge] = physics.model.joint("hinge").dofadr
     return (seen.qvel[..., hinge] <= -finger._SPIN_VELOCITY).astype(float)
 
@@ -66,6 +70,8 @@ def ball_in_cup(task: Any, physics: Any, seen: Seen) -> np.ndarray:  # noqa: ANN
 
 def planar_walker(task: Any, physics: Any, seen: Seen) -> np.ndarray:  # noqa: ANN401
     """Stand, walk and run; the torso's joints are z, x and its angle."""
+    from dm_control.suite import walker
+
     tall, wanted = walker._STAND_HEIGHT, task._move_speed
     height = seen.qpos[..., 0] + physics.named.model.body_pos["torso", "z"]
     standing = tolerance(height, (tall, np.inf), margin=tall / 2)

@@ -44,7 +44,8 @@ def plan_simulator(
         on_episode: told each planned episode as it ends.
 
     Returns:
-        What `plan_run` returns, with `planner_settings`; there is no baseline `untrained`, so it is None.
+        What `plan_run` returns, with `planner_settings` and `sequences`, those of one decision; there is no baseline
+        `untrained`, so it is None.
 
     Raises:
         PlanetError: no such task, one of another simulator, or an override that is refused.
@@ -76,6 +77,7 @@ def plan_simulator(
         "checkpoint": None,
         "env_steps": 0,
         "planner_settings": settings.planner.model_dump(),
+        "sequences": sum(planner.populations),
     }
 
 
