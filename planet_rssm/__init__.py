@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # so that editors and type checkers see what __getattr__ finds
     from planet_rssm.agent import Agent
     from planet_rssm.config import Settings
+    from planet_rssm.control import ControlLoop
     from planet_rssm.data.episode import Episode
     from planet_rssm.data.replay import Replay
     from planet_rssm.envs.pool import EnvPool
@@ -33,6 +34,7 @@ _MODULE_OF = {
     "Batch": "types",
     "CEM": "planners",
     "Context": "world_model",
+    "ControlLoop": "control",
     "Dynamics": "types",
     "EnvPool": "envs.pool",
     "Episode": "data.episode",
@@ -64,6 +66,7 @@ __all__ = [  # noqa: F822 (found by __getattr__)
     "Agent",
     "Batch",
     "Context",
+    "ControlLoop",
     "Dynamics",
     "EnvPool",
     "Episode",

@@ -147,7 +147,7 @@ def test_plan_prints_a_table(run, capsys):
         (["plan", "missing"], "not a run folder"),
         (["plan", "RUN", "--planner", "mppi"], "'mppi' is not one of 'cem', 'icem'"),
         (["plan", "RUN", "-s", "planner.elites=9"], "planner.elites = 9: at most planner.candidates = 8"),
-        (["plan", "RUN", "-s", "rssm.deter=9"], "rssm.deter=9: `planet plan` changes only planner.… settings"),
+        (["plan", "RUN", "-s", "rssm.deter=9"], "rssm.deter=9: only planner.… settings may change"),
         (["plan", "RUN", "--checkpoint", "12"], "no checkpoint '12'; it has 2000, 3000, best"),
         (["plan", "RUN", "--device", "cuda:77"], "device 'cuda:77': not usable here"),
         (["train", "planet", "--run-dir", "RUN"], "already a run, it holds config.yaml; add --resume"),
