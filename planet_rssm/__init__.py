@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # so that editors and type checkers see what __getattr__ find
         RandomShooting,
         goal_reward,
     )
+    from planet_rssm.simulator import SimulatorDynamics
     from planet_rssm.testing import check_dynamics, check_planner
     from planet_rssm.types import Batch, Dynamics, Plan, Planner, Rollout, State
     from planet_rssm.world_model import (
@@ -62,6 +63,7 @@ _MODULE_OF = {
     "Replay": "data.replay",
     "Rollout": "types",
     "Settings": "config",
+    "SimulatorDynamics": "simulator",
     "State": "types",
     "TwohotEncoder": "world_model",
     "WorldModel": "world_model",
@@ -97,6 +99,7 @@ __all__ = [  # noqa: F822 (found by __getattr__)
     "Replay",
     "Rollout",
     "Settings",
+    "SimulatorDynamics",
     "State",
     "TwohotEncoder",
     "WorldModel",

@@ -12,7 +12,7 @@ from planet_rssm.errors import PlanetError
 from planet_rssm.seeding import Stream, stream_seed
 
 if TYPE_CHECKING:
-    from planet_rssm.envs.pool import EnvPool, Step
+    from planet_rssm.envs.pool import Pool, Step
 
 Array = np.ndarray
 MAX_LOST = 5  # times that one episode may lose its worker before the environment is called broken
@@ -77,7 +77,7 @@ class ConstantPolicy:
 
 
 def collect(
-    pool: "EnvPool",
+    pool: "Pool",
     policy: Policy,
     seeds: Sequence[int],
     on_step: "Callable[[Mapping[int, Step]], object] | None" = None,
@@ -105,7 +105,7 @@ def collect(
 class _Rows:
     """What each row of the pool plays, and the batch that the policy sees of it."""
 
-    def __init__(self, pool: "EnvPool", seeds: Sequence[int]) -> None:
+    def __init__(self, pool: "Pool", seeds: Sequence[int]) -> None:
         self._pool, self._seeds = pool, seeds
         self._waiting = deque(range(len(seeds)))
         self._playing: dict[int, int] = {}  # row: index into seeds

@@ -20,7 +20,7 @@ AGENT = {*LEARNED, "world_model", "planners", "behavior", "checkpoint", "envs.sp
 RUN = {*AGENT, "agent", "control", "envs", "data", "collect", "minari"}
 MAY_IMPORT = {
     **{base: BASE for base in BASE},
-    "__init__": BASE | RUN | {"testing"},  # public names, loaded when used: the last test here
+    "__init__": BASE | RUN | {"simulator", "testing"},  # public names, loaded when used: the last test here
     "__main__": {"cli"},
     "config": BASE,
     "device": BASE,
@@ -37,7 +37,8 @@ MAY_IMPORT = {
     "agent": BASE | AGENT,
     "control": BASE | AGENT | {"agent", "envs.spaces"},  # pictures of any size are brought to the model's
     "run": BASE | RUN,
-    "evaluation": BASE | RUN | {"run"},
+    "simulator": BASE | LEARNED | {"planners", "envs"},
+    "evaluation": BASE | RUN | {"run", "simulator"},
     "report": BASE | RUN | {"run"},
     "training": BASE | RUN | {"run", "evaluation", "report"},
     "cli": BASE | RUN | {"run", "evaluation", "report", "training", "minari"},

@@ -12,6 +12,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from planet_rssm.config import PlannerName
+from planet_rssm.errors import PlanetError
 
 
 @click.command("plan")
@@ -37,10 +38,14 @@ def verb(
 ) -> None:
     """Act in RUN's environment by planning in what it learned; no exploration noise, fixed reset seeds.
 
+    RUN is a folder, or simulator:TASK: dm_control's own physics are the model, and nothing is learned. There the
+    planner is icem unless another is named, and -s changes env.action_repeat and env.time_limit too.
+
     \b
     For example
       planet plan runs/quickstart-seed0 --episodes 20 --video
       planet plan runs/quickstart-seed0 --planner icem -s planner.candidates=50 --json
+      planet plan simulator:cartpole-swingup --episodes 3
     """  # noqa: D301 (click wants the character itself)
     wanted = list(overrides) + ([] if planner is None else [f"planner.name={planner}"])
     plan_and_print(run, episodes, video, checkpoint, device, wanted, as_json)
@@ -57,26 +62,31 @@ def plan_and_print(
 ) -> dict[str, Any]:
     """Play the episodes, measure the baselines, print the result and return it; see `verb`."""
     from planet_rssm.evaluation.planning import plan_run  # torch: not for `planet plan --help`
+    from planet_rssm.evaluation.simulator import PREFIX, plan_simulator
     from planet_rssm.report.video import write_video
     from planet_rssm.run import VIDEOS
 
+    simulated = str(run).startswith(PREFIX)
+    folder = Path("runs") / str(run).replace(":", "-").replace("/", "-") if simulated else run
+
     def film(frames: Sequence[np.ndarray], fps: float) -> Path:
-        (run / VIDEOS).mkdir(exist_ok=True)
-        return write_video(run / VIDEOS / "plan.mp4", frames, fps)
+        (folder / VIDEOS).mkdir(parents=simulated, exist_ok=True)
+        return write_video(folder / VIDEOS / "plan.mp4", frames, fps)
 
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("plan", total=episodes)
-        result = plan_run(
-            run,
-            episodes,
-            checkpoint=checkpoint,
-            overrides=overrides or [],
-            device=device,
-            film=film if video else None,
-            on_stage=lambda name: bar.update(task, description=f"baseline: {name}"),
-            on_episode=lambda _: bar.advance(task),
-        )
+        options: dict[str, Any] = {
+            "overrides": overrides or [],
+            "film": film if video else None,
+            "on_stage": lambda name: bar.update(task, description=f"baseline: {name}"),
+            "on_episode": lambda _: bar.advance(task),
+        }
+        if simulated:
+            _refuse(checkpoint, device)
+            result = plan_simulator(str(run), episodes, **options)
+        else:
+            result = plan_run(run, episodes, checkpoint=checkpoint, device=device, **options)
     if as_json:
         click.echo(json.dumps(result))
     else:
@@ -84,10 +94,19 @@ def plan_and_print(
     return result
 
 
+def _refuse(checkpoint: str, device: str) -> None:
+    """Refuse what a simulator does not have."""
+    if checkpoint != "last":
+        raise PlanetError(f"--checkpoint {checkpoint}: a simulator has none, nothing is learned; leave it out")
+    if device not in ("auto", "cpu"):
+        raise PlanetError(f"--device {device}: simulators run on the CPU; leave it out")
+
+
 def seen_by(observation: dict[str, Any]) -> str:
     """Return what is seen in words, of `observation` as the verbs print it in JSON."""
     pixels = "{renderer} {size}x{size} pixels".format(**observation)
-    return {"pixels": pixels, "vectors": "vectors", "both": f"{pixels} and vectors"}[observation["observe"]]
+    words = {"pixels": pixels, "vectors": "vectors", "both": f"{pixels} and vectors", "state": "the simulator's state"}
+    return words[observation["observe"]]
 
 
 def _print(result: dict[str, Any], console: Console) -> None:
@@ -96,7 +115,9 @@ def _print(result: dict[str, Any], console: Console) -> None:
         title += ", best checkpoint (selected on test episodes)"
     table = Table("policy", "mean return", "episode 95 % interval", title=title)
     rows = {result["planner"]: (result["return"]["mean"], result["return"]["episode_ci95"])}
-    rows |= {name: (mean, result["baselines_ci95"][name]) for name, mean in result["baselines"].items()}
+    rows |= {
+        name: (mean, result["baselines_ci95"][name]) for name, mean in result["baselines"].items() if mean is not None
+    }
     for name, (mean, (low, high)) in rows.items():
         table.add_row(name, f"{mean:.1f}", f"{low:.1f} to {high:.1f}")
     console.print(table)

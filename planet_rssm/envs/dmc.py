@@ -87,7 +87,7 @@ class DMControlEnv(gymnasium.Env[Any, np.ndarray]):
         """
         if self._elapsed >= self._limit:
             raise gymnasium.error.ResetNeeded("step before reset, or after the end of the episode")
-        control = self._centre + self._half * np.clip(_checked(action, self._half.shape), -1, 1)
+        control = self.control(_checked(action, self._half.shape))
         reward, begin, terminated = 0.0, self._elapsed, False
         for _ in range(min(self.env_spec.action_repeat, self._limit - begin)):
             time_step = self._env.step(control)
@@ -102,6 +102,15 @@ class DMControlEnv(gymnasium.Env[Any, np.ndarray]):
             self._elapsed = self._limit
         self._vectors = time_step.observation
         return self._observe(), float(reward), bool(terminated), bool(truncated), {"env_steps": steps}
+
+    @property
+    def inner(self) -> Any:  # noqa: ANN401 (dm_control has no types)
+        """dm_control's own environment, for those who look at its physics."""
+        return self._env
+
+    def control(self, action: np.ndarray) -> np.ndarray:
+        """Return what the actuators are given for actions [*B, A], which are clipped to [-1, 1]."""
+        return self._centre + self._half * np.clip(action, -1, 1)
 
     def render(self) -> np.ndarray:
         """Return a frame for videos, uint8 [480, 480, 3]."""

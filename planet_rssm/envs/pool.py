@@ -4,7 +4,7 @@ import logging
 import select
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import gymnasium
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from planet_rssm.config import EnvSettings
 from planet_rssm.envs.dmc import MAX_FRAME
 from planet_rssm.envs.process import WorkerProcess
+from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
 
 START_TIMEOUT = 120.0  # seconds in which a worker must have loaded its task
@@ -31,6 +32,29 @@ class Step(NamedTuple):
     env_steps: int  # control steps executed
     lost: bool  # the worker died or hung and the episode is gone: drop it, reset the row
     words: str = ""  # a lost worker's last ones
+
+
+class Pool(Protocol):
+    """Environments side by side, the rows 0 to count - 1, as `collect` plays them: see `EnvPool`, `local.LocalPool`."""
+
+    spec: EnvSpec
+
+    @property
+    def count(self) -> int:
+        """How many rows there are."""
+        ...
+
+    def reset(self, seeds: Mapping[int, int]) -> dict[int, dict[str, np.ndarray]]:
+        """Start an episode in each row given, from its seed; return the first observations."""
+        ...
+
+    def step(self, actions: Mapping[int, np.ndarray]) -> dict[int, Step]:
+        """Apply one action, float32 [A] in [-1, 1], in each row given."""
+        ...
+
+    def render(self, row: int, size: int) -> np.ndarray:
+        """Return the present frame of a row, uint8 [size, size, 3]."""
+        ...
 
 
 class EnvPool:

@@ -52,7 +52,7 @@ def baselines(
     cache = folder / CACHE
     if (kept := _kept(cache, key)) is not None:
         return kept
-    returns = _simple(settings, spec, episodes, on_stage)
+    returns = simple_baselines(settings, spec, episodes, on_stage)
     on_stage("untrained")
     returns["untrained"] = untrained(settings, spec, episodes, device)
     try:
@@ -73,7 +73,7 @@ def _kept(cache: Path, key: dict[str, Any]) -> Returns | None:
         return None
 
 
-def _simple(settings: Settings, spec: EnvSpec, episodes: int, on_stage: Callable[[str], None]) -> Returns:
+def simple_baselines(settings: Settings, spec: EnvSpec, episodes: int, on_stage: Callable[[str], None]) -> Returns:
     """Measure the baselines that look at nothing, in environments that render nothing."""
     blind = settings.env.model_copy(update={"renderer": "none"})
     returns: Returns = {}

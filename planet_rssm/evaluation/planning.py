@@ -13,7 +13,7 @@ from planet_rssm import config
 from planet_rssm.agent import Agent, AgentPolicy, model_of
 from planet_rssm.config import Settings
 from planet_rssm.device import resolve_device, within_memory
-from planet_rssm.envs.pool import EnvPool, Step
+from planet_rssm.envs.pool import EnvPool, Pool, Step
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
 from planet_rssm.evaluation.baselines import baselines
@@ -71,13 +71,7 @@ def plan_run(
             results = play(pool, policy, episode_seeds(episodes), camera.take if film else None, on_episode)
     compared = baselines(run, settings, seen, episodes, where, on_stage)
     return {
-        "task": held.spec.id,
-        "planner": settings.planner.name,
-        "episodes": [{"seed": r.seed, "return": r.episode_return, "env_steps": r.env_steps} for r in results],
-        "return": summary([[result.episode_return for result in results]]),
-        "baselines": {name: summary([returns])["mean"] for name, returns in compared.items()},
-        "baselines_ci95": {name: summary([returns])["episode_ci95"] for name, returns in compared.items()},
-        "latency_ms": policy.latency_ms(),
+        **told(held.spec, settings, results, compared, policy),
         "batch": rows,
         "video": filmed(film, camera.frames, 1 / seen.control_interval) if film else None,
         "observation": {
@@ -91,10 +85,29 @@ def plan_run(
     }
 
 
+def told(
+    spec: EnvSpec,
+    settings: Settings,
+    results: Sequence[EpisodeResult],
+    compared: Mapping[str, Sequence[float]],
+    policy: TimedPolicy,
+) -> dict[str, Any]:
+    """Return the part of the result that every way of planning has; `compared` are returns by baseline."""
+    return {
+        "task": spec.id,
+        "planner": settings.planner.name,
+        "episodes": [{"seed": r.seed, "return": r.episode_return, "env_steps": r.env_steps} for r in results],
+        "return": summary([[result.episode_return for result in results]]),
+        "baselines": {name: summary([returns])["mean"] for name, returns in compared.items()},
+        "baselines_ci95": {name: summary([returns])["episode_ci95"] for name, returns in compared.items()},
+        "latency_ms": policy.latency_ms(),
+    }
+
+
 class Camera:
     """Films row 0 of a pool until its first episode ends."""
 
-    def __init__(self, pool: EnvPool) -> None:
+    def __init__(self, pool: Pool) -> None:
         self.frames: list[np.ndarray] = []  # uint8 [VIDEO_SIZE, VIDEO_SIZE, 3]
         self._pool, self._done = pool, False
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from planet_rssm.collect import Policy, collect
-from planet_rssm.envs.pool import EnvPool, Step
+from planet_rssm.envs.pool import Pool, Step
 
 FIRST_SEED = 1000  # of the evaluation's resets; training resets are seeded by 63-bit hashes and never collide
 PARALLEL = 4  # episodes played side by side
@@ -27,7 +27,7 @@ def episode_seeds(episodes: int) -> list[int]:
 
 
 def play(
-    pool: EnvPool,
+    pool: Pool,
     policy: Policy,
     seeds: Sequence[int],
     on_step: Callable[[Mapping[int, Step]], object] | None = None,

@@ -58,7 +58,7 @@ def quick(monkeypatch) -> list[str]:
         asked.append("simple")
         return {name: [0.0] for name in baselines.NAMES}
 
-    monkeypatch.setattr(baselines, "_simple", simple)
+    monkeypatch.setattr(baselines, "simple_baselines", simple)
     monkeypatch.setattr(baselines, "untrained", lambda *_: [1.0])
     return asked
 
