@@ -77,7 +77,7 @@ class SimulatorPolicy:
     def __init__(self, simulators: Sequence[Simulator], planner: SearchPlanner, seed: int = 0) -> None:
         """Take one simulator for each row that is played, and the `seed` of the planner's draws."""
         self._dynamics = SimulatorDynamics(simulators)
-        self._session = planner.prepare(self._dynamics, Objective())
+        self._session = planner.prepare(self._dynamics, Objective(planner.settings.discount))
         self._carry = planner.initial(len(simulators))
         self._seed, self._decisions = seed, 0
 
