@@ -81,6 +81,9 @@ class Dynamics(ABC, Generic[S]):
     def refresh(self) -> None:
         """Take up weights that have changed since `prepare`. Here there are no copies of any."""
 
+    def follow(self) -> None:
+        """Do what `refresh` does if it can be seen that weights have changed; quick, for every decision."""
+
 
 class Planner(ABC, Generic[C]):
     """A way to choose actions. It holds settings only: its memory is the carry, in and out."""

@@ -3,7 +3,7 @@
 import functools
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +12,9 @@ from torch.utils import _pytree as pytree
 from planet_rssm.config import PlannerSettings
 from planet_rssm.planners.objective import rank
 from planet_rssm.types import C, Dynamics, Plan, Planner, Rollout, S
+
+if TYPE_CHECKING:
+    from planet_rssm.planners.session import Session
 
 
 class Search(Protocol):
@@ -30,40 +33,6 @@ class Noise(NamedTuple):
 
     actions: Tensor
     model: Tensor | None
-
-
-class Session(Generic[S, C]):
-    """A planner bound to a dynamics and an objective; decides as the planner's `plan` does, but faster."""
-
-    def __init__(
-        self,
-        planner: "SearchPlanner[C, Any]",
-        dynamics: Dynamics[S],
-        objective: Callable[[Rollout], Tensor],
-        precision: str = "float32",
-    ) -> None:
-        """Prepare `dynamics`; `precision` is that of its products, see device.DTYPES."""
-        self.planner, self.objective = planner, objective
-        self.dynamics = dynamics.prepare(precision)
-
-    def plan(
-        self,
-        state: S,
-        carry: C,
-        is_first: Tensor,
-        generator: torch.Generator | None = None,
-        *,
-        executed: int = 1,
-        rounds: int | None = None,
-    ) -> tuple[Plan, C]:
-        """Decide; see `SearchPlanner.plan`."""
-        return self.planner.plan(
-            self.dynamics, self.objective, state, carry, is_first, generator, executed=executed, rounds=rounds
-        )
-
-    def refresh(self) -> None:
-        """Follow weights that have changed since this session was made or last refreshed."""
-        self.dynamics.refresh()
 
 
 class SearchPlanner(Planner[C], Generic[C, T]):
@@ -114,6 +83,8 @@ class SearchPlanner(Planner[C], Generic[C, T]):
         self, dynamics: Dynamics[S], objective: Callable[[Rollout], Tensor], precision: str = "float32"
     ) -> "Session[S, C]":
         """Return a session: the same decisions as `plan`, with all that can be made ready once made ready."""
+        from planet_rssm.planners.session import Session  # which names this class
+
         return Session(self, dynamics, objective, precision)
 
     @torch.no_grad()
