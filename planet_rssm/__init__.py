@@ -13,7 +13,8 @@ if TYPE_CHECKING:  # so that editors and type checkers see what __getattr__ find
     from planet_rssm.data.replay import Replay
     from planet_rssm.envs.pool import EnvPool
     from planet_rssm.errors import PlanetError
-    from planet_rssm.planners import CEM, ICEM, FunctionDynamics, Objective
+    from planet_rssm.planners import CEM, ICEM, MPPI, CategoricalCEM, FunctionDynamics, Objective, RandomShooting
+    from planet_rssm.testing import check_dynamics, check_planner
     from planet_rssm.types import Batch, Dynamics, Plan, Planner, Rollout, State
     from planet_rssm.world_model import (
         RSSM,
@@ -31,6 +32,7 @@ _MODULE_OF = {
     "Agent": "agent",
     "Batch": "types",
     "CEM": "planners",
+    "CategoricalCEM": "planners",
     "Context": "world_model",
     "Dynamics": "types",
     "EnvPool": "envs.pool",
@@ -38,18 +40,22 @@ _MODULE_OF = {
     "FunctionDynamics": "planners",
     "ICEM": "planners",
     "Latent": "world_model",
+    "MPPI": "planners",
     "ModelDynamics": "world_model",
     "Objective": "planners",
     "Plan": "types",
     "PlanetError": "errors",
     "Planner": "types",
     "RSSM": "world_model",
+    "RandomShooting": "planners",
     "Replay": "data.replay",
     "Rollout": "types",
     "Settings": "config",
     "State": "types",
     "TwohotEncoder": "world_model",
     "WorldModel": "world_model",
+    "check_dynamics": "testing",
+    "check_planner": "testing",
     "kl_balanced_loss": "world_model",
     "symexp": "world_model",
     "symlog": "world_model",
@@ -58,9 +64,11 @@ _MODULE_OF = {
 __all__ = [  # noqa: F822 (found by __getattr__)
     "CEM",
     "ICEM",
+    "MPPI",
     "RSSM",
     "Agent",
     "Batch",
+    "CategoricalCEM",
     "Context",
     "Dynamics",
     "EnvPool",
@@ -72,12 +80,15 @@ __all__ = [  # noqa: F822 (found by __getattr__)
     "Plan",
     "PlanetError",
     "Planner",
+    "RandomShooting",
     "Replay",
     "Rollout",
     "Settings",
     "State",
     "TwohotEncoder",
     "WorldModel",
+    "check_dynamics",
+    "check_planner",
     "kl_balanced_loss",
     "symexp",
     "symlog",

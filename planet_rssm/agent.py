@@ -47,6 +47,7 @@ class Agent:
         spec: EnvSpec,
         *,
         device: torch.device,
+        objective: Objective | None = None,
         precision: str = "float32",
         exploration_noise: float = 0.0,
         seed: int = 0,
@@ -58,20 +59,22 @@ class Agent:
             planner: how actions are chosen.
             spec: the spaces and rates that the model was trained with.
             device: where everything runs.
+            objective: what a plan is worth; None: the sum of the foretold rewards.
             precision: of matrix products, see device.DTYPES.
             exploration_noise: std of the Gaussian added to the chosen action before it is clipped to [-1, 1]; with
                 discrete actions the chance of acting at random instead.
             seed: of every draw; two agents with equal seeds and observations act equally.
         """
         self.model, self.planner, self.spec, self.device = model, planner, spec, device
-        self.dynamics, self.objective = ModelDynamics(model), Objective()
+        self.dynamics, self.objective = ModelDynamics(model), objective or Objective()
         self._precision, self._noise, self._seed = precision, exploration_noise, seed
 
     @classmethod
     def build(cls, settings: Settings, spec: EnvSpec, model: WorldModel, **options: Any) -> "Agent":  # noqa: ANN401
         """Return the agent that `settings` describe around `model`; `options` as for the constructor."""
         planner = planner_from_settings(settings.planner, spec.action_size, spec.discrete)
-        return cls(model, planner, spec, precision=settings.train.precision, **options)
+        told = {"objective": Objective(settings.planner.discount), "precision": settings.train.precision} | options
+        return cls(model, planner, spec, **told)
 
     @classmethod
     def load(

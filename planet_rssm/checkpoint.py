@@ -86,7 +86,7 @@ def load(path: Path) -> Checkpoint:
             group, _, name = key.partition("/")
             groups[group][name] = tensor
         settings, spec, progress = (
-            config.resolve(header["settings"]),
+            config.resolve(config.upgraded(header["settings"])),
             EnvSpec.from_json(header["spec"]),
             header["progress"],
         )

@@ -21,7 +21,7 @@ from planet_rssm.named import FORM
 FORMAT = 1
 
 ImageSize = Literal[32, 64, 96, 128]
-PlannerName = Literal["cem", "icem"]
+PlannerName = Literal["cem", "icem", "mppi", "shooting"]
 IMAGE_SIZES: tuple[int, ...] = get_args(ImageSize)
 # What PyYAML raises: its constructors of dates, numbers and switches let Python's own errors through.
 _NOT_YAML = (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, OverflowError, RecursionError)
@@ -202,18 +202,28 @@ class OptimizerSettings(_Section):
 
 
 class PlannerSettings(_Section):
-    """How actions are searched for. `colour` to `reuse` are iCEM's alone."""
+    """How actions are searched for. Spreads are in halves of an action's range; None is the planner's own default."""
 
     name: PlannerName = "cem"
     horizon: Count = 12  # agent steps
     candidates: Count = 1000
     iterations: Count = 10
     elites: Count = 100
-    init_std: Positive = 1.0
-    colour: NonNegative = 2.5  # exponent of the noise spectrum, 0 = white
-    decay: Annotated[Number, Field(ge=1)] = 1.25  # the population shrinks by this factor a round
-    momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.1
-    reuse: Annotated[Number, Field(ge=0, le=1)] = 0.3  # share of the elites kept for the next round and decision
+    init_std: Positive | None = None  # icem 0.5, else 1
+    min_std: NonNegative | None = None  # mppi by elites 0.05, else 0
+    max_std: Positive | None = None  # mppi by elites 2, else no bound
+    momentum: Annotated[Number, Field(ge=0, lt=1)] | None = None  # share of the old distribution kept; icem 0.1, else 0
+    warm_start: bool | None = None  # begin with the last plan, shifted; icem and mppi do, cem and shooting do not
+    discount: Share = 1.0  # of one agent step
+    fast: bool = True  # prepared weights, and captured graphs on a CUDA device; false: the plain path, a check of it
+    particles: Count = 1  # times that a stochastic model follows each candidate
+    risk: Literal["mean", "worst"] | Share = "mean"  # of particles: mean, worst, or mean of this worst share (CVaR)
+    colour: NonNegative = 2.5  # icem: exponent of the noise spectrum, 0 = white
+    decay: Annotated[Number, Field(ge=1)] = 1.25  # icem: the population shrinks by this factor a round
+    reuse: Annotated[Number, Field(ge=0, le=1)] = 0.3  # icem: share of the elites kept for the next round and decision
+    temperature: Positive | None = None  # mppi: in units of the return; None: the spread of a round's returns
+    weigh: Literal["all", "elites"] = "all"  # mppi: candidates that count; elites (TD-MPC2) also refit the spread
+    act_by: Literal["mean", "draw"] = "mean"  # mppi by elites: the mean, or an elite drawn by its weight
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -226,6 +236,12 @@ class PlannerSettings(_Section):
             raise ValueError(
                 f"planner.elites = {self.elites}: icem takes at most half of planner.candidates = {self.candidates}; "
                 "lower the first or raise the second"
+            )
+        if self.name == "mppi" and self.act_by == "draw" and self.weigh != "elites":
+            raise ValueError(f"planner.act_by = 'draw': not with planner.weigh = {self.weigh!r}; set it to elites")
+        if self.min_std and self.max_std and self.min_std > self.max_std:
+            raise ValueError(
+                f"planner.min_std = {self.min_std}: at most planner.max_std = {self.max_std}; change one of them"
             )
         return self
 
@@ -339,6 +355,18 @@ def resolve(values: Mapping[str, Any]) -> Settings:
         raise PlanetError(_one_line(error)) from None
 
 
+def upgraded(values: dict[str, Any]) -> dict[str, Any]:
+    """Return what a file holds as it was meant when it was written.
+
+    Before there was `planner.warm_start`, whole files had iCEM's momentum and CEM's first spread whatever the planner.
+    """
+    whole = "format" in values and "planner.warm_start" not in values
+    if not whole or values.get("planner.name") == "icem":
+        return values
+    meant = {"planner.momentum": 0.1, "planner.init_std": 1.0}
+    return {key: value for key, value in values.items() if key not in meant or value != meant[key]}
+
+
 def sized(size: Any) -> dict[str, Any]:  # noqa: ANN401 (whatever a file holds)
     """Return the settings that a size stands for; nothing for none, or for one that validation will refuse."""
     if not isinstance(size, str) or size not in SIZES:
@@ -401,7 +429,7 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(values, dict):
         raise PlanetError(f"settings file {path}: holds {type(values).__name__}, not lines of `section.key: value`")
-    return values
+    return upgraded(values)
 
 
 def _one_line(error: ValidationError) -> str:

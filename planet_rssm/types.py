@@ -17,6 +17,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from planet_rssm.errors import PlanetError
+
 S = TypeVar("S")  # state of a dynamics: any pytree of tensors whose leading axis is B
 C = TypeVar("C")  # carry of a planner: what it remembers from one decision to the next
 
@@ -45,11 +47,18 @@ class Batch(NamedTuple):
 
 
 class Rollout(NamedTuple):
-    """What a dynamics says of sequences: `reward` and `discount` [B, N, H], `last` a pytree of states [B, N, ...]."""
+    """What a dynamics says of sequences: `reward` and `discount` [B, N, H], `last` a pytree of states [B, N, ...].
+
+    The other fields are there only for an objective that has a cost: `states` [B, N, H, ...], those in which the
+    `actions` [B, N, H, A] were taken, and the `previous` [B, N, H, A], the actions one step before.
+    """
 
     reward: Tensor
     discount: Tensor
     last: Any
+    states: Any = None
+    actions: Tensor | None = None
+    previous: Tensor | None = None
 
 
 class Plan(NamedTuple):
@@ -65,10 +74,19 @@ class Dynamics(ABC, Generic[S]):
     """A model that can be searched: any torch module, an RSSM, a simulator."""
 
     differentiable: bool
+    capturable = False  # whether `rollout` may be captured as a CUDA graph: never waits, always reads the same memory
 
     @abstractmethod
     def rollout(self, state: S, actions: Tensor, noise: Tensor | None) -> Rollout:
         """Follow `actions` [B, N, H, A] from `state` [B, ...] with the `noise` that `noise_shape` asks for."""
+
+    def trace(self, state: S, actions: Tensor, noise: Tensor | None) -> Rollout:
+        """Do what `rollout` does and fill in the `states` too; asked for only by an objective that has a cost.
+
+        Raises:
+            PlanetError: this dynamics does not tell its states.
+        """
+        raise PlanetError(f"cost: {type(self).__name__} does not tell the states on the way; give it a trace() method")
 
     @abstractmethod
     def noise_shape(self, batch: int, candidates: int, horizon: int) -> tuple[int, ...] | None:
@@ -80,9 +98,6 @@ class Dynamics(ABC, Generic[S]):
 
     def refresh(self) -> None:
         """Take up weights that have changed since `prepare`. Here there are no copies of any."""
-
-    def follow(self) -> None:
-        """Do what `refresh` does if it can be seen that weights have changed; quick, for every decision."""
 
 
 class Planner(ABC, Generic[C]):

@@ -47,7 +47,7 @@ def test_presets_are_flat_differences_from_the_defaults():
             "planner.elites = 2000: at most planner.candidates = 1000; lower the first or raise .*",
         ),
         (["planner.name=icem", "planner.elites=600"], "planner.elites = 600: icem takes at most half of .* = 1000; .*"),
-        (["planner.name=mpc"], "planner.name = 'mpc': input should be 'cem' or 'icem'"),
+        (["planner.name=mpc"], "planner.name = 'mpc': input should be 'cem', 'icem', 'mppi' or 'shooting'"),
         (["env.size=50"], "env.size = 50: input should be 32, 64, 96 or 128"),
         (["train.updates=0"], "train.updates = 0: input should be greater than or equal to 1"),
         (["train.updates=1.5e0"], "train.updates = '1.5e0': input should be a valid integer.*"),

@@ -20,7 +20,7 @@ AGENT = {*LEARNED, "world_model", "planners", "behavior", "checkpoint", "envs.sp
 RUN = {*AGENT, "agent", "envs", "data", "collect", "minari"}
 MAY_IMPORT = {
     **{base: BASE for base in BASE},
-    "__init__": BASE | RUN,  # public names, loaded when used: the last test here
+    "__init__": BASE | RUN | {"testing"},  # public names, loaded when used: the last test here
     "__main__": {"cli"},
     "config": BASE,
     "device": BASE,
@@ -76,3 +76,25 @@ def test_light_modules_import_nothing_heavy(module):
     code = f"import sys, {module}; print(*(name for name in {HEAVY} if name in sys.modules))"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.split() == []
+
+
+def test_planners_need_torch_alone():
+    """Nor what their settings are made of, until those are asked for."""
+    code = """
+import sys
+for name in ("pydantic", "pydantic_core", "yaml", "scipy", "mujoco", "dm_control", "gymnasium", "click", "rich", "PIL",
+             "safetensors", "matplotlib"):
+    sys.modules[name] = None
+import torch
+before = set(sys.modules)
+import planet_rssm.planners as planners
+assert {name.partition(".")[0] for name in set(sys.modules) - before} == {"planet_rssm"}, set(sys.modules) - before
+assert planners.FunctionDynamics and planners.planner_from_settings
+try:
+    planners.PlannerSettings
+except ImportError as error:
+    print(error)
+"""
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    assert "pydantic" in answer.stdout or "yaml" in answer.stdout

@@ -3,8 +3,7 @@
 Any torch model will do. A pendulum that is swung up from hanging and held upright (angle 0):
 
     >>> import torch
-    >>> from planet_rssm.config import PlannerSettings
-    >>> from planet_rssm.planners import ICEM, FunctionDynamics, Objective
+    >>> from planet_rssm.planners import ICEM, FunctionDynamics, Objective, PlannerSettings
     >>> def step(state, action):  # [M, 2] of angle and speed, [M, 1] of torque in [-1, 1]; 0.05 s
     ...     speed = state[:, 1] + 0.05 * (15 * state[:, 0].sin() + 6 * action[:, 0])
     ...     return torch.stack([state[:, 0] + 0.05 * speed, speed], 1)
@@ -18,42 +17,69 @@ Any torch model will do. A pendulum that is swung up from hanging and held uprig
     True
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from planet_rssm.config import PlannerName, PlannerSettings
 from planet_rssm.errors import PlanetError
 from planet_rssm.planners.base import Noise, SearchPlanner
+from planet_rssm.planners.box import Bound
 from planet_rssm.planners.categorical import CategoricalCEM
 from planet_rssm.planners.cem import CEM
 from planet_rssm.planners.function import FunctionDynamics
 from planet_rssm.planners.icem import ICEM
+from planet_rssm.planners.memory import Carry
+from planet_rssm.planners.mppi import MPPI
 from planet_rssm.planners.objective import Objective
+from planet_rssm.planners.shooting import RandomShooting
+
+if TYPE_CHECKING:
+    from planet_rssm.config import PlannerName, PlannerSettings
 
 __all__ = [
     "CEM",
     "ICEM",
+    "MPPI",
+    "Carry",
     "CategoricalCEM",
     "FunctionDynamics",
     "Noise",
     "Objective",
+    "PlannerSettings",
+    "RandomShooting",
     "SearchPlanner",
     "planner_from_settings",
 ]
 
-PLANNERS: dict[PlannerName, type[SearchPlanner[Any, Any]]] = {"cem": CEM, "icem": ICEM}
-CHOOSERS: dict[PlannerName, type[SearchPlanner[Any, Any]]] = {"cem": CategoricalCEM}  # for discrete actions
+PLANNERS: "dict[PlannerName, type[SearchPlanner[Any, Any]]]" = {
+    "cem": CEM,
+    "icem": ICEM,
+    "mppi": MPPI,
+    "shooting": RandomShooting,
+}
+CHOOSERS: "tuple[PlannerName, ...]" = ("cem", "shooting")  # those for discrete actions
 
 
 def planner_from_settings(
-    settings: PlannerSettings, action_size: int, discrete: bool = False
+    settings: "PlannerSettings", action_size: int, discrete: bool = False, low: Bound = -1.0, high: Bound = 1.0
 ) -> SearchPlanner[Any, Any]:
-    """Return the planner that the settings name, for actions in [-1, 1] of the given size or so many choices.
+    """Return the planner that the settings name, for actions of that size from `low` to `high` or so many choices.
 
     Raises:
-        PlanetError: the planner does not search among choices.
+        PlanetError: the planner does not search among choices, or the bounds are refused.
     """
-    if discrete and settings.name not in CHOOSERS:
+    if not discrete:
+        return PLANNERS[settings.name](settings, action_size, low, high)
+    if settings.name not in CHOOSERS:
         raise PlanetError(
             f"planner.name = {settings.name!r}: not for discrete actions; use {' or '.join(map(repr, CHOOSERS))}"
         )
-    return (CHOOSERS if discrete else PLANNERS)[settings.name](settings, action_size)
+    if settings.name == "cem":
+        return CategoricalCEM(settings, action_size)
+    return RandomShooting(settings, action_size, discrete=True)
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401
+    if name != "PlannerSettings":  # pydantic: only for those who use it
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from planet_rssm.config import PlannerSettings
+
+    return PlannerSettings

@@ -1,19 +1,23 @@
 """The one search loop: propose, imagine, score, refit. Planners differ in the small methods it calls."""
 
 import functools
+import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from planet_rssm.config import PlannerSettings
-from planet_rssm.planners.objective import rank
+from planet_rssm.errors import PlanetError
+from planet_rssm.planners.box import Bound, Box
+from planet_rssm.planners.gaussian import mean_of_whole
+from planet_rssm.planners.objective import has_cost, rank, risk_adjusted
 from planet_rssm.types import C, Dynamics, Plan, Planner, Rollout, S
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # pydantic: not for those who import planners alone
+    from planet_rssm.config import PlannerSettings
     from planet_rssm.planners.session import Session
 
 
@@ -24,29 +28,60 @@ class Search(Protocol):
     def std(self) -> Tensor:
         """Spread of the next candidates, [B, H, A]."""
 
+    @property
+    def entropy(self) -> Tensor:
+        """Mean entropy of the next candidates' numbers or choices, [B], in nats."""
+
 
 T = TypeVar("T", bound=Search)
+V = TypeVar("V")
 
 
 class Noise(NamedTuple):
-    """The normal draws of one round: `actions` [B, N, H, noise_size], and `model` [B, ...] if the dynamics draws."""
+    """The normal draws of one round.
+
+    `actions` [B, N, H, noise_size]; `model` [B, ...] if the dynamics draws; `choice` [B] if the planner's choice does.
+    """
 
     actions: Tensor
     model: Tensor | None
+    choice: Tensor | None = None
 
 
 class SearchPlanner(Planner[C], Generic[C, T]):
-    """A planner that searches for action sequences in rounds; actions lie in [−1, 1], choices are one-hot.
+    """A planner that searches for action sequences in rounds.
 
-    A concrete planner fills in the abstract methods, may change what the two before them say, and is never subclassed.
-    It holds settings only, so one object serves any number of environments and threads.
+    It searches numbers in [−1, 1], which `box` turns into actions, or one-hot choices. A concrete planner fills in the
+    abstract methods, may change what the two before them say, and is never subclassed. It holds settings only, so one
+    object serves any number of environments and threads.
     """
 
-    def __init__(self, settings: PlannerSettings, action_size: int) -> None:
-        """Take the settings and the size A of an action."""
+    own_init_std = 1.0  # what a None in the settings stands for
+    own_momentum = 0.0
+    own_warm_start = False
+    noise_size: int  # normal draws that one action takes
+    draws_choice = False  # whether `choose` draws
+    reserved = 0  # places among the candidates that proposals must leave
+
+    def __init__(self, settings: "PlannerSettings", action_size: int, low: Bound = -1.0, high: Bound = 1.0) -> None:
+        """Take the settings and the box.
+
+        Args:
+            settings: see config.PlannerSettings; spreads in it are in halves of the box.
+            action_size: A.
+            low: the least action, a number or [A].
+            high: the greatest, likewise.
+
+        Raises:
+            PlanetError: the box has no finite bounds, or none inside.
+        """
         self.settings = settings
-        self.action_size = action_size
-        self.noise_size = action_size  # normal draws that one action takes
+        self.action_size = self.noise_size = action_size
+        self.box = Box(low, high, action_size)
+        self.init_std = _given(settings.init_std, self.own_init_std)
+        self.momentum = _given(settings.momentum, self.own_momentum)
+        self.warm_start = _given(settings.warm_start, self.own_warm_start)
+        self.min_std, self.max_std = settings.min_std or 0.0, settings.max_std or math.inf
 
     def plan(
         self,
@@ -59,6 +94,8 @@ class SearchPlanner(Planner[C], Generic[C, T]):
         *,
         executed: int = 1,
         rounds: int | None = None,
+        proposals: Tensor | None = None,
+        previous: Tensor | None = None,
     ) -> tuple[Plan, C]:
         """Decide for each row of `state`; rows whose `is_first` [B] is set forget their carry first.
 
@@ -71,13 +108,22 @@ class SearchPlanner(Planner[C], Generic[C, T]):
             generator: source of the noise, on the state's device; None is torch's global one.
             executed: steps of the last plan that were acted out since, at least 1: how far the carry is shifted.
             rounds: stop after so many, at least 1; None: all that the settings name.
+            proposals: sequences [B, K, H, A] from elsewhere, an actor say; they take the place of as many samples in
+                every round, inside the bounds.
+            previous: the action [B, A] before this decision, which a cost may look at; None: zeros.
 
         Returns:
-            The plan and the next carry. Diagnostics: `returns_max` and `elite_std` [B, I] by round, and
-            `nonfinite` [B], how many candidates had a return that is not finite.
+            The plan and the next carry. Diagnostics by round, [B, I]: `returns_max`, `returns_mean` of the finite
+            ones, `elite_std` and `entropy` of what the next round would draw from; and `nonfinite` [B], how many
+            candidates had a return that is not finite.
+
+        Raises:
+            PlanetError: proposals or returns of a wrong shape.
         """
         noise = self.draw(dynamics, state, generator, rounds)
-        return self.solve(dynamics, objective, state, carry, is_first, noise, executed)
+        return self.solve(
+            dynamics, objective, state, carry, is_first, noise, executed, proposals=proposals, previous=previous
+        )
 
     def prepare(
         self, dynamics: Dynamics[S], objective: Callable[[Rollout], Tensor], precision: str = "float32"
@@ -97,24 +143,94 @@ class SearchPlanner(Planner[C], Generic[C, T]):
         is_first: Tensor,
         noise: tuple[Noise, ...],
         executed: int = 1,
+        *,
+        proposals: Tensor | None = None,
+        previous: Tensor | None = None,
+        run: Callable[[Callable[..., Any], tuple[Any, ...]], Any] | None = None,
     ) -> tuple[Plan, C]:
-        """Do what `plan` does with the noise given: the whole algorithm, no draw and no wait for the device in it."""
+        """Do what `plan` does with the noise given: the whole algorithm, no draw and no wait for the device in it.
+
+        `run(round, tensors)` runs a round in a way of its own; None just calls it.
+        """
         search = self.start(carry, is_first, noise[0].actions, executed)
-        best, spread, broken = [], [], []
+        proposed = self.accept(proposals, noise)
+        found: list[tuple[Tensor, ...]] = []
+        run = run or _plainly
         for index, drawn in enumerate(noise):
-            sequences = self.propose(search, drawn.actions, last=index == len(noise) - 1)
-            returns = rank(objective(dynamics.rollout(state, sequences, drawn.model)))
-            search = self.refit(search, sequences, returns)
-            best.append(returns.amax(1))
-            spread.append(search.std.mean((1, 2)))
-            broken.append(returns.isinf().sum(1))
-        diagnostics = {
-            "returns_max": torch.stack(best, 1),
-            "elite_std": torch.stack(spread, 1),
-            "nonfinite": torch.stack(broken, 1).sum(1),
-        }
-        sequence, value, carry = self.choose(search)
-        return Plan(sequence[:, 0], sequence, value, diagnostics), carry
+            one = functools.partial(self.round, dynamics, objective, last=index == len(noise) - 1)
+            search, told = run(one, (search, state, drawn.actions, drawn.model, proposed, previous))
+            found.append(told)
+        sequence, value, carry = self.choose(search, noise[-1].choice)
+        sequence = self.box.actions(sequence)
+        return Plan(sequence[:, 0], sequence, value, diagnostics(found)), carry
+
+    def round(
+        self,
+        dynamics: Dynamics[S],
+        objective: Callable[[Rollout], Tensor],
+        search: T,
+        state: S,
+        actions: Tensor,
+        model: Tensor | None,
+        proposed: Tensor | None,
+        previous: Tensor | None,
+        *,
+        last: bool,
+    ) -> tuple[T, tuple[Tensor, ...]]:
+        """Propose, imagine, score and refit once: tensors in, tensors out; the noise is `actions` and `model`."""
+        sequences = self.propose(search, actions, last=last)
+        if proposed is not None:
+            sequences[:, -proposed.shape[1] :] = proposed
+        returns = self.score(dynamics, objective, state, sequences, model, previous)
+        search = self.refit(search, sequences, returns)
+        return search, watch(search, returns)
+
+    def score(
+        self,
+        dynamics: Dynamics[S],
+        objective: Callable[[Rollout], Tensor],
+        state: S,
+        sequences: Tensor,
+        noise: Tensor | None,
+        previous: Tensor | None = None,
+    ) -> Tensor:
+        """Return the returns [B, N] of `sequences` [B, N, H, A], −inf where they are not finite.
+
+        `noise` is that of the model, `previous` the action [B, A] before.
+        """
+        actions, particles = self.box.actions(sequences), self.settings.particles
+        if particles > 1:
+            actions = actions.repeat_interleave(particles, 1)  # those of one candidate stand together
+        if has_cost(objective):
+            rollout = dynamics.trace(state, actions, noise)
+            rollout = rollout._replace(actions=actions, previous=_one_step_before(actions, previous))
+        else:
+            rollout = dynamics.rollout(state, actions, noise)
+        returns = objective(rollout)
+        if returns.shape != actions.shape[:2]:
+            raise PlanetError(
+                f"returns of shape {tuple(returns.shape)}: the objective must give {tuple(actions.shape[:2])}, one "
+                "number a sequence"
+            )
+        return risk_adjusted(rank(returns), particles, self.settings.risk)
+
+    def accept(self, proposals: Tensor | None, noise: tuple[Noise, ...]) -> Tensor | None:
+        """Return proposals [B, K, H, A] as numbers in [−1, 1], moved inside the bounds.
+
+        Raises:
+            PlanetError: they are of another shape, or so many that a round has no place for them.
+        """
+        if proposals is None:
+            return None
+        first = noise[0].actions
+        batch, horizon, most = len(first), first.shape[2], min(n.actions.shape[1] for n in noise) - self.reserved
+        shape = tuple(proposals.shape)
+        if len(shape) != 4 or shape != (batch, shape[1], horizon, self.action_size) or not 1 <= shape[1] <= most:
+            raise PlanetError(
+                f"proposals of shape {shape}: must be (B, K, H, A) = ({batch}, K, {horizon}, {self.action_size}) with "
+                f"K from 1 to {most}"
+            )
+        return self.box.sequences(proposals.to(first))
 
     @torch.no_grad()
     def draw(
@@ -132,7 +248,8 @@ class SearchPlanner(Planner[C], Generic[C, T]):
         return tuple(
             Noise(
                 self.correlate(normal((batch, count, horizon, self.noise_size))),
-                normal(dynamics.noise_shape(batch, count, horizon)),
+                normal(dynamics.noise_shape(batch, count * self.settings.particles, horizon)),
+                normal((batch,) if self.draws_choice else None),
             )
             for count in self.populations[:rounds]
         )
@@ -162,5 +279,42 @@ class SearchPlanner(Planner[C], Generic[C, T]):
         """Learn from the candidates [B, N, H, A] and their returns [B, N], finite or −inf."""
 
     @abstractmethod
-    def choose(self, search: T) -> tuple[Tensor, Tensor, C]:
-        """Return the sequence [B, H, A] to act by, what it is believed to return [B], and the next carry."""
+    def choose(self, search: T, noise: Tensor | None = None) -> tuple[Tensor, Tensor, C]:
+        """Return the sequence [B, H, A] to act by, what it is believed to return [B], and the next carry.
+
+        `noise` [B] is there for a planner that `draws_choice`.
+        """
+
+
+def watch(search: Search, returns: Tensor) -> tuple[Tensor, ...]:
+    """Return what is told of a round, each [B]; see `diagnostics`."""
+    broken = returns.isinf()
+    return returns.amax(1), mean_of_whole(returns), search.std.mean((1, 2)), search.entropy, broken.sum(1)
+
+
+def diagnostics(found: Sequence[tuple[Tensor, ...]]) -> dict[str, Tensor]:
+    """Join what `watch` told of each round; see `SearchPlanner.plan`."""
+    highest, mean, spread, entropy, broken = (torch.stack(values, 1) for values in zip(*found, strict=True))
+    return {
+        "returns_max": highest,
+        "returns_mean": mean,
+        "elite_std": spread,
+        "entropy": entropy,
+        "nonfinite": broken.sum(1),
+    }
+
+
+def _plainly(one: Callable[..., Any], tensors: tuple[Any, ...]) -> Any:  # noqa: ANN401 (whatever it returns)
+    return one(*tensors)
+
+
+def _given(value: V | None, own: V) -> V:
+    return own if value is None else value
+
+
+def _one_step_before(actions: Tensor, previous: Tensor | None) -> Tensor:
+    """Return `actions` [B, N, H, A] one step later, with `previous` [B, A] or zeros at the first."""
+    first = torch.zeros_like(actions[:, :, :1])
+    if previous is not None:
+        first = first + previous.to(actions)[:, None, None]
+    return torch.cat([first, actions[:, :, :-1]], 2)

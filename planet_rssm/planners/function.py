@@ -43,6 +43,17 @@ class FunctionDynamics(Dynamics[S]):
         Raises:
             PlanetError: the reward or the discount is not of shape [M].
         """
+        return self._follow(state, actions, None)
+
+    def trace(self, state: S, actions: Tensor, noise: Tensor | None = None) -> Rollout:
+        """Do what `rollout` does and keep the states on the way."""
+        before: list[S] = []
+        rollout = self._follow(state, actions, before)
+        states = pytree.tree_map(lambda *leaves: torch.stack(leaves, 1).unflatten(0, actions.shape[:2]), *before)
+        return rollout._replace(states=states)
+
+    def _follow(self, state: S, actions: Tensor, before: list[S] | None) -> Rollout:
+        """Follow `actions`; the states that they were taken in are appended to `before`."""
         rows = actions.shape[:2]
         # batch-major, as flattened actions are: row b · N + n holds the state of environment b
         state = pytree.tree_map(lambda leaf: leaf.repeat_interleave(rows[1], 0), state)
@@ -51,6 +62,8 @@ class FunctionDynamics(Dynamics[S]):
             following = self.step(state, action)
             rewards.append(_check("reward", self.reward(state, action, following), len(action)))
             discounts.append(_check("discount", self.discount(state, action, following), len(action)))
+            if before is not None:
+                before.append(state)
             state = following
         last = pytree.tree_map(lambda leaf: leaf.unflatten(0, rows), state)
         return Rollout(torch.stack(rewards, 1).unflatten(0, rows), torch.stack(discounts, 1).unflatten(0, rows), last)

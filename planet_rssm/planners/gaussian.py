@@ -1,9 +1,17 @@
 """The diagonal Gaussian over action sequences that CEM and its relatives fit."""
 
+import math
+
 import torch
 from torch import Tensor
 
 VARIANCE_FLOOR = 1e-6  # PlaNet's: keeps the standard deviation positive when all elites agree
+STANDARD_ENTROPY = 0.5 * math.log(2 * math.pi * math.e)  # of N(0, 1), in nats
+
+
+def entropy(std: Tensor) -> Tensor:
+    """Return the mean entropy [B] of one number of N(·, std²), `std` [B, H, A], in nats; bounds are not seen."""
+    return std.log().mean((1, 2)) + STANDARD_ENTROPY
 
 
 def sample(mean: Tensor, std: Tensor, noise: Tensor) -> Tensor:
@@ -30,9 +38,15 @@ def refit(mean: Tensor, std: Tensor, elites: Tensor, returns: Tensor, momentum: 
     Elites whose return [B, K] is −inf do not count, and the Gaussian moves by the share of those that do: it neither
     collapses on the one candidate that the model did not break on, nor moves when there is none.
     """
-    whole = (returns > -torch.inf)[:, :, None, None].to(elites.dtype)
-    count = whole.sum(1).clamp(min=1.0)
-    fitted = (whole * elites).sum(1) / count
-    variance = (whole * (elites - fitted[:, None]).square()).sum(1) / count
-    share = (1.0 - momentum) * whole.mean(1)
-    return torch.lerp(mean, fitted, share), torch.lerp(std, (variance + VARIANCE_FLOOR).sqrt(), share)
+    whole = (returns > -torch.inf).to(elites.dtype)
+    fitted, spread = weighted(elites, whole / whole.sum(1, keepdim=True).clamp(min=1.0))
+    share = (1.0 - momentum) * whole.mean(1)[:, None, None]
+    return torch.lerp(mean, fitted, share), torch.lerp(std, spread, share)
+
+
+def weighted(sequences: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation [B, H, A] of `sequences` [B, K, H, A] by `weights` [B, K] that sum to 1."""
+    weights = weights[:, :, None, None]
+    mean = (weights * sequences).sum(1)
+    variance = (weights * (sequences - mean[:, None]).square()).sum(1)
+    return mean, (variance + VARIANCE_FLOOR).sqrt()

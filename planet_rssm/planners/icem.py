@@ -1,21 +1,17 @@
 """iCEM: the cross-entropy method with few samples (Pinneri et al. 2020, arXiv 2008.06389)."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from planet_rssm.config import PlannerSettings
 from planet_rssm.planners.base import SearchPlanner
-from planet_rssm.planners.gaussian import refit, sample, top
+from planet_rssm.planners.box import Bound
+from planet_rssm.planners.gaussian import entropy, refit, sample, top
+from planet_rssm.planners.memory import Carry, nothing, remembered, resumed
 
-
-class ICEMCarry(NamedTuple):
-    """What the next decision starts from: `mean` [B, H, A], `elites` [B, R, H, A]; `known` [B] is False before any."""
-
-    mean: Tensor
-    elites: Tensor
-    known: Tensor
+if TYPE_CHECKING:
+    from planet_rssm.config import PlannerSettings
 
 
 class ICEMSearch(NamedTuple):
@@ -28,8 +24,13 @@ class ICEMSearch(NamedTuple):
     best: Tensor
     value: Tensor
 
+    @property
+    def entropy(self) -> Tensor:
+        """Of one number, [B]; that the noise is coloured is not seen."""
+        return entropy(self.std)
 
-class ICEM(SearchPlanner[ICEMCarry, ICEMSearch]):
+
+class ICEM(SearchPlanner[Carry, ICEMSearch]):
     """CEM that samples coloured noise, remembers elites, starts warm and acts by the best sequence it has seen.
 
     Round i scores `candidates / decay**i` sequences, never fewer than twice the elites. The kept elites and, in the
@@ -37,16 +38,17 @@ class ICEM(SearchPlanner[ICEMCarry, ICEMSearch]):
     was scored; with a stochastic model the best of many draws errs upwards.
     """
 
-    def __init__(self, settings: PlannerSettings, action_size: int) -> None:
-        """Take the settings and the size A of an action."""
-        super().__init__(settings, action_size)
-        self.kept = round(settings.reuse * settings.elites)
+    own_init_std, own_momentum, own_warm_start = 0.5, 0.1, True  # the authors'
 
-    def initial(self, batch: int, device: torch.device | None = None) -> ICEMCarry:
+    def __init__(self, settings: "PlannerSettings", action_size: int, low: Bound = -1.0, high: Bound = 1.0) -> None:
+        """Take settings and box; see SearchPlanner."""
+        super().__init__(settings, action_size, low, high)
+        self.kept = round(settings.reuse * settings.elites)
+        self.reserved = self.kept + 1  # and the mean
+
+    def initial(self, batch: int, device: torch.device | None = None) -> Carry:
         """Return the carry of rows that have decided nothing yet."""
-        mean = torch.zeros(batch, self.settings.horizon, self.action_size, device=device)
-        elites = mean[:, None].repeat(1, self.kept, 1, 1)
-        return ICEMCarry(mean, elites, torch.zeros(batch, dtype=torch.bool, device=device))
+        return nothing(batch, self.kept, self.settings.horizon, self.action_size, device)
 
     @property
     def populations(self) -> tuple[int, ...]:
@@ -58,18 +60,15 @@ class ICEM(SearchPlanner[ICEMCarry, ICEMSearch]):
         """Colour the noise along time."""
         return coloured(white, self.settings.colour)
 
-    def start(self, carry: ICEMCarry, is_first: Tensor, noise: Tensor, executed: int = 1) -> ICEMSearch:
+    def start(self, carry: Carry, is_first: Tensor, noise: Tensor, executed: int = 1) -> ICEMSearch:
         """Shift the last decision's mean and elites by the steps executed since; the spread starts anew.
 
         The mean repeats its last action; each elite ends in newly sampled ones.
         """
-        known = carry.known & ~is_first
+        mean, known = resumed(carry, is_first, executed, torch.zeros_like(noise[:, 0]), self.warm_start)
+        std = torch.full_like(mean, self.init_std)
         gone = min(executed, self.settings.horizon)
-        tail = carry.mean[:, -1:].expand(-1, gone, -1)
-        mean = torch.cat([carry.mean[:, gone:], tail], 1).to(noise.dtype)
-        mean = torch.where(known[:, None, None], mean, 0.0)
-        std = torch.full_like(mean, self.settings.init_std)
-        ends = sample(mean[:, -gone:], std[:, -gone:], noise[:, : self.kept, -gone:])
+        ends = sample(mean, std, noise[:, : self.kept])[:, :, mean.shape[1] - gone :]
         kept = torch.cat([carry.elites[:, :, gone:].to(noise.dtype), ends], 2)
         return ICEMSearch(mean, std, kept, known, mean, mean.new_full((len(mean),), -torch.inf))
 
@@ -85,20 +84,20 @@ class ICEM(SearchPlanner[ICEMCarry, ICEMSearch]):
     def refit(self, search: ICEMSearch, sequences: Tensor, returns: Tensor) -> ICEMSearch:
         """Move the Gaussian to the elites, a share `momentum` of it staying; keep the best elites and the best seen."""
         elites, returns = top(sequences, returns, self.settings.elites)
-        mean, std = refit(search.mean, search.std, elites, returns, self.settings.momentum)
+        mean, std = refit(search.mean, search.std, elites, returns, self.momentum)
         better = returns[:, 0] > search.value
         return ICEMSearch(
             mean,
-            std,
+            std.clamp(self.min_std, self.max_std),
             elites[:, : self.kept],
             torch.ones_like(search.known),
             torch.where(better[:, None, None], elites[:, 0], search.best),
             torch.where(better, returns[:, 0], search.value),
         )
 
-    def choose(self, search: ICEMSearch) -> tuple[Tensor, Tensor, ICEMCarry]:
+    def choose(self, search: ICEMSearch, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Carry]:
         """Act by the best sequence seen; remember the mean and the kept elites."""
-        return search.best, search.value, ICEMCarry(search.mean, search.kept, search.known)
+        return search.best, search.value, remembered(search.mean, search.kept)
 
 
 def coloured(white: Tensor, exponent: float) -> Tensor:

@@ -1,29 +1,87 @@
 """What a plan is worth: one number a candidate, from the rewards a dynamics foretells."""
 
+import math
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
+from planet_rssm.errors import PlanetError
 from planet_rssm.types import Rollout
 
 
 class Objective:
-    """The discounted sum of rewards.
+    """The discounted sum of rewards, less costs, plus what the last state is worth.
 
     Reward h counts by `discount**h` and by the product of the rollout's own discounts *before* h: a discount of 0 at
-    step h says that the episode ends there, so its own reward still counts and the later ones do not.
+    step h says that the episode ends there, so its own reward still counts and nothing later does.
     """
 
-    def __init__(self, discount: float = 1.0) -> None:
-        """Take the discount of one agent step, 0 to 1."""
-        self.discount = discount
+    def __init__(
+        self,
+        discount: float = 1.0,
+        terminal_value: Callable[[Any], Tensor] | None = None,
+        cost: Callable[[Any, Tensor, Tensor], Tensor] | None = None,
+    ) -> None:
+        """Take what counts; the functions see M rows at once, as those of FunctionDynamics do.
+
+        Args:
+            discount: of one agent step, 0 to 1.
+            terminal_value: `terminal_value(last_state) -> [M]`, what may still come after the last step.
+            cost: `cost(state, action, previous_action) -> [M]`, taken off the reward that the action brings. The state
+                is the one that the action is taken in; before the first action of a plan is what `plan` is told.
+        """
+        self.discount, self.terminal_value, self.cost = discount, terminal_value, cost
 
     def __call__(self, rollout: Rollout) -> Tensor:
-        """Return the returns [B, N]; they are not finite where a reward or a discount is not."""
-        earlier = self.discount * rollout.discount[..., :-1]
-        weight = torch.cat([torch.ones_like(rollout.discount[..., :1]), earlier.cumprod(-1)], -1)
-        return (weight * rollout.reward).sum(-1)
+        """Return the returns [B, N]; they are not finite where a reward or a discount is not.
+
+        Raises:
+            PlanetError: a function returned another shape than [M], or there is a cost and no `states` of the rollout.
+        """
+        weight = (self.discount * rollout.discount).cumprod(-1)
+        first = torch.ones_like(weight[..., :1])
+        reward = rollout.reward if self.cost is None else rollout.reward - self._costs(self.cost, rollout)
+        returns = (torch.cat([first, weight[..., :-1]], -1) * reward).sum(-1)
+        if self.terminal_value is None:
+            return returns
+        value = self.terminal_value(pytree.tree_map(lambda leaf: leaf.flatten(0, 1), rollout.last))
+        return returns + weight[..., -1] * _rows("terminal_value", value, returns.shape)
+
+    def _costs(self, cost: Callable[[Any, Tensor, Tensor], Tensor], rollout: Rollout) -> Tensor:
+        if rollout.actions is None or rollout.previous is None or rollout.states is None:
+            raise PlanetError("cost: the rollout has no states; score it with SearchPlanner.score, or use trace()")
+        rows = (rollout.states, rollout.actions, rollout.previous)
+        return _rows("cost", cost(*pytree.tree_map(lambda leaf: leaf.flatten(0, 2), rows)), rollout.reward.shape)
+
+
+def _rows(name: str, value: Tensor, shape: torch.Size) -> Tensor:
+    if value.shape != (math.prod(shape),):
+        raise PlanetError(f"{name} of shape {tuple(value.shape)}: must be ({math.prod(shape)},), one number a row")
+    return value.unflatten(0, shape)
+
+
+def has_cost(objective: Callable[[Rollout], Tensor]) -> bool:
+    """Say whether an objective needs to see the states on the way."""
+    return isinstance(objective, Objective) and objective.cost is not None
 
 
 def rank(returns: Tensor) -> Tensor:
     """Return `returns` with −inf for NaN and both infinities, so that what the model broke on never wins."""
     return returns.masked_fill(~returns.isfinite(), -torch.inf)
+
+
+def risk_adjusted(returns: Tensor, particles: int, risk: str | float) -> Tensor:
+    """Return one return [B, N] of the returns [B, N · P] of P particles a candidate: their mean, their worst, or CVaR.
+
+    `risk` is "mean", "worst", or the share of the worst particles whose mean counts. A particle of −inf makes every
+    form −inf.
+    """
+    if particles == 1:
+        return returns
+    each = returns.unflatten(1, (-1, particles))
+    count = {"mean": particles, "worst": 1}.get(risk, 0) if isinstance(risk, str) else math.ceil(risk * particles)
+    worst = each if count == particles else each.topk(count, -1, largest=False).values
+    return worst.mean(-1)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from planet_rssm.device import DTYPES
 from planet_rssm.types import Dynamics, Rollout, State
@@ -38,20 +39,27 @@ class FastDynamics(Dynamics[State]):
         """
         like = next(model.rssm.parameters())
         self.model = model
+        parts = (model.rssm.core, model.rssm.prior_net, model.reward, model.goes_on)
+        self._read = [p for part in parts if part is not None for p in part.parameters()]
         self.dtype = like.dtype if like.dtype == torch.float64 else DTYPES[precision]
         self.memory = memory or (torch.cuda.mem_get_info(like.device)[0] // 4 if like.is_cuda else MEMORY)
-        self.packed, self._stamp = PackedModel(model, self.dtype), self._written()
-        self._in_place = like.is_cuda
+        self.capturable = self._in_place = like.is_cuda
+        with torch.inference_mode(False):
+            self.packed, self._stamp = PackedModel(model, self.dtype), self._written()
 
     def noise_shape(self, batch: int, candidates: int, horizon: int) -> tuple[int, ...] | None:
         """Return what `ModelDynamics.noise_shape` does."""
         rssm = self.model.rssm
         return (batch, candidates, horizon, rssm.noise_size) if rssm.settings.plan_by == "sample" else None
 
+    @torch.inference_mode(False)  # what is packed inside it could not be written to outside
     @torch.no_grad()
-    def refresh(self) -> None:
-        """Copy the weights anew; needed only after changes that PyTorch does not count, as those to `tensor.data`."""
-        self._stamp = self._written()
+    def refresh(self, *, always: bool = False) -> None:
+        """Copy the weights anew if one has been written to since; `always`: PyTorch does not count it (`.data`)."""
+        written = self._written()
+        if written == self._stamp and not always:
+            return
+        self._stamp = written
         fresh = PackedModel(self.model, self.dtype)
         if self._in_place:  # a captured graph reads the very tensors that are there
             for old, new in zip(self.packed.tensors(), fresh.tensors(), strict=True):
@@ -59,26 +67,29 @@ class FastDynamics(Dynamics[State]):
         else:
             self.packed = fresh
 
-    def follow(self) -> None:
-        """Refresh if a parameter has been written to since."""
-        if self._written() != self._stamp:
-            self.refresh()
-
-    @torch.no_grad()
     def rollout(self, state: State, actions: Tensor, noise: Tensor | None) -> Rollout:
         """Follow `actions` [B, N, H, A] from `state` [B, ...]; see `ModelDynamics.rollout`."""
-        self.follow()
+        return self._follow(state, actions, noise, trace=False)
+
+    def trace(self, state: State, actions: Tensor, noise: Tensor | None) -> Rollout:
+        """Do what `rollout` does and keep the states on the way."""
+        return self._follow(state, actions, noise, trace=True)
+
+    @torch.no_grad()
+    def _follow(self, state: State, actions: Tensor, noise: Tensor | None, trace: bool) -> Rollout:
+        self.refresh()
         batch, candidates, horizon, size = actions.shape
         widths = self.packed.width + horizon * (self.packed.kept + size)
         row = batch * (widths * self.dtype.itemsize + 4 * horizon * (0 if noise is None else noise.shape[-1]))
         count = max(1, min(candidates, self.memory // row))
         drawn = itertools.repeat(None) if noise is None else noise.split(count, 1)
         with torch.autocast(actions.device.type, enabled=False):  # the precision was chosen when this was made
-            parts = [self.packed.rollout(state, *part) for part in zip(actions.split(count, 1), drawn)]  # noqa: B905
+            pairs = zip(actions.split(count, 1), drawn)  # noqa: B905 (the second may have no end)
+            parts = [self.packed.rollout(state, *part, trace) for part in pairs]
         return parts[0] if len(parts) == 1 else _joined(parts)
 
     def _written(self) -> list[tuple[int, int]]:
-        return [(parameter.data_ptr(), parameter._version) for parameter in self.model.parameters()]
+        return [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in self._read]
 
 
 class PackedModel:
@@ -98,8 +109,8 @@ class PackedModel:
         self.width = 8 * (rssm.deter_size + settings.hidden) + 4 * rssm.latent.raw_size  # and needs within a step
 
     @torch.no_grad()
-    def rollout(self, state: State, actions: Tensor, noise: Tensor | None) -> Rollout:
-        """See `ModelDynamics.rollout`."""
+    def rollout(self, state: State, actions: Tensor, noise: Tensor | None, trace: bool) -> Rollout:
+        """See `ModelDynamics`: its `trace` or its `rollout`."""
         batch, candidates, horizon, _ = actions.shape
         steps = actions.to(self.dtype).flatten(0, 1).transpose(0, 1).contiguous()  # [H, M, A]: a step lies together
         drawn = [None] * horizon if noise is None else noise.flatten(0, 1).transpose(0, 1).contiguous()
@@ -109,15 +120,16 @@ class PackedModel:
             deter = self._first(state, action) if not deters else self._next(deters[-1], samples[-1], action)
             deters.append(deter)
             samples.append(self._pick(deter, part))
-        last = State(deters[-1].to(state.deter.dtype), dense(samples[-1], self._rssm.stoch_size).to(state.stoch.dtype))
         reward = self._read(self.reward, deters, samples)
         discount = torch.ones_like(reward) if self.goes_on is None else self._read(self.goes_on, deters, samples)
-        shape = (horizon, batch, candidates)
-        return Rollout(
-            reward.view(shape).permute(1, 2, 0),
-            discount.view(shape).permute(1, 2, 0),
-            State(*(leaf.unflatten(0, (batch, candidates)) for leaf in last)),
-        )
+        rows, shape = (batch, candidates), (horizon, batch, candidates)
+        last = self._state(state, deters[-1], samples[-1], rows)
+        found = Rollout(reward.view(shape).permute(1, 2, 0), discount.view(shape).permute(1, 2, 0), last)
+        if not trace:
+            return found
+        states = [State(*(leaf[:, None].expand(*rows, -1) for leaf in state))]
+        states += [self._state(state, *both, rows) for both in zip(deters[:-1], samples[:-1], strict=True)]
+        return found._replace(states=State(*(torch.stack(leaves, 2) for leaves in zip(*states, strict=True))))
 
     def tensors(self) -> Iterator[Tensor]:
         """Every weight, in an order that is always the same."""
@@ -130,6 +142,11 @@ class PackedModel:
         if self._rssm.settings.kind != "ssm":
             packed.net = pack_joint(head.net, slice(self._rssm.deter_size, None), self.dtype)
         return packed
+
+    def _state(self, like: State, deter: Tensor, sample: Tensor, rows: tuple[int, int]) -> State:
+        """Return states of M rows as [B, N, ...] in the precision of `like`."""
+        stoch = dense(sample, self._rssm.stoch_size)
+        return State(deter.to(like.deter.dtype).unflatten(0, rows), stoch.to(like.stoch.dtype).unflatten(0, rows))
 
     def _first(self, state: State, action: Tensor) -> Tensor:
         if isinstance(self.core, PackedCore):
@@ -158,5 +175,4 @@ class PackedModel:
 
 def _joined(parts: list[Rollout]) -> Rollout:
     """Put together the rollouts of parts of the candidates."""
-    last = State(*(torch.cat(leaves, 1) for leaves in zip(*(part.last for part in parts), strict=True)))
-    return Rollout(torch.cat([part.reward for part in parts], 1), torch.cat([part.discount for part in parts], 1), last)
+    return pytree.tree_map(lambda *leaves: None if leaves[0] is None else torch.cat(leaves, 1), *parts)

@@ -47,7 +47,7 @@ def test_choices_come_as_often_as_their_probabilities_say() -> None:
 def test_a_refit_counts_the_elites_and_leaves_every_choice_possible() -> None:
     planner = CategoricalCEM(SETTINGS.model_copy(update={"candidates": 4, "elites": 2}), A)
     sequences = torch.eye(A)[torch.tensor([0, 0, 1, 2])][None, :, None].expand(1, 4, H, A)
-    search = planner.start((), torch.ones(1, dtype=torch.bool), torch.zeros(1, 4, H, 1))
+    search = planner.start(planner.initial(1), torch.ones(1, dtype=torch.bool), torch.zeros(1, 4, H, 1))
     search = planner.refit(search, sequences, torch.tensor([[5.0, 1.0, 3.0, -torch.inf]]))
     expected = (1 - SMOOTHING) * torch.tensor([0.5, 0.5, 0.0]) + SMOOTHING / A
     torch.testing.assert_close(search.probs, expected.expand(1, H, A))
@@ -58,10 +58,10 @@ def test_batched_equals_separate_on_the_same_noise() -> None:
     planner, dynamics, state = CategoricalCEM(SETTINGS, A), lock(1), torch.arange(3.0)[:, None]
     noise = planner.draw(dynamics, state, torch.Generator().manual_seed(1))
     first = torch.ones(3, dtype=torch.bool)
-    whole, _ = planner.solve(dynamics, Objective(), state, (), first, noise)
+    whole, _ = planner.solve(dynamics, Objective(), state, planner.initial(3), first, noise)
     for row in range(3):
         one = tuple(drawn._replace(actions=drawn.actions[row : row + 1]) for drawn in noise)
-        alone, _ = planner.solve(dynamics, Objective(), state[row : row + 1], (), first[:1], one)
+        alone, _ = planner.solve(dynamics, Objective(), state[row : row + 1], planner.initial(1), first[:1], one)
         assert torch.equal(alone.sequence[0], whole.sequence[row])
 
 

@@ -3,9 +3,10 @@ import torch
 
 from planet_rssm.config import PlannerSettings
 from planet_rssm.planners import ICEM, FunctionDynamics, Objective
-from planet_rssm.planners.icem import ICEMCarry, coloured
+from planet_rssm.planners.icem import coloured
+from planet_rssm.planners.memory import Carry
 
-SMALL = PlannerSettings(name="icem", horizon=4, candidates=40, iterations=3, elites=10)
+SMALL = PlannerSettings(name="icem", init_std=1.0, horizon=4, candidates=40, iterations=3, elites=10)
 
 
 def test_icem_comes_near_the_riccati_cost_of_an_lqr_with_few_samples(lqr):
@@ -57,7 +58,7 @@ def test_a_warm_start_shifts_mean_and_elites_by_one_step():
     mean = torch.tensor([0.1, 0.2, 0.3, 0.4]).reshape(1, 4, 1).repeat(2, 1, 1)
     elites = 0.5 + mean[:, None].repeat(1, 3, 1, 1)
     noise = torch.randn(2, 40, 4, 1)
-    search = planner.start(ICEMCarry(mean, elites, torch.tensor([True, True])), torch.tensor([False, True]), noise)
+    search = planner.start(Carry(mean, elites, torch.tensor([True, True])), torch.tensor([False, True]), noise)
     torch.testing.assert_close(search.mean[:, :, 0], torch.tensor([[0.2, 0.3, 0.4, 0.4], [0.0] * 4]))
     assert torch.equal(search.std, torch.ones(2, 4, 1))
     sequences = planner.propose(search, noise, last=False)

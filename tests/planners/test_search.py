@@ -43,7 +43,8 @@ def test_shapes(settings, walk):
     assert torch.equal(plan.action, plan.sequence[:, 0])
     assert plan.sequence.dtype == torch.float32 and plan.sequence.abs().max() <= 1
     shapes = {name: tuple(value.shape) for name, value in plan.diagnostics.items()}
-    assert shapes == {"returns_max": (3, 3), "elite_std": (3, 3), "nonfinite": (3,)}
+    by_round = dict.fromkeys(["returns_max", "returns_mean", "elite_std", "entropy"], (3, 3))
+    assert shapes == by_round | {"nonfinite": (3,)}
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-4)])
@@ -174,4 +175,4 @@ def test_the_discount_decides_what_is_worth_waiting_for(settings):
             torch.Generator().manual_seed(0),
         )[0].action.item()
 
-    assert first_action(1.0) < -0.9 and first_action(0.1) > 0.9
+    assert first_action(1.0) < -0.8 and first_action(0.1) > 0.8

@@ -1,0 +1,44 @@
+"""What planners remember from one decision to the next."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Carry(NamedTuple):
+    """Of the last decision, in [−1, 1]: `mean` [B, H, A], best `elites` [B, R, H, A]; `known` [B], False before any.
+
+    A planner over choices keeps its probabilities as the `mean`.
+    """
+
+    mean: Tensor
+    elites: Tensor
+    known: Tensor
+
+
+def nothing(batch: int, elites: int, horizon: int, action_size: int, device: torch.device | None) -> Carry:
+    """Return the carry of rows that have decided nothing yet, with room for so many elites."""
+    mean = torch.zeros(batch, horizon, action_size, device=device)
+    known = torch.zeros(batch, dtype=torch.bool, device=device)
+    return Carry(mean, mean[:, None].repeat(1, elites, 1, 1), known)
+
+
+def remembered(mean: Tensor, elites: Tensor | None = None) -> Carry:
+    """Return the carry of rows that have decided."""
+    known = torch.ones(len(mean), dtype=torch.bool, device=mean.device)
+    return Carry(mean, mean.new_zeros(len(mean), 0, *mean.shape[1:]) if elites is None else elites, known)
+
+
+def resumed(carry: Carry, is_first: Tensor, executed: int, fresh: Tensor, warm: bool) -> tuple[Tensor, Tensor]:
+    """Return what a decision begins with [B, H, A], and in which rows [B] it is remembered.
+
+    The remembered mean is shifted by the steps `executed` since, its last action filling the end. Rows that remember
+    nothing or forget (`is_first`), and all rows unless `warm`, begin with `fresh` [B, H, A].
+    """
+    known = carry.known & ~is_first
+    if not warm:
+        return fresh, torch.zeros_like(known)
+    gone = min(executed, carry.mean.shape[1])
+    shifted = torch.cat([carry.mean[:, gone:], carry.mean[:, -1:].expand(-1, gone, -1)], 1)
+    return torch.where(known[:, None, None], shifted.to(fresh.dtype), fresh), known

@@ -1,0 +1,111 @@
+"""Model predictive path integral control: candidates weighted by the exponential of their returns."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from planet_rssm.planners.base import SearchPlanner
+from planet_rssm.planners.box import Bound
+from planet_rssm.planners.gaussian import entropy, sample, top, weighted
+from planet_rssm.planners.memory import Carry, nothing, remembered, resumed
+
+if TYPE_CHECKING:
+    from planet_rssm.config import PlannerSettings
+
+
+class MPPISearch(NamedTuple):
+    """The Gaussian [B, H, A], the weighted candidates [B, K, H, A], `weights` and `returns` [B, K], the `value` [B]."""
+
+    mean: Tensor
+    std: Tensor
+    sequences: Tensor
+    weights: Tensor
+    returns: Tensor
+    value: Tensor
+
+    @property
+    def entropy(self) -> Tensor:
+        """Of one number, [B]."""
+        return entropy(self.std)
+
+
+class MPPI(SearchPlanner[Carry, MPPISearch]):
+    """Sample around the mean, weigh by exp(return / temperature), move the mean to the weighted one, repeat.
+
+    With `weigh = all` this is information-theoretic MPPI (Williams et al. 2018, arXiv 1707.02342, algorithm 2, several
+    rounds a decision): every candidate counts and the spread stays init_std. The last mean is its own base
+    distribution, so nothing but the objective prices control. With `weigh = elites` it is TD-MPC2's form (Hansen et
+    al. 2024, arXiv 2310.16828): the elites alone count, the spread is refitted within [min_std, max_std], and with
+    `act_by = draw` an elite drawn by its weight is acted by. TD-MPC2's "temperature" 0.5 is the inverse of ours: 2.
+
+    The plan's value is the weighted mean return of the last round, or that of the elite drawn.
+    """
+
+    own_warm_start = True
+
+    def __init__(self, settings: "PlannerSettings", action_size: int, low: Bound = -1.0, high: Bound = 1.0) -> None:
+        """Take settings and box; see SearchPlanner."""
+        super().__init__(settings, action_size, low, high)
+        self.by_elites = settings.weigh == "elites"
+        self.draws_choice = settings.act_by == "draw"
+        if self.by_elites:
+            self.min_std = 0.05 if settings.min_std is None else settings.min_std
+            self.max_std = 2.0 if settings.max_std is None else settings.max_std
+
+    def initial(self, batch: int, device: torch.device | None = None) -> Carry:
+        """Return the carry of rows that have decided nothing yet."""
+        return nothing(batch, 0, self.settings.horizon, self.action_size, device)
+
+    def start(self, carry: Carry, is_first: Tensor, noise: Tensor, executed: int = 1) -> MPPISearch:
+        """Begin where the last decision ended; the spread starts anew."""
+        mean, _ = resumed(carry, is_first, executed, torch.zeros_like(noise[:, 0]), self.warm_start)
+        none = mean.new_zeros(len(mean), 0)
+        return MPPISearch(
+            mean, torch.full_like(mean, self.init_std), noise[:, :0], none, none, mean.new_zeros(len(mean))
+        )
+
+    def propose(self, search: MPPISearch, noise: Tensor, *, last: bool) -> Tensor:
+        """Sample the Gaussian, clipped to [−1, 1]."""
+        return sample(search.mean, search.std, noise)
+
+    def refit(self, search: MPPISearch, sequences: Tensor, returns: Tensor) -> MPPISearch:
+        """Move the mean, by elites the spread too, to the weighted candidates; a share `momentum` of it stays."""
+        if self.by_elites:
+            sequences, returns = top(sequences, returns, self.settings.elites)
+        weights = softmax(returns, self.settings.temperature)
+        fitted, spread = weighted(sequences, weights)
+        share = (1.0 - self.momentum) * weights.sum(1)[:, None, None]  # 0 where every return is −inf
+        std = search.std
+        if self.by_elites:
+            std = torch.lerp(std, spread, share).clamp(self.min_std, self.max_std)
+        value = (weights * returns.nan_to_num(neginf=0.0)).sum(1).masked_fill(returns.amax(1).isinf(), -torch.inf)
+        return MPPISearch(torch.lerp(search.mean, fitted, share), std, sequences, weights, returns, value)
+
+    def choose(self, search: MPPISearch, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Carry]:
+        """Act by the mean, or by an elite drawn with `noise` [B]; remember the mean."""
+        sequence, value = search.mean.clamp(-1.0, 1.0), search.value
+        if noise is not None:
+            # the inverse of the cumulated weights: the same law as TD-MPC2's Gumbel draw, with one number
+            drawn = torch.special.ndtr(noise)[:, None] > search.weights.cumsum(1)[:, :-1]
+            index = drawn.sum(1)
+            rows = torch.arange(len(index), device=index.device)
+            sequence, value = search.sequences[rows, index], search.returns[rows, index]
+        return sequence, value, remembered(search.mean)
+
+
+def softmax(returns: Tensor, temperature: float | None) -> Tensor:
+    """Return weights [B, K] of `returns` [B, K], 0 at −inf; all 0 where there is no other.
+
+    Without a temperature it is the standard deviation of the row's finite returns.
+    """
+    whole = returns > -torch.inf
+    if temperature is None:
+        finite = returns.masked_fill(~whole, torch.nan)
+        spread = (finite - finite.nanmean(1, keepdim=True)).square().nanmean(1, keepdim=True).sqrt()
+        scale = spread.clamp(min=torch.finfo(returns.dtype).tiny)
+    else:
+        scale = torch.full_like(returns[:, :1], temperature)
+    logits = (returns - returns.amax(1, keepdim=True)) / scale
+    weights = torch.where(whole, logits, -torch.inf).exp()
+    return weights / weights.sum(1, keepdim=True).clamp(min=1.0)  # the best has weight 1 before

@@ -1,0 +1,87 @@
+"""Random shooting: the best of many sequences drawn at random."""
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from planet_rssm.planners.base import SearchPlanner
+from planet_rssm.planners.box import Bound
+from planet_rssm.planners.memory import Carry, nothing, remembered, resumed
+
+if TYPE_CHECKING:
+    from planet_rssm.config import PlannerSettings
+
+
+class ShootingSearch(NamedTuple):
+    """The `best` sequence [B, H, A] seen and its `value` [B]; `std` and `entropy` of what is drawn never change."""
+
+    best: Tensor
+    value: Tensor
+    std: Tensor
+    entropy: Tensor
+
+
+class RandomShooting(SearchPlanner[Carry, ShootingSearch]):
+    """Draw uniformly over the box, or over the choices where actions are `discrete`; act by the best seen.
+
+    Every round draws anew, so its rounds are a budget, nothing else. With `warm_start` the last decision's best is the
+    first candidate. The plan's value is the return that its sequence was chosen for, which errs upwards.
+    """
+
+    def __init__(
+        self,
+        settings: "PlannerSettings",
+        action_size: int,
+        low: Bound = -1.0,
+        high: Bound = 1.0,
+        *,
+        discrete: bool = False,
+    ) -> None:
+        """Take settings and box, see SearchPlanner; or so many choices."""
+        super().__init__(settings, action_size, low, high)
+        self.discrete = discrete
+        self.noise_size = 1 if discrete else action_size
+        self.reserved = int(self.warm_start)
+
+    def initial(self, batch: int, device: torch.device | None = None) -> Carry:
+        """Return the carry of rows that have decided nothing yet."""
+        return nothing(batch, 0, self.settings.horizon, self.action_size, device)
+
+    def start(self, carry: Carry, is_first: Tensor, noise: Tensor, executed: int = 1) -> ShootingSearch:
+        """Begin with nothing, or with the last decision's best."""
+        size = self.action_size
+        std, entropy = ((size - 1) ** 0.5 / size, math.log(size)) if self.discrete else (1 / 3**0.5, math.log(2))
+        drawn = self._draw(noise[:, 0])  # so that there is a whole action even where every return is −inf
+        best, _ = resumed(carry, is_first, executed, drawn, self.warm_start)
+        worst = best.new_full((len(best),), -torch.inf)
+        return ShootingSearch(best, worst, torch.full_like(best, std), torch.full_like(worst, entropy))
+
+    def propose(self, search: ShootingSearch, noise: Tensor, *, last: bool) -> Tensor:
+        """Draw uniformly; with `warm_start` the best so far has the first place."""
+        sequences = self._draw(noise)
+        if self.warm_start:
+            sequences[:, 0] = search.best
+        return sequences
+
+    def refit(self, search: ShootingSearch, sequences: Tensor, returns: Tensor) -> ShootingSearch:
+        """Keep the best seen."""
+        value, index = returns.max(1)
+        found = sequences[torch.arange(len(index), device=index.device), index]
+        better = value > search.value
+        best = torch.where(better[:, None, None], found, search.best)
+        return search._replace(best=best, value=torch.where(better, value, search.value))
+
+    def choose(self, search: ShootingSearch, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Carry]:
+        """Act by the best seen, and remember it."""
+        return search.best, search.value, remembered(search.best)
+
+    def _draw(self, noise: Tensor) -> Tensor:
+        """Return uniform sequences [..., H, A] of standard normal `noise` [..., H, noise_size]."""
+        uniform = torch.special.ndtr(noise)
+        if not self.discrete:
+            return 2 * uniform - 1
+        choice = (uniform.squeeze(-1) * self.action_size).long().clamp(max=self.action_size - 1)
+        return one_hot(choice, self.action_size).to(noise.dtype)

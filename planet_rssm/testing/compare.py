@@ -1,0 +1,57 @@
+"""Copies, parts and comparisons of whatever a state is made of."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+from torch.utils import _pytree as pytree
+
+from planet_rssm.planners.box import Box
+
+
+def some_actions(
+    state: Any,  # noqa: ANN401
+    size: int,
+    box: Box,
+    discrete: bool,
+    candidates: int,
+    horizon: int,
+) -> Tensor:
+    """Return actions [B, N, H, A] that differ, the same at every call."""
+    leaves = pytree.tree_leaves(state)
+    dtype = torch.promote_types(torch.float32, leaves[0].dtype)
+    shape = (len(leaves[0]), candidates, horizon)
+    uniform = torch.rand(*shape, size, dtype=dtype, generator=torch.Generator().manual_seed(1)).to(leaves[0].device)
+    return one_hot(uniform.argmax(-1), size).to(dtype) if discrete else box.actions(2 * uniform - 1)
+
+
+def take(tree: Any, *part: slice) -> Any:  # noqa: ANN401
+    """Return the part `leaf[part]` of every leaf of a tree."""
+    return pytree.tree_map(lambda leaf: None if leaf is None else leaf[part], tree)
+
+
+def copied(tree: Any) -> Any:  # noqa: ANN401
+    """Return a tree of copies."""
+    return pytree.tree_map(lambda leaf: None if leaf is None else leaf.clone(), tree)
+
+
+def close(left: Any, right: Any, tolerance: float = 0.0) -> bool:  # noqa: ANN401
+    """Say whether two trees of one form hold equal numbers, or nearly so; NaN equals NaN."""
+    pairs = zip(pytree.tree_leaves(left), pytree.tree_leaves(right), strict=True)
+    return all(
+        one is other or torch.allclose(one, other, rtol=tolerance, atol=tolerance, equal_nan=True)
+        for one, other in pairs
+    )
+
+
+def same(left: Any, right: Any) -> bool:  # noqa: ANN401
+    """Say whether two trees hold the same numbers."""
+    return close(left, right)
+
+
+def tell(lines: Iterable[str]) -> None:
+    """Raise an AssertionError of the lines, if there are any."""
+    if broken := list(lines):
+        raise AssertionError("\n".join(broken))
