@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from planet_rssm.cli.bench_plan import plan
+
 
 @click.group("bench", invoke_without_command=True)
 @click.pass_context
@@ -16,6 +18,9 @@ def verb(ctx: click.Context) -> None:
     """Measure this machine's speed, beside a plain reference and the machine's own limit, in one run."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
+
+
+verb.add_command(plan)
 
 
 @verb.command("train", short_help="Whole updates of the world model.")

@@ -158,7 +158,7 @@ class PackedCore(nn.Module):
         assert isinstance(joint, PackedJoint)
         self.joint, self.inputs = joint, nn.Sequential(*rest)
         assert isinstance(core.cell, nn.GRUCell)
-        self.cell = PackedGRUCell(core.cell, dtype)
+        self.cell = PackedGRUCell(copy.deepcopy(core.cell).requires_grad_(False), dtype)
 
     def forward(self, deter: Tensor, sample: Tensor, action: Tensor) -> Tensor:  # noqa: D102
         return self._repeat(self.inputs(self.joint((action, sample))), deter, self.depth)

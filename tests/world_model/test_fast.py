@@ -81,6 +81,15 @@ def test_in_bfloat16_it_differs_by_bfloat16s_rounding(model):
     assert not torch.equal(fast.reward, expected.reward)
 
 
+def test_the_model_is_left_as_it_was(any_model):
+    before = {name: value.clone() for name, value in any_model.state_dict().items()}
+    FastDynamics(any_model, "bfloat16").rollout(*inputs_of(any_model))
+    after = any_model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(after[name].dtype == value.dtype and torch.equal(after[name], value) for name, value in before.items())
+    assert all(parameter.requires_grad for parameter in any_model.parameters())
+
+
 @pytest.mark.parametrize("case", ["planet", "discrete", "dreamer-v3"])
 def test_few_candidates_at_a_time_change_nothing(model, case):
     made = model(*CASES[case])
