@@ -9,11 +9,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # so that editors and type checkers see what __getattr__ finds
     from planet_rssm.agent import Agent
     from planet_rssm.config import Settings
+    from planet_rssm.control import ControlLoop
     from planet_rssm.data.episode import Episode
     from planet_rssm.data.replay import Replay
     from planet_rssm.envs.pool import EnvPool
     from planet_rssm.errors import PlanetError
-    from planet_rssm.planners import CEM, ICEM, MPPI, CategoricalCEM, FunctionDynamics, Objective, RandomShooting
+    from planet_rssm.planners import (
+        CEM,
+        ICEM,
+        MPPI,
+        CategoricalCEM,
+        FunctionDynamics,
+        Objective,
+        RandomShooting,
+        goal_reward,
+    )
     from planet_rssm.testing import check_dynamics, check_planner
     from planet_rssm.types import Batch, Dynamics, Plan, Planner, Rollout, State
     from planet_rssm.world_model import (
@@ -34,6 +44,7 @@ _MODULE_OF = {
     "CEM": "planners",
     "CategoricalCEM": "planners",
     "Context": "world_model",
+    "ControlLoop": "control",
     "Dynamics": "types",
     "EnvPool": "envs.pool",
     "Episode": "data.episode",
@@ -56,6 +67,7 @@ _MODULE_OF = {
     "WorldModel": "world_model",
     "check_dynamics": "testing",
     "check_planner": "testing",
+    "goal_reward": "planners",
     "kl_balanced_loss": "world_model",
     "symexp": "world_model",
     "symlog": "world_model",
@@ -70,6 +82,7 @@ __all__ = [  # noqa: F822 (found by __getattr__)
     "Batch",
     "CategoricalCEM",
     "Context",
+    "ControlLoop",
     "Dynamics",
     "EnvPool",
     "Episode",
@@ -89,6 +102,7 @@ __all__ = [  # noqa: F822 (found by __getattr__)
     "WorldModel",
     "check_dynamics",
     "check_planner",
+    "goal_reward",
     "kl_balanced_loss",
     "symexp",
     "symlog",

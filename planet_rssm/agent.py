@@ -7,6 +7,9 @@
 Actions are in [-1, 1], or one-hot where the environment has choices; `plan.action` is what to execute.
 """
 
+import itertools
+import logging
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,10 +25,25 @@ from planet_rssm.config import PlannerSettings, Settings
 from planet_rssm.device import autocast, generator, resolve_device
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
-from planet_rssm.planners import Objective, planner_from_settings
+from planet_rssm.planners import Objective, SearchPlanner, planner_from_settings
 from planet_rssm.seeding import Stream, stream_seed
-from planet_rssm.types import Plan, Planner, State
+from planet_rssm.types import Plan, State
 from planet_rssm.world_model import ModelDynamics, WorldModel
+
+_log = logging.getLogger("planet_rssm")
+
+
+class RoundTimes(NamedTuple):
+    """How long it takes from observation to action by number of rounds: `ms[i]` with i + 1, never less than with i."""
+
+    ms: tuple[float, ...]
+
+    def within(self, budget_ms: float) -> int:
+        """Return how many rounds fit into the budget; at least one, with a warning where not even that fits."""
+        if budget_ms < self.ms[0]:
+            line = "budget_ms %g: one round takes %.1f ms here and is done all the same; lower planner.candidates"
+            _log.warning(line, budget_ms, self.ms[0])
+        return max(1, sum(ms <= budget_ms for ms in self.ms))
 
 
 class AgentCarry(NamedTuple):
@@ -43,7 +61,7 @@ class Agent:
     def __init__(
         self,
         model: WorldModel,
-        planner: Planner,
+        planner: SearchPlanner[Any, Any],
         spec: EnvSpec,
         *,
         device: torch.device,
@@ -66,7 +84,7 @@ class Agent:
             seed: of every draw; two agents with equal seeds and observations act equally.
         """
         self.model, self.planner, self.spec, self.device = model, planner, spec, device
-        self.dynamics, self.objective = ModelDynamics(model), objective or Objective()
+        self.session = planner.prepare(ModelDynamics(model), objective or Objective(), precision)
         self._precision, self._noise, self._seed = precision, exploration_noise, seed
 
     @classmethod
@@ -144,13 +162,30 @@ class Agent:
         return carry._replace(state=state, fresh=carry.fresh | first, step=carry.step + 1)
 
     @torch.inference_mode()
-    def decide(self, carry: AgentCarry) -> tuple[Plan, AgentCarry]:
-        """Choose an action for each row from its belief; the plan's `action` [B, A] includes the exploration noise."""
+    def decide(
+        self,
+        carry: AgentCarry,
+        *,
+        committed: np.ndarray | Tensor | None = None,
+        executed: int = 1,
+        rounds: int | None = None,
+    ) -> tuple[Plan, AgentCarry]:
+        """Choose an action for each row from its belief; the plan's `action` [B, A] includes the exploration noise.
+
+        Args:
+            carry: from `observe`.
+            committed: [B, d, A], actions that will be executed before the one that is chosen here: the plan begins at
+                the belief that the prior foretells after them. The carry's own belief stays at the last observation.
+            executed: steps between the beginnings of the last plan and of this one, at least 1.
+            rounds: of the search, at least 1; None: all. The diagnostic `rounds_done` [B] says how many it did.
+        """
         rng = self._generator(carry.step, 1)
+        self.session.refresh()
         with autocast(self.device, self._precision):
-            plan, memory = self.planner.plan(
-                self.dynamics, self.objective, carry.state, carry.planner, carry.fresh, rng
-            )
+            state = carry.state if committed is None else self._ahead(carry, committed)
+            plan, memory = self.session.plan(state, carry.planner, carry.fresh, rng, executed=executed, rounds=rounds)
+        done = torch.full((len(carry.fresh),), len(self.planner.populations[:rounds]), device=self.device)
+        plan = plan._replace(diagnostics=plan.diagnostics | {"rounds_done": done})
         if self._noise > 0:
             plan = plan._replace(action=self._explore(plan.action, rng))
         return plan, carry._replace(planner=memory, fresh=torch.zeros_like(carry.fresh))
@@ -161,9 +196,47 @@ class Agent:
         observation: Mapping[str, np.ndarray | Tensor] | None,
         executed_action: np.ndarray | Tensor,
         is_first: np.ndarray | Tensor,
+        *,
+        committed: np.ndarray | Tensor | None = None,
+        executed: int = 1,
+        rounds: int | None = None,
     ) -> tuple[Plan, AgentCarry]:
         """Observe, then decide; see both."""
-        return self.decide(self.observe(carry, observation, executed_action, is_first))
+        carry = self.observe(carry, observation, executed_action, is_first)
+        return self.decide(carry, committed=committed, executed=executed, rounds=rounds)
+
+    def warmup(self, batch: int = 1, *, delay: int = 0, repeats: int = 3) -> RoundTimes:
+        """Act on blank observations until all is ready, then measure it by number of rounds.
+
+        Args:
+            batch: rows.
+            delay: how many `committed` actions each decision is given.
+            repeats: times that each number is measured; the slowest counts.
+        """
+        spec = self.spec
+        blank = {key: np.zeros((batch, *shape), dtype) for key, (shape, dtype) in spec.observation.items()}
+        still, first = np.zeros((batch, spec.action_size), np.float32), np.ones(batch, bool)
+        committed = np.zeros((batch, delay, spec.action_size), np.float32) if delay else None
+
+        def act(rounds: int) -> float:
+            begin = time.perf_counter()
+            plan, _ = self.act(self.initial(batch), blank, still, first, committed=committed, rounds=rounds)
+            plan.action.cpu()  # waits for the device
+            return 1000 * (time.perf_counter() - begin)
+
+        every = range(1, len(self.planner.populations) + 1)
+        for _ in range(2):
+            act(every[-1])
+        slowest = [max(act(rounds) for _ in range(repeats)) for rounds in every]
+        return RoundTimes(tuple(itertools.accumulate(slowest, max)))
+
+    def _ahead(self, carry: AgentCarry, committed: np.ndarray | Tensor) -> State:
+        """Return the belief after `committed` [B, d, A], by the prior."""
+        actions = torch.as_tensor(committed, dtype=torch.float32, device=self.device)
+        rng, state = self._generator(carry.step, 2), carry.state
+        for action in actions.unbind(1):
+            state = self.model.rssm.imagine_step(state, action, self._latent_noise(len(action), rng))
+        return State(state.deter.float(), state.stoch.float())
 
     def _latent_noise(self, rows: int, rng: torch.Generator) -> Tensor | None:
         """Return standard normal noise for the belief, or None where it is the posterior's mode."""

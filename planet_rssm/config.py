@@ -209,7 +209,7 @@ class PlannerSettings(_Section):
     candidates: Count = 1000
     iterations: Count = 10
     elites: Count = 100
-    init_std: Positive | None = None  # icem 0.5, else 1
+    init_std: Positive | None = None  # icem and mppi 0.5, else 1
     min_std: NonNegative | None = None  # mppi by elites 0.05, else 0
     max_std: Positive | None = None  # mppi by elites 2, else no bound
     momentum: Annotated[Number, Field(ge=0, lt=1)] | None = None  # share of the old distribution kept; icem 0.1, else 0

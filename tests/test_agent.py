@@ -7,7 +7,7 @@ import torch
 
 from planet_rssm import checkpoint as checkpoints
 from planet_rssm import config
-from planet_rssm.agent import Agent, AgentCarry
+from planet_rssm.agent import Agent, AgentCarry, RoundTimes
 from planet_rssm.checkpoint import Checkpoint
 from planet_rssm.config import PlannerSettings
 from planet_rssm.envs.spec import EnvSpec
@@ -133,3 +133,55 @@ def test_a_device_that_is_not_there_is_one_line(tmp_path):
                 checkpoints.path_of(tmp_path, 5),
             )
             Agent.load(tmp_path, device=name)
+
+
+def test_an_agent_follows_a_model_that_goes_on_learning():
+    made = agent()
+    carry = begin(made)
+    before, _ = made.decide(carry)
+    with torch.no_grad():
+        for parameter in made.model.parameters():
+            parameter.mul_(1.5)
+    after, _ = made.decide(carry)
+    fresh, _ = Agent(made.model, made.planner, SPEC, device=CPU).decide(carry)
+    assert not torch.equal(after.action, before.action)
+    assert torch.equal(after.action, fresh.action)
+
+
+@torch.inference_mode()
+def test_a_plan_after_committed_actions_begins_at_the_belief_that_the_prior_foretells():
+    made = Agent.build(mode_settings(), SPEC, untrained_model(mode_settings(), SPEC), device=CPU)
+    carry = begin(made)
+    committed = torch.randn(B, 3, 2, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
+    ahead, after = made.decide(carry, committed=committed.numpy())
+    foreseen = made.model.rssm.imagine(carry.state, committed, None)
+    last = type(carry.state)(*(part[:, -1] for part in foreseen))
+    there, _ = made.decide(carry._replace(state=last))
+    torch.testing.assert_close(ahead.sequence, there.sequence)
+    assert after.state is carry.state
+    assert not torch.equal(ahead.sequence, made.decide(carry)[0].sequence)
+
+
+def mode_settings() -> config.Settings:
+    return SETTINGS.model_copy(update={"rssm": SETTINGS.rssm.model_copy(update={"filter_by": "mode"})})
+
+
+def test_fewer_rounds_are_told():
+    made = agent()
+    for rounds, done in ((1, 1), (None, 2)):
+        plan, _ = made.decide(begin(made), rounds=rounds)
+        assert plan.diagnostics["rounds_done"].tolist() == [done] * B
+        assert plan.diagnostics["returns_max"].shape == (B, done)
+
+
+def test_times_by_rounds_never_fall_and_decide_how_many_fit(caplog):
+    times = agent().warmup(B, delay=2, repeats=1)
+    assert len(times.ms) == SETTINGS.planner.iterations
+    assert 0 < times.ms[0] <= times.ms[1]
+    times = RoundTimes((10.0, 20.0, 40.0))
+    assert [times.within(budget) for budget in (10, 39.9, 40, 1000)] == [1, 2, 3, 3]
+    assert not caplog.messages
+    assert times.within(9) == 1
+    assert caplog.messages == [
+        "budget_ms 9: one round takes 10.0 ms here and is done all the same; lower planner.candidates"
+    ]

@@ -47,6 +47,21 @@ def test_presets_are_flat_differences_from_the_defaults():
             "planner.elites = 2000: at most planner.candidates = 1000; lower the first or raise .*",
         ),
         (["planner.name=icem", "planner.elites=600"], "planner.elites = 600: icem takes at most half of .* = 1000; .*"),
+        (["planner.horizon=0"], "planner.horizon = 0: input should be greater than or equal to 1"),
+        (["planner.colour=-0.5"], "planner.colour = -0.5: input should be greater than or equal to 0"),
+        (["planner.momentum=1"], "planner.momentum = 1: input should be less than 1"),
+        (["planner.temperature=0"], "planner.temperature = 0: input should be greater than 0"),
+        (["planner.discount=1.5"], "planner.discount = 1.5: input should be less than or equal to 1"),
+        (["planner.particles=0"], "planner.particles = 0: input should be greater than or equal to 1"),
+        (["planner.risk=best"], "planner.risk.* = 'best': input should be 'mean' or 'worst'"),
+        (
+            ["planner.min_std=0.5", "planner.max_std=0.1"],
+            "planner.min_std = 0.5: at most planner.max_std = 0.1; change .*",
+        ),
+        (
+            ["planner.name=mppi", "planner.act_by=draw"],
+            "planner.act_by = 'draw': not with planner.weigh = 'all'; set it to elites",
+        ),
         (["planner.name=mpc"], "planner.name = 'mpc': input should be 'cem', 'icem', 'mppi' or 'shooting'"),
         (["env.size=50"], "env.size = 50: input should be 32, 64, 96 or 128"),
         (["train.updates=0"], "train.updates = 0: input should be greater than or equal to 1"),
@@ -135,3 +150,26 @@ def test_a_whole_number_may_be_written_as_a_float(text):
 
 def test_every_planner_that_settings_may_name_exists():
     assert set(PLANNERS) == set(get_args(config.PlannerName))
+
+
+@pytest.mark.parametrize("name", get_args(config.PlannerName))
+@pytest.mark.parametrize("preset", ["planet", "quickstart", "cartpole-vectors"])
+def test_every_planner_can_be_named_alone(preset, name):
+    settings = config.override(config.load(preset), [f"planner.name={name}"])
+    planner = PLANNERS[name](settings.planner, 2)
+    expected = {"cem": (1.0, 0.0, False), "icem": (0.5, 0.1, True), "mppi": (0.5, 0.0, True)}
+    found = (planner.init_std, planner.momentum, planner.warm_start)
+    assert found == expected.get(name, (1.0, 0.0, False))
+
+
+def test_files_from_before_there_was_a_warm_start_mean_what_they_meant(tmp_path):
+    then = {"format": 1, "planner.name": "cem", "planner.init_std": 1.0, "planner.momentum": 0.1}
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(then))
+    cem = config.load(path).planner
+    assert (cem.momentum, cem.init_std) == (None, None)
+    assert config.load(path, ["planner.momentum=0.1"]).planner.momentum == 0.1
+    path.write_text(yaml.safe_dump(then | {"planner.name": "icem"}))
+    assert (config.load(path).planner.momentum, config.load(path).planner.init_std) == (0.1, 1.0)
+    config.save(config.load("planet", ["planner.momentum=0.1"]), path)
+    assert config.load(path).planner.momentum == 0.1

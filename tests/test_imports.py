@@ -17,7 +17,7 @@ HEAVY = ("torch", "mujoco", "dm_control", "matplotlib")
 BASE = {"errors", "seeding", "files", "named"}
 LEARNED = {"config", "types", "device"}
 AGENT = {*LEARNED, "world_model", "planners", "behavior", "checkpoint", "envs.spec"}  # it needs no environment
-RUN = {*AGENT, "agent", "envs", "data", "collect", "minari"}
+RUN = {*AGENT, "agent", "control", "envs", "data", "collect", "minari"}
 MAY_IMPORT = {
     **{base: BASE for base in BASE},
     "__init__": BASE | RUN | {"testing"},  # public names, loaded when used: the last test here
@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "testing": BASE | LEARNED | {"planners"},
     "behavior": BASE | LEARNED | {"world_model", "planners", "envs.spec"},
     "agent": BASE | AGENT,
+    "control": BASE | AGENT | {"agent", "envs.spaces"},  # pictures of any size are brought to the model's
     "run": BASE | RUN,
     "evaluation": BASE | RUN | {"run"},
     "report": BASE | RUN | {"run"},

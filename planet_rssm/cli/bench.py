@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from planet_rssm.cli.bench_loop import loop
 from planet_rssm.cli.bench_plan import plan
 
 
@@ -21,6 +22,7 @@ def verb(ctx: click.Context) -> None:
 
 
 verb.add_command(plan)
+verb.add_command(loop)
 
 
 @verb.command("train", short_help="Whole updates of the world model.")

@@ -13,8 +13,8 @@
 
 import io
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -65,6 +65,10 @@ class Episode:
         object.__setattr__(self, "info", _plain_info(self.info))
         _check_arrays(self)
         _check_alignment(self)
+
+    def seen(self, keys: Iterable[str]) -> Self:
+        """Return the same episode with the observations named `keys` alone."""
+        return replace(self, observation={key: self.observation[key] for key in keys})
 
     @property
     def length(self) -> int:

@@ -19,7 +19,7 @@ sampling only set damaged files aside.
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,6 +48,10 @@ class Chunks(NamedTuple):
     is_first: Array  # [B, L] bool, set at frame 0
     is_terminal: Array  # [B, L] bool
     mask: Array  # [B, L] bool, False where the episode was over: everything is zero there
+
+    def seen(self, keys: Iterable[str]) -> "Chunks":
+        """Return the same chunks with the observations named `keys` alone."""
+        return self._replace(observation={key: self.observation[key] for key in keys})
 
 
 class Replay:

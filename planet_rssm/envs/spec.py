@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -26,6 +26,19 @@ class EnvSpec:
     terminates: bool = False  # an episode may end by itself, before its time is over
 
     __pydantic_config__ = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)  # of from_json
+
+    def seen(self, observe: str) -> "EnvSpec":
+        """Return the same environment observed by `pixels` or `vectors` alone, or by `both` as it is.
+
+        Raises:
+            PlanetError: there is nothing of that kind.
+        """
+        rank = {"pixels": 3, "vectors": 1}.get(observe)
+        kept = {key: value for key, value in self.observation.items() if rank in (None, len(value[0]))}
+        if not kept:
+            raise PlanetError(f"env.observe = {observe}: the episodes have only {', '.join(self.observation)}; "
+                              "leave it out")  # fmt: skip
+        return replace(self, observation=kept, renderer="none" if observe == "vectors" else self.renderer)
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object that `from_json` reads back."""

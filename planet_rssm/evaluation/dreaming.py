@@ -153,7 +153,7 @@ def recorded(held: Checkpoint, run: Path, folder: Path, count: int) -> HeldOut:
     replay = Replay(folder, sys.maxsize)
     if replay.env is None:
         raise PlanetError(f"--data {folder}: holds no episode; give a folder that `planet collect` wrote")
-    _check_same(held.spec, EnvSpec.from_json(replay.env), folder)
+    _check_same(held.spec, EnvSpec.from_json(replay.env).seen(held.settings.env.observe), folder)
     entries = replay.episodes
     if count < len(entries):
         entries = tuple(entries[at] for at in np.linspace(0, len(entries) - 1, count).astype(int))
@@ -163,7 +163,9 @@ def recorded(held: Checkpoint, run: Path, folder: Path, count: int) -> HeldOut:
     if not held_out:
         _log.warning("--data %s: the run has learned from these episodes; what it knows of others may be less", folder)
     source = f"{len(entries)} of {len(replay)} episodes in {folder}"
-    return HeldOut([Episode.load(folder / entry.file) for entry in entries], source, held_out)
+    return HeldOut(
+        [Episode.load(folder / entry.file).seen(held.spec.observation) for entry in entries], source, held_out
+    )
 
 
 def _check_same(trained: EnvSpec, data: EnvSpec, folder: Path) -> None:

@@ -60,7 +60,7 @@ def plan_run(
             environments that are no longer those of the training.
     """
     held = checkpoints.load(checkpoints.find(run, checkpoint))
-    settings, where = _with_planner(held.settings, overrides), resolve_device(device)
+    settings, where = with_planner(held.settings, overrides), resolve_device(device)
     rows = min(episodes, PARALLEL)
     with EnvPool(settings.env, rows) as pool:
         seen = same_pixels(held.spec, pool.spec)
@@ -135,8 +135,9 @@ def same_pixels(trained: EnvSpec, now: EnvSpec) -> EnvSpec:
     return now
 
 
-def _with_planner(settings: Settings, overrides: Sequence[str]) -> Settings:
+def with_planner(settings: Settings, overrides: Sequence[str]) -> Settings:
+    """Return the settings of a run with other planner settings, `planner.key=value` texts."""
     for key, value in config.parse_overrides(overrides).items():
         if key in config.flatten(settings) and not key.startswith("planner."):
-            raise PlanetError(f"-s {key}={value}: `planet plan` changes only planner.… settings; train another run")
+            raise PlanetError(f"-s {key}={value}: only planner.… settings may change now; train another run")
     return config.override(settings, overrides)

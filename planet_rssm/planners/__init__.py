@@ -4,13 +4,14 @@ Any torch model will do. A pendulum that is swung up from hanging and held uprig
 
     >>> import torch
     >>> from planet_rssm.planners import ICEM, FunctionDynamics, Objective, PlannerSettings
-    >>> def step(state, action):  # [M, 2] of angle and speed, [M, 1] of torque in [-1, 1]; 0.05 s
-    ...     speed = state[:, 1] + 0.05 * (15 * state[:, 0].sin() + 6 * action[:, 0])
-    ...     return torch.stack([state[:, 0] + 0.05 * speed, speed], 1)
+    >>> def step(state, action):  # [M, 2] of angle and speed, [M, 1] of torque in [-3, 3]; 0.1 s
+    ...     speed = state[:, 1] + 0.1 * (15 * state[:, 0].sin() + 2 * action[:, 0])
+    ...     return torch.stack([state[:, 0] + 0.1 * speed, speed], 1)
     >>> dynamics = FunctionDynamics(step, reward=lambda state, action, following: following[:, 0].cos())
-    >>> planner = ICEM(PlannerSettings(name="icem", horizon=30, candidates=100, iterations=3, elites=10), action_size=1)
+    >>> settings = PlannerSettings(name="icem", horizon=15, candidates=100, iterations=2, elites=10)
+    >>> planner = ICEM(settings, action_size=1, low=-3.0, high=3.0)
     >>> state, carry, generator = torch.tensor([[torch.pi, 0.0]]), planner.initial(1), torch.Generator().manual_seed(0)
-    >>> for t in range(100):
+    >>> for t in range(50):
     ...     plan, carry = planner.plan(dynamics, Objective(), state, carry, torch.tensor([t == 0]), generator)
     ...     state = step(state, plan.action)
     >>> bool(state[0, 0].cos() > 0.95)
@@ -25,6 +26,7 @@ from planet_rssm.planners.box import Bound
 from planet_rssm.planners.categorical import CategoricalCEM
 from planet_rssm.planners.cem import CEM
 from planet_rssm.planners.function import FunctionDynamics
+from planet_rssm.planners.goal import goal_reward
 from planet_rssm.planners.icem import ICEM
 from planet_rssm.planners.memory import Carry
 from planet_rssm.planners.mppi import MPPI
@@ -46,6 +48,7 @@ __all__ = [
     "PlannerSettings",
     "RandomShooting",
     "SearchPlanner",
+    "goal_reward",
     "planner_from_settings",
 ]
 

@@ -42,7 +42,7 @@ class MPPI(SearchPlanner[Carry, MPPISearch]):
     The plan's value is the weighted mean return of the last round, or that of the elite drawn.
     """
 
-    own_warm_start = True
+    own_init_std, own_warm_start = 0.5, True
 
     def __init__(self, settings: "PlannerSettings", action_size: int, low: Bound = -1.0, high: Bound = 1.0) -> None:
         """Take settings and box; see SearchPlanner."""
@@ -75,9 +75,10 @@ class MPPI(SearchPlanner[Carry, MPPISearch]):
             sequences, returns = top(sequences, returns, self.settings.elites)
         weights = softmax(returns, self.settings.temperature)
         fitted, spread = weighted(sequences, weights)
-        share = (1.0 - self.momentum) * weights.sum(1)[:, None, None]  # 0 where every return is −inf
+        share = (1.0 - self.momentum) * weights.sum(1)[:, None, None]  # the sum is 0 where every return is −inf
         std = search.std
         if self.by_elites:
+            share = share * (returns > -torch.inf).to(share.dtype).mean(1)[:, None, None]  # see gaussian.refit
             std = torch.lerp(std, spread, share).clamp(self.min_std, self.max_std)
         value = (weights * returns.nan_to_num(neginf=0.0)).sum(1).masked_fill(returns.amax(1).isinf(), -torch.inf)
         return MPPISearch(torch.lerp(search.mean, fitted, share), std, sequences, weights, returns, value)

@@ -35,7 +35,7 @@ class Learner:
             The loss's parts, `grad_norm` before clipping and that of each part of the model, as floats. Where the loss
             or its gradient is not finite nothing is changed, and the only entry is `skipped`.
         """
-        batch = to_batch(chunks, self.device)
+        batch = to_batch(chunks.seen(self.model.spec.observation), self.device)
         rng = generator(stream_seed(self.settings.seed, Stream.UPDATE, index), self.device)
         batch_size, length = chunks.reward.shape
         noise = self.model.draw(batch_size, length, rng, self.device)

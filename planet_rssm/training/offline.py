@@ -55,6 +55,7 @@ class OfflineTrainer(Loop):
     def restore(self) -> None:
         """Take up what was committed; episodes that have changed since are told, and learned from."""
         self.replay, spec = open_episodes(self.settings)
+        spec = spec.seen(self.settings.env.observe)
         self.session.restore(spec)
         entries, progress = self.replay.episodes, self.progress
         crc = zlib.crc32(repr(entries).encode())
@@ -108,6 +109,9 @@ def adopt_environment(settings: Settings, overrides: Sequence[str]) -> tuple[Set
         PlanetError: an override disagrees, or see `open_episodes`.
     """
     replay, spec = open_episodes(settings)
+    asked, wanted = config.flatten(settings), config.parse_overrides(overrides)
+    if "env.observe" in wanted:
+        spec = spec.seen(asked["env.observe"])  # of images and vectors either may be left out
     sizes = [shape[0] for shape, _ in spec.observation.values() if len(shape) == 3]
     size = sizes[0] if sizes else settings.env.size
     vectors = len(spec.observation) > len(sizes)
@@ -119,12 +123,11 @@ def adopt_environment(settings: Settings, overrides: Sequence[str]) -> tuple[Set
         "env.action_repeat": spec.action_repeat,
         "env.time_limit": spec.episode_steps,
     }
-    asked = config.flatten(settings)
-    for key in config.parse_overrides(overrides).keys() & taken.keys():
-        wanted = canonical_id(asked[key]) if key == "env.id" else asked[key]
-        if wanted not in (taken[key], None, "auto"):
+    for key in wanted.keys() & taken.keys():
+        value = canonical_id(asked[key]) if key == "env.id" else asked[key]
+        if value not in (taken[key], None, "auto"):
             raise PlanetError(
-                f"{key} = {wanted}: the episodes in {replay.folder} have {taken[key]}; leave {key} out, or collect "
+                f"{key} = {value}: the episodes in {replay.folder} have {taken[key]}; leave {key} out, or collect "
                 "others"
             )
     seen = [f"{spec.renderer} {size}x{size} pixels"] * bool(sizes) + ["vectors"] * vectors

@@ -112,6 +112,14 @@ def test_plan_prints_one_json_object_and_films(run, capsys):
     assert Path(result["video"]).stat().st_size > 1000
 
 
+def test_plan_takes_the_settings_of_another_planner(run, capsys, monkeypatch):
+    monkeypatch.setattr("planet_rssm.evaluation.planning.baselines", lambda *_: {})
+    words = "--planner mppi -s planner.weigh=elites -s planner.act_by=draw -s planner.particles=2".split()
+    assert call("plan", str(run), "--episodes", "1", "--json", *words) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["planner"] == "mppi" and 0 <= result["return"]["mean"] <= 1000
+
+
 def test_plan_is_the_same_twice(run, capsys):
     results = []
     for _ in range(2):
@@ -145,9 +153,12 @@ def test_plan_prints_a_table(run, capsys):
         (["train", "planet", "--device", "cuda:77"], "device 'cuda:77': not usable here"),
         (["plan", "."], "not a run folder"),
         (["plan", "missing"], "not a run folder"),
-        (["plan", "RUN", "--planner", "mppi"], "'mppi' is not one of 'cem', 'icem'"),
+        (["plan", "RUN", "--planner", "mcts"], "'mcts' is not one of 'cem', 'icem', 'mppi', 'shooting'"),
+        (["plan", "RUN", "-s", "planner.name=mcts"], "planner.name = 'mcts': input should be 'cem', 'icem', 'mppi' or"),
+        (["plan", "RUN", "-s", "planner.horizon=0"], "planner.horizon = 0: input should be greater than or equal to 1"),
+        (["plan", "RUN", "-s", "planner.colour=-1"], "planner.colour = -1: input should be greater than or equal to 0"),
         (["plan", "RUN", "-s", "planner.elites=9"], "planner.elites = 9: at most planner.candidates = 8"),
-        (["plan", "RUN", "-s", "rssm.deter=9"], "rssm.deter=9: `planet plan` changes only planner.… settings"),
+        (["plan", "RUN", "-s", "rssm.deter=9"], "rssm.deter=9: only planner.… settings may change"),
         (["plan", "RUN", "--checkpoint", "12"], "no checkpoint '12'; it has 2000, 3000, best"),
         (["plan", "RUN", "--device", "cuda:77"], "device 'cuda:77': not usable here"),
         (["train", "planet", "--run-dir", "RUN"], "already a run, it holds config.yaml; add --resume"),

@@ -6,6 +6,7 @@ And each check says in its line what is broken: every breach is committed once h
 import pytest
 import torch
 
+from planet_rssm.agent import Agent
 from planet_rssm.config import ModelSettings, PlannerSettings, RSSMSettings, Settings
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.planners import CHOOSERS, PLANNERS, FunctionDynamics, planner_from_settings
@@ -41,6 +42,18 @@ def test_every_planner_keeps_the_contract(form):
 @pytest.mark.parametrize("name", CHOOSERS)
 def test_every_planner_over_choices_keeps_the_contract(name, warm):
     check_planner(made({"name": name, "warm_start": warm}, discrete=True), 2, discrete=True)
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=list(FORMS))
+def test_an_agent_decides_by_every_planner(form):
+    small = PlannerSettings(horizon=3, candidates=12, iterations=2, elites=3, discount=0.9, **form)
+    settings = Settings(rssm=RSSM, model=ModelSettings(vector_units=8), planner=small)
+    agent = Agent.build(settings, SPEC, untrained_model(settings, SPEC), device=torch.device("cpu"))
+    carry = agent.initial(2)
+    for first in (True, False):
+        plan, carry = agent.act(carry, {"speed": torch.zeros(2, 3)}, torch.zeros(2, 2), torch.tensor([first, first]))
+        assert plan.action.shape == (2, 2) and plan.action.abs().max() <= 1
+    assert agent.session.objective.discount == 0.9
 
 
 class Walk(Dynamics[torch.Tensor]):

@@ -1,4 +1,4 @@
-"""Closed-form systems that planners are tested on, and the settings of both planners."""
+"""Closed-form systems that planners are tested on, and the settings of the planners that refit to elites."""
 
 import pytest
 import torch
@@ -21,9 +21,9 @@ def one_thread_and_seed():
     torch.set_num_threads(before)
 
 
-@pytest.fixture(params=["cem", "icem"])
+@pytest.fixture(params=["cem", "icem", "mppi"])
 def settings(request):
-    return PlannerSettings(name=request.param, horizon=6, candidates=40, iterations=3, elites=8)
+    return PlannerSettings(name=request.param, weigh="elites", horizon=6, candidates=40, iterations=3, elites=8)
 
 
 class NoisyWalk(Dynamics[dict[str, torch.Tensor]]):

@@ -15,6 +15,7 @@ from planet_rssm.cli.main import main
 from planet_rssm.data.episode import EpisodeWriter
 from planet_rssm.data.replay import Replay
 from planet_rssm.envs.pool import EnvPool
+from planet_rssm.errors import PlanetError
 from planet_rssm.run import METRICS, Run
 from planet_rssm.training.dataset import simple_actor, write_episodes
 from planet_rssm.training.display import Display
@@ -39,8 +40,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two random episodes of images and vectors."""
+    folder = tmp_path_factory.mktemp("both") / "random"
+    write_episodes(folder, simple_actor("dmc/cartpole-swingup", [*ENV, "env.observe=both"], "random", 0), 2, 0, 2)
+    return folder
+
+
 @pytest.fixture(autouse=True)
-def no_environment(request: pytest.FixtureRequest, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def no_environment(request: pytest.FixtureRequest, data: Path, both: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing here may start one, but the test that plans."""
 
     def start(*_: object) -> None:
@@ -132,6 +141,29 @@ def test_episodes_that_changed_are_told_and_learned_from(
     OfflineTrainer(run, Display()).run()
     assert "not the episodes that the checkpoint had learned from (1 now, 2 then)" in capfd.readouterr().err
     assert lines(tmp_path / "run")[-1]["episodes"] == 1
+
+
+@pytest.mark.parametrize("observe", ["pixels", "vectors"])
+def test_of_episodes_with_images_and_vectors_either_may_be_learned_from_alone(
+    both: Path, tmp_path: Path, observe: str, capsys: pytest.CaptureFixture
+) -> None:
+    run = new_run(tmp_path / "run", both, f"env.observe={observe}", "train.offline_updates=2")
+    OfflineTrainer(run, Display()).run()
+    held = checkpoints.load(checkpoints.find(tmp_path / "run"))
+    kept = {key for key, (shape, _) in held.spec.observation.items() if (len(shape) == 3) == (observe == "pixels")}
+    assert set(held.spec.observation) == kept and 0 < len(kept) < len(Replay(both, 10_000).env["observation"])
+    assert held.settings.env.observe == observe
+    OfflineTrainer(Run.open(tmp_path / "run"), Display()).run()  # it can be opened again
+    assert call("dream", tmp_path / "run", "--data", both, "--json") == 0
+    measured = json.loads(capsys.readouterr().out)
+    assert (measured["image_error"] is None) == (observe == "vectors")
+    assert (measured["vector_error"] is None) == (observe == "pixels")
+
+
+def test_what_the_episodes_do_not_show_is_refused(data: Path) -> None:
+    settings = config.load("planet", [f"data.folder={data}", *TINY, "env.observe=vectors"])
+    with pytest.raises(PlanetError, match="env.observe = vectors: the episodes have only image; leave it out"):
+        adopt_environment(settings, ["env.observe=vectors"])
 
 
 def test_the_environment_is_that_of_the_episodes(data: Path) -> None:

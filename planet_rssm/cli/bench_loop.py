@@ -1,0 +1,76 @@
+"""`planet bench loop`."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+
+from planet_rssm.config import PlannerName
+
+
+class _Size(click.ParamType):
+    """WIDTHxHEIGHT in pixels."""
+
+    name = "WxH"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:  # noqa: ANN401, D102
+        if isinstance(value, tuple):
+            return value
+        if not (found := re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})", value)):
+            self.fail(f"{value!r}: give width and height in pixels, 640x480 for example", param, ctx)
+        return int(found[1]), int(found[2])
+
+
+@click.command("loop", short_help="A robot's control loop: frame to action, at a fixed rate.")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--hz", type=float, help="Ticks a second.  [default: the rate of the training]")
+@click.option("--seconds", default=60.0, show_default=True, type=click.FloatRange(min=0, min_open=True))
+@click.option("--budget-ms", type=float, help="As many rounds of search as fit.  [default: all]")
+@click.option("--delay", default=0, show_default=True, help="Ticks from a frame to what was planned from it.")
+@click.option("--execute", default=1, show_default=True, help="Ticks acted out of each plan.")
+@click.option("--camera", default="640x480", show_default=True, type=_Size(), help="Size of the frames that come in.")
+@click.option("--planner", type=click.Choice(get_args(PlannerName)), help="Short for -s planner.name=…")
+@click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a planner.… setting; repeatable.")
+@click.option("--checkpoint", default="last", show_default=True, help="last, best or a number of env_steps.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+def loop(run: Path, planner: str | None, overrides: tuple[str, ...], as_json: bool, **options: Any) -> None:  # noqa: ANN401
+    """Act with RUN in real time and count the ticks that it missed; see docs/control.md.
+
+    Frames of noise are resized, brought to the device, filtered and planned from in a thread of their own, as a robot's
+    loop does it, which sleeps until its next tick. A tick is missed whose plan does not come in time: before it ends,
+    with --delay before it begins.
+
+    \b
+    For example
+      planet bench loop runs/quickstart-seed0 --hz 20 --budget-ms 40
+      planet bench loop runs/quickstart-seed0 --hz 50 --delay 2 --execute 2 --planner icem --seconds 10 --json
+    """  # noqa: D301 (click wants the character itself)
+    from planet_rssm.evaluation.loop import bench_loop  # torch: not for `planet bench --help`
+
+    wanted = [*overrides, *([] if planner is None else [f"planner.name={planner}"])]
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("loop", total=None)
+        result = bench_loop(run, overrides=wanted, on_tick=lambda: bar.advance(task), **options)
+    if as_json:
+        click.echo(json.dumps(result))
+    else:
+        click.echo("\n".join(_lines(result)))
+
+
+def _lines(result: dict[str, Any]) -> list[str]:
+    latency, counts, planner = result["latency_ms"], result["counts"], result["planner"]
+    spread = ", ".join(f"{name} {value:.1f}" for name, value in latency.items())
+    late = ", ".join(f"{count} {name}" for name, count in counts.items() if name in ("tail", "fallback", "skipped"))
+    return [
+        f"{result['task']}, {planner['name']} of {planner['candidates'][0]} candidates, horizon {planner['horizon']}, "
+        f"{result['rounds']} of {len(planner['candidates'])} rounds; {result['device']}, {result['threads']} threads",
+        f"{result['hz']:g} Hz, delay {result['delay']}, execute {result['execute']}: "
+        f"{result['misses']} of {result['ticks']} ticks missed ({late})",
+        f"from frame ({'x'.join(map(str, result['camera']))}) to plan, ms: {spread}",
+    ]

@@ -1,0 +1,286 @@
+"""The control loop of one robot: an action at every tick, whatever the planner is doing. See docs/control.md.
+
+    with ControlLoop(agent, hz=20, budget_ms=40, delay=1) as loop:
+        command = loop.tick({"image": camera()}, is_first=True)
+        while running:
+            motors(command.action)
+            loop.sleep()  # until the next tick
+            command = loop.tick({"image": camera()})
+
+    delay 0    frame n  >-- plan --> action n           the tick waits for its plan, a period at most
+    delay 1    frame n  >--- plan ------> action n+1    the tick returns at once, what was planned from frame n-1
+
+Decisions run in a thread of their own, one at a time. Where a plan is late the last one is gone on with; when it comes
+it is used from where it then stands.
+"""
+
+import contextlib
+import logging
+import math
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+
+from planet_rssm.agent import Agent, AgentCarry, RoundTimes
+from planet_rssm.control.clock import Clock, RealTime
+from planet_rssm.control.schedule import FALLBACKS, Command, Schedule
+from planet_rssm.envs.spaces import resized
+from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.errors import PlanetError
+from planet_rssm.types import Plan
+
+Array = np.ndarray
+# Where an action came from: the plan that was due, an older one because that was late, no plan at all, or none was due
+# yet; `skipped` ticks had no action because the caller itself came a period late.
+SOURCES = ("plan", "tail", "fallback", "start", "skipped")
+KEPT = 100_000  # latencies remembered: more than an hour at 20 Hz
+_log = logging.getLogger("planet_rssm")
+
+
+class _Seen(NamedTuple):
+    observation: dict[str, Array] | None  # [1, ...]
+    executed: Array  # [1, A]
+    is_first: bool
+
+
+class _Job(NamedTuple):
+    handle: Any  # the clock's
+    start: int | None  # tick of its plan's first action; None if it only filters
+    begin: float  # seconds, when its newest frame came in
+
+
+class ControlLoop:
+    """An agent that acts at a fixed rate. All its memory is here, none on the agent."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        *,
+        hz: float | None = None,
+        budget_ms: float | None = None,
+        delay: int = 0,
+        execute: int = 1,
+        fallback: str = "hold",
+        clock: Clock | None = None,
+    ) -> None:
+        """Warm up, which takes a few decisions.
+
+        Args:
+            agent: its model and planner; no other loop or thread may use it meanwhile.
+            hz: ticks a second; None: the rate of the agent steps that the model was trained with.
+            budget_ms: from frame to plan; the search makes as many rounds as fit, by the times measured here. None:
+                all rounds, however long they take.
+            delay: ticks between a frame and the first action planned from it, at least 0. The plan begins at the belief
+                after the actions of these ticks, which are committed already.
+            execute: ticks that each plan is meant for, 1 to the planner's horizon: it is replanned as often.
+            fallback: what is done where the last plan has no more actions: `hold` the last one, or `zero` (of choices
+                the first).
+            clock: RealTime if not given.
+
+        Raises:
+            PlanetError: one of these is out of its range.
+        """
+        trained = 1 / agent.spec.control_interval
+        self.hz = trained if hz is None else hz
+        _check(agent, self.hz, budget_ms, delay, execute, fallback)
+        if abs(self.hz / trained - 1) > 0.01:
+            _log.warning("hz %g: the model was trained at %g Hz, steps of %g ms", self.hz, trained, 1000 / trained)
+        self.agent, self.period = agent, 1 / self.hz
+        self.delay, self.execute, self.fallback = delay, execute, fallback
+        self.counts = dict.fromkeys(SOURCES, 0)
+        self.plan: Plan | None = None  # the last that came in, on the CPU
+        self.latency_ms: deque[float] = deque(maxlen=KEPT)  # from frame to plan, of each decision
+        self._clock = RealTime() if clock is None else clock
+        self._stream = _own_stream(agent.device)
+        self.times, self._carry = self._warm()
+        self.rounds = None if budget_ms is None else self.times.within(budget_ms)
+        self._job: _Job | None = None
+        self._seen: list[_Seen] = []  # frames that the belief has not taken in yet
+        self._schedule: Schedule | None = None  # of the episode; None before the first
+        self._tick, self._begin = 0, 0.0  # of the episode; when the last one began
+        self._due: float | None = None  # when it was due, of those that `sleep` paces
+        self._asked: int | None = None  # tick that the last plan asked for begins at
+
+    def tick(
+        self, observation: Mapping[str, Array] | None, executed_action: Array | None = None, *, is_first: bool = False
+    ) -> Command:
+        """Take in what is seen now and return what to do now.
+
+        Args:
+            observation: what the model was trained to see: images uint8 [H, W, 3], brought to its size here, and
+                vectors float32 [n]. None: the frame was dropped, the belief advances by the prior.
+            executed_action: [A], what the actuators really did since the last tick; None: what was returned there.
+            is_first: an episode begins. A decision still under way is waited for and dropped.
+
+        Raises:
+            PlanetError: something else is observed than what the model was trained with.
+        """
+        schedule = self._new_episode() if is_first or self._schedule is None else self._schedule
+        self._begin = self._clock.now()
+        done = schedule.last if executed_action is None else _fit_action(executed_action, self.agent.spec)
+        self._seen.append(_Seen(_fit(observation, self.agent.spec), done[None], self._tick == 0))
+        self._take(schedule, self._begin)
+        if self._job is None:
+            self._job = self._ask(schedule)
+        if self.delay == 0 and self._job.start is not None:
+            self._take(schedule, (self._begin if self._due is None else self._due) + self.period)
+        command = schedule.take(self._tick)
+        self.counts[command.source] += 1
+        self._tick += 1
+        return command
+
+    def sleep(self) -> None:
+        """Sleep until the next tick.
+
+        Ticks that are over already are skipped and counted; the belief passes them as dropped frames, during which the
+        actuators went on with the last action.
+        """
+        if self._schedule is None:
+            raise PlanetError("sleep: no tick to follow; call tick first")
+        self._due = (self._begin if self._due is None else self._due) + self.period
+        over = max(0, math.floor((self._clock.now() - self._due) / self.period))
+        self._seen += [_Seen(None, self._schedule.last[None], False)] * over
+        self.counts["skipped"] += over
+        self._tick += over
+        self._due += over * self.period
+        self._clock.sleep_until(self._due)
+
+    @property
+    def missed(self) -> int:
+        """Ticks whose action was not the one that should have been planned for them."""
+        return self.counts["tail"] + self.counts["fallback"] + self.counts["skipped"]
+
+    def close(self) -> None:
+        """Let the decision under way end, and its thread with it."""
+        self._clock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _new_episode(self) -> Schedule:
+        """Forget the last episode, once its last decision has ended."""
+        nothing = np.zeros(self.agent.spec.action_size, np.float32)
+        if self.agent.spec.discrete:
+            nothing[0] = 1
+        if self._schedule is not None:
+            self._take(self._schedule, math.inf)
+        self._schedule = Schedule(nothing, self.delay, self.execute, self.fallback)
+        self._seen, self._tick, self._due, self._asked = [], 0, None, None
+        return self._schedule
+
+    def _ask(self, schedule: Schedule) -> _Job:
+        """Have the frames filtered, and planned from when the time has come."""
+        start = self._tick + self.delay
+        due = self._asked is None or start >= self._asked + self.execute
+        executed = 1 if self._asked is None else start - self._asked
+        committed = schedule.committed(self._tick)[None] if due and self.delay else None
+        carry, seen = self._carry, self._seen
+
+        def job() -> tuple[Plan | None, AgentCarry]:
+            with self._stream():
+                filtered = _observe(self.agent, carry, seen)
+                return _decide(self.agent, filtered, committed, executed, self.rounds) if due else (None, filtered)
+
+        self._seen, self._asked = [], start if due else self._asked
+        return _Job(self._clock.start(job, decides=due), start if due else None, self._begin)
+
+    def _take(self, schedule: Schedule, until: float) -> None:
+        """Take what the job under way has come to, if it ends before `until`."""
+        job, self._job = self._job, None  # an error in it is raised once
+        if job is None:
+            return
+        if (ended := self._clock.result(job.handle, until)) is None:
+            self._job = job
+            return
+        (plan, self._carry), finished = ended
+        if plan is not None and job.start is not None:
+            self.plan = plan
+            schedule.add(job.start, plan.sequence[0].numpy())
+            self.latency_ms.append(1000 * (finished - job.begin))
+
+    def _warm(self) -> tuple[RoundTimes, AgentCarry]:
+        """Measure in the thread, and on the stream, that decisions will run in."""
+
+        def job() -> tuple[RoundTimes, AgentCarry]:
+            with self._stream():
+                return self.agent.warmup(1, delay=self.delay), self.agent.initial(1)
+
+        ended = self._clock.result(self._clock.start(job, decides=False), math.inf)
+        assert ended is not None  # it was waited for
+        return ended[0]
+
+
+def _observe(agent: Agent, carry: AgentCarry, seen: list[_Seen]) -> AgentCarry:
+    for frame in seen:
+        carry = agent.observe(carry, frame.observation, frame.executed, np.array([frame.is_first]))
+    return carry
+
+
+def _decide(
+    agent: Agent, carry: AgentCarry, committed: Array | None, executed: int, rounds: int | None
+) -> tuple[Plan, AgentCarry]:
+    """Decide, and wait for the device."""
+    plan, carry = agent.decide(carry, committed=committed, executed=executed, rounds=rounds)
+    diagnostics = {name: value.cpu() for name, value in plan.diagnostics.items()}
+    sequence = torch.cat([plan.action[:, None], plan.sequence[:, 1:]], 1)  # the action may have exploration noise
+    return Plan(plan.action.cpu(), sequence.float().cpu(), plan.value.cpu(), diagnostics), carry
+
+
+def _own_stream(device: torch.device) -> Any:  # noqa: ANN401 (makes a context)
+    """Return what makes the context that jobs run in: on CUDA a stream that waits for nobody else's work."""
+    if device.type != "cuda":
+        return contextlib.nullcontext
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))  # the weights may still be on their way in
+    return lambda: torch.cuda.stream(stream)
+
+
+def _fit(observation: Mapping[str, Array] | None, spec: EnvSpec) -> dict[str, Array] | None:
+    """Return copies [1, ...] of what the model sees, in its sizes; None stays None."""
+    if observation is None:
+        return None
+    for key in spec.observation:
+        if key not in observation:
+            raise PlanetError(f"observation: no {key!r} among {sorted(observation)}; the model was trained to see it")
+    held = {key: (np.asarray(observation[key]), *of_model) for key, of_model in spec.observation.items()}
+    return {key: _fit_value(key, value, shape, dtype)[None] for key, (value, shape, dtype) in held.items()}
+
+
+def _fit_value(key: str, value: Array, shape: tuple[int, ...], dtype: str) -> Array:
+    if len(shape) == 3:
+        if value.dtype != np.uint8 or value.ndim != 3 or value.shape[2] != 3 or not value.size:
+            raise PlanetError(f"observation {key!r}: {value.dtype} {list(value.shape)}; must be uint8 [H, W, 3]")
+        return resized(value, shape[0])
+    if value.shape != shape:
+        raise PlanetError(f"observation {key!r}: shape {list(value.shape)}; must be {list(shape)}")
+    return np.array(value, dtype)
+
+
+def _fit_action(action: Array, spec: EnvSpec) -> Array:
+    if np.shape(action) != (spec.action_size,):
+        raise PlanetError(f"executed_action: shape {list(np.shape(action))}; must be {[spec.action_size]}")
+    return np.array(action, np.float32)
+
+
+def _check(agent: Agent, hz: float, budget_ms: float | None, delay: int, execute: int, fallback: str) -> None:
+    horizon = agent.planner.settings.horizon
+    if not 0 < hz < math.inf:
+        raise PlanetError(f"hz {hz:g}: must be more than 0, in ticks a second; 20 for example")
+    if delay < 0:
+        raise PlanetError(f"delay {delay}: must be at least 0 ticks")
+    if not 1 <= execute <= horizon:
+        raise PlanetError(f"execute {execute}: must be 1 to planner.horizon = {horizon} ticks")
+    if fallback not in FALLBACKS:
+        raise PlanetError(f"fallback {fallback!r}: must be {' or '.join(FALLBACKS)}")
+    longest = 1000 / hz * min(max(delay, 1), execute)
+    if budget_ms is not None and not 0 < budget_ms <= longest:
+        raise PlanetError(
+            f"budget_ms {budget_ms:g}: must be more than 0 and at most {longest:g}, what a plan has at {hz:g} Hz with "
+            f"delay {delay} and execute {execute}"
+        )

@@ -1,0 +1,100 @@
+"""Whether a machine keeps up with a robot: what `planet bench loop` does."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from planet_rssm import checkpoint as checkpoints
+from planet_rssm.agent import Agent, model_of
+from planet_rssm.control import Clock, ControlLoop
+from planet_rssm.device import resolve_device, within_memory
+from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.evaluation.planning import with_planner
+
+FRAMES = 16  # different ones, shown in turn
+
+
+def bench_loop(
+    run: Path,
+    *,
+    seconds: float,
+    hz: float | None = None,
+    camera: tuple[int, int] = (640, 480),
+    checkpoint: str = "last",
+    overrides: Sequence[str] = (),
+    device: str = "auto",
+    clock: Clock | None = None,
+    on_tick: Callable[[], object] = lambda: None,
+    **options: Any,  # noqa: ANN401 (budget_ms, delay, execute: ControlLoop's)
+) -> dict[str, Any]:
+    """Act on frames of noise at a fixed rate, in real time, and measure how long each plan took from its frame.
+
+    Args:
+        run: a run folder.
+        seconds: how long.
+        hz: ticks a second; None: the rate of the training.
+        camera: width and height of the frames, which are resized to the model's.
+        checkpoint: `last`, `best` or a number of env_steps.
+        overrides: `planner.key=value` texts.
+        device: where the model runs.
+        clock: see ControlLoop.
+        on_tick: called after each.
+        options: see ControlLoop.
+
+    Returns:
+        The object that `planet bench loop --json` prints.
+
+    Raises:
+        PlanetError: no such run, checkpoint or device, a damaged checkpoint, or an option out of its range.
+    """
+    held = checkpoints.load(checkpoints.find(run, checkpoint))
+    settings, where = with_planner(held.settings, overrides), resolve_device(device)
+    agent = Agent.build(settings, held.spec, model_of(held).to(where), device=where)
+    frames = itertools.cycle([_frame(held.spec, camera, np.random.default_rng(seed)) for seed in range(FRAMES)])
+    with within_memory(where, "a decision", "free some, or lower planner.candidates with -s"):
+        with ControlLoop(agent, hz=hz, clock=clock, **options) as loop:
+            while sum(loop.counts.values()) < seconds * loop.hz or not loop.latency_ms:  # a decision at least
+                loop.tick(next(frames))
+                on_tick()
+                loop.sleep()
+    return {
+        "task": held.spec.id,
+        "planner": {"name": settings.planner.name, "candidates": list(agent.planner.populations),
+                    "horizon": settings.planner.horizon},
+        "device": str(where),
+        "threads": torch.get_num_threads(),
+        "camera": list(camera),
+        **_told(loop, held.spec, options.get("budget_ms")),
+    }  # fmt: skip
+
+
+def _told(loop: ControlLoop, spec: EnvSpec, budget_ms: float | None) -> dict[str, Any]:
+    times = np.array(loop.latency_ms)
+    spread = {f"p{p}": round(float(np.percentile(times, p)), 3) for p in (50, 95, 99)}
+    return {
+        "hz": loop.hz,
+        "trained_hz": 1 / spec.control_interval,
+        "delay": loop.delay,
+        "execute": loop.execute,
+        "budget_ms": budget_ms,
+        "rounds": loop.rounds or len(loop.times.ms),
+        "round_ms": [round(ms, 3) for ms in loop.times.ms],
+        "ticks": sum(loop.counts.values()),
+        "misses": loop.missed,
+        "counts": loop.counts,
+        "decisions": len(times),
+        "latency_ms": spread | {"max": round(float(times.max()), 3)},
+    }
+
+
+def _frame(spec: EnvSpec, camera: tuple[int, int], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Return noise: pictures uint8 [height, width, 3] and vectors float32 [n]."""
+    width, height = camera
+    return {
+        key: rng.integers(0, 256, (height, width, 3), np.uint8) if len(shape) == 3 else rng.normal(size=shape)
+        for key, (shape, _) in spec.observation.items()
+    }

@@ -1,0 +1,35 @@
+"""A robot's agent of vectors alone: small enough that a decision takes a millisecond."""
+
+import dataclasses
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from planet_rssm import config
+from planet_rssm.agent import Agent
+from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.world_model import untrained_model
+
+SPEC = EnvSpec("gym/Arm-v0", {"joints": ((3,), "float32")}, 2, 1, 0.05, 100, "none", "fake 0")  # 20 Hz
+TINY = """
+    rssm.deter=8 rssm.stoch=4 rssm.hidden=8 model.vector_units=8 model.reward_units=8 model.depth=2 env.size=32
+    planner.candidates=8 planner.elites=2 planner.iterations=3 planner.horizon=4
+""".split()
+
+
+@pytest.fixture
+def make_agent() -> Callable[..., Agent]:
+    """Settings and changes of the spec in, an untrained agent out."""
+
+    def make(*overrides: str, device: str = "cpu", seed: int = 0, **changes: object) -> Agent:
+        settings, spec = config.load("planet", [*TINY, *overrides]), dataclasses.replace(SPEC, **changes)
+        where = torch.device(device)
+        return Agent.build(settings, spec, untrained_model(settings, spec).to(where), device=where, seed=seed)
+
+    return make
+
+
+@pytest.fixture
+def agent(make_agent: Callable[..., Agent]) -> Agent:
+    return make_agent()
