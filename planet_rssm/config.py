@@ -215,6 +215,7 @@ class PlannerSettings(_Section):
     momentum: Annotated[Number, Field(ge=0, lt=1)] | None = None  # share of the old distribution kept; icem 0.1, else 0
     warm_start: bool | None = None  # begin with the last plan, shifted; icem and mppi do, cem and shooting do not
     discount: Share = 1.0  # of one agent step
+    fast: bool = True  # prepared weights, and captured graphs on a CUDA device; false: the plain path, a check of it
     particles: Count = 1  # times that a stochastic model follows each candidate
     risk: Literal["mean", "worst"] | Share = "mean"  # of particles: mean, worst, or mean of this worst share (CVaR)
     colour: NonNegative = 2.5  # icem: exponent of the noise spectrum, 0 = white

@@ -74,6 +74,7 @@ class Dynamics(ABC, Generic[S]):
     """A model that can be searched: any torch module, an RSSM, a simulator."""
 
     differentiable: bool
+    capturable = False  # whether `rollout` may be captured as a CUDA graph: never waits, always reads the same memory
 
     @abstractmethod
     def rollout(self, state: S, actions: Tensor, noise: Tensor | None) -> Rollout:

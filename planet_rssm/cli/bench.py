@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from planet_rssm.cli.bench_loop import loop
+from planet_rssm.cli.bench_plan import plan
 
 
 @click.group("bench", invoke_without_command=True)
@@ -20,6 +21,7 @@ def verb(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
+verb.add_command(plan)
 verb.add_command(loop)
 
 

@@ -18,6 +18,7 @@ from planet_rssm.types import C, Dynamics, Plan, Planner, Rollout, S
 
 if TYPE_CHECKING:  # pydantic: not for those who import planners alone
     from planet_rssm.config import PlannerSettings
+    from planet_rssm.planners.session import Session
 
 
 class Search(Protocol):
@@ -45,43 +46,6 @@ class Noise(NamedTuple):
     actions: Tensor
     model: Tensor | None
     choice: Tensor | None = None
-
-
-class Session(Generic[S, C]):
-    """A planner bound to a dynamics and an objective; decides as the planner's `plan` does, but faster."""
-
-    def __init__(
-        self,
-        planner: "SearchPlanner[C, Any]",
-        dynamics: Dynamics[S],
-        objective: Callable[[Rollout], Tensor],
-        precision: str = "float32",
-    ) -> None:
-        """Prepare `dynamics`; `precision` is that of its products, see device.DTYPES."""
-        self.planner, self.objective = planner, objective
-        self.dynamics = dynamics.prepare(precision)
-
-    def plan(
-        self,
-        state: S,
-        carry: C,
-        is_first: Tensor,
-        generator: torch.Generator | None = None,
-        *,
-        executed: int = 1,
-        rounds: int | None = None,
-        proposals: Tensor | None = None,
-        previous: Tensor | None = None,
-    ) -> tuple[Plan, C]:
-        """Decide; see `SearchPlanner.plan`."""
-        return self.planner.plan(
-            self.dynamics, self.objective, state, carry, is_first, generator, executed=executed, rounds=rounds,
-            proposals=proposals, previous=previous,
-        )  # fmt: skip
-
-    def refresh(self) -> None:
-        """Follow weights that have changed since this session was made or last refreshed."""
-        self.dynamics.refresh()
 
 
 class SearchPlanner(Planner[C], Generic[C, T]):
@@ -165,6 +129,8 @@ class SearchPlanner(Planner[C], Generic[C, T]):
         self, dynamics: Dynamics[S], objective: Callable[[Rollout], Tensor], precision: str = "float32"
     ) -> "Session[S, C]":
         """Return a session: the same decisions as `plan`, with all that can be made ready once made ready."""
+        from planet_rssm.planners.session import Session  # which names this class
+
         return Session(self, dynamics, objective, precision)
 
     @torch.no_grad()
@@ -180,21 +146,44 @@ class SearchPlanner(Planner[C], Generic[C, T]):
         *,
         proposals: Tensor | None = None,
         previous: Tensor | None = None,
+        run: Callable[[Callable[..., Any], tuple[Any, ...]], Any] | None = None,
     ) -> tuple[Plan, C]:
-        """Do what `plan` does with the noise given: the whole algorithm, no draw and no wait for the device in it."""
+        """Do what `plan` does with the noise given: the whole algorithm, no draw and no wait for the device in it.
+
+        `run(round, tensors)` runs a round in a way of its own; None just calls it.
+        """
         search = self.start(carry, is_first, noise[0].actions, executed)
         proposed = self.accept(proposals, noise)
         found: list[tuple[Tensor, ...]] = []
+        run = run or _plainly
         for index, drawn in enumerate(noise):
-            sequences = self.propose(search, drawn.actions, last=index == len(noise) - 1)
-            if proposed is not None:
-                sequences[:, -proposed.shape[1] :] = proposed
-            returns = self.score(dynamics, objective, state, sequences, drawn.model, previous)
-            search = self.refit(search, sequences, returns)
-            found.append(watch(search, returns))
+            one = functools.partial(self.round, dynamics, objective, last=index == len(noise) - 1)
+            search, told = run(one, (search, state, drawn.actions, drawn.model, proposed, previous))
+            found.append(told)
         sequence, value, carry = self.choose(search, noise[-1].choice)
         sequence = self.box.actions(sequence)
         return Plan(sequence[:, 0], sequence, value, diagnostics(found)), carry
+
+    def round(
+        self,
+        dynamics: Dynamics[S],
+        objective: Callable[[Rollout], Tensor],
+        search: T,
+        state: S,
+        actions: Tensor,
+        model: Tensor | None,
+        proposed: Tensor | None,
+        previous: Tensor | None,
+        *,
+        last: bool,
+    ) -> tuple[T, tuple[Tensor, ...]]:
+        """Propose, imagine, score and refit once: tensors in, tensors out; the noise is `actions` and `model`."""
+        sequences = self.propose(search, actions, last=last)
+        if proposed is not None:
+            sequences[:, -proposed.shape[1] :] = proposed
+        returns = self.score(dynamics, objective, state, sequences, model, previous)
+        search = self.refit(search, sequences, returns)
+        return search, watch(search, returns)
 
     def score(
         self,
@@ -313,6 +302,10 @@ def diagnostics(found: Sequence[tuple[Tensor, ...]]) -> dict[str, Tensor]:
         "entropy": entropy,
         "nonfinite": broken.sum(1),
     }
+
+
+def _plainly(one: Callable[..., Any], tensors: tuple[Any, ...]) -> Any:  # noqa: ANN401 (whatever it returns)
+    return one(*tensors)
 
 
 def _given(value: V | None, own: V) -> V:

@@ -68,7 +68,7 @@ class CategoricalCEM(SearchPlanner[Carry, CategoricalSearch]):
         """Count the choices of the elites."""
         elites, returns = top(sequences, returns, self.settings.elites)
         probs, _ = refit(search.probs, search.probs, elites, returns, self.momentum)
-        return CategoricalSearch(torch.lerp(probs, probs.new_tensor(1 / self.action_size), SMOOTHING),
+        return CategoricalSearch(torch.lerp(probs, probs.new_full((), 1 / self.action_size), SMOOTHING),
                                  mean_of_whole(returns))  # fmt: skip
 
     def choose(self, search: CategoricalSearch, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Carry]:

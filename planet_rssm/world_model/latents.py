@@ -47,6 +47,13 @@ class Latent(ABC, Generic[P]):
     def sample(self, params: P, noise: Tensor | None) -> Tensor:
         """Return a sample [*B, size] of `noise` [*B, noise_size], or the mode; differentiable in the parameters."""
 
+    def pick(self, raw: Tensor, noise: Tensor | None) -> Tensor:
+        """Return `sample(params(raw), noise)`, [*B, size], in a form that is quickly made and has no gradient.
+
+        Where a sample is ones at a few places and zeros elsewhere, these places may be returned, int64 [*B, ones].
+        """
+        return self.sample(self.params(raw), noise)
+
     @abstractmethod
     def kl(self, left: P, right: P) -> Tensor:
         """Return KL(left || right) summed over the dimensions, [*B], in nats."""
@@ -77,7 +84,8 @@ class GaussianLatent(Latent[Gaussian]):
     def params(self, raw: Tensor) -> Gaussian:
         """Split into mean and raw standard deviation; see `Latent.params`."""
         mean, std = _precise(raw).chunk(2, -1)
-        return Gaussian(self._bounded(mean), self._positive(std) + self.min_std)
+        # A softplus over rows that do not lie together takes ten times as long on a CPU.
+        return Gaussian(self._bounded(mean), self._positive(std.contiguous()) + self.min_std)
 
     def sample(self, params: Gaussian, noise: Tensor | None) -> Tensor:
         """Return mean + std * noise, or the mean."""
@@ -123,6 +131,20 @@ class CategoricalLatent(Latent[Categorical]):
             chosen = (torch.special.ndtr(noise)[..., None] > below).sum(-1)
         hard = one_hot(chosen, self.classes).to(probs.dtype)
         return (hard + (probs - probs.detach())).flatten(-2)  # in this order exactly one-hot
+
+    def pick(self, raw: Tensor, noise: Tensor | None) -> Tensor:
+        """Return the places [*B, groups] of the ones in a sample; see `Latent.pick`."""
+        probs = _precise(raw).unflatten(-1, (self.groups, self.classes)).softmax(-1)
+        if noise is None:
+            chosen = probs.argmax(-1)
+        else:
+            below = probs.cumsum(-1)
+            if self.unimix:
+                steps = torch.arange(1, self.classes + 1, device=raw.device, dtype=below.dtype)
+                below = below.mul_(1 - self.unimix).add_(steps, alpha=self.unimix / self.classes)
+            drawn = torch.special.ndtr(noise)[..., None].to(below.dtype)
+            chosen = torch.searchsorted(below, drawn).squeeze(-1).clamp_(max=self.classes - 1)
+        return chosen.add_(torch.arange(0, self.size, self.classes, device=raw.device))
 
     def kl(self, left: Categorical, right: Categorical) -> Tensor:
         """Return the sum over groups of sum_k p_k (log p_k - log q_k); see `Latent.kl`."""

@@ -1,0 +1,75 @@
+"""`planet bench plan`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+
+@click.command("plan", short_help="Decisions by CEM and iCEM.")
+@click.option("--run", "runs", multiple=True, type=click.Path(path_type=Path), metavar="RUN",
+              help="A trained model, on which the value of plans is compared; repeatable.")  # fmt: skip
+@click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the model that is timed; repeatable.")
+@click.option("--precision", "precisions", multiple=True, default=("float32", "bfloat16"), show_default=True,
+              type=click.Choice(("float32", "bfloat16", "float16")), help="A case each; repeatable.")  # fmt: skip
+@click.option("--repeats", default=30, show_default=True, type=click.IntRange(min=1), help="Decisions timed of each.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+def plan(
+    runs: tuple[Path, ...],
+    overrides: tuple[str, ...],
+    precisions: tuple[str, ...],
+    repeats: int,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Time decisions: PlaNet's CEM over both latents, and iCEM for one environment and for 16.
+
+    The reference is a plain float32 loop over the same weights, in the same process and in turns; the value gap is the
+    share of a plan's value that the precision costs, on the trained model of the same latent. The GEMM share is the
+    part of the time that the decision's arithmetic alone would take at the rate of large matrix products.
+
+    \b
+    For example
+      planet bench plan
+      planet bench plan --run runs/quickstart-seed0 --json
+      planet bench plan --repeats 5 --precision bfloat16
+    """  # noqa: D301 (click wants the character itself)
+    from planet_rssm.evaluation.bench_plan import bench_plan  # torch: not for `planet bench --help`
+
+    with Console(stderr=True).status("getting ready") as status:
+        result = bench_plan(
+            precisions=tuple(dict.fromkeys(precisions)), runs=runs, repeats=repeats, device=device, overrides=overrides,
+            say=status.update,
+        )  # fmt: skip
+    if as_json:
+        click.echo(json.dumps(result))
+    else:
+        show(result, Console())
+
+
+def show(result: dict[str, Any], console: Console) -> None:
+    """Print what `bench_plan` found as a table."""
+    machine = result["machine"]
+    rates = ", ".join(f"{rate:g} in {name}" for name, rate in machine["gemm_gflops"].items())
+    heads = ("planner", "latent", "B", "precision", "ms", "plans/s", "ratio", "GEMM", "gap")
+    table = Table(*heads, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for case in result["cases"]:
+        gap = "" if case["value_gap"] is None else f"{case['value_gap']:.4f}"
+        rest = (f"{case['ours_ms']:.1f}", f"{case['plans_per_s']:.1f}", f"{case['ratio_to_fastest']:.2f}")
+        table.add_row(case["planner"], case["latent"], str(case["batch"]), case["precision"], *rest,
+                      f"{case['gemm_share']:.2f}", gap)  # fmt: skip
+    console.print(table)
+    for case in {(case["planner"], case["latent"], case["batch"]): case for case in result["cases"]}.values():
+        peers = ", ".join(f"{name} {ms:.1f} ms" for name, ms in case["peers_ms"].items())
+        console.print(f"{case['planner']}, {case['latent']}, batch {case['batch']}: {peers}", soft_wrap=True)
+    told = (
+        f"{machine['device']}, {machine['threads']} threads; matrix products, GFLOP/s: {rates}",
+        "ratio: to the fastest of those beside it, all float32; GEMM: share of the time that its matrix products alone "
+        "would take; gap: value lost on a trained model, see --help",
+    )
+    console.print("\n".join(told), soft_wrap=True, markup=False, highlight=False)

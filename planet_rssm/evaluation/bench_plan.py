@@ -1,0 +1,315 @@
+"""How long a decision takes, beside planners written the usual way and beside the machine's matrix products.
+
+Everything runs in one process over the same weights, in turns, so that a busy machine slows all alike. The reference
+`plain` is written as the planner of Kaixhin/PlaNet is: float32, eager, one `imagine_step` after another with its noise
+drawn there, the rewards of all steps in one product; for other planners it is our search over the model as it was
+learned (`planner.fast=false`), in float32. More rivals can be given; scripts/bench_peers has those of other libraries.
+"""
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from planet_rssm import checkpoint as checkpoints
+from planet_rssm import config
+from planet_rssm.agent import model_of
+from planet_rssm.config import PlannerSettings
+from planet_rssm.device import gemm_rate, generator, resolve_device, synchronize
+from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.planners import Objective, SearchPlanner, planner_from_settings
+from planet_rssm.types import Plan, State
+from planet_rssm.world_model import ModelDynamics, WorldModel, untrained_model
+
+PRECISIONS = ("float32", "bfloat16")
+PRESETS = {"gaussian": "planet", "categorical": "planet-discrete"}  # models whose decisions are timed
+PAPER = PlannerSettings()  # PlaNet's: 1000 sequences of 12 steps, ten times
+ICEM = PlannerSettings(name="icem", candidates=40, iterations=3, elites=10)  # its authors' 40 + 32 + 25 = 97
+PATIENCE = 60.0  # seconds for one case's repeats
+STATES = 64  # that the value of a plan is averaged over
+DRAWS = 32  # of the model's noise, common to all plans of a state, by which it is valued
+STEPS = 50  # a state is reached by up to so many random actions
+
+Rival = Callable[[State], object]  # decides once for a state of one row
+MakeRival = Callable[[WorldModel, PlannerSettings], Rival]
+
+
+class Case(NamedTuple):
+    """What is timed in each precision."""
+
+    planner: PlannerSettings
+    latent: str
+    batch: int
+
+
+CASES = (
+    Case(PAPER, "gaussian", 1),
+    Case(PAPER, "categorical", 1),
+    Case(ICEM, "gaussian", 1),
+    Case(ICEM, "gaussian", 16),
+)
+
+
+def bench_plan(
+    cases: Sequence[Case] = CASES,
+    precisions: Sequence[str] = PRECISIONS,
+    runs: Sequence[Path] = (),
+    *,
+    repeats: int = 30,
+    device: str = "auto",
+    overrides: Sequence[str] = (),
+    rivals: Mapping[str, MakeRival] | None = None,
+    say: Callable[[str], object] = lambda text: None,
+) -> dict[str, Any]:
+    """Time decisions.
+
+    Args:
+        cases: what is planned.
+        precisions: each is a case of its own.
+        runs: trained models; a case of the same latent is told what value its precision costs there.
+        repeats: decisions of each, taken in turns; fewer on a slow machine.
+        device: where everything runs.
+        overrides: `key=value` texts for the untrained models that are timed.
+        rivals: planners of others by name, for CEM at batch 1.
+        say: told what is measured next.
+
+    Returns:
+        The object that `planet bench plan --json` prints.
+
+    Raises:
+        PlanetError: no such run, setting or device.
+    """
+    where = resolve_device(device)
+    trained = [_trained(run, where) for run in runs]
+    say("matrix products")
+    rates = dict.fromkeys(("float32", "bfloat16", *precisions), 0.0)
+    _take_rates(rates, where)
+    models = {
+        latent: _untrained(latent, overrides).to(where) for latent in dict.fromkeys(case.latent for case in cases)
+    }
+    found = []
+    for case in cases:
+        model = models[case.latent]
+        title = f"{name_of(case.planner)}, {case.latent}, batch {case.batch}"
+        timed = _time(model, case, precisions, repeats, rivals or {}, partial(_said, say, title))
+        say(f"{title}: value")
+        gaps = [_value_gaps(m, case.planner, precisions) for m in trained if _latent(m) == case.latent]
+        _take_rates(rates, where)  # again: beside other programs one look is not enough
+        found += [_told(case, name, timed, gaps, rates, _flops(model, case, name)) for name in precisions]
+    machine = {
+        "gemm_gflops": {name: round(rate, 1) for name, rate in rates.items()},
+        "device": torch.cuda.get_device_name(where) if where.type == "cuda" else where.type,
+        "threads": torch.get_num_threads(),
+        "cpus": os.cpu_count(),
+        "torch": torch.__version__,
+    }
+    return {"machine": machine, "cases": found}
+
+
+def name_of(settings: PlannerSettings) -> str:
+    """Return the planner's name with its sequences, steps and rounds."""
+    planner: SearchPlanner[Any, Any] = planner_from_settings(settings, 1)
+    counts = planner.populations
+    shown = f"{counts[0]}x{settings.horizon}x{len(counts)}" if len(set(counts)) == 1 else str(sum(counts))
+    return f"{settings.name}-{shown}"
+
+
+def plain_cem(model: WorldModel, settings: PlannerSettings) -> Rival:
+    """Return the reference: CEM as Kaixhin/PlaNet's planner is structured, see the head of this file."""
+    size, (count, horizon) = model.spec.action_size, (settings.candidates, settings.horizon)
+
+    @torch.no_grad()
+    def decide(state: State) -> Tensor:
+        mean, std = torch.zeros(2, horizon, 1, size, device=state.deter.device)
+        std = std + 1.0
+        start = State(*(leaf.expand(count, -1) for leaf in state))
+        for _ in range(settings.iterations):
+            actions = (mean + std * torch.randn(horizon, count, size, device=mean.device)).clamp(-1, 1)
+            reached, here = [], start
+            for action in actions:
+                noise = torch.randn(count, model.rssm.noise_size, device=mean.device)
+                here = model.rssm.imagine_step(here, action, noise)
+                reached.append(here)
+            states = State(*(torch.cat(leaves) for leaves in zip(*reached, strict=True)))
+            returns = model.predict_reward(states).view(horizon, count).sum(0)
+            best = actions[:, returns.topk(settings.elites).indices]
+            mean, std = best.mean(1, keepdim=True), best.std(1, unbiased=False, keepdim=True)
+        return mean[0]
+
+    return decide
+
+
+def _time(
+    model: WorldModel,
+    case: Case,
+    precisions: Sequence[str],
+    repeats: int,
+    rivals: Mapping[str, MakeRival],
+    say: Callable[[str], object],
+) -> dict[str, float]:
+    """Return the median seconds of a decision in each precision and of each rival, taken in turns."""
+    state = _states(model, case.batch)
+    deciders: dict[str, Rival] = {}
+    for name in precisions:
+        deciders[name] = _decider(model, case.planner, name, case.batch)
+    if case.planner.name == "cem" and case.batch == 1:
+        deciders |= {name: make(model, case.planner) for name, make in {"plain": plain_cem, **rivals}.items()}
+    else:
+        slow = case.planner.model_copy(update={"fast": False})
+        deciders["plain"] = _decider(model, slow, "float32", case.batch)
+    for name, decide in deciders.items():
+        say(f"{name}, first")
+        decide(state)
+    seconds: dict[str, list[float]] = {name: [] for name in deciders}
+    begin = time.perf_counter()
+    for turn in range(repeats):
+        say(f"{turn + 1} of {repeats}")
+        for name, decide in deciders.items():
+            seconds[name].append(_seconds(decide, state))
+        if time.perf_counter() - begin > PATIENCE:
+            break
+    return {name: statistics.median(each) for name, each in seconds.items()}
+
+
+def _seconds(decide: Rival, state: State) -> float:
+    synchronize(state.deter.device)
+    begin = time.perf_counter()
+    decide(state)
+    synchronize(state.deter.device)
+    return time.perf_counter() - begin
+
+
+def _decider(
+    model: WorldModel, settings: PlannerSettings, precision: str, batch: int
+) -> Callable[[State], tuple[Plan, Any]]:
+    """Return our decision from a cold start."""
+    where = next(model.parameters()).device
+    planner = planner_from_settings(settings, model.spec.action_size, model.spec.discrete)
+    session = planner.prepare(ModelDynamics(model), Objective(), precision)
+    carry, first = planner.initial(batch, where), torch.ones(batch, dtype=torch.bool, device=where)
+    rng = generator(0, where)
+    return lambda state: session.plan(state, carry, first, rng)
+
+
+def _told(
+    case: Case,
+    precision: str,
+    timed: Mapping[str, float],
+    gaps: Sequence[Mapping[str, float]],
+    rates: Mapping[str, float],
+    flops: int,
+) -> dict[str, Any]:
+    ours, peers = timed[precision], {name: seconds for name, seconds in timed.items() if name not in rates}
+    return {
+        "planner": name_of(case.planner),
+        "latent": case.latent,
+        "batch": case.batch,
+        "precision": precision,
+        "ours_ms": round(1000 * ours, 3),
+        "peers_ms": {name: round(1000 * seconds, 3) for name, seconds in peers.items()},
+        "ratio_to_fastest": round(ours / min(peers.values()), 4),
+        "plans_per_s": round(case.batch / ours, 2),
+        "gflop": round(flops / 1e9, 3),
+        "gemm_share": round(flops / 1e9 / rates[precision] / ours, 4),
+        "value_gap": round(gaps[0][precision], 5) if gaps else None,
+    }
+
+
+def _said(say: Callable[[str], object], title: str, text: str) -> None:
+    say(f"{title}: {text}")
+
+
+def _take_rates(rates: dict[str, float], device: torch.device) -> None:
+    """Measure the rate of each precision and keep the fastest that was seen."""
+    for name, rate in rates.items():
+        rates[name] = max(rate, gemm_rate(name, device))
+
+
+def _flops(model: WorldModel, case: Case, precision: str) -> int:
+    """Count the multiplications and additions of the products that a decision of ours really does."""
+    decide, state = _decider(model, case.planner.model_copy(update={"iterations": 1}), precision, 1), _states(model, 1)
+    mapping = {}
+    if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        mapping[torch.ops.mkldnn._linear_pointwise] = _linear_flops
+    decide(state)  # captures, where it does
+    with FlopCounterMode(display=False, custom_mapping=mapping) as counter:
+        decide(state)
+    counts = planner_from_settings(case.planner, 1).populations
+    return round(counter.get_total_flops() / counts[0] * sum(counts)) * case.batch
+
+
+def _linear_flops(x: torch.Size, weight: torch.Size, *rest: Any, out_shape: Any = None, **others: Any) -> int:  # noqa: ANN401
+    return 2 * x.numel() * weight[0]
+
+
+def _untrained(latent: str, overrides: Sequence[str]) -> WorldModel:
+    """Return PlaNet's model for 6 actions; it observes a vector, which planning does not see."""
+    settings = config.load(PRESETS[latent], ["env.observe=vectors", *overrides])
+    return untrained_model(settings, EnvSpec("bench", {"vector": ((8,), "float32")}, 6, 1, 0.05, 1000, "none", "none"))
+
+
+def _trained(run: Path, device: torch.device) -> WorldModel:
+    return model_of(checkpoints.load(checkpoints.find(run))).to(device)
+
+
+def _latent(model: WorldModel) -> str:
+    return model.rssm.settings.latent
+
+
+@torch.no_grad()
+def _states(model: WorldModel, batch: int) -> State:
+    """Return beliefs [batch, ...] that the model comes to, each by its own number of random actions."""
+    where = next(model.parameters()).device
+    rng, state = generator(0, where), model.rssm.initial_state(batch)
+    steps = torch.linspace(1, STEPS, batch, device=where).round()[:, None]
+    for step in range(STEPS):
+        action = _random_actions(model, (batch,), rng)
+        noise = torch.randn(batch, model.rssm.noise_size, generator=rng, device=where)
+        after = model.rssm.imagine_step(state, action, noise)
+        state = State(*(torch.where(step < steps, new, old) for new, old in zip(after, state, strict=True)))
+    return state
+
+
+def _random_actions(model: WorldModel, lead: tuple[int, ...], rng: torch.Generator) -> Tensor:
+    size, where = model.spec.action_size, rng.device
+    if not model.spec.discrete:
+        return 2 * torch.rand(*lead, size, generator=rng, device=where) - 1
+    return torch.eye(size, device=where)[torch.randint(size, lead, generator=rng, device=where)]
+
+
+@torch.no_grad()
+def _value_gaps(model: WorldModel, settings: PlannerSettings, precisions: Sequence[str]) -> dict[str, float]:
+    """Return (V_float32 - V_fast) / (V_float32 - V_random) by precision.
+
+    V is the mean over STATES of the return of the plan, by the model in float32 over DRAWS of its noise; those, and the
+    noise that the plans are searched with, are the same for all. V_float32 is of the plain path.
+    """
+    states, where = _states(model, STATES), next(model.parameters()).device
+    slow = settings.model_copy(update={"fast": False})
+    plans = {"float32": _plans(model, slow, "float32", states)} | {
+        f"fast {name}": _plans(model, settings, name, states) for name in precisions
+    }
+    plans["random"] = _random_actions(model, (STATES, settings.horizon), generator(1, where))
+    dynamics, rng, values = ModelDynamics(model), generator(2, where), dict.fromkeys(plans, 0.0)
+    shape = dynamics.noise_shape(1, DRAWS, settings.horizon)
+    for row in range(STATES):
+        state = State(*(leaf[row : row + 1] for leaf in states))
+        noise = None if shape is None else torch.randn(shape, generator=rng, device=where)
+        for name, plan in plans.items():
+            actions = plan[row].expand(1, DRAWS, -1, -1)
+            values[name] += float(Objective()(dynamics.rollout(state, actions, noise)).mean()) / STATES
+    best = values["float32"]
+    return {name: (best - values[f"fast {name}"]) / (best - values["random"]) for name in precisions}
+
+
+def _plans(model: WorldModel, settings: PlannerSettings, precision: str, states: State) -> Tensor:
+    """Return the sequences [STATES, H, A] decided on, each state's with noise of its own."""
+    decide = _decider(model, settings, precision, 1)
+    return torch.cat([decide(State(*(leaf[row : row + 1] for leaf in states)))[0].sequence for row in range(STATES)])

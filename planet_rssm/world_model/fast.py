@@ -1,0 +1,178 @@
+"""The world model as a session searches it: packed weights, few passes over the candidates, nothing done twice."""
+
+import itertools
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from planet_rssm.device import DTYPES
+from planet_rssm.types import Dynamics, Rollout, State
+from planet_rssm.world_model.cells import GRUCore
+from planet_rssm.world_model.heads import ContinueHead, GaussianHead, TwohotHead
+from planet_rssm.world_model.model import WorldModel
+from planet_rssm.world_model.packed import PackedCore, dense, pack, pack_joint
+
+MEMORY = 2**28  # bytes that the candidates' states may take at once on a CPU
+HEAD_ROWS = 4096  # states that the heads read at once: what lies between their layers stays in cache
+
+
+class FastDynamics(Dynamics[State]):
+    """`ModelDynamics` without gradients and made ready: what `ModelDynamics.prepare` returns.
+
+    Weights are copied in the given precision and laid out for the products; of the first step, what a row's candidates
+    have in common is done once; the heads run once over all steps. It follows a model that goes on learning: every
+    rollout looks whether a parameter has been written to since.
+    """
+
+    differentiable = False
+
+    def __init__(self, model: WorldModel, precision: str, memory: int | None = None) -> None:
+        """Prepare `model`.
+
+        Args:
+            model: on any device, of any latent and cell; float64 stays float64.
+            precision: of the products, see device.DTYPES.
+            memory: bytes that the candidates' states may take; more candidates are followed one part after another,
+                with the same result. None: MEMORY, on a CUDA device a quarter of what is free now.
+        """
+        like = next(model.rssm.parameters())
+        self.model = model
+        parts = (model.rssm.core, model.rssm.prior_net, model.reward, model.goes_on)
+        self._read = [p for part in parts if part is not None for p in part.parameters()]
+        self.dtype = like.dtype if like.dtype == torch.float64 else DTYPES[precision]
+        self.memory = memory or (torch.cuda.mem_get_info(like.device)[0] // 4 if like.is_cuda else MEMORY)
+        self.capturable = self._in_place = like.is_cuda
+        with torch.inference_mode(False):
+            self.packed, self._stamp = PackedModel(model, self.dtype), self._written()
+
+    def noise_shape(self, batch: int, candidates: int, horizon: int) -> tuple[int, ...] | None:
+        """Return what `ModelDynamics.noise_shape` does."""
+        rssm = self.model.rssm
+        return (batch, candidates, horizon, rssm.noise_size) if rssm.settings.plan_by == "sample" else None
+
+    @torch.inference_mode(False)  # what is packed inside it could not be written to outside
+    @torch.no_grad()
+    def refresh(self, *, always: bool = False) -> None:
+        """Copy the weights anew if one has been written to since; `always`: PyTorch does not count it (`.data`)."""
+        written = self._written()
+        if written == self._stamp and not always:
+            return
+        self._stamp = written
+        fresh = PackedModel(self.model, self.dtype)
+        if self._in_place:  # a captured graph reads the very tensors that are there
+            for old, new in zip(self.packed.tensors(), fresh.tensors(), strict=True):
+                old.copy_(new)
+        else:
+            self.packed = fresh
+
+    def rollout(self, state: State, actions: Tensor, noise: Tensor | None) -> Rollout:
+        """Follow `actions` [B, N, H, A] from `state` [B, ...]; see `ModelDynamics.rollout`."""
+        return self._follow(state, actions, noise, trace=False)
+
+    def trace(self, state: State, actions: Tensor, noise: Tensor | None) -> Rollout:
+        """Do what `rollout` does and keep the states on the way."""
+        return self._follow(state, actions, noise, trace=True)
+
+    @torch.no_grad()
+    def _follow(self, state: State, actions: Tensor, noise: Tensor | None, trace: bool) -> Rollout:
+        self.refresh()
+        batch, candidates, horizon, size = actions.shape
+        widths = self.packed.width + horizon * (self.packed.kept + size)
+        row = batch * (widths * self.dtype.itemsize + 4 * horizon * (0 if noise is None else noise.shape[-1]))
+        count = max(1, min(candidates, self.memory // row))
+        drawn = itertools.repeat(None) if noise is None else noise.split(count, 1)
+        with torch.autocast(actions.device.type, enabled=False):  # the precision was chosen when this was made
+            pairs = zip(actions.split(count, 1), drawn)  # noqa: B905 (the second may have no end)
+            parts = [self.packed.rollout(state, *part, trace) for part in pairs]
+        return parts[0] if len(parts) == 1 else _joined(parts)
+
+    def _written(self) -> list[tuple[int, int]]:
+        return [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in self._read]
+
+
+class PackedModel:
+    """What planning needs of a world model, packed: the recurrence, the prior and the heads."""
+
+    def __init__(self, model: WorldModel, dtype: torch.dtype) -> None:
+        rssm = self._rssm = model.rssm
+        self.dtype, core = dtype, rssm.core
+        if isinstance(core, GRUCore) and isinstance(core.cell, nn.GRUCell) and len(core.inputs) > 0:
+            self.core: nn.Module = PackedCore(core, rssm.stoch_size, dtype)
+        else:
+            self.core = pack(core, dtype)
+        self.prior, self.reward = pack(rssm.prior_net, dtype), self._head(model.reward)
+        self.goes_on = None if model.goes_on is None else self._head(model.goes_on)
+        settings = rssm.settings
+        self.kept = rssm.deter_size + rssm.latent.noise_size  # numbers a row keeps of every step, for the heads
+        self.width = 8 * (rssm.deter_size + settings.hidden) + 4 * rssm.latent.raw_size  # and needs within a step
+
+    @torch.no_grad()
+    def rollout(self, state: State, actions: Tensor, noise: Tensor | None, trace: bool) -> Rollout:
+        """See `ModelDynamics`: its `trace` or its `rollout`."""
+        batch, candidates, horizon, _ = actions.shape
+        steps = actions.to(self.dtype).flatten(0, 1).transpose(0, 1).contiguous()  # [H, M, A]: a step lies together
+        drawn = [None] * horizon if noise is None else noise.flatten(0, 1).transpose(0, 1).contiguous()
+        deters: list[Tensor] = []
+        samples: list[Tensor] = []
+        for action, part in zip(steps, drawn, strict=True):
+            deter = self._first(state, action) if not deters else self._next(deters[-1], samples[-1], action)
+            deters.append(deter)
+            samples.append(self._pick(deter, part))
+        reward = self._read(self.reward, deters, samples)
+        discount = torch.ones_like(reward) if self.goes_on is None else self._read(self.goes_on, deters, samples)
+        rows, shape = (batch, candidates), (horizon, batch, candidates)
+        last = self._state(state, deters[-1], samples[-1], rows)
+        found = Rollout(reward.view(shape).permute(1, 2, 0), discount.view(shape).permute(1, 2, 0), last)
+        if not trace:
+            return found
+        states = [State(*(leaf[:, None].expand(*rows, -1) for leaf in state))]
+        states += [self._state(state, *both, rows) for both in zip(deters[:-1], samples[:-1], strict=True)]
+        return found._replace(states=State(*(torch.stack(leaves, 2) for leaves in zip(*states, strict=True))))
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Every weight, in an order that is always the same."""
+        for module in (self.core, self.prior, self.reward, self.goes_on):
+            if module is not None:
+                yield from itertools.chain(module.parameters(), module.buffers())
+
+    def _head(self, head: GaussianHead | TwohotHead | ContinueHead) -> nn.Module:
+        packed = pack(head, self.dtype)
+        if self._rssm.settings.kind != "ssm":
+            packed.net = pack_joint(head.net, slice(self._rssm.deter_size, None), self.dtype)
+        return packed
+
+    def _state(self, like: State, deter: Tensor, sample: Tensor, rows: tuple[int, int]) -> State:
+        """Return states of M rows as [B, N, ...] in the precision of `like`."""
+        stoch = dense(sample, self._rssm.stoch_size)
+        return State(deter.to(like.deter.dtype).unflatten(0, rows), stoch.to(like.stoch.dtype).unflatten(0, rows))
+
+    def _first(self, state: State, action: Tensor) -> Tensor:
+        if isinstance(self.core, PackedCore):
+            return self.core.first(state.deter, state.stoch, action)
+        many = len(action) // len(state.deter)
+        return self._next(state.deter.repeat_interleave(many, 0), state.stoch.repeat_interleave(many, 0), action)
+
+    def _next(self, deter: Tensor, sample: Tensor, action: Tensor) -> Tensor:
+        if not isinstance(self.core, PackedCore):
+            sample = dense(sample, self._rssm.stoch_size).to(self.dtype)
+        return self.core(deter.to(self.dtype), sample, action)
+
+    def _pick(self, deter: Tensor, noise: Tensor | None) -> Tensor:
+        return self._rssm.latent.pick(self.prior(deter), None if self._rssm.settings.kind == "rnn" else noise)
+
+    def _read(self, head: nn.Module, deters: list[Tensor], samples: list[Tensor]) -> Tensor:
+        """Apply a head to all states in parts of HEAD_ROWS, [H * M]."""
+        many = max(1, HEAD_ROWS // len(deters[0]))  # steps at once
+        parts = []
+        for start in range(0, len(deters), many):
+            deter, sample = (torch.cat(held[start : start + many]) for held in (deters, samples))
+            ssm = self._rssm.settings.kind == "ssm"
+            parts.append(head(dense(sample, self._rssm.stoch_size) if ssm else (deter, sample)))
+        return torch.cat(parts)
+
+
+def _joined(parts: list[Rollout]) -> Rollout:
+    """Put together the rollouts of parts of the candidates."""
+    return pytree.tree_map(lambda *leaves: None if leaves[0] is None else torch.cat(leaves, 1), *parts)

@@ -1,0 +1,172 @@
+"""What a session searches says what the model says, of every latent and cell, and follows it when it learns."""
+
+import pytest
+import torch
+
+from planet_rssm.types import State
+from planet_rssm.world_model import ModelDynamics, WorldModel
+from planet_rssm.world_model.fast import FastDynamics
+from planet_rssm.world_model.packed import PackedCore, PackedLinear
+
+B, N, H, A = 2, 7, 4, 2
+CASES = {
+    "planet": ("planet",),
+    "deeper": ("planet", "rssm.recurrent_depth=2", "rssm.input_layers=2", "model.act=silu", "rssm.act=silu"),
+    "normed": ("planet", "rssm.norm=layer", "rssm.act=elu"),
+    "mode": ("planet", "rssm.plan_by=mode"),
+    "ssm": ("planet", "rssm.kind=ssm"),
+    "rnn": ("planet", "rssm.kind=rnn"),
+    "discrete": ("planet-discrete", "rssm.unimix=0.1"),
+    "discrete mode": ("planet-discrete", "rssm.plan_by=mode"),
+    "discrete ssm": ("planet-discrete", "rssm.kind=ssm"),
+    "no inputs": ("planet", "rssm.input_layers=0"),
+    "norm_gru": ("planet-discrete", "rssm.cell=norm_gru", "rssm.norm=layer", "rssm.act=elu"),
+    "dreamer-v3": ("dreamer-v3", "rssm.blocks=2"),
+    "linear head": ("planet", "model.reward_layers=0"),
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(params=CASES.values(), ids=CASES)
+def any_model(request, model) -> WorldModel:
+    return model(*request.param)
+
+
+def inputs_of(made: WorldModel, dtype: torch.dtype = torch.float32) -> tuple[State, torch.Tensor, torch.Tensor | None]:
+    rng = torch.Generator().manual_seed(1)
+    rssm = made.rssm
+    with torch.no_grad():
+        deter = torch.randn(B, rssm.deter_size, generator=rng, dtype=dtype).tanh()
+        stoch = rssm.latent.sample(rssm.prior(deter), torch.randn(B, rssm.noise_size, generator=rng, dtype=dtype))
+    shape = ModelDynamics(made).noise_shape(B, N, H)
+    noise = None if shape is None else torch.randn(shape, generator=rng, dtype=dtype)
+    return State(deter, stoch), torch.rand(B, N, H, A, generator=rng, dtype=dtype) * 2 - 1, noise
+
+
+def assert_same(one, other, **tolerance: float) -> None:
+    for left, right in zip((*one[:2], *one.last), (*other[:2], *other.last), strict=True):
+        torch.testing.assert_close(left, right, **tolerance)
+
+
+def test_in_float32_it_is_the_plain_path_within_rounding(any_model):
+    plain = ModelDynamics(any_model)
+    with torch.no_grad():
+        expected = plain.rollout(*inputs_of(any_model))
+    assert_same(plain.prepare("float32").rollout(*inputs_of(any_model)), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_in_float64_it_is_the_plain_path(any_model):
+    any_model.double()
+    inputs = inputs_of(any_model, torch.float64)
+    with torch.no_grad():
+        expected = ModelDynamics(any_model).rollout(*inputs)
+    assert_same(FastDynamics(any_model, "float32").rollout(*inputs), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_in_bfloat16_it_differs_by_bfloat16s_rounding(model):
+    made = model("planet")
+    inputs = inputs_of(made)
+    with torch.no_grad():
+        expected = ModelDynamics(made).rollout(*inputs)
+    fast = FastDynamics(made, "bfloat16").rollout(*inputs)
+    assert {leaf.dtype for leaf in (*fast[:2], *fast.last)} == {torch.float32}
+    assert_same(fast, expected, rtol=0.05, atol=0.05)
+    assert not torch.equal(fast.reward, expected.reward)
+
+
+def test_the_model_is_left_as_it_was(any_model):
+    before = {name: value.clone() for name, value in any_model.state_dict().items()}
+    FastDynamics(any_model, "bfloat16").rollout(*inputs_of(any_model))
+    after = any_model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(after[name].dtype == value.dtype and torch.equal(after[name], value) for name, value in before.items())
+    assert all(parameter.requires_grad for parameter in any_model.parameters())
+
+
+@pytest.mark.parametrize("case", ["planet", "discrete", "dreamer-v3"])
+def test_few_candidates_at_a_time_change_nothing(model, case):
+    made = model(*CASES[case])
+    inputs = inputs_of(made)
+    whole, split = (FastDynamics(made, "float32", memory).rollout(*inputs) for memory in (None, 20_000))
+    assert_same(split, whole, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("memory", [None, 1])
+@pytest.mark.parametrize("case", ["planet", "discrete", "dreamer-v3"])
+def test_the_states_on_the_way_are_told(model, case, memory):
+    made = model(*CASES[case])
+    inputs = inputs_of(made)
+    with torch.no_grad():
+        expected = ModelDynamics(made).trace(*inputs)
+    found = FastDynamics(made, "float32", memory).trace(*inputs)
+    assert_same(found, expected, rtol=1e-4, atol=1e-5)
+    for left, right in zip(found.states, expected.states, strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-5)
+
+
+def test_candidates_are_split_where_memory_says(model, monkeypatch):
+    made = model("planet")
+    seen = []
+    fast = FastDynamics(made, "float32", 1)
+    rollout = fast.packed.rollout
+    monkeypatch.setattr(fast.packed, "rollout", lambda *args: seen.append(args[1].shape[1]) or rollout(*args))
+    fast.rollout(*inputs_of(made))
+    assert seen == [1] * N
+
+
+def test_it_follows_a_model_that_learns_and_refresh_takes_up_what_cannot_be_seen(model):
+    made = model("planet")
+    inputs = inputs_of(made)
+    fast = ModelDynamics(made).prepare("float32")
+    before, packed = fast.rollout(*inputs).reward, fast.packed
+    assert torch.equal(fast.rollout(*inputs).reward, before) and fast.packed is packed  # not packed anew for nothing
+    ModelDynamics(made).rollout(*inputs).reward.sum().backward()
+    with torch.no_grad():
+        for parameter in made.reward.parameters():
+            parameter.add_(parameter.grad)
+    learned = fast.rollout(*inputs).reward
+    with torch.no_grad():
+        torch.testing.assert_close(learned, ModelDynamics(made).rollout(*inputs).reward)
+    assert not torch.allclose(learned, before)
+    for parameter in made.parameters():
+        parameter.data.mul_(0.5)  # PyTorch does not count this
+    assert torch.equal(fast.rollout(*inputs).reward, learned)
+    fast.refresh(always=True)
+    with torch.no_grad():
+        torch.testing.assert_close(fast.rollout(*inputs).reward, ModelDynamics(made).rollout(*inputs).reward)
+
+
+def test_autocast_around_it_changes_nothing(model):
+    made = model("planet")
+    inputs = inputs_of(made)
+    fast = FastDynamics(made, "float32")
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = fast.rollout(*inputs).reward
+    assert torch.equal(inside, fast.rollout(*inputs).reward)
+
+
+def test_without_onednn_it_is_pytorchs_products(model, monkeypatch):
+    made = model("planet")
+    inputs = inputs_of(made)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    fast = FastDynamics(made, "float32")
+    assert isinstance(fast.packed.core, PackedCore) and not fast.packed.core.cell.fast
+    with torch.no_grad():
+        assert_same(fast.rollout(*inputs), ModelDynamics(made).rollout(*inputs), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("act", [torch.nn.ReLU, torch.nn.SiLU, torch.nn.Sigmoid])
+def test_an_activation_is_done_within_the_product(act):
+    layer = PackedLinear(torch.randn(5, 3), torch.randn(5), torch.float32)
+    x = torch.randn(4, 3)
+    plain = layer(x)
+    if layer.fuse(act):  # where the processor has such products
+        torch.testing.assert_close(layer(x), act()(plain))
+    assert not layer.fuse(torch.nn.ELU)
