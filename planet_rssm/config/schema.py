@@ -1,21 +1,10 @@
-"""Typed, frozen, validated settings; presets, overrides, load and save.
+"""What can be set: typed, frozen and validated sections, each field with its default and what it means."""
 
-A settings file is a flat YAML mapping from dotted keys to values, the same keys that `-s key=value` takes. A preset is
-such a file holding only its differences from the defaults below.
-"""
-
-import difflib
-import reprlib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from planet_rssm.errors import PlanetError
-from planet_rssm.files import write_atomic
 from planet_rssm.named import FORM
 
 FORMAT = 1
@@ -23,10 +12,6 @@ FORMAT = 1
 ImageSize = Literal[32, 64, 96, 128]
 PlannerName = Literal["cem", "icem", "mppi", "shooting"]
 IMAGE_SIZES: tuple[int, ...] = get_args(ImageSize)
-# What PyYAML raises: its constructors of dates, numbers and switches let Python's own errors through.
-_NOT_YAML = (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, OverflowError, RecursionError)
-_shortener = reprlib.Repr()
-_shortener.maxstring = _shortener.maxother = 80
 
 
 def _whole(value: Any) -> Any:  # noqa: ANN401 (whatever a file holds)
@@ -49,6 +34,7 @@ Number = Annotated[float, BeforeValidator(_number)]
 Whole = Annotated[int, BeforeValidator(_whole), BeforeValidator(_number)]
 Positive = Annotated[Number, Field(gt=0)]
 NonNegative = Annotated[Number, Field(ge=0)]
+Switch = Annotated[bool, Field(strict=True)]  # true or false, not what Python takes for one
 Count = Annotated[Whole, Field(ge=1, le=2**53)]  # a whole number that no tool rounds
 Share = Annotated[Number, Field(gt=0, le=1)]
 
@@ -213,9 +199,9 @@ class PlannerSettings(_Section):
     min_std: NonNegative | None = None  # mppi by elites 0.05, else 0
     max_std: Positive | None = None  # mppi by elites 2, else no bound
     momentum: Annotated[Number, Field(ge=0, lt=1)] | None = None  # share of the old distribution kept; icem 0.1, else 0
-    warm_start: bool | None = None  # begin with the last plan, shifted; icem and mppi do, cem and shooting do not
+    warm_start: Switch | None = None  # begin with the last plan, shifted; icem and mppi do, cem and shooting do not
     discount: Share = 1.0  # of one agent step
-    fast: bool = True  # prepared weights, and captured graphs on a CUDA device; false: the plain path, a check of it
+    fast: Switch = True  # prepared weights, and captured graphs on a CUDA device; false: the plain path, a check of it
     particles: Count = 1  # times that a stochastic model follows each candidate
     risk: Literal["mean", "worst"] | Share = "mean"  # of particles: mean, worst, or mean of this worst share (CVaR)
     colour: NonNegative = 2.5  # icem: exponent of the noise spectrum, 0 = white
@@ -291,168 +277,3 @@ class Settings(_Section):
             share = self.model.decode_fraction
             raise ValueError(f"model.decode_fraction = {share}: decodes none of a batch's {batch} frames; raise it")
         return self
-
-
-def presets() -> dict[str, Path]:
-    """Return the shipped presets by name, `systems/NAME` in a folder of their own."""
-    folder = _preset_folder()
-    return {str(path.relative_to(folder).with_suffix("")): path for path in sorted(folder.rglob("*.yaml"))}
-
-
-def load(preset: str | Path, overrides: Sequence[str] = ()) -> Settings:
-    """Resolve a preset's name or a settings file, then `key=value` overrides, later ones winning.
-
-    Raises:
-        PlanetError: an unknown preset or key, a value that does not fit, or settings that contradict each other.
-    """
-    return resolve(_read(_find(str(preset))) | parse_overrides(overrides))
-
-
-def override(settings: Settings, overrides: Sequence[str]) -> Settings:
-    """Return other settings, changed by `key=value` overrides; see `load` for what is raised."""
-    values = parse_overrides(overrides)
-    return resolve(flatten(settings) | sized(values.get("model.size")) | values)  # a new size wins over the old widths
-
-
-def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
-    """Return the values of `key=value` texts by key, later ones winning; the keys are not looked at.
-
-    Raises:
-        PlanetError: a text of another form, or a value that is not YAML.
-    """
-    values = {}
-    for text in overrides:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise PlanetError(f"-s {text}: not of the form key=value; write for example -s env.size=64")
-        try:
-            values[key.strip()] = yaml.load(value, _Loader)
-        except _NOT_YAML:
-            raise PlanetError(f"-s {text}: the value is not YAML; quote it") from None
-    return values
-
-
-def resolve(values: Mapping[str, Any]) -> Settings:
-    """Build settings from dotted keys; see `load` for what is raised.
-
-    A `model.size` stands for the keys in SIZES; those given beside it win.
-    """
-    known = flatten(Settings())
-    values = sized(values.get("model.size")) | dict(values)
-    newer = values.get("format")
-    if isinstance(newer, int) and newer > FORMAT:
-        raise PlanetError(f"settings of format {_shown(newer)}: this version reads up to {FORMAT}; upgrade planet_rssm")
-    tree: dict[str, Any] = {}
-    for key, value in values.items():
-        if key not in known:
-            shown = _shown(key)
-            raise PlanetError(f"unknown setting {shown}{nearest(key if isinstance(key, str) else shown, known)}")
-        section, _, name = key.rpartition(".")
-        (tree.setdefault(section, {}) if section else tree)[name] = value
-    try:
-        return Settings.model_validate(tree)
-    except ValidationError as error:
-        raise PlanetError(_one_line(error)) from None
-
-
-def upgraded(values: dict[str, Any]) -> dict[str, Any]:
-    """Return what a file holds as it was meant when it was written.
-
-    Before there was `planner.warm_start`, whole files had iCEM's momentum and CEM's first spread whatever the planner.
-    """
-    whole = "format" in values and "planner.warm_start" not in values
-    if not whole or values.get("planner.name") == "icem":
-        return values
-    meant = {"planner.momentum": 0.1, "planner.init_std": 1.0}
-    return {key: value for key, value in values.items() if key not in meant or value != meant[key]}
-
-
-def sized(size: Any) -> dict[str, Any]:  # noqa: ANN401 (whatever a file holds)
-    """Return the settings that a size stands for; nothing for none, or for one that validation will refuse."""
-    if not isinstance(size, str) or size not in SIZES:
-        return {}
-    deter, hidden, classes, depth, units = SIZES[size]
-    widths = {f"model.{name}_units": units for name in ("vector", "reward", "continue")}
-    return {"rssm.deter": deter, "rssm.hidden": hidden, "rssm.classes": classes, "model.depth": depth, **widths}
-
-
-def flatten(settings: BaseModel) -> dict[str, Any]:
-    """Return the settings as dotted keys, the form that files and `-s` use."""
-    flat: dict[str, Any] = {}
-    for name, value in settings:
-        if isinstance(value, BaseModel):
-            flat.update({f"{name}.{key}": inner for key, inner in flatten(value).items()})
-        else:
-            flat[name] = value
-    return flat
-
-
-def dump(settings: Settings) -> str:
-    """Return the YAML text that `load` reads back to equal settings."""
-    return yaml.safe_dump(flatten(settings), sort_keys=False)
-
-
-def save(settings: Settings, path: Path) -> None:
-    """Write the resolved settings; see `files.write_atomic`."""
-    write_atomic(path, [dump(settings).encode()])
-
-
-def nearest(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
-    """Return the end of an error line: the closest known word, or how to see all of them."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
-
-
-def _preset_folder() -> Path:
-    packaged = Path(__file__).parent / "configs"  # in a wheel
-    return packaged if packaged.is_dir() else Path(__file__).parent.parent / "configs"
-
-
-def _find(preset: str) -> Path:
-    shipped = presets()
-    if preset in shipped:
-        return shipped[preset]
-    path = Path(preset)
-    if path.suffix in (".yaml", ".yml"):
-        if path.is_file():
-            return path
-        raise PlanetError(f"settings file {preset}: no such file; give a preset ({', '.join(shipped)}) or a file")
-    raise PlanetError(f"unknown preset {preset!r}{nearest(preset, shipped)}")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (OSError, *_NOT_YAML) as error:
-        raise PlanetError(f"settings file {path}: not readable as YAML ({' '.join(str(error).split())})") from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise PlanetError(f"settings file {path}: holds {type(values).__name__}, not lines of `section.key: value`")
-    return upgraded(values)
-
-
-def _one_line(error: ValidationError) -> str:
-    first = error.errors()[0]
-    if first["type"] == "value_error":  # a cross-check of ours, already a whole line
-        return str(first["ctx"]["error"])
-    key = ".".join(str(part) for part in first["loc"])
-    return f"{key} = {_shown(first['input'])}: {first['msg'][0].lower()}{first['msg'][1:]}"
-
-
-def _shown(value: Any) -> str:  # noqa: ANN401 (whatever a file holds)
-    """Return a value as an error line quotes it: not a page of it."""
-    try:
-        return _shortener.repr(value)
-    except ValueError:  # it holds a whole number of more digits than Python will write
-        return f"a {type(value).__name__} too long to show"
-
-
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that is given twice, where PyYAML takes the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        mapping = super().construct_mapping(node, deep)
-        if len(mapping) < len(node.value):
-            raise yaml.constructor.ConstructorError(None, None, "a key is given twice", node.start_mark)
-        return mapping
