@@ -4,19 +4,6 @@ A settings file is a flat YAML mapping from dotted keys to values, the same keys
 such a file holding only its differences from the defaults in schema.py.
 """
 
-from planet_rssm.config.sources import (
-    dump,
-    flatten,
-    load,
-    nearest,
-    override,
-    parse_overrides,
-    presets,
-    resolve,
-    save,
-    sized,
-    upgraded,
-)
 from planet_rssm.config.schema import (
     FORMAT,
     HEADS,
@@ -38,6 +25,19 @@ from planet_rssm.config.schema import (
     Settings,
     Size,
     TrainSettings,
+)
+from planet_rssm.config.sources import (
+    dump,
+    flatten,
+    load,
+    nearest,
+    override,
+    parse_overrides,
+    presets,
+    resolve,
+    save,
+    sized,
+    upgraded,
 )
 
 __all__ = [
