@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -7,6 +8,8 @@ from pydantic import ValidationError
 from planet_rssm import config
 from planet_rssm.errors import PlanetError
 from planet_rssm.planners import PLANNERS
+
+RESULTS = Path(__file__).parent.parent / "docs" / "results"
 
 
 @pytest.mark.parametrize("preset", list(config.presets()))
@@ -121,6 +124,11 @@ def test_a_size_stands_for_widths_and_those_given_beside_it_win():
     other = config.override(settings, ["model.size=25m"])
     assert (other.rssm.deter, other.rssm.hidden, other.model.depth) == (3072, 384, 24)
     assert config.override(other, ["seed=1"]).rssm == other.rssm
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_settings_files_of_the_results_can_still_be_read(path):
+    assert config.load(path) != config.Settings()
 
 
 def test_unknown_presets_and_files_are_one_line(tmp_path):
