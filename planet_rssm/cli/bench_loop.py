@@ -41,9 +41,8 @@ class _Size(click.ParamType):
 def loop(run: Path, planner: str | None, overrides: tuple[str, ...], as_json: bool, **options: Any) -> None:  # noqa: ANN401
     """Act with RUN in real time and count the ticks that it missed; see docs/control.md.
 
-    Frames of noise are resized, brought to the device, filtered and planned from in a thread of their own, as a robot's
-    loop does it, which sleeps until its next tick. A tick is missed whose plan does not come in time: before it ends,
-    with --delay before it begins.
+    Frames of noise come in at the robot's rate and are resized; a thread beside the loop brings them to the device,
+    filters them and plans. A tick is missed if its plan is not there by its end or, with --delay, by its beginning.
 
     \b
     For example

@@ -39,7 +39,8 @@ def verb(
     """Act in RUN's environment by planning in what it learned; no exploration noise, fixed reset seeds.
 
     RUN is a folder, or simulator:TASK: dm_control's own physics are the model, and nothing is learned. There the
-    planner is icem unless another is named, and -s changes env.action_repeat and env.time_limit too.
+    planner is icem unless another is named, -s changes env.action_repeat and env.time_limit too, and a video goes into
+    runs/simulator-TASK/videos.
 
     \b
     For example

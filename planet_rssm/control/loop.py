@@ -10,8 +10,8 @@
     delay 0    frame n  >-- plan --> action n           the tick waits for its plan, a period at most
     delay 1    frame n  >--- plan ------> action n+1    the tick returns at once, what was planned from frame n-1
 
-Decisions run in a thread of their own, one at a time. Where a plan is late the last one is gone on with; when it comes
-it is used from where it then stands.
+Decisions run in a thread of their own, one at a time. Where a plan is late the one before it goes on; when it comes it
+is used from where it then stands.
 """
 
 import contextlib
@@ -26,9 +26,8 @@ import torch
 
 from planet_rssm.agent import Agent, AgentCarry, RoundTimes
 from planet_rssm.control.clock import Clock, RealTime
+from planet_rssm.control.fit import fit_action, fit_observation
 from planet_rssm.control.schedule import FALLBACKS, Command, Schedule
-from planet_rssm.envs.spaces import resized
-from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
 from planet_rssm.types import Plan
 
@@ -103,6 +102,7 @@ class ControlLoop:
         self._tick, self._begin = 0, 0.0  # of the episode; when the last one began
         self._due: float | None = None  # when it was due, of those that `sleep` paces
         self._asked: int | None = None  # tick that the last plan asked for begins at
+        self._failed = False  # the last tick raised a decision's error, whose frames are lost: the next begins anew
 
     def tick(
         self, observation: Mapping[str, Array] | None, executed_action: Array | None = None, *, is_first: bool = False
@@ -116,12 +116,15 @@ class ControlLoop:
             is_first: an episode begins. A decision still under way is waited for and dropped.
 
         Raises:
-            PlanetError: something else is observed than what the model was trained with.
+            PlanetError: something else is observed than what the model was trained with; the tick may be tried again.
+            Exception: whatever a decision raised, once; the next tick begins an episode, as if by `is_first`.
         """
-        schedule = self._new_episode() if is_first or self._schedule is None else self._schedule
+        anew = is_first or self._failed
+        schedule = self._new_episode() if anew or self._schedule is None else self._schedule
         self._begin = self._clock.now()
-        done = schedule.last if executed_action is None else _fit_action(executed_action, self.agent.spec)
-        self._seen.append(_Seen(_fit(observation, self.agent.spec), done[None], self._tick == 0))
+        done = schedule.last if executed_action is None else fit_action(executed_action, self.agent.spec)
+        self._seen.append(_Seen(fit_observation(observation, self.agent.spec), done[None], self._tick == 0))
+        self._failed = True  # unless this tick comes to its end
         self._take(schedule, self._begin)
         if self._job is None:
             self._job = self._ask(schedule)
@@ -130,6 +133,7 @@ class ControlLoop:
         command = schedule.take(self._tick)
         self.counts[command.source] += 1
         self._tick += 1
+        self._failed = False
         return command
 
     def sleep(self) -> None:
@@ -154,13 +158,18 @@ class ControlLoop:
         return self.counts["tail"] + self.counts["fallback"] + self.counts["skipped"]
 
     def close(self) -> None:
-        """Let the decision under way end, and its thread with it."""
+        """Let the decision under way end, and its thread with it; an error in it is raised."""
         self._clock.close()
+        job, self._job = self._job, None
+        if job is not None:
+            self._clock.result(job.handle, math.inf)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is not None:
+            self._job = None  # an error is on its way already
         self.close()
 
     def _new_episode(self) -> Schedule:
@@ -169,7 +178,9 @@ class ControlLoop:
         if self.agent.spec.discrete:
             nothing[0] = 1
         if self._schedule is not None:
+            self._failed = True  # unless the last decision ended well
             self._take(self._schedule, math.inf)
+            self._failed = False
         self._schedule = Schedule(nothing, self.delay, self.execute, self.fallback)
         self._seen, self._tick, self._due, self._asked = [], 0, None, None
         return self._schedule
@@ -239,33 +250,6 @@ def _own_stream(device: torch.device) -> Any:  # noqa: ANN401 (makes a context)
     stream = torch.cuda.Stream(device)
     stream.wait_stream(torch.cuda.current_stream(device))  # the weights may still be on their way in
     return lambda: torch.cuda.stream(stream)
-
-
-def _fit(observation: Mapping[str, Array] | None, spec: EnvSpec) -> dict[str, Array] | None:
-    """Return copies [1, ...] of what the model sees, in its sizes; None stays None."""
-    if observation is None:
-        return None
-    for key in spec.observation:
-        if key not in observation:
-            raise PlanetError(f"observation: no {key!r} among {sorted(observation)}; the model was trained to see it")
-    held = {key: (np.asarray(observation[key]), *of_model) for key, of_model in spec.observation.items()}
-    return {key: _fit_value(key, value, shape, dtype)[None] for key, (value, shape, dtype) in held.items()}
-
-
-def _fit_value(key: str, value: Array, shape: tuple[int, ...], dtype: str) -> Array:
-    if len(shape) == 3:
-        if value.dtype != np.uint8 or value.ndim != 3 or value.shape[2] != 3 or not value.size:
-            raise PlanetError(f"observation {key!r}: {value.dtype} {list(value.shape)}; must be uint8 [H, W, 3]")
-        return resized(value, shape[0])
-    if value.shape != shape:
-        raise PlanetError(f"observation {key!r}: shape {list(value.shape)}; must be {list(shape)}")
-    return np.array(value, dtype)
-
-
-def _fit_action(action: Array, spec: EnvSpec) -> Array:
-    if np.shape(action) != (spec.action_size,):
-        raise PlanetError(f"executed_action: shape {list(np.shape(action))}; must be {[spec.action_size]}")
-    return np.array(action, np.float32)
 
 
 def _check(agent: Agent, hz: float, budget_ms: float | None, delay: int, execute: int, fallback: str) -> None:

@@ -37,7 +37,7 @@ class LocalPool:
                 observation, reward, terminated, truncated, info = self.env.step(action)
             except PhysicsError as error:
                 raise PlanetError(
-                    f"{self.spec.id}: the simulation broke down ({error}); it is the task's own"
+                    f"{self.spec.id}: the simulation broke down ({error}); a lower planner.init_std acts less roughly"
                 ) from None
             steps[row] = Step(observation, reward, terminated, truncated, info["env_steps"], lost=False)
         return steps

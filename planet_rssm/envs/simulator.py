@@ -30,7 +30,7 @@ class Simulator:
     """
 
     def __init__(self, env: DMControlEnv, threads: int) -> None:
-        """Take an environment, whose episodes are followed from its next `reset` on."""
+        """Take an environment, whose episode is followed, whichever it is in at the time."""
         import mujoco  # not before the environment has: it sees to MUJOCO_GL
         from mujoco import rollout
 

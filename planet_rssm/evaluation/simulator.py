@@ -100,7 +100,8 @@ def simulator_settings(task: str, overrides: Sequence[str] = ()) -> Settings:
     for key, value in values.items():
         if not key.startswith(CHANGEABLE):
             raise PlanetError(
-                f"-s {key}={value}: of a simulator only {', '.join(CHANGEABLE)}… can be set; leave it out"
+                f"-s {key}={value}: of a simulator only planner.…, env.action_repeat and env.time_limit can be set; "
+                "leave it out"
             )
     domain, _ = parse(task)
     budget = {**ICEM, **BUDGET.get(domain, {})} if values.get("planner.name", "icem") == "icem" else {}

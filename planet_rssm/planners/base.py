@@ -118,7 +118,7 @@ class SearchPlanner(Planner[C], Generic[C, T]):
             candidates had a return that is not finite.
 
         Raises:
-            PlanetError: proposals or returns of a wrong shape.
+            PlanetError: proposals or returns of a wrong shape, or no round at all.
         """
         noise = self.draw(dynamics, state, generator, rounds)
         return self.solve(
@@ -236,7 +236,13 @@ class SearchPlanner(Planner[C], Generic[C, T]):
     def draw(
         self, dynamics: Dynamics[S], state: S, generator: torch.Generator | None = None, rounds: int | None = None
     ) -> tuple[Noise, ...]:
-        """Draw the noise of every round of one decision, or of the first `rounds`, on the state's device."""
+        """Draw the noise of every round of one decision, or of the first `rounds`, on the state's device.
+
+        Raises:
+            PlanetError: no round at all.
+        """
+        if rounds is not None and rounds < 1:
+            raise PlanetError(f"rounds {rounds}: must be at least 1; leave it out for all {len(self.populations)}")
         leaves = pytree.tree_leaves(state)
         batch, device = len(leaves[0]), leaves[0].device
         dtype = functools.reduce(torch.promote_types, (leaf.dtype for leaf in leaves), torch.float32)

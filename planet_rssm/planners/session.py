@@ -1,5 +1,6 @@
 """A planner made ready for one model: prepared weights, and on a CUDA device rounds that are captured graphs."""
 
+import threading
 from collections.abc import Callable
 from typing import Any, Generic
 
@@ -11,6 +12,7 @@ from planet_rssm.planners.base import SearchPlanner
 from planet_rssm.planners.objective import Objective
 from planet_rssm.types import C, Dynamics, Plan, Rollout, S
 
+_capturing = threading.Lock()  # torch captures on one stream of the whole process: two threads must not at once
 WARMUPS = 2  # runs before a capture, in which libraries choose their kernels and take their workspaces
 
 
@@ -76,7 +78,8 @@ class Graphs:
         key = (tuple(one.keywords.items()), shapes, str(form))
         with torch.cuda.device(given[0].device):
             if key not in self._captured:
-                with torch.inference_mode(False), torch.no_grad():  # else the memory could not be written to outside it
+                # with inference on, the memory could not be written to outside it
+                with _capturing, torch.inference_mode(False), torch.no_grad():
                     self._captured[key] = _capture(one, leaves, form)
             graph, inputs, outputs, result = self._captured[key]
             torch._foreach_copy_(inputs, given)

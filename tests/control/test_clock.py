@@ -1,5 +1,6 @@
 """The machine's own clock and thread."""
 
+import concurrent.futures
 import threading
 
 import numpy as np
@@ -40,7 +41,26 @@ def test_what_fails_beside_the_loop_fails_in_it(agent, monkeypatch):
                 for _ in range(200):
                     loop.sleep()
                     loop.tick(FRAME)
-        assert loop.tick(FRAME, is_first=True).source == "start"  # and it goes on
+        assert loop.tick(FRAME).source == "start"  # and it begins anew
+
+
+@pytest.mark.parametrize("is_first", [False, True])
+def test_what_fails_in_the_last_decision_is_not_lost(agent, monkeypatch, is_first):
+    loop = ControlLoop(agent, hz=20, delay=1)
+    with monkeypatch.context() as broken:
+        broken.setattr(agent, "decide", lambda *_, **__: 1 / 0)
+        loop.tick(FRAME)
+        with pytest.raises(ZeroDivisionError):
+            loop.tick(FRAME, is_first=True) if is_first else loop.close()
+    loop.close()
+
+
+def test_an_error_of_the_callers_own_is_the_one_that_is_raised(agent, monkeypatch):
+    loop = ControlLoop(agent, hz=20, delay=1)
+    monkeypatch.setattr(agent, "decide", lambda *_, **__: 1 / 0)
+    with pytest.raises(KeyError, match="camera"), loop:
+        loop.tick(FRAME)
+        raise KeyError("camera")
 
 
 def test_a_job_that_is_not_done_is_told_from_one_that_timed_out():
@@ -58,6 +78,18 @@ def test_a_job_that_is_not_done_is_told_from_one_that_timed_out():
     gate.set()
     assert clock.result(handle, float("inf"))[0] is True
     clock.close()
+
+
+@pytest.mark.gpu
+def test_loops_may_be_made_in_several_threads_at_once(make_agent):
+    """Each captures its graphs then."""
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    agents = [make_agent(device="cuda", seed=seed) for seed in range(4)]
+    with concurrent.futures.ThreadPoolExecutor(4) as threads:
+        for loop in threads.map(ControlLoop, agents):
+            loop.tick(FRAME)
+            loop.close()
 
 
 @pytest.mark.gpu

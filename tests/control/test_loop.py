@@ -244,15 +244,36 @@ def test_observations_that_do_not_fit_are_one_line(agent):
     with ControlLoop(agent, clock=SimulatedTime()) as loop:
         for given, done, line in (
             ({"image": JOINTS}, None, "observation: no 'joints' among ['image']; the model was trained to see it"),
+            (JOINTS, None, "observation: ndarray; must be a dict with ['joints']"),
             ({"joints": JOINTS[:2]}, None, "observation 'joints': shape [2]; must be [3]"),
             (seen(0), np.zeros((1, 2)), "executed_action: shape [1, 2]; must be [2]"),
-        ):
+            ({"joints": JOINTS * np.nan}, None, "observation 'joints': has NaN or infinity in it; give None as the "
+                                                "observation of a dropped frame"),
+            (seen(0), np.array([np.inf, 0]), "executed_action: has NaN or infinity in it; leave it out if it is not "
+                                             "known"),
+        ):  # fmt: skip
             with pytest.raises(PlanetError) as caught:
                 loop.tick(given, done)
             assert str(caught.value) == line
         assert loop.tick(seen(0)).source == "plan"
     with pytest.raises(PlanetError, match="no tick to follow"):
         ControlLoop(agent, clock=SimulatedTime()).sleep()
+
+
+@pytest.mark.parametrize("is_first", [False, True])
+def test_after_an_error_in_a_decision_an_episode_begins(agent, asked, monkeypatch, is_first):
+    """The frames of the decision are lost, that an episode began with one of them too."""
+    with ControlLoop(agent, clock=SimulatedTime(0.01)) as loop:
+        play(loop, 2)
+        with monkeypatch.context() as broken:
+            broken.setattr(agent, "decide", lambda *_, **__: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                loop.tick(seen(0), is_first=is_first)
+            loop.sleep()
+        assert loop.tick(seen(1)).source == "plan"
+        loop.tick(seen(2))
+    assert [begins for *_, begins in asked.observed[-2:]] == [True, False]
+    assert asked.decided[2]["executed"] == 1
 
 
 def test_two_agents_in_two_threads_act_as_they_do_alone(make_agent):

@@ -241,3 +241,5 @@ def test_a_decision_may_stop_after_fewer_rounds():
     for name in NAMES:
         plan, _ = decide(made(name), paid_by(lambda a: a[:, 0]), rounds=2)
         assert plan.diagnostics["entropy"].shape == (2, 2)
+        with pytest.raises(PlanetError, match=r"^rounds 0: must be at least 1; leave it out for all \d+$"):
+            decide(made(name), paid_by(lambda a: a[:, 0]), rounds=0)

@@ -1,0 +1,56 @@
+"""What a robot sees and says that it did, brought to the sizes that the model was trained with."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from planet_rssm.envs.spaces import resized
+from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.errors import PlanetError
+
+Array = np.ndarray
+
+
+def fit_observation(observation: Mapping[str, Array] | None, spec: EnvSpec) -> dict[str, Array] | None:
+    """Return copies [1, ...] of what the model sees, in its sizes; None stays None.
+
+    Raises:
+        PlanetError: something that it sees is missing, of another kind or not finite.
+    """
+    if observation is None:
+        return None
+    if not isinstance(observation, Mapping):
+        raise PlanetError(f"observation: {type(observation).__name__}; must be a dict with {list(spec.observation)}")
+    for key in spec.observation:
+        if key not in observation:
+            raise PlanetError(f"observation: no {key!r} among {sorted(observation)}; the model was trained to see it")
+    held = {key: (np.asarray(observation[key]), *of_model) for key, of_model in spec.observation.items()}
+    return {key: _fit_value(key, value, shape, dtype)[None] for key, (value, shape, dtype) in held.items()}
+
+
+def fit_action(action: Array, spec: EnvSpec) -> Array:
+    """Return a copy of an action float32 [A].
+
+    Raises:
+        PlanetError: it has another shape or is not finite.
+    """
+    if np.shape(action) != (spec.action_size,):
+        raise PlanetError(f"executed_action: shape {list(np.shape(action))}; must be {[spec.action_size]}")
+    return _finite("executed_action", np.array(action, np.float32), "leave it out if it is not known")
+
+
+def _fit_value(key: str, value: Array, shape: tuple[int, ...], dtype: str) -> Array:
+    if len(shape) == 3:
+        if value.dtype != np.uint8 or value.ndim != 3 or value.shape[2] != 3 or not value.size:
+            raise PlanetError(f"observation {key!r}: {value.dtype} {list(value.shape)}; must be uint8 [H, W, 3]")
+        return resized(value, shape[0])
+    if value.shape != shape:
+        raise PlanetError(f"observation {key!r}: shape {list(value.shape)}; must be {list(shape)}")
+    return _finite(f"observation {key!r}", np.array(value, dtype), "give None as the observation of a dropped frame")
+
+
+def _finite(name: str, value: Array, mend: str) -> Array:
+    """Refuse what would spoil the belief for the rest of the episode."""
+    if not np.isfinite(value).all():
+        raise PlanetError(f"{name}: has NaN or infinity in it; {mend}")
+    return value
