@@ -180,7 +180,6 @@ class Agent:
             rounds: of the search, at least 1; None: all. The diagnostic `rounds_done` [B] says how many it did.
         """
         rng = self._generator(carry.step, 1)
-        self.session.refresh()
         with autocast(self.device, self._precision):
             state = carry.state if committed is None else self._ahead(carry, committed)
             plan, memory = self.session.plan(state, carry.planner, carry.fresh, rng, executed=executed, rounds=rounds)
@@ -211,7 +210,7 @@ class Agent:
         Args:
             batch: rows.
             delay: how many `committed` actions each decision is given.
-            repeats: times that each number is measured; the slowest counts.
+            repeats: times that each number is measured, after a first that is not; the slowest counts.
         """
         spec = self.spec
         blank = {key: np.zeros((batch, *shape), dtype) for key, (shape, dtype) in spec.observation.items()}
@@ -225,9 +224,8 @@ class Agent:
             return 1000 * (time.perf_counter() - begin)
 
         every = range(1, len(self.planner.populations) + 1)
-        for _ in range(2):
-            act(every[-1])
-        slowest = [max(act(rounds) for _ in range(repeats)) for rounds in every]
+        act(every[-1])
+        slowest = [max([act(rounds) for _ in range(1 + repeats)][1:]) for rounds in every]  # a round is first captured
         return RoundTimes(tuple(itertools.accumulate(slowest, max)))
 
     def _ahead(self, carry: AgentCarry, committed: np.ndarray | Tensor) -> State:

@@ -1,6 +1,7 @@
 """Filtering and deciding, with no environment at hand."""
 
 import dataclasses
+import time
 
 import pytest
 import torch
@@ -172,6 +173,21 @@ def test_fewer_rounds_are_told():
         plan, _ = made.decide(begin(made), rounds=rounds)
         assert plan.diagnostics["rounds_done"].tolist() == [done] * B
         assert plan.diagnostics["returns_max"].shape == (B, done)
+
+
+def test_what_is_done_once_is_not_in_the_times(monkeypatch):
+    """On a CUDA device the first decision of so many rounds captures graphs."""
+    made, seen = agent(), set()
+    act = made.act
+
+    def slow_at_first(*given, rounds, **more):
+        if rounds not in seen:
+            seen.add(rounds)
+            time.sleep(0.5)
+        return act(*given, rounds=rounds, **more)
+
+    monkeypatch.setattr(made, "act", slow_at_first)
+    assert max(made.warmup(B, repeats=1).ms) < 500
 
 
 def test_times_by_rounds_never_fall_and_decide_how_many_fit(caplog):

@@ -73,7 +73,7 @@ def bench_plan(
     Args:
         cases: what is planned.
         precisions: each is a case of its own.
-        runs: trained models; a case of the same latent is told what value its precision costs there.
+        runs: trained models; a case of the same latent is told what value its precision costs there, on average.
         repeats: decisions of each, taken in turns; fewer on a slow machine.
         device: where everything runs.
         overrides: `key=value` texts for the untrained models that are timed.
@@ -218,7 +218,7 @@ def _told(
         "plans_per_s": round(case.batch / ours, 2),
         "gflop": round(flops / 1e9, 3),
         "gemm_share": round(flops / 1e9 / rates[precision] / ours, 4),
-        "value_gap": round(gaps[0][precision], 5) if gaps else None,
+        "value_gap": round(statistics.mean(gap[precision] for gap in gaps), 5) if gaps else None,
     }
 
 
@@ -234,13 +234,15 @@ def _take_rates(rates: dict[str, float], device: torch.device) -> None:
 
 def _flops(model: WorldModel, case: Case, precision: str) -> int:
     """Count the multiplications and additions of the products that a decision of ours really does."""
-    decide, state = _decider(model, case.planner.model_copy(update={"iterations": 1}), precision, 1), _states(model, 1)
+    settings, state = case.planner.model_copy(update={"iterations": 1}), _states(model, 1)
+    planner = planner_from_settings(settings, model.spec.action_size, model.spec.discrete)
+    dynamics = ModelDynamics(model).prepare(precision) if settings.fast else ModelDynamics(model)
+    first = torch.ones(1, dtype=torch.bool, device=state.deter.device)
     mapping = {}
     if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         mapping[torch.ops.mkldnn._linear_pointwise] = _linear_flops
-    decide(state)  # captures, where it does
-    with FlopCounterMode(display=False, custom_mapping=mapping) as counter:
-        decide(state)
+    with FlopCounterMode(display=False, custom_mapping=mapping) as counter:  # it sees no product of a captured graph
+        planner.plan(dynamics, Objective(), state, planner.initial(1, first.device), first)
     counts = planner_from_settings(case.planner, 1).populations
     return round(counter.get_total_flops() / counts[0] * sum(counts)) * case.batch
 

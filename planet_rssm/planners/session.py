@@ -1,5 +1,6 @@
 """A planner made ready for one model: prepared weights, and on a CUDA device rounds that are captured graphs."""
 
+import functools
 import threading
 from collections.abc import Callable
 from typing import Any, Generic
@@ -32,7 +33,7 @@ class Session(Generic[S, C]):
         """Prepare `dynamics`; `precision` is that of its products, see device.DTYPES."""
         self.planner, self.objective = planner, objective
         self.dynamics = dynamics.prepare(precision) if planner.settings.fast else dynamics
-        own = isinstance(objective, Objective) and objective.cost is None and objective.terminal_value is None
+        own = type(objective) is Objective and objective.cost is None and objective.terminal_value is None
         # A user's functions may wait for the device, which no graph can.
         self._run = Graphs() if self.dynamics.capturable and own else None
 
@@ -80,20 +81,34 @@ class Graphs:
             if key not in self._captured:
                 # with inference on, the memory could not be written to outside it
                 with _capturing, torch.inference_mode(False), torch.no_grad():
-                    self._captured[key] = _capture(one, leaves, form)
+                    self._captured[key] = _capture(one, leaves, form, *self._place)
             graph, inputs, outputs, result = self._captured[key]
             torch._foreach_copy_(inputs, given)
             graph.replay()
         return pytree.tree_unflatten([leaf.clone() for leaf in outputs], result)
 
+    @functools.cached_property
+    def _place(self) -> tuple[torch.cuda.Stream, torch.cuda.Stream, Any]:
+        """Streams to warm up and to capture on, and the memory that all graphs share.
+
+        Torch's own stream for captures is on the device that the process first captured on, which may be another. They
+        can share memory since no graph's results lie there any longer when the next one runs: they are copied.
+        """
+        return torch.cuda.Stream(), torch.cuda.Stream(), torch.cuda.graph_pool_handle()
+
 
 def _capture(
-    one: Callable[..., Any], leaves: list[Tensor | None], form: pytree.TreeSpec
+    one: Callable[..., Any],
+    leaves: list[Tensor | None],
+    form: pytree.TreeSpec,
+    aside: torch.cuda.Stream,
+    stream: torch.cuda.Stream,
+    pool: Any,  # noqa: ANN401 (torch's own)
 ) -> tuple[torch.cuda.CUDAGraph, list[Tensor], list[Tensor], pytree.TreeSpec]:
     """Return a graph of `one`, the memory it reads, the memory it writes, and the form of its result."""
     held = [None if leaf is None else leaf.clone() for leaf in leaves]
     tensors = pytree.tree_unflatten(held, form)
-    aside, current = torch.cuda.Stream(), torch.cuda.current_stream()
+    current = torch.cuda.current_stream()
     aside.wait_stream(current)
     with torch.cuda.stream(aside):
         for _ in range(WARMUPS):
@@ -101,7 +116,7 @@ def _capture(
     current.wait_stream(aside)
     graph = torch.cuda.CUDAGraph()
     # thread_local: what other threads do with the device meanwhile is no concern of this capture
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+    with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
         result = one(*tensors)
     outputs, form = pytree.tree_flatten(result)
     return graph, [leaf for leaf in held if leaf is not None], outputs, form

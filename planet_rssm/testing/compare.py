@@ -1,5 +1,6 @@
 """Copies, parts and comparisons of whatever a state is made of."""
 
+import functools
 from collections.abc import Iterable
 from typing import Any
 
@@ -20,11 +21,15 @@ def some_actions(
     horizon: int,
 ) -> Tensor:
     """Return actions [B, N, H, A] that differ, the same at every call."""
-    leaves = pytree.tree_leaves(state)
-    dtype = torch.promote_types(torch.float32, leaves[0].dtype)
+    leaves, dtype = pytree.tree_leaves(state), precision(state)
     shape = (len(leaves[0]), candidates, horizon)
     uniform = torch.rand(*shape, size, dtype=dtype, generator=torch.Generator().manual_seed(1)).to(leaves[0].device)
     return one_hot(uniform.argmax(-1), size).to(dtype) if discrete else box.actions(2 * uniform - 1)
+
+
+def precision(state: Any) -> torch.dtype:  # noqa: ANN401
+    """Return what is searched in from such a state: float32, or float64 where any part of it is."""
+    return functools.reduce(torch.promote_types, (leaf.dtype for leaf in pytree.tree_leaves(state)), torch.float32)
 
 
 def take(tree: Any, *part: slice) -> Any:  # noqa: ANN401

@@ -9,7 +9,7 @@ from torch.utils import _pytree as pytree
 
 from planet_rssm.planners import FunctionDynamics, Objective, SearchPlanner
 from planet_rssm.planners.box import Bound, Box
-from planet_rssm.testing.compare import close, copied, same, some_actions, take, tell
+from planet_rssm.testing.compare import close, copied, precision, same, some_actions, take, tell
 from planet_rssm.types import Dynamics, Plan, Planner, Rollout
 
 
@@ -81,7 +81,7 @@ class _Use:
         for name, value in plan.diagnostics.items():
             if value.shape[:1] != (self.batch,):
                 yield f"diagnostics[{name!r}] of shape {tuple(value.shape)}: must begin with the batch, {self.batch}"
-        wanted = torch.promote_types(torch.float32, pytree.tree_leaves(self.state)[0].dtype)
+        wanted = precision(self.state)
         if plan.action.dtype != wanted:
             yield f"action of {plan.action.dtype}: must be {wanted} for a state of that precision"
         if any(leaf.requires_grad for leaf in pytree.tree_leaves(plan)):

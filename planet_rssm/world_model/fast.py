@@ -23,7 +23,7 @@ class FastDynamics(Dynamics[State]):
 
     Weights are copied in the given precision and laid out for the products; of the first step, what a row's candidates
     have in common is done once; the heads run once over all steps. It follows a model that goes on learning: every
-    rollout looks whether a parameter has been written to since.
+    rollout looks whether PyTorch has counted a write since, and `refresh` at the numbers too, for not all are counted.
     """
 
     differentiable = False
@@ -40,32 +40,23 @@ class FastDynamics(Dynamics[State]):
         like = next(model.rssm.parameters())
         self.model = model
         parts = (model.rssm.core, model.rssm.prior_net, model.reward, model.goes_on)
-        self._read = [p for part in parts if part is not None for p in part.parameters()]
+        # where parameters are held, not they themselves: load_state_dict(assign=True) puts others in their place
+        self._held = [module._parameters for part in parts if part is not None for module in part.modules()]
         self.dtype = like.dtype if like.dtype == torch.float64 else DTYPES[precision]
         self.memory = memory or (torch.cuda.mem_get_info(like.device)[0] // 4 if like.is_cuda else MEMORY)
         self.capturable = self._in_place = like.is_cuda
-        with torch.inference_mode(False):
-            self.packed, self._stamp = PackedModel(model, self.dtype), self._written()
+        self.packed = self._pack()
 
     def noise_shape(self, batch: int, candidates: int, horizon: int) -> tuple[int, ...] | None:
         """Return what `ModelDynamics.noise_shape` does."""
         rssm = self.model.rssm
         return (batch, candidates, horizon, rssm.noise_size) if rssm.settings.plan_by == "sample" else None
 
-    @torch.inference_mode(False)  # what is packed inside it could not be written to outside
     @torch.no_grad()
-    def refresh(self, *, always: bool = False) -> None:
-        """Copy the weights anew if one has been written to since; `always`: PyTorch does not count it (`.data`)."""
-        written = self._written()
-        if written == self._stamp and not always:
-            return
-        self._stamp = written
-        fresh = PackedModel(self.model, self.dtype)
-        if self._in_place:  # a captured graph reads the very tensors that are there
-            for old, new in zip(self.packed.tensors(), fresh.tensors(), strict=True):
-                old.copy_(new)
-        else:
-            self.packed = fresh
+    def refresh(self) -> None:
+        """Copy the weights anew if one is another: fused optimisers and `.data` write to them and are not counted."""
+        if self._written() != self._stamp or not _equal(self._weights(), self._seen):
+            self._take_up()
 
     def rollout(self, state: State, actions: Tensor, noise: Tensor | None) -> Rollout:
         """Follow `actions` [B, N, H, A] from `state` [B, ...]; see `ModelDynamics.rollout`."""
@@ -77,7 +68,8 @@ class FastDynamics(Dynamics[State]):
 
     @torch.no_grad()
     def _follow(self, state: State, actions: Tensor, noise: Tensor | None, trace: bool) -> Rollout:
-        self.refresh()
+        if self._written() != self._stamp:  # no more: a graph that is being captured may not wait for an answer
+            self._take_up()
         batch, candidates, horizon, size = actions.shape
         widths = self.packed.width + horizon * (self.packed.kept + size)
         row = batch * (widths * self.dtype.itemsize + 4 * horizon * (0 if noise is None else noise.shape[-1]))
@@ -88,8 +80,27 @@ class FastDynamics(Dynamics[State]):
             parts = [self.packed.rollout(state, *part, trace) for part in pairs]
         return parts[0] if len(parts) == 1 else _joined(parts)
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def _take_up(self) -> None:
+        fresh = self._pack()
+        if self._in_place:  # a captured graph reads the very tensors that are there
+            for old, new in zip(self.packed.tensors(), fresh.tensors(), strict=True):
+                old.copy_(new)
+        else:
+            self.packed = fresh
+
+    @torch.inference_mode(False)  # what is packed inside it could not be written to outside
+    @torch.no_grad()
+    def _pack(self) -> "PackedModel":
+        self._stamp, self._seen = self._written(), [p.clone() for p in self._weights()]
+        return PackedModel(self.model, self.dtype)
+
+    def _weights(self) -> list[Tensor]:
+        return [p for held in self._held for p in held.values() if p is not None]
+
     def _written(self) -> list[tuple[int, int]]:
-        return [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in self._read]
+        return [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in self._weights()]
 
 
 class PackedModel:
@@ -171,6 +182,14 @@ class PackedModel:
             ssm = self._rssm.settings.kind == "ssm"
             parts.append(head(dense(sample, self._rssm.stoch_size) if ssm else (deter, sample)))
         return torch.cat(parts)
+
+
+def _equal(these: list[Tensor], those: list[Tensor]) -> bool:
+    """Say whether all hold equal numbers; with NaN among them they do not."""
+    if not these[0].is_cuda:
+        return all(map(torch.equal, these, those))
+    apart = torch._foreach_norm(torch._foreach_sub(these, those), torch.inf)  # few launches and one wait
+    return not bool(torch.stack(apart).any())
 
 
 def _joined(parts: list[Rollout]) -> Rollout:

@@ -71,6 +71,12 @@ def test_flops_are_those_of_the_products():
     assert 0.75 * 2 * dense < per_step <= 2 * dense  # the first step's common part is done once
 
 
+def test_the_gap_of_many_models_is_their_mean():
+    timed, rates = {"float32": 1.0, "plain": 2.0}, {"float32": 1.0}
+    told = bench._told(CASES[0], "float32", timed, [{"float32": 0.1}, {"float32": 0.3}], rates, 1)
+    assert told["value_gap"] == pytest.approx(0.2)
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [

@@ -32,6 +32,13 @@ def made(form: dict, *box, discrete: bool = False):
     return planner_from_settings(PlannerSettings(**small, **form), 2, discrete, *box)
 
 
+def test_a_state_of_two_precisions_is_searched_in_the_higher():
+    dynamics = FunctionDynamics(lambda s, a: s | {"x": s["x"] + a}, lambda s, a, after: -after["x"].square().sum(-1))
+    check_planner(
+        made({"name": "cem"}), 2, dynamics=dynamics, state={"mass": torch.ones(3), "x": torch.ones(3, 2).double()}
+    )
+
+
 @pytest.mark.parametrize("form", FORMS.values(), ids=list(FORMS))
 def test_every_planner_keeps_the_contract(form):
     check_planner(made(form), 2)

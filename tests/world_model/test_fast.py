@@ -121,7 +121,7 @@ def test_candidates_are_split_where_memory_says(model, monkeypatch):
     assert seen == [1] * N
 
 
-def test_it_follows_a_model_that_learns_and_refresh_takes_up_what_cannot_be_seen(model):
+def test_it_follows_a_model_that_learns_and_refresh_takes_up_what_is_not_counted(model):
     made = model("planet")
     inputs = inputs_of(made)
     fast = ModelDynamics(made).prepare("float32")
@@ -138,9 +138,35 @@ def test_it_follows_a_model_that_learns_and_refresh_takes_up_what_cannot_be_seen
     for parameter in made.parameters():
         parameter.data.mul_(0.5)  # PyTorch does not count this
     assert torch.equal(fast.rollout(*inputs).reward, learned)
-    fast.refresh(always=True)
+    fast.refresh()
     with torch.no_grad():
         torch.testing.assert_close(fast.rollout(*inputs).reward, ModelDynamics(made).rollout(*inputs).reward)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW])
+def test_refresh_takes_up_the_step_of_a_fused_optimiser(model, kind):
+    made = model("planet")
+    inputs = inputs_of(made)
+    fast = FastDynamics(made, "float32")
+    before, packed = fast.rollout(*inputs).reward, fast.packed
+    fast.refresh()
+    assert fast.packed is packed
+    ModelDynamics(made).rollout(*inputs).reward.sum().backward()
+    kind(made.parameters(), lr=0.1, fused=True).step()
+    fast.refresh()
+    learned = fast.rollout(*inputs).reward
+    with torch.no_grad():
+        torch.testing.assert_close(learned, ModelDynamics(made).rollout(*inputs).reward, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(learned, before)
+
+
+def test_it_follows_parameters_that_take_the_place_of_others(model):
+    made = model("planet")
+    inputs = inputs_of(made)
+    fast = FastDynamics(made, "float32")
+    made.load_state_dict({name: value * 0.5 for name, value in made.state_dict().items()}, assign=True)
+    with torch.no_grad():
+        assert_same(fast.rollout(*inputs), ModelDynamics(made).rollout(*inputs), rtol=1e-4, atol=1e-5)
 
 
 def test_autocast_around_it_changes_nothing(model):
