@@ -13,7 +13,7 @@ from planet_rssm.planners.base import SearchPlanner
 from planet_rssm.planners.objective import Objective
 from planet_rssm.types import C, Dynamics, Plan, Rollout, S
 
-_capturing = threading.Lock()  # torch captures on one stream of the whole process: two threads must not at once
+_capturing = threading.Lock()  # a capture begins by waiting for the device, which another one under way forbids
 WARMUPS = 2  # runs before a capture, in which libraries choose their kernels and take their workspaces
 
 
