@@ -123,9 +123,9 @@ def _print(result: dict[str, Any], console: Console) -> None:
         table.add_row(name, f"{mean:.1f}", f"{low:.1f} to {high:.1f}")
     console.print(table)
     latency = result["latency_ms"]
+    batch = "1 environment" if result["batch"] == 1 else f"{result['batch']} environments"
     console.print(
-        f"a decision for {result['batch']} environments: p50 {latency['p50']:.1f} ms, p95 {latency['p95']:.1f}, "
-        f"p99 {latency['p99']:.1f}"
+        f"a decision for {batch}: p50 {latency['p50']:.1f} ms, p95 {latency['p95']:.1f}, p99 {latency['p99']:.1f}"
     )
     if result["video"]:
         console.print(f"video: {result['video']}", soft_wrap=True)
