@@ -1,8 +1,10 @@
 """Where tensors live, in which precision and how fast they are multiplied, and generators made from seeds."""
 
 import contextlib
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 
@@ -73,3 +75,20 @@ def gemm_rate(precision: str, device: torch.device) -> float:
         synchronize(device)
         fastest = min(fastest, time.perf_counter() - begin)
     return 2 * side**3 / fastest / 1e9
+
+
+def take_rates(rates: dict[str, float], device: torch.device) -> None:
+    """Measure the rate of each precision in `rates` and keep the fastest that was seen."""
+    for name, rate in rates.items():
+        rates[name] = max(rate, gemm_rate(name, device))
+
+
+def describe(device: torch.device, rates: Mapping[str, float]) -> dict[str, Any]:
+    """Return what the JSON of a bench tells of the machine; `rates` are GFLOP/s by precision."""
+    return {
+        "gemm_gflops": {name: round(rate, 1) for name, rate in rates.items()},
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+        "cpus": os.cpu_count(),
+        "torch": torch.__version__,
+    }

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from planet_rssm.cli.bench_loop import loop
 from planet_rssm.cli.bench_plan import plan
+from planet_rssm.cli.timing import machine_line, timing_options
 
 
 @click.group("bench", invoke_without_command=True)
@@ -28,11 +29,7 @@ verb.add_command(loop)
 @verb.command("train", short_help="Whole updates of the world model.")
 @click.argument("presets", nargs=-1, metavar="[PRESET]...")
 @click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting of each; repeatable.")
-@click.option("--precision", "precisions", multiple=True, default=("float32", "bfloat16"), show_default=True,
-              type=click.Choice(("float32", "bfloat16", "float16")), help="A case each; repeatable.")  # fmt: skip
-@click.option("--repeats", default=3, show_default=True, type=click.IntRange(min=1), help="Updates timed of each.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+@timing_options(3, "Updates timed of each.")
 def train(
     presets: tuple[str, ...],
     overrides: tuple[str, ...],
@@ -65,8 +62,6 @@ def train(
 
 
 def _print(result: dict[str, Any], console: Console) -> None:
-    machine = result["machine"]
-    rates = ", ".join(f"{rate:g} in {name}" for name, rate in machine["gemm_gflops"].items())
     heads = ("preset", "batch", "precision", "ms", "ref. ms", "speedup", "images/s", "GEMM", "MiB")
     table = Table(*heads, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))  # nine columns in 80 characters
     for case in result["cases"]:
@@ -77,7 +72,7 @@ def _print(result: dict[str, Any], console: Console) -> None:
         table.add_row(escape(case["preset"]), batch, case["precision"], *times, *rest)
     console.print(table)
     told = (
-        f"{machine['device']}, {machine['threads']} threads; matrix products, GFLOP/s: {rates}",
+        machine_line(result["machine"]),
         "ref.: the same update in eager float32, see --help; GEMM: share of the time that its matrix "
         "products alone would take; MiB: most memory that an update took",
     )

@@ -9,16 +9,14 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from planet_rssm.cli.timing import machine_line, timing_options
+
 
 @click.command("plan", short_help="Decisions by CEM and iCEM.")
 @click.option("--run", "runs", multiple=True, type=click.Path(path_type=Path), metavar="RUN",
               help="A trained model, on which the value of plans is compared; repeatable.")  # fmt: skip
 @click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the model that is timed; repeatable.")
-@click.option("--precision", "precisions", multiple=True, default=("float32", "bfloat16"), show_default=True,
-              type=click.Choice(("float32", "bfloat16", "float16")), help="A case each; repeatable.")  # fmt: skip
-@click.option("--repeats", default=30, show_default=True, type=click.IntRange(min=1), help="Decisions timed of each.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+@timing_options(30, "Decisions timed of each.")
 def plan(
     runs: tuple[Path, ...],
     overrides: tuple[str, ...],
@@ -54,8 +52,6 @@ def plan(
 
 def show(result: dict[str, Any], console: Console) -> None:
     """Print what `bench_plan` found as a table."""
-    machine = result["machine"]
-    rates = ", ".join(f"{rate:g} in {name}" for name, rate in machine["gemm_gflops"].items())
     heads = ("planner", "latent", "B", "precision", "ms", "plans/s", "ratio", "GEMM", "gap")
     table = Table(*heads, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for case in result["cases"]:
@@ -68,7 +64,7 @@ def show(result: dict[str, Any], console: Console) -> None:
         peers = ", ".join(f"{name} {ms:.1f} ms" for name, ms in case["peers_ms"].items())
         console.print(f"{case['planner']}, {case['latent']}, batch {case['batch']}: {peers}", soft_wrap=True)
     told = (
-        f"{machine['device']}, {machine['threads']} threads; matrix products, GFLOP/s: {rates}",
+        machine_line(result["machine"]),
         "ratio: to the fastest of those beside it, all float32; GEMM: share of the time that its matrix products alone "
         "would take; gap: value lost on a trained model, see --help",
     )

@@ -6,7 +6,6 @@ drawn there, the rewards of all steps in one product; for other planners it is o
 learned (`planner.fast=false`), in float32. More rivals can be given; scripts/bench_peers has those of other libraries.
 """
 
-import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +21,7 @@ from planet_rssm import checkpoint as checkpoints
 from planet_rssm import config
 from planet_rssm.agent import model_of
 from planet_rssm.config import PlannerSettings
-from planet_rssm.device import gemm_rate, generator, resolve_device, synchronize
+from planet_rssm.device import describe, generator, resolve_device, synchronize, take_rates
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.planners import Objective, SearchPlanner, planner_from_settings
 from planet_rssm.types import Plan, State
@@ -90,7 +89,7 @@ def bench_plan(
     trained = [_trained(run, where) for run in runs]
     say("matrix products")
     rates = dict.fromkeys(("float32", "bfloat16", *precisions), 0.0)
-    _take_rates(rates, where)
+    take_rates(rates, where)
     models = {
         latent: _untrained(latent, overrides).to(where) for latent in dict.fromkeys(case.latent for case in cases)
     }
@@ -101,16 +100,9 @@ def bench_plan(
         timed = _time(model, case, precisions, repeats, rivals or {}, partial(_said, say, title))
         say(f"{title}: value")
         gaps = [_value_gaps(m, case.planner, precisions) for m in trained if _latent(m) == case.latent]
-        _take_rates(rates, where)  # again: beside other programs one look is not enough
+        take_rates(rates, where)  # again: beside other programs one look is not enough
         found += [_told(case, name, timed, gaps, rates, _flops(model, case, name)) for name in precisions]
-    machine = {
-        "gemm_gflops": {name: round(rate, 1) for name, rate in rates.items()},
-        "device": torch.cuda.get_device_name(where) if where.type == "cuda" else where.type,
-        "threads": torch.get_num_threads(),
-        "cpus": os.cpu_count(),
-        "torch": torch.__version__,
-    }
-    return {"machine": machine, "cases": found}
+    return {"machine": describe(where, rates), "cases": found}
 
 
 def name_of(settings: PlannerSettings) -> str:
@@ -224,12 +216,6 @@ def _told(
 
 def _said(say: Callable[[str], object], title: str, text: str) -> None:
     say(f"{title}: {text}")
-
-
-def _take_rates(rates: dict[str, float], device: torch.device) -> None:
-    """Measure the rate of each precision and keep the fastest that was seen."""
-    for name, rate in rates.items():
-        rates[name] = max(rate, gemm_rate(name, device))
 
 
 def _flops(model: WorldModel, case: Case, precision: str) -> int:

@@ -9,7 +9,6 @@ the posterior reads its embeddings in one product. So `speedup` is what precisio
 import ctypes
 import gc
 import math
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -25,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from planet_rssm import config
 from planet_rssm.config import Settings
 from planet_rssm.data.replay import Chunks
-from planet_rssm.device import gemm_rate, resolve_device, synchronize
+from planet_rssm.device import describe, resolve_device, synchronize, take_rates
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
@@ -76,7 +75,7 @@ def bench_train(
     where = resolve_device(device)
     say("matrix products")
     rates = dict.fromkeys(("float32", "bfloat16", *precisions), 0.0)
-    _take_rates(rates, where)
+    take_rates(rates, where)
     measured = []
     for preset in presets:
         settings = config.load(preset, overrides)
@@ -85,22 +84,9 @@ def bench_train(
         except torch.OutOfMemoryError:
             raise PlanetError(f"{preset}: an update does not fit on {where}; add -s train.batch_size=…") from None
         measured.append((preset, timed, settings))
-        _take_rates(rates, where)  # again: beside other programs one look is not enough
+        take_rates(rates, where)  # again: beside other programs one look is not enough
     cases = [_case(preset, name, timed, settings, rates) for preset, timed, settings in measured for name in precisions]
-    machine = {
-        "gemm_gflops": {name: round(rate, 1) for name, rate in rates.items()},
-        "device": torch.cuda.get_device_name(where) if where.type == "cuda" else where.type,
-        "threads": torch.get_num_threads(),
-        "cpus": os.cpu_count(),
-        "torch": torch.__version__,
-    }
-    return {"machine": machine, "cases": cases}
-
-
-def _take_rates(rates: dict[str, float], device: torch.device) -> None:
-    """Measure the rate of each precision and keep the fastest that was seen."""
-    for name, rate in rates.items():
-        rates[name] = max(rate, gemm_rate(name, device))
+    return {"machine": describe(where, rates), "cases": cases}
 
 
 def _said(say: Callable[[str], object], preset: str, text: str) -> None:

@@ -1,0 +1,32 @@
+"""What `planet bench train` and `planet bench plan` have in common."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+F = Callable[..., Any]
+_OPTIONS = (
+    click.option("--precision", "precisions", multiple=True, default=("float32", "bfloat16"), show_default=True,
+                 type=click.Choice(("float32", "bfloat16", "float16")), help="A case each; repeatable."),
+    click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output."),
+)  # fmt: skip
+
+
+def timing_options(repeats: int, what: str) -> Callable[[F], F]:
+    """Return a decorator that gives a verb --precision, --device, --json and --repeats, so many `what` unless asked."""
+    count = click.option("--repeats", default=repeats, show_default=True, type=click.IntRange(min=1), help=what)
+
+    def decorate(verb: F) -> F:
+        for option in reversed((_OPTIONS[0], count, *_OPTIONS[1:])):
+            verb = option(verb)
+        return verb
+
+    return decorate
+
+
+def machine_line(machine: dict[str, Any]) -> str:
+    """Return the machine of a bench's JSON in a line."""
+    rates = ", ".join(f"{rate:g} in {name}" for name, rate in machine["gemm_gflops"].items())
+    return f"{machine['device']}, {machine['threads']} threads; matrix products, GFLOP/s: {rates}"
