@@ -21,6 +21,7 @@ VERBS = {
     "minari": "Import and export Minari datasets, for learning offline.",
     "plan": "Act with a trained model: return, baselines, latency, video.",
     "dream": "Measure what a trained model imagines beside the truth.",
+    "diagnose": "Say where a run's return is lost: in the model, the planner or the filter.",
     "bench": "Measure this machine's speed.",
     "config": "Show the resolved settings of a preset.",
     "envs": "List the environments that can be run here.",
