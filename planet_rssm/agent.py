@@ -10,7 +10,8 @@ Actions are in [-1, 1], or one-hot where the environment has choices; `plan.acti
 import itertools
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,6 +103,7 @@ class Agent:
         device: str = "auto",
         *,
         planner: PlannerSettings | None = None,
+        overrides: Sequence[str] = (),
         seed: int = 0,
     ) -> "Agent":
         """Load a trained agent from a run folder.
@@ -111,15 +113,18 @@ class Agent:
             checkpoint: `last`, `best` or a number of env_steps.
             device: `auto`, `cpu`, `cuda` or `cuda:N`.
             planner: searched with instead of the run's own settings.
+            overrides: `key=value` texts, as `planet plan -s` takes: `planner.…`, `rssm.plan_by` and `rssm.filter_by`.
             seed: of the agent's draws.
 
         Raises:
-            PlanetError: no such run or checkpoint, a damaged one, or no such device.
+            PlanetError: no such run or checkpoint, a damaged one, an override that is refused, or no such device.
         """
         held = checkpoints.load(checkpoints.find(Path(run), checkpoint))
-        settings = held.settings.model_copy(update={"planner": planner or held.settings.planner})
+        if planner is not None:
+            held = replace(held, settings=held.settings.model_copy(update={"planner": planner}))
+        held = held.acting(overrides)
         where = resolve_device(device)
-        return cls.build(settings, held.spec, model_of(held).to(where), device=where, seed=seed)
+        return cls.build(held.settings, held.spec, model_of(held).to(where), device=where, seed=seed)
 
     def initial(self, batch: int = 1) -> AgentCarry:
         """Return the carry of `batch` rows before their first observation."""

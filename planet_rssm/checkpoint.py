@@ -5,7 +5,8 @@ It holds all that acting needs: settings, spaces and the control interval. No pi
 
 import json
 import zlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,10 @@ class Checkpoint:
     progress: dict[str, Any]  # the trainer's counters
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor]
+
+    def acting(self, overrides: Sequence[str]) -> "Checkpoint":
+        """Return the same with other settings of how it acts; see config.with_planner."""
+        return replace(self, settings=config.with_planner(self.settings, overrides))
 
 
 class DamagedCheckpointError(PlanetError):

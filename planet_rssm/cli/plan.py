@@ -18,7 +18,7 @@ from planet_rssm.errors import PlanetError
 @click.command("plan")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--planner", type=click.Choice(get_args(PlannerName)), help="Short for -s planner.name=…")
-@click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a planner.… setting; repeatable.")
+@click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Change planner.… or rssm.plan_by.")
 @click.option("--episodes", default=20, show_default=True, type=click.IntRange(min=1))
 @click.option(
     "--checkpoint", default="last", show_default=True, help="last, best or a number of env_steps (offline: updates)."

@@ -38,6 +38,7 @@ from planet_rssm.config.sources import (
     save,
     sized,
     upgraded,
+    with_planner,
 )
 
 __all__ = [
@@ -72,4 +73,5 @@ __all__ = [
     "save",
     "sized",
     "upgraded",
+    "with_planner",
 ]

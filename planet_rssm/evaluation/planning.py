@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 import numpy as np
 
 from planet_rssm import checkpoint as checkpoints
-from planet_rssm import config
 from planet_rssm.agent import Agent, AgentPolicy, model_of
 from planet_rssm.config import Settings
 from planet_rssm.device import resolve_device, within_memory
@@ -46,7 +45,7 @@ def plan_run(
         run: a run folder.
         episodes: how many, of the plan and of each baseline.
         checkpoint: `last`, `best` or a number of env_steps.
-        overrides: `planner.key=value` texts.
+        overrides: `key=value` texts for `planner.…`, `rssm.filter_by` and `rssm.plan_by`.
         device: where the model runs.
         film: given the frames and the rate of the first episode; returns the file that it made of them.
         on_stage: told the name of each baseline as it begins.
@@ -59,8 +58,8 @@ def plan_run(
         PlanetError: no such run, checkpoint or device, a damaged checkpoint, an override that is refused, or
             environments that are no longer those of the training.
     """
-    held = checkpoints.load(checkpoints.find(run, checkpoint))
-    settings, where = with_planner(held.settings, overrides), resolve_device(device)
+    held, where = checkpoints.load(checkpoints.find(run, checkpoint)).acting(overrides), resolve_device(device)
+    settings = held.settings
     rows = min(episodes, PARALLEL)
     with EnvPool(settings.env, rows) as pool:
         seen = same_pixels(held.spec, pool.spec)
@@ -146,11 +145,3 @@ def same_pixels(trained: EnvSpec, now: EnvSpec) -> EnvSpec:
                 "the versions that its run.json names, or train another run"
             )
     return now
-
-
-def with_planner(settings: Settings, overrides: Sequence[str]) -> Settings:
-    """Return the settings of a run with other planner settings, `planner.key=value` texts."""
-    for key, value in config.parse_overrides(overrides).items():
-        if key in config.flatten(settings) and not key.startswith("planner."):
-            raise PlanetError(f"-s {key}={value}: only planner.… settings may change now; train another run")
-    return config.override(settings, overrides)

@@ -158,7 +158,7 @@ def test_plan_prints_a_table(run, capsys):
         (["plan", "RUN", "-s", "planner.horizon=0"], "planner.horizon = 0: input should be greater than or equal to 1"),
         (["plan", "RUN", "-s", "planner.colour=-1"], "planner.colour = -1: input should be greater than or equal to 0"),
         (["plan", "RUN", "-s", "planner.elites=9"], "planner.elites = 9: at most planner.candidates = 8"),
-        (["plan", "RUN", "-s", "rssm.deter=9"], "rssm.deter=9: only planner.… settings may change"),
+        (["plan", "RUN", "-s", "rssm.deter=9"], "rssm.deter=9: only planner.…, rssm.filter_by"),
         (["plan", "RUN", "--checkpoint", "12"], "no checkpoint '12'; it has 2000, 3000, best"),
         (["plan", "RUN", "--device", "cuda:77"], "device 'cuda:77': not usable here"),
         (["train", "planet", "--run-dir", "RUN"], "already a run, it holds config.yaml; add --resume"),
