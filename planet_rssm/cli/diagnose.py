@@ -11,7 +11,7 @@ from rich.table import Table
 
 NAMES = {
     "as is": "the agent as it is",
-    "planner": "planner: {budget} times the candidates",
+    "planner": "planner: {budget} times the sequences",
     "filter": "filter: the best of many beliefs",
     "model": "model: the simulator itself",
 }
@@ -23,11 +23,11 @@ NAMES = {
 @click.option(
     "--checkpoint", default="last", show_default=True, help="last, best or a number of env_steps (offline: updates)."
 )
-@click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a planner.… setting; repeatable.")
+@click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Change planner.… or rssm.plan_by.")
 @click.option("--every", default=10, show_default=True, type=click.IntRange(min=1),
               help="Decisions from one whose candidates are scored to the next.")  # fmt: skip
 @click.option("--budget", default=10, show_default=True, type=click.IntRange(min=2),
-              help="Times as many candidates for the larger planner.")  # fmt: skip
+              help="Times as many sequences for the larger planner.")  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for diagnosis.json and diagnosis.png.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")

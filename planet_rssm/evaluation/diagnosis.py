@@ -1,6 +1,7 @@
 """Where a run's return is lost, in the model, the planner or the filter: what `planet diagnose` does."""
 
 import logging
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from planet_rssm.config import Settings
 from planet_rssm.device import resolve_device, within_memory
 from planet_rssm.envs.pool import EnvPool, Pool
 from planet_rssm.evaluation.foresight import by_episode, calibration, horizons_of, reached, returns_by_horizon, spearman
-from planet_rssm.evaluation.planning import same_pixels, with_planner
+from planet_rssm.evaluation.planning import same_pixels
 from planet_rssm.evaluation.protocol import PARALLEL, EpisodeResult, episode_seeds, play
 from planet_rssm.evaluation.statistics import interval, summary
 from planet_rssm.planners import Objective, planner_from_settings
@@ -44,7 +45,7 @@ def diagnose_run(
 
     The same reset seeds are played noise-free by the agent as it is and with one part exchanged:
 
-    - `planner`: `budget` times as many candidates and elites, in the same model from the same beliefs.
+    - `planner`: `budget` times as many sequences, by more rounds and more candidates in equal parts, in the same model.
     - `filter`: the belief that foretells the simulator best, of many, see `substitutes.JudgedFilter`.
     - `model`: the simulator is searched from the true state with the run's own planner settings. Its gain includes what
       the filter loses, for a true state needs no filter.
@@ -56,9 +57,9 @@ def diagnose_run(
         run: a run folder, or `pretrained:NAME`.
         episodes: how many, of each part.
         checkpoint: `last`, `best` or a number of env_steps.
-        overrides: `planner.key=value` texts.
+        overrides: `key=value` texts for `planner.…`, `rssm.filter_by` and `rssm.plan_by`.
         every: decisions from one that is scored to the next.
-        budget: times as many candidates.
+        budget: times as many sequences.
         device: where the model runs.
         on_stage: told the name of each part as its episodes begin.
         on_episode: told each episode as it ends.
@@ -70,9 +71,9 @@ def diagnose_run(
         PlanetError: no such run, checkpoint or device, a damaged checkpoint, an override that is refused, or
             environments that are no longer those of the training.
     """
-    held = checkpoints.load(checkpoints.find(run, checkpoint))
-    settings, where = with_planner(held.settings, overrides), resolve_device(device)
-    parts = _Parts(held, settings, where, episodes, on_stage, on_episode)
+    held, where = checkpoints.load(checkpoints.find(run, checkpoint)).acting(overrides), resolve_device(device)
+    settings = held.settings
+    parts = _Parts(held, where, episodes, on_stage, on_episode)
     with within_memory(where, "a decision", "free some, or lower planner.candidates with -s, or --budget"):
         moments = parts.play_all(every, budget)
     returns = {name: [result.episode_return for result in played] for name, played in parts.played.items()}
@@ -107,13 +108,12 @@ class _Parts:
     def __init__(
         self,
         held: Checkpoint,
-        settings: Settings,
         device: torch.device,
         episodes: int,
         on_stage: Callable[[str], None],
         on_episode: Callable[[EpisodeResult], None],
     ) -> None:
-        self._held, self._settings, self._device = held, settings, device
+        self._held, self._settings, self._device = held, held.settings, device
         self._model = model_of(held).to(device)
         self._rows, self._seeds = min(episodes, PARALLEL), episode_seeds(episodes)
         self._on_stage, self._on_episode = on_stage, on_episode
@@ -164,7 +164,12 @@ class _Parts:
 
     def _agent(self, budget: int = 1) -> Agent:
         planner = self._settings.planner
-        more = {"candidates": budget * planner.candidates, "elites": budget * planner.elites}
+        rounds = round(math.sqrt(budget))  # what many candidates find, few rounds do not narrow down
+        more = {
+            "iterations": rounds * planner.iterations,
+            "candidates": round(budget / rounds * planner.candidates),
+            "elites": round(budget / rounds * planner.elites),
+        }
         settings = self._settings.model_copy(update={"planner": planner.model_copy(update=more)})
         return Agent.build(settings, self._held.spec, self._model, device=self._device)
 

@@ -75,18 +75,8 @@ class WatchedAgent:
         parts = zip(*(part.split(sizes, -2) for part in (*imagined, *real)), strict=True)
         scored = dict(zip(KINDS, parts, strict=True))
         for index, row in enumerate(rows):
-            self.moments.append(
-                Moment(
-                    int(self._episode[row]),
-                    float(value[row]),
-                    {
-                        kind: Foretold(
-                            said[:, index].numpy(), goes[:, index].numpy(), *(r[index].numpy() for r in true)
-                        )
-                        for kind, (said, goes, *true) in scored.items()
-                    },
-                )
-            )
+            foretold = {kind: Foretold(*(part.select(-3, index).numpy() for part in scored[kind])) for kind in KINDS}
+            self.moments.append(Moment(int(self._episode[row]), float(value[row]), foretold))
 
 
 class JudgedFilter:
