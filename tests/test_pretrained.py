@@ -9,6 +9,7 @@ import torch
 import planet_rssm
 from planet_rssm import checkpoint as checkpoints
 from planet_rssm.agent import Agent, AgentPolicy
+from planet_rssm.cli.main import main
 from planet_rssm.envs.local import LocalPool
 from planet_rssm.errors import PlanetError
 from planet_rssm.evaluation import baselines
@@ -77,3 +78,9 @@ def test_an_unknown_name_is_one_line_with_the_nearest():
         PlanetError, match="^pretrained:cartpol: no such model in the package; did you mean 'pretrained:c"
     ):
         checkpoints.find(Path("pretrained:cartpol"))
+
+
+def test_collect_takes_it_as_a_policy_and_its_name_is_looked_at(capsys):
+    with pytest.raises(SystemExit):
+        main("collect cartpole-swingup --policy pretrained:nothing --episodes 1 --out never".split())
+    assert capsys.readouterr().err.startswith("planet: pretrained:nothing: no such model in the package; ")

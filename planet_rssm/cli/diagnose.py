@@ -10,9 +10,9 @@ from rich.progress import Progress
 from rich.table import Table
 
 NAMES = {
-    "as is": "the agent as it is",
+    "as is": "nothing",
     "planner": "planner: {budget} times the sequences",
-    "filter": "filter: the best of many beliefs",
+    "filter": "filter: best of many beliefs",
     "model": "model: the simulator itself",
 }
 
@@ -124,9 +124,9 @@ def _print_foresight(result: dict[str, Any], console: Console) -> None:
     console.print(table)
     for name in ("reward", "continue"):
         if bins := result[f"{name}_calibration"]:
-            table = Table(f"{name}, bins of", *(f"{part['count']}" for part in bins))
-            for row in ("predicted", "real"):
-                table.add_row(row, *(f"{part[row]:.2f}" for part in bins))
+            table = Table(f"{name}, foretold", "real", "steps")
+            for part in bins:
+                table.add_row(f"{part['predicted']:.2f}", f"{part['real']:.2f}", f"{part['count']}")
             console.print(table)
 
 
