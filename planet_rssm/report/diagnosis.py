@@ -34,13 +34,14 @@ def plot_diagnosis(result: Mapping[str, Any], out: Path) -> None:
         _calibration(axes[3], result["reward_calibration"])
     for ax in axes:
         ax.grid(alpha=0.3)
+        ax.set_axisbelow(True)
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=110)
     write_atomic(out, [data.getbuffer()])
 
 
 def _gains(ax: Any, result: Mapping[str, Any]) -> None:  # noqa: ANN401 (matplotlib is an extra)
-    ax.set(title="mean return, part exchanged (95 % of episodes)")
+    ax.set(title="mean return by part exchanged")
     for index, (name, held) in enumerate(result["returns"].items()):
         low, high = held["episode_ci95"]
         spread = [[held["mean"] - low], [high - held["mean"]]]
@@ -68,7 +69,7 @@ def _optimism(ax: Any, result: Mapping[str, Any]) -> None:  # noqa: ANN401
 
 
 def _calibration(ax: Any, bins: list[dict[str, float]]) -> None:  # noqa: ANN401
-    ax.set(title="reward of a step, tenths of what was foretold", xlabel="foretold", ylabel="real")
+    ax.set(title="reward of a step, by tenths", xlabel="foretold", ylabel="real")
     ends = [value for part in bins for value in (part["predicted"], part["real"])]
     ax.plot([min(ends), max(ends)], [min(ends), max(ends)], color="0.4", linewidth=1)
     ax.plot([part["predicted"] for part in bins], [part["real"] for part in bins], marker="o", color="C3")
