@@ -14,6 +14,7 @@ from planet_rssm.errors import PlanetError
 from planet_rssm.evaluation.baselines import simple_baselines
 from planet_rssm.evaluation.planning import Camera, Film, filmed, told
 from planet_rssm.evaluation.protocol import EpisodeResult, TimedPolicy, episode_seeds, play
+from planet_rssm.stages import Stages
 
 PREFIX = "simulator:"
 CHANGEABLE = ("planner.", "env.action_repeat", "env.time_limit")
@@ -64,15 +65,18 @@ def plan_simulator(
     from planet_rssm.planners import planner_from_settings
     from planet_rssm.simulator import SimulatorPolicy
 
+    stages = Stages()
     pool = LocalPool(settings.env)
     spec = pool.spec
     simulator = Simulator(pool.env, torch.get_num_threads())
     if not simulator.batched:
         _log.warning("%s: its reward is asked of the task, state by state: slower than PlaNet's six tasks", spec.id)
     planner = planner_from_settings(settings.planner, spec.action_size)
-    policy, camera = TimedPolicy(SimulatorPolicy([simulator], planner)), Camera(pool)
-    results = play(pool, policy, episode_seeds(episodes), camera.take if film else None, on_episode)
-    compared = simple_baselines(settings, spec, episodes, on_stage)
+    policy, camera = TimedPolicy(SimulatorPolicy([simulator], planner), stages), Camera(pool)
+    with stages("environment"):
+        results = play(pool, policy, episode_seeds(episodes), camera.take if film else None, on_episode)
+    with stages("baselines"):
+        compared = simple_baselines(settings, spec, episodes, on_stage)
     result = told(spec, settings, results, compared, policy)
     return {
         **result,
@@ -84,6 +88,7 @@ def plan_simulator(
         "env_steps": 0,
         "planner_settings": settings.planner.model_dump(),
         "sequences": sum(planner.populations),
+        "seconds": stages.told(),
     }
 
 
