@@ -110,7 +110,7 @@ class Agent:
         """Load a trained agent from a run folder.
 
         Args:
-            run: the folder that `planet train` wrote.
+            run: the folder that `planet train` wrote, or `pretrained:NAME`.
             checkpoint: `last`, `best` or a number of env_steps.
             device: `auto`, `cpu`, `cuda` or `cuda:N`.
             planner: searched with instead of the run's own settings.

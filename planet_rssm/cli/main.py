@@ -22,6 +22,7 @@ VERBS = {
     "plan": "Act with a trained model: return, baselines, latency, video.",
     "eval": "Measure trained runs by one protocol: mean, IQM, intervals, beside the published scores.",
     "dream": "Measure what a trained model imagines beside the truth.",
+    "diagnose": "Say where a run's return is lost: in the model, the planner or the filter.",
     "bench": "Measure this machine's speed.",
     "config": "Show the resolved settings of a preset.",
     "envs": "List the environments that can be run here.",

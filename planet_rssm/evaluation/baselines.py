@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from planet_rssm.agent import Agent, AgentPolicy
+from planet_rssm.checkpoint import outputs, source
 from planet_rssm.collect import ConstantPolicy, Policy, RandomPolicy
 from planet_rssm.config import Settings, flatten
 from planet_rssm.envs.pool import EnvPool
@@ -32,7 +33,7 @@ Returns = dict[str, list[float]]  # baseline: return by episode
 
 
 def baselines(
-    folder: Path,
+    run: Path,
     settings: Settings,
     spec: EnvSpec,
     episodes: int,
@@ -48,8 +49,11 @@ def baselines(
     The constant is the one with the best mean, chosen on the very episodes it is then reported on: a generous
     baseline.
     """
-    cache = folder / CACHE
-    kept, known = _read(cache), {"episodes": episodes, "seed": settings.seed, "simulator": spec.simulator}
+    cache = outputs(run) / CACHE
+    kept, known = (
+        _read(cache) or _read(source(run) / CACHE),
+        {"episodes": episodes, "seed": settings.seed, "simulator": spec.simulator},
+    )
     sections = {name: flatten(getattr(settings, name)) for name in ("env", "rssm", "model", "planner")}
     wanted: dict[str, tuple[dict[str, Any], Callable[[], Returns]]] = {
         "blind": ({**known, "env": sections["env"]}, lambda: simple_baselines(settings, spec, episodes, on_stage)),
@@ -58,6 +62,7 @@ def baselines(
     found = {part: _taken(kept, part, key) or _entry(key, measure()) for part, (key, measure) in wanted.items()}
     if found != kept:
         try:
+            cache.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(cache, [json.dumps(found).encode()])
         except OSError as error:
             _log.warning("baselines not kept in %s (%s); the next plan measures them again", cache, error.strerror)

@@ -88,21 +88,20 @@ class Subject:
 
 
 def open_subject(run: str, checkpoint: str, overrides: Sequence[str], device: str) -> Subject:
-    """Open RUN, a run folder or `simulator:TASK`.
+    """Open RUN: a run folder, `pretrained:NAME` or `simulator:TASK`.
 
     Raises:
         PlanetError: there is nothing of that name, it is damaged, or an override is refused.
     """
     if run.startswith(PREFIX):
         return _simulated(run, checkpoint, overrides)
-    folder = Path(run)
-    path = checkpoints.find(folder, checkpoint)
+    path = checkpoints.find(Path(run), checkpoint)
     held, where = checkpoints.load(path).acting(overrides), resolve_device(device)
     settings = held.settings
     learned = f"{zlib.crc32(path.read_bytes()):08x}"
     return Subject(
         name=run,
-        folder=folder,
+        folder=checkpoints.outputs(Path(run)),
         settings=settings,
         spec=held.spec,
         checkpoint=int(checkpoint) if checkpoint.isdecimal() else checkpoint,

@@ -62,6 +62,7 @@ def run(tmp_path_factory) -> Path:
         ["plan", "--help"],
         ["collect", "--help"],
         ["dream", "--help"],
+        ["diagnose", "--help"],
         ["bench", "train", "--help"],
         ["doctor", "--help"],
         ["envs"],
