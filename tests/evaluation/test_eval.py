@@ -253,7 +253,7 @@ def test_mistakes_are_told_before_anything_is_played(runs, no_worker, options, l
         (["--episode-seeds", "7-3"], "'7-3' is no seed and no range"),
         (["--episode-seeds", "3,"], "'' is no seed"),
         (["--episodes", "3", "--episode-seeds", "3"], "leave one out"),
-        (["-s", "rssm.deter=3"], "only planner.… settings may change"),
+        (["-s", "rssm.deter=3"], "only planner.…, rssm.filter_by"),
     ],
 )
 def test_wrong_options_are_one_line(runs, words, line, capsys, caplog):
