@@ -25,6 +25,7 @@ class Stream(enum.IntEnum):
     DATA_ACTIONS = 10  # seed of the policy that `planet collect` acts with
     DREAM = 11  # noise of imagined trajectories (run seed 0), index = batch of starts
     DIAGNOSE = 12  # candidates and noise of `planet diagnose` (run seed 0 scored, 1 judged), index = observation
+    EVALUATE = 13  # an evaluated agent's draws (run seed 0), index = (episode seed, observation, 0 filter or 1 decide)
 
 
 def stream_seed(run_seed: int, stream: Stream, *index: int) -> int:

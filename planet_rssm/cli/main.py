@@ -20,6 +20,7 @@ VERBS = {
     "collect": "Write a set of episodes, for learning offline.",
     "minari": "Import and export Minari datasets, for learning offline.",
     "plan": "Act with a trained model: return, baselines, latency, video.",
+    "eval": "Measure trained runs by one protocol: mean, IQM, intervals, beside the published scores.",
     "dream": "Measure what a trained model imagines beside the truth.",
     "diagnose": "Say where a run's return is lost: in the model, the planner or the filter.",
     "bench": "Measure this machine's speed.",

@@ -105,14 +105,10 @@ def _refuse(checkpoint: str, device: str) -> None:
         raise PlanetError(f"--device {device}: simulators run on the CPU; leave it out")
 
 
-def seen_by(observation: dict[str, Any]) -> str:
-    """Return what is seen in words, of `observation` as the verbs print it in JSON."""
-    pixels = "{renderer} {size}x{size} pixels".format(**observation)
-    words = {"pixels": pixels, "vectors": "vectors", "both": f"{pixels} and vectors", "state": "the simulator's state"}
-    return words[observation["observe"]]
-
-
 def _print(result: dict[str, Any], console: Console) -> None:
+    from planet_rssm.evaluation.protocol import seen_by
+    from planet_rssm.stages import shares
+
     title = f"{result['task']}, {seen_by(result['observation'])}, {len(result['episodes'])} episodes"
     if result["checkpoint"] == "best":
         title += ", best checkpoint (selected on test episodes)"
@@ -129,5 +125,6 @@ def _print(result: dict[str, Any], console: Console) -> None:
     console.print(
         f"a decision for {batch}: p50 {latency['p50']:.1f} ms, p95 {latency['p95']:.1f}, p99 {latency['p99']:.1f}"
     )
+    console.print(f"time: {shares(result['seconds'])}", soft_wrap=True)
     if result["video"]:
         console.print(f"video: {result['video']}", soft_wrap=True)

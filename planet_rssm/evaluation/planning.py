@@ -1,5 +1,6 @@
 """Act with a trained model and say how well: what `planet plan` does."""
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -18,6 +19,7 @@ from planet_rssm.errors import PlanetError
 from planet_rssm.evaluation.baselines import baselines
 from planet_rssm.evaluation.protocol import PARALLEL, EpisodeResult, TimedPolicy, episode_seeds, play
 from planet_rssm.evaluation.statistics import summary
+from planet_rssm.stages import Stages
 
 VIDEO_SIZE = 256  # pixels a side; what is filmed is drawn again, larger than what the agent sees
 
@@ -58,17 +60,24 @@ def plan_run(
         PlanetError: no such run, checkpoint or device, a damaged checkpoint, an override that is refused, or
             environments that are no longer those of the training.
     """
-    held, where = checkpoints.load(checkpoints.find(run, checkpoint)).acting(overrides), resolve_device(device)
-    settings = held.settings
-    rows = min(episodes, PARALLEL)
-    with EnvPool(settings.env, rows) as pool:
-        seen = same_pixels(held.spec, pool.spec)
-        agent = Agent.build(settings, seen, model_of(held).to(where), device=where)
-        policy = TimedPolicy(AgentPolicy(agent, rows))
+    stages = Stages()
+    with contextlib.ExitStack() as held_open:
+        with stages("start"):
+            held, where = checkpoints.load(checkpoints.find(run, checkpoint)).acting(overrides), resolve_device(device)
+            settings = held.settings
+            rows = min(episodes, PARALLEL)
+            pool = held_open.enter_context(EnvPool(settings.env, rows))
+            seen = same_pixels(held.spec, pool.spec)
+            agent = Agent.build(settings, seen, model_of(held).to(where), device=where)
+        policy = TimedPolicy(AgentPolicy(agent, rows, stages=stages), stages)
         camera = Camera(pool)
-        with within_memory(where, "a decision", "free some, or lower planner.candidates with -s"):
+        with (
+            within_memory(where, "a decision", "free some, or lower planner.candidates with -s"),
+            stages("environment"),
+        ):
             results = play(pool, policy, episode_seeds(episodes), camera.take if film else None, on_episode)
-    compared = baselines(run, settings, seen, episodes, where, on_stage)
+    with stages("baselines"):
+        compared = baselines(run, settings, seen, episodes, where, on_stage)
     return {
         **told(held.spec, settings, results, compared, policy),
         "batch": rows,
@@ -81,6 +90,7 @@ def plan_run(
         },
         "checkpoint": int(checkpoint) if checkpoint.isdecimal() else checkpoint,  # as asked for: best is a selected one
         "env_steps": held.progress["env_steps"],
+        "seconds": stages.told(),
     }
 
 
