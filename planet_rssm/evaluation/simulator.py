@@ -18,8 +18,8 @@ from planet_rssm.stages import Stages
 
 PREFIX = "simulator:"
 CHANGEABLE = ("planner.", "env.action_repeat", "env.time_limit")
-# iCEM as published (arXiv 2008.06389), 97 sequences a decision; three to ten times as many where those were too few: two
-# or three minutes of processor time an episode at most.
+# iCEM as published (arXiv 2008.06389), 97 sequences a decision; three to ten times as many where those were too few: at
+# most two or three minutes of processor time an episode.
 ICEM = {"name": "icem", "horizon": 12, "candidates": 40, "iterations": 3, "elites": 10, "init_std": 0.5}
 BUDGET: dict[str, dict[str, float]] = {
     "cartpole": {"colour": 0.25, "candidates": 400, "elites": 40},
