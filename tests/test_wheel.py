@@ -59,7 +59,8 @@ def test_it_holds_the_package_the_presets_and_nothing_else(wheel):
     pretrained = CHECKOUT / "planet_rssm" / "pretrained"
     models = {str(path.relative_to(CHECKOUT)) for path in pretrained.rglob("*") if path.is_file()}
     assert any(name.endswith(".safetensors") for name in models)
-    assert held == modules | presets | models | {"planet_rssm/py.typed"}
+    files = {"planet_rssm/py.typed", "planet_rssm/evaluation/published_scores.json"}
+    assert held == modules | presets | models | files
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -102,8 +102,9 @@ def _evaluated(
     for seed in seeds:
         if seed in kept.rows:
             on_episode(kept.rows[seed])
-    for batch in _batches([seed for seed in seeds if seed not in kept.rows], subject.batch):
-        kept.add(subject.play(batch, pools, stages, on_episode))
+    width = min(subject.batch, len(seeds))  # the same whatever was kept: other widths round otherwise
+    for batch in _batches([seed for seed in seeds if seed not in kept.rows], width):
+        kept.add(subject.play(batch, width, pools, stages, on_episode))
     return Evaluated(subject.settings, subject.spec, _result(subject, [kept.rows[seed] for seed in seeds]),
                      subject.made_of)  # fmt: skip
 

@@ -65,8 +65,7 @@ class Subject:
     """Something to be evaluated.
 
     `name` is what the user called it, `folder` where its rows are kept; `made_of` says all that decides its returns,
-    `trained` what it has learned from; `batch` episodes are played side by side by `play`, which takes as many seeds at
-    most.
+    `trained` what it has learned from; `batch` episodes are played side by side at most, by `play` (see `_Model.play`).
     """
 
     name: str
@@ -77,7 +76,7 @@ class Subject:
     made_of: dict[str, Any]
     trained: dict[str, Any]
     batch: int
-    play: Callable[[Sequence[int], Pools, Stages, OnEpisode], list[EpisodeResult]]
+    play: Callable[[Sequence[int], int, Pools, Stages, OnEpisode], list[EpisodeResult]]
 
     @property
     def observation(self) -> dict[str, Any]:
@@ -133,12 +132,14 @@ class _Model:
         self._settings, self._held, self._device = settings, held, device
         self._agent: Agent | None = None
 
-    def play(self, seeds: Sequence[int], pools: Pools, stages: Stages, on_episode: OnEpisode) -> list[EpisodeResult]:
-        """Play an episode a seed, all side by side."""
+    def play(
+        self, seeds: Sequence[int], width: int, pools: Pools, stages: Stages, on_episode: OnEpisode
+    ) -> list[EpisodeResult]:
+        """Play an episode a seed, all side by side in `width` rows; those left over idle."""
         with stages("start"):
-            pool = pools.of(self._settings.env, len(seeds))
+            pool = pools.of(self._settings.env, width)
             agent = self._agent = self._agent or self._build(same_pixels(self._held.spec, pool.spec))
-        policy = AgentPolicy(agent, len(seeds), episodes=seeds, stages=stages)
+        policy = AgentPolicy(agent, width, episodes=[*seeds, *[0] * (width - len(seeds))], stages=stages)
         with within_memory(self._device, "a decision", "free some, or lower planner.candidates with -s"):
             with stages("environment"):
                 return play(pool, policy, seeds, None, on_episode)
@@ -163,7 +164,9 @@ def _simulated(run: str, checkpoint: str, overrides: Sequence[str]) -> Subject:
     simulator = Simulator(pool.env, torch.get_num_threads())
     planner = planner_from_settings(settings.planner, pool.spec.action_size)
 
-    def one(seeds: Sequence[int], pools: Pools, stages: Stages, on_episode: OnEpisode) -> list[EpisodeResult]:
+    def one(
+        seeds: Sequence[int], width: int, pools: Pools, stages: Stages, on_episode: OnEpisode
+    ) -> list[EpisodeResult]:
         policy = TimedPolicy(SimulatorPolicy([simulator], planner, seed=seeds[0]), stages)
         with stages("environment"):
             return play(pool, policy, seeds, None, on_episode)

@@ -61,6 +61,7 @@ def run(tmp_path_factory) -> Path:
         ["train", "--help"],
         ["plan", "--help"],
         ["collect", "--help"],
+        ["eval", "--help"],
         ["dream", "--help"],
         ["diagnose", "--help"],
         ["bench", "train", "--help"],

@@ -155,7 +155,7 @@ def test_an_interrupted_evaluation_goes_on(measured, runs, tmp_path, monkeypatch
 def test_an_episode_does_not_depend_on_what_is_played_beside_it(runs):
     with Pools() as pools:
         played = [
-            open_subject(str(runs[0]), "last", [], "cpu").play(seeds, pools, Stages(), lambda _: None)
+            open_subject(str(runs[0]), "last", [], "cpu").play(seeds, len(seeds), pools, Stages(), lambda _: None)
             for seeds in ([1000, 1001], [1001, 1000], [1001])
         ]
     together, swapped, alone = played
