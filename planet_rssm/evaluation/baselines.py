@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from planet_rssm.agent import Agent, AgentPolicy
+from planet_rssm.behavior import untrained_behavior
 from planet_rssm.collect import ConstantPolicy, Policy, RandomPolicy
 from planet_rssm.config import Settings, flatten
 from planet_rssm.envs.pool import EnvPool
@@ -46,7 +47,7 @@ def baselines(
     The constant is the one with the best mean, chosen on the very episodes it is then reported on: a generous
     baseline.
     """
-    compared = {name: flatten(getattr(settings, name)) for name in ("env", "rssm", "model", "planner")}
+    compared = {name: flatten(getattr(settings, name)) for name in ("env", "rssm", "model", "behavior", "planner")}
     key = {"episodes": episodes, "seed": settings.seed, "simulator": spec.simulator, **compared}
     key = json.loads(json.dumps(key))  # as the file gives it back: tuples become lists
     cache = folder / CACHE
@@ -104,7 +105,7 @@ def constant_actions(spec: EnvSpec) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 def untrained(settings: Settings, spec: EnvSpec, episodes: int, device: torch.device) -> list[float]:
     """Return what the same planner gets on the model as it was before the first update."""
     model = untrained_model(settings, spec).to(device)
-    agent = Agent.build(settings, spec, model, device=device, seed=0)
+    agent = Agent.build(settings, spec, model, untrained_behavior(settings, model), device=device, seed=0)
     rows = min(episodes, PARALLEL)
     with EnvPool(settings.env, rows) as pool:
         return [result.episode_return for result in play(pool, AgentPolicy(agent, rows), episode_seeds(episodes))]

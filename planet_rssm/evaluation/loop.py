@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from planet_rssm import checkpoint as checkpoints
-from planet_rssm.agent import Agent, model_of
+from planet_rssm.agent import Agent, parts_of
 from planet_rssm.control import Clock, ControlLoop
 from planet_rssm.device import resolve_device, within_memory
 from planet_rssm.envs.spec import EnvSpec
@@ -53,7 +53,7 @@ def bench_loop(
     """
     held = checkpoints.load(checkpoints.find(run, checkpoint))
     settings, where = with_planner(held.settings, overrides), resolve_device(device)
-    agent = Agent.build(settings, held.spec, model_of(held).to(where), device=where)
+    agent = Agent.build(settings, held.spec, *parts_of(held, where), device=where)
     frames = itertools.cycle([_frame(held.spec, camera, np.random.default_rng(seed)) for seed in range(FRAMES)])
     with within_memory(where, "a decision", "free some, or lower planner.candidates with -s"):
         with ControlLoop(agent, hz=hz, clock=clock, **options) as loop:

@@ -10,7 +10,7 @@ import numpy as np
 
 from planet_rssm import checkpoint as checkpoints
 from planet_rssm import config
-from planet_rssm.agent import Agent, AgentPolicy, model_of
+from planet_rssm.agent import Agent, AgentPolicy, parts_of
 from planet_rssm.config import Settings
 from planet_rssm.device import resolve_device, within_memory
 from planet_rssm.envs.pool import EnvPool, Pool, Step
@@ -64,7 +64,7 @@ def plan_run(
     rows = min(episodes, PARALLEL)
     with EnvPool(settings.env, rows) as pool:
         seen = same_pixels(held.spec, pool.spec)
-        agent = Agent.build(settings, seen, model_of(held).to(where), device=where)
+        agent = Agent.build(settings, seen, *parts_of(held, where), device=where)
         policy = TimedPolicy(AgentPolicy(agent, rows))
         camera = Camera(pool)
         with within_memory(where, "a decision", "free some, or lower planner.candidates with -s"):
