@@ -152,13 +152,12 @@ class Behavior(nn.Module):
         self, policy: ActionDistribution, dreamed: Imagined, returns: Tensor, here: Tensor, scale: Tensor
     ) -> Tensor:
         """Return what the actor maximises at each step, [M, H]."""
-        advantage = (returns - here) / scale
         objective = self.settings.entropy * policy.entropy
         if self.share > 0:
-            objective = objective + self.share * advantage
+            objective = objective + self.share * returns / scale
         if self.share < 1:
-            chosen = policy.log_prob(dreamed.action.detach())
-            objective = objective + (1 - self.share) * chosen * advantage.detach()
+            advantage = (returns.detach() - here) / scale
+            objective = objective + (1 - self.share) * policy.log_prob(dreamed.action.detach()) * advantage
         return objective
 
     def _critic_loss(self, read: Tensor, returns: Tensor, feat: Tensor) -> Tensor:
