@@ -24,7 +24,7 @@ class Stream(enum.IntEnum):
     DATA_RESET = 9  # environment resets of `planet collect`, index = episode of the set
     DATA_ACTIONS = 10  # seed of the policy that `planet collect` acts with
     DREAM = 11  # noise of imagined trajectories (run seed 0), index = batch of starts
-    BEHAVIOR = 12  # noise of the imagination that behaviour learns in, index = update
+    BEHAVIOR = 14  # noise of the imagination that behaviour learns in, index = update
 
 
 def stream_seed(run_seed: int, stream: Stream, *index: int) -> int:

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from planet_rssm.behavior.networks import Actor
 from planet_rssm.types import State
 from planet_rssm.world_model import WorldModel
+from planet_rssm.world_model.fast import PackedModel
+from planet_rssm.world_model.networks import precise
+from planet_rssm.world_model.packed import pack
 
 
 class ImaginationNoise(NamedTuple):
@@ -33,17 +36,37 @@ def imagine(model: WorldModel, actor: Actor, start: State, noise: ImaginationNoi
     """Act for H steps from `start` [M, ...], from which nothing is learned.
 
     With `gradient` what follows an action depends on it (the dynamics' gradient); the actor itself always sees states
-    as given. Without it only `raw` has a gradient, and is computed once for all steps.
+    as given. Without it only `raw` has a gradient, and is computed once for all steps, after the fact: the imagination
+    itself then runs on weights that were made ready for it.
     """
-    start = State(*(part.detach() for part in start))
+    start = State(*(part.detach().to(noise.latent.dtype) for part in start))
     if gradient:
         with frozen(model):
             return _follow(model, actor, start, noise)
+    quickly = _follow_packed if isinstance(model, WorldModel) else _follow
     with torch.no_grad():
-        dreamed = _follow(model, actor, start, noise)
-    # Autocast keeps the weights that it has cast, here without gradients, and would use them again.
-    torch.clear_autocast_cache()
+        dreamed = quickly(model, actor, start, noise)
     return dreamed._replace(raw=actor.raw(dreamed.feat[:, :-1]))
+
+
+def _follow_packed(model: WorldModel, actor: Actor, start: State, noise: ImaginationNoise) -> Imagined:
+    """Do what `_follow` does in the precision of the autocast around it, without gradients and faster."""
+    kind = start.deter.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else start.deter.dtype
+    raws: list[Tensor] = []
+    actions: list[Tensor] = []
+    with torch.autocast(kind, enabled=False):
+        packed, net = PackedModel(model, dtype), pack(actor.net, dtype)
+
+        def act(feat: Tensor, step: int) -> Tensor:
+            raws.append(precise(net(feat)))
+            actions.append(actor.distribution(raws[-1]).sample(noise.action[:, step]))
+            return actions[-1].clamp(-1, 1)
+
+        reached, reward, goes_on = packed.follow(start, act, noise.latent)
+        states = State(*(torch.cat([one[:, None], rest], 1) for one, rest in zip(start, reached, strict=True)))
+        raw, action = torch.stack(raws, 1), torch.stack(actions, 1)
+    return Imagined(model.rssm.feat(states), action, raw, reward.to(raw), goes_on.to(raw))
 
 
 def _follow(model: WorldModel, actor: Actor, state: State, noise: ImaginationNoise) -> Imagined:

@@ -162,12 +162,11 @@ class Behavior(nn.Module):
 
     def _critic_loss(self, read: Tensor, returns: Tensor, feat: Tensor) -> Tensor:
         """Return the critic's loss [M, H] towards `returns`, and towards its slow copy if that regularises."""
-        loss = self.critic.loss(read, returns)
-        if self.settings.slow == "regulariser":
-            with torch.no_grad():
-                slow = self.critic.slow_value(feat)
-            loss = loss + self.critic.loss(read, slow)
-        return loss
+        if self.settings.slow != "regulariser":
+            return self.critic.loss(read, returns)
+        with torch.no_grad():
+            slow = self.critic.slow_value(feat)
+        return self.critic.loss(read, returns, slow)
 
     @torch.no_grad()
     def _told(

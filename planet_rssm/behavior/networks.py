@@ -75,11 +75,12 @@ class Critic(nn.Module):
         """Return the values [*B] of the network's output."""
         return raw.squeeze(-1) if self.encoder is None else self.encoder.decode(raw)
 
-    def loss(self, raw: Tensor, target: Tensor) -> Tensor:
-        """Return the negative log likelihood [*B] of `target` [*B], which learns nothing from it."""
+    def loss(self, raw: Tensor, *targets: Tensor) -> Tensor:
+        """Return the negative log likelihood [*B] of each of `targets` [*B], summed; nothing is learned by them."""
         if self.encoder is None:
-            return half_squared_error(raw.squeeze(-1), target.detach(), 0)
-        return -(self.encoder.encode(target.detach()) * raw.log_softmax(-1)).sum(-1)
+            return torch.stack([half_squared_error(self.mean(raw), target.detach(), 0) for target in targets]).sum(0)
+        places, shares = zip(*(self.encoder.pair(target.detach()) for target in targets), strict=True)
+        return -(raw.log_softmax(-1).gather(-1, torch.cat(places, -1)) * torch.cat(shares, -1)).sum(-1)
 
     @torch.no_grad()
     def follow(self, updates: int) -> None:
