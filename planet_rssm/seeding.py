@@ -24,6 +24,8 @@ class Stream(enum.IntEnum):
     DATA_RESET = 9  # environment resets of `planet collect`, index = episode of the set
     DATA_ACTIONS = 10  # seed of the policy that `planet collect` acts with
     DREAM = 11  # noise of imagined trajectories (run seed 0), index = batch of starts
+    DIAGNOSE = 12  # candidates and noise of `planet diagnose` (run seed 0 scored, 1 judged), index = observation
+    EVALUATE = 13  # an evaluated agent's draws (run seed 0), index = (episode seed, observation, 0 filter or 1 decide)
     BEHAVIOR = 14  # noise of the imagination that behaviour learns in, index = update
 
 

@@ -1,12 +1,13 @@
 """The actor in the planner's place, and beside it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from planet_rssm.behavior.learning import Behavior
+from planet_rssm.planners.base import Rng
 from planet_rssm.types import Dynamics, Plan, Planner, State
 from planet_rssm.world_model import WorldModel
 
@@ -34,7 +35,7 @@ class ActorPlanner(Planner[tuple[()]]):
         return ()
 
     @torch.no_grad()
-    def decide(self, state: State, generator: torch.Generator | None = None) -> Plan:
+    def decide(self, state: State, generator: Rng = None) -> Plan:
         """Return the actions [B, A] of states [B, ...], in [-1, 1] or one-hot."""
         feat = self._feat(state)
         with torch.autocast(feat.device.type, enabled=False):  # too little work for another precision to be worth it
@@ -42,7 +43,7 @@ class ActorPlanner(Planner[tuple[()]]):
             value = self._behavior.critic(feat)
         action = policy.mode
         if self.settings.act_by == "draw":
-            noise = torch.randn(len(feat), self._behavior.actor.noise_size, generator=generator, device=feat.device)
+            noise = normal((len(feat), self._behavior.actor.noise_size), generator, feat.device)
             action = policy.sample(noise).clamp(-1, 1)
         return Plan(action, action[:, None], value, {"entropy": policy.entropy})
 
@@ -53,7 +54,7 @@ class ActorPlanner(Planner[tuple[()]]):
         state: State,
         carry: tuple[()],
         is_first: Tensor,
-        generator: torch.Generator | None = None,
+        generator: Rng = None,
         **_: object,
     ) -> tuple[Plan, tuple[()]]:
         """Decide; nothing but state and generator counts."""
@@ -71,7 +72,7 @@ class ActorSession:
         self.planner = planner
 
     def plan(
-        self, state: State, carry: tuple[()], is_first: Tensor, generator: torch.Generator | None = None, **_: object
+        self, state: State, carry: tuple[()], is_first: Tensor, generator: Rng = None, **_: object
     ) -> tuple[Plan, tuple[()]]:
         """Decide; see `ActorPlanner.plan`."""
         return self.planner.decide(state, generator), carry
@@ -88,21 +89,27 @@ class ActorProposals:
         self._model, self._actor, self.count, self.horizon = model, behavior.actor, count, horizon
 
     @torch.no_grad()
-    def __call__(self, state: State, generator: torch.Generator | None = None) -> Tensor:
+    def __call__(self, state: State, generator: Rng = None) -> Tensor:
         """Return sequences [B, K, H, A] from states [B, ...]: the first by modes, the others drawn."""
-        batch, rssm = len(state.deter), self._model.rssm
+        batch, rssm, size = len(state.deter), self._model.rssm, self._actor.noise_size
         state = State(*(part.repeat_interleave(self.count, 0) for part in state))
-        rows, device = len(state.deter), state.deter.device
-        first = torch.arange(rows, device=device) % self.count == 0
+        shape = (batch, self.count * self.horizon * (size + rssm.noise_size))
+        noise = normal(shape, generator, state.deter.device).view(batch * self.count, self.horizon, -1)
+        first = torch.arange(len(noise), device=noise.device) % self.count == 0
         actions = []
-        for _ in range(self.horizon):
+        for drawn in noise.unbind(1):
             policy = self._actor(rssm.feat(state))
-            noise = torch.randn(rows, self._actor.noise_size, generator=generator, device=device)
-            drawn = torch.where(first[:, None], policy.mode, policy.sample(noise)).clamp(-1, 1)
-            latent = torch.randn(rows, rssm.noise_size, generator=generator, device=device)
-            state = rssm.imagine_step(state, drawn, latent if rssm.settings.plan_by == "sample" else None)
-            actions.append(drawn)
+            action = torch.where(first[:, None], policy.mode, policy.sample(drawn[:, :size])).clamp(-1, 1)
+            state = rssm.imagine_step(state, action, drawn[:, size:] if rssm.settings.plan_by == "sample" else None)
+            actions.append(action)
         return torch.stack(actions, 1).unflatten(0, (batch, self.count))
+
+
+def normal(shape: tuple[int, int], generator: Rng, device: torch.device) -> Tensor:
+    """Return standard normal draws [B, n]; of several generators each draws for a row."""
+    if isinstance(generator, Sequence):
+        return torch.cat([torch.randn(1, shape[1], generator=one, device=device) for one in generator])
+    return torch.randn(shape, generator=generator, device=device)
 
 
 class CriticValue:

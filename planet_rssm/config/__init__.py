@@ -42,6 +42,7 @@ from planet_rssm.config.sources import (
     save,
     sized,
     upgraded,
+    with_planner,
 )
 
 __all__ = [
@@ -80,4 +81,5 @@ __all__ = [
     "save",
     "sized",
     "upgraded",
+    "with_planner",
 ]

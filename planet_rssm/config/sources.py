@@ -17,6 +17,7 @@ from planet_rssm.files import write_atomic
 _NOT_YAML = (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, OverflowError, RecursionError)
 _shortener = reprlib.Repr()
 _shortener.maxstring = _shortener.maxother = 80
+ACTING = ("planner.", "rssm.filter_by", "rssm.plan_by")  # how a trained model is acted with: no weight depends on them
 
 
 def presets() -> dict[str, Path]:
@@ -39,6 +40,20 @@ def override(settings: Settings, overrides: Sequence[str]) -> Settings:
     """Return other settings, changed by `key=value` overrides; see `load` for what is raised."""
     values = parse_overrides(overrides)
     return resolve(flatten(settings) | _stood_for(values) | values)  # what a new name stands for wins over the old
+
+
+def with_planner(settings: Settings, overrides: Sequence[str]) -> Settings:
+    """Return the settings of a trained model with other settings of how it acts, those of ACTING.
+
+    Raises:
+        PlanetError: another setting is among them; or see `load`.
+    """
+    for key, value in parse_overrides(overrides).items():
+        if key in flatten(settings) and not key.startswith(ACTING):
+            raise PlanetError(
+                f"-s {key}={value}: only planner.…, rssm.filter_by and rssm.plan_by may change now; train another run"
+            )
+    return override(settings, overrides)
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from planet_rssm.agent import Agent, parts_of
 from planet_rssm.control import Clock, ControlLoop
 from planet_rssm.device import resolve_device, within_memory
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.evaluation.planning import with_planner
 
 FRAMES = 16  # different ones, shown in turn
 
@@ -39,7 +38,7 @@ def bench_loop(
         hz: ticks a second; None: the rate of the training.
         camera: width and height of the frames, which are resized to the model's.
         checkpoint: `last`, `best` or a number of env_steps.
-        overrides: `planner.key=value` texts.
+        overrides: `key=value` texts for `planner.…`, `rssm.filter_by` and `rssm.plan_by`.
         device: where the model runs.
         clock: see ControlLoop.
         on_tick: called after each.
@@ -51,8 +50,8 @@ def bench_loop(
     Raises:
         PlanetError: no such run, checkpoint or device, a damaged checkpoint, or an option out of its range.
     """
-    held = checkpoints.load(checkpoints.find(run, checkpoint))
-    settings, where = with_planner(held.settings, overrides), resolve_device(device)
+    held, where = checkpoints.load(checkpoints.find(run, checkpoint)).acting(overrides), resolve_device(device)
+    settings = held.settings
     agent = Agent.build(settings, held.spec, *parts_of(held, where), device=where)
     frames = itertools.cycle([_frame(held.spec, camera, np.random.default_rng(seed)) for seed in range(FRAMES)])
     with within_memory(where, "a decision", "free some, or lower planner.candidates with -s"):

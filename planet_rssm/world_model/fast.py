@@ -148,7 +148,9 @@ class PackedModel:
 
         Returns the states reached [M, H, ...], and their rewards and chances to go on [M, H].
         """
-        deters, samples, states = [], [], [state]
+        deters: list[Tensor] = []
+        samples: list[Tensor] = []
+        states = [state]
         for step, part in enumerate(noise.transpose(0, 1).contiguous()):
             sample = samples[-1] if samples else state.stoch
             deter = deters[-1] if deters else state.deter

@@ -75,7 +75,8 @@ def test_the_command_prints_it(run, capsys):
         (["--camera", "640"], "planet: Invalid value for '--camera': '640': give width and height in pixels, 640x480 "
                               "for example"),
         (["--seconds", "0"], "planet: Invalid value for '--seconds': 0.0 is not in the range x>0."),
-        (["-s", "rssm.deter=9"], "planet: -s rssm.deter=9: only planner.… settings may change now; train another run"),
+        (["-s", "rssm.deter=9"], "planet: -s rssm.deter=9: only planner.…, rssm.filter_by and rssm.plan_by may "
+                                 "change now; train another run"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line(run, words, line, capsys):
