@@ -58,6 +58,11 @@ class Behavior(nn.Module):
         self.critic = Critic(feat, own, settings.model)
         self.register_buffer("bounds", torch.zeros(2))
 
+    def parameter_counts(self) -> dict[str, int]:
+        """Return the number of parameters that learn by part; the slow copy is none of them."""
+        parts = self.named_children()
+        return {name: sum(p.numel() for p in part.parameters() if p.requires_grad) for name, part in parts}
+
     def draw(self, rows: int, latent: int, generator: torch.Generator, device: torch.device) -> ImaginationNoise:
         """Draw the noise of an imagination from so many states whose samples take `latent` draws; moved to `device`."""
         where, horizon = generator.device, self.settings.horizon
