@@ -21,8 +21,9 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from planet_rssm import checkpoint as checkpoints
+from planet_rssm.behavior import ActorPlanner, ActorProposals, Behavior, CriticValue, untrained_behavior
 from planet_rssm.checkpoint import Checkpoint
-from planet_rssm.config import PlannerSettings, Settings
+from planet_rssm.config import PlannerSettings, Settings, learned_parts, no_actor
 from planet_rssm.device import autocast, generator, resolve_device, synchronize
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
@@ -63,11 +64,12 @@ class Agent:
     def __init__(
         self,
         model: WorldModel,
-        planner: SearchPlanner[Any, Any],
+        planner: SearchPlanner[Any, Any] | ActorPlanner,
         spec: EnvSpec,
         *,
         device: torch.device,
         objective: Objective | None = None,
+        proposals: ActorProposals | None = None,
         precision: str = "float32",
         exploration_noise: float = 0.0,
         seed: int = 0,
@@ -80,21 +82,35 @@ class Agent:
             spec: the spaces and rates that the model was trained with.
             device: where everything runs.
             objective: what a plan is worth; None: the sum of the foretold rewards.
+            proposals: whose sequences take the place of some candidates.
             precision: of matrix products, see device.DTYPES.
             exploration_noise: std of the Gaussian added to the chosen action before it is clipped to [-1, 1]; with
                 discrete actions the chance of acting at random instead.
             seed: of every draw; two agents with equal seeds and observations act equally.
         """
-        self.model, self.planner, self.spec, self.device = model, planner, spec, device
-        self.session = planner.prepare(ModelDynamics(model), objective or Objective(), precision)
-        self._precision, self._noise, self._seed = precision, exploration_noise, seed
+        self.model, self.spec, self.device = model, spec, device
+        self.planner: Any = planner  # an actor is no search: what only a search has is asked of one alone
+        self.session: Any = planner.prepare(ModelDynamics(model), objective or Objective(), precision)
+        self._precision, self._noise, self._seed, self._proposals = precision, exploration_noise, seed, proposals
 
     @classmethod
-    def build(cls, settings: Settings, spec: EnvSpec, model: WorldModel, **options: Any) -> "Agent":  # noqa: ANN401
-        """Return the agent that `settings` describe around `model`; `options` as for the constructor."""
-        planner = planner_from_settings(settings.planner, spec.action_size, spec.discrete)
-        told = {"objective": Objective(settings.planner.discount), "precision": settings.train.precision} | options
-        return cls(model, planner, spec, **told)
+    def build(
+        cls,
+        settings: Settings,
+        spec: EnvSpec,
+        model: WorldModel,
+        behavior: Behavior | None = None,
+        **options: Any,  # noqa: ANN401
+    ) -> "Agent":
+        """Return the agent that `settings` describe around `model` and `behavior`; `options` as for the constructor.
+
+        Raises:
+            PlanetError: the settings need an actor or a critic and there is none, or name no planner for this.
+        """
+        if behavior is None and (asked := learned_parts(settings.planner)):
+            raise PlanetError(no_actor(asked))
+        told = {"precision": settings.train.precision} | _decided_by(settings, spec, model, behavior) | options
+        return cls(model, spec=spec, **told)
 
     @classmethod
     def load(
@@ -125,7 +141,7 @@ class Agent:
             held = replace(held, settings=held.settings.model_copy(update={"planner": planner}))
         held = held.acting(overrides)
         where = resolve_device(device)
-        return cls.build(held.settings, held.spec, model_of(held).to(where), device=where, seed=seed)
+        return cls.build(held.settings, held.spec, *parts_of(held, where), device=where, seed=seed)
 
     def initial(self, batch: int = 1) -> AgentCarry:
         """Return the carry of `batch` rows before their first observation."""
@@ -191,8 +207,9 @@ class Agent:
         rng = self._generator(carry.step, 1)
         with autocast(self.device, self._precision):
             state = carry.state if committed is None else self._ahead(carry, committed)
+            given = None if self._proposals is None else self._proposals(state, rngs or rng)
             plan, memory = self.session.plan(
-                state, carry.planner, carry.fresh, rngs or rng, executed=executed, rounds=rounds
+                state, carry.planner, carry.fresh, rngs or rng, executed=executed, rounds=rounds, proposals=given
             )
         done = torch.full((len(carry.fresh),), len(self.planner.populations[:rounds]), device=self.device)
         plan = plan._replace(diagnostics=plan.diagnostics | {"rounds_done": done})
@@ -324,8 +341,38 @@ def check_noise(name: str, noise: float, spec: EnvSpec) -> None:
         raise PlanetError(f"{name} {noise:g}: in {spec.id} it is the chance of a random choice; give at most 1")
 
 
+def _decided_by(settings: Settings, spec: EnvSpec, model: WorldModel, behavior: Behavior | None) -> dict[str, Any]:
+    """Return the planner, what a plan is worth to it, and who proposes, as the constructor's options."""
+    chosen = settings.planner
+    if chosen.name == "actor" and behavior is not None:
+        return {"planner": ActorPlanner(chosen, behavior, model.rssm.feat)}
+    planner = planner_from_settings(chosen, spec.action_size, spec.discrete)
+    told: dict[str, Any] = {"planner": planner, "objective": Objective(chosen.discount)}
+    if chosen.terminal_value == "critic" and behavior is not None:
+        told["objective"] = Objective(min(chosen.discount, behavior.discount), CriticValue(model, behavior))
+    if chosen.proposals == "actor" and behavior is not None:
+        most = min(planner.populations) - planner.reserved
+        count = min(most, max(1, round(chosen.proposal_share * planner.populations[0])))
+        told["proposals"] = ActorProposals(model, behavior, count, chosen.horizon)
+    return told
+
+
 def model_of(held: Checkpoint) -> WorldModel:
     """Build the world model of a checkpoint and fill in its weights, on the CPU."""
     model = WorldModel(held.settings, held.spec)
     model.load_state_dict(held.model)
     return model
+
+
+def parts_of(held: Checkpoint, device: torch.device) -> tuple[WorldModel, Behavior | None]:
+    """Build what a checkpoint holds the weights of, on `device`: the world model, and behaviour where there is any."""
+    model = model_of(held).to(device)
+    return model, behavior_of(held, model)
+
+
+def behavior_of(held: Checkpoint, model: WorldModel) -> Behavior | None:
+    """Build the actor and critic of a checkpoint for its `model`, and fill in their weights; None: it has none."""
+    behavior = untrained_behavior(held.settings, model)
+    if behavior is not None:
+        behavior.load_state_dict(held.behavior)
+    return behavior

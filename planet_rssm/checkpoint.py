@@ -6,7 +6,7 @@ It holds all that acting needs: settings, spaces and the control interval. No pi
 import json
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class Checkpoint:
     progress: dict[str, Any]  # the trainer's counters
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor]
+    behavior: dict[str, Tensor] = field(default_factory=dict)  # actor and critic; empty where a run learns none
 
     def acting(self, overrides: Sequence[str]) -> "Checkpoint":
         """Return the same with other settings of how it acts; see config.with_planner."""
@@ -52,7 +53,7 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
     Raises:
         OSError: the folder cannot be written or the disk is full.
     """
-    groups = {"model": checkpoint.model, "optimizer": checkpoint.optimizer}
+    groups = {"model": checkpoint.model, "optimizer": checkpoint.optimizer, "behavior": checkpoint.behavior}
     tensors = {f"{group}/{key}": tensor.contiguous() for group, held in groups.items() for key, tensor in held.items()}
     header = {
         "format": FORMAT,
@@ -87,7 +88,7 @@ def load(path: Path) -> Checkpoint:
         whole = False
     if not whole:
         raise DamagedCheckpointError(f"checkpoint {path}: damaged or not a checkpoint; {_others(path)}")
-    groups: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}}
+    groups: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "behavior": {}}
     try:
         for key, tensor in tensors.items():
             group, _, name = key.partition("/")
@@ -99,7 +100,7 @@ def load(path: Path) -> Checkpoint:
         )
     except (PlanetError, KeyError) as error:
         raise PlanetError(f"checkpoint {path}: of another version of planet_rssm ({error}); use that one") from None
-    return Checkpoint(settings, spec, progress, groups["model"], groups["optimizer"])
+    return Checkpoint(settings, spec, progress, **groups)
 
 
 def numbered(run: Path) -> list[Path]:

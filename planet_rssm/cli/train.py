@@ -193,6 +193,7 @@ def _open(folder: Path, settings: config.Settings) -> "Run":
 
 def _check_learnable(settings: config.Settings) -> None:
     from planet_rssm.agent import check_noise
+    from planet_rssm.behavior import check_objective
     from planet_rssm.envs.pool import EnvPool
     from planet_rssm.planners import planner_from_settings
 
@@ -202,7 +203,9 @@ def _check_learnable(settings: config.Settings) -> None:
     with EnvPool(env, 1) as pool:  # what only the environment itself can say, a missing package among it
         spec = pool.spec
         _try_out(pool)
-    planner_from_settings(settings.planner, spec.action_size, spec.discrete)
+    check_objective(settings, spec)
+    if settings.planner.name != "actor":
+        planner_from_settings(settings.planner, spec.action_size, spec.discrete)
     check_noise("train.exploration_noise =", settings.train.exploration_noise, spec)
     frames = math.ceil(spec.episode_steps / spec.action_repeat) + 1
     if settings.train.batch_length > frames:

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 
 from planet_rssm.agent import Agent, AgentPolicy
+from planet_rssm.behavior import untrained_behavior
 from planet_rssm.checkpoint import outputs, source
 from planet_rssm.collect import ConstantPolicy, Policy, RandomPolicy
-from planet_rssm.config import Settings, flatten
+from planet_rssm.config import Settings, flatten, learned_parts
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.evaluation.protocol import PARALLEL, episode_seeds, play
@@ -54,7 +55,8 @@ def baselines(
         _read(cache) or _read(source(run) / CACHE),
         {"episodes": episodes, "seed": settings.seed, "simulator": spec.simulator},
     )
-    sections = {name: flatten(getattr(settings, name)) for name in ("env", "rssm", "model", "planner")}
+    decisive = ["env", "rssm", "model", "planner", *(["behavior"] if learned_parts(settings.planner) else [])]
+    sections = {name: flatten(getattr(settings, name)) for name in decisive}
     wanted: dict[str, tuple[dict[str, Any], Callable[[], Returns]]] = {
         "blind": ({**known, "env": sections["env"]}, lambda: simple_baselines(settings, spec, episodes, on_stage)),
         "untrained": ({**known, **sections}, lambda: _untrained(settings, spec, episodes, device, on_stage)),
@@ -129,7 +131,7 @@ def constant_actions(spec: EnvSpec) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 def untrained(settings: Settings, spec: EnvSpec, episodes: int, device: torch.device) -> list[float]:
     """Return what the same planner gets on the model as it was before the first update."""
     model = untrained_model(settings, spec).to(device)
-    agent = Agent.build(settings, spec, model, device=device, seed=0)
+    agent = Agent.build(settings, spec, model, untrained_behavior(settings, model), device=device, seed=0)
     rows = min(episodes, PARALLEL)
     with EnvPool(settings.env, rows) as pool:
         return [result.episode_return for result in play(pool, AgentPolicy(agent, rows), episode_seeds(episodes))]

@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from planet_rssm import checkpoint as checkpoints
 from planet_rssm import config
 from planet_rssm.agent import model_of
+from planet_rssm.behavior import ActorPlanner, Behavior
 from planet_rssm.config import PlannerSettings
 from planet_rssm.device import describe, generator, resolve_device, synchronize, take_rates
 from planet_rssm.envs.spec import EnvSpec
@@ -31,6 +32,7 @@ PRECISIONS = ("float32", "bfloat16")
 PRESETS = {"gaussian": "planet", "categorical": "planet-discrete"}  # models whose decisions are timed
 PAPER = PlannerSettings()  # PlaNet's: 1000 sequences of 12 steps, ten times
 ICEM = PlannerSettings(name="icem", candidates=40, iterations=3, elites=10)  # its authors' 40 + 32 + 25 = 97
+ACTOR = PlannerSettings(name="actor")  # DreamerV3's, on PlaNet's model
 PATIENCE = 60.0  # seconds for one case's repeats
 STATES = 64  # that the value of a plan is averaged over
 DRAWS = 32  # of the model's noise, common to all plans of a state, by which it is valued
@@ -53,6 +55,8 @@ CASES = (
     Case(PAPER, "categorical", 1),
     Case(ICEM, "gaussian", 1),
     Case(ICEM, "gaussian", 16),
+    Case(ACTOR, "gaussian", 1),
+    Case(ACTOR, "gaussian", 16),
 )
 
 
@@ -99,14 +103,17 @@ def bench_plan(
         title = f"{name_of(case.planner)}, {case.latent}, batch {case.batch}"
         timed = _time(model, case, precisions, repeats, rivals or {}, partial(_said, say, title))
         say(f"{title}: value")
-        gaps = [_value_gaps(m, case.planner, precisions) for m in trained if _latent(m) == case.latent]
+        searched = [m for m in trained if _latent(m) == case.latent and case.planner.name != "actor"]
+        gaps = [_value_gaps(m, case.planner, precisions) for m in searched]
         take_rates(rates, where)  # again: beside other programs one look is not enough
         found += [_told(case, name, timed, gaps, rates, _flops(model, case, name)) for name in precisions]
     return {"machine": describe(where, rates), "cases": found}
 
 
 def name_of(settings: PlannerSettings) -> str:
-    """Return the planner's name with its sequences, steps and rounds."""
+    """Return the planner's name with its sequences, steps and rounds; an actor has none."""
+    if settings.name == "actor":
+        return settings.name
     planner: SearchPlanner[Any, Any] = planner_from_settings(settings, 1)
     counts = planner.populations
     shown = f"{counts[0]}x{settings.horizon}x{len(counts)}" if len(set(counts)) == 1 else str(sum(counts))
@@ -178,12 +185,20 @@ def _seconds(decide: Rival, state: State) -> float:
     return time.perf_counter() - begin
 
 
+def _planner(model: WorldModel, settings: PlannerSettings) -> Any:  # noqa: ANN401 (an actor is no search)
+    """Return the planner of these settings for the model; an actor is untrained."""
+    if settings.name != "actor":
+        return planner_from_settings(settings, model.spec.action_size, model.spec.discrete)
+    behavior = Behavior(config.load("planet", ["behavior=v3"]), model.spec, model.rssm.feat_size)
+    return ActorPlanner(settings, behavior.to(next(model.parameters()).device), model.rssm.feat)
+
+
 def _decider(
     model: WorldModel, settings: PlannerSettings, precision: str, batch: int
 ) -> Callable[[State], tuple[Plan, Any]]:
     """Return our decision from a cold start."""
     where = next(model.parameters()).device
-    planner = planner_from_settings(settings, model.spec.action_size, model.spec.discrete)
+    planner = _planner(model, settings)
     session = planner.prepare(ModelDynamics(model), Objective(), precision)
     carry, first = planner.initial(batch, where), torch.ones(batch, dtype=torch.bool, device=where)
     rng = generator(0, where)
@@ -221,7 +236,7 @@ def _said(say: Callable[[str], object], title: str, text: str) -> None:
 def _flops(model: WorldModel, case: Case, precision: str) -> int:
     """Count the multiplications and additions of the products that a decision of ours really does."""
     settings, state = case.planner.model_copy(update={"iterations": 1}), _states(model, 1)
-    planner = planner_from_settings(settings, model.spec.action_size, model.spec.discrete)
+    planner = _planner(model, settings)
     dynamics = ModelDynamics(model).prepare(precision) if settings.fast else ModelDynamics(model)
     first = torch.ones(1, dtype=torch.bool, device=state.deter.device)
     mapping = {}
@@ -229,7 +244,7 @@ def _flops(model: WorldModel, case: Case, precision: str) -> int:
         mapping[torch.ops.mkldnn._linear_pointwise] = _linear_flops
     with FlopCounterMode(display=False, custom_mapping=mapping) as counter:  # it sees no product of a captured graph
         planner.plan(dynamics, Objective(), state, planner.initial(1, first.device), first)
-    counts = planner_from_settings(case.planner, 1).populations
+    counts = _planner(model, case.planner).populations
     return round(counter.get_total_flops() / counts[0] * sum(counts)) * case.batch
 
 

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 
 from planet_rssm import checkpoint as checkpoints
-from planet_rssm.agent import Agent, AgentPolicy, model_of
+from planet_rssm.agent import Agent, AgentPolicy, parts_of
 from planet_rssm.checkpoint import Checkpoint
 from planet_rssm.collect import Policy
 from planet_rssm.config import Settings
 from planet_rssm.device import resolve_device, within_memory
 from planet_rssm.envs.pool import EnvPool, Pool
+from planet_rssm.errors import PlanetError
 from planet_rssm.evaluation.foresight import by_episode, calibration, horizons_of, reached, returns_by_horizon, spearman
 from planet_rssm.evaluation.planning import same_pixels
 from planet_rssm.evaluation.protocol import PARALLEL, EpisodeResult, episode_seeds, play
@@ -69,10 +70,12 @@ def diagnose_run(
 
     Raises:
         PlanetError: no such run, checkpoint or device, a damaged checkpoint, an override that is refused, or
-            environments that are no longer those of the training.
+            environments that are no longer those of the training; the actor decides.
     """
     held, where = checkpoints.load(checkpoints.find(run, checkpoint)).acting(overrides), resolve_device(device)
     settings = held.settings
+    if settings.planner.name == "actor":
+        raise PlanetError("planner.name = 'actor': what is exchanged are parts of a search; add -s planner.name=cem")
     parts = _Parts(held, where, episodes, on_stage, on_episode)
     with within_memory(where, "a decision", "free some, or lower planner.candidates with -s, or --budget"):
         moments = parts.play_all(every, budget)
@@ -114,7 +117,7 @@ class _Parts:
         on_episode: Callable[[EpisodeResult], None],
     ) -> None:
         self._held, self._settings, self._device = held, held.settings, device
-        self._model = model_of(held).to(device)
+        self._model, self._behavior = parts_of(held, device)
         self._rows, self._seeds = min(episodes, PARALLEL), episode_seeds(episodes)
         self._on_stage, self._on_episode = on_stage, on_episode
         self.played: dict[str, list[EpisodeResult]] = {}
@@ -171,7 +174,7 @@ class _Parts:
             "elites": round(budget / rounds * planner.elites),
         }
         settings = self._settings.model_copy(update={"planner": planner.model_copy(update=more)})
-        return Agent.build(settings, self._held.spec, self._model, device=self._device)
+        return Agent.build(settings, self._held.spec, self._model, self._behavior, device=self._device)
 
 
 def _gain(before: Sequence[float], after: Sequence[float]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from planet_rssm import checkpoint as checkpoints
-from planet_rssm.agent import Agent, model_of
+from planet_rssm.agent import Agent, parts_of
 from planet_rssm.control import Clock, ControlLoop
 from planet_rssm.device import resolve_device, within_memory
 from planet_rssm.envs.spec import EnvSpec
@@ -52,7 +52,7 @@ def bench_loop(
     """
     held, where = checkpoints.load(checkpoints.find(run, checkpoint)).acting(overrides), resolve_device(device)
     settings = held.settings
-    agent = Agent.build(settings, held.spec, model_of(held).to(where), device=where)
+    agent = Agent.build(settings, held.spec, *parts_of(held, where), device=where)
     frames = itertools.cycle([_frame(held.spec, camera, np.random.default_rng(seed)) for seed in range(FRAMES)])
     with within_memory(where, "a decision", "free some, or lower planner.candidates with -s"):
         with ControlLoop(agent, hz=hz, clock=clock, **options) as loop:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from planet_rssm import checkpoint as checkpoints
-from planet_rssm.agent import Agent, AgentPolicy, model_of
+from planet_rssm.agent import Agent, AgentPolicy, parts_of
 from planet_rssm.config import Settings
 from planet_rssm.device import resolve_device, within_memory
 from planet_rssm.envs.pool import EnvPool, Pool, Step
@@ -68,7 +68,7 @@ def plan_run(
             rows = min(episodes, PARALLEL)
             pool = held_open.enter_context(EnvPool(settings.env, rows))
             seen = same_pixels(held.spec, pool.spec)
-            agent = Agent.build(settings, seen, model_of(held).to(where), device=where)
+            agent = Agent.build(settings, seen, *parts_of(held, where), device=where)
         policy = TimedPolicy(AgentPolicy(agent, rows, stages=stages), stages)
         camera = Camera(pool)
         with (

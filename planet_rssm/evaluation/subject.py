@@ -12,7 +12,7 @@ from typing import Any, Self
 import torch
 
 from planet_rssm import checkpoint as checkpoints
-from planet_rssm.agent import Agent, AgentPolicy, model_of
+from planet_rssm.agent import Agent, AgentPolicy, parts_of
 from planet_rssm.checkpoint import Checkpoint
 from planet_rssm.config import EnvSettings, Settings
 from planet_rssm.device import resolve_device, within_memory
@@ -145,8 +145,7 @@ class _Model:
                 return play(pool, policy, seeds, None, on_episode)
 
     def _build(self, seen: EnvSpec) -> Agent:
-        model = model_of(self._held).to(self._device)
-        return Agent.build(self._settings, seen, model, device=self._device)
+        return Agent.build(self._settings, seen, *parts_of(self._held, self._device), device=self._device)
 
 
 def _simulated(run: str, checkpoint: str, overrides: Sequence[str]) -> Subject:

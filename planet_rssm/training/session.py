@@ -11,6 +11,7 @@ import numpy as np
 
 from planet_rssm import checkpoint as checkpoints
 from planet_rssm import config
+from planet_rssm.behavior import untrained_behavior
 from planet_rssm.checkpoint import BEST, Checkpoint, DamagedCheckpointError
 from planet_rssm.data.replay import Replay
 from planet_rssm.device import resolve_device, within_memory
@@ -96,13 +97,16 @@ class Session:
         held = self._newest()
         if held is not None:
             self._check_settings(held)
-        model = untrained_model(self.settings, spec)
+        model = untrained_model(self.settings, spec).to(self.device)
+        behavior = untrained_behavior(self.settings, model)
         if held is not None:
             _check_same(held.spec, spec)
             model.load_state_dict(held.model)
+            if behavior is not None:
+                behavior.load_state_dict(held.behavior)
             self.progress = Progress(**held.progress)
             self.stages.go_on(self.progress.stage_seconds)
-        self.learner = Learner(model.to(self.device), self.settings, self.device)
+        self.learner = Learner(model, self.settings, self.device, behavior)
         if held is not None:
             self.learner.load_optimizer_tensors(held.optimizer)
             self._tidy()
@@ -156,8 +160,7 @@ class Session:
         return self.progress.seconds
 
     def _save(self, name: int | str) -> None:
-        model = {key: tensor.detach().cpu() for key, tensor in self.learner.model.state_dict().items()}
-        held = Checkpoint(self.settings, self.spec, asdict(self.progress), model, self.learner.optimizer_tensors())
+        held = self.learner.checkpoint(self.spec, asdict(self.progress))
         checkpoints.save(held, checkpoints.path_of(self.folder, name))
 
     def _tidy(self) -> None:

@@ -133,8 +133,11 @@ class Trainer(Loop):
 
     def _planned(self, stream: Stream, noise: float, stages: Stages | None = None) -> AgentPolicy:
         seed = stream_seed(self.settings.seed, stream, self.progress.rounds)
-        model, device = self.session.learner.model, self.session.device
-        agent = Agent.build(self.settings, self.session.spec, model, device=device, exploration_noise=noise, seed=seed)
+        learner, device, settings = self.session.learner, self.session.device, self.settings
+        if settings.planner.name == "actor" and stream is Stream.COLLECT:  # it explores by drawing its actions
+            settings = settings.model_copy(update={"planner": settings.planner.model_copy(update={"act_by": "draw"})})
+        parts = (settings, self.session.spec, learner.model, learner.behavior)
+        agent = Agent.build(*parts, device=device, exploration_noise=noise, seed=seed)
         return AgentPolicy(agent, self.settings.train.envs, stages=stages)
 
     def _play(self, policy: Policy, seeds: Sequence[int]) -> list[Episode]:

@@ -1,7 +1,7 @@
 """The world model as a session searches it: packed weights, few passes over the candidates, nothing done twice."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -141,6 +141,28 @@ class PackedModel:
         states = [State(*(leaf[:, None].expand(*rows, -1) for leaf in state))]
         states += [self._state(state, *both, rows) for both in zip(deters[:-1], samples[:-1], strict=True)]
         return found._replace(states=State(*(torch.stack(leaves, 2) for leaves in zip(*states, strict=True))))
+
+    @torch.no_grad()
+    def follow(self, state: State, act: Callable[[Tensor, int], Tensor], noise: Tensor) -> tuple[State, Tensor, Tensor]:
+        """Act by `act(feat [M, F], step) -> [M, A]` from `state` [M, ...] with `noise` [M, H, noise_size].
+
+        Returns the states reached [M, H, ...], and their rewards and chances to go on [M, H].
+        """
+        deters: list[Tensor] = []
+        samples: list[Tensor] = []
+        states = [state]
+        for step, part in enumerate(noise.transpose(0, 1).contiguous()):
+            sample = samples[-1] if samples else state.stoch
+            deter = deters[-1] if deters else state.deter
+            action = act(self._rssm.feat(states[-1]), step).to(self.dtype)
+            deters.append(self._next(deter, sample, action))
+            samples.append(self._pick(deters[-1], part))
+            stoch = dense(samples[-1], self._rssm.stoch_size).to(state.stoch.dtype)
+            states.append(State(deters[-1].to(state.deter.dtype), stoch))
+        reward = self._read(self.reward, deters, samples)
+        goes_on = torch.ones_like(reward) if self.goes_on is None else self._read(self.goes_on, deters, samples)
+        reached = State(*(torch.stack(leaves, 1) for leaves in zip(*states[1:], strict=True)))
+        return reached, reward.view(len(deters), -1).t(), goes_on.view(len(deters), -1).t()
 
     def tensors(self) -> Iterator[Tensor]:
         """Every weight, in an order that is always the same."""

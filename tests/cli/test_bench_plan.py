@@ -13,7 +13,8 @@ from planet_rssm.evaluation import bench_plan as bench
 TINY = ["rssm.deter=16", "rssm.stoch=4", "rssm.classes=4", "rssm.hidden=8", "model.reward_units=8"]
 CEM = PlannerSettings(candidates=20, elites=5, iterations=2, horizon=3)
 ICEM = PlannerSettings(name="icem", candidates=20, elites=5, iterations=2, horizon=3)
-CASES = tuple(bench.Case(*case) for case in ((CEM, "gaussian", 1), (CEM, "categorical", 1), (ICEM, "gaussian", 4)))
+WAYS = ((CEM, "gaussian", 1), (CEM, "categorical", 1), (ICEM, "gaussian", 4), (bench.ACTOR, "gaussian", 4))
+CASES = tuple(bench.Case(*case) for case in WAYS)
 
 
 @pytest.fixture(autouse=True)
@@ -39,11 +40,12 @@ def test_every_case_is_told_with_its_rivals_and_its_value(tmp_path):
     assert set(result["machine"]["gemm_gflops"]) == {"float32", "bfloat16"}
     keys = [(case["planner"], case["latent"], case["batch"], case["precision"]) for case in result["cases"]]
     names = [("cem-20x3x2", "gaussian", 1), ("cem-20x3x2", "categorical", 1), ("icem-36", "gaussian", 4)]
+    names.append(("actor", "gaussian", 4))
     assert keys == [(*name, precision) for name in names for precision in ("float32", "bfloat16")]
     for case in result["cases"]:
         assert set(case["peers_ms"]) == ({"plain", "other"} if case["batch"] == 1 else {"plain"})
         assert case["gflop"] > 0 or case["ours_ms"] > 0
-        assert (case["value_gap"] is None) == (case["latent"] == "categorical")
+        assert (case["value_gap"] is None) == (case["latent"] == "categorical" or case["planner"] == "actor")
         if case["precision"] == "float32" and case["value_gap"] is not None:
             assert case["value_gap"] == pytest.approx(0, abs=0.02)
 

@@ -149,7 +149,7 @@ def test_plan_prints_a_table(run, capsys):
         (["train", "planet", "-s", "env.id=walker-wlak"], "there is no such task; did you mean 'dmc/walker-walk'?"),
         (
             ["train", "planet", "-s", "planner.name=cme"],
-            "planet: planner.name = 'cme': input should be 'cem', 'icem', 'mppi' or 'shooting'",
+            "planet: planner.name = 'cme': input should be 'cem', 'icem', 'mppi', 'shooting' or 'actor'",
         ),
         (["train", "planet", "-s", "planner.elites=2000"], "planner.elites = 2000: at most planner.candidates = 1000"),
         (["train", "planet", "--device", "cuda:77"], "device 'cuda:77': not usable here"),
