@@ -150,6 +150,7 @@ def _told(
     seen = [seen_by(run.result["observation"]) for run in done]
     found = grouping.cells(done, grouping.labels(done, group_by), seen, wrong)
     groups = grouping.told(found, normalise)
+    grouping.warn_of_twins(found)
     grouping.warn_of_few(groups)
     return {
         "results": [run.result for run in done],
