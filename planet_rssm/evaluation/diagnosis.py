@@ -14,7 +14,7 @@ from planet_rssm import checkpoint as checkpoints
 from planet_rssm.agent import Agent, AgentPolicy, parts_of
 from planet_rssm.checkpoint import Checkpoint
 from planet_rssm.collect import Policy
-from planet_rssm.config import Settings, learned_parts
+from planet_rssm.config import PlannerSettings, Settings, learned_parts
 from planet_rssm.device import resolve_device, within_memory
 from planet_rssm.envs.pool import EnvPool, Pool
 from planet_rssm.errors import PlanetError
@@ -169,15 +169,20 @@ class _Parts:
         self.played[name] = play(pool, policy, self._seeds, on_episode=self._on_episode)
 
     def _agent(self, budget: int = 1) -> Agent:
-        planner = self._settings.planner
-        rounds = round(math.sqrt(budget))  # what many candidates find, few rounds do not narrow down
-        more = {
-            "iterations": rounds * planner.iterations,
-            "candidates": round(budget / rounds * planner.candidates),
-            "elites": round(budget / rounds * planner.elites),
-        }
-        settings = self._settings.model_copy(update={"planner": planner.model_copy(update=more)})
+        settings = self._settings.model_copy(update={"planner": larger(self._settings.planner, budget)})
         return Agent.build(settings, self._held.spec, self._model, self._behavior, device=self._device)
+
+
+def larger(planner: PlannerSettings, budget: int) -> PlannerSettings:
+    """Return a planner that scores about `budget` times as many sequences, by more rounds and more of each."""
+    rounds = round(math.sqrt(budget))  # what many candidates find, few rounds do not narrow down
+    more = {
+        "iterations": rounds * planner.iterations,
+        "candidates": round(budget / rounds * planner.candidates),
+        "elites": math.floor(budget / rounds * planner.elites),
+        "decay": planner.decay ** (1 / rounds),  # icem: over all rounds the population shrinks as much as before
+    }
+    return planner.model_copy(update=more)
 
 
 def _gain(before: Sequence[float], after: Sequence[float]) -> dict[str, Any]:

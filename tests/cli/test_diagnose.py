@@ -12,9 +12,11 @@ from planet_rssm import config
 from planet_rssm.checkpoint import Checkpoint
 from planet_rssm.cli.diagnose import _print
 from planet_rssm.cli.main import main
+from planet_rssm.config import PlannerSettings
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.envs.registry import resolve
-from planet_rssm.evaluation.diagnosis import limit
+from planet_rssm.evaluation.diagnosis import larger, limit
+from planet_rssm.planners import planner_from_settings
 from planet_rssm.report.diagnosis import plot_diagnosis
 from planet_rssm.world_model import untrained_model
 
@@ -148,6 +150,14 @@ def test_what_the_simulator_has_not_is_refused_with_the_mend(run, tmp_path, caps
     checkpoints.save(dataclasses.replace(held, settings=settings), checkpoints.path_of(tmp_path, 1))
     assert call("diagnose", tmp_path, "-s", "planner.name=cem", "-s", f"planner.{asked}") == 1
     assert capsys.readouterr().err.endswith(f"; add -s planner.{mend}\n")
+
+
+@pytest.mark.parametrize("name", ["cem", "icem", "mppi"])
+@pytest.mark.parametrize("budget", [1, 2, 5, 10])
+def test_the_larger_planner_scores_as_many_times_the_sequences(name, budget):
+    planner = PlannerSettings(name=name, candidates=40, iterations=3, elites=10)
+    now, more = (sum(planner_from_settings(one, 1).populations) for one in (planner, larger(planner, budget)))
+    assert more / now == pytest.approx(budget, rel=0.1)
 
 
 def test_an_out_that_cannot_be_is_told_before_anything_is_played(run, tmp_path, capsys, monkeypatch):
