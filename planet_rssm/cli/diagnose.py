@@ -54,6 +54,8 @@ def verb(
     """  # noqa: D301 (click wants the character itself)
     from planet_rssm.evaluation.diagnosis import diagnose_run  # torch: not for `planet diagnose --help`
 
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)  # minutes later is too late to hear that it cannot be
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("load", total=4 * episodes)
@@ -68,22 +70,21 @@ def verb(
             on_stage=lambda name: bar.update(task, description=f"play: {name}"),
             on_episode=lambda _: bar.advance(task),
         )
-    if out is not None:
-        keep(result, out)
     if as_json:
         click.echo(json.dumps(result))
     else:
         _print(result, Console())
-        if out is not None:
+    if out is not None:
+        keep(result, out)
+        if not as_json:
             Console().print(f"written: {out}", soft_wrap=True, markup=False, highlight=False)
 
 
 def keep(result: dict[str, Any], out: Path) -> None:
-    """Write diagnosis.json and, where candidates were scored, diagnosis.png."""
+    """Write diagnosis.json and diagnosis.png into the folder `out`."""
     from planet_rssm.files import write_atomic
     from planet_rssm.report.diagnosis import plot_diagnosis
 
-    out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / "diagnosis.json", [json.dumps(result, indent=1).encode()])
     plot_diagnosis(result, out / "diagnosis.png")
 

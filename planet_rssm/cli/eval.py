@@ -71,6 +71,9 @@ def verb(
 
     seeds = seeds_of(episodes, episode_seeds)
     wanted = list(overrides) + ([] if planner is None else [f"planner.name={planner}"])
+    for path in filter(None, (csv_file, rows_file, latex_file)):
+        if not path.parent.is_dir():
+            raise PlanetError(f"{path}: there is no folder {path.parent}; make it, or give another path")
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("eval", total=len(seeds) * len(runs))

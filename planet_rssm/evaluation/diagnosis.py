@@ -14,7 +14,7 @@ from planet_rssm import checkpoint as checkpoints
 from planet_rssm.agent import Agent, AgentPolicy, parts_of
 from planet_rssm.checkpoint import Checkpoint
 from planet_rssm.collect import Policy
-from planet_rssm.config import Settings
+from planet_rssm.config import PlannerSettings, Settings, learned_parts
 from planet_rssm.device import resolve_device, within_memory
 from planet_rssm.envs.pool import EnvPool, Pool
 from planet_rssm.errors import PlanetError
@@ -70,12 +70,15 @@ def diagnose_run(
 
     Raises:
         PlanetError: no such run, checkpoint or device, a damaged checkpoint, an override that is refused, or
-            environments that are no longer those of the training; the actor decides.
+            environments that are no longer those of the training; the planner needs an actor or a critic.
     """
     held, where = checkpoints.load(checkpoints.find(run, checkpoint)).acting(overrides), resolve_device(device)
     settings = held.settings
-    if settings.planner.name == "actor":
-        raise PlanetError("planner.name = 'actor': what is exchanged are parts of a search; add -s planner.name=cem")
+    if asked := learned_parts(settings.planner):
+        key, other = asked.split()[0], "cem" if settings.planner.name == "actor" else "none"
+        raise PlanetError(
+            f"{asked}: only parts of a search without actor and critic can be exchanged; add -s {key}={other}"
+        )
     parts = _Parts(held, where, episodes, on_stage, on_episode)
     with within_memory(where, "a decision", "free some, or lower planner.candidates with -s, or --budget"):
         moments = parts.play_all(every, budget)
@@ -166,15 +169,20 @@ class _Parts:
         self.played[name] = play(pool, policy, self._seeds, on_episode=self._on_episode)
 
     def _agent(self, budget: int = 1) -> Agent:
-        planner = self._settings.planner
-        rounds = round(math.sqrt(budget))  # what many candidates find, few rounds do not narrow down
-        more = {
-            "iterations": rounds * planner.iterations,
-            "candidates": round(budget / rounds * planner.candidates),
-            "elites": round(budget / rounds * planner.elites),
-        }
-        settings = self._settings.model_copy(update={"planner": planner.model_copy(update=more)})
+        settings = self._settings.model_copy(update={"planner": larger(self._settings.planner, budget)})
         return Agent.build(settings, self._held.spec, self._model, self._behavior, device=self._device)
+
+
+def larger(planner: PlannerSettings, budget: int) -> PlannerSettings:
+    """Return a planner that scores about `budget` times as many sequences, by more rounds and more of each."""
+    rounds = round(math.sqrt(budget))  # what many candidates find, few rounds do not narrow down
+    more = {
+        "iterations": rounds * planner.iterations,
+        "candidates": round(budget / rounds * planner.candidates),
+        "elites": math.floor(budget / rounds * planner.elites),
+        "decay": planner.decay ** (1 / rounds),  # icem: over all rounds the population shrinks as much as before
+    }
+    return planner.model_copy(update=more)
 
 
 def _gain(before: Sequence[float], after: Sequence[float]) -> dict[str, Any]:
@@ -185,7 +193,7 @@ def _gain(before: Sequence[float], after: Sequence[float]) -> dict[str, Any]:
 
 def limit(gains: dict[str, dict[str, Any]]) -> str:
     """Say in one sentence which part limits the return: the largest gain whose interval lies above 0."""
-    name = max(gains, key=lambda part: gains[part]["mean"])
+    name = max(gains, key=lambda part: (gains[part]["episode_ci95"][0] > 0, gains[part]["mean"]))
     low, high = gains[name]["episode_ci95"]
     said = f"{SAID[name]} ({gains[name]['mean']:+.0f}, 95 % {low:.0f} to {high:.0f})"
     if low > 0:

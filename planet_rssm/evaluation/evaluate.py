@@ -131,15 +131,17 @@ def _result(subject: Subject, results: Sequence[EpisodeResult]) -> dict[str, Any
 
 
 def _last_test(subject: Subject) -> float | None:
-    """Return what the run itself measured last; metrics that cannot be read cost a line."""
+    """Return what the run itself measured last, up to the checkpoint; metrics that cannot be read cost a line."""
     if not (subject.folder / METRICS).is_file():
         return None
     try:
-        tests = [line["return"] for line in read_metrics(subject.folder) if line["phase"] == "test"]
+        tests = [line for line in read_metrics(subject.folder) if line["phase"] == "test" and "return" in line]
     except PlanetError as error:
         _log.warning("%s", error)
         return None
-    return tests[-1] if tests else None
+    learned = subject.trained["updates"]
+    before = [line["return"] for line in tests if learned is None or line.get("updates", 0) <= learned]
+    return before[-1] if before else None
 
 
 def _told(
@@ -148,6 +150,7 @@ def _told(
     seen = [seen_by(run.result["observation"]) for run in done]
     found = grouping.cells(done, grouping.labels(done, group_by), seen, wrong)
     groups = grouping.told(found, normalise)
+    grouping.warn_of_twins(found)
     grouping.warn_of_few(groups)
     return {
         "results": [run.result for run in done],

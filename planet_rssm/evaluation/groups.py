@@ -32,6 +32,11 @@ class Evaluated:
         return [episode["return"] for episode in self.result["episodes"]]
 
     @property
+    def simulated(self) -> bool:
+        """Whether it is a planner in a simulator, which has no model: what its settings say of one means nothing."""
+        return self.result["checkpoint"] is None
+
+    @property
     def name(self) -> str:
         """What the user called it."""
         return self.result["run"]
@@ -40,9 +45,14 @@ class Evaluated:
 def labels(runs: Sequence[Evaluated], key: str | None) -> list[str]:
     """Return what group each run belongs to: by the setting `key`, or by all that its returns may depend on.
 
-    Runs that differ in their seed, and in what a resumed run may change, are seeds of one another.
+    Runs that differ in their seed, and in what a resumed run may change, are seeds of one another. Simulators are a
+    group of their own.
     """
-    flat = [config.flatten(run.settings) for run in runs]
+    learned = iter(_labels([config.flatten(run.settings) for run in runs if not run.simulated], key))
+    return [f"simulator, {run.settings.planner.name}" if run.simulated else next(learned) for run in runs]
+
+
+def _labels(flat: Sequence[Mapping[str, Any]], key: str | None) -> list[str]:
     if key is not None:
         return [_named(values, [key]) for values in flat]
     ignored = RESUMABLE | {"seed"}
@@ -127,34 +137,49 @@ def told(found: Cells, normalise: str | None) -> list[dict[str, Any]]:
 
 
 def improvements(found: Cells) -> list[dict[str, Any]]:
-    """Return for each two groups how probably a run of the first scores more than one of the second."""
+    """Return for each two groups how probably a run of the first scores more than one of the second.
+
+    Where both have runs that saw the same, those are compared; else what they saw is what sets them apart.
+    """
     compared = []
     for first, second in combinations(dict.fromkeys(label for _, _, label in found), 2):
-        sides = [_by_task(found, label) for label in (first, second)]
-        tasks = [task for task in sides[0] if task in sides[1]]
-        if tasks:
-            told = statistics.improvement(*([side[task] for task in tasks] for side in sides))
+        sides = [_by_place(found, label) for label in (first, second)]
+        if not sides[0].keys() & sides[1].keys():
+            sides = [_by_place(found, label, observed=False) for label in (first, second)]
+        places = [place for place in sides[0] if place in sides[1]]
+        if places:
+            told = statistics.improvement(*([side[place] for place in places] for side in sides))
+            tasks = list(dict.fromkeys(task for task, _ in places))
             compared.append({"group": first, "over": second, "tasks": tasks, **told})
     return compared
 
 
 def aggregates(found: Cells, normalise: str | None) -> list[dict[str, Any]]:
-    """Return the normalised scores of each group over its tasks, where it has several."""
+    """Return the normalised scores of each group over its tasks, where it has several that it saw alike."""
     scores = []
-    for label in dict.fromkeys(label for _, _, label in found):
-        members = {key: runs for key, runs in found.items() if key[2] == label}
-        if normalise is not None and len({key[0] for key in members}) > 1:
+    for observation, label in dict.fromkeys(key[1:] for key in found):
+        members = {key[0]: runs for key, runs in found.items() if key[1:] == (observation, label)}
+        if normalise is not None and len(members) > 1:
             tasks = [_scaled(runs, normalise) for runs in members.values()]
-            scores.append({"group": label, "tasks": [key[0] for key in members], "normalised_by": normalise,
-                           **statistics.across_tasks(tasks)})  # fmt: skip
+            scores.append({"group": label, "observation": observation, "tasks": list(members),
+                           "normalised_by": normalise, **statistics.across_tasks(tasks)})  # fmt: skip
     return scores
+
+
+def warn_of_twins(found: Cells) -> None:
+    """Say of which groups runs of one seed are counted as several."""
+    for (task, _, label), members in found.items():
+        seeds = [run.settings.seed for run in members]
+        if twice := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
+            line = "%s, %s: several runs of seed %s are counted as so many seeds; intervals take them for independent"
+            _log.warning(line, task, label, ", ".join(map(str, twice)))
 
 
 def warn_of_few(groups: Sequence[Mapping[str, Any]]) -> None:
     """Say in one line which groups have too few seeds."""
-    few = {group["group"]: group["seeds"] for group in groups if group["seeds"] < statistics.ENOUGH}
+    few = [(group["group"], group["seeds"]) for group in groups if group["seeds"] < statistics.ENOUGH]
     if few:
-        counts = ", ".join(f"{label}: {seeds}" for label, seeds in few.items())
+        counts = ", ".join(f"{label}: {seeds}" for label, seeds in dict.fromkeys(few))
         _log.warning("fewer than %d seeds (%s): these intervals are too narrow", statistics.ENOUGH, counts)
 
 
@@ -169,13 +194,13 @@ def _scaled(members: Sequence[Evaluated], normalise: str) -> list[list[float]]:
     return [[value / scale for value in run.returns] for run in members]
 
 
-def _by_task(found: Cells, label: str) -> dict[str, list[list[float]]]:
-    """Return the returns of a group's runs by task, whatever was observed."""
-    tasks: dict[str, list[list[float]]] = {}
-    for (task, _, name), members in found.items():
+def _by_place(found: Cells, label: str, observed: bool = True) -> dict[tuple[str, str], list[list[float]]]:
+    """Return the returns of a group's runs by task and, if `observed`, what was seen."""
+    places: dict[tuple[str, str], list[list[float]]] = {}
+    for (task, observation, name), members in found.items():
         if name == label:
-            tasks.setdefault(task, []).extend(run.returns for run in members)
-    return tasks
+            places.setdefault((task, observation if observed else ""), []).extend(run.returns for run in members)
+    return places
 
 
 def _named(values: Mapping[str, Any], keys: Sequence[str]) -> str:

@@ -19,12 +19,17 @@ def rows(groups: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """Return the table of the groups as `COLUMNS`; the interval is named where it is of episodes alone."""
     return [
         [
-            group["task"], group["observation"], group["group"], steps(group["env_steps"]), str(group["seeds"]),
+            group["task"], group["observation"], group["group"], _trained(group), str(group["seeds"]),
             str(group["episodes"]), f"{group['mean']:.1f}", spread(group),
             f"{group['median']:.1f}", f"{group['iqm']:.1f}",
         ]
         for group in groups
     ]  # fmt: skip
+
+
+def _trained(group: Mapping[str, Any]) -> str:
+    """Return how long a group has learned; a checkpoint that was selected is never taken for the last."""
+    return steps(group["env_steps"]) + (" (best: selected)" if group["checkpoint"] == "best" else "")
 
 
 def published_rows(entries: Sequence[Mapping[str, Any]]) -> list[list[str]]:
@@ -55,13 +60,13 @@ def write_csv(path: Path, result: Mapping[str, Any]) -> None:
     """Write the groups with all their numbers, a row each."""
     numbers = ("mean", "std", "median", "iqm")
     kinds = ("ci95", "median_ci95", "iqm_ci95")
-    header = ["task", "observation", "group", "planner", "env_steps", "seeds", "episodes", *numbers]
+    header = ["task", "observation", "group", "planner", "checkpoint", "env_steps", "seeds", "episodes", *numbers]
     header += [f"{kind}_{end}" for kind in kinds for end in ("low", "high")] + ["interval_resamples"]
     table = []
     for group in result["groups"]:
         single = "episode_ci95" in group
         ends = [end for kind in kinds for end in group[kind.replace("ci95", "episode_ci95") if single else kind]]
-        table.append([group[key] for key in header[:7]] + [group[key] for key in numbers] + ends
+        table.append([group[key] for key in header[:8]] + [group[key] for key in numbers] + ends
                      + ["episodes" if single else "seeds and episodes"])  # fmt: skip
     _write(path, header, table)
 

@@ -1,5 +1,6 @@
 """`planet diagnose`: what it prints, draws, leaves out and refuses."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,8 +12,11 @@ from planet_rssm import config
 from planet_rssm.checkpoint import Checkpoint
 from planet_rssm.cli.diagnose import _print
 from planet_rssm.cli.main import main
+from planet_rssm.config import PlannerSettings
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.envs.registry import resolve
+from planet_rssm.evaluation.diagnosis import larger, limit
+from planet_rssm.planners import planner_from_settings
 from planet_rssm.report.diagnosis import plot_diagnosis
 from planet_rssm.world_model import untrained_model
 
@@ -116,6 +120,51 @@ def test_beliefs_that_are_modes_are_not_chosen_from(run, capsys):
     shown = " ".join(capsys.readouterr().out.split())
     assert "filter left out: rssm.filter_by = mode" in shown
     assert "the simulator is searched from the true state" in shown
+
+
+@pytest.mark.parametrize(
+    ("gains", "said"),
+    [
+        ({"planner": (30, -5, 60), "filter": (12, 3, 20)}, "what limits this run: the filter (+12, 95 % 3 to 20)"),
+        ({"planner": (30, 5, 60), "filter": (12, 3, 20)}, "what limits this run: the planner's budget (+30"),
+        ({"planner": (-30, -50, 6), "filter": (2, -3, 20)}, "of its episodes; nearest to it: the filter (+2,"),
+    ],
+)
+def test_the_limit_is_the_largest_gain_whose_interval_lies_above_0(gains, said):
+    told = {part: {"mean": mean, "episode_ci95": [low, high]} for part, (mean, low, high) in gains.items()}
+    assert said in limit(told)
+
+
+@pytest.mark.parametrize(
+    ("asked", "mend"),
+    [
+        ("name=actor", "name=cem"),
+        ("terminal_value=critic", "terminal_value=none"),
+        ("proposals=actor", "proposals=none"),
+    ],
+)
+def test_what_the_simulator_has_not_is_refused_with_the_mend(run, tmp_path, capsys, asked, mend):
+    held = checkpoints.load(checkpoints.path_of(run, 1))
+    settings = config.override(held.settings, ["behavior=v3"])
+    (tmp_path / checkpoints.FOLDER).mkdir()
+    checkpoints.save(dataclasses.replace(held, settings=settings), checkpoints.path_of(tmp_path, 1))
+    assert call("diagnose", tmp_path, "-s", "planner.name=cem", "-s", f"planner.{asked}") == 1
+    assert capsys.readouterr().err.endswith(f"; add -s planner.{mend}\n")
+
+
+@pytest.mark.parametrize("name", ["cem", "icem", "mppi"])
+@pytest.mark.parametrize("budget", [1, 2, 5, 10])
+def test_the_larger_planner_scores_as_many_times_the_sequences(name, budget):
+    planner = PlannerSettings(name=name, candidates=40, iterations=3, elites=10)
+    now, more = (sum(planner_from_settings(one, 1).populations) for one in (planner, larger(planner, budget)))
+    assert more / now == pytest.approx(budget, rel=0.1)
+
+
+def test_an_out_that_cannot_be_is_told_before_anything_is_played(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("planet_rssm.evaluation.diagnosis.diagnose_run", lambda *_, **__: pytest.fail("played"))
+    (tmp_path / "file").touch()
+    assert call("diagnose", run, "--out", tmp_path / "file") == 1
+    assert "file: File exists" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

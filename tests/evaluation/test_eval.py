@@ -209,22 +209,33 @@ def test_other_actions_are_left_out_of_a_group(measured, runs, no_worker, tmp_pa
     assert "action_size = 2" in result["errors"][0]["error"]
 
 
-def keep(opened) -> None:
+def keep(opened, name: str = "last-cem") -> None:
     from planet_rssm.evaluation.kept import Kept
     from planet_rssm.evaluation.protocol import EpisodeResult
 
     rows = [EpisodeResult(seed, 1.0, 1000) for seed in (1000, 1001, 1002)]
-    Kept(opened.folder, "last-cem", opened.made_of).add(rows)
+    Kept(opened.folder, name, opened.made_of).add(rows)
 
 
 def test_damaged_metrics_cost_a_line_and_no_number(measured, runs, no_worker, tmp_path, caplog):
     run = shutil.copytree(runs[0], tmp_path / "run")
     (run / METRICS).write_text('{"phase": "test", "return": 3.5, "env_steps": 1}\n')
     assert evaluate([str(run)], [1000], device="cpu")["results"][0]["trained"]["test_return"] == 3.5
+    (run / METRICS).write_text('{"phase": "test", "env_steps": 1}\n')
+    assert evaluate([str(run)], [1000], device="cpu")["results"][0]["trained"]["test_return"] is None
     (run / METRICS).write_text('{"phase": "te\n{"phase": "test", "return": 3.5, "env_steps": 1}\n')
     result = evaluate([str(run)], [1000], device="cpu")
     assert result["results"][0]["trained"]["test_return"] is None and result["errors"] == []
     assert sum("line 1 is not a measurement" in line for line in caplog.messages) == 1
+
+
+def test_the_test_return_is_that_of_the_checkpoint_not_of_a_later_one(measured, runs, no_worker, tmp_path):
+    held = checkpoints.load(checkpoints.path_of(runs[0], 7))
+    run = written(dataclasses.replace(held, progress=held.progress | {"updates": 20}), tmp_path / "run")
+    keep(open_subject(str(run), "last", [], "cpu"))
+    tests = [{"phase": "test", "return": float(updates), "updates": updates} for updates in (10, 20, 30)]
+    (run / METRICS).write_text("".join(json.dumps(line) + "\n" for line in tests))
+    assert evaluate([str(run)], [1000], device="cpu")["results"][0]["trained"]["test_return"] == 20
 
 
 def test_scores_are_normalised_on_request(measured, runs, no_worker):
@@ -254,6 +265,7 @@ def test_mistakes_are_told_before_anything_is_played(runs, no_worker, options, l
         (["--episode-seeds", "3,"], "'' is no seed"),
         (["--episodes", "3", "--episode-seeds", "3"], "leave one out"),
         (["-s", "rssm.deter=3"], "only planner.…, rssm.filter_by"),
+        (["--latex", "no/where/t.tex"], "no/where/t.tex: there is no folder no/where; make it"),
     ],
 )
 def test_wrong_options_are_one_line(runs, words, line, capsys, caplog):
@@ -275,6 +287,18 @@ def test_tables_are_written(measured, runs, no_worker, tmp_path, capsys):
     assert len(rows) == 9
     latex = (tmp_path / "latex").read_text()
     assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 2 and "rssm.latent=gaussian" in latex
+
+
+def test_a_selected_checkpoint_is_labelled_in_every_table(measured, runs, no_worker, tmp_path, capsys):
+    run = shutil.copytree(runs[0], tmp_path / "run")
+    shutil.copy(checkpoints.path_of(run, 7), checkpoints.path_of(run, checkpoints.BEST))
+    keep(open_subject(str(run), "best", [], "cpu"), "best-cem")
+    files = [word for name in ("csv", "latex") for word in (f"--{name}", str(tmp_path / name))]
+    assert end_of("eval", str(run), "--episodes", "1", "--checkpoint", "best", *files, "--device", "cpu") == 0
+    assert "selected on test episodes" in " ".join(capsys.readouterr().out.split())
+    [group] = csv.DictReader((tmp_path / "csv").read_text().splitlines())
+    assert group["checkpoint"] == "best"
+    assert "7 (best: selected)" in (tmp_path / "latex").read_text()
 
 
 def test_a_simulator_is_a_run_too(tmp_path, monkeypatch):
