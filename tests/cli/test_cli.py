@@ -156,7 +156,7 @@ def test_plan_prints_a_table(run, capsys):
         (["plan", "."], "not a run folder"),
         (["plan", "missing"], "not a run folder"),
         (["plan", "RUN", "--planner", "mcts"], "'mcts' is not one of 'cem', 'icem', 'mppi', 'shooting'"),
-        (["plan", "RUN", "-s", "planner.name=mcts"], "planner.name = 'mcts': input should be 'cem', 'icem', 'mppi' or"),
+        (["plan", "RUN", "-s", "planner.name=mcts"], "planner.name = 'mcts': input should be 'cem', 'icem', 'mppi', "),
         (["plan", "RUN", "-s", "planner.horizon=0"], "planner.horizon = 0: input should be greater than or equal to 1"),
         (["plan", "RUN", "-s", "planner.colour=-1"], "planner.colour = -1: input should be greater than or equal to 0"),
         (["plan", "RUN", "-s", "planner.elites=9"], "planner.elites = 9: at most planner.candidates = 8"),

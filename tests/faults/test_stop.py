@@ -92,12 +92,12 @@ def test_out_of_device_memory_is_one_line_and_the_run_goes_on(
 ) -> None:
     calls, real = 0, getattr(kind, name)
 
-    def limited(*arguments: object) -> object:
+    def limited(*arguments: object, **named: object) -> object:
         nonlocal calls
         calls += 1
         if calls == 4:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nSee the documentation")
-        return real(*arguments)
+        return real(*arguments, **named)
 
     monkeypatch.setattr(kind, name, limited)
     with pytest.raises(PlanetError, match=says) as caught:
