@@ -76,7 +76,7 @@ def test_sigterm_at_any_moment_is_one_line_and_costs_nothing(
     ("kind", "name", "says"),
     [
         (Learner, "update", "too little free memory for update 4; free some and go on.*lower train.batch_size"),
-        (Agent, "act", "too little free memory for a decision; .*lower planner.candidates"),
+        (Agent, "decide", "too little free memory for a decision; .*lower planner.candidates"),
     ],
 )
 def test_out_of_device_memory_is_one_line_and_the_run_goes_on(
