@@ -15,6 +15,7 @@ from planet_rssm.world_model.model import WorldModel
 from planet_rssm.world_model.packed import PackedCore, dense, pack, pack_joint
 
 MEMORY = 2**28  # bytes that the candidates' states may take at once on a CPU
+Noise = Tensor | list[None]  # of every step, [H, M, ...]
 HEAD_ROWS = 4096  # states that the heads read at once: what lies between their layers stays in cache
 
 
@@ -108,12 +109,14 @@ class PackedModel:
 
     def __init__(self, model: WorldModel, dtype: torch.dtype) -> None:
         rssm = self._rssm = model.rssm
-        self.dtype, core = dtype, rssm.core
+        self.dtype, core, (first, *rest) = dtype, rssm.core, rssm.prior_net
         if isinstance(core, GRUCore) and isinstance(core.cell, nn.GRUCell) and len(core.inputs) > 0:
-            self.core: nn.Module = PackedCore(core, rssm.stoch_size, dtype)
+            assert isinstance(first, nn.Linear)
+            self.core: nn.Module = PackedCore(core, first, rssm.stoch_size, dtype)
+            self.prior = pack(nn.Sequential(*rest), dtype)
         else:
-            self.core = pack(core, dtype)
-        self.prior, self.reward = pack(rssm.prior_net, dtype), self._head(model.reward)
+            self.core, self.prior = pack(core, dtype), pack(rssm.prior_net, dtype)
+        self.reward = self._head(model.reward)
         self.goes_on = None if model.goes_on is None else self._head(model.goes_on)
         settings = rssm.settings
         self.kept = rssm.deter_size + rssm.latent.noise_size  # numbers a row keeps of every step, for the heads
@@ -125,12 +128,8 @@ class PackedModel:
         batch, candidates, horizon, _ = actions.shape
         steps = actions.to(self.dtype).flatten(0, 1).transpose(0, 1).contiguous()  # [H, M, A]: a step lies together
         drawn = [None] * horizon if noise is None else noise.flatten(0, 1).transpose(0, 1).contiguous()
-        deters: list[Tensor] = []
-        samples: list[Tensor] = []
-        for action, part in zip(steps, drawn, strict=True):
-            deter = self._first(state, action) if not deters else self._next(deters[-1], samples[-1], action)
-            deters.append(deter)
-            samples.append(self._pick(deter, part))
+        follow = self._joint if isinstance(self.core, PackedCore) else self._apart
+        deters, samples = follow(state, steps, [None] * horizon if self._rssm.settings.kind == "rnn" else drawn)
         reward = self._read(self.reward, deters, samples)
         discount = torch.ones_like(reward) if self.goes_on is None else self._read(self.goes_on, deters, samples)
         rows, shape = (batch, candidates), (horizon, batch, candidates)
@@ -159,19 +158,31 @@ class PackedModel:
         stoch = dense(sample, self._rssm.stoch_size)
         return State(deter.to(like.deter.dtype).unflatten(0, rows), stoch.to(like.stoch.dtype).unflatten(0, rows))
 
-    def _first(self, state: State, action: Tensor) -> Tensor:
-        if isinstance(self.core, PackedCore):
-            return self.core.first(state.deter, state.stoch, action)
-        many = len(action) // len(state.deter)
-        return self._next(state.deter.repeat_interleave(many, 0), state.stoch.repeat_interleave(many, 0), action)
+    def _joint(self, state: State, steps: Tensor, noise: Noise) -> tuple[list[Tensor], list[Tensor]]:
+        """Return deters and samples of every step of actions [H, M, A], where the core makes the prior's beginning."""
+        core, last = self.core, len(steps) - 1
+        assert isinstance(core, PackedCore)
+        deter, seen = core.first(state.deter, state.stoch, steps[0], last == 0)
+        deters, samples = [deter], [self._pick(core.prior(seen), noise[0])]
+        for step in range(1, len(steps)):
+            deter, seen = core(deter, seen, samples[-1], steps[step], step == last)
+            deters.append(deter)
+            samples.append(self._pick(core.prior(seen), noise[step]))
+        return deters, samples
 
-    def _next(self, deter: Tensor, sample: Tensor, action: Tensor) -> Tensor:
-        if not isinstance(self.core, PackedCore):
-            sample = dense(sample, self._rssm.stoch_size).to(self.dtype)
-        return self.core(deter.to(self.dtype), sample, action)
+    def _apart(self, state: State, steps: Tensor, noise: Noise) -> tuple[list[Tensor], list[Tensor]]:
+        """Do the same where core and prior have nothing in common."""
+        many, deters, samples = steps.shape[1] // len(state.deter), [], []
+        deter, sample = (leaf.repeat_interleave(many, 0) for leaf in state)
+        for action, drawn in zip(steps, noise, strict=True):
+            deter = self.core(deter.to(self.dtype), dense(sample, self._rssm.stoch_size).to(self.dtype), action)
+            sample = self._pick(deter, drawn)
+            deters.append(deter)
+            samples.append(sample)
+        return deters, samples
 
-    def _pick(self, deter: Tensor, noise: Tensor | None) -> Tensor:
-        return self._rssm.latent.pick(self.prior(deter), None if self._rssm.settings.kind == "rnn" else noise)
+    def _pick(self, seen: Tensor, noise: Tensor | None) -> Tensor:
+        return self._rssm.latent.pick(self.prior(seen), noise)
 
     def _read(self, head: nn.Module, deters: list[Tensor], samples: list[Tensor]) -> Tensor:
         """Apply a head to all states in parts of HEAD_ROWS, [H * M]."""
