@@ -10,7 +10,8 @@ Actions are in [-1, 1], or one-hot where the environment has choices; `plan.acti
 import itertools
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,13 +21,15 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from planet_rssm import checkpoint as checkpoints
+from planet_rssm.behavior import ActorPlanner, ActorProposals, Behavior, CriticValue, untrained_behavior
 from planet_rssm.checkpoint import Checkpoint
-from planet_rssm.config import PlannerSettings, Settings
-from planet_rssm.device import autocast, generator, resolve_device
+from planet_rssm.config import PlannerSettings, Settings, learned_parts, no_actor
+from planet_rssm.device import autocast, generator, resolve_device, synchronize
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
 from planet_rssm.planners import Objective, SearchPlanner, planner_from_settings
 from planet_rssm.seeding import Stream, stream_seed
+from planet_rssm.stages import Stages
 from planet_rssm.types import Plan, State
 from planet_rssm.world_model import ModelDynamics, WorldModel
 
@@ -61,11 +64,12 @@ class Agent:
     def __init__(
         self,
         model: WorldModel,
-        planner: SearchPlanner[Any, Any],
+        planner: SearchPlanner[Any, Any] | ActorPlanner,
         spec: EnvSpec,
         *,
         device: torch.device,
         objective: Objective | None = None,
+        proposals: ActorProposals | None = None,
         precision: str = "float32",
         exploration_noise: float = 0.0,
         seed: int = 0,
@@ -78,21 +82,35 @@ class Agent:
             spec: the spaces and rates that the model was trained with.
             device: where everything runs.
             objective: what a plan is worth; None: the sum of the foretold rewards.
+            proposals: whose sequences take the place of some candidates.
             precision: of matrix products, see device.DTYPES.
             exploration_noise: std of the Gaussian added to the chosen action before it is clipped to [-1, 1]; with
                 discrete actions the chance of acting at random instead.
             seed: of every draw; two agents with equal seeds and observations act equally.
         """
-        self.model, self.planner, self.spec, self.device = model, planner, spec, device
-        self.session = planner.prepare(ModelDynamics(model), objective or Objective(), precision)
-        self._precision, self._noise, self._seed = precision, exploration_noise, seed
+        self.model, self.spec, self.device = model, spec, device
+        self.planner: Any = planner  # an actor is no search: what only a search has is asked of one alone
+        self.session: Any = planner.prepare(ModelDynamics(model), objective or Objective(), precision)
+        self._precision, self._noise, self._seed, self._proposals = precision, exploration_noise, seed, proposals
 
     @classmethod
-    def build(cls, settings: Settings, spec: EnvSpec, model: WorldModel, **options: Any) -> "Agent":  # noqa: ANN401
-        """Return the agent that `settings` describe around `model`; `options` as for the constructor."""
-        planner = planner_from_settings(settings.planner, spec.action_size, spec.discrete)
-        told = {"objective": Objective(settings.planner.discount), "precision": settings.train.precision} | options
-        return cls(model, planner, spec, **told)
+    def build(
+        cls,
+        settings: Settings,
+        spec: EnvSpec,
+        model: WorldModel,
+        behavior: Behavior | None = None,
+        **options: Any,  # noqa: ANN401
+    ) -> "Agent":
+        """Return the agent that `settings` describe around `model` and `behavior`; `options` as for the constructor.
+
+        Raises:
+            PlanetError: the settings need an actor or a critic and there is none, or name no planner for this.
+        """
+        if behavior is None and (asked := learned_parts(settings.planner)):
+            raise PlanetError(no_actor(asked))
+        told = {"precision": settings.train.precision} | _decided_by(settings, spec, model, behavior) | options
+        return cls(model, spec=spec, **told)
 
     @classmethod
     def load(
@@ -102,24 +120,28 @@ class Agent:
         device: str = "auto",
         *,
         planner: PlannerSettings | None = None,
+        overrides: Sequence[str] = (),
         seed: int = 0,
     ) -> "Agent":
         """Load a trained agent from a run folder.
 
         Args:
-            run: the folder that `planet train` wrote.
+            run: the folder that `planet train` wrote, or `pretrained:NAME`.
             checkpoint: `last`, `best` or a number of env_steps.
             device: `auto`, `cpu`, `cuda` or `cuda:N`.
             planner: searched with instead of the run's own settings.
+            overrides: `key=value` texts, as `planet plan -s` takes: `planner.…`, `rssm.plan_by` and `rssm.filter_by`.
             seed: of the agent's draws.
 
         Raises:
-            PlanetError: no such run or checkpoint, a damaged one, or no such device.
+            PlanetError: no such run or checkpoint, a damaged one, an override that is refused, or no such device.
         """
         held = checkpoints.load(checkpoints.find(Path(run), checkpoint))
-        settings = held.settings.model_copy(update={"planner": planner or held.settings.planner})
+        if planner is not None:
+            held = replace(held, settings=held.settings.model_copy(update={"planner": planner}))
+        held = held.acting(overrides)
         where = resolve_device(device)
-        return cls.build(settings, held.spec, model_of(held).to(where), device=where, seed=seed)
+        return cls.build(held.settings, held.spec, *parts_of(held, where), device=where, seed=seed)
 
     def initial(self, batch: int = 1) -> AgentCarry:
         """Return the carry of `batch` rows before their first observation."""
@@ -134,6 +156,8 @@ class Agent:
         observation: Mapping[str, np.ndarray | Tensor] | None,
         executed_action: np.ndarray | Tensor,
         is_first: np.ndarray | Tensor,
+        *,
+        rngs: Sequence[torch.Generator] | None = None,
     ) -> AgentCarry:
         """Take in what was seen.
 
@@ -144,19 +168,18 @@ class Agent:
             executed_action: [B, A] in [-1, 1], what the actuators really applied since the last observation; ignored in
                 rows where `is_first` is set.
             is_first: bool [B], rows in which an episode begins with this observation.
+            rngs: one a row to draw from, instead of what the agent's seed names for all rows together.
         """
         action = torch.as_tensor(executed_action, dtype=torch.float32, device=self.device)
         first = torch.as_tensor(is_first, dtype=torch.bool, device=self.device)
-        rng = self._generator(carry.step, 0)
-        latent = self._latent_noise(len(first), rng)
+        latent, pixels = self._draw(len(first), rngs or [self._generator(carry.step, 0)])
         with autocast(self.device, self._precision):
             if observation is None:
                 before = self.model.rssm.forget(carry.state, first)
                 state = self.model.rssm.imagine_step(before, action * (~first).float()[:, None], latent)
             else:
                 seen = {key: torch.as_tensor(value, device=self.device) for key, value in observation.items()}
-                noise = self.model.draw_pixels((len(first),), rng, self.device)
-                embed = self.model.encode(seen, noise)
+                embed = self.model.encode(seen, pixels)
                 state, _ = self.model.rssm.observe_step(carry.state, action, embed, first, latent)
         state = State(state.deter.float(), state.stoch.float())
         return carry._replace(state=state, fresh=carry.fresh | first, step=carry.step + 1)
@@ -169,6 +192,7 @@ class Agent:
         committed: np.ndarray | Tensor | None = None,
         executed: int = 1,
         rounds: int | None = None,
+        rngs: Sequence[torch.Generator] | None = None,
     ) -> tuple[Plan, AgentCarry]:
         """Choose an action for each row from its belief; the plan's `action` [B, A] includes the exploration noise.
 
@@ -178,11 +202,15 @@ class Agent:
                 the belief that the prior foretells after them. The carry's own belief stays at the last observation.
             executed: steps between the beginnings of the last plan and of this one, at least 1.
             rounds: of the search, at least 1; None: all. The diagnostic `rounds_done` [B] says how many it did.
+            rngs: as for `observe`; the exploration noise and the `committed` actions' never come from them.
         """
         rng = self._generator(carry.step, 1)
         with autocast(self.device, self._precision):
             state = carry.state if committed is None else self._ahead(carry, committed)
-            plan, memory = self.session.plan(state, carry.planner, carry.fresh, rng, executed=executed, rounds=rounds)
+            given = None if self._proposals is None else self._proposals(state, rngs or rng)
+            plan, memory = self.session.plan(
+                state, carry.planner, carry.fresh, rngs or rng, executed=executed, rounds=rounds, proposals=given
+            )
         done = torch.full((len(carry.fresh),), len(self.planner.populations[:rounds]), device=self.device)
         plan = plan._replace(diagnostics=plan.diagnostics | {"rounds_done": done})
         if self._noise > 0:
@@ -236,6 +264,14 @@ class Agent:
             state = self.model.rssm.imagine_step(state, action, self._latent_noise(len(action), rng))
         return State(state.deter.float(), state.stoch.float())
 
+    def _draw(self, rows: int, rngs: Sequence[torch.Generator]) -> tuple[Tensor | None, dict[str, Tensor]]:
+        """Return the noise of the belief and of the pixels by key: each generator draws an equal share of the rows."""
+        each = rows // len(rngs)
+        drawn = [(self._latent_noise(each, rng), self.model.draw_pixels((each,), rng, self.device)) for rng in rngs]
+        latents, pixels = zip(*drawn, strict=True)
+        joined = {key: torch.cat([share[key] for share in pixels]) for key in pixels[0]}
+        return None if latents[0] is None else torch.cat(latents), joined
+
     def _latent_noise(self, rows: int, rng: torch.Generator) -> Tensor | None:
         """Return standard normal noise for the belief, or None where it is the posterior's mode."""
         rssm = self.model.rssm
@@ -258,15 +294,41 @@ class Agent:
 class AgentPolicy:
     """An agent as a policy over NumPy observations, what collect.collect drives."""
 
-    def __init__(self, agent: Agent, batch: int) -> None:
+    def __init__(
+        self, agent: Agent, batch: int, *, episodes: Sequence[int] | None = None, stages: Stages | None = None
+    ) -> None:
+        """Act for `batch` rows.
+
+        Args:
+            agent: it decides.
+            batch: rows.
+            episodes: a seed a row, from which all is drawn for it: an episode then meets the same noise whatever is
+                played beside it. A row that begins again draws the same again, so each plays one episode. None: the
+                agent's own draws.
+            stages: told how long `filter` and `plan` take.
+        """
         self._agent, self._carry = agent, agent.initial(batch)
+        self._episodes, self._stages = episodes, stages or Stages()
+        self._steps = np.zeros(batch, int)  # of each row's episode so far
 
     def __call__(
         self, observation: Mapping[str, np.ndarray], executed_action: np.ndarray, is_first: np.ndarray
     ) -> np.ndarray:
         """Return actions [B, A] for observations [B, ...]; see Agent.act."""
-        plan, self._carry = self._agent.act(self._carry, observation, executed_action, is_first)
-        return plan.action.cpu().numpy()
+        agent, self._steps = self._agent, np.where(is_first, 0, self._steps + 1)
+        with self._stages("filter"):
+            self._carry = agent.observe(self._carry, observation, executed_action, is_first, rngs=self._rngs(0))
+            synchronize(agent.device)
+        with self._stages("plan"):
+            plan, self._carry = agent.decide(self._carry, rngs=self._rngs(1))
+            return plan.action.cpu().numpy()
+
+    def _rngs(self, part: int) -> list[torch.Generator] | None:
+        if self._episodes is None:
+            return None
+        counts = zip(self._episodes, self._steps.tolist(), strict=True)
+        seeds = [stream_seed(0, Stream.EVALUATE, seed, step, part) for seed, step in counts]
+        return [generator(seed, self._agent.device) for seed in seeds]
 
 
 def check_noise(name: str, noise: float, spec: EnvSpec) -> None:
@@ -279,8 +341,38 @@ def check_noise(name: str, noise: float, spec: EnvSpec) -> None:
         raise PlanetError(f"{name} {noise:g}: in {spec.id} it is the chance of a random choice; give at most 1")
 
 
+def _decided_by(settings: Settings, spec: EnvSpec, model: WorldModel, behavior: Behavior | None) -> dict[str, Any]:
+    """Return the planner, what a plan is worth to it, and who proposes, as the constructor's options."""
+    chosen = settings.planner
+    if chosen.name == "actor" and behavior is not None:
+        return {"planner": ActorPlanner(chosen, behavior, model.rssm.feat)}
+    planner = planner_from_settings(chosen, spec.action_size, spec.discrete)
+    told: dict[str, Any] = {"planner": planner, "objective": Objective(chosen.discount)}
+    if chosen.terminal_value == "critic" and behavior is not None:
+        told["objective"] = Objective(min(chosen.discount, behavior.discount), CriticValue(model, behavior))
+    if chosen.proposals == "actor" and behavior is not None:
+        most = min(planner.populations) - planner.reserved
+        count = min(most, max(1, round(chosen.proposal_share * planner.populations[0])))
+        told["proposals"] = ActorProposals(model, behavior, count, chosen.horizon)
+    return told
+
+
 def model_of(held: Checkpoint) -> WorldModel:
     """Build the world model of a checkpoint and fill in its weights, on the CPU."""
     model = WorldModel(held.settings, held.spec)
     model.load_state_dict(held.model)
     return model
+
+
+def parts_of(held: Checkpoint, device: torch.device) -> tuple[WorldModel, Behavior | None]:
+    """Build what a checkpoint holds the weights of, on `device`: the world model, and behaviour where there is any."""
+    model = model_of(held).to(device)
+    return model, behavior_of(held, model)
+
+
+def behavior_of(held: Checkpoint, model: WorldModel) -> Behavior | None:
+    """Build the actor and critic of a checkpoint for its `model`, and fill in their weights; None: it has none."""
+    behavior = untrained_behavior(held.settings, model)
+    if behavior is not None:
+        behavior.load_state_dict(held.behavior)
+    return behavior

@@ -5,7 +5,8 @@ It holds all that acting needs: settings, spaces and the control interval. No pi
 
 import json
 import zlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from planet_rssm.files import write_atomic
 FOLDER = "checkpoints"
 BEST = "best"
 SUFFIX = ".safetensors"
+PRETRAINED = "pretrained:"  # before the name of a run that is in the package
+_PACKAGED = Path(__file__).parent / "pretrained"
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,11 @@ class Checkpoint:
     progress: dict[str, Any]  # the trainer's counters
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor]
+    behavior: dict[str, Tensor] = field(default_factory=dict)  # actor and critic; empty where a run learns none
+
+    def acting(self, overrides: Sequence[str]) -> "Checkpoint":
+        """Return the same with other settings of how it acts; see config.with_planner."""
+        return replace(self, settings=config.with_planner(self.settings, overrides))
 
 
 class DamagedCheckpointError(PlanetError):
@@ -45,7 +53,7 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
     Raises:
         OSError: the folder cannot be written or the disk is full.
     """
-    groups = {"model": checkpoint.model, "optimizer": checkpoint.optimizer}
+    groups = {"model": checkpoint.model, "optimizer": checkpoint.optimizer, "behavior": checkpoint.behavior}
     tensors = {f"{group}/{key}": tensor.contiguous() for group, held in groups.items() for key, tensor in held.items()}
     header = {
         "format": FORMAT,
@@ -80,7 +88,7 @@ def load(path: Path) -> Checkpoint:
         whole = False
     if not whole:
         raise DamagedCheckpointError(f"checkpoint {path}: damaged or not a checkpoint; {_others(path)}")
-    groups: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}}
+    groups: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "behavior": {}}
     try:
         for key, tensor in tensors.items():
             group, _, name = key.partition("/")
@@ -92,7 +100,7 @@ def load(path: Path) -> Checkpoint:
         )
     except (PlanetError, KeyError) as error:
         raise PlanetError(f"checkpoint {path}: of another version of planet_rssm ({error}); use that one") from None
-    return Checkpoint(settings, spec, progress, groups["model"], groups["optimizer"])
+    return Checkpoint(settings, spec, progress, **groups)
 
 
 def numbered(run: Path) -> list[Path]:
@@ -108,9 +116,12 @@ def path_of(run: Path, name: int | str) -> Path:
 def find(run: Path, which: str = "last") -> Path:
     """Return the file of a run's checkpoint `last`, `best` or the one of so many env_steps.
 
+    `run` is a folder, or `pretrained:NAME`.
+
     Raises:
         PlanetError: `run` is no run folder, or it has no such checkpoint.
     """
+    run, asked = source(run), run
     try:
         there = (run / FOLDER).is_dir()
     except OSError as error:  # a parent that may not be entered
@@ -125,7 +136,26 @@ def find(run: Path, which: str = "last") -> Path:
     if which.isdecimal() and int(which) in steps:
         return path_of(run, int(which))
     have = [str(step) for step in steps] + [BEST] * path_of(run, BEST).is_file()
-    raise PlanetError(f"{run}: no checkpoint {which!r}; it has {', '.join(have) or 'none yet: train it first'}")
+    raise PlanetError(f"{asked}: no checkpoint {which!r}; it has {', '.join(have) or 'none yet: train it first'}")
+
+
+def source(run: Path) -> Path:
+    """Return the folder that a run is read from: of `pretrained:NAME` the package's, else itself.
+
+    Raises:
+        PlanetError: the package has none of that name.
+    """
+    if not str(run).startswith(PRETRAINED):
+        return run
+    names = sorted(f"{PRETRAINED}{folder.name}" for folder in _PACKAGED.iterdir() if (folder / FOLDER).is_dir())
+    if str(run) not in names:
+        raise PlanetError(f"{run}: no such model in the package{config.nearest(str(run), names)}")
+    return _PACKAGED / str(run).removeprefix(PRETRAINED)
+
+
+def outputs(run: Path) -> Path:
+    """Return the folder that what is made of a run goes into: runs/pretrained-NAME, else itself."""
+    return Path("runs") / str(run).replace(":", "-") if str(run).startswith(PRETRAINED) else run
 
 
 def _crc32(header: dict[str, Any], tensors: dict[str, Tensor]) -> int:

@@ -29,6 +29,7 @@ CONFIG, RECORD, METRICS, VIDEOS, LOCK = "config.yaml", "run.json", "metrics.json
 # What a resumed run may change: nothing that decides what was already learned or is measured.
 RESUMABLE = {"device", "env.step_timeout", "train.env_steps", "train.keep", "train.test_every", "train.test_episodes",
              "train.offline_updates"}  # fmt: skip
+LARGEST = 1e300  # of a measurement: beyond it no axis can be drawn
 PACKAGES = ("planet_rssm", "torch", "numpy", "mujoco", "dm-control", "gymnasium")
 
 
@@ -140,11 +141,50 @@ def _unwritable(folder: Path, error: OSError) -> PlanetError:
     return PlanetError(f"run folder {folder}: cannot be written ({error.strerror}); give another --run-dir")
 
 
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """Return the lines of a run's metrics; a last line that a killed run left half-written is skipped.
+
+    Raises:
+        PlanetError: there is no such file, it is of a newer format, or a line before the last is damaged.
+    """
+    path = run / METRICS
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise PlanetError(f"{path}: not readable ({error.strerror}); give the folder of a run") from None
+    measured = []
+    for number, line in enumerate(lines, 1):
+        try:
+            measured.append(_measurement(line))
+        except (ValueError, RecursionError):
+            if number < len(lines):
+                what = f"line {number} is not a measurement"
+                raise PlanetError(f"{path}: {what}; restore the file or delete the line") from None
+    if measured and (newer := measured[-1].get("format", FORMAT)) > FORMAT:
+        raise PlanetError(f"{path}: format {newer}, this version reads up to {FORMAT}; upgrade planet_rssm")
+    return measured
+
+
+def _measurement(line: str) -> dict[str, Any]:
+    value = json.loads(line)
+    if not isinstance(value, dict) or not isinstance(value.get("phase"), str):
+        raise ValueError
+    numbers = [value.get(key, 0) for key in ("env_steps", "return", "format")]
+    if any(not isinstance(number, int | float) or abs(number) > LARGEST for number in numbers):
+        raise ValueError
+    return value
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what numbers depend on, by package."""
+    return {name: _version(name) for name in PACKAGES}
+
+
 def surroundings(settings: Settings, device: str) -> dict[str, Any]:
     """Return what a reader needs to judge a run's numbers: versions, code, machine."""
     return {
         "format": FORMAT,
-        "versions": {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "versions": versions() | {"python": platform.python_version()},
         "commit": _commit(),
         "device": device,
         "renderer": {"backend": settings.env.renderer, "gl": _gl_renderer(settings)},

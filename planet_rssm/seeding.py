@@ -12,7 +12,7 @@ import numpy as np
 class Stream(enum.IntEnum):
     """What a random stream is used for; the numbers are part of the reproducible record and never change."""
 
-    INIT = 0  # initial weights
+    INIT = 0  # initial weights, index = none for the model, 1 for behaviour
     RANDOM_ACTIONS = 1  # seed episodes, index = episode
     COLLECT = 2  # seed of the agent that collects, index = round
     RESET = 3  # environment resets of training episodes, index = episode
@@ -24,6 +24,9 @@ class Stream(enum.IntEnum):
     DATA_RESET = 9  # environment resets of `planet collect`, index = episode of the set
     DATA_ACTIONS = 10  # seed of the policy that `planet collect` acts with
     DREAM = 11  # noise of imagined trajectories (run seed 0), index = batch of starts
+    DIAGNOSE = 12  # candidates and noise of `planet diagnose` (run seed 0 scored, 1 judged), index = observation
+    EVALUATE = 13  # an evaluated agent's draws (run seed 0), index = (episode seed, observation, 0 filter or 1 decide)
+    BEHAVIOR = 14  # noise of the imagination that behaviour learns in, index = update
 
 
 def stream_seed(run_seed: int, stream: Stream, *index: int) -> int:

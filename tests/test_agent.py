@@ -123,6 +123,12 @@ def test_an_agent_loads_from_a_run_alone(tmp_path):
     plan, carry = loaded.decide(begin(loaded))
     assert plan.sequence.shape == (B, 5, 2)
     assert carry.planner.known.all()
+    modes = ["rssm.plan_by=mode", "rssm.filter_by=mode", "planner.horizon=4"]
+    loaded = Agent.load(tmp_path, device="cpu", overrides=modes)
+    assert (loaded.model.rssm.settings.plan_by, loaded.model.rssm.settings.filter_by) == ("mode", "mode")
+    assert loaded.decide(begin(loaded))[0].sequence.shape == (B, 4, 2)
+    with pytest.raises(PlanetError, match="rssm.deter=9: only planner"):
+        Agent.load(tmp_path, device="cpu", overrides=["rssm.deter=9"])
 
 
 def test_a_device_that_is_not_there_is_one_line(tmp_path):
@@ -178,13 +184,13 @@ def test_fewer_rounds_are_told():
 def test_what_is_done_once_is_not_in_the_times(monkeypatch):
     """On a CUDA device the first decision of so many rounds captures graphs."""
     made, seen = agent(), set()
-    act = made.act
+    decided, _ = made.decide(begin(made))
 
     def slow_at_first(*given, rounds, **more):
         if rounds not in seen:
             seen.add(rounds)
             time.sleep(0.5)
-        return act(*given, rounds=rounds, **more)
+        return decided, given[0]
 
     monkeypatch.setattr(made, "act", slow_at_first)
     assert max(made.warmup(B, repeats=1).ms) < 500

@@ -65,7 +65,7 @@ def test_presets_are_flat_differences_from_the_defaults():
             ["planner.name=mppi", "planner.act_by=draw"],
             "planner.act_by = 'draw': not with planner.weigh = 'all'; set it to elites",
         ),
-        (["planner.name=mpc"], "planner.name = 'mpc': input should be 'cem', 'icem', 'mppi' or 'shooting'"),
+        (["planner.name=mpc"], "planner.name = 'mpc': input should be 'cem', 'icem', 'mppi', 'shooting' or 'actor'"),
         (["env.size=50"], "env.size = 50: input should be 32, 64, 96 or 128"),
         (["train.updates=0"], "train.updates = 0: input should be greater than or equal to 1"),
         (["train.updates=1.5e0"], "train.updates = '1.5e0': input should be a valid integer.*"),
@@ -157,10 +157,10 @@ def test_a_whole_number_may_be_written_as_a_float(text):
 
 
 def test_every_planner_that_settings_may_name_exists():
-    assert set(PLANNERS) == set(get_args(config.PlannerName))
+    assert {*PLANNERS, "actor"} == set(get_args(config.PlannerName))
 
 
-@pytest.mark.parametrize("name", get_args(config.PlannerName))
+@pytest.mark.parametrize("name", PLANNERS)
 @pytest.mark.parametrize("preset", ["planet", "quickstart", "cartpole-vectors"])
 def test_every_planner_can_be_named_alone(preset, name):
     settings = config.override(config.load(preset), [f"planner.name={name}"])

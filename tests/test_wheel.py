@@ -56,7 +56,11 @@ def test_it_holds_the_package_the_presets_and_nothing_else(wheel):
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
     modules = {str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / "planet_rssm").rglob("*.py")}
     presets = {f"planet_rssm/configs/{name}.yaml" for name in PRESETS}
-    assert held == modules | presets | {"planet_rssm/py.typed"}
+    pretrained = CHECKOUT / "planet_rssm" / "pretrained"
+    models = {str(path.relative_to(CHECKOUT)) for path in pretrained.rglob("*") if path.is_file()}
+    assert any(name.endswith(".safetensors") for name in models)
+    files = {"planet_rssm/py.typed", "planet_rssm/evaluation/published_scores.json"}
+    assert held == modules | presets | models | files
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -61,6 +61,46 @@ def train(
         _print(result, Console())
 
 
+@verb.command("behavior", short_help="Updates of actor and critic.")
+@click.argument("presets", nargs=-1, metavar="[PRESET]...")
+@click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting of each; repeatable.")
+@timing_options(5, "Updates timed of each.")
+def behavior(
+    presets: tuple[str, ...],
+    overrides: tuple[str, ...],
+    precisions: tuple[str, ...],
+    repeats: int,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Time what actor and critic of PRESETs (dreamer-quickstart and dreamer-v3 of 12m) learn from a batch's states.
+
+    The reference does the same in eager float32, written as the public PyTorch ports are: see the head of
+    planet_rssm/training/bench_behavior.py.
+
+    \b
+    For example
+      planet bench behavior
+      planet bench behavior dreamer-quickstart --repeats 20 --json
+    """  # noqa: D301 (click wants the character itself)
+    from planet_rssm.training.bench_behavior import PRESETS, bench_behavior  # torch: not for `planet bench --help`
+
+    with Console(stderr=True).status("getting ready") as status:
+        result = bench_behavior(
+            presets or PRESETS, overrides, precisions, repeats=repeats, device=device, say=status.update
+        )
+    if as_json:
+        click.echo(json.dumps(result))
+        return
+    console = Console()
+    table = Table("preset", "states x steps", "precision", "ms", "ref. ms", "speedup", box=SIMPLE_HEAD)
+    for case in result["cases"]:
+        times = (f"{case['ms']:.1f}", f"{case['reference_ms']:.1f}", f"{case['speedup']:.2f}")
+        table.add_row(escape(case["preset"]), f"{case['states']} x {case['horizon']}", case["precision"], *times)
+    console.print(table)
+    console.print(machine_line(result["machine"]), soft_wrap=True, markup=False, highlight=False)
+
+
 def _print(result: dict[str, Any], console: Console) -> None:
     heads = ("preset", "batch", "precision", "ms", "ref. ms", "speedup", "images/s", "GEMM", "MiB")
     table = Table(*heads, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))  # nine columns in 80 characters

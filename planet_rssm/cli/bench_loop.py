@@ -34,7 +34,7 @@ class _Size(click.ParamType):
 @click.option("--execute", default=1, show_default=True, help="Ticks acted out of each plan.")
 @click.option("--camera", default="640x480", show_default=True, type=_Size(), help="Size of the frames that come in.")
 @click.option("--planner", type=click.Choice(get_args(PlannerName)), help="Short for -s planner.name=…")
-@click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a planner.… setting; repeatable.")
+@click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Change planner.… or rssm.plan_by.")
 @click.option("--checkpoint", default="last", show_default=True, help="last, best or a number of env_steps.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")

@@ -73,11 +73,12 @@ def verb(
 def _actor(
     task: str, overrides: list[str], policy: str, checkpoint: str, noise: float, seed: int, device: str
 ) -> "Actor":
-    from planet_rssm.device import resolve_device  # torch: not for `planet collect --help`
+    from planet_rssm.checkpoint import PRETRAINED  # torch: not for `planet collect --help`
+    from planet_rssm.device import resolve_device
     from planet_rssm.training.dataset import planning_actor, simple_actor
 
     named = policy == "random" or policy.startswith("constant:")  # whatever folders are called here
-    if named or not Path(policy).is_dir():
+    if named or not (policy.startswith(PRETRAINED) or Path(policy).is_dir()):
         actor = simple_actor(task, overrides, policy, seed)
         if noise:
             raise PlanetError(f"--noise {noise:g}: only with a run folder as --policy; leave it out")

@@ -22,6 +22,7 @@ def verb(preset: str, overrides: tuple[str, ...], summary: bool) -> None:
         return
     import torch  # only here: `planet config` itself stays quick
 
+    from planet_rssm.behavior import untrained_behavior
     from planet_rssm.envs.pool import EnvPool
     from planet_rssm.world_model import WorldModel
 
@@ -29,4 +30,9 @@ def verb(preset: str, overrides: tuple[str, ...], summary: bool) -> None:
         spec = pool.spec
     with torch.device("meta"):
         model = WorldModel(settings, spec)
-    click.echo(json.dumps({"preset": preset, "parameters": model.parameter_counts()}))
+        behavior = untrained_behavior(settings, model)
+    counts = model.parameter_counts()
+    if behavior is not None:
+        own = behavior.parameter_counts()
+        counts |= own | {"total": counts["total"] + sum(own.values())}
+    click.echo(json.dumps({"preset": preset, "parameters": counts}))

@@ -72,12 +72,13 @@ def verb(
     from planet_rssm.evaluation.dreaming import dream_run  # torch: not for `planet dream --help`
 
     def film(dream: "Film", fps: float) -> Path:
+        from planet_rssm.checkpoint import outputs
         from planet_rssm.report.dream import panels
         from planet_rssm.report.video import write_video
         from planet_rssm.run import VIDEOS
 
-        (run / VIDEOS).mkdir(exist_ok=True)
-        return write_video(run / VIDEOS / "dream.mp4", panels(*dream), fps)
+        (folder := outputs(run) / VIDEOS).mkdir(parents=True, exist_ok=True)
+        return write_video(folder / "dream.mp4", panels(*dream), fps)
 
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal or data is not None) as bar:

@@ -18,7 +18,7 @@ from planet_rssm.errors import PlanetError
 @click.command("plan")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--planner", type=click.Choice(get_args(PlannerName)), help="Short for -s planner.name=…")
-@click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a planner.… setting; repeatable.")
+@click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Change planner.… or rssm.plan_by.")
 @click.option("--episodes", default=20, show_default=True, type=click.IntRange(min=1))
 @click.option(
     "--checkpoint", default="last", show_default=True, help="last, best or a number of env_steps (offline: updates)."
@@ -38,14 +38,15 @@ def verb(
 ) -> None:
     """Act in RUN's environment by planning in what it learned; no exploration noise, fixed reset seeds.
 
-    RUN is a folder, or simulator:TASK: dm_control's own physics are the model, and nothing is learned. There the
-    planner is icem unless another is named, -s changes env.action_repeat and env.time_limit too, and a video goes into
-    runs/simulator-TASK/videos.
+    RUN is a folder; or pretrained:NAME, a model that comes with the package (cartpole-swingup); or simulator:TASK:
+    dm_control's own physics are the model, and nothing is learned. There the planner is icem unless another is named,
+    and -s changes env.action_repeat and env.time_limit too. Of the last two a video goes into runs/, under their name.
 
     \b
     For example
       planet plan runs/quickstart-seed0 --episodes 20 --video
       planet plan runs/quickstart-seed0 --planner icem -s planner.candidates=50 --json
+      planet plan pretrained:cartpole-swingup --episodes 4 --video
       planet plan simulator:cartpole-swingup --episodes 3
     """  # noqa: D301 (click wants the character itself)
     wanted = list(overrides) + ([] if planner is None else [f"planner.name={planner}"])
@@ -62,16 +63,17 @@ def plan_and_print(
     as_json: bool = False,
 ) -> dict[str, Any]:
     """Play the episodes, measure the baselines, print the result and return it; see `verb`."""
+    from planet_rssm.checkpoint import outputs
     from planet_rssm.evaluation.planning import plan_run  # torch: not for `planet plan --help`
     from planet_rssm.evaluation.simulator import PREFIX, plan_simulator
     from planet_rssm.report.video import write_video
     from planet_rssm.run import VIDEOS
 
     simulated = str(run).startswith(PREFIX)
-    folder = Path("runs") / str(run).replace(":", "-").replace("/", "-") if simulated else run
+    folder = Path("runs") / str(run).replace(":", "-").replace("/", "-") if simulated else outputs(run)
 
     def film(frames: Sequence[np.ndarray], fps: float) -> Path:
-        (folder / VIDEOS).mkdir(parents=simulated, exist_ok=True)
+        (folder / VIDEOS).mkdir(parents=True, exist_ok=True)
         return write_video(folder / VIDEOS / "plan.mp4", frames, fps)
 
     console = Console(stderr=True)
@@ -103,14 +105,10 @@ def _refuse(checkpoint: str, device: str) -> None:
         raise PlanetError(f"--device {device}: simulators run on the CPU; leave it out")
 
 
-def seen_by(observation: dict[str, Any]) -> str:
-    """Return what is seen in words, of `observation` as the verbs print it in JSON."""
-    pixels = "{renderer} {size}x{size} pixels".format(**observation)
-    words = {"pixels": pixels, "vectors": "vectors", "both": f"{pixels} and vectors", "state": "the simulator's state"}
-    return words[observation["observe"]]
-
-
 def _print(result: dict[str, Any], console: Console) -> None:
+    from planet_rssm.evaluation.protocol import seen_by
+    from planet_rssm.stages import shares
+
     title = f"{result['task']}, {seen_by(result['observation'])}, {len(result['episodes'])} episodes"
     if result["checkpoint"] == "best":
         title += ", best checkpoint (selected on test episodes)"
@@ -127,5 +125,6 @@ def _print(result: dict[str, Any], console: Console) -> None:
     console.print(
         f"a decision for {batch}: p50 {latency['p50']:.1f} ms, p95 {latency['p95']:.1f}, p99 {latency['p99']:.1f}"
     )
+    console.print(f"time: {shares(result['seconds'])}", soft_wrap=True)
     if result["video"]:
         console.print(f"video: {result['video']}", soft_wrap=True)

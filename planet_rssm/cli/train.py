@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from planet_rssm import config
-from planet_rssm.cli.plan import seen_by
 from planet_rssm.errors import PlanetError
+from planet_rssm.stages import by_length, duration, shares
 
 if TYPE_CHECKING:
     import torch
@@ -127,6 +127,8 @@ def _dry_run(folder: Path, settings: config.Settings, as_json: bool) -> None:
 
 
 def _print_forecast(result: dict[str, Any], console: Console) -> None:
+    from planet_rssm.evaluation.protocol import seen_by
+
     run, seconds, size, one, free = (result[key] for key in ("run", "seconds", "bytes", "measured", "free"))
     told = {
         "collect": f"{run['episodes']} episodes, step {_ms(one['env_step'])}, decision {_ms(one['decision'])}",
@@ -138,7 +140,7 @@ def _print_forecast(result: dict[str, Any], console: Console) -> None:
     title = f"{result['task']}, {seen_by(result['observation'])}, {result['device']}: the whole run"
     table = Table("part", "time", "of", title=title)
     for name, what in told.items():
-        table.add_row(name, _duration(seconds[name]), what)
+        table.add_row(name, duration(seconds[name]), what)
     console.print(table)
     episodes, checkpoints = _gib(size["episodes"]), _gib(size["checkpoints"])
     console.print(f"disk: {_gib(size['total'])} (episodes {episodes}, checkpoints {checkpoints}), {_gib(free['disk'])} "
@@ -147,7 +149,7 @@ def _print_forecast(result: dict[str, Any], console: Console) -> None:
     left = ", ".join(f"{_gib(value)} free{where}" for where, value in known.items() if value is not None)
     console.print(f"memory: {_gib(result['peak_memory'])} at most in this process, {left or 'free: unknown'}")
     if short := result["short_episodes"]:
-        time = f"{_duration(short['seconds']['total'])}, {short['run']['updates']} updates"
+        time = f"{duration(short['seconds']['total'])}, {short['run']['updates']} updates"
         console.print(f"episodes may end early: all as short as random ones, {short['steps']:.0f} env_steps, it takes "
                       f"{time}", soft_wrap=True)  # fmt: skip
     if size["total"] > free["disk"]:
@@ -160,11 +162,6 @@ def _ms(seconds: float) -> str:
 
 def _gib(size: int) -> str:
     return f"{size / 2**30:.2f} GiB"
-
-
-def _duration(seconds: float) -> str:
-    minutes, hours = seconds / 60, seconds / 3600
-    return f"{hours:.1f} h" if hours >= 1 else f"{minutes:.1f} min" if minutes >= 1 else f"{seconds:.1f} s"
 
 
 def _checked(settings: config.Settings) -> tuple[config.Settings, "torch.device"]:
@@ -196,6 +193,7 @@ def _open(folder: Path, settings: config.Settings) -> "Run":
 
 def _check_learnable(settings: config.Settings) -> None:
     from planet_rssm.agent import check_noise
+    from planet_rssm.behavior import check_objective
     from planet_rssm.envs.pool import EnvPool
     from planet_rssm.planners import planner_from_settings
 
@@ -205,7 +203,9 @@ def _check_learnable(settings: config.Settings) -> None:
     with EnvPool(env, 1) as pool:  # what only the environment itself can say, a missing package among it
         spec = pool.spec
         _try_out(pool)
-    planner_from_settings(settings.planner, spec.action_size, spec.discrete)
+    check_objective(settings, spec)
+    if settings.planner.name != "actor":
+        planner_from_settings(settings.planner, spec.action_size, spec.discrete)
     check_noise("train.exploration_noise =", settings.train.exploration_noise, spec)
     frames = math.ceil(spec.episode_steps / spec.action_repeat) + 1
     if settings.train.batch_length > frames:
@@ -251,3 +251,5 @@ def _train(run: "Run") -> None:
             err=True,
         )
         sys.exit(130)
+    spent = by_length(trainer.progress.stage_seconds) | {"total": trainer.progress.seconds}
+    click.echo(f"time: {shares(spent)}", err=True)

@@ -9,8 +9,10 @@ from planet_rssm.config.schema import (
     HEADS,
     IMAGE_SIZES,
     LATENTS,
+    RECIPES,
     SIZES,
     Activation,
+    BehaviorSettings,
     DataSettings,
     EnvSettings,
     Head,
@@ -25,6 +27,8 @@ from planet_rssm.config.schema import (
     Settings,
     Size,
     TrainSettings,
+    learned_parts,
+    no_actor,
 )
 from planet_rssm.config.sources import (
     dump,
@@ -38,10 +42,12 @@ from planet_rssm.config.sources import (
     save,
     sized,
     upgraded,
+    with_planner,
 )
 
 __all__ = [
     "Activation",
+    "BehaviorSettings",
     "DataSettings",
     "EnvSettings",
     "FORMAT",
@@ -56,6 +62,7 @@ __all__ = [
     "OptimizerSettings",
     "PlannerName",
     "PlannerSettings",
+    "RECIPES",
     "RSSMSettings",
     "SIZES",
     "Settings",
@@ -63,8 +70,10 @@ __all__ = [
     "TrainSettings",
     "dump",
     "flatten",
+    "learned_parts",
     "load",
     "nearest",
+    "no_actor",
     "override",
     "parse_overrides",
     "presets",
@@ -72,4 +81,5 @@ __all__ = [
     "save",
     "sized",
     "upgraded",
+    "with_planner",
 ]

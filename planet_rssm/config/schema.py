@@ -10,7 +10,7 @@ from planet_rssm.named import FORM
 FORMAT = 1
 
 ImageSize = Literal[32, 64, 96, 128]
-PlannerName = Literal["cem", "icem", "mppi", "shooting"]
+PlannerName = Literal["cem", "icem", "mppi", "shooting", "actor"]
 IMAGE_SIZES: tuple[int, ...] = get_args(ImageSize)
 
 
@@ -187,10 +187,85 @@ class OptimizerSettings(_Section):
     warmup: Annotated[Whole, Field(ge=0)] = 0  # updates over which lr grows from 0
 
 
+# What the recipes of behaviour differ in from the third, which is BehaviorSettings' own.
+RECIPES: dict[str, dict[str, Any]] = {
+    "none": {},
+    "v1": {
+        "objective": "dynamics",
+        "action": "tanh_normal",
+        "unimix": 0.0,
+        "discount": 0.99,
+        "entropy": 0.0,
+        "normalise": "none",
+        "critic": "gaussian",
+        "slow": "none",
+        "replay_value": 0.0,
+        "actor_layers": 4,
+        "units": 400,
+        "actor_outscale": 1.0,
+        "critic_outscale": 1.0,
+        "lr": 8e-5,
+        "eps": 1e-7,
+    },
+    "v2": {
+        "objective": "auto",
+        "action": "trunc_normal",
+        "unimix": 0.0,
+        "discount": 0.99,
+        "entropy": 1e-4,
+        "normalise": "none",
+        "critic": "gaussian",
+        "slow": "target",
+        "slow_every": 100,
+        "slow_share": 1.0,
+        "replay_value": 0.0,
+        "actor_layers": 4,
+        "critic_layers": 4,
+        "units": 400,
+        "actor_outscale": 1.0,
+        "critic_outscale": 1.0,
+        "lr": 8e-5,
+        "eps": 1e-5,
+    },
+    "v3": {},
+}
+
+
+class BehaviorSettings(_Section):
+    """An actor and a critic that learn in imagination (Dreamer, arXiv 1912.01603; V2 2010.02193; V3 2301.04104).
+
+    `name` alone stands for all the rest, see RECIPES; what is given beside it wins. `behavior=v3` is short for it.
+    """
+
+    name: Literal["none", "v1", "v2", "v3"] = "none"
+    objective: Literal["auto", "dynamics", "reinforce", "mix"] = "reinforce"  # auto: reinforce for choices
+    mix: Share = 0.1  # mix: the share of the dynamics' gradient
+    horizon: Count = 15  # agent steps imagined
+    discount: Share = 0.997  # of one agent step; 1 - 1 / 333
+    trace: Annotated[Number, Field(ge=0, le=1)] = 0.95  # the lambda of lambda-returns
+    action: Literal["normal", "trunc_normal", "tanh_normal"] = "normal"  # how numbers are drawn
+    unimix: Annotated[float, Field(ge=0, lt=1)] = 0.01  # of choices: share of the uniform distribution
+    entropy: NonNegative = 3e-4  # weight of the actor's entropy
+    normalise: Literal["none", "percentiles"] = "percentiles"  # what returns are divided by: 1, or the range of theirs
+    critic: Literal["gaussian", "twohot", "symlog_twohot"] = "twohot"
+    slow: Literal["none", "target", "regulariser"] = "regulariser"  # what the critic's slow copy is for
+    slow_every: Count = 1  # updates between two steps of the slow copy
+    slow_share: Share = 0.02  # of the way that a step goes
+    replay_value: NonNegative = 0.3  # weight of the critic's loss on the batch itself, which trains the model too
+    actor_layers: Annotated[Whole, Field(ge=0)] = 3
+    critic_layers: Annotated[Whole, Field(ge=0)] = 3
+    units: Count = 256
+    actor_outscale: NonNegative = 0.01  # of the last layer's first weights
+    critic_outscale: NonNegative = 0.0
+    lr: Positive | None = 4e-5  # None: the model's, as for the next two
+    eps: Positive | None = 1e-8
+    clip: Positive | None = 100.0  # of the actor's norm and of the critic's
+
+
 class PlannerSettings(_Section):
     """How actions are searched for. Spreads are in halves of an action's range; None is the planner's own default."""
 
-    name: PlannerName = "cem"
+    name: PlannerName = "cem"  # who decides, when collecting, testing and planning; the actor needs `behavior`
     horizon: Count = 12  # agent steps
     candidates: Count = 1000
     iterations: Count = 10
@@ -209,7 +284,10 @@ class PlannerSettings(_Section):
     reuse: Annotated[Number, Field(ge=0, le=1)] = 0.3  # icem: share of the elites kept for the next round and decision
     temperature: Positive | None = None  # mppi: in units of the return; None: the spread of a round's returns
     weigh: Literal["all", "elites"] = "all"  # mppi: candidates that count; elites (TD-MPC2) also refit the spread
-    act_by: Literal["mean", "draw"] = "mean"  # mppi by elites: the mean, or an elite drawn by its weight
+    act_by: Literal["mean", "draw"] = "mean"  # mppi by elites: the mean, or one drawn by its weight; actor: a sample
+    proposals: Literal["none", "actor"] = "none"  # whose sequences take the place of some candidates
+    proposal_share: Share = 0.1  # of a round's candidates
+    terminal_value: Literal["none", "critic"] = "none"  # what counts beyond the horizon
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -262,11 +340,14 @@ class Settings(_Section):
     kl: KLSettings = KLSettings()
     model: ModelSettings = ModelSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
+    behavior: BehaviorSettings = BehaviorSettings()
     planner: PlannerSettings = PlannerSettings()
     train: TrainSettings = TrainSettings()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.behavior.name == "none" and (asked := learned_parts(self.planner)):
+            raise ValueError(no_actor(asked))
         batch = self.train.batch_size * self.train.batch_length
         if self.data.capacity < self.train.batch_length:
             raise ValueError(
@@ -277,3 +358,14 @@ class Settings(_Section):
             share = self.model.decode_fraction
             raise ValueError(f"model.decode_fraction = {share}: decodes none of a batch's {batch} frames; raise it")
         return self
+
+
+def learned_parts(settings: PlannerSettings) -> str | None:
+    """Return a setting, as `key = value`, that needs an actor or a critic; None if none does."""
+    needs = {"name": "actor", "proposals": "actor", "terminal_value": "critic"}
+    return next((f"planner.{key} = {value!r}" for key, value in needs.items() if getattr(settings, key) == value), None)
+
+
+def no_actor(asked: str) -> str:
+    """Return the error line where `asked`, see `learned_parts`, meets a run that has learned neither."""
+    return f"{asked}: this run learns no actor and critic; train one that does: planet train PRESET -s behavior=v3"

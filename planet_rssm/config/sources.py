@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from planet_rssm.config.schema import FORMAT, SIZES, Settings
+from planet_rssm.config.schema import FORMAT, RECIPES, SIZES, BehaviorSettings, Settings
 from planet_rssm.errors import PlanetError
 from planet_rssm.files import write_atomic
 
@@ -17,6 +17,7 @@ from planet_rssm.files import write_atomic
 _NOT_YAML = (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, OverflowError, RecursionError)
 _shortener = reprlib.Repr()
 _shortener.maxstring = _shortener.maxother = 80
+ACTING = ("planner.", "rssm.filter_by", "rssm.plan_by")  # how a trained model is acted with: no weight depends on them
 
 
 def presets() -> dict[str, Path]:
@@ -31,13 +32,28 @@ def load(preset: str | Path, overrides: Sequence[str] = ()) -> Settings:
     Raises:
         PlanetError: an unknown preset or key, a value that does not fit, or settings that contradict each other.
     """
-    return resolve(_read(_find(str(preset))) | parse_overrides(overrides))
+    values = parse_overrides(overrides)
+    return resolve(_read(_find(str(preset))) | _stood_for(values) | values)
 
 
 def override(settings: Settings, overrides: Sequence[str]) -> Settings:
     """Return other settings, changed by `key=value` overrides; see `load` for what is raised."""
     values = parse_overrides(overrides)
-    return resolve(flatten(settings) | sized(values.get("model.size")) | values)  # a new size wins over the old widths
+    return resolve(flatten(settings) | _stood_for(values) | values)  # what a new name stands for wins over the old
+
+
+def with_planner(settings: Settings, overrides: Sequence[str]) -> Settings:
+    """Return the settings of a trained model with other settings of how it acts, those of ACTING.
+
+    Raises:
+        PlanetError: another setting is among them; or see `load`.
+    """
+    for key, value in parse_overrides(overrides).items():
+        if key in flatten(settings) and not key.startswith(ACTING):
+            raise PlanetError(
+                f"-s {key}={value}: only planner.…, rssm.filter_by and rssm.plan_by may change now; train another run"
+            )
+    return override(settings, overrides)
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
@@ -55,16 +71,17 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
             values[key.strip()] = yaml.load(value, _Loader)
         except _NOT_YAML:
             raise PlanetError(f"-s {text}: the value is not YAML; quote it") from None
-    return values
+    return _spelled_out(values)
 
 
 def resolve(values: Mapping[str, Any]) -> Settings:
     """Build settings from dotted keys; see `load` for what is raised.
 
-    A `model.size` stands for the keys in SIZES; those given beside it win.
+    A `model.size` stands for the keys in SIZES, a `behavior.name` for those in RECIPES; those given beside it win.
     """
     known = flatten(Settings())
-    values = sized(values.get("model.size")) | dict(values)
+    values = _spelled_out(values)
+    values = _stood_for(values) | values
     newer = values.get("format")
     if isinstance(newer, int) and newer > FORMAT:
         raise PlanetError(f"settings of format {_shown(newer)}: this version reads up to {FORMAT}; upgrade planet_rssm")
@@ -98,8 +115,20 @@ def sized(size: Any) -> dict[str, Any]:  # noqa: ANN401 (whatever a file holds)
     if not isinstance(size, str) or size not in SIZES:
         return {}
     deter, hidden, classes, depth, units = SIZES[size]
-    widths = {f"model.{name}_units": units for name in ("vector", "reward", "continue")}
+    widths = {f"model.{name}_units": units for name in ("vector", "reward", "continue")} | {"behavior.units": units}
     return {"rssm.deter": deter, "rssm.hidden": hidden, "rssm.classes": classes, "model.depth": depth, **widths}
+
+
+def _stood_for(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that the names of a recipe and of a size stand for."""
+    name = values.get("behavior.name")
+    recipe = flatten(BehaviorSettings()) | RECIPES[name] if isinstance(name, str) and name in RECIPES else {}
+    return {f"behavior.{key}": value for key, value in recipe.items()} | sized(values.get("model.size"))
+
+
+def _spelled_out(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `values` with the short form of one key written out."""
+    return {"behavior.name" if key == "behavior" else key: value for key, value in values.items()}
 
 
 def flatten(settings: BaseModel) -> dict[str, Any]:

@@ -13,8 +13,10 @@ import numpy as np
 import torch
 
 from planet_rssm.agent import Agent, AgentPolicy
+from planet_rssm.behavior import untrained_behavior
+from planet_rssm.checkpoint import outputs, source
 from planet_rssm.collect import ConstantPolicy, Policy, RandomPolicy
-from planet_rssm.config import Settings, flatten
+from planet_rssm.config import Settings, flatten, learned_parts
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.evaluation.protocol import PARALLEL, episode_seeds, play
@@ -24,7 +26,7 @@ from planet_rssm.world_model import untrained_model
 
 CONSTANTS = np.linspace(-1, 1, 11)  # every joint held at the same share of its range
 CACHE = "baselines.json"
-NAMES = ("random", "zero", "constant", "untrained")
+PARTS = {"blind": ("random", "zero", "constant"), "untrained": ("untrained",)}  # by what they depend on
 
 _log = logging.getLogger("planet_rssm")
 
@@ -32,7 +34,7 @@ Returns = dict[str, list[float]]  # baseline: return by episode
 
 
 def baselines(
-    folder: Path,
+    run: Path,
     settings: Settings,
     spec: EnvSpec,
     episodes: int,
@@ -41,36 +43,61 @@ def baselines(
 ) -> Returns:
     """Return the four baselines of a run, by episode; measured once for given settings and kept in the run folder.
 
+    Another planner costs a measurement of the untrained model alone: the others look at nothing.
+
     `spec` is that of the environments as they are now. A run folder that cannot be written costs a warning.
 
     The constant is the one with the best mean, chosen on the very episodes it is then reported on: a generous
     baseline.
     """
-    compared = {name: flatten(getattr(settings, name)) for name in ("env", "rssm", "model", "planner")}
-    key = {"episodes": episodes, "seed": settings.seed, "simulator": spec.simulator, **compared}
-    key = json.loads(json.dumps(key))  # as the file gives it back: tuples become lists
-    cache = folder / CACHE
-    if (kept := _kept(cache, key)) is not None:
-        return kept
-    returns = simple_baselines(settings, spec, episodes, on_stage)
-    on_stage("untrained")
-    returns["untrained"] = untrained(settings, spec, episodes, device)
-    try:
-        write_atomic(cache, [json.dumps({"key": key, "returns": returns}).encode()])
-    except OSError as error:
-        _log.warning("baselines not kept in %s (%s); the next plan measures them again", cache, error.strerror)
-    return returns
+    cache = outputs(run) / CACHE
+    kept, known = (
+        _read(cache) or _read(source(run) / CACHE),
+        {"episodes": episodes, "seed": settings.seed, "simulator": spec.simulator},
+    )
+    decisive = ["env", "rssm", "model", "planner", *(["behavior"] if learned_parts(settings.planner) else [])]
+    sections = {name: flatten(getattr(settings, name)) for name in decisive}
+    wanted: dict[str, tuple[dict[str, Any], Callable[[], Returns]]] = {
+        "blind": ({**known, "env": sections["env"]}, lambda: simple_baselines(settings, spec, episodes, on_stage)),
+        "untrained": ({**known, **sections}, lambda: _untrained(settings, spec, episodes, device, on_stage)),
+    }
+    found = {part: _taken(kept, part, key) or _entry(key, measure()) for part, (key, measure) in wanted.items()}
+    if found != kept:
+        try:
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(cache, [json.dumps(found).encode()])
+        except OSError as error:
+            _log.warning("baselines not kept in %s (%s); the next plan measures them again", cache, error.strerror)
+    return {name: returns for part in found.values() for name, returns in part["returns"].items()}
 
 
-def _kept(cache: Path, key: dict[str, Any]) -> Returns | None:
-    """Return what was measured before under the same key; a missing or damaged file only means measuring again."""
+def _read(cache: Path) -> dict[str, Any]:
+    """Return what was measured before; a missing or damaged file only means measuring again."""
     try:
-        held = json.loads(cache.read_text())
-        if held["key"] != key:
-            return None
-        return {name: [float(value) for value in held["returns"][name]] for name in NAMES}
-    except (OSError, ValueError, KeyError, TypeError):
+        return dict(json.loads(cache.read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _taken(kept: dict[str, Any], part: str, key: dict[str, Any]) -> dict[str, Any] | None:
+    """Return a part of what was kept if it is whole and was measured under the same key."""
+    try:
+        entry = kept[part]
+        whole = all([float(value) for value in entry["returns"][name]] for name in PARTS[part])
+        return entry if whole and entry["key"] == _entry(key, {})["key"] else None
+    except (ValueError, KeyError, TypeError):
         return None
+
+
+def _entry(key: dict[str, Any], returns: Returns) -> dict[str, Any]:
+    return {"key": json.loads(json.dumps(key)), "returns": returns}  # as a file gives it back: tuples become lists
+
+
+def _untrained(
+    settings: Settings, spec: EnvSpec, episodes: int, device: torch.device, on_stage: Callable[[str], None]
+) -> Returns:
+    on_stage("untrained")
+    return {"untrained": untrained(settings, spec, episodes, device)}
 
 
 def simple_baselines(settings: Settings, spec: EnvSpec, episodes: int, on_stage: Callable[[str], None]) -> Returns:
@@ -104,7 +131,7 @@ def constant_actions(spec: EnvSpec) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 def untrained(settings: Settings, spec: EnvSpec, episodes: int, device: torch.device) -> list[float]:
     """Return what the same planner gets on the model as it was before the first update."""
     model = untrained_model(settings, spec).to(device)
-    agent = Agent.build(settings, spec, model, device=device, seed=0)
+    agent = Agent.build(settings, spec, model, untrained_behavior(settings, model), device=device, seed=0)
     rows = min(episodes, PARALLEL)
     with EnvPool(settings.env, rows) as pool:
         return [result.episode_return for result in play(pool, AgentPolicy(agent, rows), episode_seeds(episodes))]

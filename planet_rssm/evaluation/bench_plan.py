@@ -23,7 +23,7 @@ from planet_rssm.agent import model_of
 from planet_rssm.config import PlannerSettings
 from planet_rssm.device import describe, resolve_device, synchronize, take_rates
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.evaluation.plan_value import decider, states_of, value_gaps
+from planet_rssm.evaluation.plan_value import decider, planner_for, states_of, value_gaps
 from planet_rssm.planners import CHOOSERS, Objective, SearchPlanner, planner_from_settings
 from planet_rssm.types import State
 from planet_rssm.world_model import ModelDynamics, WorldModel, untrained_model
@@ -32,6 +32,7 @@ PRECISIONS = ("float32", "bfloat16")
 PRESETS = {"gaussian": "planet", "categorical": "planet-discrete"}  # models whose decisions are timed
 PAPER = PlannerSettings()  # PlaNet's: 1000 sequences of 12 steps, ten times
 ICEM = PlannerSettings(name="icem", candidates=40, iterations=3, elites=10)  # its authors' 40 + 32 + 25 = 97
+ACTOR = PlannerSettings(name="actor")  # DreamerV3's, on PlaNet's model
 PATIENCE = 60.0  # seconds for one case's repeats
 
 Rival = Callable[[State], object]  # decides once for a state of one row
@@ -51,6 +52,8 @@ CASES = (
     Case(PAPER, "categorical", 1),
     Case(ICEM, "gaussian", 1),
     Case(ICEM, "gaussian", 16),
+    Case(ACTOR, "gaussian", 1),
+    Case(ACTOR, "gaussian", 16),
 )
 
 
@@ -104,7 +107,9 @@ def bench_plan(
 
 
 def name_of(settings: PlannerSettings) -> str:
-    """Return the planner's name with its sequences, steps and rounds."""
+    """Return the planner's name with its sequences, steps and rounds; an actor has none."""
+    if settings.name == "actor":
+        return settings.name
     planner: SearchPlanner[Any, Any] = planner_from_settings(settings, 1)
     counts = planner.populations
     shown = f"{counts[0]}x{settings.horizon}x{len(counts)}" if len(set(counts)) == 1 else str(sum(counts))
@@ -203,6 +208,8 @@ def _told(
 
 def _gaps(models: Sequence[WorldModel], case: Case, precisions: Sequence[str]) -> list[dict[str, float]] | str:
     """Return what each model says that the precisions cost, or why none does."""
+    if case.planner.name == "actor":
+        return "the actor that is timed is untrained"
     able = [model for model in models if not model.spec.discrete or case.planner.name in CHOOSERS]
     found = [value_gaps(model, case.planner, precisions) for model in able]
     if whole := [gaps for gaps in found if gaps is not None]:
@@ -219,7 +226,7 @@ def _said(say: Callable[[str], object], title: str, text: str) -> None:
 def _flops(model: WorldModel, case: Case, precision: str) -> int:
     """Count the multiplications and additions of the products that a decision of ours really does."""
     settings, state = case.planner.model_copy(update={"iterations": 1}), states_of(model, 1)
-    planner = planner_from_settings(settings, model.spec.action_size, model.spec.discrete)
+    planner = planner_for(model, settings)
     dynamics = ModelDynamics(model).prepare(precision) if settings.fast else ModelDynamics(model)
     first = torch.ones(1, dtype=torch.bool, device=state.deter.device)
     mapping = {}
@@ -227,7 +234,7 @@ def _flops(model: WorldModel, case: Case, precision: str) -> int:
         mapping[torch.ops.mkldnn._linear_pointwise] = _linear_flops
     with FlopCounterMode(display=False, custom_mapping=mapping) as counter:  # it sees no product of a captured graph
         planner.plan(dynamics, Objective(), state, planner.initial(1, first.device), first)
-    counts = planner_from_settings(case.planner, 1).populations
+    counts = planner_for(model, case.planner).populations
     return round(counter.get_total_flops() / counts[0] * sum(counts)) * case.batch
 
 

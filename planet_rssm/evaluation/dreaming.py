@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from planet_rssm import checkpoint as checkpoints
-from planet_rssm.agent import Agent, AgentPolicy, model_of
+from planet_rssm.agent import Agent, AgentPolicy, behavior_of, model_of
 from planet_rssm.checkpoint import Checkpoint
 from planet_rssm.collect import Policy, RandomPolicy, collect
 from planet_rssm.data.episode import Episode
@@ -126,7 +126,7 @@ def played(
     episodes: dict[int, Episode] = {}
     with EnvPool(held.settings.env, min(planned, PARALLEL)) as pool:
         spec = same_pixels(held.spec, pool.spec)
-        agent = Agent.build(held.settings, spec, model, device=device)
+        agent = Agent.build(held.settings, spec, model, behavior_of(held, model), device=device)
         policies: list[tuple[Policy, list[int]]] = [
             (AgentPolicy(agent, pool.count), seeds[:planned]),
             (RandomPolicy(spec.action_size, FIRST_SEED, spec.discrete), seeds[planned:]),

@@ -10,12 +10,11 @@ import numpy as np
 import torch
 
 from planet_rssm import checkpoint as checkpoints
-from planet_rssm.agent import Agent, model_of
+from planet_rssm.agent import Agent, parts_of
 from planet_rssm.control import Clock, ControlLoop
 from planet_rssm.device import resolve_device, within_memory
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
-from planet_rssm.evaluation.planning import with_planner
 
 FRAMES = 16  # different ones, shown in turn
 
@@ -41,7 +40,7 @@ def bench_loop(
         hz: ticks a second; None: the rate of the training.
         camera: width and height of the frames, which are resized to the model's.
         checkpoint: `last`, `best` or a number of env_steps.
-        overrides: `planner.key=value` texts.
+        overrides: `key=value` texts for `planner.…`, `rssm.filter_by` and `rssm.plan_by`.
         device: where the model runs.
         clock: see ControlLoop.
         on_tick: called after each.
@@ -55,9 +54,9 @@ def bench_loop(
     """
     if not 0 < seconds < math.inf:
         raise PlanetError(f"seconds {seconds:g}: must be more than 0 and finite; 60 for example")
-    held = checkpoints.load(checkpoints.find(run, checkpoint))
-    settings, where = with_planner(held.settings, overrides), resolve_device(device)
-    agent = Agent.build(settings, held.spec, model_of(held).to(where), device=where)
+    held, where = checkpoints.load(checkpoints.find(run, checkpoint)).acting(overrides), resolve_device(device)
+    settings = held.settings
+    agent = Agent.build(settings, held.spec, *parts_of(held, where), device=where)
     frames = itertools.cycle([_frame(held.spec, camera, np.random.default_rng(seed)) for seed in range(FRAMES)])
     with within_memory(where, "a decision", "free some, or lower planner.candidates with -s"):
         with ControlLoop(agent, hz=hz, clock=clock, **options) as loop:

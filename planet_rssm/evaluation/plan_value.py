@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from planet_rssm import config
+from planet_rssm.behavior import ActorPlanner, Behavior
 from planet_rssm.config import PlannerSettings
 from planet_rssm.device import generator
 from planet_rssm.planners import Objective, planner_from_settings
@@ -44,12 +46,20 @@ def value_gaps(model: WorldModel, settings: PlannerSettings, precisions: Sequenc
     return {name: (best - values[f"fast {name}"]) / (best - random) for name in precisions}
 
 
+def planner_for(model: WorldModel, settings: PlannerSettings) -> Any:  # noqa: ANN401 (an actor is no search)
+    """Return the planner of these settings for the model; an actor is untrained."""
+    if settings.name != "actor":
+        return planner_from_settings(settings, model.spec.action_size, model.spec.discrete)
+    behavior = Behavior(config.load("planet", ["behavior=v3"]), model.spec, model.rssm.feat_size)
+    return ActorPlanner(settings, behavior.to(next(model.parameters()).device), model.rssm.feat)
+
+
 def decider(
     model: WorldModel, settings: PlannerSettings, precision: str, batch: int
 ) -> Callable[[State], tuple[Plan, Any]]:
     """Return our decision from a cold start."""
     where = next(model.parameters()).device
-    planner = planner_from_settings(settings, model.spec.action_size, model.spec.discrete)
+    planner = planner_for(model, settings)
     session = planner.prepare(ModelDynamics(model), Objective(), precision)
     carry, first = planner.initial(batch, where), torch.ones(batch, dtype=torch.bool, device=where)
     rng = generator(0, where)

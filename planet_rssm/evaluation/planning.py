@@ -1,5 +1,6 @@
 """Act with a trained model and say how well: what `planet plan` does."""
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -9,8 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from planet_rssm import checkpoint as checkpoints
-from planet_rssm import config
-from planet_rssm.agent import Agent, AgentPolicy, model_of
+from planet_rssm.agent import Agent, AgentPolicy, parts_of
 from planet_rssm.config import Settings
 from planet_rssm.device import resolve_device, within_memory
 from planet_rssm.envs.pool import EnvPool, Pool, Step
@@ -19,6 +19,7 @@ from planet_rssm.errors import PlanetError
 from planet_rssm.evaluation.baselines import baselines
 from planet_rssm.evaluation.protocol import PARALLEL, EpisodeResult, TimedPolicy, episode_seeds, play
 from planet_rssm.evaluation.statistics import summary
+from planet_rssm.stages import Stages
 
 VIDEO_SIZE = 256  # pixels a side; what is filmed is drawn again, larger than what the agent sees
 
@@ -46,7 +47,7 @@ def plan_run(
         run: a run folder.
         episodes: how many, of the plan and of each baseline.
         checkpoint: `last`, `best` or a number of env_steps.
-        overrides: `planner.key=value` texts.
+        overrides: `key=value` texts for `planner.…`, `rssm.filter_by` and `rssm.plan_by`.
         device: where the model runs.
         film: given the frames and the rate of the first episode; returns the file that it made of them.
         on_stage: told the name of each baseline as it begins.
@@ -59,17 +60,24 @@ def plan_run(
         PlanetError: no such run, checkpoint or device, a damaged checkpoint, an override that is refused, or
             environments that are no longer those of the training.
     """
-    held = checkpoints.load(checkpoints.find(run, checkpoint))
-    settings, where = with_planner(held.settings, overrides), resolve_device(device)
-    rows = min(episodes, PARALLEL)
-    with EnvPool(settings.env, rows) as pool:
-        seen = same_pixels(held.spec, pool.spec)
-        agent = Agent.build(settings, seen, model_of(held).to(where), device=where)
-        policy = TimedPolicy(AgentPolicy(agent, rows))
+    stages = Stages()
+    with contextlib.ExitStack() as held_open:
+        with stages("start"):
+            held, where = checkpoints.load(checkpoints.find(run, checkpoint)).acting(overrides), resolve_device(device)
+            settings = held.settings
+            rows = min(episodes, PARALLEL)
+            pool = held_open.enter_context(EnvPool(settings.env, rows))
+            seen = same_pixels(held.spec, pool.spec)
+            agent = Agent.build(settings, seen, *parts_of(held, where), device=where)
+        policy = TimedPolicy(AgentPolicy(agent, rows, stages=stages), stages)
         camera = Camera(pool)
-        with within_memory(where, "a decision", "free some, or lower planner.candidates with -s"):
+        with (
+            within_memory(where, "a decision", "free some, or lower planner.candidates with -s"),
+            stages("environment"),
+        ):
             results = play(pool, policy, episode_seeds(episodes), camera.take if film else None, on_episode)
-    compared = baselines(run, settings, seen, episodes, where, on_stage)
+    with stages("baselines"):
+        compared = baselines(run, settings, seen, episodes, where, on_stage)
     return {
         **told(held.spec, settings, results, compared, policy),
         "batch": rows,
@@ -82,6 +90,7 @@ def plan_run(
         },
         "checkpoint": int(checkpoint) if checkpoint.isdecimal() else checkpoint,  # as asked for: best is a selected one
         "env_steps": held.progress["env_steps"],
+        "seconds": stages.told(),
     }
 
 
@@ -146,11 +155,3 @@ def same_pixels(trained: EnvSpec, now: EnvSpec) -> EnvSpec:
                 "the versions that its run.json names, or train another run"
             )
     return now
-
-
-def with_planner(settings: Settings, overrides: Sequence[str]) -> Settings:
-    """Return the settings of a run with other planner settings, `planner.key=value` texts."""
-    for key, value in config.parse_overrides(overrides).items():
-        if key in config.flatten(settings) and not key.startswith("planner."):
-            raise PlanetError(f"-s {key}={value}: only planner.… settings may change now; train another run")
-    return config.override(settings, overrides)

@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from planet_rssm.collect import Policy, collect
 from planet_rssm.envs.pool import Pool, Step
+from planet_rssm.stages import Stages
 
 FIRST_SEED = 1000  # of the evaluation's resets; training resets are seeded by 63-bit hashes and never collide
 PARALLEL = 4  # episodes played side by side
@@ -45,8 +46,9 @@ def play(
 class TimedPolicy:
     """A policy, and how long each of its decisions took."""
 
-    def __init__(self, policy: Policy) -> None:
-        self._policy = policy
+    def __init__(self, policy: Policy, stages: Stages | None = None) -> None:
+        """Time `policy`; `stages` are told of the decisions as `plan`, but for what the policy itself tells them."""
+        self._policy, self._stages = policy, stages or Stages()
         self.seconds: list[float] = []
 
     def __call__(
@@ -54,7 +56,8 @@ class TimedPolicy:
     ) -> np.ndarray:
         """Decide as the policy inside does; the result is on the CPU, so the time includes the device's work."""
         begin = time.perf_counter()
-        action = self._policy(observation, executed_action, is_first)
+        with self._stages("plan"):
+            action = self._policy(observation, executed_action, is_first)
         self.seconds.append(time.perf_counter() - begin)
         return action
 
@@ -62,3 +65,10 @@ class TimedPolicy:
         """Return p50, p95 and p99 in milliseconds of a batched decision; the first, which warms up, is left out."""
         times = np.array(self.seconds[1:] or self.seconds) * 1000
         return {f"p{p}": round(float(np.percentile(times, p)), 3) for p in (50, 95, 99)}
+
+
+def seen_by(observation: dict[str, Any]) -> str:
+    """Return what is seen in words, of `observation` as the verbs print it in JSON."""
+    pixels = "{renderer} {size}x{size} pixels".format(**observation)
+    words = {"pixels": pixels, "vectors": "vectors", "both": f"{pixels} and vectors", "state": "the simulator's state"}
+    return words[observation["observe"]]

@@ -69,6 +69,8 @@ def planner_from_settings(
     Raises:
         PlanetError: the planner does not search among choices, or the bounds are refused.
     """
+    if settings.name == "actor":
+        raise PlanetError("planner.name = 'actor': it is learned, not searched; load a run that has one: Agent.load")
     if not discrete:
         return PLANNERS[settings.name](settings, action_size, low, high)
     if settings.name not in CHOOSERS:

@@ -33,6 +33,7 @@ class Search(Protocol):
         """Mean entropy of the next candidates' numbers or choices, [B], in nats."""
 
 
+Rng = torch.Generator | Sequence[torch.Generator] | None
 T = TypeVar("T", bound=Search)
 V = TypeVar("V")
 
@@ -90,7 +91,7 @@ class SearchPlanner(Planner[C], Generic[C, T]):
         state: S,
         carry: C,
         is_first: Tensor,
-        generator: torch.Generator | None = None,
+        generator: Rng = None,
         *,
         executed: int = 1,
         rounds: int | None = None,
@@ -105,7 +106,8 @@ class SearchPlanner(Planner[C], Generic[C, T]):
             state: pytree of tensors [B, ...]. The search runs in float32, in float64 when the state does.
             carry: what `initial` or the previous call returned.
             is_first: bool [B].
-            generator: source of the noise, on the state's device; None is torch's global one.
+            generator: source of the noise, on the state's device; None is torch's global one. Of several each draws for
+                a row, which then does not depend on its neighbours.
             executed: steps of the last plan that were acted out since, at least 1: how far the carry is shifted.
             rounds: stop after so many, at least 1; None: all that the settings name.
             proposals: sequences [B, K, H, A] from elsewhere, an actor say; they take the place of as many samples in
@@ -234,15 +236,21 @@ class SearchPlanner(Planner[C], Generic[C, T]):
 
     @torch.no_grad()
     def draw(
-        self, dynamics: Dynamics[S], state: S, generator: torch.Generator | None = None, rounds: int | None = None
+        self, dynamics: Dynamics[S], state: S, generator: Rng = None, rounds: int | None = None
     ) -> tuple[Noise, ...]:
         """Draw the noise of every round of one decision, or of the first `rounds`, on the state's device.
+
+        Of several generators each draws for a row.
 
         Raises:
             PlanetError: no round at all.
         """
         if rounds is not None and rounds < 1:
             raise PlanetError(f"rounds {rounds}: must be at least 1; leave it out for all {len(self.populations)}")
+        if isinstance(generator, Sequence):
+            row = pytree.tree_map(lambda leaf: leaf[:1], state)
+            drawn = [self.draw(dynamics, row, one, rounds) for one in generator]
+            return pytree.tree_map(_joined, *drawn)
         leaves = pytree.tree_leaves(state)
         batch, device = len(leaves[0]), leaves[0].device
         dtype = functools.reduce(torch.promote_types, (leaf.dtype for leaf in leaves), torch.float32)
@@ -312,6 +320,10 @@ def diagnostics(found: Sequence[tuple[Tensor, ...]]) -> dict[str, Tensor]:
 
 def _plainly(one: Callable[..., Any], tensors: tuple[Any, ...]) -> Any:  # noqa: ANN401 (whatever it returns)
     return one(*tensors)
+
+
+def _joined(*rows: Tensor | None) -> Tensor | None:
+    return None if rows[0] is None else torch.cat(rows)  # type: ignore[arg-type]
 
 
 def _given(value: V | None, own: V) -> V:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from planet_rssm.errors import PlanetError
-from planet_rssm.planners.base import SearchPlanner
+from planet_rssm.planners.base import Rng, SearchPlanner
 from planet_rssm.planners.objective import Objective
 from planet_rssm.types import C, Dynamics, Plan, Rollout, S
 
@@ -44,7 +44,7 @@ class Session(Generic[S, C]):
         state: S,
         carry: C,
         is_first: Tensor,
-        generator: torch.Generator | None = None,
+        generator: Rng = None,
         *,
         executed: int = 1,
         rounds: int | None = None,

@@ -1,52 +1,15 @@
 """Learning curves of runs, from their metrics.jsonl."""
 
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from planet_rssm.config import FORMAT
 from planet_rssm.errors import PlanetError
 from planet_rssm.files import write_atomic
-from planet_rssm.run import METRICS
+from planet_rssm.run import METRICS, read_metrics
 
-MAX = 1e300  # beyond it no axis can be drawn
 LINE_STYLES = ("--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)))  # of the baselines
-
-
-def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """Return the lines of a run's metrics; a last line that a killed run left half-written is skipped.
-
-    Raises:
-        PlanetError: there is no such file, it is of a newer format, or a line before the last is damaged.
-    """
-    path = run / METRICS
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError as error:
-        raise PlanetError(f"{path}: not readable ({error.strerror}); give the folder of a run") from None
-    measured = []
-    for number, line in enumerate(lines, 1):
-        try:
-            measured.append(_measurement(line))
-        except (ValueError, RecursionError):
-            if number < len(lines):
-                what = f"line {number} is not a measurement"
-                raise PlanetError(f"{path}: {what}; restore the file or delete the line") from None
-    if measured and (newer := measured[-1].get("format", FORMAT)) > FORMAT:
-        raise PlanetError(f"{path}: format {newer}, this version reads up to {FORMAT}; upgrade planet_rssm")
-    return measured
-
-
-def _measurement(line: str) -> dict[str, Any]:
-    value = json.loads(line)
-    if not isinstance(value, dict) or not isinstance(value.get("phase"), str):
-        raise ValueError
-    numbers = [value.get(key, 0) for key in ("env_steps", "return", "format")]
-    if any(not isinstance(number, int | float) or abs(number) > MAX for number in numbers):
-        raise ValueError
-    return value
 
 
 def plot_curves(runs: Sequence[Path], out: Path, baselines: Mapping[str, float] | None = None) -> None:

@@ -80,7 +80,7 @@ def bench_train(
     for preset in presets:
         settings = config.load(preset, overrides)
         try:
-            timed = _time(settings, _spec(settings), precisions, repeats, where, partial(_said, say, preset))
+            timed = _time(settings, spec_of(settings), precisions, repeats, where, partial(_said, say, preset))
         except torch.OutOfMemoryError:
             raise PlanetError(f"{preset}: an update does not fit on {where}; add -s train.batch_size=…") from None
         measured.append((preset, timed, settings))
@@ -111,7 +111,8 @@ def _case(
     }
 
 
-def _spec(settings: Settings) -> EnvSpec:
+def spec_of(settings: Settings) -> EnvSpec:
+    """Return what the environment of these settings observes and does; nothing is rendered."""
     with EnvPool(settings.env.model_copy(update={"renderer": "none"}), 1) as pool:
         return pool.spec
 

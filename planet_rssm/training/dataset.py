@@ -15,7 +15,7 @@ import torch
 
 from planet_rssm import checkpoint as checkpoints
 from planet_rssm import config
-from planet_rssm.agent import Agent, AgentPolicy, check_noise, model_of
+from planet_rssm.agent import Agent, AgentPolicy, check_noise, parts_of
 from planet_rssm.checkpoint import Checkpoint
 from planet_rssm.collect import ConstantPolicy, Policy, RandomPolicy, collect
 from planet_rssm.config import EnvSettings
@@ -81,8 +81,8 @@ def planning_actor(
 
     def agent(spec: EnvSpec, rows: int) -> Policy:
         spec = same_pixels(held.spec, spec)
-        model, actions_seed = model_of(held).to(device), stream_seed(seed, Stream.DATA_ACTIONS)
-        built = Agent.build(held.settings, spec, model, device=device, exploration_noise=noise, seed=actions_seed)
+        parts, actions_seed = parts_of(held, device), stream_seed(seed, Stream.DATA_ACTIONS)
+        built = Agent.build(held.settings, spec, *parts, device=device, exploration_noise=noise, seed=actions_seed)
         return AgentPolicy(built, rows)
 
     return Actor(resolve(env), agent)

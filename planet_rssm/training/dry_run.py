@@ -16,7 +16,7 @@ import torch
 
 from planet_rssm import checkpoint as checkpoints
 from planet_rssm.agent import Agent
-from planet_rssm.checkpoint import Checkpoint
+from planet_rssm.behavior import untrained_behavior
 from planet_rssm.collect import RandomPolicy
 from planet_rssm.config import Settings
 from planet_rssm.data.replay import Chunks
@@ -132,7 +132,8 @@ def _measure(
     spec, env_start, env_reset, env_step, short = _environment(settings)
     train = settings.train
     say(f"update: {train.batch_size} x {train.batch_length} frames on {device}")
-    learner = Learner(untrained_model(settings, spec).to(device), settings, device)
+    model = untrained_model(settings, spec).to(device)
+    learner = Learner(model, settings, device, untrained_behavior(settings, model))
     chunks = random_chunks(spec, train.batch_size, train.batch_length)
     update = _typical(lambda: learner.update(chunks, 0), device)
     say(f"decision: {settings.planner.name} for {train.envs} environments")
@@ -205,7 +206,7 @@ def random_chunks(spec: EnvSpec, batch: int, length: int) -> Chunks:
 
 def _decision(settings: Settings, spec: EnvSpec, learner: Learner, device: torch.device) -> float:
     rows = settings.train.envs
-    agent = Agent.build(settings, spec, learner.model, device=device)
+    agent = Agent.build(settings, spec, learner.model, learner.behavior, device=device)
     frames = {key: value[:, 0] for key, value in random_chunks(spec, rows, 1).observation.items()}
     carry, action, first = agent.initial(rows), np.zeros((rows, spec.action_size), np.float32), np.zeros(rows, bool)
     return _typical(lambda: agent.act(carry, frames, action, first), device)
@@ -215,11 +216,11 @@ def _checkpoint(settings: Settings, spec: EnvSpec, learner: Learner, folder: Pat
     """Write a checkpoint, read it back, and return the seconds that writing took and its bytes."""
     path = folder / "checkpoint.safetensors"
     begin = time.perf_counter()
-    model = {key: tensor.detach().cpu() for key, tensor in learner.model.state_dict().items()}
-    checkpoints.save(Checkpoint(settings, spec, asdict(Progress()), model, learner.optimizer_tensors()), path)
+    written = learner.checkpoint(spec, asdict(Progress()))
+    checkpoints.save(written, path)
     seconds = time.perf_counter() - begin
     held = checkpoints.load(path)
-    if any(not torch.equal(held.model[key], tensor) for key, tensor in model.items()):
+    if any(not torch.equal(held.model[key], tensor) for key, tensor in written.model.items()):
         raise PlanetError(f"{folder.parent}: a checkpoint read back differs from what was written; use another disk")
     return seconds, path.stat().st_size
 

@@ -1,14 +1,18 @@
 """One optimiser step, and the state that a checkpoint keeps of it."""
 
 import math
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from planet_rssm.behavior import Behavior
+from planet_rssm.checkpoint import Checkpoint
 from planet_rssm.config import Settings
 from planet_rssm.data.replay import Chunks
 from planet_rssm.device import autocast, generator
+from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.seeding import Stream, stream_seed
 from planet_rssm.training.optim import build_optimizer, warm
 from planet_rssm.types import Batch
@@ -16,14 +20,20 @@ from planet_rssm.world_model import WorldModel
 
 FIRST_SCALE = 1024.0  # of the loss in float16: it sums over pixels, so PyTorch's 65536 would overflow for long
 SCALER = "<scaler>"  # no parameter is called so
+BEHAVIOR = "behavior."  # before the names of the actor's and the critic's parameters
 
 
 class Learner:
-    """An optimiser on the world model's loss, with a global-norm clip; in float16 the loss is scaled."""
+    """One optimiser on the losses of the world model and of behaviour, if there is any, with global-norm clips.
 
-    def __init__(self, model: WorldModel, settings: Settings, device: torch.device) -> None:
-        self.model, self.settings, self.device = model, settings, device
-        self.optimizer = build_optimizer(model.parameters(), settings.optimizer)
+    In float16 the loss is scaled.
+    """
+
+    def __init__(
+        self, model: WorldModel, settings: Settings, device: torch.device, behavior: Behavior | None = None
+    ) -> None:
+        self.model, self.settings, self.device, self.behavior = model, settings, device, behavior
+        self.optimizer = build_optimizer(_groups(model, behavior, settings), settings.optimizer)
         self.scaler = torch.amp.GradScaler(
             device.type, init_scale=FIRST_SCALE, enabled=settings.train.precision == "float16"
         )
@@ -32,41 +42,56 @@ class Learner:
         """Take the optimiser step number `index` of the run on `chunks`.
 
         Returns:
-            The loss's parts, `grad_norm` before clipping and that of each part of the model, as floats. Where the loss
-            or its gradient is not finite nothing is changed, and the only entry is `skipped`.
+            The loss's parts, `grad_norm` of the model before clipping and that of each part, as floats. Where a loss or
+            a gradient is not finite nothing is changed, and the only entry is `skipped`.
         """
         batch = to_batch(chunks.seen(self.model.spec.observation), self.device)
         rng = generator(stream_seed(self.settings.seed, Stream.UPDATE, index), self.device)
         batch_size, length = chunks.reward.shape
         noise = self.model.draw(batch_size, length, rng, self.device)
         with autocast(self.device, self.settings.train.precision):
-            loss, metrics = self.model.loss(batch, noise)
+            context = self.model.context(batch, noise)
+            loss, metrics = self.model.loss_from(batch, context, noise)
+            if self.behavior is not None:
+                rng = generator(stream_seed(self.settings.seed, Stream.BEHAVIOR, index), self.device)
+                drawn = self.behavior.draw(batch_size * length, self.model.rssm.noise_size, rng, self.device)
+                more, told, bounds = self.behavior.loss(self.model, batch, context, drawn)
+                loss, metrics = loss + more, metrics | told
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
         metrics |= self._clip()
         # One transfer for all numbers: each by itself would wait for the device.
         values = dict(zip(metrics, torch.stack([value.float() for value in metrics.values()]).tolist(), strict=True))
-        finite = math.isfinite(values["loss/total"]) and math.isfinite(values["grad_norm"])
+        finite = all(math.isfinite(value) for name, value in values.items() if name.startswith(("loss/", "grad_norm")))
         if finite:
             warm(self.optimizer, self.settings.optimizer, index)
             self.scaler.step(self.optimizer)
+            if self.behavior is not None:
+                self.behavior.settle(index + 1, bounds)
         if self.scaler.is_enabled():
             self.scaler.update()  # a gradient that is not finite lowers the scale
         return values if finite else {"skipped": 1.0}
 
     def _clip(self) -> dict[str, Tensor]:
-        """Scale the gradients down to the greatest norm that they may have together; return what norms they had."""
-        parts = {name: list(part.parameters()) for name, part in self.model.named_children()}
-        grads = {name: [p.grad for p in parameters if p.grad is not None] for name, parameters in parts.items()}
-        norms = {f"grad_norm/{name}": get_total_norm(part) for name, part in grads.items() if part}
+        """Scale the gradients down to the greatest norms that they may have; return what norms they had.
+
+        The model's parts have one together, actor and critic one each.
+        """
+        norms = _norms(self.model)
         total = torch.stack(list(norms.values())).norm()
         clip_grads_with_norm_(self.model.parameters(), self.settings.optimizer.clip, total)
-        return {"grad_norm": total, **norms}
+        if self.behavior is None:
+            return {"grad_norm": total, **norms}
+        own = _norms(self.behavior)
+        for name, part in self.behavior.named_children():
+            clip = self.settings.behavior.clip or self.settings.optimizer.clip
+            clip_grads_with_norm_(part.parameters(), clip, own[f"grad_norm/{name}"])
+        return {"grad_norm": total, **norms, **own}
 
     def optimizer_tensors(self) -> dict[str, Tensor]:
         """Return the optimiser's state by `parameter/entry`, and the scaler's, for a checkpoint."""
-        names: dict[Tensor, str] = {parameter: name for name, parameter in self.model.named_parameters()}
+        names = {parameter: name for name, parameter in self._parameters().items()}
         scaler = {key: torch.tensor(float(value)) for key, value in self.scaler.state_dict().items()}
         return {f"{SCALER}/{key}": value for key, value in scaler.items()} | {
             f"{names[parameter]}/{entry}": tensor.detach().cpu()
@@ -76,7 +101,7 @@ class Learner:
 
     def load_optimizer_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Take back what `optimizer_tensors` gave."""
-        parameters = dict(self.model.named_parameters())
+        parameters = self._parameters()
         scaler = {key.removeprefix(f"{SCALER}/"): tensor for key, tensor in tensors.items() if key.startswith(SCALER)}
         if scaler and self.scaler.is_enabled():  # a run may be opened in another precision
             held = self.scaler.state_dict()
@@ -88,6 +113,46 @@ class Learner:
             # The fused step walks parameter and moments in memory order: they must share their layout.
             like = parameter if tensor.shape == parameter.shape else tensor
             self.optimizer.state[parameter][entry] = torch.empty_like(like, device=self.device).detach().copy_(tensor)
+
+    def checkpoint(self, spec: EnvSpec, progress: dict[str, Any]) -> Checkpoint:
+        """Return all that was learned, on the CPU."""
+        parts = (self.model, self.behavior)
+        model, behavior = ({} if part is None else _on_cpu(part) for part in parts)
+        return Checkpoint(self.settings, spec, progress, model, self.optimizer_tensors(), behavior)
+
+    def _parameters(self) -> dict[str, Tensor]:
+        """Return every parameter by the name under which a checkpoint keeps its optimiser state."""
+        parameters: dict[str, Tensor] = dict(self.model.named_parameters())
+        if self.behavior is not None:
+            parameters |= {f"{BEHAVIOR}{name}": parameter for name, parameter in self.behavior.named_parameters()}
+        return parameters
+
+
+def _groups(model: WorldModel, behavior: Behavior | None, settings: Settings) -> list[dict[str, Any]]:
+    """Return the model's parameters and those of behaviour, which may have a learning rate and an eps of their own."""
+    groups: list[dict[str, Any]] = [{"params": list(model.parameters())}]
+    if behavior is not None:
+        own, shared = settings.behavior, settings.optimizer
+        lr = own.lr or shared.lr
+        groups.append({
+            "params": [parameter for parameter in behavior.parameters() if parameter.requires_grad],
+            "lr": lr,
+            "full_lr": lr,  # after the warm-up
+            "eps": own.eps or shared.eps,
+            "weight_decay": shared.weight_decay * shared.lr / lr,  # as much off the weights an update
+        })  # fmt: skip
+    return groups
+
+
+def _on_cpu(module: nn.Module) -> dict[str, Tensor]:
+    return {key: tensor.detach().cpu() for key, tensor in module.state_dict().items()}
+
+
+def _norms(module: nn.Module) -> dict[str, Tensor]:
+    """Return the norm of the gradient of each part that has one."""
+    parts = {name: list(part.parameters()) for name, part in module.named_children()}
+    grads = {name: [p.grad for p in parameters if p.grad is not None] for name, parameters in parts.items()}
+    return {f"grad_norm/{name}": get_total_norm(part) for name, part in grads.items() if part}
 
 
 def to_batch(chunks: Chunks, device: torch.device) -> Batch:

@@ -14,7 +14,7 @@ from planet_rssm.files import sync_folder
 from planet_rssm.run import METRICS
 
 COUNTERS = ("env_steps", "agent_steps", "updates", "episodes")
-OF_THE_MACHINE = ("seconds", "memory_mib")  # the only keys of a line in which equal runs may differ
+OF_THE_MACHINE = ("seconds", "memory_mib", "stage_seconds")  # the only keys of a line in which equal runs may differ
 _log = logging.getLogger("planet_rssm")
 
 

@@ -68,8 +68,8 @@ def clipped(grads: list[Tensor], params: list[Tensor], share: float) -> list[Ten
     return list(torch._foreach_mul(grads, torch._foreach_clamp_max(torch._foreach_div(limits, norms), 1.0)))
 
 
-def build_optimizer(params: Iterable[Tensor], settings: OptimizerSettings) -> Optimizer:
-    """Return the optimiser that the settings name."""
+def build_optimizer(params: Iterable[Any], settings: OptimizerSettings) -> Optimizer:
+    """Return the optimiser that the settings name, of parameters or of groups that differ in lr and eps."""
     betas = (settings.beta1, settings.beta2)
     like: dict[str, Any] = {
         "lr": settings.lr,
@@ -87,4 +87,4 @@ def warm(optimizer: Optimizer, settings: OptimizerSettings, index: int) -> None:
     """Set the learning rate of update number `index`: it grows linearly over `warmup` updates."""
     share = min(1.0, (index + 1) / settings.warmup) if settings.warmup else 1.0
     for group in optimizer.param_groups:
-        group["lr"] = settings.lr * share
+        group["lr"] = group.get("full_lr", settings.lr) * share

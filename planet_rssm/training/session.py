@@ -11,6 +11,7 @@ import numpy as np
 
 from planet_rssm import checkpoint as checkpoints
 from planet_rssm import config
+from planet_rssm.behavior import untrained_behavior
 from planet_rssm.checkpoint import BEST, Checkpoint, DamagedCheckpointError
 from planet_rssm.data.replay import Replay
 from planet_rssm.device import resolve_device, within_memory
@@ -19,6 +20,7 @@ from planet_rssm.errors import PlanetError
 from planet_rssm.files import remove_stale
 from planet_rssm.run import CONFIG, Run, decided_otherwise
 from planet_rssm.seeding import Stream, stream_seed
+from planet_rssm.stages import Stages, by_length
 from planet_rssm.training.display import Display
 from planet_rssm.training.interrupt import InterruptGuard
 from planet_rssm.training.learner import Learner
@@ -45,6 +47,7 @@ class Progress:
     metrics_offset: int = 0  # bytes of metrics.jsonl that this state has written
     data_crc: int = 0  # offline: of the episodes that are learned from
     meter: dict[str, list[float]] = field(default_factory=dict)  # means of the round's updates so far
+    stage_seconds: dict[str, float] = field(default_factory=dict)  # where `seconds` went, by stage
 
     def counters(self) -> dict[str, int]:
         """Return the counts that every metrics line carries."""
@@ -65,6 +68,7 @@ class Session:
         self.run, self.folder, self.settings, self.display, self.axis = run, run.folder, run.settings, display, axis
         self.device = resolve_device(run.settings.device)
         self.progress = Progress()
+        self.stages = Stages(self.progress.stage_seconds)
         self._started = time.monotonic()
 
     @contextlib.contextmanager
@@ -93,12 +97,16 @@ class Session:
         held = self._newest()
         if held is not None:
             self._check_settings(held)
-        model = untrained_model(self.settings, spec)
+        model = untrained_model(self.settings, spec).to(self.device)
+        behavior = untrained_behavior(self.settings, model)
         if held is not None:
             _check_same(held.spec, spec)
             model.load_state_dict(held.model)
+            if behavior is not None:
+                behavior.load_state_dict(held.behavior)
             self.progress = Progress(**held.progress)
-        self.learner = Learner(model.to(self.device), self.settings, self.device)
+            self.stages.go_on(self.progress.stage_seconds)
+        self.learner = Learner(model, self.settings, self.device, behavior)
         if held is not None:
             self.learner.load_optimizer_tensors(held.optimizer)
             self._tidy()
@@ -115,8 +123,9 @@ class Session:
         meter = Meter(progress.meter)
         while progress.updates < last:
             rng = np.random.default_rng(stream_seed(self.settings.seed, Stream.BATCH, progress.updates))
-            chunks = replay.sample(rng, train.batch_size, train.batch_length)
-            with within_memory(self.device, f"update {progress.updates + 1}", mend):
+            with self.stages("waiting"):
+                chunks = replay.sample(rng, train.batch_size, train.batch_length)
+            with self.stages("learn"), within_memory(self.device, f"update {progress.updates + 1}", mend):
                 values = self.learner.update(chunks, progress.updates)
             progress.updates += 1
             self._count_skipped(values)
@@ -125,7 +134,8 @@ class Session:
             on_update()
         progress.damaged += replay.take_damaged()
         if meter.sums:  # else this round's line was written before the checkpoint that was taken up
-            self.write("train", {**meter.drain(), "damaged": progress.damaged, "memory_mib": resident_mib()})
+            self.write("train", {**meter.drain(), "damaged": progress.damaged, "memory_mib": resident_mib(),
+                                 "stage_seconds": by_length(progress.stage_seconds)})  # fmt: skip
 
     def write(self, phase: str, values: dict[str, Any]) -> None:
         """Write a line of the metrics and show it."""
@@ -135,10 +145,11 @@ class Session:
 
     def commit(self) -> None:
         """Make metrics and checkpoint durable, in that order, and let the oldest checkpoints go."""
-        self.progress.metrics_offset = self.metrics.sync()
-        self._seconds()
-        self._save(self._number())
-        self._tidy()
+        with self.stages("checkpoint"):
+            self.progress.metrics_offset = self.metrics.sync()
+            self._seconds()
+            self._save(self._number())
+            self._tidy()
 
     def _number(self) -> int:
         return self.progress.counters()[self.axis]
@@ -149,8 +160,7 @@ class Session:
         return self.progress.seconds
 
     def _save(self, name: int | str) -> None:
-        model = {key: tensor.detach().cpu() for key, tensor in self.learner.model.state_dict().items()}
-        held = Checkpoint(self.settings, self.spec, asdict(self.progress), model, self.learner.optimizer_tensors())
+        held = self.learner.checkpoint(self.spec, asdict(self.progress))
         checkpoints.save(held, checkpoints.path_of(self.folder, name))
 
     def _tidy(self) -> None:

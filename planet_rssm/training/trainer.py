@@ -1,5 +1,6 @@
 """The loop: collect a round of episodes, learn, test, commit; and take up again where a killed run was committed."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from planet_rssm.data.replay import EPISODES, Replay
 from planet_rssm.device import within_memory
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.seeding import Stream, stream_seed
+from planet_rssm.stages import Stages
 from planet_rssm.training.interrupt import Interrupted, InterruptGuard
 from planet_rssm.training.session import Loop
 
@@ -32,8 +34,13 @@ class Trainer(Loop):
             PlanetError: the environment, the disk or the loss makes going on impossible; see `Session.restore` too.
         """
         env, rows = self.settings.env, self.settings.train.envs
-        with self.session.locked(), EnvPool(env, rows) as self.pool, InterruptGuard() as self.guard:
-            self.restore()
+        self.stages = self.session.stages
+        with contextlib.ExitStack() as held:
+            with self.stages("start"):
+                held.enter_context(self.session.locked())
+                self.pool = held.enter_context(EnvPool(env, rows))
+                self.guard = held.enter_context(InterruptGuard())
+                self.restore()
             self._loop()
 
     def _loop(self) -> None:
@@ -60,14 +67,19 @@ class Trainer(Loop):
         if not wanted:
             return
         self.display.stage("collect", len(wanted))
+        with self.stages("collect"):
+            self._collect(wanted)
+
+    def _collect(self, wanted: Sequence[int]) -> None:
         seed = self.settings.seed
         policy: Policy
         if self.progress.rounds == 0:
             spec = self.pool.spec
             policy = RandomPolicy(spec.action_size, stream_seed(seed, Stream.RANDOM_ACTIONS), spec.discrete)
         else:
-            policy = self._planned(Stream.COLLECT, self.settings.train.exploration_noise)
-        episodes = self._play(policy, [stream_seed(seed, Stream.RESET, index) for index in wanted])
+            policy = self._planned(Stream.COLLECT, self.settings.train.exploration_noise, self.stages)
+        with self.stages("environment"):
+            episodes = self._play(policy, [stream_seed(seed, Stream.RESET, index) for index in wanted])
         for index, episode in zip(wanted, episodes, strict=True):
             self.replay.add(episode, index)
         self.progress.episodes += len(episodes)
@@ -91,14 +103,16 @@ class Trainer(Loop):
             return
         self.display.stage("test", train.test_episodes)
         seeds = [stream_seed(self.settings.seed, Stream.TEST_RESET, index) for index in range(train.test_episodes)]
-        returns = _returns(self._play(self._planned(Stream.TEST, 0.0), seeds))
+        with self.stages("test"):
+            returns = _returns(self._play(self._planned(Stream.TEST, 0.0), seeds))
         self.session.write("test", returns)
         if progress.best_return is None or returns["return"] > progress.best_return:
             progress.best_return, progress.best_env_steps = returns["return"], progress.env_steps
 
     def commit(self) -> None:
         """Make everything so far durable: episodes, manifest, metrics, checkpoint, in that order."""
-        self.replay.commit()
+        with self.stages("checkpoint"):
+            self.replay.commit()
         self.session.commit()
 
     def restore(self) -> None:
@@ -117,11 +131,14 @@ class Trainer(Loop):
         """Return how many episodes there are once round number `rounds` (from 0) has collected."""
         return self.settings.train.seed_episodes + rounds * self.settings.train.envs if rounds >= 0 else 0
 
-    def _planned(self, stream: Stream, noise: float) -> AgentPolicy:
+    def _planned(self, stream: Stream, noise: float, stages: Stages | None = None) -> AgentPolicy:
         seed = stream_seed(self.settings.seed, stream, self.progress.rounds)
-        model, device = self.session.learner.model, self.session.device
-        agent = Agent.build(self.settings, self.session.spec, model, device=device, exploration_noise=noise, seed=seed)
-        return AgentPolicy(agent, self.settings.train.envs)
+        learner, device, settings = self.session.learner, self.session.device, self.settings
+        if settings.planner.name == "actor" and stream is Stream.COLLECT:  # it explores by drawing its actions
+            settings = settings.model_copy(update={"planner": settings.planner.model_copy(update={"act_by": "draw"})})
+        parts = (settings, self.session.spec, learner.model, learner.behavior)
+        agent = Agent.build(*parts, device=device, exploration_noise=noise, seed=seed)
+        return AgentPolicy(agent, self.settings.train.envs, stages=stages)
 
     def _play(self, policy: Policy, seeds: Sequence[int]) -> list[Episode]:
         """Return one episode a seed, in the order of the seeds; a signal abandons them all."""

@@ -1,7 +1,7 @@
 """The world model as a session searches it: packed weights, few passes over the candidates, nothing done twice."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from planet_rssm.world_model.model import WorldModel
 from planet_rssm.world_model.packed import PackedCore, dense, pack, pack_joint
 
 MEMORY = 2**28  # bytes that the candidates' states may take at once on a CPU
-Noise = Tensor | list[None]  # of every step, [H, M, ...]
+Before = tuple[Tensor, Tensor, Tensor]  # of the last step: its deter, what was seen of it, its sample
 HEAD_ROWS = 4096  # states that the heads read at once: what lies between their layers stays in cache
 
 
@@ -128,8 +128,14 @@ class PackedModel:
         batch, candidates, horizon, _ = actions.shape
         steps = actions.to(self.dtype).flatten(0, 1).transpose(0, 1).contiguous()  # [H, M, A]: a step lies together
         drawn = [None] * horizon if noise is None else noise.flatten(0, 1).transpose(0, 1).contiguous()
-        follow = self._joint if isinstance(self.core, PackedCore) else self._apart
-        deters, samples = follow(state, steps, [None] * horizon if self._rssm.settings.kind == "rnn" else drawn)
+        deters: list[Tensor] = []
+        samples: list[Tensor] = []
+        before: Before | None = None
+        for step, (action, part) in enumerate(zip(steps, drawn, strict=True)):
+            deter, seen = self._next(state, before, action, step == horizon - 1)
+            deters.append(deter)
+            samples.append(self._pick(seen, part))
+            before = deter, seen, samples[-1]
         reward = self._read(self.reward, deters, samples)
         discount = torch.ones_like(reward) if self.goes_on is None else self._read(self.goes_on, deters, samples)
         rows, shape = (batch, candidates), (horizon, batch, candidates)
@@ -140,6 +146,29 @@ class PackedModel:
         states = [State(*(leaf[:, None].expand(*rows, -1) for leaf in state))]
         states += [self._state(state, *both, rows) for both in zip(deters[:-1], samples[:-1], strict=True)]
         return found._replace(states=State(*(torch.stack(leaves, 2) for leaves in zip(*states, strict=True))))
+
+    @torch.no_grad()
+    def follow(self, state: State, act: Callable[[Tensor, int], Tensor], noise: Tensor) -> tuple[State, Tensor, Tensor]:
+        """Act by `act(feat [M, F], step) -> [M, A]` from `state` [M, ...] with `noise` [M, H, noise_size].
+
+        Returns the states reached [M, H, ...], and their rewards and chances to go on [M, H].
+        """
+        deters: list[Tensor] = []
+        samples: list[Tensor] = []
+        before: Before | None = None
+        states = [state]
+        for step, part in enumerate(noise.transpose(0, 1).contiguous()):
+            action = act(self._rssm.feat(states[-1]), step).to(self.dtype)
+            deter, seen = self._next(state, before, action, step == noise.shape[1] - 1)
+            deters.append(deter)
+            samples.append(self._pick(seen, part))
+            before = deter, seen, samples[-1]
+            stoch = dense(samples[-1], self._rssm.stoch_size).to(state.stoch.dtype)
+            states.append(State(deters[-1].to(state.deter.dtype), stoch))
+        reward = self._read(self.reward, deters, samples)
+        goes_on = torch.ones_like(reward) if self.goes_on is None else self._read(self.goes_on, deters, samples)
+        reached = State(*(torch.stack(leaves, 1) for leaves in zip(*states[1:], strict=True)))
+        return reached, reward.view(len(deters), -1).t(), goes_on.view(len(deters), -1).t()
 
     def tensors(self) -> Iterator[Tensor]:
         """Every weight, in an order that is always the same."""
@@ -158,31 +187,28 @@ class PackedModel:
         stoch = dense(sample, self._rssm.stoch_size)
         return State(deter.to(like.deter.dtype).unflatten(0, rows), stoch.to(like.stoch.dtype).unflatten(0, rows))
 
-    def _joint(self, state: State, steps: Tensor, noise: Noise) -> tuple[list[Tensor], list[Tensor]]:
-        """Return deters and samples of every step of actions [H, M, A], where the core makes the prior's beginning."""
-        core, last = self.core, len(steps) - 1
-        assert isinstance(core, PackedCore)
-        deter, seen = core.first(state.deter, state.stoch, steps[0], last == 0)
-        deters, samples = [deter], [self._pick(core.prior(seen), noise[0])]
-        for step in range(1, len(steps)):
-            deter, seen = core(deter, seen, samples[-1], steps[step], step == last)
-            deters.append(deter)
-            samples.append(self._pick(core.prior(seen), noise[step]))
-        return deters, samples
+    def _next(self, state: State, before: Before | None, action: Tensor, last: bool) -> tuple[Tensor, Tensor]:
+        """Return the next deter [M, D] and what is seen of it: what the prior, and the step after, have in common.
 
-    def _apart(self, state: State, steps: Tensor, noise: Noise) -> tuple[list[Tensor], list[Tensor]]:
-        """Do the same where core and prior have nothing in common."""
-        many, deters, samples = steps.shape[1] // len(state.deter), [], []
-        deter, sample = (leaf.repeat_interleave(many, 0) for leaf in state)
-        for action, drawn in zip(steps, noise, strict=True):
-            deter = self.core(deter.to(self.dtype), dense(sample, self._rssm.stoch_size).to(self.dtype), action)
-            sample = self._pick(deter, drawn)
-            deters.append(deter)
-            samples.append(sample)
-        return deters, samples
+        At the first step, of nothing `before`, M / B rows of `action` [M, A] have a row of `state` [B, ...] in common.
+        """
+        if isinstance(self.core, PackedCore):
+            if before is None:
+                return self.core.first(state.deter, state.stoch, action, last)
+            return self.core(*before, action, last)
+        many = len(action) // len(state.deter)
+        deter, _, sample = before or (
+            state.deter.repeat_interleave(many, 0),
+            None,
+            state.stoch.repeat_interleave(many, 0),
+        )
+        deter = self.core(deter.to(self.dtype), dense(sample, self._rssm.stoch_size).to(self.dtype), action)
+        return deter, deter
 
     def _pick(self, seen: Tensor, noise: Tensor | None) -> Tensor:
-        return self._rssm.latent.pick(self.prior(seen), noise)
+        if isinstance(self.core, PackedCore):
+            seen = self.core.prior(seen)
+        return self._rssm.latent.pick(self.prior(seen), None if self._rssm.settings.kind == "rnn" else noise)
 
     def _read(self, head: nn.Module, deters: list[Tensor], samples: list[Tensor]) -> Tensor:
         """Apply a head to all states in parts of HEAD_ROWS, [H * M]."""

@@ -34,13 +34,17 @@ class TwohotEncoder(nn.Module):
 
     def encode(self, value: Tensor) -> Tensor:
         """Return weights [*B, count] that sum to 1 and whose mean bin is `value` [*B], clipped to the bins."""
+        places, shares = self.pair(value)
+        return value.new_zeros(*value.shape, len(self.bins)).scatter(-1, places, shares)
+
+    def pair(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the two bins between which `value` [*B] lies, int64 [*B, 2], and their weights [*B, 2]."""
         bins = self.bins.to(value)
         value = (value if self.space == "value" else symlog(value)).clamp(bins[0], bins[-1])
         above = torch.searchsorted(bins, value.contiguous()).clamp(1, len(bins) - 1)
         low, high = bins[above - 1], bins[above]
-        share = ((value - low) / (high - low))[..., None]
-        weights = value.new_zeros(*value.shape, len(bins))
-        return weights.scatter(-1, above[..., None] - 1, 1 - share).scatter(-1, above[..., None], share)
+        share = (value - low) / (high - low)
+        return torch.stack([above - 1, above], -1), torch.stack([1 - share, share], -1)
 
     def decode(self, logits: Tensor) -> Tensor:
         """Return the mean bin [*B] under softmax(logits) [*B, count]; equal logits give exactly 0."""

@@ -77,7 +77,8 @@ def test_the_command_prints_it(run, capsys):
                               "for example"),
         *((["--seconds", given], f"planet: seconds {given}: must be more than 0 and finite; 60 for example")
           for given in ("0", "nan", "inf")),
-        (["-s", "rssm.deter=9"], "planet: -s rssm.deter=9: only planner.… settings may change now; train another run"),
+        (["-s", "rssm.deter=9"], "planet: -s rssm.deter=9: only planner.…, rssm.filter_by and rssm.plan_by may "
+                                 "change now; train another run"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line(run, words, line, capsys):

@@ -19,7 +19,8 @@ from planet_rssm.evaluation import plan_value
 TINY = ["rssm.deter=16", "rssm.stoch=4", "rssm.classes=4", "rssm.hidden=8", "model.reward_units=8"]
 CEM = PlannerSettings(candidates=20, elites=5, iterations=2, horizon=3)
 ICEM = PlannerSettings(name="icem", candidates=60, elites=5, iterations=2, horizon=3)
-CASES = tuple(bench.Case(*case) for case in ((CEM, "gaussian", 1), (CEM, "categorical", 1), (ICEM, "gaussian", 4)))
+WAYS = ((CEM, "gaussian", 1), (CEM, "categorical", 1), (ICEM, "gaussian", 4), (bench.ACTOR, "gaussian", 4))
+CASES = tuple(bench.Case(*case) for case in WAYS)
 
 
 @pytest.fixture(autouse=True)
@@ -45,11 +46,12 @@ def test_every_case_is_told_with_its_rivals_and_its_value(tmp_path):
     assert set(result["machine"]["gemm_gflops"]) == {"float32", "bfloat16"}
     keys = [(case["planner"], case["latent"], case["batch"], case["precision"]) for case in result["cases"]]
     names = [("cem-20x3x2", "gaussian", 1), ("cem-20x3x2", "categorical", 1), ("icem-108", "gaussian", 4)]
+    names.append(("actor", "gaussian", 4))
     assert keys == [(*name, precision) for name in names for precision in ("float32", "bfloat16")]
     for case in result["cases"]:
         assert set(case["peers_ms"]) == ({"plain", "other"} if case["batch"] == 1 else {"plain"})
         assert case["gflop"] > 0 or case["ours_ms"] > 0
-        assert (case["value_gap"] is None) == (case["latent"] == "categorical")
+        assert (case["value_gap"] is None) == (case["latent"] == "categorical" or case["planner"] == "actor")
         if case["precision"] == "float32" and case["value_gap"] is not None:
             assert case["value_gap"] == pytest.approx(0, abs=0.02)
 
@@ -85,13 +87,14 @@ def test_the_gap_of_many_models_is_their_mean():
 
 def test_without_a_gap_the_reason_is_told(monkeypatch, capsys):
     """A model whose rewards are all alike, choices that iCEM does not search, and no model at all."""
-    alike, (cem, _, icem) = bench._untrained("gaussian", [*TINY, "model.reward_outscale=0"]), CASES
+    alike, (cem, _, icem, actor) = bench._untrained("gaussian", [*TINY, "model.reward_outscale=0"]), CASES
     for parameter in alike.reward.parameters():
         parameter.data.zero_()
     choices = bench._untrained("gaussian", TINY)
     choices.spec = dataclasses.replace(choices.spec, discrete=True)
     assert "no more than random" in bench._gaps([alike], cem, ["float32"])
     assert bench._gaps([choices], icem, ["float32"]) == "no planner of discrete actions"
+    assert bench._gaps([choices], actor, ["float32"]) == "the actor that is timed is untrained"
     (gap,) = bench._gaps([choices], cem, ["float32"])
     assert gap["float32"] == pytest.approx(0, abs=0.05)
     told = bench._told(cem, "float32", {"float32": 1.0, "plain": 2.0}, bench._gaps([], cem, ["float32"]),

@@ -56,7 +56,7 @@ def quick(monkeypatch) -> list[str]:
 
     def simple(*_):
         asked.append("simple")
-        return {name: [0.0] for name in baselines.NAMES}
+        return {name: [0.0] for name in baselines.PARTS["blind"]}
 
     monkeypatch.setattr(baselines, "simple_baselines", simple)
     monkeypatch.setattr(baselines, "untrained", lambda *_: [1.0])
@@ -115,17 +115,24 @@ def test_baselines_are_measured_once_and_again_after_damage(measured, run, held,
     assert not quick
     cache = run / baselines.CACHE
     partial = json.loads(cache.read_text())
-    del partial["returns"]["constant"]
+    del partial["blind"]["returns"]["constant"]
     for number, damage in enumerate([b"", b"[1]", b'{"key"', b"\xff\xfe", json.dumps(partial).encode()], start=1):
         cache.write_bytes(damage)
         assert again() == again()
         assert len(quick) == number, damage
 
 
+def test_another_planner_measures_only_the_untrained_again(measured, run, held, quick):
+    other = held.acting(["planner.candidates=5", "planner.elites=2"])
+    compared = baselines.baselines(run, other.settings, held.spec, 1, torch.device("cpu"))
+    assert not quick and compared["untrained"] == [1.0]
+    assert compared["random"][0] == measured[1]["baselines"]["random"]
+
+
 def test_another_mujoco_is_a_warning_and_measures_the_baselines_again(run, held, quick, caplog):
     cache = run / baselines.CACHE
     old = json.loads(cache.read_text())
-    old["key"]["mujoco"] = "1.0"
+    old["blind"]["key"]["simulator"] = "mujoco 1.0"
     cache.write_text(json.dumps(old))
     elder = dataclasses.replace(held, spec=dataclasses.replace(held.spec, simulator="mujoco 1.0"))
     checkpoints.save(elder, checkpoints.path_of(run, 7))

@@ -88,6 +88,15 @@ def test_a_run_leaves_what_the_design_says(whole: Path) -> None:
     assert checkpoints.load(checkpoints.find(whole)).spec.renderer == "raycast"
 
 
+def test_a_run_says_where_its_time_went(whole: Path) -> None:
+    *_, last = [
+        line for line in map(json.loads, (whole / METRICS).read_text().splitlines()) if line["phase"] == "train"
+    ]
+    spent = last["stage_seconds"]
+    named = {"start", "environment", "filter", "plan", "collect", "waiting", "learn", "test", "checkpoint"}
+    assert set(spent) == named and min(spent.values()) >= 0
+
+
 @pytest.mark.parametrize(
     ("stage", "advance", "number"),
     [

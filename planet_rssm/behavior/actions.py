@@ -1,0 +1,180 @@
+"""Distributions over actions: drawn from given noise, with densities and entropies in closed form.
+
+All noise is standard normal, [*B, A] for numbers and [*B, 1] for a choice, whatever the number of choices.
+"""
+
+import math
+from abc import ABC, abstractmethod
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot, softplus
+
+HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
+EDGE = 1e-6  # how near to a bound a number is taken, whose density has none there
+FIRST_STD = math.log(math.expm1(5.0))  # softplus of it is 5: a tanh-normal begins with both ends of the range
+NODES, WEIGHTS = (torch.from_numpy(part) for part in np.polynomial.hermite_e.hermegauss(48))  # of the normal's mean
+
+
+class ActionDistribution(ABC):
+    """How an action [*B, A] is drawn."""
+
+    @abstractmethod
+    def sample(self, noise: Tensor) -> Tensor:
+        """Return the action [*B, A] of `noise`; its gradient leads to the parameters."""
+
+    @property
+    @abstractmethod
+    def mode(self) -> Tensor:
+        """The action [*B, A] that is taken where nothing is drawn."""
+
+    @abstractmethod
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Return the log density or log probability [*B] of `action` [*B, A]."""
+
+    @property
+    @abstractmethod
+    def entropy(self) -> Tensor:
+        """The entropy [*B] in nats, differential where actions are numbers."""
+
+
+class Normal(ActionDistribution):
+    """N(tanh(m), std²) with std from 0.1 to 1; the environment clips what is drawn (DreamerV3)."""
+
+    def __init__(self, raw: Tensor) -> None:
+        """Take a network's output [*B, 2 A]."""
+        mean, spread = raw.chunk(2, -1)
+        self.mean, self.std = mean.tanh(), 0.9 * torch.sigmoid(spread + 2.0) + 0.1
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Return mean + std * noise."""
+        return self.mean + self.std * noise
+
+    @property
+    def mode(self) -> Tensor:
+        """The mean."""
+        return self.mean
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Return the density of what was drawn, before it is clipped."""
+        return _normal_log_prob((action - self.mean) / self.std, self.std).sum(-1)
+
+    @property
+    def entropy(self) -> Tensor:
+        """The closed form."""
+        return (self.std.log() + HALF_LOG_TAU + 0.5).sum(-1)
+
+
+class TruncatedNormal(ActionDistribution):
+    """N(tanh(m), std²) cut to [-1, 1], with std = 2 sigmoid(s / 2) + 0.1 (DreamerV2)."""
+
+    def __init__(self, raw: Tensor) -> None:
+        """Take a network's output [*B, 2 A]."""
+        mean, spread = raw.chunk(2, -1)
+        self.mean, self.std = mean.tanh(), 2 * torch.sigmoid(spread / 2) + 0.1
+        self.low, self.high = (-1 - self.mean) / self.std, (1 - self.mean) / self.std
+        self.below = torch.special.ndtr(self.low)
+        self.mass = torch.special.ndtr(self.high) - self.below  # the mean is inside: never small
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Invert the cumulated density at Phi(noise); the gradient is as if it could not leave [-1, 1]."""
+        place = (self.below + torch.special.ndtr(noise) * self.mass).clamp(EDGE, 1 - EDGE)
+        drawn = self.mean + self.std * torch.special.ndtri(place)
+        return drawn + (drawn.detach().clamp(EDGE - 1, 1 - EDGE) - drawn.detach())
+
+    @property
+    def mode(self) -> Tensor:
+        """The mean before the cut, which is inside it."""
+        return self.mean
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Return the density."""
+        return (_normal_log_prob((action - self.mean) / self.std, self.std) - self.mass.log()).sum(-1)
+
+    @property
+    def entropy(self) -> Tensor:
+        """The closed form."""
+        edges = (self.low * _density(self.low) - self.high * _density(self.high)) / (2 * self.mass)
+        return (self.std.log() + HALF_LOG_TAU + 0.5 + self.mass.log() + edges).sum(-1)
+
+
+class TanhNormal(ActionDistribution):
+    """tanh of N(5 tanh(m / 5), std²), with std = softplus(s + 5⁺) + 1e-4 that begins at 5 (Dreamer)."""
+
+    def __init__(self, raw: Tensor) -> None:
+        """Take a network's output [*B, 2 A]."""
+        mean, spread = raw.chunk(2, -1)
+        self.mean, self.std = 5 * (mean / 5).tanh(), softplus(spread + FIRST_STD) + 1e-4
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Return tanh(mean + std * noise)."""
+        return (self.mean + self.std * noise).tanh()
+
+    @property
+    def mode(self) -> Tensor:
+        """The median."""
+        return self.mean.tanh()
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Return the density; of actions at a bound that of one just inside."""
+        inner = action.clamp(EDGE - 1, 1 - EDGE).atanh()
+        return (_normal_log_prob((inner - self.mean) / self.std, self.std) - _log_slope(inner)).sum(-1)
+
+    @property
+    def entropy(self) -> Tensor:
+        """The normal's, and the mean log slope of tanh under it by Gauss-Hermite quadrature."""
+        nodes, weights = NODES.to(self.mean), WEIGHTS.to(self.mean)
+        slopes = _log_slope(self.mean[..., None] + self.std[..., None] * nodes)
+        return (self.std.log() + HALF_LOG_TAU + 0.5 + (slopes * weights).sum(-1) / weights.sum()).sum(-1)
+
+
+class OneHot(ActionDistribution):
+    """A choice, one-hot [*B, A]: (1 - unimix) softmax(raw) + unimix / A."""
+
+    def __init__(self, raw: Tensor, unimix: float = 0.0) -> None:
+        """Take a network's output [*B, A]."""
+        self.logits = raw.log_softmax(-1)
+        if unimix:
+            self.logits = ((1 - unimix) * self.logits.exp() + unimix / raw.shape[-1]).log()
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Invert the cumulated probabilities at Phi(noise) [*B, 1]; the gradient is the probabilities' (V2)."""
+        probs = self.logits.exp()
+        below = probs.detach().cumsum(-1)[..., :-1]  # the last bound is 1, whatever rounding says
+        hard = one_hot((torch.special.ndtr(noise) > below).sum(-1), probs.shape[-1]).to(probs.dtype)
+        return hard + (probs - probs.detach())  # in this order exactly one-hot
+
+    @property
+    def mode(self) -> Tensor:
+        """The likeliest."""
+        return one_hot(self.logits.argmax(-1), self.logits.shape[-1]).to(self.logits.dtype)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Return the chosen one's log probability."""
+        return (self.logits * action).sum(-1)
+
+    @property
+    def entropy(self) -> Tensor:
+        """The closed form."""
+        return -(self.logits.exp() * self.logits).sum(-1)
+
+
+def _normal_log_prob(standard: Tensor, std: Tensor) -> Tensor:
+    return -0.5 * standard.square() - std.log() - HALF_LOG_TAU
+
+
+def _density(x: Tensor) -> Tensor:
+    return (-0.5 * x.square() - HALF_LOG_TAU).exp()
+
+
+def _log_slope(x: Tensor) -> Tensor:
+    """Return the log of tanh's slope, log(1 - tanh(x)²), without loss of digits."""
+    return 2 * (math.log(2) - x - softplus(-2 * x))
+
+
+NUMBERS: dict[str, type[Normal] | type[TruncatedNormal] | type[TanhNormal]] = {
+    "normal": Normal,
+    "trunc_normal": TruncatedNormal,
+    "tanh_normal": TanhNormal,
+}

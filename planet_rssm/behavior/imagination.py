@@ -1,0 +1,95 @@
+"""The actor acting in the world model, from many states at once."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from planet_rssm.behavior.networks import Actor
+from planet_rssm.types import State
+from planet_rssm.world_model import WorldModel
+from planet_rssm.world_model.fast import PackedModel
+from planet_rssm.world_model.networks import precise
+from planet_rssm.world_model.packed import pack
+
+
+class ImaginationNoise(NamedTuple):
+    """All the randomness of one imagination: standard normal draws for M states and H steps."""
+
+    action: Tensor  # [M, H, noise_size] of the actor
+    latent: Tensor  # [M, H, noise_size] of the latent
+
+
+class Imagined(NamedTuple):
+    """What was imagined from M states in H steps: state h + 1 is what action h led to."""
+
+    feat: Tensor  # [M, H + 1, F], the start first
+    action: Tensor  # [M, H, A], as drawn: numbers may lie beyond [-1, 1], where the dynamics sees the bound
+    raw: Tensor  # [M, H, raw_size], the actor's output that each action was drawn from
+    reward: Tensor  # [M, H], that came with state h + 1
+    goes_on: Tensor  # [M, H], the chance that the episode goes on after it
+
+
+def imagine(model: WorldModel, actor: Actor, start: State, noise: ImaginationNoise, *, gradient: bool) -> Imagined:
+    """Act for H steps from `start` [M, ...], from which nothing is learned.
+
+    With `gradient` what follows an action depends on it (the dynamics' gradient); the actor itself always sees states
+    as given. Without it only `raw` has a gradient, and is computed once for all steps, after the fact: the imagination
+    itself then runs on weights that were made ready for it.
+    """
+    start = State(*(part.detach().to(noise.latent.dtype) for part in start))
+    if gradient:
+        with frozen(model):
+            return _follow(model, actor, start, noise)
+    quickly = _follow_packed if isinstance(model, WorldModel) else _follow
+    with torch.no_grad():
+        dreamed = quickly(model, actor, start, noise)
+    return dreamed._replace(raw=actor.raw(dreamed.feat[:, :-1]))
+
+
+def _follow_packed(model: WorldModel, actor: Actor, start: State, noise: ImaginationNoise) -> Imagined:
+    """Do what `_follow` does in the precision of the autocast around it, without gradients and faster."""
+    kind = start.deter.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else start.deter.dtype
+    raws: list[Tensor] = []
+    actions: list[Tensor] = []
+    with torch.autocast(kind, enabled=False):
+        packed, net = PackedModel(model, dtype), pack(actor.net, dtype)
+
+        def act(feat: Tensor, step: int) -> Tensor:
+            raws.append(precise(net(feat)))
+            actions.append(actor.distribution(raws[-1]).sample(noise.action[:, step]))
+            return actions[-1].clamp(-1, 1)
+
+        reached, reward, goes_on = packed.follow(start, act, noise.latent)
+        states = State(*(torch.cat([one[:, None], rest], 1) for one, rest in zip(start, reached, strict=True)))
+        raw, action = torch.stack(raws, 1), torch.stack(actions, 1)
+    return Imagined(model.rssm.feat(states), action, raw, reward.to(raw), goes_on.to(raw))
+
+
+def _follow(model: WorldModel, actor: Actor, state: State, noise: ImaginationNoise) -> Imagined:
+    states, raws, actions = [state], [], []
+    for step in range(noise.action.shape[1]):
+        raws.append(actor.raw(model.rssm.feat(states[-1]).detach()))
+        actions.append(actor.distribution(raws[-1]).sample(noise.action[:, step]))
+        done = actions[-1].clamp(-1, 1)
+        states.append(model.rssm.imagine_step(states[-1], done, noise.latent[:, step]))
+    reached = State(*(torch.stack(parts, 1) for parts in zip(*states[1:], strict=True)))
+    feat = torch.stack([model.rssm.feat(state) for state in states], 1)
+    reward, goes_on = model.predict_reward(reached), model.predict_continue(reached)
+    return Imagined(feat, torch.stack(actions, 1), torch.stack(raws, 1), reward, goes_on)
+
+
+@contextlib.contextmanager
+def frozen(*modules: nn.Module) -> Iterator[None]:
+    """Let no gradient reach the modules' weights from what is computed inside; what was computed before keeps its."""
+    held = [weight for module in modules for weight in module.parameters() if weight.requires_grad]
+    try:
+        for weight in held:
+            weight.requires_grad_(False)
+        yield
+    finally:
+        for weight in held:
+            weight.requires_grad_(True)

@@ -1,0 +1,90 @@
+"""The actor and the critic: networks that read the features of a state."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from planet_rssm.behavior.actions import NUMBERS, ActionDistribution, OneHot
+from planet_rssm.config import BehaviorSettings, ModelSettings
+from planet_rssm.world_model.heads import BINS, TwohotEncoder
+from planet_rssm.world_model.losses import half_squared_error
+from planet_rssm.world_model.networks import initialise, mlp, precise, scale_last
+
+
+class Actor(nn.Module):
+    """Features [*B, F] to a distribution over actions [*B, A]."""
+
+    def __init__(
+        self, feat: int, action_size: int, discrete: bool, settings: BehaviorSettings, model: ModelSettings
+    ) -> None:
+        """Build the network; activation, norm and initial weights are those of the model's heads."""
+        super().__init__()
+        self.settings, self.discrete = settings, discrete
+        self.noise_size = 1 if discrete else action_size  # normal draws that one action takes
+        outputs = action_size if discrete else 2 * action_size
+        self.net = mlp(feat, settings.units, settings.actor_layers, outputs, model.act, model.norm)
+        initialise(self, model.init)
+        scale_last(self.net, settings.actor_outscale)
+
+    def forward(self, feat: Tensor) -> ActionDistribution:
+        """Return what actions are drawn from in states of the features [*B, F]."""
+        return self.distribution(self.raw(feat))
+
+    def raw(self, feat: Tensor) -> Tensor:
+        """Return the network's output, [*B, raw_size]."""
+        return precise(self.net(feat))
+
+    def distribution(self, raw: Tensor) -> ActionDistribution:
+        """Return what `forward` does, of the network's output."""
+        return OneHot(raw, self.settings.unimix) if self.discrete else NUMBERS[self.settings.action](raw)
+
+
+class Critic(nn.Module):
+    """Features [*B, F] to the return that is expected there, and a slow copy that follows it.
+
+    The network's output is the mean of a unit Gaussian, or logits of `TwohotEncoder`'s bins.
+    """
+
+    def __init__(self, feat: int, settings: BehaviorSettings, model: ModelSettings) -> None:
+        """Build the networks; activation, norm and initial weights are those of the model's heads."""
+        super().__init__()
+        self.settings = settings
+        self.encoder = None
+        if settings.critic != "gaussian":
+            self.encoder = TwohotEncoder(space="symlog" if settings.critic == "symlog_twohot" else "value")
+        outputs = 1 if self.encoder is None else BINS
+        self.net = mlp(feat, settings.units, settings.critic_layers, outputs, model.act, model.norm)
+        initialise(self, model.init)
+        scale_last(self.net, settings.critic_outscale)
+        self.slow = None if settings.slow == "none" else copy.deepcopy(self.net).requires_grad_(False)
+
+    def forward(self, feat: Tensor) -> Tensor:
+        """Return the values [*B] of states of the features [*B, F]."""
+        return self.mean(self.raw(feat))
+
+    def raw(self, feat: Tensor) -> Tensor:
+        """Return the network's output, [*B, raw_size]."""
+        return precise(self.net(feat))
+
+    def slow_value(self, feat: Tensor) -> Tensor:
+        """Return what the slow copy says, [*B]; without one it is the critic itself."""
+        return self(feat) if self.slow is None else self.mean(precise(self.slow(feat)))
+
+    def mean(self, raw: Tensor) -> Tensor:
+        """Return the values [*B] of the network's output."""
+        return raw.squeeze(-1) if self.encoder is None else self.encoder.decode(raw)
+
+    def loss(self, raw: Tensor, *targets: Tensor) -> Tensor:
+        """Return the negative log likelihood [*B] of each of `targets` [*B], summed; nothing is learned by them."""
+        if self.encoder is None:
+            return torch.stack([half_squared_error(self.mean(raw), target.detach(), 0) for target in targets]).sum(0)
+        places, shares = zip(*(self.encoder.pair(target.detach()) for target in targets), strict=True)
+        return -(raw.log_softmax(-1).gather(-1, torch.cat(places, -1)) * torch.cat(shares, -1)).sum(-1)
+
+    @torch.no_grad()
+    def follow(self, updates: int) -> None:
+        """Move the slow copy after so many updates of the run: `slow_share` of the way at each `slow_every`-th."""
+        if self.slow is not None and updates % self.settings.slow_every == 0:
+            for slow, own in zip(self.slow.parameters(), self.net.parameters(), strict=True):
+                slow.lerp_(own, self.settings.slow_share)

@@ -1,0 +1,139 @@
+"""`planet diagnose`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+NAMES = {
+    "as is": "nothing",
+    "planner": "planner: {budget} times the sequences",
+    "filter": "filter: best of many beliefs",
+    "model": "model: the simulator itself",
+}
+
+
+@click.command("diagnose")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--episodes", default=8, show_default=True, type=click.IntRange(min=2), help="Of each part exchanged.")
+@click.option(
+    "--checkpoint", default="last", show_default=True, help="last, best or a number of env_steps (offline: updates)."
+)
+@click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Change planner.… or rssm.plan_by.")
+@click.option("--every", default=10, show_default=True, type=click.IntRange(min=1),
+              help="Decisions from one whose candidates are scored to the next.")  # fmt: skip
+@click.option("--budget", default=10, show_default=True, type=click.IntRange(min=2),
+              help="Times as many sequences for the larger planner.")  # fmt: skip
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for diagnosis.json and diagnosis.png.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+def verb(
+    run: Path,
+    episodes: int,
+    checkpoint: str,
+    overrides: tuple[str, ...],
+    every: int,
+    budget: int,
+    device: str,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Say where RUN's return is lost: in the model, the planner or the filter.
+
+    The same candidates are scored by the model and by dm_control's own physics, and the run's episodes are played
+    again with one part exchanged for a better one: a larger planner, a better belief, the simulator for the model.
+
+    \b
+    For example
+      planet diagnose runs/quickstart-seed0 --out runs/quickstart-seed0/diagnosis
+      planet diagnose pretrained:cartpole-swingup --episodes 20 --json
+    """  # noqa: D301 (click wants the character itself)
+    from planet_rssm.evaluation.diagnosis import diagnose_run  # torch: not for `planet diagnose --help`
+
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)  # minutes later is too late to hear that it cannot be
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("load", total=4 * episodes)
+        result = diagnose_run(
+            run,
+            episodes,
+            checkpoint=checkpoint,
+            overrides=overrides,
+            every=every,
+            budget=budget,
+            device=device,
+            on_stage=lambda name: bar.update(task, description=f"play: {name}"),
+            on_episode=lambda _: bar.advance(task),
+        )
+    if as_json:
+        click.echo(json.dumps(result))
+    else:
+        _print(result, Console())
+    if out is not None:
+        keep(result, out)
+        if not as_json:
+            Console().print(f"written: {out}", soft_wrap=True, markup=False, highlight=False)
+
+
+def keep(result: dict[str, Any], out: Path) -> None:
+    """Write diagnosis.json and diagnosis.png into the folder `out`."""
+    from planet_rssm.files import write_atomic
+    from planet_rssm.report.diagnosis import plot_diagnosis
+
+    write_atomic(out / "diagnosis.json", [json.dumps(result, indent=1).encode()])
+    plot_diagnosis(result, out / "diagnosis.png")
+
+
+def _print(result: dict[str, Any], console: Console) -> None:
+    title = f"{result['task']}, {result['planner']}, {len(result['seeds'])} episodes on the same reset seeds"
+    if result["checkpoint"] == "best":
+        title += ", best checkpoint (selected on test episodes)"
+    table = Table("exchanged", "mean return", "95 %", "gain", "95 %", title=title)
+    for name, label in NAMES.items():
+        label = label.format(budget=result["budget"])
+        if name in result["left_out"]:
+            table.add_row(label, "left out")
+            continue
+        held, gain = result["returns"][name], result["gain"].get(name)
+        told = [f"{gain['mean']:+.1f}", _range(gain["episode_ci95"], 1)] if gain else []
+        table.add_row(label, f"{held['mean']:.1f}", _range(held["episode_ci95"], 1), *told)
+    console.print(table)
+    if result["horizons"]:
+        _print_foresight(result, console)
+    lines = [f"{part} left out: {reason}" for part, reason in result["left_out"].items()]
+    if "model" in result["gain"]:
+        lines.append("the simulator is searched from the true state: its gain includes the filter's")
+    console.print("\n".join([*lines, result["limit"]]), soft_wrap=True, markup=False, highlight=False)
+
+
+def _print_foresight(result: dict[str, Any], console: Console) -> None:
+    title = f"the same candidates by the model and by the simulator, {result['moments']} decisions, by agent steps"
+    table = Table("of", "of each", *map(str, result["horizons"]), title=title)
+    for kind in ("random", "planned"):
+        for name, label in (("one", "one future"), ("mean", "mean future")):
+            row = result["rank_correlation"][kind][name]
+            table.add_row(f"rank correlation, {kind}", label, *(_mean(cell, "+.2f") for cell in row))
+    table.add_section()
+    table.add_row("optimism of the chosen plan", "mean future", *(_mean(cell, "+.2f") for cell in result["optimism"]))
+    blank = [""] * (len(result["horizons"]) - 1)
+    table.add_row("", "the planner's own value", *blank, _mean(result["claimed"], "+.2f"))
+    console.print(table)
+    for name in ("reward", "continue"):
+        if bins := result[f"{name}_calibration"]:
+            table = Table(f"{name}, foretold", "real", "steps")
+            for part in bins:
+                table.add_row(f"{part['predicted']:.2f}", f"{part['real']:.2f}", f"{part['count']}")
+            console.print(table)
+
+
+def _mean(cell: dict[str, Any] | None, form: str) -> str:
+    return "–" if cell is None else format(cell["mean"], form)
+
+
+def _range(bounds: list[float], digits: int) -> str:
+    return f"{bounds[0]:.{digits}f} to {bounds[1]:.{digits}f}"

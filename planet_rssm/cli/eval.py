@@ -1,0 +1,173 @@
+"""`planet eval`."""
+
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from planet_rssm.config import PlannerName
+from planet_rssm.errors import PlanetError
+
+EPISODES = 10  # of the dm_control protocol
+MOST = 100_000  # episodes that a range may name
+
+_file = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command("eval")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN…")
+@click.option("--episodes", type=click.IntRange(min=1), help=f"Of each run, from fixed reset seeds [{EPISODES}].")
+@click.option("--episode-seeds", metavar="LIST", help="Those reset seeds, as 1000-1009 or 3,5,8.")
+@click.option(
+    "--checkpoint", default="last", show_default=True, help="last, best or a number of env_steps (offline: updates)."
+)
+@click.option("--planner", type=click.Choice(get_args(PlannerName)), help="Short for -s planner.name=…")
+@click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a planner.… setting; repeatable.")
+@click.option("--group-by", metavar="KEY", help="A setting: runs that share it are seeds of one another "
+              "[all settings but seeds].")  # fmt: skip
+@click.option("--normalise", metavar="max|METHOD",
+              help="Also scores divided by the most that a task gives, or by a published score.")  # fmt: skip
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--fresh", is_flag=True, help="Play again what was kept in RUN/eval.")
+@click.option("--csv", "csv_file", type=_file, help="Write the table there.")
+@click.option("--rows", "rows_file", type=_file, help="Write one CSV row an episode there.")
+@click.option("--latex", "latex_file", type=_file, help="Write the tables for a paper there.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+def verb(
+    runs: tuple[str, ...],
+    episodes: int | None,
+    episode_seeds: str | None,
+    checkpoint: str,
+    planner: str | None,
+    overrides: tuple[str, ...],
+    group_by: str | None,
+    normalise: str | None,
+    device: str,
+    fresh: bool,
+    csv_file: Path | None,
+    rows_file: Path | None,
+    latex_file: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure trained RUNs by one protocol: last checkpoint, fixed reset seeds, no exploration noise.
+
+    A RUN is a folder, or simulator:TASK. Runs that differ in their seed alone are counted together. What was played is
+    kept in RUN/eval: the same command goes on where it was interrupted.
+
+    \b
+    For example
+      planet eval runs/quickstart-seed*
+      planet eval runs/quickstart-seed* runs/quickstart-discrete-seed* --group-by rssm.latent --latex table.tex
+      planet eval runs/walker simulator:walker-walk --episodes 5 --normalise max --json
+    """  # noqa: D301 (click wants the character itself)
+    from planet_rssm.evaluation.evaluate import evaluate  # torch: not for `planet eval --help`
+
+    seeds = seeds_of(episodes, episode_seeds)
+    wanted = list(overrides) + ([] if planner is None else [f"planner.name={planner}"])
+    for path in filter(None, (csv_file, rows_file, latex_file)):
+        if not path.parent.is_dir():
+            raise PlanetError(f"{path}: there is no folder {path.parent}; make it, or give another path")
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("eval", total=len(seeds) * len(runs))
+        result = evaluate(
+            runs, seeds, checkpoint=checkpoint, overrides=wanted, device=device, group_by=group_by,
+            normalise=normalise, fresh=fresh, on_run=lambda name: bar.update(task, description=name),
+            on_episode=lambda _: bar.advance(task),
+        )  # fmt: skip
+    _write(result, csv_file, rows_file, latex_file)
+    if as_json:
+        click.echo(json.dumps(result))
+    elif result["results"]:
+        _print(result, Console())
+    if result["errors"]:
+        sys.exit(1)
+
+
+def seeds_of(episodes: int | None, listed: str | None) -> list[int]:
+    """Return the reset seeds: the first so many of the protocol's, or those listed.
+
+    Raises:
+        PlanetError: both were given, or the list is none.
+    """
+    from planet_rssm.evaluation.protocol import episode_seeds
+
+    if listed is None:
+        return episode_seeds(EPISODES if episodes is None else episodes)
+    if episodes is not None:
+        raise PlanetError(f"--episodes {episodes}: --episode-seeds already says how many; leave one out")
+    seeds: list[int] = []
+    for part in listed.split(","):
+        ends = re.fullmatch(r"\s*(\d{1,15})(?:-(\d{1,15}))?\s*", part)
+        first, last = (int(ends[1]), int(ends[2] or ends[1])) if ends else (1, 0)
+        if not 0 <= last - first < MOST:
+            raise PlanetError(f"--episode-seeds {listed}: {part!r} is no seed and no range; write 1000-1009 or 3,5,8")
+        seeds += range(first, last + 1)
+    return list(dict.fromkeys(seeds))
+
+
+def _write(result: Mapping[str, Any], csv_file: Path | None, rows_file: Path | None, latex_file: Path | None) -> None:
+    from planet_rssm.report import tables
+
+    for path, write in ((csv_file, tables.write_csv), (rows_file, tables.write_rows), (latex_file, tables.write_latex)):
+        if path is not None:
+            write(path, result)
+
+
+def _print(result: Mapping[str, Any], console: Console) -> None:
+    from planet_rssm.report import tables
+    from planet_rssm.stages import shares
+
+    chosen = ", best checkpoint (selected on test episodes)" if _any(result, "checkpoint", "best") else ""
+    places = dict.fromkeys((group["task"], group["observation"]) for group in result["groups"])
+    for task, observation in places:  # a table each: its title names what was seen
+        members = [group for group in result["groups"] if (group["task"], group["observation"]) == (task, observation)]
+        _show(console, f"{task}, {observation}{chosen}", tables.COLUMNS[2:], [row[2:] for row in tables.rows(members)])
+    if result["groups"] and "normalised" in result["groups"][0]:
+        _show_normalised(result, console)
+    for pair in result["improvement"]:
+        low, high = pair["ci95"]
+        told = f"{pair['group']} scores more than {pair['over']} with probability {pair['probability']:.2f}"
+        _say(console, f"{told} ({low:.2f} to {high:.2f}), of {pair['of']}")
+    for task in dict.fromkeys(entry["task"] for entry in result["published"]):
+        entries = [entry for entry in result["published"] if entry["task"] == task]
+        body = [row[1:] for row in tables.published_rows(entries)]
+        _show(console, f"{task}, published, by other protocols", tables.PUBLISHED[1:], body)
+    if result["published"] and _any(result, "renderer", "raycast"):
+        _say(console, "ray-cast pixels are another observation than the published pixels")
+    _say(console, f"time: {shares(result['seconds'])}")
+
+
+def _show_normalised(result: Mapping[str, Any], console: Console) -> None:
+    from planet_rssm.report.tables import spread
+
+    scores = [(group["group"], group["task"], group["normalised"]) for group in result["groups"]]
+    scores += [(told["group"], f"all {len(told['tasks'])} tasks", told) for told in result["aggregates"]]
+    table = [
+        [label, task, f"{told['mean']:.3f}", spread(told), f"{told['median']:.3f}", f"{told['iqm']:.3f}"]
+        for label, task, told in scores
+    ]
+    by = result["groups"][0]["normalised_by"]
+    _show(console, f"divided by {by}", ("runs", "task", "mean", "95 % interval", "median", "IQM"), table)
+
+
+def _show(console: Console, title: str, header: Sequence[str], body: Sequence[Sequence[str]]) -> None:
+    table = Table(*header, title=title, title_justify="left")
+    for row in body:
+        table.add_row(*row)
+    console.print(table, markup=False)
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+
+def _any(result: Mapping[str, Any], key: str, value: str) -> bool:
+    return any(value in (run.get(key), run["observation"].get(key)) for run in result["results"])

@@ -1,0 +1,58 @@
+"""Rows of episodes that were played before, kept beside the run: an interrupted evaluation goes on."""
+
+import json
+import logging
+import zlib
+from pathlib import Path
+from typing import Any
+
+from planet_rssm.config import FORMAT
+from planet_rssm.evaluation.protocol import EpisodeResult
+from planet_rssm.files import UNSEALED, is_sealed, seal, write_atomic
+
+FOLDER = "eval"
+
+_log = logging.getLogger("planet_rssm")
+
+
+class Kept:
+    """One file of rows, RUN/eval/NAME-….json: episodes by their seed, and all that decided how they went."""
+
+    def __init__(self, folder: Path, name: str, made_of: dict[str, Any]) -> None:
+        """Open what was kept of episodes `made_of` the same; a file missing or damaged only means playing again."""
+        self._made_of = json.loads(json.dumps(made_of))  # as the file gives it back: tuples become lists
+        crc = zlib.crc32(json.dumps(self._made_of, sort_keys=True).encode())
+        self.path = folder / FOLDER / f"{name}-{crc:08x}.json"
+        self.rows: dict[int, EpisodeResult] = self._read()
+
+    def _read(self) -> dict[int, EpisodeResult]:
+        try:
+            with open(self.path, "rb") as file:
+                whole = is_sealed(file)
+            held = json.loads(self.path.read_bytes())
+            if whole and held["format"] == FORMAT and held["made_of"] == self._made_of:
+                return {
+                    row["seed"]: EpisodeResult(row["seed"], row["return"], row["env_steps"]) for row in held["rows"]
+                }
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        _log.warning("%s: damaged or of another version; its episodes are played again", self.path)
+        return {}
+
+    def add(self, results: list[EpisodeResult]) -> None:
+        """Keep more rows, durably. A folder that cannot be written costs a warning."""
+        self.rows |= {result.seed: result for result in results}
+        rows = [row(self.rows[seed]) for seed in sorted(self.rows)]
+        held = {"format": FORMAT, "crc32": UNSEALED, "made_of": self._made_of, "rows": rows}
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(self.path, [seal(json.dumps(held).encode())])
+        except OSError as error:
+            _log.warning("episodes not kept in %s (%s); the next eval plays them again", self.path, error.strerror)
+
+
+def row(result: EpisodeResult) -> dict[str, Any]:
+    """Return an episode as `--json` prints it."""
+    return {"seed": result.seed, "return": result.episode_return, "env_steps": result.env_steps}

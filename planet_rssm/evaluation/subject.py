@@ -1,0 +1,183 @@
+"""What `planet eval` evaluates: a checkpoint of a run, or a planner in a simulator, opened and ready to be played."""
+
+import contextlib
+import logging
+import os
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+from planet_rssm import checkpoint as checkpoints
+from planet_rssm.agent import Agent, AgentPolicy, parts_of
+from planet_rssm.checkpoint import Checkpoint
+from planet_rssm.config import EnvSettings, Settings
+from planet_rssm.device import resolve_device, within_memory
+from planet_rssm.envs.pool import EnvPool
+from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.errors import PlanetError
+from planet_rssm.evaluation.planning import same_pixels
+from planet_rssm.evaluation.protocol import EpisodeResult, TimedPolicy, play
+from planet_rssm.evaluation.simulator import PREFIX, simulator_settings
+from planet_rssm.run import versions
+from planet_rssm.stages import Stages
+
+BATCH = 10  # episodes played side by side
+
+OnEpisode = Callable[[EpisodeResult], None]
+
+
+class Pools:
+    """Environments that stay open as long as the next ones wanted are the same: starting them takes seconds."""
+
+    def __init__(self) -> None:
+        self._wanted: tuple[EnvSettings, int] | None = None
+        self._held = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        """Return this."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close what is open."""
+        self._held.close()
+
+    def of(self, settings: EnvSettings, count: int) -> EnvPool:
+        """Return `count` environments of resolved settings."""
+        if self._wanted != (settings, count):
+            self._wanted = None
+            self._held.close()
+            self._pool = self._held.enter_context(EnvPool(settings, count))
+            self._wanted = settings, count
+        return self._pool
+
+    def drop(self) -> None:
+        """Close what is open: something went wrong in it."""
+        self._wanted = None
+        self._held.close()
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Something to be evaluated.
+
+    `name` is what the user called it, `folder` where its rows are kept; `made_of` says all that decides its returns,
+    `trained` what it has learned from; `batch` episodes are played side by side at most, by `play` (see `_Model.play`).
+    """
+
+    name: str
+    folder: Path
+    settings: Settings
+    spec: EnvSpec
+    checkpoint: int | str | None
+    made_of: dict[str, Any]
+    trained: dict[str, Any]
+    batch: int
+    play: Callable[[Sequence[int], int, Pools, Stages, OnEpisode], list[EpisodeResult]]
+
+    @property
+    def observation(self) -> dict[str, Any]:
+        """What is observed, as `planet plan --json` says it."""
+        observe = "state" if self.checkpoint is None else self.settings.env.observe
+        told = {"observe": observe, "renderer": self.spec.renderer, "size": self.settings.env.size}
+        return told | {"simulator": self.spec.simulator}
+
+
+def open_subject(run: str, checkpoint: str, overrides: Sequence[str], device: str) -> Subject:
+    """Open RUN: a run folder, `pretrained:NAME` or `simulator:TASK`.
+
+    Raises:
+        PlanetError: there is nothing of that name, it is damaged, or an override is refused.
+    """
+    if run.startswith(PREFIX):
+        return _simulated(run, checkpoint, overrides)
+    path = checkpoints.find(Path(run), checkpoint)
+    held, where = checkpoints.load(path).acting(overrides), resolve_device(device)
+    settings = held.settings
+    learned = f"{zlib.crc32(path.read_bytes()):08x}"
+    return Subject(
+        name=run,
+        folder=checkpoints.outputs(Path(run)),
+        settings=settings,
+        spec=held.spec,
+        checkpoint=int(checkpoint) if checkpoint.isdecimal() else checkpoint,
+        made_of=_made_of(settings, held.spec, learned, str(where)),
+        trained={name: held.progress.get(name) for name in ("env_steps", "updates", "seconds")},
+        batch=BATCH,
+        play=_Model(settings, held, where).play,
+    )
+
+
+def _made_of(settings: Settings, spec: EnvSpec, learned: str | None, device: str) -> dict[str, Any]:
+    """Return what decides the returns of episodes, as JSON."""
+    return {
+        "env": spec.to_json(),
+        "checkpoint_crc32": learned,
+        "planner": settings.planner.model_dump(mode="json"),
+        "filter_by": settings.rssm.filter_by,
+        "plan_by": settings.rssm.plan_by,
+        "precision": settings.train.precision,
+        "device": device,
+        "versions": versions(),
+    }
+
+
+class _Model:
+    """A learned model and the agent around it, made when first played."""
+
+    def __init__(self, settings: Settings, held: Checkpoint, device: torch.device) -> None:
+        self._settings, self._held, self._device = settings, held, device
+        self._agent: Agent | None = None
+
+    def play(
+        self, seeds: Sequence[int], width: int, pools: Pools, stages: Stages, on_episode: OnEpisode
+    ) -> list[EpisodeResult]:
+        """Play an episode a seed, all side by side in `width` rows; those left over idle."""
+        with stages("start"):
+            pool = pools.of(self._settings.env, width)
+            agent = self._agent = self._agent or self._build(same_pixels(self._held.spec, pool.spec))
+        policy = AgentPolicy(agent, width, episodes=[*seeds, *[0] * (width - len(seeds))], stages=stages)
+        with within_memory(self._device, "a decision", "free some, or lower planner.candidates with -s"):
+            with stages("environment"):
+                return play(pool, policy, seeds, None, on_episode)
+
+    def _build(self, seen: EnvSpec) -> Agent:
+        return Agent.build(self._settings, seen, *parts_of(self._held, self._device), device=self._device)
+
+
+def _simulated(run: str, checkpoint: str, overrides: Sequence[str]) -> Subject:
+    if checkpoint != "last":
+        raise PlanetError(f"--checkpoint {checkpoint}: {run} has none, nothing is learned; leave it out")
+    settings = simulator_settings(run, overrides)
+    os.environ["MUJOCO_GL"] = "disable"  # this process has torch in it: no software GL, whatever the user's is
+    logging.getLogger("absl").setLevel(logging.ERROR)  # mujoco says that dm_control's models are of an older style
+    from planet_rssm.envs.local import LocalPool
+    from planet_rssm.envs.simulator import Simulator
+    from planet_rssm.planners import planner_from_settings
+    from planet_rssm.simulator import SimulatorPolicy
+
+    pool = LocalPool(settings.env)
+    simulator = Simulator(pool.env, torch.get_num_threads())
+    planner = planner_from_settings(settings.planner, pool.spec.action_size)
+
+    def one(
+        seeds: Sequence[int], width: int, pools: Pools, stages: Stages, on_episode: OnEpisode
+    ) -> list[EpisodeResult]:
+        policy = TimedPolicy(SimulatorPolicy([simulator], planner, seed=seeds[0]), stages)
+        with stages("environment"):
+            return play(pool, policy, seeds, None, on_episode)
+
+    return Subject(
+        name=run,
+        folder=Path("runs") / run.replace(":", "-").replace("/", "-"),
+        settings=settings,
+        spec=pool.spec,
+        checkpoint=None,
+        made_of=_made_of(settings, pool.spec, None, "cpu"),
+        trained={"env_steps": 0, "updates": 0, "seconds": 0.0},
+        batch=1,
+        play=one,
+    )

@@ -1,0 +1,82 @@
+"""Small worlds in closed form that stand where a world model does, and what a behaviour in them is made of."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from planet_rssm import config
+from planet_rssm.behavior import Behavior
+from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.types import State
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def one_thread_and_seed():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+    torch.set_num_threads(before)
+
+
+class Features:
+    """The recurrent part: the features are `deter`, the state; `stoch` is the action that led to it."""
+
+    def __init__(self, step) -> None:
+        self._step = step
+
+    def feat(self, state: State) -> Tensor:
+        return state.deter
+
+    def imagine_step(self, state: State, action: Tensor, noise: Tensor | None) -> State:
+        return State(self._step(state.deter, action), action)
+
+
+class World(nn.Module):
+    """World(step, reward, goes_on): what behaviour asks of a world model, of three functions."""
+
+    def __init__(self, step, reward, goes_on=None) -> None:
+        super().__init__()
+        self.rssm, self._reward, self._goes_on = Features(step), reward, goes_on
+
+    def predict_reward(self, state: State) -> Tensor:
+        return self._reward(state.deter, state.stoch)
+
+    def predict_continue(self, state: State) -> Tensor:
+        return torch.ones_like(state.deter[..., 0]) if self._goes_on is None else self._goes_on(state.deter)
+
+
+@pytest.fixture
+def world():
+    return World
+
+
+@pytest.fixture
+def behavior():
+    """behavior("v1", feat=2, actions=1, ...): with overrides of its settings; its networks have no hidden layer."""
+
+    def make(name, *overrides, feat, actions, discrete=False, terminates=False):
+        layers = ["behavior.actor_layers=0", "behavior.critic_layers=0"]
+        settings = config.load("planet", [f"behavior={name}", *layers, *overrides])
+        seen = {"vector": ((2,), "float32")}
+        options = {"discrete": discrete, "terminates": terminates}
+        return Behavior(settings, EnvSpec("gym/T-v0", seen, actions, 1, 0.1, 100, "none", "fake 0", **options), feat)
+
+    return make
+
+
+@pytest.fixture
+def learn(world):
+    """learn(behavior, world, states [M, D], seed): what one imagination from these states is worth."""
+
+    def imagined(behavior, world, states, seed=0, alive=None):
+        start = State(states, states.new_zeros(len(states), 1))
+        noise = behavior.draw(len(states), 1, torch.Generator().manual_seed(seed), CPU)
+        noise = type(noise)(*(part.to(states) for part in noise))
+        alive = torch.ones(len(states), dtype=torch.bool) if alive is None else alive
+        return behavior.imagined(world, start, alive, noise)
+
+    return imagined

@@ -1,0 +1,169 @@
+"""Every recipe over every kind of world model: what is learned, by whom, and that the actor then acts."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from planet_rssm import config
+from planet_rssm.agent import Agent
+from planet_rssm.behavior import untrained_behavior
+from planet_rssm.behavior.imagination import _follow, _follow_packed
+from planet_rssm.config import Settings
+from planet_rssm.device import generator
+from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.training.dry_run import random_chunks
+from planet_rssm.training.learner import Learner, to_batch
+from planet_rssm.types import State
+from planet_rssm.world_model import WorldModel, untrained_model
+from planet_rssm.world_model.latents import GaussianLatent
+
+B, T, CPU = 2, 4, torch.device("cpu")
+SIZE = """
+    env.size=32 model.depth=2 rssm.deter=16 rssm.stoch=3 rssm.classes=4 rssm.hidden=8 model.vector_units=8
+    model.reward_units=8 model.continue_units=8 behavior.units=8 behavior.horizon=3 planner.candidates=8
+    planner.iterations=1 planner.elites=2 planner.horizon=3 train.batch_size=2 train.batch_length=4
+""".split()
+KEYS = {"image": ((32, 32, 3), "uint8"), "speed": ((3,), "float32")}
+SPEC = EnvSpec("gym/Test-v0", {"speed": KEYS["speed"]}, 2, 1, 0.1, 100, "own", "fake 0", terminates=True)
+MODELS = {
+    "gaussian": ("planet", []),
+    "ssm": ("planet", ["rssm.kind=ssm"]),
+    "rnn": ("planet", ["rssm.kind=rnn"]),
+    "learned": ("planet", ["rssm.initial=learned"]),
+    "dreamer-v1": ("dreamer-v1", []),
+    "dreamer-v2": ("dreamer-v2", []),
+    "dreamer-v3-2023": ("dreamer-v3-2023", []),
+    "dreamer-v3": ("dreamer-v3", ["train.precision=float32"]),
+    "mine": ("planet", [f"rssm.latent={__name__}:Narrow"]),
+}
+RECIPES = ["v1", "v2", "v3"]
+
+
+class Narrow(GaussianLatent):
+    """A user's latent."""
+
+    def __init__(self, settings) -> None:
+        super().__init__(settings.stoch, 0.05)
+
+
+def settings_of(model: str, *overrides: str) -> Settings:
+    preset, own = MODELS[model]
+    return config.load(preset, [*own, *SIZE, *overrides])
+
+
+def learner_of(settings: Settings, spec: EnvSpec) -> Learner:
+    model = untrained_model(settings, spec)
+    return Learner(model, settings, CPU, untrained_behavior(settings, model))
+
+
+def starts_of(model: WorldModel, rows: int) -> State:
+    drawn = torch.randn(rows, model.rssm.deter_size, generator=generator(0, CPU)).tanh()
+    return State(drawn, model.rssm.latent.sample(model.rssm.prior(drawn), None).detach())
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("model", MODELS)
+def test_an_update_learns_and_the_actor_acts(model: str, recipe: str) -> None:
+    settings = settings_of(model, f"behavior={recipe}", "behavior.units=8", "behavior.horizon=3", "planner.name=actor")
+    learner = learner_of(settings, SPEC)
+    assert learner.behavior is not None
+    before = {name: p.clone() for name, p in learner.behavior.named_parameters() if p.requires_grad}
+    chunks = random_chunks(SPEC, B, T)
+    for index in range(2):  # a critic that begins at 0 moves its last layer alone at first
+        told = learner.update(chunks, index)
+    assert "skipped" not in told and told["grad_norm/actor"] > 0 and told["grad_norm/critic"] > 0
+    assert all(torch.isfinite(p).all() for p in learner.behavior.parameters())
+    after = dict(learner.behavior.named_parameters())
+    assert [name for name, p in before.items() if name.startswith("actor") and torch.equal(p, after[name])] == []
+    agent = Agent.build(settings, SPEC, learner.model, learner.behavior, device=CPU)
+    seen = {key: value[:, 0] for key, value in chunks.observation.items()}
+    plan, _ = agent.act(agent.initial(B), seen, torch.zeros(B, 2), torch.ones(B, dtype=torch.bool))
+    assert plan.action.shape == (B, 2) and (plan.action.abs() <= 1).all() and plan.value.shape == (B,)
+
+
+@pytest.mark.parametrize("keys", [("image",), ("image", "speed")])
+@pytest.mark.parametrize("discrete", [False, True])
+def test_from_pixels_or_both_and_of_numbers_or_choices(keys: tuple[str, ...], discrete: bool) -> None:
+    spec = dataclasses.replace(SPEC, observation={key: KEYS[key] for key in keys}, discrete=discrete)
+    learner = learner_of(settings_of("gaussian", "behavior=v2", "behavior.units=8", "behavior.horizon=3"), spec)
+    assert "skipped" not in learner.update(random_chunks(spec, B, T), 0)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_quick_imagination_is_the_plain_one(model: str) -> None:
+    settings = settings_of(model, "behavior=v3", "behavior.units=8", "behavior.horizon=3")
+    learner = learner_of(settings, SPEC)
+    behavior, world = learner.behavior, learner.model
+    noise = behavior.draw(5, world.rssm.noise_size, generator(1, CPU), CPU)
+    with torch.no_grad():
+        plain, quick = (way(world, behavior.actor, starts_of(world, 5), noise) for way in (_follow, _follow_packed))
+    for one, other in zip(plain, quick, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("recipe", ["v1", "v2", "v3"])
+def test_only_the_replay_value_loss_touches_the_model(recipe: str) -> None:
+    """Without it the model learns to the last bit what it learns alone."""
+    options = ["optimizer.name=adam", "optimizer.lr=1e-3", "optimizer.clip=1e9", f"behavior={recipe}"]
+    small = ["behavior.units=8", "behavior.horizon=3", "behavior.critic_outscale=1"]
+    chunks = random_chunks(SPEC, B, T)
+    weights = {}
+    for name, more in {
+        "alone": ["behavior=none"],
+        "none": ["behavior.replay_value=0"],
+        "some": ["behavior.replay_value=1"],
+    }.items():
+        learner = learner_of(settings_of("gaussian", *options, *small, *more), SPEC)
+        learner.update(chunks, 0)
+        weights[name] = torch.cat([p.flatten() for p in learner.model.parameters()])
+    assert torch.equal(weights["alone"], weights["none"])
+    assert not torch.equal(weights["alone"], weights["some"])
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_all_weights_learn_in_half_precision_too(precision: str) -> None:
+    """Autocast keeps casts of weights: one made without a gradient must not be used where there is one."""
+    options = [
+        "behavior=v3",
+        *SIZE,
+        "behavior.critic=gaussian",
+        "behavior.critic_outscale=1",
+        "behavior.actor_outscale=1",
+    ]
+    learner = learner_of(settings_of("gaussian", *options, f"train.precision={precision}"), SPEC)
+    learner.update(random_chunks(SPEC, B, T), 0)
+    learned = {name for name, p in learner.behavior.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert {name for name, p in learner.behavior.named_parameters() if p.requires_grad} == learned
+
+
+def test_an_end_in_the_batch_cuts_the_real_return() -> None:
+    learner = learner_of(settings_of("gaussian", "behavior=v3", "behavior.units=8", "behavior.horizon=3"), SPEC)
+    assert learner.behavior is not None
+    batch = to_batch(random_chunks(SPEC, B, T), CPU)
+    ends = batch.is_terminal.clone()
+    ends[:, -1] = True
+    context = learner.model.context(batch, learner.model.draw(B, T, generator(0, CPU), CPU))
+    told = []
+    for is_terminal, beyond in ((ends, 1e6), (ends, 0.0), (batch.is_terminal, 1e6)):
+        ahead = torch.zeros(B, T)
+        ahead[:, -1] = beyond
+        _, metrics = learner.behavior.replayed(learner.model, batch._replace(is_terminal=is_terminal), context, ahead)
+        told.append(float(metrics["behavior/return_replayed"]))
+    assert told[0] == told[1] and told[2] > 1e5
+
+
+def test_a_half_empty_chunk_ends_with_what_is_imagined_there() -> None:
+    """Returns of a chunk whose last two steps are padding are those of the chunk without them."""
+    learner = learner_of(settings_of("gaussian", "behavior=v3", "behavior.units=8", "behavior.horizon=3"), SPEC)
+    assert learner.behavior is not None
+    batch = to_batch(random_chunks(SPEC, B, T), CPU)
+    context = learner.model.context(batch, learner.model.draw(B, T, generator(0, CPU), CPU))
+    mask, ahead = batch.mask.clone(), torch.randn(B, T)
+    mask[:, 2:] = False
+    short = type(batch)({}, *(part[:, :2] for part in batch[1:]))
+    less = context._replace(states=State(*(part[:, :2] for part in context.states)))
+    padded = learner.behavior.replayed(learner.model, batch._replace(mask=mask), context, ahead)
+    cut = learner.behavior.replayed(learner.model, short, less, ahead[:, :2])
+    torch.testing.assert_close(padded[0], cut[0])
+    torch.testing.assert_close(padded[1], cut[1])

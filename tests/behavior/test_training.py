@@ -1,0 +1,127 @@
+"""A run that learns behaviour: its actor collects, it resumes bit for bit, and its checkpoints hold all of it."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from planet_rssm import Agent, config
+from planet_rssm import checkpoint as checkpoints
+from planet_rssm.cli.main import main
+from planet_rssm.config import PlannerSettings
+from planet_rssm.envs.registry import resolve
+from planet_rssm.errors import PlanetError
+from planet_rssm.run import METRICS, Run
+from planet_rssm.training.display import Display
+from planet_rssm.training.interrupt import Interrupted
+from planet_rssm.training.metrics import OF_THE_MACHINE
+from planet_rssm.training.trainer import Trainer
+
+# 2 rounds of 1 episode after 2 random ones; 10 agent steps an episode
+TINY = """
+    env.id=dmc/cartpole-swingup env.observe=vectors env.action_repeat=100 rssm.deter=16 rssm.stoch=4 rssm.hidden=16
+    model.vector_units=16 model.reward_units=16 behavior=v3 behavior.units=16 behavior.horizon=3
+    behavior.critic_outscale=1 planner.name=actor planner.candidates=8 planner.iterations=1 planner.elites=2
+    planner.horizon=3 train.env_steps=4000 train.seed_episodes=2 train.updates=3 train.batch_size=4
+    train.batch_length=4 train.exploration_noise=0 train.test_every=2 device=cpu
+""".split()
+
+
+def new_run(folder: Path, *overrides: str) -> Run:
+    settings = config.load("planet", [*TINY, *overrides])
+    return Run.create(folder, settings.model_copy(update={"env": resolve(settings.env)}), "cpu")
+
+
+def lines(folder: Path) -> list[dict]:
+    text = (folder / METRICS).read_text()
+    return [{k: v for k, v in json.loads(line).items() if k not in OF_THE_MACHINE} for line in text.splitlines()]
+
+
+class StopAfter(Display):
+    """Asks the trainer to stop after so many updates of a round."""
+
+    def __init__(self, updates: int) -> None:
+        super().__init__()
+        self.left = updates
+
+    def advance(self, **told: object) -> None:
+        self.left -= "loss" in told
+        if self.left == 0:
+            self.trainer.guard.asked = True
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    Trainer(new_run(folder), Display()).run()
+    return folder
+
+
+def test_metrics_tell_what_behaviour_does(whole: Path) -> None:
+    learned = [line for line in lines(whole) if line["phase"] == "train"][-1]
+    names = "return_imagined return_replayed value value_error advantage_scale entropy clipped_actions".split()
+    assert {f"behavior/{name}" for name in names} <= learned.keys()
+    assert {"loss/actor", "loss/critic", "loss/replay_value", "grad_norm/actor", "grad_norm/critic"} <= learned.keys()
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(whole: Path, tmp_path: Path) -> None:
+    display = StopAfter(5)
+    display.trainer = trainer = Trainer(new_run(tmp_path), display)
+    with pytest.raises(Interrupted):
+        trainer.run()
+    assert len(lines(tmp_path)) < len(lines(whole))
+    Trainer(Run.open(tmp_path), Display()).run()
+    assert lines(tmp_path) == lines(whole)
+    ours, theirs = (checkpoints.load(checkpoints.find(folder)) for folder in (tmp_path, whole))
+    for group in ("model", "optimizer", "behavior"):
+        held = getattr(theirs, group)
+        assert held and all(torch.equal(getattr(ours, group)[key], tensor) for key, tensor in held.items())
+    assert any(key.startswith("behavior.actor.") for key in theirs.optimizer)
+    assert {"bounds", "critic.slow.0.weight"} <= theirs.behavior.keys()
+
+
+def test_one_argument_swaps_actor_and_planners(whole: Path) -> None:
+    seen = {
+        key: torch.zeros(1, *shape)
+        for key, (shape, _) in checkpoints.load(checkpoints.find(whole)).spec.observation.items()
+    }
+    small = {"candidates": 8, "iterations": 1, "elites": 2, "horizon": 3}
+    for planner in (
+        None,
+        PlannerSettings(name="cem", **small),
+        PlannerSettings(name="cem", proposals="actor", **small),
+    ):
+        agent = Agent.load(whole, device="cpu", planner=planner)
+        plan, _ = agent.act(agent.initial(1), seen, torch.zeros(1, 1), torch.ones(1, dtype=torch.bool))
+        assert plan.sequence.shape == (1, 1 if planner is None else 3, 1)
+
+
+def test_plan_takes_the_actor_and_the_mix(whole: Path, capfd: pytest.CaptureFixture, monkeypatch) -> None:
+    monkeypatch.setattr("planet_rssm.evaluation.planning.baselines", lambda *_: {})
+    mixed = ["--planner", "cem", "-s", "planner.proposals=actor", "-s", "planner.terminal_value=critic"]
+    for options, name in ((["--planner", "actor"], "actor"), (mixed, "cem")):
+        main(["plan", str(whole), "--episodes", "1", "--json", *options])
+        assert json.loads(capfd.readouterr().out)["planner"] == name
+
+
+def test_a_run_without_an_actor_is_refused_one(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    run = new_run(tmp_path, "behavior=none", "planner.name=cem", "train.env_steps=1000")
+    Trainer(run, Display()).run()
+    assert not checkpoints.load(checkpoints.find(tmp_path)).behavior
+    capfd.readouterr()
+    with pytest.raises(SystemExit):
+        main(["plan", str(tmp_path), "--planner", "actor"])
+    told = capfd.readouterr().err
+    assert told.count("\n") == 1 and "this run learns no actor and critic; train one that does: planet train" in told
+    with pytest.raises(PlanetError, match="planner.name = 'actor': this run learns no actor"):
+        Agent.load(tmp_path, device="cpu", planner=PlannerSettings(name="actor"))
+
+
+def test_the_dynamics_gradient_is_refused_for_choices_before_a_run_is_made(
+    tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "cartpole-vectors", "-s", "behavior=v1", "--run-dir", str(tmp_path / "run")])
+    assert "which have no gradient; train with -s behavior=v3" in capfd.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,190 @@
+"""`planet diagnose`: what it prints, draws, leaves out and refuses."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from planet_rssm import checkpoint as checkpoints
+from planet_rssm import config
+from planet_rssm.checkpoint import Checkpoint
+from planet_rssm.cli.diagnose import _print
+from planet_rssm.cli.main import main
+from planet_rssm.config import PlannerSettings
+from planet_rssm.envs.pool import EnvPool
+from planet_rssm.envs.registry import resolve
+from planet_rssm.evaluation.diagnosis import larger, limit
+from planet_rssm.planners import planner_from_settings
+from planet_rssm.report.diagnosis import plot_diagnosis
+from planet_rssm.world_model import untrained_model
+
+TINY = """
+    model.depth=2 rssm.deter=8 rssm.stoch=4 rssm.hidden=8 model.reward_units=8 model.vector_units=8
+    model.continue_units=8 planner.candidates=4 planner.iterations=2 planner.elites=2 planner.horizon=2 device=cpu
+""".split()
+CARTPOLE = (
+    "env.id=dmc/cartpole-swingup env.size=32 env.renderer=raycast env.action_repeat=50 env.time_limit=500".split()
+)
+
+
+def call(*words: str | Path) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main([*map(str, words)])
+        raise SystemExit(0)
+    return int(caught.value.code or 0)
+
+
+def untrained_run(folder: Path, preset: str, *overrides: str) -> Path:
+    settings = config.load(preset, [*TINY, *overrides])
+    settings = settings.model_copy(update={"env": resolve(settings.env)})
+    with EnvPool(settings.env, 1) as pool:
+        spec = pool.spec
+    weights = dict(untrained_model(settings, spec).state_dict())
+    (folder / checkpoints.FOLDER).mkdir(parents=True)
+    checkpoints.save(Checkpoint(settings, spec, {"env_steps": 1}, weights, {}), checkpoints.path_of(folder, 1))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    return untrained_run(tmp_path_factory.mktemp("diagnose") / "run", "planet", *CARTPOLE)
+
+
+@pytest.fixture(scope="module")
+def result(run, tmp_path_factory) -> tuple[dict, Path]:
+    out = tmp_path_factory.mktemp("out") / "new"
+    assert call("diagnose", run, "--episodes", "2", "--every", "5", "--budget", "3", "--out", out) == 0
+    return json.loads((out / "diagnosis.json").read_text()), out
+
+
+def test_every_part_is_exchanged_on_the_same_seeds(result):
+    told = result[0]
+    assert (told["task"], told["planner"], told["seeds"]) == ("dmc/cartpole-swingup", "cem", [1000, 1001])
+    assert list(told["returns"]) == ["as is", "planner", "filter", "model"]
+    for name, gain in told["gain"].items():
+        pairs = zip(told["returns"]["as is"]["episodes"], told["returns"][name]["episodes"], strict=True)
+        assert gain["mean"] == pytest.approx(sum(after - before for before, after in pairs) / 2)
+        low, high = gain["episode_ci95"]
+        assert low <= gain["mean"] <= high
+    assert told["left_out"] == {}
+    assert told["limit"]
+
+
+def test_candidates_are_scored_at_every_so_manieth_decision(result):
+    told = result[0]
+    assert (told["moments"], told["every"], told["horizons"]) == (4, 5, [1, 2])
+    for kind in ("random", "planned"):
+        for futures in ("one", "mean"):
+            assert all(-1 <= cell["mean"] <= 1 for cell in told["rank_correlation"][kind][futures])
+    assert len(told["optimism"]) == 2 and told["claimed"]["mean"] > -50
+    assert sum(part["count"] for part in told["reward_calibration"]) == 4 * (64 + 4) * 2
+    assert told["continue_calibration"] is None
+
+
+def test_the_table_and_the_picture(result, run, capsys):
+    _print(result[0], Console(width=140))
+    shown = capsys.readouterr().out
+    for words in ("planner: 3 times the sequences", "the simulator itself", "rank correlation, planned", "optimism"):
+        assert words in shown
+    assert shown.strip().splitlines()[-1] == result[0]["limit"]
+    assert (result[1] / "diagnosis.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_is_no_simulator_is_left_out_with_its_reason_and_the_rest_is_done(tmp_path, capsys):
+    run = untrained_run(tmp_path / "run", "cartpole-vectors", "env.time_limit=10")
+    assert call("diagnose", run, "--episodes", "2", "--budget", "2", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert list(told["returns"]) == ["as is", "planner"]
+    assert told["left_out"]["model"].startswith("gym/CartPole-v1: only dm_control's tasks can be simulated")
+    assert set(told["left_out"]) == {"candidates", "filter", "model"}
+    assert told["rank_correlation"] is None
+    plot_diagnosis(told, tmp_path / "alone.png")
+
+
+def test_beliefs_that_are_modes_are_not_chosen_from(run, capsys):
+    words = [
+        "-s",
+        "rssm.filter_by=mode",
+        "-s",
+        "rssm.plan_by=mode",
+        "--every",
+        "10",
+        "--budget",
+        "2",
+        "--episodes",
+        "2",
+    ]
+    assert call("diagnose", run, *words) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "filter left out: rssm.filter_by = mode" in shown
+    assert "the simulator is searched from the true state" in shown
+
+
+@pytest.mark.parametrize(
+    ("gains", "said"),
+    [
+        ({"planner": (30, -5, 60), "filter": (12, 3, 20)}, "what limits this run: the filter (+12, 95 % 3 to 20)"),
+        ({"planner": (30, 5, 60), "filter": (12, 3, 20)}, "what limits this run: the planner's budget (+30"),
+        ({"planner": (-30, -50, 6), "filter": (2, -3, 20)}, "of its episodes; nearest to it: the filter (+2,"),
+    ],
+)
+def test_the_limit_is_the_largest_gain_whose_interval_lies_above_0(gains, said):
+    told = {part: {"mean": mean, "episode_ci95": [low, high]} for part, (mean, low, high) in gains.items()}
+    assert said in limit(told)
+
+
+@pytest.mark.parametrize(
+    ("asked", "mend"),
+    [
+        ("name=actor", "name=cem"),
+        ("terminal_value=critic", "terminal_value=none"),
+        ("proposals=actor", "proposals=none"),
+    ],
+)
+def test_what_the_simulator_has_not_is_refused_with_the_mend(run, tmp_path, capsys, asked, mend):
+    held = checkpoints.load(checkpoints.path_of(run, 1))
+    settings = config.override(held.settings, ["behavior=v3"])
+    (tmp_path / checkpoints.FOLDER).mkdir()
+    checkpoints.save(dataclasses.replace(held, settings=settings), checkpoints.path_of(tmp_path, 1))
+    assert call("diagnose", tmp_path, "-s", "planner.name=cem", "-s", f"planner.{asked}") == 1
+    assert capsys.readouterr().err.endswith(f"; add -s planner.{mend}\n")
+
+
+@pytest.mark.parametrize("name", ["cem", "icem", "mppi"])
+@pytest.mark.parametrize("budget", [1, 2, 5, 10])
+def test_the_larger_planner_scores_as_many_times_the_sequences(name, budget):
+    planner = PlannerSettings(name=name, candidates=40, iterations=3, elites=10)
+    now, more = (sum(planner_from_settings(one, 1).populations) for one in (planner, larger(planner, budget)))
+    assert more / now == pytest.approx(budget, rel=0.1)
+
+
+def test_an_out_that_cannot_be_is_told_before_anything_is_played(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("planet_rssm.evaluation.diagnosis.diagnose_run", lambda *_, **__: pytest.fail("played"))
+    (tmp_path / "file").touch()
+    assert call("diagnose", run, "--out", tmp_path / "file") == 1
+    assert "file: File exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["missing"], "missing: not a run folder"),
+        (["RUN", "--episodes", "1"], "'--episodes': 1 is not in the range x>=2"),
+        (["RUN", "--checkpoint", "7"], "no checkpoint '7'; it has 1"),
+        (["RUN", "-s", "rssm.deter=9"], "-s rssm.deter=9: only"),
+        (["pretrained:cartpole-swing"], "no such model in the package; did you mean 'pretrained:cartpole-swingup'?"),
+        (
+            ["pretrained:cartpole-swingup", "--checkpoint", "best"],
+            "pretrained:cartpole-swingup: no checkpoint 'best'; it",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line(run, words, line, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert call("diagnose", *(run if word == "RUN" else word for word in words)) != 0
+    said = capsys.readouterr()
+    assert line in said.err
+    assert len(said.err.strip().splitlines()) == 1
+    assert not said.out and not list(tmp_path.iterdir())
