@@ -66,7 +66,8 @@ def main(run: str | None = None, seconds: float = 5.0, clock: Clock | None = Non
     agent = untrained() if run is None else Agent.load(run)
     loop = control(Arm(), agent, seconds, clock)
     print(f"ticks: {loop.counts}, missed: {loop.missed}; rounds of search: {loop.rounds} of {len(loop.times.ms)}")
-    print(f"from frame to plan: {np.median(loop.latency_ms):.1f} ms, at worst {max(loop.latency_ms):.1f} ms")
+    if loop.latency_ms:  # a decision has ended
+        print(f"from frame to plan: {np.median(loop.latency_ms):.1f} ms, at worst {max(loop.latency_ms):.1f} ms")
 
 
 if __name__ == "__main__":

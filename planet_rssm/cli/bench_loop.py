@@ -28,7 +28,7 @@ class _Size(click.ParamType):
 @click.command("loop", short_help="A robot's control loop: frame to action, at a fixed rate.")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--hz", type=float, help="Ticks a second.  [default: the rate of the training]")
-@click.option("--seconds", default=60.0, show_default=True, type=click.FloatRange(min=0, min_open=True))
+@click.option("--seconds", default=60.0, show_default=True, help="How long.")
 @click.option("--budget-ms", type=float, help="As many rounds of search as fit.  [default: all]")
 @click.option("--delay", default=0, show_default=True, help="Ticks from a frame to what was planned from it.")
 @click.option("--execute", default=1, show_default=True, help="Ticks acted out of each plan.")
@@ -70,6 +70,6 @@ def _lines(result: dict[str, Any]) -> list[str]:
         f"{result['task']}, {planner['name']} of {planner['candidates'][0]} candidates, horizon {planner['horizon']}, "
         f"{result['rounds']} of {len(planner['candidates'])} rounds; {result['device']}, {result['threads']} threads",
         f"{result['hz']:g} Hz, delay {result['delay']}, execute {result['execute']}: "
-        f"{result['misses']} of {result['ticks']} ticks missed ({late})",
+        f"{result['misses']} of {result['ticks']} ticks missed ({late}), {result['dropped']} frames not taken in",
         f"from frame ({'x'.join(map(str, result['camera']))}) to plan, ms: {spread}",
     ]

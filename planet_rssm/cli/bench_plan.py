@@ -55,14 +55,15 @@ def show(result: dict[str, Any], console: Console) -> None:
     heads = ("planner", "latent", "B", "precision", "ms", "plans/s", "ratio", "GEMM", "gap")
     table = Table(*heads, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for case in result["cases"]:
-        gap = "" if case["value_gap"] is None else f"{case['value_gap']:.4f}"
+        gap = "–" if case["value_gap"] is None else f"{case['value_gap']:.4f}"
         rest = (f"{case['ours_ms']:.1f}", f"{case['plans_per_s']:.1f}", f"{case['ratio_to_fastest']:.2f}")
         table.add_row(case["planner"], case["latent"], str(case["batch"]), case["precision"], *rest,
                       f"{case['gemm_share']:.2f}", gap)  # fmt: skip
     console.print(table)
     for case in {(case["planner"], case["latent"], case["batch"]): case for case in result["cases"]}.values():
         peers = ", ".join(f"{name} {ms:.1f} ms" for name, ms in case["peers_ms"].items())
-        console.print(f"{case['planner']}, {case['latent']}, batch {case['batch']}: {peers}", soft_wrap=True)
+        why = f"; no gap: {case['no_value_gap']}" if case["no_value_gap"] else ""
+        console.print(f"{case['planner']}, {case['latent']}, batch {case['batch']}: {peers}{why}", soft_wrap=True)
     told = (
         machine_line(result["machine"]),
         "ratio: to the fastest of those beside it, all float32; GEMM: share of the time that its matrix products alone "

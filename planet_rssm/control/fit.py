@@ -9,6 +9,7 @@ from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
 
 Array = np.ndarray
+SLACK = 1e-3  # by which an actuator may say that it went beyond its range
 
 
 def fit_observation(observation: Mapping[str, Array] | None, spec: EnvSpec) -> dict[str, Array] | None:
@@ -29,14 +30,20 @@ def fit_observation(observation: Mapping[str, Array] | None, spec: EnvSpec) -> d
 
 
 def fit_action(action: Array, spec: EnvSpec) -> Array:
-    """Return a copy of an action float32 [A].
+    """Return a copy of an action float32 [A], in [-1, 1] or one-hot.
 
     Raises:
-        PlanetError: it has another shape or is not finite.
+        PlanetError: it has another shape, is not finite or is out of its range.
     """
     if np.shape(action) != (spec.action_size,):
         raise PlanetError(f"executed_action: shape {list(np.shape(action))}; must be {[spec.action_size]}")
-    return _finite("executed_action", np.array(action, np.float32), "leave it out if it is not known")
+    done = _finite("executed_action", np.array(action, np.float32), "leave it out if it is not known")
+    if spec.discrete:
+        if np.count_nonzero(done) != 1 or done.max() != 1:
+            raise PlanetError(f"executed_action: {done.tolist()}; must be one-hot, 1 for the choice and 0 elsewhere")
+    elif np.abs(done).max() > 1 + SLACK:
+        raise PlanetError(f"executed_action: {done.tolist()}; must be in [-1, 1], the units of Command.action")
+    return done if spec.discrete else done.clip(-1, 1)
 
 
 def _fit_value(key: str, value: Array, shape: tuple[int, ...], dtype: str) -> Array:

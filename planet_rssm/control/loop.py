@@ -35,6 +35,7 @@ Array = np.ndarray
 # Where an action came from: the plan that was due, an older one because that was late, no plan at all, or none was due
 # yet; `skipped` ticks had no action because the caller itself came a period late.
 SOURCES = ("plan", "tail", "fallback", "start", "skipped")
+BACKLOG = 32  # frames that a decision takes in at most, the newest
 KEPT = 100_000  # latencies remembered: more than an hour at 20 Hz
 _log = logging.getLogger("planet_rssm")
 
@@ -97,6 +98,7 @@ class ControlLoop:
         self.times, self._carry = self._warm()
         self.rounds = None if budget_ms is None else self.times.within(budget_ms)
         self._job: _Job | None = None
+        self.dropped = 0  # frames that the belief leapt over, for there were more than BACKLOG to take in at once
         self._seen: list[_Seen] = []  # frames that the belief has not taken in yet
         self._schedule: Schedule | None = None  # of the episode; None before the first
         self._tick, self._begin = 0, 0.0  # of the episode; when the last one began
@@ -123,7 +125,7 @@ class ControlLoop:
         schedule = self._new_episode() if anew or self._schedule is None else self._schedule
         self._begin = self._clock.now()
         done = schedule.last if executed_action is None else fit_action(executed_action, self.agent.spec)
-        self._seen.append(_Seen(fit_observation(observation, self.agent.spec), done[None], self._tick == 0))
+        self._remember(_Seen(fit_observation(observation, self.agent.spec), done[None], self._tick == 0))
         self._failed = True  # unless this tick comes to its end
         self._take(schedule, self._begin)
         if self._job is None:
@@ -140,13 +142,14 @@ class ControlLoop:
         """Sleep until the next tick.
 
         Ticks that are over already are skipped and counted; the belief passes them as dropped frames, during which the
-        actuators went on with the last action.
+        actuators went on with the last action. Of a long pause it passes the last BACKLOG ticks only; after one in
+        which the robot was moved otherwise, begin an episode.
         """
         if self._schedule is None:
             raise PlanetError("sleep: no tick to follow; call tick first")
         self._due = (self._begin if self._due is None else self._due) + self.period
         over = max(0, math.floor((self._clock.now() - self._due) / self.period))
-        self._seen += [_Seen(None, self._schedule.last[None], False)] * over
+        self._remember(_Seen(None, self._schedule.last[None], False), over)
         self.counts["skipped"] += over
         self._tick += over
         self._due += over * self.period
@@ -171,6 +174,15 @@ class ControlLoop:
         if kind is not None:
             self._job = None  # an error is on its way already
         self.close()
+
+    def _remember(self, frame: _Seen, times: int = 1) -> None:
+        """Have the belief take in a frame, so many times; what it cannot keep up with is dropped, the oldest first.
+
+        The first frame of an episode is never among it: a decision that is asked for at once has taken it in.
+        """
+        waiting = len(self._seen) + times
+        self._seen = [*self._seen, *[frame] * min(times, BACKLOG)][-BACKLOG:]
+        self.dropped += waiting - len(self._seen)
 
     def _new_episode(self) -> Schedule:
         """Forget the last episode, once its last decision has ended."""

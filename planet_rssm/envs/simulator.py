@@ -9,6 +9,7 @@ from dm_control.rl.control import PhysicsError
 from planet_rssm.envs.dmc import DMControlEnv
 from planet_rssm.envs.registry import parse
 from planet_rssm.envs.task_rewards import REWARDS, Reward, Seen
+from planet_rssm.errors import PlanetError
 
 
 class Followed(NamedTuple):
@@ -30,7 +31,13 @@ class Simulator:
     """
 
     def __init__(self, env: DMControlEnv, threads: int) -> None:
-        """Take an environment, whose episode is followed, whichever it is in at the time."""
+        """Take an environment, whose episode is followed, whichever it is in at the time.
+
+        Raises:
+            PlanetError: no threads.
+        """
+        if threads < 1:
+            raise PlanetError(f"threads {threads}: must be at least 1; a core each is as fast as it gets")
         import mujoco  # not before the environment has: it sees to MUJOCO_GL
         from mujoco import rollout
 

@@ -20,12 +20,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from planet_rssm import checkpoint as checkpoints
 from planet_rssm import config
 from planet_rssm.agent import model_of
-from planet_rssm.behavior import ActorPlanner, Behavior
 from planet_rssm.config import PlannerSettings
-from planet_rssm.device import describe, generator, resolve_device, synchronize, take_rates
+from planet_rssm.device import describe, resolve_device, synchronize, take_rates
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.planners import Objective, SearchPlanner, planner_from_settings
-from planet_rssm.types import Plan, State
+from planet_rssm.evaluation.plan_value import decider, planner_for, states_of, value_gaps
+from planet_rssm.planners import CHOOSERS, Objective, SearchPlanner, planner_from_settings
+from planet_rssm.types import State
 from planet_rssm.world_model import ModelDynamics, WorldModel, untrained_model
 
 PRECISIONS = ("float32", "bfloat16")
@@ -34,9 +34,6 @@ PAPER = PlannerSettings()  # PlaNet's: 1000 sequences of 12 steps, ten times
 ICEM = PlannerSettings(name="icem", candidates=40, iterations=3, elites=10)  # its authors' 40 + 32 + 25 = 97
 ACTOR = PlannerSettings(name="actor")  # DreamerV3's, on PlaNet's model
 PATIENCE = 60.0  # seconds for one case's repeats
-STATES = 64  # that the value of a plan is averaged over
-DRAWS = 32  # of the model's noise, common to all plans of a state, by which it is valued
-STEPS = 50  # a state is reached by up to so many random actions
 
 Rival = Callable[[State], object]  # decides once for a state of one row
 MakeRival = Callable[[WorldModel, PlannerSettings], Rival]
@@ -103,8 +100,7 @@ def bench_plan(
         title = f"{name_of(case.planner)}, {case.latent}, batch {case.batch}"
         timed = _time(model, case, precisions, repeats, rivals or {}, partial(_said, say, title))
         say(f"{title}: value")
-        searched = [m for m in trained if _latent(m) == case.latent and case.planner.name != "actor"]
-        gaps = [_value_gaps(m, case.planner, precisions) for m in searched]
+        gaps = _gaps([m for m in trained if _latent(m) == case.latent], case, precisions)
         take_rates(rates, where)  # again: beside other programs one look is not enough
         found += [_told(case, name, timed, gaps, rates, _flops(model, case, name)) for name in precisions]
     return {"machine": describe(where, rates), "cases": found}
@@ -154,15 +150,15 @@ def _time(
     say: Callable[[str], object],
 ) -> dict[str, float]:
     """Return the median seconds of a decision in each precision and of each rival, taken in turns."""
-    state = _states(model, case.batch)
+    state = states_of(model, case.batch)
     deciders: dict[str, Rival] = {}
     for name in precisions:
-        deciders[name] = _decider(model, case.planner, name, case.batch)
+        deciders[name] = decider(model, case.planner, name, case.batch)
     if case.planner.name == "cem" and case.batch == 1:
         deciders |= {name: make(model, case.planner) for name, make in {"plain": plain_cem, **rivals}.items()}
     else:
         slow = case.planner.model_copy(update={"fast": False})
-        deciders["plain"] = _decider(model, slow, "float32", case.batch)
+        deciders["plain"] = decider(model, slow, "float32", case.batch)
     for name, decide in deciders.items():
         say(f"{name}, first")
         decide(state)
@@ -185,31 +181,11 @@ def _seconds(decide: Rival, state: State) -> float:
     return time.perf_counter() - begin
 
 
-def _planner(model: WorldModel, settings: PlannerSettings) -> Any:  # noqa: ANN401 (an actor is no search)
-    """Return the planner of these settings for the model; an actor is untrained."""
-    if settings.name != "actor":
-        return planner_from_settings(settings, model.spec.action_size, model.spec.discrete)
-    behavior = Behavior(config.load("planet", ["behavior=v3"]), model.spec, model.rssm.feat_size)
-    return ActorPlanner(settings, behavior.to(next(model.parameters()).device), model.rssm.feat)
-
-
-def _decider(
-    model: WorldModel, settings: PlannerSettings, precision: str, batch: int
-) -> Callable[[State], tuple[Plan, Any]]:
-    """Return our decision from a cold start."""
-    where = next(model.parameters()).device
-    planner = _planner(model, settings)
-    session = planner.prepare(ModelDynamics(model), Objective(), precision)
-    carry, first = planner.initial(batch, where), torch.ones(batch, dtype=torch.bool, device=where)
-    rng = generator(0, where)
-    return lambda state: session.plan(state, carry, first, rng)
-
-
 def _told(
     case: Case,
     precision: str,
     timed: Mapping[str, float],
-    gaps: Sequence[Mapping[str, float]],
+    gaps: Sequence[Mapping[str, float]] | str,
     rates: Mapping[str, float],
     flops: int,
 ) -> dict[str, Any]:
@@ -225,8 +201,22 @@ def _told(
         "plans_per_s": round(case.batch / ours, 2),
         "gflop": round(flops / 1e9, 3),
         "gemm_share": round(flops / 1e9 / rates[precision] / ours, 4),
-        "value_gap": round(statistics.mean(gap[precision] for gap in gaps), 5) if gaps else None,
+        "value_gap": None if isinstance(gaps, str) else round(statistics.mean(gap[precision] for gap in gaps), 5),
+        "no_value_gap": gaps if isinstance(gaps, str) else None,
     }
+
+
+def _gaps(models: Sequence[WorldModel], case: Case, precisions: Sequence[str]) -> list[dict[str, float]] | str:
+    """Return what each model says that the precisions cost, or why none does."""
+    if case.planner.name == "actor":
+        return "the actor that is timed is untrained"
+    able = [model for model in models if not model.spec.discrete or case.planner.name in CHOOSERS]
+    found = [value_gaps(model, case.planner, precisions) for model in able]
+    if whole := [gaps for gaps in found if gaps is not None]:
+        return whole
+    if not models:
+        return "no run of this latent, see --run"
+    return "there float32 plans are worth no more than random ones" if able else "no planner of discrete actions"
 
 
 def _said(say: Callable[[str], object], title: str, text: str) -> None:
@@ -235,8 +225,8 @@ def _said(say: Callable[[str], object], title: str, text: str) -> None:
 
 def _flops(model: WorldModel, case: Case, precision: str) -> int:
     """Count the multiplications and additions of the products that a decision of ours really does."""
-    settings, state = case.planner.model_copy(update={"iterations": 1}), _states(model, 1)
-    planner = _planner(model, settings)
+    settings, state = case.planner.model_copy(update={"iterations": 1}), states_of(model, 1)
+    planner = planner_for(model, settings)
     dynamics = ModelDynamics(model).prepare(precision) if settings.fast else ModelDynamics(model)
     first = torch.ones(1, dtype=torch.bool, device=state.deter.device)
     mapping = {}
@@ -244,7 +234,7 @@ def _flops(model: WorldModel, case: Case, precision: str) -> int:
         mapping[torch.ops.mkldnn._linear_pointwise] = _linear_flops
     with FlopCounterMode(display=False, custom_mapping=mapping) as counter:  # it sees no product of a captured graph
         planner.plan(dynamics, Objective(), state, planner.initial(1, first.device), first)
-    counts = _planner(model, case.planner).populations
+    counts = planner_for(model, case.planner).populations
     return round(counter.get_total_flops() / counts[0] * sum(counts)) * case.batch
 
 
@@ -264,55 +254,3 @@ def _trained(run: Path, device: torch.device) -> WorldModel:
 
 def _latent(model: WorldModel) -> str:
     return model.rssm.settings.latent
-
-
-@torch.no_grad()
-def _states(model: WorldModel, batch: int) -> State:
-    """Return beliefs [batch, ...] that the model comes to, each by its own number of random actions."""
-    where = next(model.parameters()).device
-    rng, state = generator(0, where), model.rssm.initial_state(batch)
-    steps = torch.linspace(1, STEPS, batch, device=where).round()[:, None]
-    for step in range(STEPS):
-        action = _random_actions(model, (batch,), rng)
-        noise = torch.randn(batch, model.rssm.noise_size, generator=rng, device=where)
-        after = model.rssm.imagine_step(state, action, noise)
-        state = State(*(torch.where(step < steps, new, old) for new, old in zip(after, state, strict=True)))
-    return state
-
-
-def _random_actions(model: WorldModel, lead: tuple[int, ...], rng: torch.Generator) -> Tensor:
-    size, where = model.spec.action_size, rng.device
-    if not model.spec.discrete:
-        return 2 * torch.rand(*lead, size, generator=rng, device=where) - 1
-    return torch.eye(size, device=where)[torch.randint(size, lead, generator=rng, device=where)]
-
-
-@torch.no_grad()
-def _value_gaps(model: WorldModel, settings: PlannerSettings, precisions: Sequence[str]) -> dict[str, float]:
-    """Return (V_float32 - V_fast) / (V_float32 - V_random) by precision.
-
-    V is the mean over STATES of the return of the plan, by the model in float32 over DRAWS of its noise; those, and the
-    noise that the plans are searched with, are the same for all. V_float32 is of the plain path.
-    """
-    states, where = _states(model, STATES), next(model.parameters()).device
-    slow = settings.model_copy(update={"fast": False})
-    plans = {"float32": _plans(model, slow, "float32", states)} | {
-        f"fast {name}": _plans(model, settings, name, states) for name in precisions
-    }
-    plans["random"] = _random_actions(model, (STATES, settings.horizon), generator(1, where))
-    dynamics, rng, values = ModelDynamics(model), generator(2, where), dict.fromkeys(plans, 0.0)
-    shape = dynamics.noise_shape(1, DRAWS, settings.horizon)
-    for row in range(STATES):
-        state = State(*(leaf[row : row + 1] for leaf in states))
-        noise = None if shape is None else torch.randn(shape, generator=rng, device=where)
-        for name, plan in plans.items():
-            actions = plan[row].expand(1, DRAWS, -1, -1)
-            values[name] += float(Objective()(dynamics.rollout(state, actions, noise)).mean()) / STATES
-    best = values["float32"]
-    return {name: (best - values[f"fast {name}"]) / (best - values["random"]) for name in precisions}
-
-
-def _plans(model: WorldModel, settings: PlannerSettings, precision: str, states: State) -> Tensor:
-    """Return the sequences [STATES, H, A] decided on, each state's with noise of its own."""
-    decide = _decider(model, settings, precision, 1)
-    return torch.cat([decide(State(*(leaf[row : row + 1] for leaf in states)))[0].sequence for row in range(STATES)])

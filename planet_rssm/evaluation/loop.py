@@ -1,6 +1,7 @@
 """Whether a machine keeps up with a robot: what `planet bench loop` does."""
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from planet_rssm.agent import Agent, parts_of
 from planet_rssm.control import Clock, ControlLoop
 from planet_rssm.device import resolve_device, within_memory
 from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.errors import PlanetError
 
 FRAMES = 16  # different ones, shown in turn
 
@@ -50,15 +52,19 @@ def bench_loop(
     Raises:
         PlanetError: no such run, checkpoint or device, a damaged checkpoint, or an option out of its range.
     """
+    if not 0 < seconds < math.inf:
+        raise PlanetError(f"seconds {seconds:g}: must be more than 0 and finite; 60 for example")
     held, where = checkpoints.load(checkpoints.find(run, checkpoint)).acting(overrides), resolve_device(device)
     settings = held.settings
     agent = Agent.build(settings, held.spec, *parts_of(held, where), device=where)
     frames = itertools.cycle([_frame(held.spec, camera, np.random.default_rng(seed)) for seed in range(FRAMES)])
     with within_memory(where, "a decision", "free some, or lower planner.candidates with -s"):
         with ControlLoop(agent, hz=hz, clock=clock, **options) as loop:
-            while sum(loop.counts.values()) < seconds * loop.hz or not loop.latency_ms:  # a decision at least
+            while True:
                 loop.tick(next(frames))
                 on_tick()
+                if sum(loop.counts.values()) >= seconds * loop.hz and loop.latency_ms:  # a decision at least
+                    break
                 loop.sleep()
     return {
         "task": held.spec.id,
@@ -85,6 +91,7 @@ def _told(loop: ControlLoop, spec: EnvSpec, budget_ms: float | None) -> dict[str
         "ticks": sum(loop.counts.values()),
         "misses": loop.missed,
         "counts": loop.counts,
+        "dropped": loop.dropped,
         "decisions": len(times),
         "latency_ms": spread | {"max": round(float(times.max()), 3)},
     }

@@ -98,6 +98,8 @@ def simulator_settings(task: str, overrides: Sequence[str] = ()) -> Settings:
         PlanetError: see `plan_simulator`.
     """
     task = task.removeprefix(PREFIX)
+    if not task:
+        raise PlanetError(f"{PREFIX} names no task; give {PREFIX}cartpole-swingup for example, `planet envs` has more")
     if task.startswith("gym/") or ":" in task:
         raise PlanetError(f"{PREFIX}{task}: only dm_control's simulator can be planned in; give {PREFIX}DOMAIN-TASK")
     values = config.parse_overrides(overrides)

@@ -1,14 +1,16 @@
 """A planner made ready for one model: prepared weights, and on a CUDA device rounds that are captured graphs."""
 
+import contextlib
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Generic
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from planet_rssm.errors import PlanetError
 from planet_rssm.planners.base import Rng, SearchPlanner
 from planet_rssm.planners.objective import Objective
 from planet_rssm.types import C, Dynamics, Plan, Rollout, S
@@ -80,7 +82,7 @@ class Graphs:
         with torch.cuda.device(given[0].device):
             if key not in self._captured:
                 # with inference on, the memory could not be written to outside it
-                with _capturing, torch.inference_mode(False), torch.no_grad():
+                with _capturing, torch.inference_mode(False), torch.no_grad(), _capturable():
                     self._captured[key] = _capture(one, leaves, form, *self._place)
             graph, inputs, outputs, result = self._captured[key]
             torch._foreach_copy_(inputs, given)
@@ -95,6 +97,24 @@ class Graphs:
         can share memory since no graph's results lie there any longer when the next one runs: they are copied.
         """
         return torch.cuda.Stream(), torch.cuda.Stream(), torch.cuda.graph_pool_handle()
+
+
+@contextlib.contextmanager
+def _capturable() -> Iterator[None]:
+    """Say in one line what to do where something that is run waits for the device, as a latent of the user's may.
+
+    Raises:
+        PlanetError: the model cannot be captured; what CUDA says is its cause.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # torch.AcceleratorError is one
+        if "captur" not in str(error).lower():  # as CUDA's own errors of a capture and PyTorch's all say
+            raise
+        raise PlanetError(
+            "the search cannot be captured as a CUDA graph: something in the model waits for the device, .item() or "
+            "a branch on a tensor; set planner.fast=false, or take that out"
+        ) from error
 
 
 def _capture(

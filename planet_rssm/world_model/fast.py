@@ -15,6 +15,7 @@ from planet_rssm.world_model.model import WorldModel
 from planet_rssm.world_model.packed import PackedCore, dense, pack, pack_joint
 
 MEMORY = 2**28  # bytes that the candidates' states may take at once on a CPU
+Before = tuple[Tensor, Tensor, Tensor]  # of the last step: its deter, what was seen of it, its sample
 HEAD_ROWS = 4096  # states that the heads read at once: what lies between their layers stays in cache
 
 
@@ -108,12 +109,14 @@ class PackedModel:
 
     def __init__(self, model: WorldModel, dtype: torch.dtype) -> None:
         rssm = self._rssm = model.rssm
-        self.dtype, core = dtype, rssm.core
+        self.dtype, core, (first, *rest) = dtype, rssm.core, rssm.prior_net
         if isinstance(core, GRUCore) and isinstance(core.cell, nn.GRUCell) and len(core.inputs) > 0:
-            self.core: nn.Module = PackedCore(core, rssm.stoch_size, dtype)
+            assert isinstance(first, nn.Linear)
+            self.core: nn.Module = PackedCore(core, first, rssm.stoch_size, dtype)
+            self.prior = pack(nn.Sequential(*rest), dtype)
         else:
-            self.core = pack(core, dtype)
-        self.prior, self.reward = pack(rssm.prior_net, dtype), self._head(model.reward)
+            self.core, self.prior = pack(core, dtype), pack(rssm.prior_net, dtype)
+        self.reward = self._head(model.reward)
         self.goes_on = None if model.goes_on is None else self._head(model.goes_on)
         settings = rssm.settings
         self.kept = rssm.deter_size + rssm.latent.noise_size  # numbers a row keeps of every step, for the heads
@@ -127,10 +130,12 @@ class PackedModel:
         drawn = [None] * horizon if noise is None else noise.flatten(0, 1).transpose(0, 1).contiguous()
         deters: list[Tensor] = []
         samples: list[Tensor] = []
-        for action, part in zip(steps, drawn, strict=True):
-            deter = self._first(state, action) if not deters else self._next(deters[-1], samples[-1], action)
+        before: Before | None = None
+        for step, (action, part) in enumerate(zip(steps, drawn, strict=True)):
+            deter, seen = self._next(state, before, action, step == horizon - 1)
             deters.append(deter)
-            samples.append(self._pick(deter, part))
+            samples.append(self._pick(seen, part))
+            before = deter, seen, samples[-1]
         reward = self._read(self.reward, deters, samples)
         discount = torch.ones_like(reward) if self.goes_on is None else self._read(self.goes_on, deters, samples)
         rows, shape = (batch, candidates), (horizon, batch, candidates)
@@ -150,13 +155,14 @@ class PackedModel:
         """
         deters: list[Tensor] = []
         samples: list[Tensor] = []
+        before: Before | None = None
         states = [state]
         for step, part in enumerate(noise.transpose(0, 1).contiguous()):
-            sample = samples[-1] if samples else state.stoch
-            deter = deters[-1] if deters else state.deter
             action = act(self._rssm.feat(states[-1]), step).to(self.dtype)
-            deters.append(self._next(deter, sample, action))
-            samples.append(self._pick(deters[-1], part))
+            deter, seen = self._next(state, before, action, step == noise.shape[1] - 1)
+            deters.append(deter)
+            samples.append(self._pick(seen, part))
+            before = deter, seen, samples[-1]
             stoch = dense(samples[-1], self._rssm.stoch_size).to(state.stoch.dtype)
             states.append(State(deters[-1].to(state.deter.dtype), stoch))
         reward = self._read(self.reward, deters, samples)
@@ -181,19 +187,28 @@ class PackedModel:
         stoch = dense(sample, self._rssm.stoch_size)
         return State(deter.to(like.deter.dtype).unflatten(0, rows), stoch.to(like.stoch.dtype).unflatten(0, rows))
 
-    def _first(self, state: State, action: Tensor) -> Tensor:
+    def _next(self, state: State, before: Before | None, action: Tensor, last: bool) -> tuple[Tensor, Tensor]:
+        """Return the next deter [M, D] and what is seen of it: what the prior, and the step after, have in common.
+
+        At the first step, of nothing `before`, M / B rows of `action` [M, A] have a row of `state` [B, ...] in common.
+        """
         if isinstance(self.core, PackedCore):
-            return self.core.first(state.deter, state.stoch, action)
+            if before is None:
+                return self.core.first(state.deter, state.stoch, action, last)
+            return self.core(*before, action, last)
         many = len(action) // len(state.deter)
-        return self._next(state.deter.repeat_interleave(many, 0), state.stoch.repeat_interleave(many, 0), action)
+        deter, _, sample = before or (
+            state.deter.repeat_interleave(many, 0),
+            None,
+            state.stoch.repeat_interleave(many, 0),
+        )
+        deter = self.core(deter.to(self.dtype), dense(sample, self._rssm.stoch_size).to(self.dtype), action)
+        return deter, deter
 
-    def _next(self, deter: Tensor, sample: Tensor, action: Tensor) -> Tensor:
-        if not isinstance(self.core, PackedCore):
-            sample = dense(sample, self._rssm.stoch_size).to(self.dtype)
-        return self.core(deter.to(self.dtype), sample, action)
-
-    def _pick(self, deter: Tensor, noise: Tensor | None) -> Tensor:
-        return self._rssm.latent.pick(self.prior(deter), None if self._rssm.settings.kind == "rnn" else noise)
+    def _pick(self, seen: Tensor, noise: Tensor | None) -> Tensor:
+        if isinstance(self.core, PackedCore):
+            seen = self.core.prior(seen)
+        return self._rssm.latent.pick(self.prior(seen), None if self._rssm.settings.kind == "rnn" else noise)
 
     def _read(self, head: nn.Module, deters: list[Tensor], samples: list[Tensor]) -> Tensor:
         """Apply a head to all states in parts of HEAD_ROWS, [H * M]."""

@@ -50,7 +50,8 @@ class Latent(ABC, Generic[P]):
     def pick(self, raw: Tensor, noise: Tensor | None) -> Tensor:
         """Return `sample(params(raw), noise)`, [*B, size], in a form that is quickly made and has no gradient.
 
-        Where a sample is ones at a few places and zeros elsewhere, these places may be returned, int64 [*B, ones].
+        Where a sample is ones at a few places and zeros elsewhere, these places may be returned, int64 [*B, ones];
+        the place `size`, which there is not, says that this one is NaN.
         """
         return self.sample(self.params(raw), noise)
 
@@ -144,7 +145,8 @@ class CategoricalLatent(Latent[Categorical]):
                 below = below.mul_(1 - self.unimix).add_(steps, alpha=self.unimix / self.classes)
             drawn = torch.special.ndtr(noise)[..., None].to(below.dtype)
             chosen = torch.searchsorted(below, drawn).squeeze(-1).clamp_(max=self.classes - 1)
-        return chosen.add_(torch.arange(0, self.size, self.classes, device=raw.device))
+        chosen.add_(torch.arange(0, self.size, self.classes, device=raw.device))
+        return chosen.masked_fill_(probs[..., 0].isnan(), self.size)  # softmax: where one class is NaN all are
 
     def kl(self, left: Categorical, right: Categorical) -> Tensor:
         """Return the sum over groups of sum_k p_k (log p_k - log q_k); see `Latent.kl`."""

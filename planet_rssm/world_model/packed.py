@@ -5,7 +5,7 @@ the product's last pass. In float32 this alone is up to twice as fast as MKL on 
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,10 @@ from torch.nn.functional import embedding_bag, linear
 from planet_rssm.world_model.cells import GRUCore
 from planet_rssm.world_model.networks import BlockLinear, precise
 
-# Activations that oneDNN does within the product.
-FUSED: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.SiLU: "swish", nn.Sigmoid: "sigmoid"}
+# Activations that oneDNN does within the product; its ReLU is not one, for it makes NaN 0.
+FUSED: dict[type[nn.Module], str] = {nn.SiLU: "swish"}
 ROWS = 1024  # that layouts are chosen for: a thousand candidates
+FEW = 2**14  # numbers, of which PyTorch's own tanh takes less time than the way to oneDNN's and back
 
 
 def pack(module: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -30,7 +31,7 @@ def _packed(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     if isinstance(module, BlockLinear):
         return PackedBlockLinear(module, dtype)
     if isinstance(module, nn.GRUCell):
-        return PackedGRUCell(module, dtype)
+        return module.to(dtype)
     if isinstance(module, nn.LayerNorm):
         return PackedNorm(module)
     if isinstance(module, nn.Sequential):
@@ -49,10 +50,13 @@ def pack_joint(net: nn.Sequential, sample: slice, dtype: torch.dtype) -> nn.Sequ
 
 
 def dense(sample: Tensor, size: int) -> Tensor:
-    """Return a sample as `Latent.pick` returns it as the vector [*B, size] that it stands for."""
+    """Return a sample as `Latent.pick` returns it as the vector [*B, size] that it stands for, with NaN if any is."""
     if sample.is_floating_point():
         return sample
-    return torch.zeros(*sample.shape[:-1], size, device=sample.device).scatter_(-1, sample, 1.0)
+    ones = torch.ones(sample.shape, device=sample.device).masked_fill_(sample == size, torch.nan)
+    return torch.zeros(*sample.shape[:-1], size, device=sample.device).scatter_add_(
+        -1, sample.clamp(max=size - 1), ones
+    )
 
 
 def _fused(layers: list[nn.Module], dtype: torch.dtype) -> list[nn.Module]:
@@ -86,24 +90,31 @@ class PackedLinear(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, act: str = "none") -> None:
         super().__init__()
-        self.dtype, self.act = dtype, act
+        self.dtype, self.act, self.rectifies = dtype, act, False
         weight = weight.detach().to(dtype, copy=True)
         self.blocked = blocked(weight)
+        self.product = None if self.blocked is None else torch.ops.mkldnn._linear_pointwise.default
         self.register_buffer("weight", weight if self.blocked is None else None)
         self.register_buffer("bias", None if bias is None else bias.detach().to(dtype, copy=True))
 
     def fuse(self, activation: type[nn.Module]) -> bool:
         """Take over an activation, if that can be done."""
-        if self.blocked is None or self.act != "none" or activation not in FUSED:
+        if activation is nn.ReLU and not self.rectifies and self.act == "none":
+            self.rectifies = True
+            return True
+        if self.rectifies or self.blocked is None or self.act != "none" or activation not in FUSED:
             return False
         self.act = FUSED[activation]
         return True
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
-        x = x.to(self.dtype)
-        if self.blocked is None:
-            return linear(x, self.weight, self.bias)
-        return torch.ops.mkldnn._linear_pointwise(x, self.blocked, self.bias, self.act, [], "")
+        if x.dtype != self.dtype:
+            x = x.to(self.dtype)
+        if self.product is None:
+            y = linear(x, self.weight, self.bias)
+        else:
+            y = self.product(x, self.blocked, self.bias, self.act, [], "")
+        return y.relu_() if self.rectifies else y
 
 
 class PackedJoint(nn.Module):
@@ -113,7 +124,7 @@ class PackedJoint(nn.Module):
     a fraction of the time of a product.
     """
 
-    table: Tensor  # [S, outputs]
+    table: Tensor  # [S + 1, outputs], the last row NaN
 
     def __init__(self, layer: nn.Linear, sample: slice, dtype: torch.dtype) -> None:
         """Take a layer whose columns `sample` are the latent's."""
@@ -125,7 +136,8 @@ class PackedJoint(nn.Module):
         self.of_both = PackedLinear(torch.cat([weight[:, others], weight[:, own]], 1), layer.bias, dtype)
         self.of_rest = PackedLinear(weight[:, others], layer.bias, dtype)
         self.of_sample = PackedLinear(weight[:, own], None, dtype)
-        self.register_buffer("table", weight[:, own].t().to(dtype).contiguous())
+        broken = weight.new_full((1, len(weight)), torch.nan)
+        self.register_buffer("table", torch.cat([weight[:, own].t(), broken]).to(dtype))
         self.act: nn.Module = nn.Identity()
 
     def fuse(self, activation: type[nn.Module]) -> bool:
@@ -148,30 +160,72 @@ class PackedJoint(nn.Module):
 
 
 class PackedCore(nn.Module):
-    """A `GRUCore`: from deter [M, D], a sample as `Latent.pick` returns it, and actions [M, A], the next deter."""
+    """A `GRUCore` with a plain GRU cell, and the first layer of the prior, which reads its deter.
 
-    def __init__(self, core: GRUCore, sample: int, dtype: torch.dtype) -> None:
-        """Take a core with a plain GRU cell and at least one layer before it; `sample` is the size of the latent's."""
+    Of a new deter one product makes that layer and the hidden gates of the step after it, and of x one makes all its
+    gates: of few rows a product takes little longer than two a half its size. What the former makes is `seen`, with the
+    prior's layer as its last columns. A call takes B rows of deter and of `seen` and M of actions: in the first step M
+    / B have a deter in common, after it M is B. Devices other than a CPU have a kernel for the whole cell.
+    """
+
+    def __init__(self, core: GRUCore, prior: nn.Linear, sample: int, dtype: torch.dtype) -> None:
+        """Take a core with at least one layer before its cell; `sample` is the size of the latent's."""
         super().__init__()
-        self.depth = core.depth
+        self.depth, self.dtype, self.prior_size, cell = core.depth, dtype, prior.out_features, core.cell
+        assert isinstance(cell, nn.GRUCell)
         joint, *rest = pack_joint(core.inputs, slice(0, sample), dtype)
         assert isinstance(joint, PackedJoint)
-        self.joint, self.inputs = joint, nn.Sequential(*rest)
-        assert isinstance(core.cell, nn.GRUCell)
-        self.cell = PackedGRUCell(copy.deepcopy(core.cell).requires_grad_(False), dtype)
+        self.joint, self.inputs = joint, nn.Sequential(*rest) if rest else None
+        self.of_last = PackedLinear(prior.weight, prior.bias, dtype)
+        self.cell = None if cell.weight_hh.device.type == "cpu" else pack(cell, dtype)
+        if self.cell is None:
+            self.of_x = PackedLinear(cell.weight_ih, cell.bias_ih, dtype)
+            weights, biases = torch.cat([cell.weight_hh, prior.weight]), torch.cat([cell.bias_hh, prior.bias])
+            self.of_deter = PackedLinear(weights, biases, dtype)
+            self.tanh = Tensor.tanh_ if self.of_x.blocked is None else tanh_
 
-    def forward(self, deter: Tensor, sample: Tensor, action: Tensor) -> Tensor:  # noqa: D102
-        return self._repeat(self.inputs(self.joint((action, sample))), deter, self.depth)
+    def forward(self, deter: Tensor, seen: Tensor, sample: Tensor, action: Tensor, last: bool) -> tuple[Tensor, Tensor]:
+        """Return the next deter [M, D] and what is seen of it; after the `last` step nobody asks for gates."""
+        return self._repeat(self.joint((action, sample)), deter, seen, last)
 
-    def first(self, deter: Tensor, sample: Tensor, action: Tensor) -> Tensor:
-        """Do the same for `deter` [B, D] and a dense `sample` [B, S], each for N rows of `action` [B * N, A]."""
-        x = self.inputs(self.joint.first(action, sample))
-        return self._repeat(x, self.cell.first(x, deter), self.depth - 1)
+    def first(self, deter: Tensor, sample: Tensor, action: Tensor, last: bool) -> tuple[Tensor, Tensor]:
+        """Do the same for a dense `sample` [B, S]."""
+        deter = deter.to(self.dtype)
+        if self.cell is None:
+            seen = self.of_deter(deter)
+        else:
+            deter = seen = deter.repeat_interleave(len(action) // len(deter), 0)
+        return self._repeat(self.joint.first(action, sample), deter, seen, last)
 
-    def _repeat(self, x: Tensor, deter: Tensor, times: int) -> Tensor:
-        for _ in range(times):
-            deter = self.cell(x, deter)
-        return deter
+    def prior(self, seen: Tensor) -> Tensor:
+        """Return the prior's first layer [M, P]."""
+        return seen[:, -self.prior_size :]
+
+    def _repeat(self, x: Tensor, deter: Tensor, seen: Tensor, last: bool) -> tuple[Tensor, Tensor]:
+        x = x if self.inputs is None else self.inputs(x)
+        if self.cell is not None:
+            for _ in range(self.depth):
+                deter = self.cell(x, deter)
+            return deter, self.of_last(deter)
+        inputs = self.of_x(x)
+        for left in reversed(range(self.depth)):
+            deter = gru(inputs, seen, deter, self.tanh)
+            seen = self.of_last(deter) if last and not left else self.of_deter(deter)
+        return deter, seen
+
+
+def gru(inputs: Tensor, hidden: Tensor, deter: Tensor, tanh: Callable[[Tensor], Tensor] = Tensor.tanh_) -> Tensor:
+    """Return n + z (h - n) [M, D] of `inputs` [M, 3 D], the gates' part of x, `hidden` [B, 3 D..], that of h, and h.
+
+    M / B rows have a row of `deter` [B, D] in common; the gates stand as in nn.GRUCell: reset, update z, candidate n.
+    """
+    size, (rows, width) = deter.shape[1], hidden.shape
+    if rows != inputs.shape[0]:
+        inputs, hidden, deter = inputs.view(rows, -1, 3 * size), hidden[:, None], deter[:, None]
+    both, of_x = torch.split_with_sizes(inputs, [2 * size, size], -1)
+    other, of_deter, _ = torch.split_with_sizes(hidden, [2 * size, size, width - 3 * size], -1)
+    reset, update = (both + other).sigmoid_().chunk(2, -1)
+    return torch.lerp(tanh(torch.addcmul(of_x, reset, of_deter)), deter, update).view(-1, size)
 
 
 class PackedBlockLinear(nn.Module):
@@ -196,51 +250,6 @@ class PackedNorm(nn.Module):
         return self.layer(precise(x))
 
 
-class PackedGRUCell(nn.Module):
-    """A GRU cell: h' = n + z (h - n), [M, X] and [M, D] to [M, D], every gate a product of its own.
-
-    So each gate's rows lie together, which the passes over them need to be fast, and both sigmoids are done within
-    their products. Where oneDNN has no such products it is PyTorch's cell.
-    """
-
-    def __init__(self, cell: nn.GRUCell, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.dtype, self.cell = dtype, cell.to(dtype)
-        inputs, hidden = cell.weight_ih.chunk(3), cell.weight_hh.chunk(3)  # each: reset, update, candidate
-        biases = cell.bias_ih.chunk(3), cell.bias_hh.chunk(3)
-        self.of_inputs = nn.ModuleList(_linears(inputs, biases[0], dtype))
-        self.of_hidden = nn.ModuleList(_linears(hidden, biases[1], dtype))
-        both = [torch.cat(pair, 1) for pair in zip(inputs[:2], hidden[:2], strict=True)]
-        gates = _linears(both, [a + b for a, b in zip(*(bias[:2] for bias in biases), strict=True)], dtype)
-        self.fast = all([gate.fuse(nn.Sigmoid) for gate in gates])
-        self.gates = nn.ModuleList(gates)
-
-    def forward(self, x: Tensor, deter: Tensor) -> Tensor:  # noqa: D102
-        x, deter = x.to(self.dtype), deter.to(self.dtype)
-        if not self.fast:
-            return self.cell(x, deter)
-        both = torch.cat([x, deter], 1)
-        reset, update = (gate(both) for gate in self.gates)
-        new = tanh_(torch.addcmul(self.of_inputs[2](x), reset, self.of_hidden[2](deter)))
-        return torch.lerp(new, deter, update)
-
-    def first(self, x: Tensor, deter: Tensor) -> Tensor:
-        """Do the same for rows of `deter` [B, D] that x [B * N, X] has in common, N rows each: its products are few."""
-        if not self.fast:
-            return self(x, deter.repeat_interleave(len(x) // len(deter), 0))
-        x, deter = x.to(self.dtype), deter.to(self.dtype)
-        shape = (len(deter), -1, deter.shape[1])
-        reset, update, new = (of_inputs(x).view(shape) for of_inputs in self.of_inputs)
-        common = [of_hidden(deter)[:, None] for of_hidden in self.of_hidden]
-        reset, update = reset.add_(common[0]).sigmoid_(), update.add_(common[1]).sigmoid_()
-        new = tanh_(new.addcmul_(reset, common[2]).flatten(0, 1))
-        return torch.lerp(new.view(shape), deter[:, None], update).flatten(0, 1)
-
-
-def _linears(weights: Sequence[Tensor], biases: Sequence[Tensor], dtype: torch.dtype) -> list[PackedLinear]:
-    return [PackedLinear(*pair, dtype) for pair in zip(weights, biases, strict=True)]
-
-
 def tanh_(x: Tensor) -> Tensor:
-    """Return tanh(x), as good as in place: oneDNN's takes a third of the time of PyTorch's."""
-    return x.to_mkldnn().tanh_().to_dense()
+    """Return tanh(x), as good as in place: of many numbers oneDNN's takes a third of the time of PyTorch's."""
+    return x.tanh_() if x.numel() < FEW else x.to_mkldnn().tanh_().to_dense()

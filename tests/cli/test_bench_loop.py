@@ -35,10 +35,11 @@ def run(tmp_path_factory) -> Path:
 
 
 def test_each_decision_is_timed_and_each_tick_counted(run, monkeypatch):
-    frames, tick = [], ControlLoop.tick
+    frames, tick, clock = [], ControlLoop.tick, SimulatedTime(0.07)
     monkeypatch.setattr(ControlLoop, "tick", lambda loop, frame: frames.append(frame) or tick(loop, frame))
-    result = bench_loop(run, seconds=1, camera=(48, 36), device="cpu", clock=SimulatedTime(0.07), delay=2, execute=2)
+    result = bench_loop(run, seconds=1, camera=(48, 36), device="cpu", clock=clock, delay=2, execute=2)
     assert (result["ticks"], result["misses"], result["decisions"]) == (20, 0, 9)  # the tenth is under way
+    assert clock.now() < 1 and result["dropped"] == 0  # nothing is slept after the last
     assert result["counts"] == {"plan": 18, "tail": 0, "fallback": 0, "start": 2, "skipped": 0}
     assert result["latency_ms"] == pytest.approx({"p50": 70, "p95": 70, "p99": 70, "max": 70})
     assert {frame["image"].shape for frame in frames} == {(36, 48, 3)}
@@ -74,7 +75,8 @@ def test_the_command_prints_it(run, capsys):
                                "delay 0 and execute 1"),
         (["--camera", "640"], "planet: Invalid value for '--camera': '640': give width and height in pixels, 640x480 "
                               "for example"),
-        (["--seconds", "0"], "planet: Invalid value for '--seconds': 0.0 is not in the range x>0."),
+        *((["--seconds", given], f"planet: seconds {given}: must be more than 0 and finite; 60 for example")
+          for given in ("0", "nan", "inf")),
         (["-s", "rssm.deter=9"], "planet: -s rssm.deter=9: only planner.…, rssm.filter_by and rssm.plan_by may "
                                  "change now; train another run"),
     ],

@@ -1,18 +1,24 @@
 """`planet bench plan` at tiny sizes: what is measured, not how fast this machine is."""
 
+import dataclasses
 import json
 
 import pytest
+import torch
+from rich.console import Console
 
 from planet_rssm import checkpoint as checkpoints
 from planet_rssm.checkpoint import Checkpoint
+from planet_rssm.cli import bench_plan
 from planet_rssm.cli.main import main
 from planet_rssm.config import PlannerSettings
+from planet_rssm.device import describe
 from planet_rssm.evaluation import bench_plan as bench
+from planet_rssm.evaluation import plan_value
 
 TINY = ["rssm.deter=16", "rssm.stoch=4", "rssm.classes=4", "rssm.hidden=8", "model.reward_units=8"]
 CEM = PlannerSettings(candidates=20, elites=5, iterations=2, horizon=3)
-ICEM = PlannerSettings(name="icem", candidates=20, elites=5, iterations=2, horizon=3)
+ICEM = PlannerSettings(name="icem", candidates=60, elites=5, iterations=2, horizon=3)
 WAYS = ((CEM, "gaussian", 1), (CEM, "categorical", 1), (ICEM, "gaussian", 4), (bench.ACTOR, "gaussian", 4))
 CASES = tuple(bench.Case(*case) for case in WAYS)
 
@@ -20,9 +26,9 @@ CASES = tuple(bench.Case(*case) for case in WAYS)
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr("planet_rssm.device.GEMM_SECONDS", 0.0)
-    monkeypatch.setattr(bench, "STATES", 3)
-    monkeypatch.setattr(bench, "DRAWS", 2)
-    monkeypatch.setattr(bench, "STEPS", 3)
+    monkeypatch.setattr(plan_value, "STATES", 3)
+    monkeypatch.setattr(plan_value, "DRAWS", 2)
+    monkeypatch.setattr(plan_value, "STEPS", 3)
 
 
 def test_every_case_is_told_with_its_rivals_and_its_value(tmp_path):
@@ -39,7 +45,7 @@ def test_every_case_is_told_with_its_rivals_and_its_value(tmp_path):
     assert {settings.name for settings in asked} == {"cem"}
     assert set(result["machine"]["gemm_gflops"]) == {"float32", "bfloat16"}
     keys = [(case["planner"], case["latent"], case["batch"], case["precision"]) for case in result["cases"]]
-    names = [("cem-20x3x2", "gaussian", 1), ("cem-20x3x2", "categorical", 1), ("icem-36", "gaussian", 4)]
+    names = [("cem-20x3x2", "gaussian", 1), ("cem-20x3x2", "categorical", 1), ("icem-108", "gaussian", 4)]
     names.append(("actor", "gaussian", 4))
     assert keys == [(*name, precision) for name in names for precision in ("float32", "bfloat16")]
     for case in result["cases"]:
@@ -54,8 +60,8 @@ def test_the_plain_loop_finds_what_cem_finds(monkeypatch):
     """Written another way, with noise of its own: it comes to a plan of the same worth."""
     model = bench._untrained("gaussian", [*TINY, "model.reward_outscale=1"])
     settings = PlannerSettings(candidates=200, elites=20, iterations=5, horizon=3)
-    state = bench._states(model, 1)
-    ours = bench._decider(model, settings, "float32", 1)(state)[0]
+    state = plan_value.states_of(model, 1)
+    ours = plan_value.decider(model, settings, "float32", 1)(state)[0]
     plain = bench.plain_cem(model, settings)(state)
     assert plain.shape == (1, 6)
     assert (plain - ours.action).abs().mean() < 0.5
@@ -77,6 +83,26 @@ def test_the_gap_of_many_models_is_their_mean():
     timed, rates = {"float32": 1.0, "plain": 2.0}, {"float32": 1.0}
     told = bench._told(CASES[0], "float32", timed, [{"float32": 0.1}, {"float32": 0.3}], rates, 1)
     assert told["value_gap"] == pytest.approx(0.2)
+
+
+def test_without_a_gap_the_reason_is_told(monkeypatch, capsys):
+    """A model whose rewards are all alike, choices that iCEM does not search, and no model at all."""
+    alike, (cem, _, icem, actor) = bench._untrained("gaussian", [*TINY, "model.reward_outscale=0"]), CASES
+    for parameter in alike.reward.parameters():
+        parameter.data.zero_()
+    choices = bench._untrained("gaussian", TINY)
+    choices.spec = dataclasses.replace(choices.spec, discrete=True)
+    assert "no more than random" in bench._gaps([alike], cem, ["float32"])
+    assert bench._gaps([choices], icem, ["float32"]) == "no planner of discrete actions"
+    assert bench._gaps([choices], actor, ["float32"]) == "the actor that is timed is untrained"
+    (gap,) = bench._gaps([choices], cem, ["float32"])
+    assert gap["float32"] == pytest.approx(0, abs=0.05)
+    told = bench._told(cem, "float32", {"float32": 1.0, "plain": 2.0}, bench._gaps([], cem, ["float32"]),
+                       {"float32": 1.0}, 1)  # fmt: skip
+    assert told["value_gap"] is None
+    bench_plan.show({"machine": describe(torch.device("cpu"), {}), "cases": [told]}, Console(width=120))
+    shown = capsys.readouterr().out
+    assert " – " in shown.replace("\n", " \n") and "no gap: no run of this latent, see --run" in shown
 
 
 @pytest.mark.parametrize(

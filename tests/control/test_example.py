@@ -47,6 +47,8 @@ def test_it_controls_with_a_run_and_tells_how_it_went(example, tmp_path, capsys)
     checkpoints.save(held, checkpoints.path_of(tmp_path, 1))
     example.main(str(tmp_path), 0.2, SimulatedTime(0.07))
     assert "missed: 3; rounds of search:" in capsys.readouterr().out
+    example.main(str(tmp_path), 0.05, SimulatedTime(0.07))
+    assert "from frame to plan" not in capsys.readouterr().out  # no decision has ended
 
 
 def test_the_page_names_the_options_and_counts_that_there_are():

@@ -1,5 +1,6 @@
 """The control loop on a clock that only moves when it is told to."""
 
+import dataclasses
 import threading
 
 import numpy as np
@@ -8,6 +9,8 @@ import torch
 
 from planet_rssm.agent import Agent, RoundTimes
 from planet_rssm.control import ControlLoop, SimulatedTime
+from planet_rssm.control.fit import fit_action
+from planet_rssm.control.loop import BACKLOG
 from planet_rssm.errors import PlanetError
 
 JOINTS = np.array([0.1, -0.2, 0.3], np.float32)
@@ -175,6 +178,31 @@ def test_a_caller_that_is_late_skips_ticks(agent, asked):
     assert asked.decided[1]["executed"] == 3
 
 
+def test_a_pause_of_minutes_costs_the_belief_no_more_than_a_backlog(agent, asked):
+    clock = SimulatedTime()
+    with ControlLoop(agent, clock=clock) as loop:
+        held = loop.tick(seen(0)).action.tolist()
+        clock.sleep_until(600)
+        loop.sleep()
+        loop.tick(seen(1))
+    skipped = round(600 / 0.05) - 1
+    assert loop.counts["skipped"] == pytest.approx(skipped, abs=1)
+    assert loop.dropped == loop.counts["skipped"] + 1 - BACKLOG
+    assert [(frame is None, done) for frame, done, _ in asked.observed[1:]] == [(True, held)] * (BACKLOG - 1) + [
+        (False, held)
+    ]
+
+
+def test_a_belief_that_cannot_keep_up_stays_on_the_newest_frames(agent, asked):
+    """A decision that takes as long as many ticks: of the frames meanwhile the last are taken in, in their order."""
+    clock = SimulatedTime(0.05 * (BACKLOG + 8))
+    with ControlLoop(agent, delay=1, clock=clock) as loop:
+        play(loop, 1 + BACKLOG + 8)
+        assert loop.dropped == 8
+    newest = [frame["joints"][0] for frame, *_ in asked.observed[1 : 1 + BACKLOG]]
+    np.testing.assert_allclose(newest, [seen(tick)["joints"] for tick in range(9, 9 + BACKLOG)])
+
+
 def test_an_episode_that_begins_drops_the_plan_under_way(agent, asked):
     clock = SimulatedTime(0.01)
     with ControlLoop(agent, delay=1, clock=clock) as loop:
@@ -256,6 +284,14 @@ def test_observations_that_do_not_fit_are_one_line(agent):
                 loop.tick(given, done)
             assert str(caught.value) == line
         assert loop.tick(seen(0)).source == "plan"
+    for given, line in (
+        ([0.5, -2], "executed_action: [0.5, -2.0]; must be in [-1, 1], the units of Command.action"),
+        ([0.5, 0.5], "executed_action: [0.5, 0.5]; must be one-hot, 1 for the choice and 0 elsewhere"),
+    ):
+        with pytest.raises(PlanetError) as caught:
+            fit_action(np.array(given), dataclasses.replace(agent.spec, discrete="one-hot" in line))
+        assert str(caught.value) == line
+    np.testing.assert_array_equal(fit_action(np.array([1.0005, -0.5]), agent.spec), [1, -0.5])
     with pytest.raises(PlanetError, match="no tick to follow"):
         ControlLoop(agent, clock=SimulatedTime()).sleep()
 

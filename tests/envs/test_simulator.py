@@ -9,6 +9,7 @@ from planet_rssm.envs import registry
 from planet_rssm.envs.dmc import DMControlEnv
 from planet_rssm.envs.simulator import Simulator
 from planet_rssm.envs.task_rewards import REWARDS, Seen
+from planet_rssm.errors import PlanetError
 
 BATCHED = [f"{domain}-{task}" for domain, task in REWARDS]
 STEPPED = ["hopper-hop", "finger-turn_easy", "manipulator-bring_ball"]
@@ -107,3 +108,8 @@ def test_an_end_of_the_tasks_own_is_a_discount_of_zero():
     told = simulator.follow(state, np.zeros((1, 3, 1)))
     assert told.discount.tolist() == [[0, 0, 0]]
     assert (told.reward[:, 1:] == 0).all()
+
+
+def test_no_threads_are_one_line():
+    with pytest.raises(PlanetError, match="^threads 0: must be at least 1; "):
+        Simulator(None, threads=0)

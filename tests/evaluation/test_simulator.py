@@ -86,6 +86,7 @@ def test_each_task_has_its_budget_and_settings_win():
 @pytest.mark.parametrize(
     ("task", "overrides", "line"),
     [
+        ("", [], "simulator: names no task; give simulator:cartpole-swingup for example"),
         ("gym/Pendulum-v1", [], "simulator:gym/Pendulum-v1: only dm_control's simulator can be planned in; give"),
         ("mine:Arm", [], "simulator:mine:Arm: only dm_control's"),
         ("cartpole-swingu", [], "env.id = 'cartpole-swingu': there is no such task; did you mean"),

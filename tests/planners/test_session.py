@@ -6,7 +6,9 @@ import torch
 from planet_rssm import config
 from planet_rssm.config import PlannerSettings
 from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.errors import PlanetError
 from planet_rssm.planners import Objective, planner_from_settings
+from planet_rssm.planners.session import _capturable
 from planet_rssm.types import State
 from planet_rssm.world_model import ModelDynamics, WorldModel, untrained_model
 from planet_rssm.world_model.fast import FastDynamics
@@ -121,3 +123,15 @@ def test_one_setting_turns_it_off():
     plain = ModelDynamics(model)
     session = planner_from_settings(settings_of("cem", fast=False), A).prepare(plain, Objective())
     assert session.dynamics is plain
+
+
+def test_what_cannot_be_captured_is_one_line_that_says_what_to_do():
+    said = RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore lines")
+    with (
+        pytest.raises(PlanetError, match=r"^the search cannot be captured .*planner\.fast=false") as caught,
+        _capturable(),
+    ):
+        raise said
+    assert caught.value.__cause__ is said and "\n" not in str(caught.value)
+    with pytest.raises(RuntimeError, match="^CUDA out of memory$"), _capturable():
+        raise RuntimeError("CUDA out of memory")

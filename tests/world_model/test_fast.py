@@ -6,7 +6,7 @@ import torch
 from planet_rssm.types import State
 from planet_rssm.world_model import ModelDynamics, WorldModel
 from planet_rssm.world_model.fast import FastDynamics
-from planet_rssm.world_model.packed import PackedCore, PackedLinear
+from planet_rssm.world_model.packed import FEW, PackedCore, PackedLinear, blocked, gru, tanh_
 
 B, N, H, A = 2, 7, 4, 2
 CASES = {
@@ -183,16 +183,50 @@ def test_without_onednn_it_is_pytorchs_products(model, monkeypatch):
     inputs = inputs_of(made)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     fast = FastDynamics(made, "float32")
-    assert isinstance(fast.packed.core, PackedCore) and not fast.packed.core.cell.fast
+    assert isinstance(fast.packed.core, PackedCore) and fast.packed.core.of_x.blocked is None
     with torch.no_grad():
         assert_same(fast.rollout(*inputs), ModelDynamics(made).rollout(*inputs), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("act", [torch.nn.ReLU, torch.nn.SiLU, torch.nn.Sigmoid])
+@pytest.mark.parametrize("act", [torch.nn.ReLU, torch.nn.SiLU])
 def test_an_activation_is_done_within_the_product(act):
     layer = PackedLinear(torch.randn(5, 3), torch.randn(5), torch.float32)
     x = torch.randn(4, 3)
     plain = layer(x)
-    if layer.fuse(act):  # where the processor has such products
+    assert layer.fuse(act) or layer.blocked is None and act is not torch.nn.ReLU
+    if act is torch.nn.ReLU or layer.blocked is not None:  # others where the processor has such products
         torch.testing.assert_close(layer(x), act()(plain))
     assert not layer.fuse(torch.nn.ELU)
+
+
+@pytest.mark.parametrize("rows", [6, 2, 1])
+def test_gates_made_apart_are_those_of_the_cell(rows):
+    """Each row of deter for one of the inputs, or for several; what is made beside the gates is not seen."""
+    cell = torch.nn.GRUCell(3, 4, dtype=torch.float64).requires_grad_(False)
+    x, deter = torch.randn(6, 3, dtype=torch.float64), torch.randn(rows, 4, dtype=torch.float64)
+    hidden = torch.cat([deter @ cell.weight_hh.t() + cell.bias_hh, torch.randn(rows, 5, dtype=torch.float64)], 1)
+    found = gru(x @ cell.weight_ih.t() + cell.bias_ih, hidden, deter)
+    torch.testing.assert_close(found, cell(x, deter.repeat_interleave(6 // rows, 0)))
+
+
+@pytest.mark.skipif(blocked(torch.zeros(1, 1)) is None, reason="this PyTorch has no oneDNN")
+@pytest.mark.parametrize("count", [FEW - 1, FEW])
+def test_tanh_of_few_and_of_many(count):
+    x = torch.linspace(-4, 4, count)[None]
+    torch.testing.assert_close(tanh_(x.clone()), torch.tanh(x))
+
+
+@pytest.mark.parametrize("part", ["prior_net", "core"])
+@pytest.mark.parametrize("case", ["planet", "mode", "ssm", "discrete", "discrete mode", "discrete ssm", "norm_gru"])
+def test_what_is_nan_on_the_plain_path_is_nan_here(model, case, part):
+    """One weight of the prior, or of what leads to it, is NaN: no class and no ReLU may hide it."""
+    made = model(*CASES[case])
+    with torch.no_grad():
+        list(getattr(made.rssm, part).parameters())[0 if part == "core" else -1].view(-1)[0] = torch.nan
+        inputs = inputs_of(made)
+        inputs = (State(*(torch.zeros_like(leaf) for leaf in inputs[0])), *inputs[1:])
+        expected = ModelDynamics(made).rollout(*inputs)
+        found = FastDynamics(made, "float32").rollout(*inputs)
+    assert expected.reward.isnan().any()
+    assert torch.equal(found.reward.isnan(), expected.reward.isnan())
+    assert torch.equal(found.last.stoch.isnan().any(-1), expected.last.stoch.isnan().any(-1))
