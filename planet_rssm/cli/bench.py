@@ -1,6 +1,7 @@
 """`planet bench`: one verb a part of the system."""
 
 import json
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -11,7 +12,7 @@ from rich.table import Table
 
 from planet_rssm.cli.bench_loop import loop
 from planet_rssm.cli.bench_plan import plan
-from planet_rssm.cli.timing import machine_line, timing_options
+from planet_rssm.cli.timing import machine_line, preset_options
 
 
 @click.group("bench", invoke_without_command=True)
@@ -27,17 +28,8 @@ verb.add_command(loop)
 
 
 @verb.command("train", short_help="Whole updates of the world model.")
-@click.argument("presets", nargs=-1, metavar="[PRESET]...")
-@click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting of each; repeatable.")
-@timing_options(3, "Updates timed of each.")
-def train(
-    presets: tuple[str, ...],
-    overrides: tuple[str, ...],
-    precisions: tuple[str, ...],
-    repeats: int,
-    device: str,
-    as_json: bool,
-) -> None:
+@preset_options(3, "Updates timed of each.")
+def train(presets: tuple[str, ...], as_json: bool, **options: Any) -> None:  # noqa: ANN401
     """Time whole updates of PRESETs (planet and dreamer-v3 of 12m if none is given) on a batch of noise.
 
     The reference is the same model and loss in eager float32 with contiguous images and PyTorch's own Adam. The GEMM
@@ -51,28 +43,12 @@ def train(
     """  # noqa: D301 (click wants the character itself)
     from planet_rssm.training.bench import PRESETS, bench_train  # torch: not for `planet bench --help`
 
-    with Console(stderr=True).status("getting ready") as status:
-        result = bench_train(
-            presets or PRESETS, overrides, precisions, repeats=repeats, device=device, say=status.update
-        )
-    if as_json:
-        click.echo(json.dumps(result))
-    else:
-        _print(result, Console())
+    _run(bench_train, presets or PRESETS, as_json, _print_train, options)
 
 
 @verb.command("behavior", short_help="Updates of actor and critic.")
-@click.argument("presets", nargs=-1, metavar="[PRESET]...")
-@click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting of each; repeatable.")
-@timing_options(5, "Updates timed of each.")
-def behavior(
-    presets: tuple[str, ...],
-    overrides: tuple[str, ...],
-    precisions: tuple[str, ...],
-    repeats: int,
-    device: str,
-    as_json: bool,
-) -> None:
+@preset_options(5, "Updates timed of each.")
+def behavior(presets: tuple[str, ...], as_json: bool, **options: Any) -> None:  # noqa: ANN401
     """Time what actor and critic of PRESETs (dreamer-quickstart and dreamer-v3 of 12m) learn from a batch's states.
 
     The reference does the same in eager float32, written as the public PyTorch ports are: see the head of
@@ -85,23 +61,25 @@ def behavior(
     """  # noqa: D301 (click wants the character itself)
     from planet_rssm.training.bench_behavior import PRESETS, bench_behavior  # torch: not for `planet bench --help`
 
+    _run(bench_behavior, presets or PRESETS, as_json, _print_behavior, options)
+
+
+def _run(
+    bench: Callable[..., dict[str, Any]],
+    presets: Sequence[str],
+    as_json: bool,
+    show: Callable[[dict[str, Any], Console], None],
+    options: dict[str, Any],
+) -> None:
     with Console(stderr=True).status("getting ready") as status:
-        result = bench_behavior(
-            presets or PRESETS, overrides, precisions, repeats=repeats, device=device, say=status.update
-        )
+        result = bench(presets, **options, say=status.update)
     if as_json:
         click.echo(json.dumps(result))
-        return
-    console = Console()
-    table = Table("preset", "states x steps", "precision", "ms", "ref. ms", "speedup", box=SIMPLE_HEAD)
-    for case in result["cases"]:
-        times = (f"{case['ms']:.1f}", f"{case['reference_ms']:.1f}", f"{case['speedup']:.2f}")
-        table.add_row(escape(case["preset"]), f"{case['states']} x {case['horizon']}", case["precision"], *times)
-    console.print(table)
-    console.print(machine_line(result["machine"]), soft_wrap=True, markup=False, highlight=False)
+    else:
+        show(result, Console())
 
 
-def _print(result: dict[str, Any], console: Console) -> None:
+def _print_train(result: dict[str, Any], console: Console) -> None:
     heads = ("preset", "batch", "precision", "ms", "ref. ms", "speedup", "images/s", "GEMM", "MiB")
     table = Table(*heads, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))  # nine columns in 80 characters
     for case in result["cases"]:
@@ -117,3 +95,12 @@ def _print(result: dict[str, Any], console: Console) -> None:
         "products alone would take; MiB: most memory that an update took",
     )
     console.print("\n".join(told), soft_wrap=True, markup=False, highlight=False)
+
+
+def _print_behavior(result: dict[str, Any], console: Console) -> None:
+    table = Table("preset", "states x steps", "precision", "ms", "ref. ms", "speedup", box=SIMPLE_HEAD)
+    for case in result["cases"]:
+        times = (f"{case['ms']:.1f}", f"{case['reference_ms']:.1f}", f"{case['speedup']:.2f}")
+        table.add_row(escape(case["preset"]), f"{case['states']} x {case['horizon']}", case["precision"], *times)
+    console.print(table)
+    console.print(machine_line(result["machine"]), soft_wrap=True, markup=False, highlight=False)

@@ -1,4 +1,4 @@
-"""What `planet bench train` and `planet bench plan` have in common."""
+"""What the verbs of `planet bench` that time something have in common."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +21,24 @@ def timing_options(repeats: int, what: str) -> Callable[[F], F]:
     def decorate(verb: F) -> F:
         for option in reversed((_OPTIONS[0], count, *_OPTIONS[1:])):
             verb = option(verb)
+        return verb
+
+    return decorate
+
+
+def preset_options(repeats: int, what: str) -> Callable[[F], F]:
+    """Return a decorator that gives a verb PRESETs, -s and what `timing_options` gives."""
+    decorators = (
+        click.argument("presets", nargs=-1, metavar="[PRESET]..."),
+        click.option(
+            "-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting of each; repeatable."
+        ),
+        timing_options(repeats, what),
+    )
+
+    def decorate(verb: F) -> F:
+        for decorator in reversed(decorators):
+            verb = decorator(verb)
         return verb
 
     return decorate

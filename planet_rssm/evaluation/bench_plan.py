@@ -7,7 +7,6 @@ learned (`planner.fast=false`), in float32. More rivals can be given; scripts/be
 """
 
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,19 +20,18 @@ from planet_rssm import checkpoint as checkpoints
 from planet_rssm import config
 from planet_rssm.agent import model_of
 from planet_rssm.config import PlannerSettings
-from planet_rssm.device import describe, resolve_device, synchronize, take_rates
+from planet_rssm.device import describe, resolve_device, take_rates
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.evaluation.plan_value import decider, planner_for, states_of, value_gaps
 from planet_rssm.planners import CHOOSERS, Objective, SearchPlanner, planner_from_settings
+from planet_rssm.timing import PRECISIONS, Say, in_turns, titled
 from planet_rssm.types import State
 from planet_rssm.world_model import ModelDynamics, WorldModel, untrained_model
 
-PRECISIONS = ("float32", "bfloat16")
 PRESETS = {"gaussian": "planet", "categorical": "planet-discrete"}  # models whose decisions are timed
 PAPER = PlannerSettings()  # PlaNet's: 1000 sequences of 12 steps, ten times
 ICEM = PlannerSettings(name="icem", candidates=40, iterations=3, elites=10)  # its authors' 40 + 32 + 25 = 97
 ACTOR = PlannerSettings(name="actor")  # DreamerV3's, on PlaNet's model
-PATIENCE = 60.0  # seconds for one case's repeats
 
 Rival = Callable[[State], object]  # decides once for a state of one row
 MakeRival = Callable[[WorldModel, PlannerSettings], Rival]
@@ -66,7 +64,7 @@ def bench_plan(
     device: str = "auto",
     overrides: Sequence[str] = (),
     rivals: Mapping[str, MakeRival] | None = None,
-    say: Callable[[str], object] = lambda text: None,
+    say: Say = lambda text: None,
 ) -> dict[str, Any]:
     """Time decisions.
 
@@ -98,7 +96,7 @@ def bench_plan(
     for case in cases:
         model = models[case.latent]
         title = f"{name_of(case.planner)}, {case.latent}, batch {case.batch}"
-        timed = _time(model, case, precisions, repeats, rivals or {}, partial(_said, say, title))
+        timed = _time(model, case, precisions, repeats, rivals or {}, titled(say, title))
         say(f"{title}: value")
         gaps = _gaps([m for m in trained if _latent(m) == case.latent], case, precisions)
         take_rates(rates, where)  # again: beside other programs one look is not enough
@@ -147,7 +145,7 @@ def _time(
     precisions: Sequence[str],
     repeats: int,
     rivals: Mapping[str, MakeRival],
-    say: Callable[[str], object],
+    say: Say,
 ) -> dict[str, float]:
     """Return the median seconds of a decision in each precision and of each rival, taken in turns."""
     state = states_of(model, case.batch)
@@ -162,23 +160,9 @@ def _time(
     for name, decide in deciders.items():
         say(f"{name}, first")
         decide(state)
-    seconds: dict[str, list[float]] = {name: [] for name in deciders}
-    begin = time.perf_counter()
-    for turn in range(repeats):
-        say(f"{turn + 1} of {repeats}")
-        for name, decide in deciders.items():
-            seconds[name].append(_seconds(decide, state))
-        if time.perf_counter() - begin > PATIENCE:
-            break
-    return {name: statistics.median(each) for name, each in seconds.items()}
-
-
-def _seconds(decide: Rival, state: State) -> float:
-    synchronize(state.deter.device)
-    begin = time.perf_counter()
-    decide(state)
-    synchronize(state.deter.device)
-    return time.perf_counter() - begin
+    return in_turns(
+        {name: partial(decide, state) for name, decide in deciders.items()}, repeats, state.deter.device, say
+    )
 
 
 def _told(
@@ -217,10 +201,6 @@ def _gaps(models: Sequence[WorldModel], case: Case, precisions: Sequence[str]) -
     if not models:
         return "no run of this latent, see --run"
     return "there float32 plans are worth no more than random ones" if able else "no planner of discrete actions"
-
-
-def _said(say: Callable[[str], object], title: str, text: str) -> None:
-    say(f"{title}: {text}")
 
 
 def _flops(model: WorldModel, case: Case, precision: str) -> int:

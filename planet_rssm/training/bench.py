@@ -9,9 +9,7 @@ the posterior reads its embeddings in one product. So `speedup` is what precisio
 import ctypes
 import gc
 import math
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -24,19 +22,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from planet_rssm import config
 from planet_rssm.config import Settings
 from planet_rssm.data.replay import Chunks
-from planet_rssm.device import describe, resolve_device, synchronize, take_rates
+from planet_rssm.device import describe, resolve_device, take_rates
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
+from planet_rssm.timing import PRECISIONS, REFERENCE, Say, in_turns, titled
 from planet_rssm.training.dry_run import random_chunks
 from planet_rssm.training.learner import Learner
 from planet_rssm.world_model import untrained_model
 
 MIB = 2**20
 PRESETS = ("planet", "dreamer-v3")
-PRECISIONS = ("float32", "bfloat16")
-REFERENCE = "reference"
-PATIENCE = 60.0  # seconds for a preset's repeats, once each has been timed
 
 
 class Timed(NamedTuple):
@@ -54,7 +50,7 @@ def bench_train(
     *,
     repeats: int = 3,
     device: str = "auto",
-    say: Callable[[str], object] = lambda text: None,
+    say: Say = lambda text: None,
 ) -> dict[str, Any]:
     """Time whole updates: the batch in memory, loss, backward, clipping, optimiser step.
 
@@ -80,17 +76,13 @@ def bench_train(
     for preset in presets:
         settings = config.load(preset, overrides)
         try:
-            timed = _time(settings, spec_of(settings), precisions, repeats, where, partial(_said, say, preset))
+            timed = _time(settings, spec_of(settings), precisions, repeats, where, titled(say, preset))
         except torch.OutOfMemoryError:
             raise PlanetError(f"{preset}: an update does not fit on {where}; add -s train.batch_size=…") from None
         measured.append((preset, timed, settings))
         take_rates(rates, where)  # again: beside other programs one look is not enough
     cases = [_case(preset, name, timed, settings, rates) for preset, timed, settings in measured for name in precisions]
     return {"machine": describe(where, rates), "cases": cases}
-
-
-def _said(say: Callable[[str], object], preset: str, text: str) -> None:
-    say(f"{preset}: {text}")
 
 
 def _case(
@@ -123,7 +115,7 @@ def _time(
     precisions: Sequence[str],
     repeats: int,
     device: torch.device,
-    say: Callable[[str], object],
+    say: Say,
 ) -> dict[str, Timed]:
     """Return what was measured of each precision and of the reference, their updates taken in turns."""
     chunks = random_chunks(spec, settings.train.batch_size, settings.train.batch_length)
@@ -133,21 +125,15 @@ def _time(
     for name in (*dict.fromkeys(precisions), REFERENCE):
         say(f"{name}, first updates")
         make = partial(_plain if name == REFERENCE else partial(_ours, precision=name), settings, spec, device)
-        _update(make(), little)  # loads libraries, which would count as the update's memory
+        make().update(little, 0)  # loads libraries, which would count as the update's memory
         before = _reset_peak(device)
         learners[name] = make()
-        _update(learners[name], little)  # makes the optimiser's state
+        learners[name].update(little, 0)  # makes the optimiser's state
         flops = _flops(learners[name], chunks)  # and warms up
         first[name] = None if before is None else _peak(device) - before, flops
-    seconds: dict[str, list[float]] = {name: [] for name in learners}
-    begin = time.perf_counter()
-    for turn in range(repeats):
-        for name, learner in learners.items():
-            say(f"{name}, {turn + 1} of {repeats}")
-            seconds[name].append(_update(learner, chunks))
-        if time.perf_counter() - begin > PATIENCE:
-            break
-    return {name: Timed(statistics.median(seconds[name]), *first[name]) for name in learners}
+    updates = {name: partial(learner.update, chunks, 0) for name, learner in learners.items()}
+    seconds = in_turns(updates, repeats, device, say)
+    return {name: Timed(seconds[name], *first[name]) for name in learners}
 
 
 def _little(settings: Settings, spec: EnvSpec) -> Chunks:
@@ -179,15 +165,6 @@ def _plain(settings: Settings, spec: EnvSpec, device: torch.device) -> Learner:
 
 def _contiguous(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return tuple(x.contiguous() for x in inputs)
-
-
-def _update(learner: Learner, chunks: Chunks) -> float:
-    """Take one update and return its seconds."""
-    synchronize(learner.device)
-    begin = time.perf_counter()
-    learner.update(chunks, 0)
-    synchronize(learner.device)
-    return time.perf_counter() - begin
 
 
 def _flops(learner: Learner, chunks: Chunks) -> int:

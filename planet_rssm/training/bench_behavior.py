@@ -7,8 +7,6 @@ imagination, though REINFORCE needs none; an optimiser each for actor and critic
 from the same posterior states of the same model.
 """
 
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,18 +18,16 @@ from planet_rssm.behavior import Behavior, untrained_behavior
 from planet_rssm.behavior.imagination import frozen
 from planet_rssm.behavior.returns import range_after, scale_of
 from planet_rssm.config import Settings
-from planet_rssm.device import autocast, describe, generator, resolve_device, synchronize, take_rates
+from planet_rssm.device import autocast, describe, generator, resolve_device, take_rates
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
+from planet_rssm.timing import PRECISIONS, REFERENCE, Say, in_turns, titled
 from planet_rssm.training.bench import spec_of
 from planet_rssm.training.optim import build_optimizer
 from planet_rssm.types import State
 from planet_rssm.world_model import WorldModel, untrained_model
 
 PRESETS = ("dreamer-quickstart", "dreamer-v3")
-PRECISIONS = ("float32", "bfloat16")
-REFERENCE = "reference"
-PATIENCE = 60.0  # seconds for a preset's repeats, once each has been timed
 
 Update = Callable[[], object]
 
@@ -43,7 +39,7 @@ def bench_behavior(
     *,
     repeats: int = 3,
     device: str = "auto",
-    say: Callable[[str], object] = lambda text: None,
+    say: Say = lambda text: None,
 ) -> dict[str, Any]:
     """Time the imagination, the losses, their gradient and the step; the model's own update is not in it.
 
@@ -71,8 +67,8 @@ def bench_behavior(
             raise PlanetError(
                 f"{preset}: behavior.name = {settings.behavior.name!r}; add -s behavior=v3, the reference"
             )
-        say(preset)
-        seconds = _time(settings, spec_of(settings), precisions, repeats, where)
+        said = titled(say, preset)
+        seconds = _time(settings, spec_of(settings), precisions, repeats, where, said)
         take_rates(rates, where)
         cases += [_case(preset, settings, name, seconds) for name in precisions]
     return {"machine": describe(where, rates), "cases": cases}
@@ -97,6 +93,7 @@ def _time(
     precisions: Sequence[str],
     repeats: int,
     device: torch.device,
+    say: Say,
 ) -> dict[str, float]:
     """Return the median seconds of each precision and of the reference, taken in turns."""
     model = untrained_model(settings, spec).to(device)
@@ -105,18 +102,7 @@ def _time(
     updates[REFERENCE] = _plain(settings, model, starts)
     for update in updates.values():
         update()  # warms up
-    seconds: dict[str, list[float]] = {name: [] for name in updates}
-    begin = time.perf_counter()
-    for _ in range(repeats):
-        for name, update in updates.items():
-            synchronize(device)
-            started = time.perf_counter()
-            update()
-            synchronize(device)
-            seconds[name].append(time.perf_counter() - started)
-        if time.perf_counter() - begin > PATIENCE:
-            break
-    return {name: statistics.median(each) for name, each in seconds.items()}
+    return in_turns(updates, repeats, device, say)
 
 
 @torch.no_grad()

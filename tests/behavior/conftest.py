@@ -13,13 +13,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
-def one_thread_and_seed():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
-    torch.set_num_threads(before)
+def calm(one_thread_and_seed):
+    """Every test of this folder is of tiny tensors."""
 
 
 class Features:

@@ -9,19 +9,14 @@ import numpy as np
 import pytest
 
 from planet_rssm import checkpoint as checkpoints
-from planet_rssm import config
-from planet_rssm.checkpoint import Checkpoint
 from planet_rssm.cli.main import main
 from planet_rssm.data.episode import Episode
 from planet_rssm.data.replay import Replay
-from planet_rssm.envs.pool import EnvPool
-from planet_rssm.envs.registry import resolve
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
 from planet_rssm.seeding import Stream, stream_seed
 from planet_rssm.training.dataset import simple_actor, write_episodes
 from planet_rssm.training.interrupt import Interrupted
-from planet_rssm.world_model import untrained_model
 
 TASK = "dmc/cartpole-swingup"
 ENV = ["env.size=32", "env.renderer=raycast", "env.action_repeat=50"]
@@ -48,17 +43,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder with an untrained checkpoint: enough to act."""
-    folder = tmp_path_factory.mktemp("collect") / "run"
-    settings = config.load("planet", [*TINY, *ENV])
-    settings = settings.model_copy(update={"env": resolve(settings.env)})
-    with EnvPool(settings.env, 1) as pool:
-        spec = pool.spec
-    weights = dict(untrained_model(settings, spec).state_dict())
-    (folder / checkpoints.FOLDER).mkdir(parents=True)
-    checkpoints.save(Checkpoint(settings, spec, {"env_steps": 1}, weights, {}), checkpoints.path_of(folder, 1))
-    return folder
+def run(untrained_run, tmp_path_factory) -> Path:
+    return untrained_run(tmp_path_factory.mktemp("collect") / "run", "planet", *TINY, *ENV)
 
 
 def test_random_episodes_are_a_replay_and_follow_from_the_seed_alone(tmp_path, capsys):

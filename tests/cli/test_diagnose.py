@@ -9,16 +9,12 @@ from rich.console import Console
 
 from planet_rssm import checkpoint as checkpoints
 from planet_rssm import config
-from planet_rssm.checkpoint import Checkpoint
 from planet_rssm.cli.diagnose import _print
 from planet_rssm.cli.main import main
 from planet_rssm.config import PlannerSettings
-from planet_rssm.envs.pool import EnvPool
-from planet_rssm.envs.registry import resolve
 from planet_rssm.evaluation.diagnosis import larger, limit
 from planet_rssm.planners import planner_from_settings
 from planet_rssm.report.diagnosis import plot_diagnosis
-from planet_rssm.world_model import untrained_model
 
 TINY = """
     model.depth=2 rssm.deter=8 rssm.stoch=4 rssm.hidden=8 model.reward_units=8 model.vector_units=8
@@ -36,20 +32,9 @@ def call(*words: str | Path) -> int:
     return int(caught.value.code or 0)
 
 
-def untrained_run(folder: Path, preset: str, *overrides: str) -> Path:
-    settings = config.load(preset, [*TINY, *overrides])
-    settings = settings.model_copy(update={"env": resolve(settings.env)})
-    with EnvPool(settings.env, 1) as pool:
-        spec = pool.spec
-    weights = dict(untrained_model(settings, spec).state_dict())
-    (folder / checkpoints.FOLDER).mkdir(parents=True)
-    checkpoints.save(Checkpoint(settings, spec, {"env_steps": 1}, weights, {}), checkpoints.path_of(folder, 1))
-    return folder
-
-
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Path:
-    return untrained_run(tmp_path_factory.mktemp("diagnose") / "run", "planet", *CARTPOLE)
+def run(untrained_run, tmp_path_factory) -> Path:
+    return untrained_run(tmp_path_factory.mktemp("diagnose") / "run", "planet", *TINY, *CARTPOLE)
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +77,8 @@ def test_the_table_and_the_picture(result, run, capsys):
     assert (result[1] / "diagnosis.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_what_is_no_simulator_is_left_out_with_its_reason_and_the_rest_is_done(tmp_path, capsys):
-    run = untrained_run(tmp_path / "run", "cartpole-vectors", "env.time_limit=10")
+def test_what_is_no_simulator_is_left_out_with_its_reason_and_the_rest_is_done(untrained_run, tmp_path, capsys):
+    run = untrained_run(tmp_path / "run", "cartpole-vectors", *TINY, "env.time_limit=10")
     assert call("diagnose", run, "--episodes", "2", "--budget", "2", "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert list(told["returns"]) == ["as is", "planner"]

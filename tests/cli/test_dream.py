@@ -8,15 +8,10 @@ import numpy as np
 import pytest
 
 from planet_rssm import checkpoint as checkpoints
-from planet_rssm import config
-from planet_rssm.checkpoint import Checkpoint
 from planet_rssm.cli.main import main
 from planet_rssm.data.episode import Episode
 from planet_rssm.data.replay import Replay
-from planet_rssm.envs.pool import EnvPool
-from planet_rssm.envs.registry import resolve
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.world_model import untrained_model
 
 TINY = """
     env.id=dmc/cartpole-swingup env.size=32 env.renderer=raycast env.action_repeat=50 model.depth=2 rssm.deter=16
@@ -33,22 +28,9 @@ def call(*words: str | Path) -> int:
     return int(caught.value.code or 0)
 
 
-def untrained_run(folder: Path, *overrides: str) -> Path:
-    settings = config.load("planet", [*TINY, *overrides])
-    settings = settings.model_copy(update={"env": resolve(settings.env)})
-    with EnvPool(settings.env, 1) as pool:
-        spec = pool.spec
-    weights = dict(untrained_model(settings, spec).state_dict())
-    (folder / checkpoints.FOLDER).mkdir(parents=True)
-    progress = {"env_steps": 1, "updates": 0}
-    checkpoints.save(Checkpoint(settings, spec, progress, weights, {}), checkpoints.path_of(folder, 1))
-    return folder
-
-
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Path:
-    """A run folder with an untrained checkpoint."""
-    return untrained_run(tmp_path_factory.mktemp("dream") / "run")
+def run(untrained_run, tmp_path_factory) -> Path:
+    return untrained_run(tmp_path_factory.mktemp("dream") / "run", "planet", *TINY)
 
 
 @pytest.fixture(scope="module")
@@ -120,9 +102,15 @@ def test_people_get_a_table(run, sets, capsys):
         assert word in shown
 
 
-def test_a_run_of_vectors_is_measured_but_not_filmed(tmp_path, capsys):
+def test_a_run_of_vectors_is_measured_but_not_filmed(untrained_run, tmp_path, capsys):
     run = untrained_run(
-        tmp_path / "run", "env.id=gym/Pendulum-v1", "env.observe=vectors", "env.action_repeat=10", "env.renderer=auto"
+        tmp_path / "run",
+        "planet",
+        *TINY,
+        "env.id=gym/Pendulum-v1",
+        "env.observe=vectors",
+        "env.action_repeat=10",
+        "env.renderer=auto",
     )
     assert call("dream", run, "--episodes", "2", "--horizon", "4", "--json") == 0
     result = json.loads(capsys.readouterr().out)

@@ -11,14 +11,8 @@ ACTION_SIZE = 2
 
 
 @pytest.fixture(autouse=True)
-def one_thread_and_seed():
-    """Tiny tensors are slower on two threads than on one; where a test gives no generator, the global one is seeded."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
-    torch.set_num_threads(before)
+def calm(one_thread_and_seed):
+    """Every test of this folder is of tiny tensors."""
 
 
 @pytest.fixture(params=["cem", "icem", "mppi"])

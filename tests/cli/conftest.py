@@ -1,0 +1,32 @@
+from pathlib import Path
+
+import pytest
+
+from planet_rssm import checkpoint as checkpoints
+from planet_rssm import config
+from planet_rssm.behavior import untrained_behavior
+from planet_rssm.checkpoint import Checkpoint
+from planet_rssm.envs.pool import EnvPool
+from planet_rssm.envs.registry import resolve
+from planet_rssm.world_model import untrained_model
+
+
+@pytest.fixture(scope="session")
+def untrained_run():
+    """untrained_run(folder, preset, *overrides): a run folder with an untrained checkpoint, enough to act."""
+
+    def make(folder: Path, preset: str, *overrides: str) -> Path:
+        settings = config.load(preset, overrides)
+        settings = settings.model_copy(update={"env": resolve(settings.env)})
+        with EnvPool(settings.env, 1) as pool:
+            spec = pool.spec
+        model = untrained_model(settings, spec)
+        behavior = untrained_behavior(settings, model)
+        held = (dict(part.state_dict()) if part else {} for part in (model, None, behavior))
+        (folder / checkpoints.FOLDER).mkdir(parents=True)
+        checkpoints.save(
+            Checkpoint(settings, spec, {"env_steps": 1, "updates": 0}, *held), checkpoints.path_of(folder, 1)
+        )
+        return folder
+
+    return make
