@@ -80,7 +80,8 @@ class Run:
                 before, after = config.flatten(saved)[key], config.flatten(settings)[key]
                 raise PlanetError(
                     f"{key} = {after}: the run in {folder} has {before}; a resumed run may change only "
-                    f"{', '.join(sorted(RESUMABLE))}; as it was: planet train {path} --resume --run-dir {folder}"
+                    f"{', '.join(sorted(RESUMABLE))}; as it was: planet train {path} --resume --run-dir {folder}; to "
+                    f"have {after}: another --run-dir, without --resume"
                 )
             if not os.access(folder, os.W_OK):
                 raise PlanetError(f"run folder {folder}: cannot be written; change its permissions or copy it")

@@ -9,7 +9,9 @@ from abc import ABC, abstractmethod
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot, softplus
+from torch.nn.functional import softplus
+
+from planet_rssm.world_model.latents import CategoricalLatent
 
 HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 EDGE = 1e-6  # how near to a bound a number is taken, whose density has none there
@@ -130,25 +132,22 @@ class TanhNormal(ActionDistribution):
 
 
 class OneHot(ActionDistribution):
-    """A choice, one-hot [*B, A]: (1 - unimix) softmax(raw) + unimix / A."""
+    """A choice, one-hot [*B, A]: (1 - unimix) softmax(raw) + unimix / A; a categorical latent of one variable."""
 
     def __init__(self, raw: Tensor, unimix: float = 0.0) -> None:
         """Take a network's output [*B, A]."""
-        self.logits = raw.log_softmax(-1)
-        if unimix:
-            self.logits = ((1 - unimix) * self.logits.exp() + unimix / raw.shape[-1]).log()
+        self._latent = CategoricalLatent(1, raw.shape[-1], unimix)
+        self._params = self._latent.params(raw)
+        self.logits = self._params.logits.squeeze(-2)
 
     def sample(self, noise: Tensor) -> Tensor:
         """Invert the cumulated probabilities at Phi(noise) [*B, 1]; the gradient is the probabilities' (V2)."""
-        probs = self.logits.exp()
-        below = probs.detach().cumsum(-1)[..., :-1]  # the last bound is 1, whatever rounding says
-        hard = one_hot((torch.special.ndtr(noise) > below).sum(-1), probs.shape[-1]).to(probs.dtype)
-        return hard + (probs - probs.detach())  # in this order exactly one-hot
+        return self._latent.sample(self._params, noise)
 
     @property
     def mode(self) -> Tensor:
         """The likeliest."""
-        return one_hot(self.logits.argmax(-1), self.logits.shape[-1]).to(self.logits.dtype)
+        return self._latent.sample(self._params, None)
 
     def log_prob(self, action: Tensor) -> Tensor:
         """Return the chosen one's log probability."""
@@ -157,7 +156,7 @@ class OneHot(ActionDistribution):
     @property
     def entropy(self) -> Tensor:
         """The closed form."""
-        return -(self.logits.exp() * self.logits).sum(-1)
+        return self._latent.entropy(self._params)
 
 
 def _normal_log_prob(standard: Tensor, std: Tensor) -> Tensor:

@@ -301,6 +301,13 @@ class PlannerSettings(_Section):
                 f"planner.elites = {self.elites}: icem takes at most half of planner.candidates = {self.candidates}; "
                 "lower the first or raise the second"
             )
+        helped = [key for key in ("proposals", "terminal_value") if getattr(self, key) != "none"]
+        if self.name == "actor" and helped:
+            key, mend = helped[0], " and ".join(f"planner.{key}=none" for key in helped)
+            raise ValueError(
+                f"planner.{key} = {getattr(self, key)!r}: planner.name = 'actor' decides without a search; set {mend}, "
+                "or planner.name=cem"
+            )
         if self.name == "mppi" and self.act_by == "draw" and self.weigh != "elites":
             raise ValueError(f"planner.act_by = 'draw': not with planner.weigh = {self.weigh!r}; set it to elites")
         if self.min_std and self.max_std and self.min_std > self.max_std:

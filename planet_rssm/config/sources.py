@@ -17,6 +17,7 @@ from planet_rssm.files import write_atomic
 _NOT_YAML = (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, OverflowError, RecursionError)
 _shortener = reprlib.Repr()
 _shortener.maxstring = _shortener.maxother = 80
+SHORT = "behavior"  # for behavior.name
 ACTING = ("planner.", "rssm.filter_by", "rssm.plan_by")  # how a trained model is acted with: no weight depends on them
 
 
@@ -33,13 +34,12 @@ def load(preset: str | Path, overrides: Sequence[str] = ()) -> Settings:
         PlanetError: an unknown preset or key, a value that does not fit, or settings that contradict each other.
     """
     values = parse_overrides(overrides)
-    return resolve(_read(_find(str(preset))) | _stood_for(values) | values)
+    return _changed(_read(_find(str(preset))), values)
 
 
 def override(settings: Settings, overrides: Sequence[str]) -> Settings:
     """Return other settings, changed by `key=value` overrides; see `load` for what is raised."""
-    values = parse_overrides(overrides)
-    return resolve(flatten(settings) | _stood_for(values) | values)  # what a new name stands for wins over the old
+    return _changed(flatten(settings), parse_overrides(overrides))
 
 
 def with_planner(settings: Settings, overrides: Sequence[str]) -> Settings:
@@ -89,7 +89,8 @@ def resolve(values: Mapping[str, Any]) -> Settings:
     for key, value in values.items():
         if key not in known:
             shown = _shown(key)
-            raise PlanetError(f"unknown setting {shown}{nearest(key if isinstance(key, str) else shown, known)}")
+            meant = nearest(key if isinstance(key, str) else shown, [*known, SHORT])
+            raise PlanetError(f"unknown setting {shown}{meant}")
         section, _, name = key.rpartition(".")
         (tree.setdefault(section, {}) if section else tree)[name] = value
     try:
@@ -119,6 +120,14 @@ def sized(size: Any) -> dict[str, Any]:  # noqa: ANN401 (whatever a file holds)
     return {"rssm.deter": deter, "rssm.hidden": hidden, "rssm.classes": classes, "model.depth": depth, **widths}
 
 
+def _changed(held: Mapping[str, Any], values: Mapping[str, Any]) -> Settings:
+    """Build settings from those `held`, changed by `values`: what a new name stands for wins over the old."""
+    new = _stood_for(values)
+    if "behavior.name" in values and "model.size" not in values:  # the size that there is sets the width still
+        new |= {key: width for key, width in sized(held.get("model.size")).items() if key == "behavior.units"}
+    return resolve({**held, **new, **values})
+
+
 def _stood_for(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that the names of a recipe and of a size stand for."""
     name = values.get("behavior.name")
@@ -128,7 +137,7 @@ def _stood_for(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _spelled_out(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return `values` with the short form of one key written out."""
-    return {"behavior.name" if key == "behavior" else key: value for key, value in values.items()}
+    return {"behavior.name" if key == SHORT else key: value for key, value in values.items()}
 
 
 def flatten(settings: BaseModel) -> dict[str, Any]:

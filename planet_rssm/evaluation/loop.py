@@ -69,7 +69,7 @@ def bench_loop(
     return {
         "task": held.spec.id,
         "planner": {"name": settings.planner.name, "candidates": list(agent.planner.populations),
-                    "horizon": settings.planner.horizon},
+                    "horizon": agent.planner.settings.horizon},
         "device": str(where),
         "threads": torch.get_num_threads(),
         "camera": list(camera),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from planet_rssm import config
+from planet_rssm.behavior import check_objective
 from planet_rssm.config import IMAGE_SIZES, Settings
 from planet_rssm.data.replay import Replay
 from planet_rssm.envs.registry import canonical_id
@@ -106,7 +107,7 @@ def adopt_environment(settings: Settings, overrides: Sequence[str]) -> tuple[Set
     `overrides` must agree.
 
     Raises:
-        PlanetError: an override disagrees, or see `open_episodes`.
+        PlanetError: an override disagrees, no actor could learn from these, or see `open_episodes`.
     """
     replay, spec = open_episodes(settings)
     asked, wanted = config.flatten(settings), config.parse_overrides(overrides)
@@ -135,4 +136,6 @@ def adopt_environment(settings: Settings, overrides: Sequence[str]) -> tuple[Set
         f"learning from {len(replay)} episodes, {replay.frames} frames, in {replay.folder}; the environment is theirs: "
         f"{spec.id}, {', '.join(seen)}, action repeat {spec.action_repeat}"
     )
-    return config.resolve(asked | taken), told
+    settings = config.resolve(asked | taken)
+    check_objective(settings, spec)
+    return settings, told

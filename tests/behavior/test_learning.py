@@ -42,6 +42,45 @@ def test_reinforce_is_the_gradient_of_a_two_armed_bandit(world, behavior, learn,
     torch.testing.assert_close(-player.actor.net[-1].bias.grad, probs * (pays - (probs * pays).sum()))
 
 
+@pytest.mark.parametrize(("slow", "baseline"), [("target", 0.5), ("regulariser", 2.0)])
+def test_the_baseline_is_the_critic_that_returns_are_made_of(world, behavior, slow, baseline):
+    """V2's target copy, else the critic itself: of an arm that pays 3 the log probability rises by 3 less that."""
+    bandit = world(lambda x, a: x, lambda x, a: 3 * a[..., 0], lambda x: torch.zeros_like(x[..., 0]))
+    options = ("behavior.objective=reinforce", "behavior.horizon=1", "behavior.entropy=0", "behavior.normalise=none",
+               "behavior.unimix=0", "behavior.critic=gaussian", f"behavior.slow={slow}")  # fmt: skip
+    player = behavior("v2", *options, feat=1, actions=2, discrete=True, terminates=True)
+    for net, value in ((player.critic.net, 2.0), (player.critic.slow, 0.5)):
+        net[-1].weight.data.zero_()
+        net[-1].bias.data.fill_(value)
+    player.actor.net[-1].weight.data.zero_()
+    player.actor.net[-1].bias.data.zero_()
+    noise = type(player.draw(1, 1, torch.Generator(), torch.device("cpu")))(
+        torch.full((4, 1, 1), -3.0), torch.zeros(4, 1, 1)
+    )
+    start = State(torch.ones(4, 1), torch.zeros(4, 2))
+    player.imagined(bandit, start, torch.ones(4, dtype=torch.bool), noise).loss.backward()
+    torch.testing.assert_close(-player.actor.net[-1].bias.grad, (3 - baseline) * torch.tensor([0.5, -0.5]))
+
+
+@pytest.mark.parametrize("objective", ["dynamics", "reinforce", "mix"])
+@pytest.mark.parametrize("slow", ["none", "target", "regulariser"])
+def test_the_critic_learns_from_its_own_loss_alone(world, behavior, learn, objective, slow):
+    """In one step half the squared distance from the return, and from the slow copy where that regularises."""
+    line = world(lambda x, a: x + a, lambda x, a: x[..., 0])
+    options = (f"behavior.objective={objective}", f"behavior.slow={slow}", "behavior.horizon=1")
+    player = behavior("v1", *options, feat=1, actions=1)
+    if slow != "none":
+        player.critic.slow[-1].bias.data.fill_(4.0)
+    states = torch.randn(5, 1)
+    learned = learn(player, line, states)
+    learned.loss.backward()
+    apart = player.critic(states) - learned.returns[:, 0]
+    if slow == "regulariser":
+        apart = apart + player.critic(states) - player.critic.slow_value(states)
+    torch.testing.assert_close(player.critic.net[-1].bias.grad, apart.mean().detach()[None])
+    assert slow == "none" or player.critic.slow[-1].bias.grad is None
+
+
 @pytest.mark.parametrize("kind", ["tanh_normal", "trunc_normal", "normal"])
 def test_the_dynamics_gradient_is_that_of_finite_differences(world, behavior, learn, kind):
     """On a linear world; the actor is a constant, so that what it would see after another action does not count."""
@@ -78,7 +117,7 @@ def test_the_actor_is_as_good_as_riccati(world, behavior, learn):
                "behavior.critic_layers=2", "behavior.actor_outscale=0.01")  # fmt: skip
     player = behavior("v1", *options, feat=2, actions=1).double()
     states = 0.4 * torch.randn(32, 2, generator=torch.Generator().manual_seed(1), dtype=F64)
-    train(player, system, states, 300, learn, 1e-2)
+    train(player, system, states, 200, learn, 1e-2)
     least = solve_discrete_are(np.sqrt(discount) * a, np.sqrt(discount) * b, q, discount * r)
     best = ((states @ torch.tensor(least - q) * states).sum(-1) / discount).sum()  # the first state costs nothing
     with torch.no_grad():

@@ -137,6 +137,32 @@ def test_all_weights_learn_in_half_precision_too(precision: str) -> None:
     assert {name for name, p in learner.behavior.named_parameters() if p.requires_grad} == learned
 
 
+def test_real_returns_by_hand() -> None:
+    """What came with the states after it, then what is imagined from there: 0.5 of the way at each."""
+    options = ["behavior=v3", "behavior.trace=0.5", "behavior.discount=0.9", "behavior.units=8", "behavior.horizon=3"]
+    learner = learner_of(settings_of("gaussian", *options), SPEC)
+    batch = to_batch(random_chunks(SPEC, B, T), CPU)
+    context = learner.model.context(batch, learner.model.draw(B, T, generator(0, CPU), CPU))
+    rewards, ahead = torch.tensor([[0.0, 1.0, 2.0, 3.0]]), torch.tensor([[7.0, 10.0, 20.0, 30.0]])
+    batch = batch._replace(reward=rewards.expand(B, T))
+    _, told = learner.behavior.replayed(learner.model, batch, context, ahead.expand(B, T))
+    # 3 + 0.9 * 30; 2 + 0.9 (0.5 * 20 + 0.5 * 30); 1 + 0.9 (0.5 * 10 + 0.5 * 24.5); a critic that begins at 0
+    for name in ("return_replayed", "value_error"):
+        assert float(told[f"behavior/{name}"]) == pytest.approx((30 + 24.5 + 16.525) / 3)
+
+
+def test_ends_and_padding_are_no_beginnings(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = learner_of(settings_of("gaussian", "behavior=v3", "behavior.units=8", "behavior.horizon=3"), SPEC)
+    batch = to_batch(random_chunks(SPEC, B, T), CPU)
+    batch.is_terminal[0, 2] = True
+    batch.mask[:] = torch.tensor([[True, True, True, False], [True] * 4])
+    begun, own = [], learner.behavior.imagined
+    monkeypatch.setattr(learner.behavior, "imagined", lambda *given: begun.append(given[2]) or own(*given))
+    context = learner.model.context(batch, learner.model.draw(B, T, generator(0, CPU), CPU))
+    learner.behavior.loss(learner.model, batch, context, learner.behavior.draw(B * T, 3, generator(1, CPU), CPU))
+    assert begun[0].tolist() == [True, True, False, False, True, True, True, True]
+
+
 def test_an_end_in_the_batch_cuts_the_real_return() -> None:
     learner = learner_of(settings_of("gaussian", "behavior=v3", "behavior.units=8", "behavior.horizon=3"), SPEC)
     assert learner.behavior is not None

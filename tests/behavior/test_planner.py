@@ -1,17 +1,22 @@
 """The actor in the planner's place and beside it: what it decides, and what is refused."""
 
+from collections.abc import Iterable, Sequence
+
+import numpy as np
 import pytest
 import torch
 
 from planet_rssm import config
 from planet_rssm.agent import Agent
-from planet_rssm.behavior import ActorProposals, CriticValue, untrained_behavior
+from planet_rssm.behavior import ActorPlanner, ActorProposals, Behavior, CriticValue, untrained_behavior
 from planet_rssm.config import PlannerSettings, Settings
+from planet_rssm.control import ControlLoop, SimulatedTime
 from planet_rssm.device import generator
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
 from planet_rssm.planners import planner_from_settings
-from planet_rssm.types import State
+from planet_rssm.testing import check_planner
+from planet_rssm.types import Plan, State
 from planet_rssm.world_model import untrained_model
 
 B, A, CPU = 3, 2, torch.device("cpu")
@@ -21,6 +26,7 @@ SIZE = """
     planner.horizon=4
 """.split()
 SPEC = EnvSpec("gym/Test-v0", {"speed": ((3,), "float32")}, A, 1, 0.1, 100, "none", "fake 0")
+MIX = ("planner.proposals=actor", "planner.terminal_value=critic")
 CHOICES = EnvSpec("gym/Test-v0", {"speed": ((3,), "float32")}, A, 1, 0.1, 100, "none", "fake 0", discrete=True)
 
 
@@ -34,10 +40,14 @@ def agent_of(*overrides: str, spec: EnvSpec = SPEC, **options: object) -> Agent:
     return Agent.build(settings, spec, model, untrained_behavior(settings, model), device=CPU, **options)
 
 
-def decide(agent: Agent, batch: int = B) -> torch.Tensor:
+def decide(agent: Agent, batch: int = B, rngs: Sequence[torch.Generator] | None = None) -> Plan:
     seen = {"speed": torch.arange(3.0).expand(B, 3)[:batch] * torch.arange(1.0, 1 + batch)[:, None]}
-    carry = agent.initial(batch)
-    return agent.act(carry, seen, torch.zeros(batch, A), torch.ones(batch, dtype=torch.bool))[0]
+    carry = agent.observe(agent.initial(batch), seen, torch.zeros(batch, A), torch.ones(batch, dtype=torch.bool))
+    return agent.decide(carry, rngs=rngs)[0]
+
+
+def seeded(seeds: Iterable[int]) -> list[torch.Generator]:
+    return [generator(seed, CPU) for seed in seeds]
 
 
 @pytest.mark.parametrize("spec", [SPEC, CHOICES], ids=["numbers", "choices"])
@@ -57,12 +67,67 @@ def test_rows_are_decided_as_if_alone() -> None:
     torch.testing.assert_close(decide(agent).action[:1], decide(agent, 1).action, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["cem", "icem", "mppi", "shooting"])
-def test_every_planner_takes_proposals_and_the_critics_value(name: str) -> None:
-    mixed = agent_of(f"planner.name={name}", "planner.proposals=actor", "planner.terminal_value=critic")
-    alone = agent_of(f"planner.name={name}")
-    assert decide(mixed).sequence.shape == (B, 4, A)
-    assert not torch.equal(decide(mixed).action, decide(alone).action)
+@pytest.mark.parametrize("latent", ["gaussian", "categorical"])
+@pytest.mark.parametrize(
+    ("name", "spec"),
+    [*((name, SPEC) for name in ("cem", "icem", "mppi", "shooting")), ("cem", CHOICES), ("shooting", CHOICES)],
+)
+def test_every_planner_takes_proposals_and_the_critics_value(name: str, spec: EnvSpec, latent: str) -> None:
+    """With particles too; rows that draw from generators of their own are decided as if alone."""
+    options = (f"planner.name={name}", f"rssm.latent={latent}", "rssm.classes=3", "rssm.filter_by=mode")
+    mixed = agent_of(*options, *MIX, "planner.particles=2", spec=spec)
+    whole = decide(mixed, rngs=seeded(range(B)))
+    assert whole.sequence.shape == (B, 4, A) and whole.value.isfinite().all()
+    if spec.discrete:
+        assert torch.equal(whole.sequence.sum(-1), torch.ones(B, 4))
+    else:
+        assert not torch.equal(whole.action, decide(agent_of(*options, spec=spec), rngs=seeded(range(B))).action)
+    torch.testing.assert_close(decide(mixed, 1, seeded([0])).sequence, whole.sequence[:1], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize("fast", ["true", "false"])
+def test_the_mix_decides_in_half_precision_too(precision: str, fast: str) -> None:
+    plan = decide(agent_of(*MIX, f"train.precision={precision}", f"planner.fast={fast}"))
+    assert plan.action.dtype == plan.value.dtype == torch.float32 and plan.value.isfinite().all()
+    assert (plan.action.abs() <= 1).all() and int(plan.diagnostics["nonfinite"].sum()) == 0
+
+
+@pytest.mark.parametrize("particles", [1, 2])
+def test_a_plan_is_worth_its_rewards_and_what_the_critic_says_of_its_end(particles: int) -> None:
+    options = ("planner.terminal_value=critic", "planner.discount=0.9", f"planner.particles={particles}")
+    settings = settings_of(*options, "rssm.plan_by=mode")
+    model = untrained_model(settings, SPEC)
+    behavior = untrained_behavior(settings, model)
+    agent = Agent.build(settings, SPEC, model, behavior, device=CPU)
+    state = State(torch.randn(1, 16, generator=generator(0, CPU)), torch.zeros(1, 4))
+    actions = 2 * torch.rand(1, 3, 4, A, generator=generator(1, CPU)) - 1
+    with torch.no_grad():
+        found = agent.planner.score(agent.session.dynamics, agent.session.objective, state, actions, None)
+        states = model.rssm.imagine(State(*(part.expand(3, -1) for part in state)), actions[0], None)
+        rewards, last = model.predict_reward(states), behavior.critic(model.rssm.feat(states)[:, -1])
+        wanted = (rewards * 0.9 ** torch.arange(4)).sum(1) + 0.9**4 * last
+    torch.testing.assert_close(found[0], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_the_actor_keeps_the_contract_of_planners() -> None:
+    settings = settings_of("behavior.units=4")
+    own = Behavior(settings, SPEC, 2)
+    for act_by in ("mean", "draw"):
+        planner = ActorPlanner(PlannerSettings(name="actor", act_by=act_by), own, lambda state: state["x"])
+        check_planner(planner, A)
+
+
+def test_the_actor_acts_in_a_control_loop() -> None:
+    agent = agent_of("planner.name=actor", "rssm.filter_by=mode")
+    with ControlLoop(agent, clock=SimulatedTime(0.01), delay=1) as loop:
+        for tick in range(4):
+            loop.tick({"speed": np.full(3, 0.1 * tick, np.float32)})
+            loop.sleep()
+        assert loop.counts["plan"] == 3 and loop.counts["start"] == 1 and loop.missed == 0
+        assert loop.plan.sequence.shape == (1, 1, A)
+    with pytest.raises(PlanetError, match="execute 2: must be 1 to planner.horizon = 1 ticks"):
+        ControlLoop(agent, execute=2)
 
 
 def test_proposals_are_what_the_actor_would_do() -> None:
@@ -104,6 +169,16 @@ def test_a_run_without_an_actor_says_how_to_train_one(asked: str) -> None:
     settings = settings.model_copy(update={"planner": PlannerSettings(**{key.partition(".")[2]: value})})
     with pytest.raises(PlanetError, match=line):
         Agent.build(settings, SPEC, untrained_model(settings, SPEC), device=CPU)
+
+
+@pytest.mark.parametrize("asked", MIX)
+def test_an_actor_that_decides_alone_has_nobody_to_help(asked: str) -> None:
+    key, _, value = asked.partition("=")
+    line = f"{key} = '{value}': planner.name = 'actor' decides without a search; set {key}=none, or planner.name=cem"
+    with pytest.raises(PlanetError, match=line):
+        settings_of("planner.name=actor", asked)
+    with pytest.raises(PlanetError, match="set planner.proposals=none and planner.terminal_value=none, or"):
+        settings_of("planner.name=actor", *MIX)
 
 
 def test_an_actor_is_not_made_of_settings_alone() -> None:

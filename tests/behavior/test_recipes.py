@@ -3,6 +3,7 @@
 import pytest
 
 from planet_rssm import config
+from planet_rssm.errors import PlanetError
 
 
 def flat(*overrides: str, preset: str = "planet") -> dict[str, object]:
@@ -25,6 +26,20 @@ def test_another_name_replaces_the_whole_recipe() -> None:
 def test_a_size_sets_the_width_of_behaviour_too() -> None:
     assert flat("model.size=1m", preset="dreamer-v3")["behavior.units"] == 64
     assert flat("model.size=1m", "behavior=v3", preset="dreamer-v3")["behavior.units"] == 64
+
+
+def test_the_size_of_a_file_or_a_run_sets_it_too(tmp_path) -> None:
+    (tmp_path / "mine.yaml").write_text("model.size: 1m\n")
+    for way in (config.load, lambda path, overrides: config.override(config.load(path), overrides)):
+        found = way(tmp_path / "mine.yaml", ["behavior=v3"]).behavior
+        assert (found.name, found.units, found.actor_layers) == ("v3", 64, 3)
+        assert way(tmp_path / "mine.yaml", ["behavior=v3", "behavior.units=7"]).behavior.units == 7
+        assert way(tmp_path / "mine.yaml", ["behavior=v3", "model.size=25m"]).behavior.units == 384
+
+
+def test_the_short_key_is_found_when_it_is_misspelt() -> None:
+    with pytest.raises(PlanetError, match="unknown setting 'behaviour'; did you mean 'behavior'?"):
+        config.load("planet", ["behaviour=v3"])
 
 
 def test_settings_from_before_there_was_behaviour_have_none() -> None:

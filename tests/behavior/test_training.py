@@ -1,16 +1,23 @@
 """A run that learns behaviour: its actor collects, it resumes bit for bit, and its checkpoints hold all of it."""
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from planet_rssm import Agent, config
 from planet_rssm import checkpoint as checkpoints
 from planet_rssm.cli.main import main
-from planet_rssm.config import PlannerSettings
+from planet_rssm.config import EnvSettings, PlannerSettings
+from planet_rssm.data.episode import Episode
+from planet_rssm.data.replay import Replay
+from planet_rssm.envs.local import LocalPool
 from planet_rssm.envs.registry import resolve
+from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
 from planet_rssm.run import METRICS, Run
 from planet_rssm.training.display import Display
@@ -49,6 +56,22 @@ class StopAfter(Display):
         self.left -= "loss" in told
         if self.left == 0:
             self.trainer.guard.asked = True
+
+
+@pytest.fixture(scope="module", autouse=True)
+def at_hand() -> Iterator[None]:
+    """The environment plays in this process: starting workers would take most of these tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        for part in ("training.trainer", "evaluation.planning"):
+            patch.setattr(f"planet_rssm.{part}.EnvPool", pool_of_one)
+        yield
+
+
+def pool_of_one(settings: EnvSettings, count: int) -> contextlib.AbstractContextManager[LocalPool]:
+    assert count == 1
+    pool = LocalPool(settings)
+    pool.lost = 0
+    return contextlib.nullcontext(pool)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +125,9 @@ def test_plan_takes_the_actor_and_the_mix(whole: Path, capfd: pytest.CaptureFixt
     mixed = ["--planner", "cem", "-s", "planner.proposals=actor", "-s", "planner.terminal_value=critic"]
     for options, name in ((["--planner", "actor"], "actor"), (mixed, "cem")):
         main(["plan", str(whole), "--episodes", "1", "--json", *options])
-        assert json.loads(capfd.readouterr().out)["planner"] == name
+        told = json.loads(capfd.readouterr().out)
+        assert told["planner"] == name
+        assert told["planner_settings"]["proposals"] == ("none" if name == "actor" else "actor")
 
 
 def test_a_run_without_an_actor_is_refused_one(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
@@ -116,6 +141,11 @@ def test_a_run_without_an_actor_is_refused_one(tmp_path: Path, capfd: pytest.Cap
     assert told.count("\n") == 1 and "this run learns no actor and critic; train one that does: planet train" in told
     with pytest.raises(PlanetError, match="planner.name = 'actor': this run learns no actor"):
         Agent.load(tmp_path, device="cpu", planner=PlannerSettings(name="actor"))
+    with pytest.raises(SystemExit):
+        main(["train", str(tmp_path / "config.yaml"), "--resume", "--run-dir", str(tmp_path), "-s", "behavior=v3"])
+    told = capfd.readouterr().err
+    assert told.count("\n") == 1 and f"behavior.name = v3: the run in {tmp_path} has none; a resumed run may" in told
+    assert told.endswith("; to have v3: another --run-dir, without --resume\n")
 
 
 def test_the_dynamics_gradient_is_refused_for_choices_before_a_run_is_made(
@@ -123,5 +153,19 @@ def test_the_dynamics_gradient_is_refused_for_choices_before_a_run_is_made(
 ) -> None:
     with pytest.raises(SystemExit):
         main(["train", "cartpole-vectors", "-s", "behavior=v1", "--run-dir", str(tmp_path / "run")])
+    assert "which have no gradient; train with -s behavior=v3" in capfd.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_it_is_refused_for_episodes_of_choices_too(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    spec = EnvSpec("gym/CartPole-v1", {"vector": ((4,), "float32")}, 2, 1, 0.02, 500, "none", "fake 0", discrete=True)
+    info = {"env": spec.to_json(), "seed": 0, "env_steps": 4}
+    action, reward = np.eye(2, dtype=np.float32)[[0, 1, 0, 1]], np.ones(4, np.float32)
+    replay = Replay(tmp_path / "set", 100)
+    replay.add(Episode.from_transitions({"vector": np.zeros((5, 4), np.float32)}, action, reward, False, True, info), 0)
+    replay.commit()
+    words = ["--offline", "--data", str(tmp_path / "set"), "-s", "train.batch_length=2", "-s", "behavior=v1"]
+    with pytest.raises(SystemExit):
+        main(["train", "cartpole-vectors", *words, "--run-dir", str(tmp_path / "run")])
     assert "which have no gradient; train with -s behavior=v3" in capfd.readouterr().err
     assert not (tmp_path / "run").exists()
