@@ -18,6 +18,7 @@ _NOT_YAML = (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, Ov
 _shortener = reprlib.Repr()
 _shortener.maxstring = _shortener.maxother = 80
 ACTING = ("planner.", "rssm.filter_by", "rssm.plan_by")  # how a trained model is acted with: no weight depends on them
+SHORT = "behavior"  # may be written for its `.name`
 
 
 def presets() -> dict[str, Path]:
@@ -88,8 +89,8 @@ def resolve(values: Mapping[str, Any]) -> Settings:
     tree: dict[str, Any] = {}
     for key, value in values.items():
         if key not in known:
-            shown = _shown(key)
-            raise PlanetError(f"unknown setting {shown}{nearest(key if isinstance(key, str) else shown, known)}")
+            shown, names = _shown(key), [*known, SHORT]
+            raise PlanetError(f"unknown setting {shown}{nearest(key if isinstance(key, str) else shown, names)}")
         section, _, name = key.rpartition(".")
         (tree.setdefault(section, {}) if section else tree)[name] = value
     try:
@@ -128,7 +129,7 @@ def _stood_for(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _spelled_out(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return `values` with the short form of one key written out."""
-    return {"behavior.name" if key == "behavior" else key: value for key, value in values.items()}
+    return {f"{SHORT}.name" if key == SHORT else key: value for key, value in values.items()}
 
 
 def flatten(settings: BaseModel) -> dict[str, Any]:
