@@ -45,6 +45,7 @@ def test_presets_are_flat_differences_from_the_defaults():
     ("overrides", "line"),
     [
         (["planner.elitess=3"], "unknown setting 'planner.elitess'; did you mean 'planner.elites'."),
+        (["behaviour=v3"], "unknown setting 'behaviour'; did you mean 'behavior'."),
         (
             ["planner.elites=2000"],
             "planner.elites = 2000: at most planner.candidates = 1000; lower the first or raise .*",

@@ -1,7 +1,6 @@
 """`planet bench`: one verb a part of the system."""
 
-import json
-from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import click
@@ -12,7 +11,7 @@ from rich.table import Table
 
 from planet_rssm.cli.bench_loop import loop
 from planet_rssm.cli.bench_plan import plan
-from planet_rssm.cli.timing import machine_line, preset_options
+from planet_rssm.cli.timing import machine_line, measure, preset_options
 
 
 @click.group("bench", invoke_without_command=True)
@@ -43,7 +42,7 @@ def train(presets: tuple[str, ...], as_json: bool, **options: Any) -> None:  # n
     """  # noqa: D301 (click wants the character itself)
     from planet_rssm.training.bench import PRESETS, bench_train  # torch: not for `planet bench --help`
 
-    _run(bench_train, presets or PRESETS, as_json, _print_train, options)
+    measure(partial(bench_train, presets or PRESETS, **options), _print_train, as_json)
 
 
 @verb.command("behavior", short_help="Updates of actor and critic.")
@@ -61,22 +60,7 @@ def behavior(presets: tuple[str, ...], as_json: bool, **options: Any) -> None:  
     """  # noqa: D301 (click wants the character itself)
     from planet_rssm.training.bench_behavior import PRESETS, bench_behavior  # torch: not for `planet bench --help`
 
-    _run(bench_behavior, presets or PRESETS, as_json, _print_behavior, options)
-
-
-def _run(
-    bench: Callable[..., dict[str, Any]],
-    presets: Sequence[str],
-    as_json: bool,
-    show: Callable[[dict[str, Any], Console], None],
-    options: dict[str, Any],
-) -> None:
-    with Console(stderr=True).status("getting ready") as status:
-        result = bench(presets, **options, say=status.update)
-    if as_json:
-        click.echo(json.dumps(result))
-    else:
-        show(result, Console())
+    measure(partial(bench_behavior, presets or PRESETS, **options), _print_behavior, as_json)
 
 
 def _print_train(result: dict[str, Any], console: Console) -> None:

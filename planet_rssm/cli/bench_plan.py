@@ -1,6 +1,6 @@
 """`planet bench plan`."""
 
-import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,23 +9,20 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from planet_rssm.cli.timing import machine_line, timing_options
+from planet_rssm.cli.timing import machine_line, measure, timing_options
 
 
-@click.command("plan", short_help="Decisions by CEM and iCEM.")
+@click.command("plan", short_help="Decisions by CEM, iCEM and an actor.")
 @click.option("--run", "runs", multiple=True, type=click.Path(path_type=Path), metavar="RUN",
               help="A trained model, on which the value of plans is compared; repeatable.")  # fmt: skip
 @click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the model that is timed; repeatable.")
 @timing_options(30, "Decisions timed of each.")
 def plan(
-    runs: tuple[Path, ...],
-    overrides: tuple[str, ...],
     precisions: tuple[str, ...],
-    repeats: int,
-    device: str,
     as_json: bool,
+    **options: Any,  # noqa: ANN401
 ) -> None:
-    """Time decisions: PlaNet's CEM over both latents, and iCEM for one environment and for 16.
+    """Time decisions: PlaNet's CEM over both latents, iCEM and an actor for one environment and for 16.
 
     The reference is a plain float32 loop over the same weights, in the same process and in turns; the value gap is the
     share of a plan's value that the precision costs, on the trained model of the same latent. The GEMM share is the
@@ -39,15 +36,8 @@ def plan(
     """  # noqa: D301 (click wants the character itself)
     from planet_rssm.evaluation.bench_plan import bench_plan  # torch: not for `planet bench --help`
 
-    with Console(stderr=True).status("getting ready") as status:
-        result = bench_plan(
-            precisions=tuple(dict.fromkeys(precisions)), runs=runs, repeats=repeats, device=device, overrides=overrides,
-            say=status.update,
-        )  # fmt: skip
-    if as_json:
-        click.echo(json.dumps(result))
-    else:
-        show(result, Console())
+    precisions = tuple(dict.fromkeys(precisions))
+    measure(partial(bench_plan, precisions=precisions, **options), show, as_json)
 
 
 def show(result: dict[str, Any], console: Console) -> None:

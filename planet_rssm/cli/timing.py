@@ -1,9 +1,11 @@
 """What the verbs of `planet bench` that time something have in common."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import click
+from rich.console import Console
 
 F = Callable[..., Any]
 _OPTIONS = (
@@ -42,6 +44,16 @@ def preset_options(repeats: int, what: str) -> Callable[[F], F]:
         return verb
 
     return decorate
+
+
+def measure(bench: F, show: Callable[[dict[str, Any], Console], None], as_json: bool) -> None:
+    """Call `bench` with a `say` that shows what is measured, and print what it found: one JSON object, or by `show`."""
+    with Console(stderr=True).status("getting ready") as status:
+        result = bench(say=status.update)
+    if as_json:
+        click.echo(json.dumps(result))
+    else:
+        show(result, Console())
 
 
 def machine_line(machine: dict[str, Any]) -> str:

@@ -17,8 +17,8 @@ from planet_rssm.files import write_atomic
 _NOT_YAML = (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, OverflowError, RecursionError)
 _shortener = reprlib.Repr()
 _shortener.maxstring = _shortener.maxother = 80
-SHORT = "behavior"  # for behavior.name
 ACTING = ("planner.", "rssm.filter_by", "rssm.plan_by")  # how a trained model is acted with: no weight depends on them
+SHORT = "behavior"  # may be written for its `.name`
 
 
 def presets() -> dict[str, Path]:
@@ -88,9 +88,8 @@ def resolve(values: Mapping[str, Any]) -> Settings:
     tree: dict[str, Any] = {}
     for key, value in values.items():
         if key not in known:
-            shown = _shown(key)
-            meant = nearest(key if isinstance(key, str) else shown, [*known, SHORT])
-            raise PlanetError(f"unknown setting {shown}{meant}")
+            shown, names = _shown(key), [*known, SHORT]
+            raise PlanetError(f"unknown setting {shown}{nearest(key if isinstance(key, str) else shown, names)}")
         section, _, name = key.rpartition(".")
         (tree.setdefault(section, {}) if section else tree)[name] = value
     try:
@@ -137,7 +136,7 @@ def _stood_for(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _spelled_out(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return `values` with the short form of one key written out."""
-    return {"behavior.name" if key == SHORT else key: value for key, value in values.items()}
+    return {f"{SHORT}.name" if key == SHORT else key: value for key, value in values.items()}
 
 
 def flatten(settings: BaseModel) -> dict[str, Any]:

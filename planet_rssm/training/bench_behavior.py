@@ -1,10 +1,10 @@
 """How long an update of actor and critic takes, beside one that is written the usual way.
 
-The reference does what `Behavior.loss` does with DreamerV3's recipe, in eager float32, as the public PyTorch ports are
-written: one `imagine_step` after another with all states joined anew at every step; the actor asked at every step and
-again for its loss; heads, critic and slow critic asked wherever they are needed; a gradient kept through the whole
-imagination, though REINFORCE needs none; an optimiser each for actor and critic, PyTorch's default Adam. Both start
-from the same posterior states of the same model.
+The reference does what `Behavior.loss` does with DreamerV3's recipe, by REINFORCE or by the dynamics' gradient, in
+eager float32, as the public PyTorch ports are written: one `imagine_step` after another with all states joined anew at
+every step; the actor asked at every step and again for its loss; heads, critic and slow critic asked wherever they are
+needed; a gradient kept through the whole imagination, though REINFORCE needs none; an optimiser each for actor and
+critic, PyTorch's default Adam. Both start from the same posterior states of the same model.
 """
 
 from collections.abc import Callable, Sequence
@@ -176,7 +176,9 @@ def _plain(settings: Settings, model: WorldModel, starts: State) -> Update:
             policy = actor(feats[:-1].detach())
             bounds.copy_(range_after(bounds, target.T, torch.ones_like(target[0], dtype=torch.bool)))
             advantage = (target - values(feats[:-1])) / scale_of(bounds)
-            objective = policy.log_prob(actions.detach()) * advantage.detach() + own.entropy * policy.entropy
+            reinforced = policy.log_prob(actions.detach()) * advantage.detach()
+            gain = behavior.share * advantage + (1 - behavior.share) * reinforced
+            objective = gain + own.entropy * policy.entropy
             actor_loss = -(weight * objective).mean()
         seen = feats[:-1].detach()
         critic_loss = weight * critic.loss(critic.raw(seen), target.detach())

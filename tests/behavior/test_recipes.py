@@ -3,7 +3,6 @@
 import pytest
 
 from planet_rssm import config
-from planet_rssm.errors import PlanetError
 
 
 def flat(*overrides: str, preset: str = "planet") -> dict[str, object]:
@@ -35,11 +34,6 @@ def test_the_size_of_a_file_or_a_run_sets_it_too(tmp_path) -> None:
         assert (found.name, found.units, found.actor_layers) == ("v3", 64, 3)
         assert way(tmp_path / "mine.yaml", ["behavior=v3", "behavior.units=7"]).behavior.units == 7
         assert way(tmp_path / "mine.yaml", ["behavior=v3", "model.size=25m"]).behavior.units == 384
-
-
-def test_the_short_key_is_found_when_it_is_misspelt() -> None:
-    with pytest.raises(PlanetError, match="unknown setting 'behaviour'; did you mean 'behavior'?"):
-        config.load("planet", ["behaviour=v3"])
 
 
 def test_settings_from_before_there_was_behaviour_have_none() -> None:

@@ -42,8 +42,10 @@ def test_another_recipe_is_refused(capsys):
 
 
 @pytest.mark.parametrize("ours", [True, False])
-def test_both_ways_move_actor_and_critic(monkeypatch, ours):
-    settings = config.load("dreamer-quickstart", [*TINY, "behavior.critic_outscale=1", "optimizer.lr=1e-3"])
+@pytest.mark.parametrize("objective", ["dynamics", "reinforce"])
+def test_both_ways_move_actor_and_critic(monkeypatch, ours, objective):
+    changed = ["behavior.critic_outscale=1", "optimizer.lr=1e-3", f"behavior.objective={objective}"]
+    settings = config.load("dreamer-quickstart", [*TINY, *changed])
     model, made = untrained_model(settings, SPEC), []
     monkeypatch.setattr(bench, "untrained_behavior", lambda *parts: made.append(own(*parts)) or made[-1])
     own = __import__("planet_rssm.behavior", fromlist=["x"]).untrained_behavior

@@ -30,7 +30,8 @@ DREAMER_V2, GAUSSIAN, RL4BURN, PYTORCH_V3, MATHEMATICS = SYSTEMS = [
 ENV = ["env.size=32", "env.renderer=raycast", "env.action_repeat=50", "env.observe=both"]
 SHRUNK = """
     rssm.deter=32 rssm.stoch=4 rssm.classes=5 rssm.hidden=16 model.depth=2 model.vector_units=16 model.reward_units=16
-    model.continue_units=16 planner.candidates=8 planner.iterations=2 planner.elites=2 planner.horizon=3
+    model.continue_units=16 behavior.units=16 behavior.horizon=3 planner.candidates=8 planner.iterations=2
+    planner.elites=2 planner.horizon=3
     train.batch_size=4 train.batch_length=8 train.updates=20 train.offline_updates=20 device=cpu
 """.split()
 B, T, A = 3, 6, 2
@@ -93,6 +94,7 @@ def test_it_is_trained_and_planned_with(preset: str, episodes: Path, tmp_path: P
     main(["train", preset, "--offline", "--data", str(episodes), "--run-dir", str(tmp_path / "run"), *words])
     line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
     assert line["updates"] == 20 and line["loss/image"] > 0 and line["loss/vector"] > 0
+    assert ("loss/actor" in line) == (preset in (PYTORCH_V3, MATHEMATICS))
     agent = Agent.load(tmp_path / "run", device="cpu")
     batch = to_batch(Replay(episodes, 10**6).sample(np.random.default_rng(0), 2, 3), CPU)
     seen = {key: value[:, 0] for key, value in batch.observation.items()}
@@ -151,6 +153,7 @@ def test_the_guides_planet_and_dreamer_are_presets() -> None:
     p = s.planner
     assert (p.name, p.horizon, p.candidates, p.elites, s.optimizer.lr) == ("cem", 12, 1000, 100, 6e-4)
     assert (dreamer.rssm, dreamer.optimizer.lr) == (s.rssm.model_copy(update={"act": "elu"}), 6e-4)
+    assert (dreamer.behavior.lr, dreamer.behavior.horizon, dreamer.planner.name) == (8e-5, 15, "actor")
 
 
 @pytest.mark.parametrize("overrides", [["kl.free_nats=0"], [], ["kl.form=balanced"]])
@@ -285,8 +288,7 @@ def test_is_first_forgets_state_and_action(preset: str) -> None:
 
 def test_the_presets_of_the_first_release_are_one_recipe() -> None:
     one, other = (config.flatten(config.load(name)) for name in (PYTORCH_V3, "dreamer-v3-2023"))
-    model = {key for key in one if not key.startswith(("behavior.", "planner.", "train."))}  # what acts is another
-    assert {key for key in model if one[key] != other[key]} == {"env.observe"}
+    assert {key for key in one if one[key] != other[key]} == {"env.observe"}
 
 
 @pytest.mark.parametrize("latent", ["gaussian", "categorical"])
