@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "config": BASE,
     "device": BASE,
     "types": BASE,
+    "timing": BASE | {"device"},
     "envs": BASE | {"config"},
     "data": BASE | {"config"},
     "collect": BASE | {"config", "envs", "data"},
@@ -38,9 +39,9 @@ MAY_IMPORT = {
     "control": BASE | AGENT | {"agent", "envs.spaces"},  # pictures of any size are brought to the model's
     "run": BASE | RUN,
     "simulator": BASE | LEARNED | {"planners", "envs"},
-    "evaluation": BASE | RUN | {"run", "simulator"},
+    "evaluation": BASE | RUN | {"run", "simulator", "timing"},
     "report": BASE | RUN | {"run"},
-    "training": BASE | RUN | {"run", "evaluation", "report"},
+    "training": BASE | RUN | {"run", "evaluation", "report", "timing"},
     "cli": BASE | RUN | {"run", "evaluation", "report", "training", "minari"},
 }
 WITHOUT_TORCH = {*BASE, "__init__", "config", "envs", "data", "collect", "minari"}
