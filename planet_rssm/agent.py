@@ -351,7 +351,11 @@ def _decided_by(settings: Settings, spec: EnvSpec, model: WorldModel, behavior: 
     if chosen.terminal_value == "critic" and behavior is not None:
         told["objective"] = Objective(min(chosen.discount, behavior.discount), CriticValue(model, behavior))
     if chosen.proposals == "actor" and behavior is not None:
-        most = min(planner.populations) - planner.reserved
+        if (most := min(planner.populations) - planner.reserved) < 1:
+            counts = f"planner.candidates = {chosen.candidates}, planner.reuse = {chosen.reuse}"
+            raise PlanetError(
+                f"planner.proposals = 'actor': {chosen.name} has no place for them ({counts}); raise the first"
+            )
         count = min(most, max(1, round(chosen.proposal_share * planner.populations[0])))
         told["proposals"] = ActorProposals(model, behavior, count, chosen.horizon)
     return told

@@ -151,6 +151,12 @@ def test_a_share_of_the_candidates_is_the_actors() -> None:
     assert agent_of("planner.proposals=actor", "planner.proposal_share=1")._proposals.count == 20
 
 
+def test_a_planner_without_a_place_for_proposals_says_so() -> None:
+    few = ("planner.candidates=2", "planner.elites=1", "planner.reuse=1")
+    with pytest.raises(PlanetError, match="planner.proposals = 'actor': icem has no place for them"):
+        agent_of("planner.name=icem", "planner.proposals=actor", *few)
+
+
 def test_the_value_beyond_the_horizon_is_the_critics_by_its_own_discount() -> None:
     agent = agent_of("planner.terminal_value=critic")
     objective = agent.session.objective
