@@ -1,3 +1,4 @@
+import contextlib
 import os
 
 import hypothesis
@@ -23,3 +24,34 @@ def one_thread_and_seed():
         torch.manual_seed(0)
         yield
     torch.set_num_threads(before)
+
+
+class PoolAtHand(contextlib.AbstractContextManager):
+    """EnvPool(settings, count) of a task of dm_control, its environments in this process."""
+
+    lost = 0
+
+    def __init__(self, settings, count):
+        from planet_rssm.envs.local import LocalPool  # not for the tests that do without
+
+        self.count, self._rows = count, [LocalPool(settings) for _ in range(count)]
+        self.spec = self._rows[0].spec
+
+    def reset(self, seeds):
+        return {row: self._rows[row].reset({0: seed})[0] for row, seed in seeds.items()}
+
+    def step(self, actions):
+        return {row: self._rows[row].step({0: action})[0] for row, action in actions.items()}
+
+    def __exit__(self, *_):
+        """Nothing is to be closed."""
+
+
+@pytest.fixture(scope="module")
+def at_hand():
+    """What acts and measures plays in this process: starting workers takes most of a test that is not about them."""
+    with pytest.MonkeyPatch.context() as patch:
+        for part in ("evaluation.diagnosis", "evaluation.planning", "evaluation.subject", "training.dataset",
+                     "training.trainer"):  # fmt: skip
+            patch.setattr(f"planet_rssm.{part}.EnvPool", PoolAtHand)
+        yield

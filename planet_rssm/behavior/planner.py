@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class ActorPlanner(Planner[tuple[()]]):
     """Decides by the actor: one pass of its network, no search. With `planner.act_by=draw` its action is drawn.
 
-    A plan is one step long, its value is the critic's. It is its own session: nothing has to be made ready, and it
-    follows an actor that goes on learning.
+    A plan is one step long, its value is the critic's. Nothing has to be made ready, and it follows an actor that goes
+    on learning.
     """
 
     populations = (1,)  # one candidate in one round

@@ -1,8 +1,6 @@
 """A run that learns behaviour: its actor collects, it resumes bit for bit, and its checkpoints hold all of it."""
 
-import contextlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +10,9 @@ import torch
 from planet_rssm import Agent, config
 from planet_rssm import checkpoint as checkpoints
 from planet_rssm.cli.main import main
-from planet_rssm.config import EnvSettings, PlannerSettings
+from planet_rssm.config import PlannerSettings
 from planet_rssm.data.episode import Episode
 from planet_rssm.data.replay import Replay
-from planet_rssm.envs.local import LocalPool
 from planet_rssm.envs.registry import resolve
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
@@ -58,24 +55,8 @@ class StopAfter(Display):
             self.trainer.guard.asked = True
 
 
-@pytest.fixture(scope="module", autouse=True)
-def at_hand() -> Iterator[None]:
-    """The environment plays in this process: starting workers would take most of these tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        for part in ("training.trainer", "evaluation.planning"):
-            patch.setattr(f"planet_rssm.{part}.EnvPool", pool_of_one)
-        yield
-
-
-def pool_of_one(settings: EnvSettings, count: int) -> contextlib.AbstractContextManager[LocalPool]:
-    assert count == 1
-    pool = LocalPool(settings)
-    pool.lost = 0
-    return contextlib.nullcontext(pool)
-
-
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(at_hand: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     Trainer(new_run(folder), Display()).run()
     return folder

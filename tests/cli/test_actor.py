@@ -22,7 +22,7 @@ TINY = """
 
 
 @pytest.fixture(scope="module")
-def run(untrained_run, tmp_path_factory) -> Path:
+def run(at_hand, untrained_run, tmp_path_factory) -> Path:
     return untrained_run(tmp_path_factory.mktemp("actor") / "run", "planet", *TINY)
 
 
