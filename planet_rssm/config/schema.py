@@ -289,6 +289,11 @@ class PlannerSettings(_Section):
     proposal_share: Share = 0.1  # of a round's candidates
     terminal_value: Literal["none", "critic"] = "none"  # what counts beyond the horizon
 
+    @property
+    def label(self) -> str:
+        """The name in tables: with what helps the planner, as `cem+actor+critic`."""
+        return "+".join([self.name] + [helper for helper in (self.proposals, self.terminal_value) if helper != "none"])
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.elites > self.candidates:

@@ -120,7 +120,7 @@ def _result(subject: Subject, results: Sequence[EpisodeResult]) -> dict[str, Any
         "run": subject.name,
         "task": subject.spec.id,
         "seed": subject.settings.seed,
-        "planner": planner.name,
+        "planner": planner.label,
         "planner_settings": planner.model_dump(mode="json"),
         "observation": subject.observation,
         "checkpoint": subject.checkpoint,

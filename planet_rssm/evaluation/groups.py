@@ -48,11 +48,12 @@ def labels(runs: Sequence[Evaluated], key: str | None) -> list[str]:
     Runs that differ in their seed, and in what a resumed run may change, are seeds of one another. Simulators are a
     group of their own.
     """
-    learned = iter(_labels([config.flatten(run.settings) for run in runs if not run.simulated], key))
-    return [f"simulator, {run.settings.planner.name}" if run.simulated else next(learned) for run in runs]
+    learned = iter(_labels([run.settings for run in runs if not run.simulated], key))
+    return [f"simulator, {run.settings.planner.label}" if run.simulated else next(learned) for run in runs]
 
 
-def _labels(flat: Sequence[Mapping[str, Any]], key: str | None) -> list[str]:
+def _labels(settings: Sequence[Settings], key: str | None) -> list[str]:
+    flat = [config.flatten(one) for one in settings]
     if key is not None:
         return [_named(values, [key]) for values in flat]
     ignored = RESUMABLE | {"seed"}
@@ -63,7 +64,7 @@ def _labels(flat: Sequence[Mapping[str, Any]], key: str | None) -> list[str]:
         short = [_named(values, differing[:count]) for values in flat]
         if len(set(short)) == len(set(whole)):
             return short
-    return [name or values["planner.name"] for name, values in zip(whole, flat, strict=True)]
+    return [name or one.planner.label for name, one in zip(whole, settings, strict=True)]
 
 
 def check_key(key: str | None) -> None:

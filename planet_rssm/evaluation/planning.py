@@ -105,7 +105,7 @@ def told(
     """Return the part of the result that every way of planning has; `compared` are returns by baseline."""
     return {
         "task": spec.id,
-        "planner": settings.planner.name,
+        "planner": settings.planner.label,
         "episodes": [{"seed": r.seed, "return": r.episode_return, "env_steps": r.env_steps} for r in results],
         "return": summary([[result.episode_return for result in results]]),
         "baselines": {name: summary([returns])["mean"] for name, returns in compared.items()},

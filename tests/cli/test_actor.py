@@ -39,6 +39,12 @@ def test_eval_plays_the_actor_and_calls_it_so(run, capsys):
     assert [path.name.split("-")[:2] for path in (run / "eval").iterdir()] == [["last", "actor"]]
 
 
+def test_eval_names_what_helps_a_planner(run, capsys):
+    mix = ["--planner", "cem", "-s", "planner.proposals=actor", "-s", "planner.terminal_value=critic"]
+    result = told(capsys, "eval", run, *mix, "--episodes", "1", "--device", "cpu")
+    assert {result["results"][0]["planner"], result["groups"][0]["group"]} == {"cem+actor+critic"}
+
+
 def test_collect_keeps_what_the_actor_did(run, tmp_path, capsys):
     words = ["cartpole-swingup", "--policy", run, "--episodes", "2", "--envs", "1", "--device", "cpu"]
     result = told(capsys, "collect", *words, "--out", tmp_path / "set")
