@@ -71,6 +71,12 @@ def baselines(
     return {name: returns for part in found.values() for name, returns in part["returns"].items()}
 
 
+def kept_baselines(run: Path) -> Returns:
+    """Return the baselines, by episode, that the last `baselines` of a run kept; none where nothing was."""
+    parts = [part for part in _read(run / CACHE).values() if isinstance(part, dict)]
+    return {name: returns for part in parts for name, returns in part.get("returns", {}).items()}
+
+
 def _read(cache: Path) -> dict[str, Any]:
     """Return what was measured before; a missing or damaged file only means measuring again."""
     try:

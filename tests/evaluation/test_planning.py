@@ -113,6 +113,8 @@ def test_baselines_are_measured_once_and_again_after_damage(measured, run, held,
 
     assert {name: returns[0] for name, returns in again().items()} == measured[1]["baselines"]
     assert not quick
+    assert baselines.kept_baselines(run) == again()
+    assert baselines.kept_baselines(run / "missing") == {}
     cache = run / baselines.CACHE
     partial = json.loads(cache.read_text())
     del partial["blind"]["returns"]["constant"]
