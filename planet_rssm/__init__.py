@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # so that editors and type checkers see what __getattr__ find
     from planet_rssm.data.replay import Replay
     from planet_rssm.envs.pool import EnvPool
     from planet_rssm.errors import PlanetError
+    from planet_rssm.memory import keep_memory
     from planet_rssm.planners import (
         CEM,
         ICEM,
@@ -70,6 +71,7 @@ _MODULE_OF = {
     "check_dynamics": "testing",
     "check_planner": "testing",
     "goal_reward": "planners",
+    "keep_memory": "memory",
     "kl_balanced_loss": "world_model",
     "symexp": "world_model",
     "symlog": "world_model",
@@ -106,6 +108,7 @@ __all__ = [  # noqa: F822 (found by __getattr__)
     "check_dynamics",
     "check_planner",
     "goal_reward",
+    "keep_memory",
     "kl_balanced_loss",
     "symexp",
     "symlog",

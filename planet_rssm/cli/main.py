@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from planet_rssm.errors import PlanetError
+from planet_rssm.memory import keep_memory
 
 # verb: what it does, for `planet --help`; the module of the same name holds the command, called `verb`
 VERBS = {
@@ -74,6 +75,7 @@ def main(args: list[str] | None = None) -> None:
     # default 54/46, OMP_WAIT_POLICY=PASSIVE 80/90, GOMP_SPINCOUNT=1000 56/37. Update beside one busy process: default
     # 617 to 1151, GOMP_SPINCOUNT=1000 157. Read when torch is imported, which is later; the user's own value wins.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    keep_memory()
     main_thread = threading.current_thread() is threading.main_thread()  # elsewhere Python allows no handlers
     before = signal.signal(signal.SIGTERM, _terminate) if main_thread else None
     try:
