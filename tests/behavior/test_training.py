@@ -104,7 +104,7 @@ def test_one_argument_swaps_actor_and_planners(whole: Path) -> None:
 def test_plan_takes_the_actor_and_the_mix(whole: Path, capfd: pytest.CaptureFixture, monkeypatch) -> None:
     monkeypatch.setattr("planet_rssm.evaluation.planning.baselines", lambda *_: {})
     mixed = ["--planner", "cem", "-s", "planner.proposals=actor", "-s", "planner.terminal_value=critic"]
-    for options, name in ((["--planner", "actor"], "actor"), (mixed, "cem")):
+    for options, name in ((["--planner", "actor"], "actor"), (mixed, "cem+actor+critic")):
         main(["plan", str(whole), "--episodes", "1", "--json", *options])
         told = json.loads(capfd.readouterr().out)
         assert told["planner"] == name
