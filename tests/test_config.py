@@ -6,6 +6,7 @@ import yaml
 from pydantic import ValidationError
 
 from planet_rssm import config
+from planet_rssm.config.schema import READS
 from planet_rssm.errors import PlanetError
 from planet_rssm.planners import PLANNERS
 
@@ -118,6 +119,28 @@ def test_bad_settings_are_one_line(overrides, line):
         config.load("planet", overrides)
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["planner.name=shooting", "planner.candidates=4"],
+        ["planner.name=mppi", "planner.candidates=4", "planner.min_std=0.5", "planner.max_std=0.1"],
+        ["behavior=v3", "planner.name=actor", "planner.candidates=4"],
+    ],
+)
+def test_what_the_planner_does_not_read_is_not_checked_against(overrides):
+    assert config.load("planet", overrides).planner.elites == 100
+    with pytest.raises(PlanetError, match="planner.elites = 100: at most planner.candidates = 4"):
+        config.load("planet", [*overrides, "planner.name=cem", "planner.min_std=0"])
+    with pytest.raises(PlanetError, match="planner.elites = 100"):
+        config.load("planet", [*overrides, "planner.name=mppi", "planner.weigh=elites", "planner.min_std=0"])
+
+
+def test_every_setting_of_the_planner_is_read_by_some_planner():
+    read = set().union(*READS.values())
+    assert read | {"name"} == set(config.flatten(config.PlannerSettings()))
+    assert set(READS) == {*PLANNERS, "actor"}
+
+
 def test_a_size_stands_for_widths_and_those_given_beside_it_win():
     settings = config.load("dreamer-v3", ["model.size=1m", "rssm.hidden=48"])
     assert (settings.rssm.deter, settings.rssm.hidden, settings.rssm.classes) == (512, 48, 4)
@@ -141,6 +164,35 @@ def test_unknown_presets_and_files_are_one_line(tmp_path):
     broken.write_text("- 1\n- 2")
     with pytest.raises(PlanetError, match="holds list, not lines of"):
         config.load(broken)
+
+
+def test_a_settings_file_changes_the_preset_that_it_names(tmp_path, caplog):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("preset: dreamer-v3\nmodel.size: 1m\nbehavior: v1\ntrain.updates: 7\n")
+    same = ["model.size=1m", "behavior=v1", "train.updates=7"]
+    assert config.load(mine, ["seed=3"]) == config.load("dreamer-v3", [*same, "seed=3"])
+    assert not caplog.records
+    for wrong in ("quickstat", "[1, 2]", "null"):
+        mine.write_text(f"preset: {wrong}\n")
+        with pytest.raises(PlanetError, match=r"mine.yaml: preset: .* is none; (did you mean 'quickstart'|known: )"):
+            config.load(mine)
+    with pytest.raises(PlanetError, match="unknown setting 'preset'"):
+        config.load("planet", ["preset=quickstart"])
+
+
+def test_a_settings_file_without_a_preset_says_whose_settings_it_takes(tmp_path, caplog):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("env.id: dmc/walker-walk\n")
+    assert config.load(mine) == config.load("planet", ["env.id=dmc/walker-walk"])
+    assert "names no preset, so the" in caplog.text and "`preset: quickstart`" in caplog.text
+    caplog.clear()
+    whole = config.dump(config.load("quickstart"))
+    mine.write_text(whole)
+    assert config.load(mine) == config.load("quickstart")
+    assert not caplog.records
+    mine.write_text("".join(line for line in whole.splitlines(True) if line.startswith(("format", "env."))))
+    config.load(mine)
+    assert "names no preset" in caplog.text
 
 
 def test_settings_are_frozen():

@@ -36,7 +36,7 @@ def test_the_page_of_planners_reaches_its_goal_and_passes_its_checks():
 
 def test_the_control_loop_acts(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run = tmp_path / "runs" / "quickstart-seed0"
+    run = tmp_path / "runs" / "quickstart-cartpole-swingup-seed0"
     (run / checkpoints.FOLDER).mkdir(parents=True)
     settings = config.load("quickstart")
     weights = dict(untrained_model(settings, SPEC).state_dict())

@@ -31,7 +31,7 @@ def plan(
     \b
     For example
       planet bench plan
-      planet bench plan --run runs/quickstart-seed0 --json
+      planet bench plan --run runs/quickstart-cartpole-swingup-seed0 --json
       planet bench plan --repeats 5 --precision bfloat16
     """  # noqa: D301 (click wants the character itself)
     from planet_rssm.evaluation.bench_plan import bench_plan  # torch: not for `planet bench --help`

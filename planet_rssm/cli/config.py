@@ -14,7 +14,8 @@ from planet_rssm import config as settings_of
 def verb(preset: str, overrides: tuple[str, ...], summary: bool) -> None:
     """Show the settings that PRESET, a preset or a settings file, resolves to.
 
-    The output is itself a settings file: planet config quickstart > mine.yaml; planet train mine.yaml
+    The output is itself a settings file: planet config quickstart > mine.yaml; planet train mine.yaml. A file with
+    `preset: quickstart` as its first line states only what it changes.
     """
     settings = settings_of.load(preset, overrides)
     if not summary:

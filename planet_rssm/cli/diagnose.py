@@ -49,7 +49,7 @@ def verb(
 
     \b
     For example
-      planet diagnose runs/quickstart-seed0 --out runs/quickstart-seed0/diagnosis
+      planet diagnose runs/quickstart-cartpole-swingup-seed0 --out diagnosis
       planet diagnose pretrained:cartpole-swingup --episodes 20 --json
     """  # noqa: D301 (click wants the character itself)
     from planet_rssm.evaluation.diagnosis import diagnose_run  # torch: not for `planet diagnose --help`

@@ -66,7 +66,7 @@ def verb(
 
     \b
     For example
-      planet dream runs/quickstart-seed0 --video
+      planet dream runs/quickstart-cartpole-swingup-seed0 --video
       planet dream runs/offline --data sets/held-out --horizon 1 --horizon 30 --json
     """  # noqa: D301 (click wants the character itself)
     from planet_rssm.evaluation.dreaming import dream_run  # torch: not for `planet dream --help`

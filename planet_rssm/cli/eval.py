@@ -63,8 +63,8 @@ def verb(
 
     \b
     For example
-      planet eval runs/quickstart-seed*
-      planet eval runs/quickstart-seed* runs/quickstart-discrete-seed* --group-by rssm.latent --latex table.tex
+      planet eval runs/quickstart-cartpole-swingup-seed*
+      planet eval runs/quickstart-*-seed* --group-by rssm.latent --latex table.tex
       planet eval runs/walker simulator:walker-walk --episodes 5 --normalise max --json
     """  # noqa: D301 (click wants the character itself)
     from planet_rssm.evaluation.evaluate import evaluate  # torch: not for `planet eval --help`

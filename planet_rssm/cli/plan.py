@@ -44,8 +44,8 @@ def verb(
 
     \b
     For example
-      planet plan runs/quickstart-seed0 --episodes 20 --video
-      planet plan runs/quickstart-seed0 --planner icem -s planner.candidates=50 --json
+      planet plan runs/quickstart-cartpole-swingup-seed0 --episodes 20 --video
+      planet plan runs/quickstart-cartpole-swingup-seed0 --planner icem -s planner.candidates=50 --json
       planet plan pretrained:cartpole-swingup --episodes 4 --video
       planet plan simulator:cartpole-swingup --episodes 3
     """  # noqa: D301 (click wants the character itself)

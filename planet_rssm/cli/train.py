@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +30,7 @@ CURVE = "curve.png"
 @click.command("train")
 @click.argument("preset")
 @click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting; may be repeated.")
-@click.option("--run-dir", type=click.Path(path_type=Path), help="Where the run is kept [runs/PRESET-seedN].")
+@click.option("--run-dir", type=click.Path(path_type=Path), help="Where the run is kept [runs/PRESET-TASK-seedN].")
 @click.option("--seed", type=click.IntRange(min=0), help="Short for -s seed=N.")
 @click.option("--device", help="Short for -s device=…: auto, cpu or cuda.")
 @click.option("--resume", is_flag=True, help="Go on with the run where it was last committed.")
@@ -56,6 +57,9 @@ def verb(
 ) -> None:
     """Train PRESET, a preset or a settings file, then plan with what was learned.
 
+    A settings file names the preset that it changes in its first line, `preset: quickstart`, or states every setting,
+    as `planet config quickstart` prints them.
+
     Safe to interrupt: the same command with --resume goes on.
 
     \b
@@ -69,8 +73,8 @@ def verb(
     wanted += [] if seed is None else [f"seed={seed}"]
     wanted += [] if device is None else [f"device={device}"]
     settings = config.load(preset, wanted)
-    folder = run_dir or Path("runs") / f"{Path(preset).stem}-seed{settings.seed}"
     settings = _with_data(settings, wanted, data, offline, updates)
+    folder = run_dir or default_folder(preset, settings)
     if dry or as_json:
         _check_dry(dry, resume, settings.data.folder is not None)
         _dry_run(folder, settings, as_json)
@@ -79,6 +83,17 @@ def verb(
     _train(run)
     if episodes := (0 if settings.data.folder else 20) if plan_episodes is None else plan_episodes:
         _plan(run, episodes)
+
+
+def default_folder(preset: str, settings: config.Settings) -> Path:
+    """Return where a run is kept unless --run-dir says so: runs/PRESET-TASK-seedN.
+
+    TASK is the environment's id without `dmc/` or `gym/`; what is no letter, digit, dot, _ or - in it becomes a -.
+    """
+    from planet_rssm.envs.registry import canonical_id
+
+    task = re.sub(r"[^\w.-]", "-", canonical_id(settings.env.id).removeprefix("dmc/").removeprefix("gym/"))
+    return Path("runs") / f"{Path(preset).stem}-{task}-seed{settings.seed}"
 
 
 def _with_data(

@@ -262,6 +262,20 @@ class BehaviorSettings(_Section):
     clip: Positive | None = 100.0  # of the actor's norm and of the critic's
 
 
+# The settings of the planner that each planner reads; of the actor's search nothing is read, it has none.
+_SEARCH = frozenset("horizon candidates iterations warm_start discount fast particles risk proposals proposal_share "
+                    "terminal_value".split())  # fmt: skip
+_FITTED = _SEARCH | {"elites", "init_std", "min_std", "max_std", "momentum"}
+READS: "dict[PlannerName, frozenset[str]]" = {
+    "cem": _FITTED,
+    "icem": _FITTED | {"colour", "decay", "reuse"},
+    "mppi": _FITTED | {"temperature", "weigh", "act_by"},
+    "shooting": _SEARCH,
+    "actor": frozenset({"act_by"}),
+}
+_BY_ELITES = {"elites", "min_std", "max_std"}  # mppi reads them only where it weighs elites
+
+
 class PlannerSettings(_Section):
     """How actions are searched for. Spreads are in halves of an action's range; None is the planner's own default."""
 
@@ -294,9 +308,15 @@ class PlannerSettings(_Section):
         """The name in tables: with what helps the planner, as `cem+actor+critic`."""
         return "+".join([self.name] + [helper for helper in (self.proposals, self.terminal_value) if helper != "none"])
 
+    @property
+    def read(self) -> frozenset[str]:
+        """The settings of this section that the chosen planner reads, beside `name`."""
+        unread = _BY_ELITES if self.name == "mppi" and self.weigh == "all" else set()
+        return READS.get(self.name, frozenset(type(self).model_fields)) - unread
+
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.elites > self.candidates:
+        if "elites" in self.read and self.elites > self.candidates:
             raise ValueError(
                 f"planner.elites = {self.elites}: at most planner.candidates = {self.candidates}; "
                 "lower the first or raise the second"
@@ -315,7 +335,7 @@ class PlannerSettings(_Section):
             )
         if self.name == "mppi" and self.act_by == "draw" and self.weigh != "elites":
             raise ValueError(f"planner.act_by = 'draw': not with planner.weigh = {self.weigh!r}; set it to elites")
-        if self.min_std and self.max_std and self.min_std > self.max_std:
+        if "min_std" in self.read and self.min_std and self.max_std and self.min_std > self.max_std:
             raise ValueError(
                 f"planner.min_std = {self.min_std}: at most planner.max_std = {self.max_std}; change one of them"
             )

@@ -1,6 +1,7 @@
 """Settings from presets, files and `key=value`, and back to text."""
 
 import difflib
+import logging
 import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,9 @@ _shortener = reprlib.Repr()
 _shortener.maxstring = _shortener.maxother = 80
 ACTING = ("planner.", "rssm.filter_by", "rssm.plan_by")  # how a trained model is acted with: no weight depends on them
 SHORT = "behavior"  # may be written for its `.name`
+BASE = "preset"  # a settings file's own key: the preset whose settings it changes
+
+_log = logging.getLogger("planet_rssm")
 
 
 def presets() -> dict[str, Path]:
@@ -30,11 +34,16 @@ def presets() -> dict[str, Path]:
 def load(preset: str | Path, overrides: Sequence[str] = ()) -> Settings:
     """Resolve a preset's name or a settings file, then `key=value` overrides, later ones winning.
 
+    A settings file changes the preset that its key `preset` names. One that names none either states every setting, as
+    `dump` writes it, or takes the others from the defaults, which are those of `planet`: that is logged.
+
     Raises:
         PlanetError: an unknown preset or key, a value that does not fit, or settings that contradict each other.
     """
     values = parse_overrides(overrides)
-    return _changed(_read(_find(str(preset))), values)
+    path = _find(str(preset))
+    held = _read(path)
+    return _changed(held if str(preset) in presets() else _on_its_preset(path, held), values)
 
 
 def override(settings: Settings, overrides: Sequence[str]) -> Settings:
@@ -119,12 +128,34 @@ def sized(size: Any) -> dict[str, Any]:  # noqa: ANN401 (whatever a file holds)
     return {"rssm.deter": deter, "rssm.hidden": hidden, "rssm.classes": classes, "model.depth": depth, **widths}
 
 
+def _on_its_preset(path: Path, values: dict[str, Any]) -> dict[str, Any]:
+    """Return what a user's settings file says together with the preset that it names."""
+    if BASE in values:
+        name, shipped = values.pop(BASE), presets()
+        if not isinstance(name, str) or name not in shipped:
+            raise PlanetError(f"settings file {path}: {BASE}: {_shown(name)} is none{nearest(str(name), shipped)}")
+        return _merged(_read(shipped[name]), _spelled_out(values))
+    open_keys = [key for key in flatten(Settings()) if key not in values]
+    if open_keys and ("format" not in values or len(open_keys) > len(values)):  # else `planet config` has written it
+        _log.warning(
+            "settings file %s: names no preset, so the %d settings that it does not state are those of planet, such as "
+            "env.id and train.env_steps; for others write one as its first line, such as `preset: quickstart`",
+            path, len(open_keys),
+        )  # fmt: skip
+    return values
+
+
 def _changed(held: Mapping[str, Any], values: Mapping[str, Any]) -> Settings:
-    """Build settings from those `held`, changed by `values`: what a new name stands for wins over the old."""
+    """Build settings from those `held`, changed by `values`."""
+    return resolve(_merged(held, values))
+
+
+def _merged(held: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings `held`, changed by `values`: what a new name stands for wins over the old."""
     new = _stood_for(values)
     if "behavior.name" in values and "model.size" not in values:  # the size that there is sets the width still
         new |= {key: width for key, width in sized(held.get("model.size")).items() if key == "behavior.units"}
-    return resolve({**held, **new, **values})
+    return {**held, **new, **values}
 
 
 def _stood_for(values: Mapping[str, Any]) -> dict[str, Any]:

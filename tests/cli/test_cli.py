@@ -10,6 +10,7 @@ import pytest
 from planet_rssm import checkpoint as checkpoints
 from planet_rssm import config
 from planet_rssm.cli.main import main
+from planet_rssm.cli.train import default_folder
 
 TINY = """
     env.id=dmc/cartpole-swingup env.size=32 env.renderer=raycast env.action_repeat=50 model.depth=2 rssm.deter=16
@@ -74,6 +75,7 @@ def test_help_and_config_are_quick(words):
     code = f"""
 import sys
 from planet_rssm.cli.main import main
+from planet_rssm.cli.train import default_folder
 try:
     main({words!r})
 except SystemExit as end:
@@ -220,3 +222,20 @@ def test_what_would_stop_the_first_round_leaves_no_run_folder(tmp_path, monkeypa
     assert call("train", "cartpole-vectors", "-s", "train.exploration_noise=2", *small) == 1
     assert "train.exploration_noise = 2: in gym/CartPole-v1 it is the chance" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("preset", "overrides", "name"),
+    [
+        ("quickstart", ["seed=3"], "quickstart-cartpole-swingup-seed3"),
+        ("quickstart", ["env.id=walker_run"], "quickstart-walker-run-seed0"),
+        (
+            "systems/dreamer-v3-pytorch",
+            ["env.id=gym/ale_py:ALE/Pong-v5"],
+            "dreamer-v3-pytorch-ale_py-ALE-Pong-v5-seed0",
+        ),
+        ("quickstart", ["env.id=mine:Arm"], "quickstart-mine-Arm-seed0"),
+    ],
+)
+def test_the_run_folder_is_named_by_preset_task_and_seed(preset, overrides, name):
+    assert default_folder(preset, config.load(preset, overrides)) == Path("runs") / name
