@@ -55,7 +55,7 @@ def verb(
     \b
     For example
       planet collect cartpole-swingup --policy random --episodes 100 --out sets/random --size 32
-      planet collect cartpole-swingup --policy pretrained:cartpole-swingup --noise 0.3 --episodes 9 --out sets/random --add
+      planet collect cartpole-swingup --policy pretrained:cartpole-swingup --episodes 50 --out sets/random --add
     """  # noqa: D301 (click wants the character itself)
     wanted = list(overrides)
     wanted += [] if size is None else [f"env.size={size}"]
