@@ -63,6 +63,7 @@ class SearchPlanner(Planner[C], Generic[C, T]):
     noise_size: int  # normal draws that one action takes
     draws_choice = False  # whether `choose` draws
     reserved = 0  # places among the candidates that proposals must leave
+    mean_at: int | None = None  # place of the mean among the last round's candidates
 
     def __init__(self, settings: "PlannerSettings", action_size: int, low: Bound = -1.0, high: Bound = 1.0) -> None:
         """Take the settings and the box.
@@ -184,8 +185,24 @@ class SearchPlanner(Planner[C], Generic[C, T]):
         if proposed is not None:
             sequences[:, -proposed.shape[1] :] = proposed
         returns = self.score(dynamics, objective, state, sequences, model, previous)
-        search = self.refit(search, sequences, returns)
+        precedence = self.precedence(returns, 0 if proposed is None else proposed.shape[1], last=last)
+        search = self.refit(search, sequences, returns, precedence)
         return search, watch(search, returns)
+
+    def precedence(self, returns: Tensor, proposals: int, *, last: bool) -> Tensor | None:
+        """Return the places [N] of candidates in the order in which they win a tie; None: as they stand.
+
+        What was handed in comes before what was drawn: the mean of the last round, the proposals, which stand at the
+        end, then the kept elites, which stand at the beginning. So where every return is the same, as in a sparse task
+        far from its reward, a search keeps to what it knew.
+        """
+        mean = slice(0, 0) if self.mean_at is None or not last else slice(self.mean_at, self.mean_at + 1)
+        if not proposals and mean.start == mean.stop:
+            return None
+        places = torch.arange(returns.shape[1], device=returns.device)
+        drawn = places[: len(places) - proposals]
+        rest = (drawn[: mean.start], drawn[mean.stop :])
+        return torch.cat([drawn[mean], places[len(drawn) :], *rest])
 
     def score(
         self,
@@ -289,8 +306,8 @@ class SearchPlanner(Planner[C], Generic[C, T]):
         """Return a round's candidates [B, N, H, A], in [−1, 1] or one-hot; `last` says that no round follows."""
 
     @abstractmethod
-    def refit(self, search: T, sequences: Tensor, returns: Tensor) -> T:
-        """Learn from the candidates [B, N, H, A] and their returns [B, N], finite or −inf."""
+    def refit(self, search: T, sequences: Tensor, returns: Tensor, precedence: Tensor | None = None) -> T:
+        """Learn from the candidates [B, N, H, A] and their returns [B, N], finite or −inf; ties by `precedence`."""
 
     @abstractmethod
     def choose(self, search: T, noise: Tensor | None = None) -> tuple[Tensor, Tensor, C]:

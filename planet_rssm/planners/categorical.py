@@ -64,9 +64,11 @@ class CategoricalCEM(SearchPlanner[Carry, CategoricalSearch]):
         below = search.probs.cumsum(-1)[:, None, :, :-1]  # the last bound is 1, whatever rounding says
         return one_hot((uniform > below).sum(-1), self.action_size).to(noise.dtype)
 
-    def refit(self, search: CategoricalSearch, sequences: Tensor, returns: Tensor) -> CategoricalSearch:
+    def refit(
+        self, search: CategoricalSearch, sequences: Tensor, returns: Tensor, precedence: Tensor | None = None
+    ) -> CategoricalSearch:
         """Count the choices of the elites."""
-        elites, returns = top(sequences, returns, self.settings.elites)
+        elites, returns = top(sequences, returns, self.settings.elites, precedence)
         probs, _ = refit(search.probs, search.probs, elites, returns, self.momentum)
         return CategoricalSearch(torch.lerp(probs, probs.new_full((), 1 / self.action_size), SMOOTHING),
                                  mean_of_whole(returns))  # fmt: skip

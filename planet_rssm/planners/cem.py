@@ -43,9 +43,11 @@ class CEM(SearchPlanner[Carry, CEMSearch]):
         """Sample the Gaussian, clipped to [−1, 1]."""
         return sample(search.mean, search.std, noise)
 
-    def refit(self, search: CEMSearch, sequences: Tensor, returns: Tensor) -> CEMSearch:
+    def refit(
+        self, search: CEMSearch, sequences: Tensor, returns: Tensor, precedence: Tensor | None = None
+    ) -> CEMSearch:
         """Fit the Gaussian to the elites, a share `momentum` of it staying."""
-        elites, returns = top(sequences, returns, self.settings.elites)
+        elites, returns = top(sequences, returns, self.settings.elites, precedence)
         mean, std = refit(search.mean, search.std, elites, returns, self.momentum)
         return CEMSearch(mean, std.clamp(self.min_std, self.max_std), mean_of_whole(returns))
 

@@ -19,9 +19,15 @@ def sample(mean: Tensor, std: Tensor, noise: Tensor) -> Tensor:
     return torch.addcmul(mean[:, None], std[:, None], noise).clamp_(-1.0, 1.0)
 
 
-def top(sequences: Tensor, returns: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return the `count` best of `sequences` [B, N, H, A] and their returns [B, count], the best first."""
-    best, index = returns.topk(count, dim=1)
+def top(sequences: Tensor, returns: Tensor, count: int, precedence: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return the `count` best of `sequences` [B, N, H, A] and their returns [B, count], the best first.
+
+    Of equal returns the one whose place comes first in `precedence` [N] is the better, None: the one that stands first.
+    A stable sort, because topk takes any of them: others on other devices and at other sizes.
+    """
+    returns = returns if precedence is None else returns[:, precedence]
+    best, index = (found[:, :count] for found in returns.sort(dim=1, descending=True, stable=True))
+    index = index if precedence is None else precedence[index]
     rows = sequences.flatten(2)
     elites = rows.gather(1, index[..., None].expand(-1, -1, rows.shape[-1]))
     return elites.unflatten(2, sequences.shape[2:]), best

@@ -44,7 +44,7 @@ class ICEM(SearchPlanner[Carry, ICEMSearch]):
         """Take settings and box; see SearchPlanner."""
         super().__init__(settings, action_size, low, high)
         self.kept = round(settings.reuse * settings.elites)
-        self.reserved = self.kept + 1  # and the mean
+        self.mean_at, self.reserved = self.kept, self.kept + 1
 
     def initial(self, batch: int, device: torch.device | None = None) -> Carry:
         """Return the carry of rows that have decided nothing yet."""
@@ -78,12 +78,14 @@ class ICEM(SearchPlanner[Carry, ICEMSearch]):
         places = sequences[:, : self.kept]
         places.copy_(torch.where(search.known[:, None, None, None], search.kept, places))
         if last:
-            sequences[:, self.kept] = search.mean.clamp(-1.0, 1.0)
+            sequences[:, self.mean_at] = search.mean.clamp(-1.0, 1.0)
         return sequences
 
-    def refit(self, search: ICEMSearch, sequences: Tensor, returns: Tensor) -> ICEMSearch:
+    def refit(
+        self, search: ICEMSearch, sequences: Tensor, returns: Tensor, precedence: Tensor | None = None
+    ) -> ICEMSearch:
         """Move the Gaussian to the elites, a share `momentum` of it staying; keep the best elites and the best seen."""
-        elites, returns = top(sequences, returns, self.settings.elites)
+        elites, returns = top(sequences, returns, self.settings.elites, precedence)
         mean, std = refit(search.mean, search.std, elites, returns, self.momentum)
         better = returns[:, 0] > search.value
         return ICEMSearch(

@@ -69,10 +69,12 @@ class MPPI(SearchPlanner[Carry, MPPISearch]):
         """Sample the Gaussian, clipped to [−1, 1]."""
         return sample(search.mean, search.std, noise)
 
-    def refit(self, search: MPPISearch, sequences: Tensor, returns: Tensor) -> MPPISearch:
+    def refit(
+        self, search: MPPISearch, sequences: Tensor, returns: Tensor, precedence: Tensor | None = None
+    ) -> MPPISearch:
         """Move the mean, by elites the spread too, to the weighted candidates; a share `momentum` of it stays."""
         if self.by_elites:
-            sequences, returns = top(sequences, returns, self.settings.elites)
+            sequences, returns = top(sequences, returns, self.settings.elites, precedence)
         weights = softmax(returns, self.settings.temperature)
         fitted, spread = weighted(sequences, weights)
         share = (1.0 - self.momentum) * weights.sum(1)[:, None, None]  # the sum is 0 where every return is −inf

@@ -9,6 +9,7 @@ from torch.nn.functional import one_hot
 
 from planet_rssm.planners.base import SearchPlanner
 from planet_rssm.planners.box import Bound
+from planet_rssm.planners.gaussian import top
 from planet_rssm.planners.memory import Carry, nothing, remembered, resumed
 
 if TYPE_CHECKING:
@@ -66,13 +67,14 @@ class RandomShooting(SearchPlanner[Carry, ShootingSearch]):
             sequences[:, 0] = search.best
         return sequences
 
-    def refit(self, search: ShootingSearch, sequences: Tensor, returns: Tensor) -> ShootingSearch:
+    def refit(
+        self, search: ShootingSearch, sequences: Tensor, returns: Tensor, precedence: Tensor | None = None
+    ) -> ShootingSearch:
         """Keep the best seen."""
-        value, index = returns.max(1)
-        found = sequences[torch.arange(len(index), device=index.device), index]
-        better = value > search.value
+        found, values = (part[:, 0] for part in top(sequences, returns, 1, precedence))
+        better = values > search.value
         best = torch.where(better[:, None, None], found, search.best)
-        return search._replace(best=best, value=torch.where(better, value, search.value))
+        return search._replace(best=best, value=torch.where(better, values, search.value))
 
     def choose(self, search: ShootingSearch, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Carry]:
         """Act by the best seen, and remember it."""
