@@ -22,8 +22,9 @@ from planet_rssm.config import EnvSettings
 from planet_rssm.data.episode import Episode
 from planet_rssm.data.manifest import check_free
 from planet_rssm.data.replay import Replay
+from planet_rssm.envs.observer import Observer
 from planet_rssm.envs.registry import make, resolve
-from planet_rssm.envs.spaces import Choice, Numbers, Observer, action_map
+from planet_rssm.envs.spaces import Choice, Numbers, action_map
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
 

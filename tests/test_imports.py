@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "testing": BASE | LEARNED | {"planners"},
     "behavior": BASE | LEARNED | {"world_model", "planners", "envs.spec"},
     "agent": BASE | AGENT,
-    "control": BASE | AGENT | {"agent", "envs.spaces"},  # pictures of any size are brought to the model's
+    "control": BASE | AGENT | {"agent", "envs.pictures"},  # pictures of any size are brought to the model's
     "run": BASE | RUN,
     "simulator": BASE | LEARNED | {"planners", "envs"},
     "evaluation": BASE | RUN | {"run", "simulator", "timing"},

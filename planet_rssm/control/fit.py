@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from planet_rssm.envs.spaces import resized
+from planet_rssm.envs.pictures import resized
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
 

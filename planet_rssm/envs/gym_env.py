@@ -18,8 +18,9 @@ from PIL import Image, ImageOps
 from planet_rssm.config import EnvSettings
 from planet_rssm.envs import gl
 from planet_rssm.envs.dmc import MAX_FRAME
+from planet_rssm.envs.observer import Observer
 from planet_rssm.envs.registry import GL_BACKENDS, action_repeat, canonical_id, gym_name, require_registered
-from planet_rssm.envs.spaces import Observer, action_map
+from planet_rssm.envs.spaces import action_map
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
 

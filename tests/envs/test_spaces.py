@@ -7,7 +7,8 @@ from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planet_rssm.envs.spaces import Choice, Numbers, Observer, action_map
+from planet_rssm.envs.observer import Observer
+from planet_rssm.envs.spaces import Choice, Numbers, action_map
 from planet_rssm.errors import PlanetError
 
 picture = spaces.Box(0, 255, (24, 20, 3), np.uint8)
@@ -19,88 +20,6 @@ def refusal(act, *arguments):
         act("gym/X-v0", *arguments)
     assert "\n" not in str(caught.value) and "gym/X-v0" in str(caught.value)
     return str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("space", "value", "expected"),
-    [
-        (place, [[1, 2], [3, 4]], [1, 2, 3, 4]),
-        (spaces.Box(0, 9, (), np.int64), 7, [7]),
-        (spaces.Box(0, 255, (4,), np.uint8), [0, 255, 1, 2], [0, 255, 1, 2]),  # a console's memory, no picture
-        (spaces.Box(0, 255, (2, 1, 2), np.uint8), [[[9, 8]], [[7, 6]]], [9, 8, 7, 6]),  # codes on a map
-        (spaces.Discrete(3, start=-1), -1, [1, 0, 0]),
-        (spaces.MultiBinary(3), [1, 0, 1], [1, 0, 1]),
-        (spaces.MultiDiscrete([2, 3]), np.array([1, 2]), [0, 1, 0, 0, 1]),
-    ],
-)
-def test_vectors(space, value, expected):
-    observer = Observer("x", space, "vectors", 32)
-    assert observer.spec == {"vector": ((len(expected),), "float32")} and not observer.draws
-    np.testing.assert_array_equal(observer(value, None)["vector"], np.array(expected, np.float32))
-
-
-@pytest.mark.parametrize("shape", [(24, 20, 3), (3, 24, 20), (24, 20, 1), (1, 24, 20), (24, 20)])
-def test_images(shape):
-    space = spaces.Box(0, 255, shape, np.uint8)
-    observer = Observer("x", space, "pixels", 32)
-    assert observer.spec == {"image": ((32, 32, 3), "uint8")} and not observer.draws
-    image = observer(np.full(shape, 77, np.uint8), None)["image"]
-    assert (image.shape, image.dtype, set(image.ravel().tolist())) == ((32, 32, 3), np.uint8, {77})
-
-
-def test_the_way_up_and_the_colours_stay():
-    first = np.zeros((3, 40, 60), np.uint8)
-    first[0, :20], first[2, :, 30:] = 200, 100  # red above, blue at the right
-    image = Observer("x", spaces.Box(0, 255, first.shape, np.uint8), "pixels", 32)(first, None)["image"]
-    assert image[2, 2].tolist() == [200, 0, 0] and image[29, 29].tolist() == [0, 0, 100]
-
-
-def test_frames_are_drawn_where_nothing_is_seen():
-    frame = np.full((10, 30, 3), 9, np.uint8)
-    for observe, keys in (("pixels", ["image"]), ("both", ["image", "vector"])):
-        observer = Observer("x", place, observe, 32)
-        assert observer.draws and sorted(observer.spec) == keys
-        assert (observer(np.zeros((2, 2)), frame)["image"] == 9).all()
-
-
-def test_entries_keep_their_names():
-    space = spaces.Dict({"eye": picture, "arm": spaces.Dict({"q": place, "on": spaces.Discrete(2)})})
-    assert Observer("x", space, "both", 64).spec == {
-        "eye": ((64, 64, 3), "uint8"),
-        "arm.q": ((4,), "float32"),
-        "arm.on": ((2,), "float32"),
-    }
-    assert list(Observer("x", space, "pixels", 64).spec) == ["eye"]
-    assert list(Observer("x", spaces.Tuple((place, picture)), "both", 64).spec) == ["0", "1"]
-
-
-@pytest.mark.parametrize(
-    ("space", "observe", "told"),
-    [
-        (spaces.Box(0, 255, (4, 84, 84), np.uint8), "pixels", "take its frame-stacking wrapper off"),
-        (spaces.Box(0, 255, (84, 84, 3, 4), np.uint8), "both", "its images have shape [84, 84, 3, 4]"),
-        (spaces.Box(0, 255, (0, 84, 84), np.uint8), "pixels", "[0, 84, 84]"),
-        (picture, "vectors", "shows images only; use env.observe=pixels"),
-        (picture, "both", "shows images only; use env.observe=pixels"),
-        (spaces.Text(5), "vectors", "its observation is a Text space that makes no vector; use env.observe=pixels"),
-        (spaces.Dict({"said": spaces.Text(5), "at": place}), "both", "said is a Text space"),
-        (spaces.Sequence(place), "vectors", "Sequence"),
-        (spaces.Graph(place, place), "vectors", "Graph"),
-        (spaces.Box(-1, 1, (0,)), "vectors", "Box space that makes no vector"),
-        (spaces.Dict({"image": place}), "both", "more than one observation 'image'"),
-        (spaces.Dict({"a.b": place, "a": spaces.Dict({"b": place})}), "vectors", "more than one observation 'a.b'"),
-    ],
-)
-def test_what_cannot_be_observed_is_refused(space, observe, told):
-    assert told in refusal(Observer, space, observe, 64)
-
-
-@pytest.mark.parametrize(
-    ("value", "told"), [([[0, 0], [np.nan, 0]], "NaN or infinity"), ([[1e300, 0], [0, 0]], "NaN"), ([1, 2], "2 values")]
-)
-def test_vectors_that_lie_are_refused(value, told):
-    with pytest.raises(ValueError, match=told):
-        Observer("x", spaces.Box(-np.inf, np.inf, (2, 2), np.float64), "vectors", 32)(np.array(value), None)
 
 
 def test_numbers_reach_their_bounds():

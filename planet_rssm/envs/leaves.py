@@ -1,0 +1,121 @@
+"""The spaces that hold no other: where each lies in an observation, and its part, checked against what it declares."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from gymnasium import Space, spaces
+
+from planet_rssm.envs.pictures import UndeclaredError, described, is_picture
+
+IMAGE, VECTOR = "image", "vector"  # names of what has none
+VECTORS = (spaces.Box, spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)  # what makes a vector
+
+Array = np.ndarray
+
+
+class Leaf(NamedTuple):
+    """One space that holds no other, where it lies in what the environment returns."""
+
+    path: tuple[str | int, ...]
+    space: Space[Any]
+    name: str  # the key of its array
+
+    def of(self, observation: Any) -> Any:  # noqa: ANN401 (whatever the environment returns)
+        """Return this leaf's part of an observation.
+
+        Raises:
+            UndeclaredError: there is none.
+        """
+        for key in self.path:
+            try:
+                observation = observation[key]
+            except (KeyError, IndexError, TypeError):
+                raise UndeclaredError("is declared, but not among what was returned") from None
+        return observation
+
+
+def leaves_of(space: Space[Any], path: tuple[str | int, ...] = ()) -> Iterator[Leaf]:
+    """Yield the spaces within `space` that hold no other, in its order."""
+    if isinstance(space, spaces.Dict):
+        parts: Sequence[tuple[str | int, Space[Any]]] = list(space.spaces.items())
+    elif isinstance(space, spaces.Tuple):
+        parts = list(enumerate(space.spaces))
+    else:
+        yield Leaf(path, space, ".".join(map(str, path)) or (IMAGE if is_picture(space) else VECTOR))
+        return
+    for key, part in parts:
+        yield from leaves_of(part, (*path, key))
+
+
+def is_empty(space: Space[Any]) -> bool:
+    """Return whether it is of a kind that makes vectors, but of none that holds anything."""
+    return isinstance(space, VECTORS) and not spaces.flatdim(space)
+
+
+def read(leaf: Leaf, observation: Any, reader: Callable[[Space[Any], Any], Array]) -> Array:  # noqa: ANN401
+    """Return what `reader` makes of a leaf's part of an observation; errors say which part."""
+    try:
+        return reader(leaf.space, leaf.of(observation))
+    except UndeclaredError as error:
+        raise UndeclaredError(f"observation {leaf.name!r} {error}") from None
+    except ValueError as error:
+        raise ValueError(f"observation {leaf.name!r} {error}") from None
+
+
+def array_of(space: Space[Any], value: Any) -> Array:  # noqa: ANN401
+    """Return a part of an observation as an array of its space's shape; axes of length 1 may be missing.
+
+    Raises:
+        UndeclaredError: it has another shape, or is no array of numbers.
+    """
+    try:
+        array = np.asarray(value)
+    except ValueError:  # lists of different lengths
+        array = np.array(None)
+    if array.dtype.kind not in "biuf":
+        raise UndeclaredError(f"is no array of numbers but {type(value).__name__}, its space is {space}")
+    shape = space.shape or ()
+    if _long(array.shape) != _long(shape):
+        raise UndeclaredError(f"has shape {list(array.shape)}, its space {list(shape)}")
+    return array.reshape(shape)
+
+
+def vector_of(space: Space[Any], value: Any) -> Array:  # noqa: ANN401
+    """Return a part of an observation as float32 [n]."""
+    array = array_of(space, value)
+    if np.dtype(space.dtype).kind != "f":
+        _check_whole(space, array)
+    if isinstance(space, spaces.Discrete):
+        array = array.astype(int).item()
+    with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused
+        vector = np.array(spaces.flatten(space, array), np.float32)
+    if not np.isfinite(vector).all():
+        raise ValueError("has NaN or infinity in it")
+    return vector
+
+
+def _check_whole(space: Space[Any], array: Array) -> None:
+    """Refuse what a space of whole numbers would cut off or wrap around.
+
+    Raises:
+        UndeclaredError: fractions, or what lies beyond the choices or the bounds.
+    """
+    low, high = _limits(space)
+    if not ((array >= low) & (array <= high) & (array == np.rint(array))).all():
+        raise UndeclaredError(f"is {described(array)}, its space is {space}")
+
+
+def _limits(space: Space[Any]) -> tuple[Any, Any]:
+    """Return the least and the largest number that a space of whole ones can hold."""
+    if isinstance(space, spaces.Box) and np.dtype(space.dtype).kind in "iu":
+        return np.iinfo(space.dtype).min, np.iinfo(space.dtype).max
+    if isinstance(space, spaces.Discrete):
+        return space.start, space.start + space.n - 1
+    if isinstance(space, spaces.MultiDiscrete):
+        return space.start, space.start + space.nvec - 1
+    return 0, 1
+
+
+def _long(shape: tuple[int, ...]) -> list[int]:
+    return [length for length in shape if length != 1]

@@ -1,0 +1,207 @@
+"""What is observed of a Gymnasium space: images and vectors by name, checked against what the space declares."""
+
+import functools
+import json
+import logging
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from gymnasium import Space, spaces
+
+from planet_rssm.config import nearest
+from planet_rssm.envs import pictures
+from planet_rssm.envs.leaves import IMAGE, VECTORS, Leaf, array_of, is_empty, leaves_of, read, vector_of
+from planet_rssm.envs.pictures import Scale, could_be_picture, is_picture, resized
+from planet_rssm.errors import PlanetError
+
+_WRAP = "give as env.id=module:Class a wrapper of your own"
+
+_log = logging.getLogger("planet_rssm")
+
+Array = np.ndarray
+
+
+def dropped(names: Sequence[str]) -> str:
+    """Return how the command line leaves observations out, `-s env.drop=a,b`."""
+    if all(re.fullmatch(r"[\w./-]+", name) for name in names):
+        return f"-s env.drop={','.join(names)}"
+    return f"-s {shlex.quote(f'env.drop={json.dumps(list(names))}')}"
+
+
+class Spelling(NamedTuple):
+    """How error lines write the settings that they advise."""
+
+    drop: Callable[[Sequence[str]], str] = dropped
+    observe: str = "env.observe={}"
+
+
+SETTINGS = Spelling()
+
+
+class Observer:
+    """Turns what a Gymnasium environment shows into arrays of fixed shapes.
+
+    pixels are its own images if it has any, else the frame that it draws, under the key "image"; vectors are all else
+    that it observes, discrete parts one-hot, under the key "vector"; both are both. The entries of a Dict or Tuple keep
+    their own names, nested ones joined by dots. Images of other numbers than bytes are scaled from their bounds.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        space: Space[Any],
+        observe: str,
+        size: int,
+        drop: Sequence[str] = (),
+        keys: Sequence[str] = (),
+        spelling: Spelling = SETTINGS,
+    ) -> None:
+        """Choose what is observed of `space`.
+
+        Args:
+            task: what error lines call the environment.
+            space: of its observations.
+            observe: pixels, vectors or both.
+            size: pixels a side of every image.
+            drop: names of what is left out, or of a Dict or Tuple that holds it.
+            keys: names of all that is seen, or of what holds it; () for everything.
+            spelling: how error lines write what they advise.
+
+        Raises:
+            PlanetError: the space has not what is asked for; the line says what would work.
+        """
+        self._task, self._size, self._spelling = task, size, spelling
+        kept = self._kept(list(leaves_of(space)), observe, drop, keys)
+        seen = [leaf for leaf in kept if is_picture(leaf.space)]
+        self.draws = observe != "vectors" and not seen  # the environment's frame is what is seen
+        images = seen if observe != "vectors" else []
+        self._refuse_pictures(images)
+        self._images = [(leaf, Scale(leaf.space)) for leaf in images]
+        self._vectors = self._takable([leaf for leaf in kept if leaf not in seen], observe)
+        drawn = [IMAGE] if self.draws else [leaf.name for leaf in images]
+        self._refuse_clash([*drawn, *(leaf.name for leaf in self._vectors)])
+        self._tell(kept)
+        self.spec: dict[str, tuple[tuple[int, ...], str]]
+        self.spec = {leaf.name: ((spaces.flatdim(leaf.space),), "float32") for leaf in self._vectors}
+        self.spec |= {key: ((size, size, 3), "uint8") for key in drawn}
+
+    def __call__(self, observation: Any, frame: Array | None) -> dict[str, Array]:  # noqa: ANN401
+        """Return the arrays of one observation, all of them new.
+
+        Args:
+            observation: what the environment returned.
+            frame: its drawing, uint8 [H, W, 3], None where it is not needed.
+
+        Raises:
+            UndeclaredError: a part of another shape or of other numbers than its space declares.
+            ValueError: NaN or infinity in a part.
+        """
+        arrays = {leaf.name: read(leaf, observation, vector_of) for leaf in self._vectors}
+        for leaf, scale in self._images:
+            arrays[leaf.name] = read(leaf, observation, functools.partial(self._image, scale))
+        return arrays if frame is None else arrays | {IMAGE: resized(frame, self._size)}
+
+    def blind(self, observation: Any) -> dict[str, Array]:  # noqa: ANN401
+        """Return the same arrays with black images."""
+        black = {key: np.zeros(shape, np.uint8) for key, (shape, dtype) in self.spec.items() if dtype == "uint8"}
+        return black | {leaf.name: read(leaf, observation, vector_of) for leaf in self._vectors}
+
+    def _image(self, scale: Scale, space: Space[Any], value: Any) -> Array:  # noqa: ANN401
+        return resized(pictures.channels_last(scale(array_of(space, value))), self._size)
+
+    def _kept(self, leaves: list[Leaf], observe: str, drop: Sequence[str], keys: Sequence[str]) -> list[Leaf]:
+        """Return what is not left out by name."""
+        own = [leaf.name for leaf in leaves]
+        drawn = [IMAGE] if observe != "vectors" and IMAGE not in own else []
+        names = chosen(self._task, [*own, *drawn], drop, keys)
+        kept = [leaf for leaf in leaves if leaf.name in names]
+        unwanted = IMAGE not in names and (drawn or keys)
+        if observe != "vectors" and unwanted and not any(is_picture(leaf.space) for leaf in kept):
+            raise PlanetError(
+                f"env.{'keys' if keys else 'drop'}: leaves no image of {self._task} (what it draws is {IMAGE!r}), but "
+                f"env.observe = {observe!r} needs one; use {self._use('vectors')}"
+            )
+        return kept
+
+    def _takable(self, leaves: list[Leaf], observe: str) -> list[Leaf]:
+        """Return the leaves that make vectors, if they are asked for; empty ones are left out."""
+        if observe == "pixels":
+            return []
+        full = [leaf for leaf in leaves if not is_empty(leaf.space)]
+        odd = [leaf for leaf in full if not isinstance(leaf.space, VECTORS)]
+        if odd or (leaves and not full):
+            raise PlanetError(f"env.id = {self._task!r}: {self._no_vector(odd or leaves, len(odd) < len(full))}")
+        if not full:
+            raise PlanetError(f"env.observe = {observe!r}: {self._task} shows images only; use {self._use('pixels')}")
+        return full
+
+    def _no_vector(self, odd: list[Leaf], others: bool) -> str:
+        """Return why some leaves cannot be observed, and what can be done if there are `others`."""
+        named = odd[0].name if odd[0].path else "its observation"
+        what = f"{named} is a {type(odd[0].space).__name__} space that makes no vector"
+        without = f"leave it out, {self._spelling.drop([leaf.name for leaf in odd])}"
+        instead = f"use {self._use('pixels')}"
+        return f"{what}; {without if others else instead}, or {_WRAP} that has another"
+
+    def _refuse_pictures(self, images: list[Leaf]) -> None:
+        for leaf in images:
+            without = f"or leave it out, {self._spelling.drop([leaf.name])}"
+            if not pictures.is_one(leaf.space):
+                raise PlanetError(
+                    f"env.id = {self._task!r}: its images have shape {list(leaf.space.shape or ())}, must be [H, W], "
+                    "[H, W, 3], [3, H, W] or have 1 channel; take its frame-stacking wrapper off, the model has a "
+                    f"memory of its own, {without}"
+                )
+            if not pictures.is_bounded(leaf.space):
+                raise PlanetError(
+                    f"env.id = {self._task!r}: its image {leaf.name} has {Scale(leaf.space)}; declare its pixels' "
+                    f"bounds in observation_space, as 0 and 1, {without}"
+                )
+
+    def _refuse_clash(self, names: list[str]) -> None:
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise PlanetError(
+                f"env.id = {self._task!r}: has more than one observation {twice.pop()!r}; {_WRAP} with other names"
+            )
+
+    def _tell(self, kept: list[Leaf]) -> None:
+        """Log what is taken otherwise than one may think."""
+        for leaf, scale in self._images:
+            if not scale.plain:
+                _log.info("%s: its image %s has %s, scaled to 0 to 255", self._task, leaf.name, scale)
+        for leaf in kept:
+            shape = list(leaf.space.shape or ())
+            if is_empty(leaf.space):
+                _log.info("%s: its observation %s has shape %s and is left out", self._task, leaf.name, shape)
+            elif could_be_picture(leaf.space) and not is_picture(leaf.space):
+                why = "small" if pictures.is_bounded(leaf.space) else "without bounds"
+                _log.info(
+                    "%s: its observation %s, %s and %s, is a table, not an image", self._task, leaf.name, shape, why
+                )
+
+    def _use(self, observe: str) -> str:
+        return self._spelling.observe.format(observe)
+
+
+def chosen(task: str, names: Sequence[str], drop: Sequence[str], keys: Sequence[str]) -> list[str]:
+    """Return the observations of `names` that env.drop and env.keys leave, by name or by that of what holds them.
+
+    Raises:
+        PlanetError: one that they name is not there.
+    """
+    for setting, wanted in (("drop", drop), ("keys", keys)):
+        for name in wanted:
+            if not any(_is_in(known, name) for known in names):
+                raise PlanetError(f"env.{setting} = {name!r}: {task} has no such observation{nearest(name, names)}")
+    return [
+        name
+        for name in names
+        if not any(_is_in(name, left) for left in drop) and (not keys or any(_is_in(name, key) for key in keys))
+    ]
+
+
+def _is_in(name: str, part: str) -> bool:
+    return name == part or name.startswith(f"{part}.")
