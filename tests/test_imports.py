@@ -14,7 +14,7 @@ PACKAGE = Path(planet_rssm.__file__).parent
 HEAVY = ("torch", "mujoco", "dm_control", "matplotlib")
 
 # part of the package: what it may import of the package, besides itself
-BASE = {"errors", "seeding", "files", "named", "stages", "memory"}
+BASE = {"errors", "seeding", "files", "named", "stages", "memory", "descriptors"}
 LEARNED = {"config", "types", "device"}
 AGENT = {*LEARNED, "world_model", "planners", "behavior", "checkpoint", "envs.spec"}  # it needs no environment
 RUN = {*AGENT, "agent", "control", "envs", "data", "collect", "minari"}

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from planet_rssm.descriptors import hold_standard
 from planet_rssm.errors import PlanetError
 from planet_rssm.memory import keep_memory
 
@@ -70,6 +71,7 @@ def planet(debug: bool) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line; bad input ends in one line and exit code 1, a traceback only with --debug."""
+    hold_standard()  # before anything is opened
     words = (sys.argv[1:] if args is None else args) or ["--help"]  # bare, click's help would be an error
     # OpenMP threads spin for milliseconds while they wait. Median ms of a quickstart update/decision on two cores:
     # default 54/46, OMP_WAIT_POLICY=PASSIVE 80/90, GOMP_SPINCOUNT=1000 56/37. Update beside one busy process: default

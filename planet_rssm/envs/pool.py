@@ -11,13 +11,16 @@ import numpy as np
 
 from planet_rssm.config import EnvSettings
 from planet_rssm.envs.dmc import MAX_FRAME
-from planet_rssm.envs.process import WorkerProcess
+from planet_rssm.envs.past import Past
+from planet_rssm.envs.process import SILENT, Ending, WorkerProcess
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
 
-START_TIMEOUT = 120.0  # seconds in which a worker must have loaded its task
+STARTS, SHORTEST_START = 2.0, 30.0  # a worker has so many step timeouts to load its task, or so many seconds
 _MAX_FAILURES = 3  # of one row in a row: no accident any more
-_PATIENCE = 1.0  # seconds that a dying or dismissed worker has to end by itself
+_PATIENCE = 1.0  # seconds that a dying worker has to end by itself
+_CLOSING = 5.0  # seconds that all have together to close their environments
+_LOOK = 0.25  # seconds between two looks whether a worker is dead though its pipe is open
 
 _log = logging.getLogger("planet_rssm")
 
@@ -60,10 +63,12 @@ class Pool(Protocol):
 class EnvPool:
     """`count` environments of the same settings (resolved, see `registry.resolve`), the rows 0 to count - 1.
 
-    A worker that dies, raises or is silent for longer than `settings.step_timeout` is killed and replaced, and the
-    row's step reported as lost; `lost` counts the workers lost. A reset is simply done again on the new worker. It
-    raises too where a reward or an observation is not finite: such a number never leaves it.
-    Whatever a method raises but ResetNeeded and ValueError, the pool is closed by it.
+    A worker that dies, raises or is silent for longer than `settings.step_timeout` is killed and replaced; `lost`
+    counts them. If it was killed from outside or silent, the new one plays the episode again from its seed by the same
+    actions: where it sees the same, which is compared at each step, the episode goes on as if nothing had happened.
+    Else the row's step is reported as lost. A reset is simply done again on the new worker. It raises too where a
+    reward or an observation is not finite: such a number never leaves it. To load a task it has twice
+    `settings.step_timeout`, at least 30 s. Whatever a method raises but ResetNeeded and ValueError, the pool is closed.
 
     Raises:
         PlanetError: settings that no worker can load, or a row whose worker failed three times and no episode ended in
@@ -77,6 +82,7 @@ class EnvPool:
         self._failures = [0] * count  # since an episode last ended
         self._steps = [0] * count  # of the episode, the one under way included
         self._playing: set[int] = set()  # rows with an episode under way
+        self._past: dict[int, Past] = {}  # of the episodes under way
         self._broken: dict[int, str] = {}  # last words of workers whose loss the row's next step is to tell
         self._workers = [WorkerProcess(settings) for _ in range(count)]
         self._exchange({})
@@ -98,8 +104,10 @@ class EnvPool:
             pending = {row: command for row, command in pending.items() if row not in answers}
         self._steps = [0 if row in seeds else count for row, count in enumerate(self._steps)]
         self._playing |= set(seeds)
-        for row in seeds:
+        for row, seed in seeds.items():
             self._broken.pop(row, None)
+            self._past[row] = Past(int(seed))
+            self._past[row].add(None, {}, self._workers[row].shared.observation)
         return {row: self._observation(row) for row in seeds}
 
     def step(self, actions: Mapping[int, np.ndarray]) -> dict[int, Step]:
@@ -114,6 +122,8 @@ class EnvPool:
             self._workers[row].shared.action[:] = action
             self._steps[row] += 1
         answers = self._exchange({row: {"do": "step"} for row in checked})
+        for row, answer in answers.items():
+            self._past[row].add(checked[row], answer, self._workers[row].shared.observation)
         return {row: self._step(row, answers.get(row)) for row in actions}
 
     def render(self, row: int, size: int) -> np.ndarray:
@@ -128,8 +138,9 @@ class EnvPool:
         """End the workers; a second call does nothing."""
         for worker in self._workers:
             worker.dismiss()
+        deadline = time.monotonic() + _CLOSING
         for worker in self._workers:
-            worker.end(_PATIENCE)
+            worker.end(max(0.0, deadline - time.monotonic()))
         self._workers = []
 
     def _checked(self, row: int, action: np.ndarray) -> np.ndarray:
@@ -156,12 +167,11 @@ class EnvPool:
         """Send each row its command, all at once; return the answers of those that gave one and replace the others."""
         try:
             self._await_start()
-            for row, command in commands.items():
-                self._workers[row].send(command)
-            answers = self._collect(commands, self._settings.step_timeout)
-            for row in commands:
-                if row not in answers:
-                    self._replace(row)
+            answers = self._ask(commands)
+            for row in [row for row in commands if row not in answers]:
+                again = self._replace(row, commands[row])
+                if again is not None:
+                    answers[row] = again
         except BaseException:  # Ctrl-C too: an answer that nobody read would be taken for the next one
             self.close()
             raise
@@ -169,47 +179,92 @@ class EnvPool:
 
     def _await_start(self) -> None:
         """Wait until every worker has loaded its task; replace those that do not."""
+        limit = max(SHORTEST_START, STARTS * self._settings.step_timeout)
         while starting := [row for row, worker in enumerate(self._workers) if not worker.ready]:
-            answers = self._collect(starting, START_TIMEOUT)
+            answers = self._collect(starting, limit)
             for row in starting:
                 if row in answers:
                     self._workers[row].begin(answers[row])
                 else:
-                    self._replace(row)
+                    self._bury(row, f"not ready within {limit:g} s; if it needs longer, raise env.step_timeout")
+
+    def _ask(self, commands: Mapping[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
+        for row, command in commands.items():
+            self._workers[row].send(command)
+        return self._collect(commands, self._settings.step_timeout)
 
     def _collect(self, rows: Iterable[int], timeout: float) -> dict[int, dict[str, Any]]:
         """Read an answer of each row's worker, until all have answered or died, or the time is over."""
         answers = {}
         waiting = {self._workers[row].descriptor: row for row in rows}
+        printing = {self._workers[row].prints: row for row in waiting.values()}
         poll = select.poll()
-        for descriptor in waiting:
+        for descriptor in [*waiting, *printing]:
             poll.register(descriptor, select.POLLIN)
         deadline = time.monotonic() + timeout
         while waiting and (left := deadline - time.monotonic()) > 0:
-            for descriptor, _ in poll.poll(left * 1000):
+            dead = {descriptor for descriptor, row in waiting.items() if self._workers[row].dead}
+            ready = {descriptor for descriptor, _ in poll.poll(1000 * min(left, _LOOK))}
+            for descriptor in ready & printing.keys():
+                if not self._workers[printing[descriptor]].listen():
+                    poll.unregister(descriptor)
+            over = dead - ready  # it has said its last
+            for descriptor in ready & waiting.keys():
                 row = waiting[descriptor]
                 try:
                     answer = self._workers[row].receive()
                 except EOFError:
-                    answer = None
+                    over.add(descriptor)
                 else:
-                    if answer is None:  # half a line
-                        continue
-                    answers[row] = answer
+                    if answer is not None:  # else half a line
+                        answers[row] = answer
+                        over.add(descriptor)
+            for descriptor in over:
                 poll.unregister(descriptor)
                 del waiting[descriptor]
         return answers
 
-    def _replace(self, row: int) -> None:
-        words = self._workers[row].end(_PATIENCE)
+    def _replace(self, row: int, command: dict[str, Any]) -> dict[str, Any] | None:
+        """Replace a row's worker; return the new one's answer to the command if the episode goes on with it."""
+        action = self._workers[row].shared.action.copy()
+        ending = self._bury(row)
+        if row not in self._playing:
+            return None
+        if ending.accident and command["do"] != "reset" and (answer := self._go_on(row, command, action)) is not None:
+            return answer
+        self._playing.discard(row)
+        self._broken[row] = ending.words
+        return None
+
+    def _go_on(self, row: int, command: dict[str, Any], action: np.ndarray) -> dict[str, Any] | None:
+        """Have a new worker play a row's episode up to now, then obey; None if it cannot, or sees something else."""
+        past = self._past[row]
+        self._await_start()
+        played: list[tuple[dict[str, Any], np.ndarray]] = [({"do": "reset", "seed": past.seed}, action)]
+        played += [({"do": "step"}, done) for done in past.actions]
+        for step, (asked, done) in enumerate([*played, (command, action)]):
+            self._workers[row].shared.action[:] = done
+            answer = self._ask({row: asked}).get(row)
+            if answer is None:
+                self._bury(row)
+                return None
+            if step < len(played) and not past.agrees(step, answer, self._workers[row].shared.observation):
+                line = "environment %d does not play the same again: its episode ends at step %d of %d"
+                _log.warning(line, row, step, len(past.actions))
+                return None
+        _log.info("environment %d: its episode goes on from step %d, played again up to there", row, len(past.actions))
+        return answer
+
+    def _bury(self, row: int, words: str | None = None) -> Ending:
+        """End a row's worker, say so, and start another; `words` if it is silent."""
+        ending = self._workers[row].end(_PATIENCE)
+        words = words if words and ending.words == SILENT else ending.words
         self.lost += 1
         self._failures[row] += 1
         when = f"in step {self._steps[row]} of an episode" if row in self._playing else "before an episode"
-        if row in self._playing:
-            self._playing.discard(row)
-            self._broken[row] = words
         self._workers[row] = WorkerProcess(self._settings)
         if self._failures[row] >= _MAX_FAILURES:
             task, times = self._settings.id, self._failures[row]
             raise PlanetError(f"env.id = {task!r}: its worker failed {times} times in a row, at last {when}: {words}")
         _log.warning("environment %d was lost %s and is replaced: %s", row, when, words)
+        return ending

@@ -5,26 +5,45 @@ import functools
 import json
 import logging
 import os
+import select
 import signal
 import subprocess
 import sys
 import tempfile
-from typing import Any
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from planet_rssm.config import EnvSettings
+from planet_rssm.descriptors import hold_standard
 from planet_rssm.envs.registry import worker_environment
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.envs.worker import Shared
 from planet_rssm.errors import PlanetError
 
+PRINTED = 1 << 16  # bytes of what a worker printed that are kept, the last ones
+_CHUNK = 1 << 16  # bytes of a pipe that are read at once
+_PIPES = 16  # chunks that are read of what was printed last; a pipe holds one
+_LOOK = 0.02  # seconds between two looks at a process that is ending
+SILENT = "no answer in time"
+_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+
 _log = logging.getLogger("planet_rssm")
+
+
+class Ending(NamedTuple):
+    """How a worker ended."""
+
+    words: str  # its last ones, in one line
+    accident: bool  # killed from outside, or silent: nothing that its environment need do again
 
 
 class WorkerProcess:
     """One `planet_rssm.envs.worker`. It holds nothing that outlives a kill -9 of parent or worker.
 
     It runs in a session of its own, so that Ctrl-C reaches the parent alone, which then finishes what it must; it sees
-    the modules that the parent sees, and has one thread for arithmetic.
+    the modules that the parent sees, and has one thread for arithmetic. When it ends, and when the parent dies, the
+    processes that its environment started end with it.
     """
 
     shared: Shared
@@ -32,23 +51,27 @@ class WorkerProcess:
 
     def __init__(self, settings: EnvSettings) -> None:
         """Start the process and return at once; its first answer is for `begin`."""
+        hold_standard()
         self.ready = False
         self._memory = _shareable_file()
-        self._errors = tempfile.TemporaryFile()
-        self._received = b""
+        self._received, self._printed = b"", b""
         self.descriptor, replies = os.pipe()  # readable when there is something to receive
-        arguments = [settings.model_dump_json(), str(self._memory), str(replies)]
+        self.prints, printed = os.pipe()  # readable when there is something to `listen` to
+        life, self._life = os.pipe()  # nothing is ever written: it tells the worker when this process is no more
+        os.set_blocking(self.prints, False)
+        arguments = [settings.model_dump_json(), str(self._memory), str(replies), str(life)]
         self._process = subprocess.Popen(
             [sys.executable, "-u", "-P", "-m", "planet_rssm.envs.worker", *arguments],
             stdin=subprocess.PIPE,
-            stdout=self._errors,  # whatever a library prints
-            stderr=self._errors,
+            stdout=printed,  # whatever a library prints
+            stderr=printed,
             bufsize=0,
-            pass_fds=(self._memory, replies),
+            pass_fds=(self._memory, replies, life),
             start_new_session=True,
             env=environment(settings),
         )
-        os.close(replies)
+        for theirs in (replies, printed, life):
+            os.close(theirs)
         assert self._process.stdin is not None  # for the type checker
         self._commands = self._process.stdin
         self.pid = self._process.pid
@@ -75,7 +98,7 @@ class WorkerProcess:
         Raises:
             EOFError: the worker is dead, or dying.
         """
-        data = os.read(self.descriptor, 1 << 16)
+        data = os.read(self.descriptor, _CHUNK)
         if not data:
             raise EOFError
         self._received += data
@@ -87,30 +110,77 @@ class WorkerProcess:
             _tell(*note)
         return answer
 
-    def dismiss(self) -> None:
-        """Tell the worker to end."""
-        self._commands.close()
-
-    def end(self, patience: float) -> str:
-        """Wait `patience` seconds for the worker to end, then kill it; return its last words in one line."""
+    def listen(self) -> bool:
+        """Read once of what it prints, of which the end is kept; False where there is no more to come."""
         try:
-            words = self._obituary(self._process.wait(patience))
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-            words = "no answer in time"
-        self._commands.close()
-        self._errors.close()
-        os.close(self.descriptor)
-        os.close(self._memory)
-        return words
+            data = os.read(self.prints, _CHUNK)
+        except BlockingIOError:
+            return True
+        self._printed = (self._printed + data)[-PRINTED:]
+        return bool(data)
 
-    def _obituary(self, code: int) -> str:
+    @property
+    def dead(self) -> bool:
+        """Whether the process has ended; pipes that its children have open do not say so."""
+        if hasattr(os, "waitid"):  # its number stays taken until `end`
+            return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        return self._process.poll() is not None
+
+    def dismiss(self) -> None:
+        """Tell the worker to close its environment and end."""
+        self._commands.close()
+
+    def end(self, patience: float) -> Ending:
+        """Wait `patience` seconds for the worker to end, then kill it and what it has started."""
+        deadline = time.monotonic() + patience
+        while not (ended := self.dead) and (left := deadline - time.monotonic()) > 0:
+            self._hear(min(left, _LOOK))
+        _kill(_started_by(self.pid))
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: of a group of zombies
+            os.killpg(self.pid, signal.SIGKILL)
+        code = self._process.wait()
+        for _ in range(_PIPES):  # a process that left the session may print for ever
+            if not self._hear(0.0):
+                break
+        self._commands.close()
+        for descriptor in (self.descriptor, self.prints, self._life, self._memory):
+            os.close(descriptor)
+        return self._ending(code) if ended else Ending(SILENT, accident=True)
+
+    def _hear(self, seconds: float) -> bool:
+        """Take in what it prints, waiting so long for the first of it; return whether there was any."""
+        poll = select.poll()
+        poll.register(self.prints, select.POLLIN)
+        if not poll.poll(1000 * seconds):
+            return False
+        if more := self.listen():
+            return more
+        time.sleep(seconds)  # closed by the process, which goes on
+        return False
+
+    def _ending(self, code: int) -> Ending:
         if code < 0:
-            return f"killed by {signal.Signals(-code).name}"
-        self._errors.seek(0)
-        lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if code and lines else f"exit code {code}"
+            return Ending(f"killed by {signal.Signals(-code).name}", -code in _FROM_OUTSIDE)
+        lines = self._printed.decode(errors="replace").strip().splitlines()
+        return Ending(lines[-1] if code and lines else f"exit code {code}", accident=False)
+
+
+def _started_by(pid: int) -> set[int]:
+    """Return the processes of the session that `pid` leads, and those below it in other sessions; Linux only."""
+    parents, found = {}, {pid}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            _, parent, _, session = path.read_text(errors="replace").rpartition(")")[2].split()[:4]
+            parents[int(path.parent.name)] = int(parent), int(session)
+    while new := {child for child, above in parents.items() if child not in found and found & {*above}}:
+        found |= new
+    return found - {pid}
+
+
+def _kill(pids: set[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _shareable_file() -> int:

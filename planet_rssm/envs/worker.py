@@ -3,14 +3,19 @@
 Commands come on standard input, `{"do": "reset", "seed": 1}`, `{"do": "step"}`, `{"do": "render", "size": 64}`, and
 each is answered by one line on a pipe of their own, which has under "log" what was logged meanwhile. Actions and frames
 go through memory that both sides map. An error ends the process; its traceback, then a line that says it all, are the
-parent's to read. The end of standard input, that is of the parent, ends it too.
+parent's to read. At the end of standard input the environment is closed; when the parent dies, this process and those
+that the environment started are killed, whatever they are doing.
 """
 
+import fcntl
 import json
 import logging
 import mmap
 import os
+import select
+import signal
 import sys
+import threading
 import traceback
 from types import TracebackType
 from typing import Any, TextIO
@@ -72,9 +77,16 @@ class _Replies(logging.Handler):
 
 
 def main() -> None:
-    """Serve one environment; arguments: its settings as JSON, the descriptors of the shared file and of the replies."""
+    """Serve one environment; arguments: its settings as JSON, descriptors of the shared file, the replies and the life.
+
+    The last is the end of a pipe whose other end only the parent has: it closes when that dies.
+    """
     sys.excepthook = _last_words
-    replies = _Replies(int(sys.argv[3]))
+    descriptors = [int(number) for number in sys.argv[2:]]
+    for descriptor in descriptors:  # not for programs that the environment starts
+        os.set_inheritable(descriptor, False)
+    _die_with_parent(descriptors[2])
+    commands, replies = _own_commands(), _Replies(descriptors[1])
     log = logging.getLogger("planet_rssm")
     log.addHandler(replies)
     log.setLevel(logging.INFO)
@@ -82,10 +94,43 @@ def main() -> None:
         env = make(EnvSettings.model_validate_json(sys.argv[1]))
     except PlanetError as error:
         return replies.send({"error": str(error)})
-    shared = Shared(int(sys.argv[2]), env.env_spec)
+    shared = Shared(descriptors[0], env.env_spec)
     replies.send({"spec": env.env_spec.to_json()})
-    for line in sys.stdin:
+    for line in commands:
         replies.send(_obey(env, shared, json.loads(line)))
+    env.close()
+
+
+def _own_commands() -> TextIO:
+    """Return standard input, and leave an empty one in its place: what an environment reads is no command."""
+    commands = os.fdopen(os.dup(0))
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    return commands
+
+
+def _die_with_parent(life: int) -> None:
+    """Have the processes of this one's group killed when the pipe's other end closes.
+
+    On Linux by the system, which waits neither for a call to return nor for Python's lock; elsewhere by a thread.
+    """
+    try:
+        fcntl.fcntl(life, fcntl.F_SETOWN, -os.getpgrp())
+        fcntl.fcntl(life, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(life, fcntl.F_SETFL, fcntl.fcntl(life, fcntl.F_GETFL) | os.O_ASYNC)
+    except (AttributeError, OSError):
+        threading.Thread(target=_kill_group_after, args=(life, None), daemon=True).start()
+    else:
+        _kill_group_after(life, 0)  # it may have died before
+
+
+def _kill_group_after(life: int, milliseconds: int | None) -> None:
+    """Kill the group if the pipe's other end closes within this time; None: whenever."""
+    poll = select.poll()
+    poll.register(life, 0)  # of closing alone
+    if poll.poll(milliseconds):
+        os.killpg(0, signal.SIGKILL)
 
 
 def _last_words(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

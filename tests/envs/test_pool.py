@@ -91,29 +91,46 @@ def test_misuse_costs_no_worker(pair):
     assert pair.lost == 0
 
 
-def test_killed_worker_is_replaced_and_its_row_reported():
+def play(pool, seed, steps, before_step=lambda step: None):
+    """Return what an episode of row 0 shows and pays."""
+    seen = [(pool.reset({0: seed})[0]["image"], 0.0)]
+    for step in range(steps):
+        before_step(step)
+        answer = pool.step(actions(pool, [0], np.cos(step)))[0]
+        assert not answer.lost
+        seen.append((answer.observation["image"], answer.reward))
+    return seen
+
+
+def test_episode_of_a_killed_worker_goes_on_as_if_nothing_had_happened(caplog):
+    caplog.set_level("INFO", "planet_rssm")
     with EnvPool(settings(), 2) as pool:
-        first = pool.reset({0: 1, 1: 2})
-        pid = pool._workers[0].pid
-        os.kill(pid, signal.SIGKILL)
-        steps = pool.step(actions(pool, [0, 1]))
-        assert (steps[0].lost, steps[0].env_steps, steps[1].lost, pool.lost) == (True, 0, False, 1)
-        assert gone(pid)
-        with pytest.raises(gymnasium.error.ResetNeeded):
-            pool.step(actions(pool, [0]))
-        np.testing.assert_array_equal(pool.reset({0: 1})[0]["image"], first[0]["image"])
-        assert not pool.step(actions(pool, [0]))[0].lost
+        undisturbed = play(pool, 1, 8)
+        pids = []
+
+        def kill(step):
+            if step in (0, 3, 4):
+                pids.append(pool._workers[0].pid)
+                os.kill(pids[-1], signal.SIGKILL)
+            pool._failures[0] = 0  # three in one episode would be no accident
+
+        for (image, reward), (before, paid) in zip(play(pool, 1, 8, kill), undisturbed, strict=True):
+            np.testing.assert_array_equal(image, before)
+            assert reward == paid
+        assert pool.lost == 3 and all(gone(pid) for pid in pids)
+    assert "environment 0 was lost in step 4 of an episode and is replaced: killed by SIGKILL" in caplog.messages
+    assert "environment 0: its episode goes on from step 3, played again up to there" in caplog.messages
 
 
 def test_hung_worker_is_replaced_after_the_timeout():
-    with EnvPool(settings(step_timeout=0.5), 2) as pool:
+    with EnvPool(settings(step_timeout=2.5), 2) as pool:
         pool.reset({0: 1, 1: 2})
         pid = pool._workers[1].pid
         os.kill(pid, signal.SIGSTOP)
         begin = time.monotonic()
         steps = pool.step(actions(pool, [0, 1]))
-        assert 0.5 <= time.monotonic() - begin < 5
-        assert (steps[0].lost, steps[1].lost) == (False, True)
+        assert 2.5 <= time.monotonic() - begin
+        assert (steps[0].lost, steps[1].lost, pool.lost) == (False, False, 1)
         assert gone(pid)
 
 
@@ -125,12 +142,12 @@ def test_raising_worker_is_replaced_and_quoted(monkeypatch, caplog):
         assert "needs shape [1] and finite values" in caplog.messages[-1]
 
 
-def test_worker_lost_between_calls_is_reported_by_the_next_step():
+def test_worker_lost_between_calls_costs_nothing():
     with EnvPool(settings(), 1) as pool:
         pool.reset({0: 1})
+        frame = pool.render(0, 16)
         os.kill(pool._workers[0].pid, signal.SIGKILL)
-        assert not pool.render(0, 16).any()
-        assert pool.step(actions(pool, [0]))[0].lost
+        np.testing.assert_array_equal(pool.render(0, 16), frame)
         os.kill(pool._workers[0].pid, signal.SIGKILL)
         pool.reset({0: 1})  # done again on the next worker
         assert not pool.step(actions(pool, [0]))[0].lost and pool.lost == 2
