@@ -64,7 +64,7 @@ def behavior(presets: tuple[str, ...], as_json: bool, **options: Any) -> None:  
 
 
 def _print_train(result: dict[str, Any], console: Console) -> None:
-    heads = ("preset", "batch", "precision", "ms", "ref. ms", "speedup", "images/s", "GEMM", "MiB")
+    heads = ("preset", "batch", "precision", "ms", "ref. ms", "speedup", "frames/s", "GEMM", "MiB")
     table = Table(*heads, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))  # nine columns in 80 characters
     for case in result["cases"]:
         peak = "?" if case["peak_mib"] is None else f"{case['peak_mib']:.0f}"

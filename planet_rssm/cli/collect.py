@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.progress import Progress
 
+from planet_rssm.cli.progress import Shown
 from planet_rssm.errors import PlanetError
 
 if TYPE_CHECKING:
@@ -92,20 +91,12 @@ def _play(actor: "Actor", out: Path, episodes: int, seed: int, envs: int, add: b
     from planet_rssm.training.dataset import write_episodes
     from planet_rssm.training.interrupt import Interrupted
 
-    console, kept = Console(stderr=True), 0
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        shown = bar.add_task("collect", total=episodes)
-
-        def count(_: object) -> None:
-            nonlocal kept
-            kept += 1
-            bar.advance(shown)
-
+    with Shown("collect", episodes) as shown:
         try:
-            spec, results = write_episodes(out, actor, episodes, seed, envs, count, add=add)
+            spec, results = write_episodes(out, actor, episodes, seed, envs, shown.advance, add=add)
         except Interrupted:
-            bar.stop()
-            click.echo(f"stopped: {kept} of {episodes} episodes are kept in {out}", err=True)
+            shown.stop()
+            click.echo(f"stopped: {shown.done} of {episodes} episodes are kept in {out}", err=True)
             sys.exit(130)
     return {
         "task": spec.id,

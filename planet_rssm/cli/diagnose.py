@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
+
+from planet_rssm.cli.progress import Shown
+from planet_rssm.cli.tables import results, say, show
 
 NAMES = {
     "as is": "nothing",
@@ -56,9 +57,7 @@ def verb(
 
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)  # minutes later is too late to hear that it cannot be
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("load", total=4 * episodes)
+    with Shown("load", 4 * episodes) as shown:
         result = diagnose_run(
             run,
             episodes,
@@ -67,17 +66,17 @@ def verb(
             every=every,
             budget=budget,
             device=device,
-            on_stage=lambda name: bar.update(task, description=f"play: {name}"),
-            on_episode=lambda _: bar.advance(task),
+            on_stage=lambda name: shown.stage(f"play: {name}"),
+            on_episode=shown.advance,
         )
     if as_json:
         click.echo(json.dumps(result))
     else:
-        _print(result, Console())
+        _print(result, results())
     if out is not None:
         keep(result, out)
         if not as_json:
-            Console().print(f"written: {out}", soft_wrap=True, markup=False, highlight=False)
+            say(results(), f"written: {out}")
 
 
 def keep(result: dict[str, Any], out: Path) -> None:
@@ -93,42 +92,40 @@ def _print(result: dict[str, Any], console: Console) -> None:
     title = f"{result['task']}, {result['planner']}, {len(result['seeds'])} episodes on the same reset seeds"
     if result["checkpoint"] == "best":
         title += ", best checkpoint (selected on test episodes)"
-    table = Table("exchanged", "mean return", "95 %", "gain", "95 %", title=title)
+    body: list[tuple[str, ...]] = []
     for name, label in NAMES.items():
         label = label.format(budget=result["budget"])
         if name in result["left_out"]:
-            table.add_row(label, "left out")
+            body.append((label, "left out"))
             continue
         held, gain = result["returns"][name], result["gain"].get(name)
         told = [f"{gain['mean']:+.1f}", _range(gain["episode_ci95"], 1)] if gain else []
-        table.add_row(label, f"{held['mean']:.1f}", _range(held["episode_ci95"], 1), *told)
-    console.print(table)
+        body.append((label, f"{held['mean']:.1f}", _range(held["episode_ci95"], 1), *told))
+    show(console, title, ("exchanged", "mean return", "95 %", "gain", "95 %"), body)
     if result["horizons"]:
         _print_foresight(result, console)
     lines = [f"{part} left out: {reason}" for part, reason in result["left_out"].items()]
     if "model" in result["gain"]:
         lines.append("the simulator is searched from the true state: its gain includes the filter's")
-    console.print("\n".join([*lines, result["limit"]]), soft_wrap=True, markup=False, highlight=False)
+    say(console, "\n".join([*lines, result["limit"]]))
 
 
 def _print_foresight(result: dict[str, Any], console: Console) -> None:
     title = f"the same candidates by the model and by the simulator, {result['moments']} decisions, by agent steps"
-    table = Table("of", "of each", *map(str, result["horizons"]), title=title)
+    body: list[tuple[str, ...]] = []
     for kind in ("random", "planned"):
         for name, label in (("one", "one future"), ("mean", "mean future")):
             row = result["rank_correlation"][kind][name]
-            table.add_row(f"rank correlation, {kind}", label, *(_mean(cell, "+.2f") for cell in row))
-    table.add_section()
-    table.add_row("optimism of the chosen plan", "mean future", *(_mean(cell, "+.2f") for cell in result["optimism"]))
+            body.append((f"rank correlation, {kind}", label, *(_mean(cell, "+.2f") for cell in row)))
+    optimism = [_mean(cell, "+.2f") for cell in result["optimism"]]
+    body.append(("optimism of the chosen plan", "mean future", *optimism))
     blank = [""] * (len(result["horizons"]) - 1)
-    table.add_row("", "the planner's own value", *blank, _mean(result["claimed"], "+.2f"))
-    console.print(table)
+    body.append(("", "the planner's own value", *blank, _mean(result["claimed"], "+.2f")))
+    show(console, title, ("of", "of each", *map(str, result["horizons"])), body)
     for name in ("reward", "continue"):
         if bins := result[f"{name}_calibration"]:
-            table = Table(f"{name}, foretold", "real", "steps")
-            for part in bins:
-                table.add_row(f"{part['predicted']:.2f}", f"{part['real']:.2f}", f"{part['count']}")
-            console.print(table)
+            rows = [(f"{part['predicted']:.2f}", f"{part['real']:.2f}", f"{part['count']}") for part in bins]
+            show(console, f"{name} by the model and by the simulator", ("predicted", "real", "steps"), rows)
 
 
 def _mean(cell: dict[str, Any] | None, form: str) -> str:

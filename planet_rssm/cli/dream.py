@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
+
+from planet_rssm.cli.progress import Shown
+from planet_rssm.cli.tables import results, say, show
 
 if TYPE_CHECKING:
     from planet_rssm.evaluation.dream import Film
@@ -80,9 +81,7 @@ def verb(
         (folder := outputs(run) / VIDEOS).mkdir(parents=True, exist_ok=True)
         return write_video(folder / "dream.mp4", panels(*dream), fps)
 
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal or data is not None) as bar:
-        task = bar.add_task("play episodes", total=episodes or 10)
+    with Shown("read episodes" if data else "play episodes", episodes or 10) as shown:
         result = dream_run(
             run,
             checkpoint=checkpoint,
@@ -93,31 +92,30 @@ def verb(
             samples=samples,
             device=device,
             film=film if video else None,
-            on_episode=lambda: bar.advance(task),
+            on_episode=shown.advance,
         )
     if as_json:
         click.echo(json.dumps(result))
     else:
-        _print(result, Console())
+        _print(result, results())
 
 
 def _print(result: dict[str, Any], console: Console) -> None:
     title = f"{result['task']}: mean squared error, agent steps after {result['context']} frames"
     if result["checkpoint"] == "best":
         title += ", best checkpoint (selected on test episodes)"
-    table = Table("of", "foretold by", *map(str, result["horizons"]), title=title)
+    body: list[tuple[str, ...]] = []
     for of in ("image", "vector", "reward"):
         label = of
         for part, name in NAMES.items():
             if errors := result.get(f"{of}_{part}"):
-                table.add_row(label, name, *(f"{error:.2g}" for error in errors))
+                body.append((label, name, *(f"{error:.2g}" for error in errors)))
                 label = ""
-        table.add_section()
-    console.print(table)
+    show(console, title, ("of", "predicted by", *map(str, result["horizons"])), body)
     told = (
         f"{result['source']}; {result['starts'][0]} starts",
         "pixels from 0 to 1, vectors in symlog units; other actions are those of another episode",
     )
-    console.print("\n".join(told), soft_wrap=True, markup=False, highlight=False)
+    say(console, "\n".join(told))
     if result["video"]:
-        console.print(f"video: {result['video']}", soft_wrap=True, markup=False, highlight=False)
+        say(console, f"video: {result['video']}")

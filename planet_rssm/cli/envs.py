@@ -5,9 +5,9 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from planet_rssm.cli import installed
+from planet_rssm.cli.tables import results, show
 from planet_rssm.envs.registry import action_repeat, task_ids
 
 
@@ -54,10 +54,8 @@ def _row(name: str, observe: list[str], why: str) -> dict[str, Any]:
 
 def _print(title: str, rows: list[dict[str, Any]]) -> None:
     """Show a table, and below it each reason why something in it does not run."""
-    table = Table("environment", "action repeat", "env.observe", title=title)
-    for row in rows:
-        table.add_row(row["id"], str(row["action_repeat"]), ", ".join(row["observe"]) or "-")
-    Console().print(table)
+    body = [(row["id"], str(row["action_repeat"]), ", ".join(row["observe"]) or "-") for row in rows]
+    show(results(), title, ("environment", "action repeat", "env.observe"), body)
     running = sum(row["ok"] for row in rows)
     click.echo(f"{title}: {'all' if running == len(rows) else f'{running} of'} {len(rows)} run here")
     for why in sorted({row["why"] for row in rows} - {""}):

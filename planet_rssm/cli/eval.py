@@ -3,15 +3,15 @@
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
 import click
 from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
 
+from planet_rssm.cli.progress import Shown
+from planet_rssm.cli.tables import results, say, show
 from planet_rssm.config import PlannerName
 from planet_rssm.errors import PlanetError
 
@@ -74,19 +74,16 @@ def verb(
     for path in filter(None, (csv_file, rows_file, latex_file)):
         if not path.parent.is_dir():
             raise PlanetError(f"{path}: there is no folder {path.parent}; make it, or give another path")
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("eval", total=len(seeds) * len(runs))
+    with Shown("eval", len(seeds) * len(runs)) as shown:
         result = evaluate(
             runs, seeds, checkpoint=checkpoint, overrides=wanted, device=device, group_by=group_by,
-            normalise=normalise, fresh=fresh, on_run=lambda name: bar.update(task, description=name),
-            on_episode=lambda _: bar.advance(task),
+            normalise=normalise, fresh=fresh, on_run=shown.stage, on_episode=shown.advance,
         )  # fmt: skip
     _write(result, csv_file, rows_file, latex_file)
     if as_json:
         click.echo(json.dumps(result))
     elif result["results"]:
-        _print(result, Console())
+        _print(result, results())
     if result["errors"]:
         sys.exit(1)
 
@@ -129,20 +126,20 @@ def _print(result: Mapping[str, Any], console: Console) -> None:
     places = dict.fromkeys((group["task"], group["observation"]) for group in result["groups"])
     for task, observation in places:  # a table each: its title names what was seen
         members = [group for group in result["groups"] if (group["task"], group["observation"]) == (task, observation)]
-        _show(console, f"{task}, {observation}{chosen}", tables.COLUMNS[2:], [row[2:] for row in tables.rows(members)])
+        show(console, f"{task}, {observation}{chosen}", tables.COLUMNS[2:], [row[2:] for row in tables.rows(members)])
     if result["groups"] and "normalised" in result["groups"][0]:
         _show_normalised(result, console)
     for pair in result["improvement"]:
         low, high = pair["ci95"]
         told = f"{pair['group']} scores more than {pair['over']} with probability {pair['probability']:.2f}"
-        _say(console, f"{told} ({low:.2f} to {high:.2f}), of {pair['of']}")
+        say(console, f"{told} ({low:.2f} to {high:.2f}), of {pair['of']}")
     for task in dict.fromkeys(entry["task"] for entry in result["published"]):
         entries = [entry for entry in result["published"] if entry["task"] == task]
         body = [row[1:] for row in tables.published_rows(entries)]
-        _show(console, f"{task}, published, by other protocols", tables.PUBLISHED[1:], body)
+        show(console, f"{task}, published, by other protocols", tables.PUBLISHED[1:], body)
     if result["published"] and _any(result, "renderer", "raycast"):
-        _say(console, "ray-cast pixels are another observation than the published pixels")
-    _say(console, f"time: {shares(result['seconds'])}")
+        say(console, "ray-cast pixels are another observation than the published pixels")
+    say(console, f"time: {shares(result['seconds'])}")
 
 
 def _show_normalised(result: Mapping[str, Any], console: Console) -> None:
@@ -155,18 +152,7 @@ def _show_normalised(result: Mapping[str, Any], console: Console) -> None:
         for label, task, told in scores
     ]
     by = result["groups"][0]["normalised_by"]
-    _show(console, f"divided by {by}", ("runs", "task", "mean", "95 % interval", "median", "IQM"), table)
-
-
-def _show(console: Console, title: str, header: Sequence[str], body: Sequence[Sequence[str]]) -> None:
-    table = Table(*header, title=title, title_justify="left")
-    for row in body:
-        table.add_row(*row)
-    console.print(table, markup=False)
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, soft_wrap=True, markup=False, highlight=False)
+    show(console, f"divided by {by}", ("runs", "task", "mean", "95 % interval", "median", "IQM"), table)
 
 
 def _any(result: Mapping[str, Any], key: str, value: str) -> bool:

@@ -8,9 +8,9 @@ from typing import Any, get_args
 import click
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
 
+from planet_rssm.cli import tables
+from planet_rssm.cli.progress import Shown
 from planet_rssm.config import PlannerName
 from planet_rssm.errors import PlanetError
 
@@ -76,14 +76,12 @@ def plan_and_print(
         (folder / VIDEOS).mkdir(parents=True, exist_ok=True)
         return write_video(folder / VIDEOS / "plan.mp4", frames, fps)
 
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("plan", total=episodes)
+    with Shown("plan", episodes, "decisions") as shown:
         options: dict[str, Any] = {
             "overrides": overrides or [],
             "film": film if video else None,
-            "on_stage": lambda name: bar.update(task, description=f"baseline: {name}"),
-            "on_episode": lambda _: bar.advance(task),
+            "on_stage": lambda name: shown.begin(f"baseline {name}"),
+            "on_progress": shown.at,
         }
         if simulated:
             _refuse(checkpoint, device)
@@ -93,7 +91,7 @@ def plan_and_print(
     if as_json:
         click.echo(json.dumps(result))
     else:
-        _print(result, Console())
+        _print(result, tables.results())
     return result
 
 
@@ -112,14 +110,12 @@ def _print(result: dict[str, Any], console: Console) -> None:
     title = f"{result['task']}, {seen_by(result['observation'])}, {len(result['episodes'])} episodes"
     if result["checkpoint"] == "best":
         title += ", best checkpoint (selected on test episodes)"
-    table = Table("policy", "mean return", "episode 95 % interval", title=title)
     rows = {result["planner"]: (result["return"]["mean"], result["return"]["episode_ci95"])}
     rows |= {
         name: (mean, result["baselines_ci95"][name]) for name, mean in result["baselines"].items() if mean is not None
     }
-    for name, (mean, (low, high)) in rows.items():
-        table.add_row(name, f"{mean:.1f}", f"{low:.1f} to {high:.1f}")
-    console.print(table)
+    body = [(name, f"{mean:.1f}", f"{low:.1f} to {high:.1f}") for name, (mean, (low, high)) in rows.items()]
+    tables.show(console, title, ("policy", "mean return", "episode 95 % interval"), body)
     latency = result["latency_ms"]
     batch = "1 environment" if result["batch"] == 1 else f"{result['batch']} environments"
     console.print(

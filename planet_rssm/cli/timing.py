@@ -7,6 +7,8 @@ from typing import Any
 import click
 from rich.console import Console
 
+from planet_rssm.cli.tables import results
+
 F = Callable[..., Any]
 _OPTIONS = (
     click.option("--precision", "precisions", multiple=True, default=("float32", "bfloat16"), show_default=True,
@@ -53,7 +55,7 @@ def measure(bench: F, show: Callable[[dict[str, Any], Console], None], as_json: 
     if as_json:
         click.echo(json.dumps(result))
     else:
-        show(result, Console())
+        show(result, results())
 
 
 def machine_line(machine: dict[str, Any]) -> str:

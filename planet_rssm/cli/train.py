@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from planet_rssm import config
+from planet_rssm.cli import tables
 from planet_rssm.errors import PlanetError
 from planet_rssm.stages import by_length, duration, shares
 
@@ -37,7 +37,9 @@ CURVE = "curve.png"
 @click.option("--data", type=click.Path(path_type=Path), help="With --offline: a folder of episodes.")
 @click.option("--offline", is_flag=True, help="Learn from the episodes of --data alone; start no environment.")
 @click.option("--updates", type=click.IntRange(min=1), help="Offline: short for -s train.offline_updates=N.")
-@click.option("--dry-run", "dry", is_flag=True, help="Measure everything once, foretell time and disk, keep nothing.")
+@click.option(
+    "--dry-run", "dry", is_flag=True, help="Measure each part once, say how long the run takes, keep nothing."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the dry run's result as one JSON object.")
 @click.option("--plan-episodes", type=click.IntRange(min=0),
               help="Episodes to plan with the trained model at the end; 0 for none [20, offline 0].")  # fmt: skip
@@ -75,13 +77,17 @@ def verb(
     settings = config.load(preset, wanted)
     settings = _with_data(settings, wanted, data, offline, updates)
     folder = run_dir or default_folder(preset, settings)
+    episodes = (0 if settings.data.folder else 20) if plan_episodes is None else plan_episodes
     if dry or as_json:
         _check_dry(dry, resume, settings.data.folder is not None)
-        _dry_run(folder, settings, as_json)
+        _dry_run(folder, settings, as_json, episodes)
         return
     run = _open(folder, settings) if resume else _create(folder, settings)
-    _train(run)
-    if episodes := (0 if settings.data.folder else 20) if plan_episodes is None else plan_episodes:
+    learned = _train(run, episodes)
+    if not learned and plan_episodes is None:
+        click.echo(f"this run has ended before, nothing was left to learn; to plan with it: planet plan {run.folder}",
+                   err=True)  # fmt: skip
+    elif episodes:
         _plan(run, episodes)
 
 
@@ -129,16 +135,16 @@ def _check_dry(dry: bool, resume: bool, offline: bool) -> None:
         raise PlanetError(f"--dry-run: foretells a whole run that collects; leave {other} out")
 
 
-def _dry_run(folder: Path, settings: config.Settings, as_json: bool) -> None:
+def _dry_run(folder: Path, settings: config.Settings, as_json: bool, plan_episodes: int) -> None:
     """Measure, then print."""
     from planet_rssm.training.dry_run import dry_run
 
     settings, device = _checked(settings)
-    result = dry_run(settings, device, folder, lambda line: click.echo(line, err=True))
+    result = dry_run(settings, device, folder, lambda line: click.echo(line, err=True), plan_episodes)
     if as_json:
         click.echo(json.dumps(result))
         return
-    _print_forecast(result, Console())
+    _print_forecast(result, tables.results())
 
 
 def _print_forecast(result: dict[str, Any], console: Console) -> None:
@@ -150,13 +156,12 @@ def _print_forecast(result: dict[str, Any], console: Console) -> None:
         "learn": f"{run['updates']} updates, {_ms(one['update'])} each",
         "test": f"{run['test_episodes']} episodes",
         "commit": f"checkpoint {_ms(one['checkpoint'])}, fsync {_ms(one['fsync'])}",
+        "plan": f"{run['plan_episodes']} episodes when trained, as many of each baseline (--plan-episodes)",
         "total": f"{run['env_steps']} env_steps; start of the environments {one['env_start']:.1f} s",
     }
     title = f"{result['task']}, {seen_by(result['observation'])}, {result['device']}: the whole run"
-    table = Table("part", "time", "of", title=title)
-    for name, what in told.items():
-        table.add_row(name, duration(seconds[name]), what)
-    console.print(table)
+    body = [(name, duration(seconds[name]), what) for name, what in told.items()]
+    tables.show(console, title, ("part", "time", "of"), body)
     episodes, checkpoints = _gib(size["episodes"]), _gib(size["checkpoints"])
     console.print(f"disk: {_gib(size['total'])} (episodes {episodes}, checkpoints {checkpoints}), {_gib(free['disk'])} "
                   "free", soft_wrap=True)  # fmt: skip
@@ -243,20 +248,30 @@ def _plan(run: "Run", episodes: int) -> None:
     from planet_rssm.cli.plan import plan_and_print
     from planet_rssm.report.curves import plot_curves
 
-    result = plan_and_print(run.folder, episodes, video=True, device=run.settings.device)
+    click.echo(f"the training is complete; now {episodes} episodes are planned with it, and as many of each baseline "
+               "(--plan-episodes 0 leaves this out)", err=True)  # fmt: skip
+    try:
+        result = plan_and_print(run.folder, episodes, video=True, device=run.settings.device)
+    except Exception:
+        raise
+    except BaseException:  # Ctrl-C, SIGTERM
+        click.echo(f"stopped while planning: the training is complete and kept in {run.folder}; to plan with it: "
+                   f"planet plan {run.folder} --video", err=True)  # fmt: skip
+        raise
     if importlib.util.find_spec("matplotlib"):
         plot_curves([run.folder], run.folder / CURVE, result["baselines"])
         click.echo(f"learning curve: {run.folder / CURVE}")
 
 
-def _train(run: "Run") -> None:
+def _train(run: "Run", plan_episodes: int) -> bool:
+    """Train, and return whether anything was left to learn."""
     from planet_rssm.training.display import Display
     from planet_rssm.training.interrupt import Interrupted
     from planet_rssm.training.offline import OfflineTrainer
     from planet_rssm.training.trainer import Trainer
 
     click.echo(f"run folder {run.folder}", err=True)
-    trainer = (OfflineTrainer if run.settings.data.folder else Trainer)(run, Display())
+    trainer = (OfflineTrainer if run.settings.data.folder else Trainer)(run, Display(plan_episodes))
     try:
         trainer.run()
     except Interrupted:
@@ -266,5 +281,8 @@ def _train(run: "Run") -> None:
             err=True,
         )
         sys.exit(130)
+    if trainer.progress.rounds == trainer.session.rounds_before:
+        return False
     spent = by_length(trainer.progress.stage_seconds) | {"total": trainer.progress.seconds}
     click.echo(f"time: {shares(spent)}", err=True)
+    return True

@@ -19,12 +19,13 @@ from planet_rssm.collect import ConstantPolicy, Policy, RandomPolicy
 from planet_rssm.config import Settings, flatten, learned_parts
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.evaluation.protocol import PARALLEL, episode_seeds, play
+from planet_rssm.evaluation.protocol import PARALLEL, OnProgress, episode_seeds, play
 from planet_rssm.files import write_atomic
 from planet_rssm.seeding import Stream, stream_seed
 from planet_rssm.world_model import untrained_model
 
 CONSTANTS = np.linspace(-1, 1, 11)  # every joint held at the same share of its range
+BLIND_ROWS = 2  # environments of the baselines that look at nothing
 CACHE = "baselines.json"
 PARTS = {"blind": ("random", "zero", "constant"), "untrained": ("untrained",)}  # by what they depend on
 
@@ -40,6 +41,7 @@ def baselines(
     episodes: int,
     device: torch.device,
     on_stage: Callable[[str], None] = lambda name: None,
+    on_progress: OnProgress = lambda done, total: None,
 ) -> Returns:
     """Return the four baselines of a run, by episode; measured once for given settings and kept in the run folder.
 
@@ -57,9 +59,10 @@ def baselines(
     )
     decisive = ["env", "rssm", "model", "planner", *(["behavior"] if learned_parts(settings.planner) else [])]
     sections = {name: flatten(getattr(settings, name)) for name in decisive}
+    told = on_stage, on_progress
     wanted: dict[str, tuple[dict[str, Any], Callable[[], Returns]]] = {
-        "blind": ({**known, "env": sections["env"]}, lambda: simple_baselines(settings, spec, episodes, on_stage)),
-        "untrained": ({**known, **sections}, lambda: _untrained(settings, spec, episodes, device, on_stage)),
+        "blind": ({**known, "env": sections["env"]}, lambda: simple_baselines(settings, spec, episodes, *told)),
+        "untrained": ({**known, **sections}, lambda: _untrained(settings, spec, episodes, device, *told)),
     }
     found = {part: _taken(kept, part, key) or _entry(key, measure()) for part, (key, measure) in wanted.items()}
     if found != kept:
@@ -100,21 +103,29 @@ def _entry(key: dict[str, Any], returns: Returns) -> dict[str, Any]:
 
 
 def _untrained(
-    settings: Settings, spec: EnvSpec, episodes: int, device: torch.device, on_stage: Callable[[str], None]
+    settings: Settings,
+    spec: EnvSpec,
+    episodes: int,
+    device: torch.device,
+    on_stage: Callable[[str], None],
+    on_progress: OnProgress,
 ) -> Returns:
     on_stage("untrained")
-    return {"untrained": untrained(settings, spec, episodes, device)}
+    return {"untrained": untrained(settings, spec, episodes, device, on_progress)}
 
 
-def simple_baselines(settings: Settings, spec: EnvSpec, episodes: int, on_stage: Callable[[str], None]) -> Returns:
+def simple_baselines(
+    settings: Settings, spec: EnvSpec, episodes: int, on_stage: Callable[[str], None], on_progress: OnProgress
+) -> Returns:
     """Measure the baselines that look at nothing, in environments that render nothing."""
     blind = settings.env.model_copy(update={"renderer": "none"})
     returns: Returns = {}
-    with EnvPool(blind, 2) as pool:
+    with EnvPool(blind, BLIND_ROWS) as pool:
 
         def measure(name: str, policy: Policy) -> list[float]:
             on_stage(name)
-            return [result.episode_return for result in play(pool, policy, episode_seeds(episodes))]
+            played = play(pool, policy, episode_seeds(episodes), None, None, on_progress)
+            return [result.episode_return for result in played]
 
         seed = stream_seed(settings.seed, Stream.RANDOM_ACTIONS)
         returns["random"] = measure("random", RandomPolicy(spec.action_size, seed, spec.discrete))
@@ -134,10 +145,13 @@ def constant_actions(spec: EnvSpec) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     return np.zeros(spec.action_size, np.float32), constants
 
 
-def untrained(settings: Settings, spec: EnvSpec, episodes: int, device: torch.device) -> list[float]:
+def untrained(
+    settings: Settings, spec: EnvSpec, episodes: int, device: torch.device, on_progress: OnProgress | None = None
+) -> list[float]:
     """Return what the same planner gets on the model as it was before the first update."""
     model = untrained_model(settings, spec).to(device)
     agent = Agent.build(settings, spec, model, untrained_behavior(settings, model), device=device, seed=0)
     rows = min(episodes, PARALLEL)
     with EnvPool(settings.env, rows) as pool:
-        return [result.episode_return for result in play(pool, AgentPolicy(agent, rows), episode_seeds(episodes))]
+        played = play(pool, AgentPolicy(agent, rows), episode_seeds(episodes), None, None, on_progress)
+        return [result.episode_return for result in played]

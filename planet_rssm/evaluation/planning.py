@@ -17,7 +17,7 @@ from planet_rssm.envs.pool import EnvPool, Pool, Step
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
 from planet_rssm.evaluation.baselines import baselines
-from planet_rssm.evaluation.protocol import PARALLEL, EpisodeResult, TimedPolicy, episode_seeds, play
+from planet_rssm.evaluation.protocol import PARALLEL, EpisodeResult, OnProgress, TimedPolicy, episode_seeds, play
 from planet_rssm.evaluation.statistics import summary
 from planet_rssm.stages import Stages
 
@@ -40,6 +40,7 @@ def plan_run(
     film: Film | None = None,
     on_stage: Callable[[str], None] = lambda name: None,
     on_episode: Callable[[EpisodeResult], None] = lambda result: None,
+    on_progress: OnProgress = lambda done, total: None,
 ) -> dict[str, Any]:
     """Play noise-free episodes from fixed reset seeds and measure the baselines beside them.
 
@@ -52,6 +53,7 @@ def plan_run(
         film: given the frames and the rate of the first episode; returns the file that it made of them.
         on_stage: told the name of each baseline as it begins.
         on_episode: told each planned episode as it ends.
+        on_progress: told the decisions made, and all of them, of the plan and then of each baseline.
 
     Returns:
         The object that `planet plan --json` prints; a film that cannot be written costs a warning and is None in it.
@@ -75,9 +77,11 @@ def plan_run(
             within_memory(where, "a decision", "free some, or lower planner.candidates with -s"),
             stages("environment"),
         ):
-            results = play(pool, policy, episode_seeds(episodes), camera.take if film else None, on_episode)
+            results = play(
+                pool, policy, episode_seeds(episodes), camera.take if film else None, on_episode, on_progress
+            )
     with stages("baselines"):
-        compared = baselines(run, settings, seen, episodes, where, on_stage)
+        compared = baselines(run, settings, seen, episodes, where, on_stage, on_progress)
     return {
         **told(held.spec, settings, results, compared, policy),
         "batch": rows,

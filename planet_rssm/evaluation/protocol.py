@@ -1,5 +1,6 @@
 """How a policy's return is measured: fixed reset seeds, no exploration noise, every episode counted."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,10 +9,14 @@ import numpy as np
 
 from planet_rssm.collect import Policy, collect
 from planet_rssm.envs.pool import Pool, Step
+from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.stages import Stages
 
 FIRST_SEED = 1000  # of the evaluation's resets; training resets are seeded by 63-bit hashes and never collide
 PARALLEL = 4  # episodes played side by side
+
+
+OnProgress = Callable[[int, int], object]  # told the decisions made, and all of them if no episode ends early
 
 
 class EpisodeResult(NamedTuple):
@@ -33,14 +38,44 @@ def play(
     seeds: Sequence[int],
     on_step: Callable[[Mapping[int, Step]], object] | None = None,
     on_episode: Callable[[EpisodeResult], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> list[EpisodeResult]:
     """Play one episode a seed and return the results in the order of the seeds."""
     results: dict[int, EpisodeResult] = {}
-    for index, episode in collect(pool, policy, seeds, on_step=on_step):
+    listeners = [on_step, None if on_progress is None else Decisions(pool.spec, len(seeds), on_progress)]
+
+    def tell(steps: Mapping[int, Step]) -> None:
+        for listener in filter(None, listeners):
+            listener(steps)
+
+    for index, episode in collect(pool, policy, seeds, on_step=tell):
         results[index] = EpisodeResult(seeds[index], episode.episode_return, episode.env_steps)
         if on_episode is not None:
             on_episode(results[index])
     return [results[index] for index in range(len(seeds))]
+
+
+class Decisions:
+    """Counts decisions of episodes that are played side by side, and tells how many there are still to come."""
+
+    def __init__(self, spec: EnvSpec, episodes: int, told: OnProgress) -> None:
+        """Begin with none of so many episodes' decisions."""
+        self._longest = math.ceil(spec.episode_steps / spec.action_repeat)
+        self._done, self._total, self._told = 0, episodes * self._longest, told
+        self._of_row: dict[int, int] = {}  # of the running episode
+
+    def __call__(self, steps: Mapping[int, Step]) -> None:
+        """Count in the answers of a pool, by row."""
+        for row, step in steps.items():
+            made = self._of_row.pop(row, 0) + 1
+            self._done += 1
+            if step.lost:  # the episode is begun again
+                self._done -= made
+            elif step.terminated or step.truncated:
+                self._total -= max(self._longest - made, 0)
+            else:
+                self._of_row[row] = made
+        self._told(self._done, self._total)
 
 
 class TimedPolicy:

@@ -13,7 +13,7 @@ from planet_rssm.envs.registry import canonical_id, parse, resolve
 from planet_rssm.errors import PlanetError
 from planet_rssm.evaluation.baselines import simple_baselines
 from planet_rssm.evaluation.planning import Camera, Film, filmed, told
-from planet_rssm.evaluation.protocol import EpisodeResult, TimedPolicy, episode_seeds, play
+from planet_rssm.evaluation.protocol import EpisodeResult, OnProgress, TimedPolicy, episode_seeds, play
 from planet_rssm.stages import Stages
 
 PREFIX = "simulator:"
@@ -38,6 +38,7 @@ def plan_simulator(
     film: Film | None = None,
     on_stage: Callable[[str], None] = lambda name: None,
     on_episode: Callable[[EpisodeResult], None] = lambda result: None,
+    on_progress: OnProgress = lambda done, total: None,
 ) -> dict[str, Any]:
     """Play noise-free episodes from fixed reset seeds, one at a time, and measure the baselines beside them.
 
@@ -48,6 +49,7 @@ def plan_simulator(
         film: given the frames and the rate of the first episode; returns the file that it made of them.
         on_stage: told the name of each baseline as it begins.
         on_episode: told each planned episode as it ends.
+        on_progress: told the decisions made, and all of them, of the plan and then of each baseline.
 
     Returns:
         What `plan_run` returns, with `planner_settings` and `sequences`, those of one decision; there is no baseline
@@ -73,9 +75,9 @@ def plan_simulator(
     planner = planner_from_settings(settings.planner, spec.action_size)
     policy, camera = TimedPolicy(SimulatorPolicy([simulator], planner), stages), Camera(pool)
     with stages("environment"):
-        results = play(pool, policy, episode_seeds(episodes), camera.take if film else None, on_episode)
+        results = play(pool, policy, episode_seeds(episodes), camera.take if film else None, on_episode, on_progress)
     with stages("baselines"):
-        compared = simple_baselines(settings, spec, episodes, on_stage)
+        compared = simple_baselines(settings, spec, episodes, on_stage, on_progress)
     result = told(spec, settings, results, compared, policy)
     return {
         **result,

@@ -6,13 +6,20 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+# What a person reads of each line of the metrics, at most MOST of them; all numbers are in metrics.jsonl.
+READ = ("return", "loss/total", "loss/kl", "loss/reward", "loss/image", "loss/vector")
+MOST = 4
+WRONG = ("skipped", "lost", "damaged")  # counts that are shown where they are not 0
+PLAYED_AGAIN = 3  # the plan at the end: by the model, by an untrained one, and blind ones about as long together
 QUIET = 30.0  # seconds between plain lines: a log stays short, and still shows that the run is alive
 
 
 class Display:
     """Stage, rate, loss, return and time left. Everything goes to standard error."""
 
-    def __init__(self) -> None:
+    def __init__(self, plan_episodes: int = 0) -> None:
+        """Count the episodes that are planned once the training ends into the time left."""
+        self._plan_episodes, self._after = plan_episodes, 0.0  # the second in seconds, known from the first test on
         self._console = Console(file=sys.stderr)
         self._bar: Progress | None = None
         self._axis = "env_steps"  # the counter that the budget is of
@@ -64,13 +71,16 @@ class Display:
         self._show()
 
     def wrote(self, phase: str, counters: dict[str, int], seconds: float, values: dict[str, object]) -> None:
-        """Report a line of the metrics: its single numbers."""
+        """Report a line of the metrics: the few numbers that say whether it goes well."""
         if phase == "collect":
             self._time_left.collected(counters["env_steps"], time.monotonic())
+        if phase == self._name == "test" and self._done:
+            each = (time.monotonic() - self._stage_began) / self._done
+            self._after = PLAYED_AGAIN * self._plan_episodes * each
         if self._bar is not None:
             self._bar.update(self._run_task, completed=counters[self._axis])
-        numbers = [f"{key} {value:.4g}" for key, value in values.items() if isinstance(value, float)]
-        numbers += [f"{key} {value}" for key, value in values.items() if isinstance(value, int)]
+        numbers = [f"{key} {value:.4g}" for key in READ if isinstance(value := values.get(key), float)][:MOST]
+        numbers += [f"{key} {value}" for key in WRONG if (value := values.get(key))]
         steps = f"{counters['env_steps']} env_steps {counters['updates']} updates"
         self.say(f"{_clock(seconds)} {phase:7} {steps} {' '.join(numbers)}")
 
@@ -82,7 +92,7 @@ class Display:
     def _show(self) -> None:
         now = time.monotonic()
         left = self._time_left.seconds(now)
-        run = "" if left is None else f"{_clock(left)} left"
+        run = "" if left is None else f"{_clock(left + self._after)} left"
         numbers = [f"{name} {value:.2f}" for name, value in self._latest.items()]
         if self._bar is not None:
             self._bar.update(self._run_task, note=run)

@@ -24,6 +24,8 @@ from planet_rssm.device import within_memory
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
+from planet_rssm.evaluation.baselines import BLIND_ROWS, constant_actions
+from planet_rssm.evaluation.protocol import PARALLEL
 from planet_rssm.files import scratch_folder, write_atomic
 from planet_rssm.seeding import Stream, stream_seed
 from planet_rssm.training.learner import Learner
@@ -49,9 +51,12 @@ class Costs(NamedTuple):
     disk: float  # a byte
     checkpoint_bytes: int
     frame_bytes: int  # of an episode's file
+    blind_step: float = 0.0  # an agent step of the two rows that the simple baselines are played in
 
 
-def dry_run(settings: Settings, device: torch.device, run: Path, say: Callable[[str], object]) -> dict[str, Any]:
+def dry_run(
+    settings: Settings, device: torch.device, run: Path, say: Callable[[str], object], plan_episodes: int = 0
+) -> dict[str, Any]:
     """Do each part of a run once, and return what it measured and what the whole run would take.
 
     Args:
@@ -59,6 +64,7 @@ def dry_run(settings: Settings, device: torch.device, run: Path, say: Callable[[
         device: where the model runs.
         run: the run folder to be; what is written goes beside it, onto the same disk, and is removed.
         say: told each part as it begins.
+        plan_episodes: played with the trained model at the end, and by each baseline.
 
     Raises:
         PlanetError: a part does not work: environment, disk, device memory, checkpoint.
@@ -68,6 +74,9 @@ def dry_run(settings: Settings, device: torch.device, run: Path, say: Callable[[
     try:
         with scratch_folder(beside, PREFIX) as folder, within_memory(device, "one update and one decision", mend):
             spec, costs, short = _measure(settings, device, folder, say)
+            if plan_episodes:
+                say("baselines: 2 environments that draw nothing")
+                costs = costs._replace(blind_step=_blind_step(settings))
         free_disk = _free_disk(beside)
     except OSError as error:
         raise PlanetError(f"{beside}: {error.strerror or error}; mend that, or give another --run-dir") from None
@@ -75,8 +84,10 @@ def dry_run(settings: Settings, device: torch.device, run: Path, say: Callable[[
         "task": spec.id,
         "observation": {"observe": settings.env.observe, "renderer": spec.renderer, "size": settings.env.size},
         "device": str(device),
-        **forecast(settings, spec, costs),
-        "short_episodes": None if short is None else {"steps": short, **forecast(settings, spec, costs, short)},
+        **forecast(settings, spec, costs, plan_episodes=plan_episodes),
+        "short_episodes": None
+        if short is None
+        else {"steps": short, **forecast(settings, spec, costs, short, plan_episodes)},
         "measured": costs._asdict(),
         "free": {"disk": free_disk, "memory": _free_memory(), "device_memory": _free_on(device)},
         "peak_memory": _peak_memory(),
@@ -84,12 +95,11 @@ def dry_run(settings: Settings, device: torch.device, run: Path, say: Callable[[
 
 
 def forecast(
-    settings: Settings, spec: EnvSpec, costs: Costs, length: float | None = None
+    settings: Settings, spec: EnvSpec, costs: Costs, length: float | None = None, plan_episodes: int = 0
 ) -> dict[str, dict[str, float]]:
     """Return counts, seconds and bytes of a whole run whose episodes all end by time, or after `length` env_steps.
 
-    `seconds` leaves out the episodes that are planned after the training; `bytes` is what lies on the disk at the end,
-    but for metrics and videos.
+    `bytes` is what lies on the disk at the end, but for metrics and videos.
     """
     length = length or spec.episode_steps
     train, steps = settings.train, math.ceil(length / spec.action_repeat)
@@ -107,6 +117,7 @@ def forecast(
         "learn": rounds * train.updates * costs.update,
         "test": tests * math.ceil(train.test_episodes / train.envs) * seeing,
         "commit": (rounds + tests) * costs.checkpoint,
+        "plan": _planning(costs, spec, train.envs, steps, plan_episodes),
     }
     size = {"episodes": kept * episode_bytes, "checkpoints": (train.keep + 1) * costs.checkpoint_bytes}
     return {
@@ -116,10 +127,23 @@ def forecast(
             "frames": episodes * (steps + 1),
             "updates": rounds * train.updates,
             "test_episodes": tests * train.test_episodes,
+            "plan_episodes": plan_episodes,
         },
         "seconds": {**seconds, "total": costs.env_start + sum(seconds.values())},
         "bytes": {**size, "total": sum(size.values())},
     }
+
+
+def _planning(costs: Costs, spec: EnvSpec, envs: int, steps: int, episodes: int) -> float:
+    """Return the seconds of planning and of all baselines, so many `episodes` of `steps` agent steps each."""
+    if not episodes:
+        return 0.0
+    rows = min(episodes, PARALLEL)
+    wider = max(rows / envs, 1.0)  # what was measured is for `envs` rows
+    seeing = costs.env_reset + steps * wider * (costs.env_step + costs.decision)
+    nothing, constants = constant_actions(spec)
+    blind = (2 + len(constants)) * math.ceil(episodes / BLIND_ROWS) * steps * costs.blind_step
+    return 2 * math.ceil(episodes / rows) * seeing + blind  # twice: by the trained model and by an untrained one
 
 
 def _measure(
@@ -186,6 +210,21 @@ def _environment(settings: Settings) -> tuple[EnvSpec, float, float, float, floa
                 pool.reset({row: seeds[row] for row in over})
         short = passed / ended if ended else None
         return pool.spec, start, reset, statistics.fmean(seconds[1:] or seconds), short
+
+
+def _blind_step(settings: Settings) -> float:
+    """Return the seconds of an agent step of the environments that the simple baselines are played in."""
+    with EnvPool(settings.env.model_copy(update={"renderer": "none"}), BLIND_ROWS) as pool:
+        action, _ = constant_actions(pool.spec)
+        seconds: list[float] = []
+        pool.reset(dict.fromkeys(range(BLIND_ROWS), 0))
+        while len(seconds) < CALLS and sum(seconds) < PATIENCE:
+            begin = time.perf_counter()
+            steps = pool.step(dict.fromkeys(range(BLIND_ROWS), action))
+            seconds.append(time.perf_counter() - begin)
+            if over := [row for row, step in steps.items() if step.lost or step.terminated or step.truncated]:
+                pool.reset(dict.fromkeys(over, 0))
+    return statistics.fmean(seconds[1:] or seconds)
 
 
 def random_chunks(spec: EnvSpec, batch: int, length: int) -> Chunks:

@@ -63,6 +63,7 @@ class Session:
     spec: EnvSpec
     learner: Learner
     metrics: MetricsLog
+    rounds_before = 0  # that the checkpoint had which was taken up
 
     def __init__(self, run: Run, display: Display, axis: str = "env_steps") -> None:
         self.run, self.folder, self.settings, self.display, self.axis = run, run.folder, run.settings, display, axis
@@ -105,6 +106,7 @@ class Session:
             if behavior is not None:
                 behavior.load_state_dict(held.behavior)
             self.progress = Progress(**held.progress)
+            self.rounds_before = self.progress.rounds
             self.stages.go_on(self.progress.stage_seconds)
         self.learner = Learner(model, self.settings, self.device, behavior)
         if held is not None:

@@ -9,6 +9,7 @@ import pytest
 
 from planet_rssm import checkpoint as checkpoints
 from planet_rssm import config
+from planet_rssm.cli import main as main_module
 from planet_rssm.cli.main import main
 from planet_rssm.cli.train import default_folder
 
@@ -222,6 +223,29 @@ def test_what_would_stop_the_first_round_leaves_no_run_folder(tmp_path, monkeypa
     assert call("train", "cartpole-vectors", "-s", "train.exploration_noise=2", *small) == 1
     assert "train.exploration_noise = 2: in gym/CartPole-v1 it is the chance" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_has_ended_is_not_planned_again_unless_asked(run, monkeypatch, capsys):
+    planned = []
+    monkeypatch.setattr("planet_rssm.cli.train._plan", lambda run, episodes: planned.append(episodes))
+    again = ["train", "planet", *options(), "--run-dir", str(run), "--resume"]
+    assert call(*again) == 0
+    assert f"nothing was left to learn; to plan with it: planet plan {run}" in capsys.readouterr().err
+    assert not planned
+    assert call(*again, "--plan-episodes", "3") == 0
+    assert planned == [3]
+
+
+@pytest.mark.parametrize(("signal", "code"), [(KeyboardInterrupt, 130), (main_module._TerminatedError, 143)])
+def test_a_stop_while_planning_says_what_state_the_run_is_in(signal, code, run, monkeypatch, capsys):
+    def stopped(*_, **__):
+        raise signal
+
+    monkeypatch.setattr("planet_rssm.cli.plan.plan_and_print", stopped)
+    assert call("train", "planet", *options(), "--run-dir", str(run), "--resume", "--plan-episodes", "3") == code
+    said = capsys.readouterr().err
+    assert "the training is complete; now 3 episodes are planned" in said
+    assert f"stopped while planning: the training is complete and kept in {run}; to plan with it: planet plan" in said
 
 
 @pytest.mark.parametrize(

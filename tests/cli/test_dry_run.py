@@ -23,6 +23,9 @@ WORDS = ["train", "planet", *(word for setting in TINY for word in ("-s", settin
 SPEC = EnvSpec("dmc/cartpole-swingup", {"image": ((32, 32, 3), "uint8")}, 1, 50, 0.5, 1000, "raycast", "mujoco 3.17.0")
 
 
+PARTS = ("collect", "learn", "test", "commit", "plan")
+
+
 def call(*words):
     with pytest.raises(SystemExit) as caught:
         main(list(words))
@@ -39,10 +42,12 @@ def test_every_part_is_measured_and_nothing_is_left(tmp_path, capsys):
     assert call(*WORDS, "--dry-run", "--json") == 0
     result = json.loads(capsys.readouterr().out)
     assert result["task"] == "dmc/cartpole-swingup"
-    assert result["run"] == {"env_steps": 6000, "episodes": 6, "frames": 126, "updates": 15, "test_episodes": 6}
+    assert result["run"] == {"env_steps": 6000, "episodes": 6, "frames": 126, "updates": 15, "test_episodes": 6,
+                             "plan_episodes": 20}  # fmt: skip
     assert all(value >= 0 for value in result["measured"].values())
     assert result["measured"]["frame_bytes"] == 32 * 32 * 3 + 4 + 4 + 3
-    assert result["seconds"]["total"] > sum(result["seconds"][part] for part in ("collect", "learn", "test", "commit"))
+    assert result["seconds"]["total"] > sum(result["seconds"][part] for part in PARTS)
+    assert result["seconds"]["plan"] > 0
     assert result["free"]["disk"] > result["bytes"]["total"] > 0
     assert not list(tmp_path.iterdir())
 
@@ -50,7 +55,19 @@ def test_every_part_is_measured_and_nothing_is_left(tmp_path, capsys):
 def test_the_table_tells_time_disk_and_memory(tmp_path, capsys):
     assert call(*WORDS, "--dry-run") == 0
     said = capsys.readouterr()
-    for word in ("collect", "learn", "test", "commit", "total", "disk:", "memory:", "15 updates", "6 episodes"):
+    for word in (
+        "plan",
+        "20 episodes when trained",
+        "collect",
+        "learn",
+        "test",
+        "commit",
+        "total",
+        "disk:",
+        "memory:",
+        "15 updates",
+        "6 episodes",
+    ):
         assert word in said.out
     assert "checkpoint: written and read back" in said.err
     assert not list(tmp_path.iterdir())
@@ -78,9 +95,20 @@ def test_the_forecast_counts_what_a_run_does():
         "learn": 15 * 7,
         "test": 2 * 2 * seeing,
         "commit": 5 * 3,
+        "plan": 0.0,
         "total": 1000 + blind + 6 * seeing + 15 * 7 + 15,
     }
     assert told["bytes"] == {"episodes": 6 * 21 * 2, "checkpoints": 3 * 50, "total": 402}
+
+
+def test_the_forecast_counts_the_plan_at_the_end():
+    """4 rows where 2 were measured; 5 episodes take two turns, three in each of two blind rows, 13 times."""
+    settings = config.load("planet", TINY)
+    costs = Costs(0, 10, 1, 100, 0, 0, 0, 0, 0, 0, blind_step=0.5)
+    told = forecast(settings, SPEC, costs, plan_episodes=5)
+    assert told["seconds"]["plan"] == 2 * 2 * (10 + 20 * 2 * 101) + 13 * 3 * 20 * 0.5
+    without = forecast(settings, SPEC, costs)["seconds"]
+    assert told["seconds"]["total"] == without["total"] + told["seconds"]["plan"]
 
 
 def test_a_replay_that_is_full_takes_no_more_disk():

@@ -76,11 +76,32 @@ def test_the_time_left_of_a_run_falls_with_the_clock_to_nothing():
     assert left.seconds(400.0) == 0.0
 
 
-def test_a_measurement_shows_all_its_single_numbers(capsys):
-    values = {"return": 12.5, "returns": [12.0, 13.0], "skipped": 2, "lost": 0, "loss/kl": math.pi}
+def test_a_measurement_shows_the_few_numbers_that_a_person_reads(capsys):
+    losses = {"loss/image": 9.0, "loss/vector": 8.0, "loss/reward": 1.5, "loss/kl": math.pi, "loss/total": 20.0}
+    values = losses | {"grad_norm": 7.0, "grad_norm/rssm": 7.0, "memory_mib": 256.3, "skipped": 2, "lost": 0}
     Display().wrote("train", counters(4000, 30), 3723.4, values)
-    line = "1:02:03 train   4000 env_steps 30 updates return 12.5 loss/kl 3.142 skipped 2 lost 0\n"
-    assert capsys.readouterr().err == line
+    Display().wrote("collect", counters(4000, 30), 3723.4, {"return": 12.5, "returns": [12.0, 13.0], "lost": 0})
+    assert capsys.readouterr().err.splitlines() == [
+        "1:02:03 train   4000 env_steps 30 updates loss/total 20 loss/kl 3.142 loss/reward 1.5 loss/image 9 skipped 2",
+        "1:02:03 collect 4000 env_steps 30 updates return 12.5",
+    ]
+
+
+def test_the_time_left_counts_the_plan_at_the_end(clock, capsys):
+    shown = Display(plan_episodes=20)
+    shown.start(10_000, 0)
+    for env_steps in (1000, 2000):
+        play_round(shown, clock, env_steps, seconds=1.0)
+    shown.stage("test", 2)
+    for _ in range(2):
+        clock.now += 6
+        shown.advance(episode_return=25.0)
+    shown.wrote("test", counters(2000, 200), clock.now - 1000, {"return": 25.0})
+    clock.now += 40
+    capsys.readouterr()
+    shown.tick()
+    # nine rounds of 160 s, and three times 20 episodes of 6 s; 100 s of updates, the test and 40 s are over
+    assert capsys.readouterr().err.endswith("run 0:27:28 left\n")
 
 
 def test_the_bar_shows_stage_rate_loss_return_and_time_left(clock, capsys, monkeypatch):

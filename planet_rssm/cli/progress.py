@@ -1,0 +1,69 @@
+"""How far a command is: a bar on a terminal, a line every half minute elsewhere. Both go to standard error."""
+
+import time
+from types import TracebackType
+from typing import Self
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+
+from planet_rssm.stages import duration
+from planet_rssm.training.display import QUIET
+
+
+class Shown:
+    """A stage under way, and how many of its `unit` are done."""
+
+    def __init__(self, name: str, total: int, unit: str = "episodes") -> None:
+        """Begin with the stage `name` and nothing done."""
+        console = Console(stderr=True)
+        self._bar = Progress(console=console, transient=True) if console.is_terminal else None
+        self._task = self._bar.add_task(name, total=total) if self._bar else None
+        self._name, self.done, self._total, self._unit = name, 0, total, unit
+        self._began = self._spoke = time.monotonic()
+
+    def __enter__(self) -> Self:
+        """Show the bar."""
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Take the bar away."""
+        self.stop()
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        if self._bar:
+            self._bar.stop()
+
+    def stage(self, name: str) -> None:
+        """Go on to another stage; what is done of the command stays counted."""
+        self._name = name
+        self._show()
+
+    def begin(self, name: str) -> None:
+        """Go on to another stage, of which nothing is done."""
+        self._name, self.done, self._began = name, 0, time.monotonic()
+        if self._bar and self._task is not None:
+            self._bar.reset(self._task, description=name)
+
+    def at(self, done: int, total: int) -> None:
+        """Show that so many of so many are done."""
+        self.done, self._total = done, total
+        self._show()
+
+    def advance(self, _: object = None) -> None:
+        """Count one more."""
+        self.at(self.done + 1, self._total)
+
+    def _show(self) -> None:
+        now = time.monotonic()
+        if self._bar and self._task is not None:
+            self._bar.update(self._task, completed=self.done, total=self._total, description=self._name)
+        elif now - self._spoke >= QUIET:
+            self._spoke = now
+            spent = now - self._began
+            left = f", {duration(spent / self.done * (self._total - self.done))} left" if self.done else ""
+            click.echo(f"{self._name}: {self.done} of {self._total} {self._unit}{left}", err=True)

@@ -1,0 +1,71 @@
+"""How far a command is, and tables of which nothing is cut."""
+
+import pytest
+from rich.console import Console
+
+from planet_rssm.cli import progress, tables
+from planet_rssm.cli.progress import Shown
+from planet_rssm.envs.pool import Step
+from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.evaluation.protocol import Decisions
+
+SPEC = EnvSpec("gym/Some-v0", {"vector": ((3,), "float32")}, 1, 2, 0.1, 20, "none", "gymnasium 1.4", terminates=True)
+
+
+class Clock:
+    now = 1000.0
+
+    def monotonic(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    monkeypatch.setattr(progress, "time", clock := Clock())
+    return clock
+
+
+def test_a_log_gets_a_line_every_half_minute(clock, capsys):
+    with Shown("plan", 20, "decisions") as shown:
+        for done in range(1, 101):
+            clock.now += 1
+            shown.at(done, 400)
+        shown.begin("baseline random")
+        clock.now += 31
+        shown.at(1, 10)
+    assert capsys.readouterr().err.splitlines() == [
+        "plan: 30 of 400 decisions, 6.2 min left",
+        "plan: 60 of 400 decisions, 5.7 min left",
+        "plan: 90 of 400 decisions, 5.2 min left",
+        "baseline random: 1 of 10 decisions, 4.7 min left",
+    ]
+
+
+def test_a_terminal_gets_a_bar(clock, capsys, monkeypatch):
+    for name, value in (("TTY_COMPATIBLE", "1"), ("COLUMNS", "100"), ("TERM", "xterm")):
+        monkeypatch.setenv(name, value)
+    with Shown("collect", 4) as shown:
+        shown.advance()
+    assert "collect" in (said := capsys.readouterr().err) and "25%" in said
+
+
+def test_decisions_are_counted_and_episodes_that_end_early_leave_none_to_come():
+    def step(**ends: bool) -> Step:
+        return Step(*({"observation": {}, "reward": 0.0, "terminated": False, "truncated": False, "env_steps": 2,
+                       "lost": False} | ends).values())  # fmt: skip
+
+    told = []
+    count = Decisions(SPEC, 3, lambda done, total: told.append((done, total)))
+    count({0: step(), 1: step()})
+    count({0: step(terminated=True), 1: step(lost=True)})
+    count({0: step(), 1: step()})
+    assert told == [(2, 30), (2, 22), (4, 22)]
+
+
+def test_no_table_is_cut_at_eighty_columns(capsys):
+    long = "rssm.deter=200, rssm.hidden=200, model.depth=32, optimizer.lr=0.001, planner.candidates=1000"
+    tables.show(tables.results(), "title", ("runs", "mean"), [(long, "1.0")])
+    assert long in capsys.readouterr().out
+    with (narrow := Console(width=40)).capture() as seen:
+        tables.show(narrow, "title", ("runs", "mean"), [(long, "1.0")])
+    assert "…" not in seen.get() and "1.0" in seen.get()
