@@ -24,7 +24,7 @@ from planet_rssm import checkpoint as checkpoints
 from planet_rssm.behavior import ActorPlanner, ActorProposals, Behavior, CriticValue, untrained_behavior
 from planet_rssm.checkpoint import Checkpoint
 from planet_rssm.config import PlannerSettings, Settings, learned_parts, no_actor
-from planet_rssm.device import autocast, generator, resolve_device, synchronize
+from planet_rssm.device import autocast, generator, resolve_device, synchronize, to_device
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
 from planet_rssm.planners import Objective, SearchPlanner, planner_from_settings
@@ -170,16 +170,15 @@ class Agent:
             is_first: bool [B], rows in which an episode begins with this observation.
             rngs: one a row to draw from, instead of what the agent's seed names for all rows together.
         """
-        action = torch.as_tensor(executed_action, dtype=torch.float32, device=self.device)
-        first = torch.as_tensor(is_first, dtype=torch.bool, device=self.device)
+        told = [_of(torch.float32, executed_action), _of(torch.bool, is_first), *(observation or {}).values()]
+        action, first, *seen = to_device(told, self.device)
         latent, pixels = self._draw(len(first), rngs or [self._generator(carry.step, 0)])
         with autocast(self.device, self._precision):
             if observation is None:
                 before = self.model.rssm.forget(carry.state, first)
                 state = self.model.rssm.imagine_step(before, action * (~first).float()[:, None], latent)
             else:
-                seen = {key: torch.as_tensor(value, device=self.device) for key, value in observation.items()}
-                embed = self.model.encode(seen, pixels)
+                embed = self.model.encode(dict(zip(observation, seen, strict=True)), pixels)
                 state, _ = self.model.rssm.observe_step(carry.state, action, embed, first, latent)
         state = State(state.deter.float(), state.stoch.float())
         return carry._replace(state=state, fresh=carry.fresh | first, step=carry.step + 1)
@@ -258,7 +257,7 @@ class Agent:
 
     def _ahead(self, carry: AgentCarry, committed: np.ndarray | Tensor) -> State:
         """Return the belief after `committed` [B, d, A], by the prior."""
-        actions = torch.as_tensor(committed, dtype=torch.float32, device=self.device)
+        [actions] = to_device([_of(torch.float32, committed)], self.device)
         rng, state = self._generator(carry.step, 2), carry.state
         for action in actions.unbind(1):
             state = self.model.rssm.imagine_step(state, action, self._latent_noise(len(action), rng))
@@ -308,7 +307,7 @@ class AgentPolicy:
             stages: told how long `filter` and `plan` take.
         """
         self._agent, self._carry = agent, agent.initial(batch)
-        self._episodes, self._stages = episodes, stages or Stages()
+        self._episodes, self._stages, self._timed = episodes, stages or Stages(), stages is not None
         self._steps = np.zeros(batch, int)  # of each row's episode so far
 
     def __call__(
@@ -318,7 +317,8 @@ class AgentPolicy:
         agent, self._steps = self._agent, np.where(is_first, 0, self._steps + 1)
         with self._stages("filter"):
             self._carry = agent.observe(self._carry, observation, executed_action, is_first, rngs=self._rngs(0))
-            synchronize(agent.device)
+            if self._timed:
+                synchronize(agent.device)
         with self._stages("plan"):
             plan, self._carry = agent.decide(self._carry, rngs=self._rngs(1))
             return plan.action.cpu().numpy()
@@ -329,6 +329,11 @@ class AgentPolicy:
         counts = zip(self._episodes, self._steps.tolist(), strict=True)
         seeds = [stream_seed(0, Stream.EVALUATE, seed, step, part) for seed, step in counts]
         return [generator(seed, self._agent.device) for seed in seeds]
+
+
+def _of(dtype: torch.dtype, values: np.ndarray | Tensor) -> np.ndarray | Tensor:
+    """Return values in a dtype; of an array an array, which goes to a device together with others."""
+    return values.to(dtype) if isinstance(values, Tensor) else torch.as_tensor(values, dtype=dtype).numpy()
 
 
 def check_noise(name: str, noise: float, spec: EnvSpec) -> None:

@@ -3,16 +3,21 @@
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from planet_rssm.errors import PlanetError
 
 KINDS = ("cpu", "cuda", "mps", "xpu")
 GEMM_SECONDS = 0.3
+ALIGNED = 64  # bytes to which what is moved together is aligned
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+T = TypeVar("T")
 
 
 def resolve_device(name: str) -> torch.device:
@@ -59,9 +64,50 @@ def generator(seed: int, device: torch.device) -> torch.Generator:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done all that it was given; a CPU has."""
+    """Wait until the device has done all that this thread gave it on its current stream; a CPU has.
+
+    To wait for the whole device would end a capture that is under way in another thread.
+    """
     if device.type == "cuda":
-        torch.cuda.synchronize(device)
+        torch.cuda.current_stream(device).synchronize()
+
+
+def to_device(values: Sequence[np.ndarray | Tensor], device: torch.device) -> list[Tensor]:
+    """Return arrays and tensors as tensors on `device`.
+
+    On a CUDA device all arrays go in one transfer from pinned memory, which is not waited for: each by itself from
+    ordinary memory would be.
+    """
+    arrays = [value for value in values if isinstance(value, np.ndarray)]
+    moved = iter(_together(arrays, device) if device.type == "cuda" and arrays else map(torch.from_numpy, arrays))
+    return [(next(moved) if isinstance(value, np.ndarray) else value).to(device) for value in values]
+
+
+def _together(arrays: Sequence[np.ndarray], device: torch.device) -> list[Tensor]:
+    spans, end = [], 0
+    for array in arrays:
+        spans.append(slice(end, end + array.nbytes))
+        end += -(-array.nbytes // ALIGNED) * ALIGNED
+    staged = torch.empty(end, dtype=torch.uint8, pin_memory=True)
+    for array, span in zip(arrays, spans, strict=True):
+        staged.numpy()[span].view(array.dtype).reshape(array.shape)[...] = array
+    there = staged.to(device, non_blocking=True)  # PyTorch keeps the pinned memory until it was read
+    dtypes = [torch.from_numpy(np.empty(0, array.dtype)).dtype for array in arrays]
+    pieces = zip(arrays, spans, dtypes, strict=True)
+    return [there[span].view(dtype).view(array.shape) for array, span, dtype in pieces]
+
+
+def to_host(tree: T) -> T:
+    """Return a pytree of tensors on the CPU; from a CUDA device in one transfer, and so with one wait."""
+    leaves, form = pytree.tree_flatten(tree)
+    if not all(leaf.is_cuda for leaf in leaves):
+        return pytree.tree_unflatten([leaf.cpu() for leaf in leaves], form)
+    order = sorted(range(len(leaves)), key=lambda i: -leaves[i].element_size())  # so that each is aligned
+    flat = [leaves[i].contiguous().flatten().view(torch.uint8) for i in order]
+    parts = torch.cat(flat).cpu().split([len(part) for part in flat])
+    for i, part in zip(order, parts, strict=True):
+        leaves[i] = part.view(leaves[i].dtype).view(leaves[i].shape)
+    return pytree.tree_unflatten(leaves, form)
 
 
 def gemm_rate(precision: str, device: torch.device) -> float:

@@ -3,6 +3,7 @@
 All noise is standard normal, [*B, A] for numbers and [*B, 1] for a choice, whatever the number of choices.
 """
 
+import functools
 import math
 from abc import ABC, abstractmethod
 
@@ -126,7 +127,7 @@ class TanhNormal(ActionDistribution):
     @property
     def entropy(self) -> Tensor:
         """The normal's, and the mean log slope of tanh under it by Gauss-Hermite quadrature."""
-        nodes, weights = NODES.to(self.mean), WEIGHTS.to(self.mean)
+        nodes, weights = _quadrature(self.mean.device, self.mean.dtype)
         slopes = _log_slope(self.mean[..., None] + self.std[..., None] * nodes)
         return (self.std.log() + HALF_LOG_TAU + 0.5 + (slopes * weights).sum(-1) / weights.sum()).sum(-1)
 
@@ -157,6 +158,13 @@ class OneHot(ActionDistribution):
     def entropy(self) -> Tensor:
         """The closed form."""
         return self._latent.entropy(self._params)
+
+
+@functools.cache
+@torch.inference_mode(False)  # what is made inside it could not be used outside
+def _quadrature(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return NODES and WEIGHTS on a device, copied there once."""
+    return NODES.to(device, dtype), WEIGHTS.to(device, dtype)
 
 
 def _normal_log_prob(standard: Tensor, std: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from planet_rssm.behavior.learning import Behavior
-from planet_rssm.planners.base import Rng
+from planet_rssm.planners.noise import Rng
 from planet_rssm.types import Dynamics, Plan, Planner, State
 from planet_rssm.world_model import WorldModel
 

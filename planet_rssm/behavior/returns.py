@@ -19,7 +19,8 @@ def lambda_return(reward: Tensor, value: Tensor, discount: Tensor, trace: Tensor
         discount: [M, H], of that value; 0 where the episode ended with it.
         trace: a number or [M, H], 0 where no later reward is to be looked at.
     """
-    traces = torch.as_tensor(trace, dtype=reward.dtype, device=reward.device).expand_as(reward)
+    traces = trace.to(reward) if isinstance(trace, Tensor) else reward.new_full((), trace)
+    traces = traces.expand_as(reward)
     steps = reward + discount * (1 - traces) * value
     decay, last = discount * traces, value[:, -1]
     found = []
@@ -38,7 +39,8 @@ def range_after(before: Tensor, returns: Tensor, counted: Tensor) -> Tensor:
         counted: bool [M], at least one.
     """
     whole = returns.detach().masked_fill(~counted[:, None], torch.nan).flatten()
-    found = torch.nanquantile(whole, whole.new_tensor([LOW, HIGH]))
+    at = torch.stack([whole.new_full((), share) for share in (LOW, HIGH)])  # filled there: new_tensor would be a copy
+    found = torch.nanquantile(whole, at)
     return torch.lerp(before, found.to(before), RATE)
 
 

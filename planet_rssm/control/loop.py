@@ -28,6 +28,7 @@ from planet_rssm.agent import Agent, AgentCarry, RoundTimes
 from planet_rssm.control.clock import Clock, RealTime
 from planet_rssm.control.fit import fit_action, fit_observation
 from planet_rssm.control.schedule import FALLBACKS, Command, Schedule
+from planet_rssm.device import to_host
 from planet_rssm.errors import PlanetError
 from planet_rssm.types import Plan
 
@@ -250,9 +251,8 @@ def _decide(
 ) -> tuple[Plan, AgentCarry]:
     """Decide, and wait for the device."""
     plan, carry = agent.decide(carry, committed=committed, executed=executed, rounds=rounds)
-    diagnostics = {name: value.cpu() for name, value in plan.diagnostics.items()}
     sequence = torch.cat([plan.action[:, None], plan.sequence[:, 1:]], 1)  # the action may have exploration noise
-    return Plan(plan.action.cpu(), sequence.float().cpu(), plan.value.cpu(), diagnostics), carry
+    return to_host(plan._replace(sequence=sequence.float())), carry
 
 
 def _own_stream(device: torch.device) -> Any:  # noqa: ANN401 (makes a context)

@@ -21,7 +21,7 @@ Any torch model will do. A pendulum that is swung up from hanging and held uprig
 from typing import TYPE_CHECKING, Any
 
 from planet_rssm.errors import PlanetError
-from planet_rssm.planners.base import Noise, SearchPlanner
+from planet_rssm.planners.base import SearchPlanner
 from planet_rssm.planners.box import Bound
 from planet_rssm.planners.categorical import CategoricalCEM
 from planet_rssm.planners.cem import CEM
@@ -30,6 +30,7 @@ from planet_rssm.planners.goal import goal_reward
 from planet_rssm.planners.icem import ICEM
 from planet_rssm.planners.memory import Carry
 from planet_rssm.planners.mppi import MPPI
+from planet_rssm.planners.noise import Noise
 from planet_rssm.planners.objective import Objective
 from planet_rssm.planners.shooting import RandomShooting
 

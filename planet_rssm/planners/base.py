@@ -4,7 +4,7 @@ import functools
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 from planet_rssm.errors import PlanetError
 from planet_rssm.planners.box import Bound, Box
 from planet_rssm.planners.gaussian import mean_of_whole
+from planet_rssm.planners.noise import Noise, Rng, normals
 from planet_rssm.planners.objective import has_cost, rank, risk_adjusted
 from planet_rssm.types import C, Dynamics, Plan, Planner, Rollout, S
 
@@ -33,20 +34,8 @@ class Search(Protocol):
         """Mean entropy of the next candidates' numbers or choices, [B], in nats."""
 
 
-Rng = torch.Generator | Sequence[torch.Generator] | None
 T = TypeVar("T", bound=Search)
 V = TypeVar("V")
-
-
-class Noise(NamedTuple):
-    """The normal draws of one round.
-
-    `actions` [B, N, H, noise_size]; `model` [B, ...] if the dynamics draws; `choice` [B] if the planner's choice does.
-    """
-
-    actions: Tensor
-    model: Tensor | None
-    choice: Tensor | None = None
 
 
 class SearchPlanner(Planner[C], Generic[C, T]):
@@ -264,26 +253,24 @@ class SearchPlanner(Planner[C], Generic[C, T]):
         """
         if rounds is not None and rounds < 1:
             raise PlanetError(f"rounds {rounds}: must be at least 1; leave it out for all {len(self.populations)}")
-        if isinstance(generator, Sequence):
+        leaves = pytree.tree_leaves(state)
+        batch, device = len(leaves[0]), leaves[0].device
+        if isinstance(generator, Sequence) and device.type == "cpu":
             row = pytree.tree_map(lambda leaf: leaf[:1], state)
             drawn = [self.draw(dynamics, row, one, rounds) for one in generator]
             return pytree.tree_map(_joined, *drawn)
-        leaves = pytree.tree_leaves(state)
-        batch, device = len(leaves[0]), leaves[0].device
         dtype = functools.reduce(torch.promote_types, (leaf.dtype for leaf in leaves), torch.float32)
         horizon = self.settings.horizon
-
-        def normal(shape: tuple[int, ...] | None) -> Any:  # noqa: ANN401 (a Tensor, or None for None)
-            return None if shape is None else torch.randn(shape, generator=generator, device=device, dtype=dtype)
-
-        return tuple(
-            Noise(
-                self.correlate(normal((batch, count, horizon, self.noise_size))),
-                normal(dynamics.noise_shape(batch, count * self.settings.particles, horizon)),
-                normal((batch,) if self.draws_choice else None),
-            )
-            for count in self.populations[:rounds]
-        )
+        shapes: list[tuple[int, ...] | None] = []
+        for count in self.populations[:rounds]:
+            shapes += [
+                (batch, count, horizon, self.noise_size),
+                dynamics.noise_shape(batch, count * self.settings.particles, horizon),
+                (batch,) if self.draws_choice else None,
+            ]
+        parts = normals(shapes, generator, device, dtype)
+        rounds_of = zip(parts[::3], parts[1::3], parts[2::3], strict=True)
+        return tuple(Noise(self.correlate(actions), model, choice) for actions, model, choice in rounds_of)
 
     @property
     def populations(self) -> tuple[int, ...]:

@@ -20,7 +20,7 @@ from planet_rssm.behavior import untrained_behavior
 from planet_rssm.collect import RandomPolicy
 from planet_rssm.config import Settings
 from planet_rssm.data.replay import Chunks
-from planet_rssm.device import within_memory
+from planet_rssm.device import synchronize, within_memory
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
@@ -273,8 +273,7 @@ def _typical(call: Callable[[], object], device: torch.device) -> float:
     while len(seconds) < CALLS and (len(seconds) < 2 or sum(seconds) < PATIENCE):
         begin = time.perf_counter()
         call()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        synchronize(device)
         seconds.append(time.perf_counter() - begin)
         if seconds[0] > 4 * PATIENCE:
             break

@@ -11,7 +11,7 @@ from planet_rssm.behavior import Behavior
 from planet_rssm.checkpoint import Checkpoint
 from planet_rssm.config import Settings
 from planet_rssm.data.replay import Chunks
-from planet_rssm.device import autocast, generator
+from planet_rssm.device import autocast, generator, to_device
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.seeding import Stream, stream_seed
 from planet_rssm.training.optim import build_optimizer, warm
@@ -112,7 +112,8 @@ class Learner:
             parameter = parameters[name]
             # The fused step walks parameter and moments in memory order: they must share their layout.
             like = parameter if tensor.shape == parameter.shape else tensor
-            self.optimizer.state[parameter][entry] = torch.empty_like(like, device=self.device).detach().copy_(tensor)
+            where = torch.device("cpu") if entry in getattr(self.optimizer, "on_host", ()) else self.device
+            self.optimizer.state[parameter][entry] = torch.empty_like(like, device=where).detach().copy_(tensor)
 
     def checkpoint(self, spec: EnvSpec, progress: dict[str, Any]) -> Checkpoint:
         """Return all that was learned, on the CPU."""
@@ -157,6 +158,7 @@ def _norms(module: nn.Module) -> dict[str, Tensor]:
 
 def to_batch(chunks: Chunks, device: torch.device) -> Batch:
     """Move a replay's chunks to `device`; images stay uint8 on the way."""
-    observation = {key: torch.from_numpy(value).to(device) for key, value in chunks.observation.items()}
+    seen = chunks.observation
     rest = (chunks.action, chunks.reward, chunks.is_first, chunks.is_terminal, chunks.mask)
-    return Batch(observation, *(torch.from_numpy(value).to(device) for value in rest))
+    moved = to_device([*seen.values(), *rest], device)
+    return Batch(dict(zip(seen, moved, strict=False)), *moved[len(seen) :])

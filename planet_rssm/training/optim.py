@@ -20,6 +20,8 @@ class LaProp(Optimizer):
     maths runs over all tensors at once.
     """
 
+    on_host = ("step",)  # entries of the state that live on the CPU: read at each step, on a device each is waited for
+
     def __init__(
         self,
         params: Iterable[Tensor],

@@ -5,6 +5,7 @@ Each is called as core(deter [B, D], stoch [B, S], action [B, A]) and returns th
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from planet_rssm.config import RSSMSettings
 from planet_rssm.world_model.networks import BlockLinear, dense, normalised
@@ -27,6 +28,21 @@ class NormGRUCell(nn.Module):
         return gated(reset, candidate, update, deter)
 
 
+class GRUCell(nn.GRUCell):
+    """PyTorch's cell, whose products alone are in the precision of an autocast: deter stays in float32 on any device.
+
+    By itself PyTorch does so on a CPU, while its autocast of CUDA returns the new deter in half precision.
+    """
+
+    def forward(self, x: Tensor, deter: Tensor) -> Tensor:  # type: ignore[override]  # noqa: D102
+        if not x.is_cuda or not torch.is_autocast_enabled("cuda"):
+            return super().forward(x, deter)
+        inputs, hidden = linear(x, self.weight_ih), linear(deter, self.weight_hh)
+        with torch.autocast("cuda", enabled=False):  # the kernel that PyTorch runs here without an autocast
+            parts = (part.to(self.weight_hh.dtype) for part in (inputs, hidden, deter))
+            return torch.ops.aten._thnn_fused_gru_cell(*parts, self.bias_ih, self.bias_hh)[0]
+
+
 class GRUCore(nn.Module):
     """Dense layers on [stoch, action], then a GRU cell, `recurrent_depth` times (PlaNet; DreamerV2 with its cell)."""
 
@@ -35,7 +51,7 @@ class GRUCore(nn.Module):
         self.depth = settings.recurrent_depth
         self.inputs = dense(stoch + action, settings.hidden, settings.input_layers, settings.act, settings.norm)
         width = settings.hidden if settings.input_layers else stoch + action
-        kind = {"gru": nn.GRUCell, "norm_gru": NormGRUCell}[settings.cell]
+        kind = {"gru": GRUCell, "norm_gru": NormGRUCell}[settings.cell]
         self.cell = kind(width, settings.deter)
 
     def forward(self, deter: Tensor, stoch: Tensor, action: Tensor) -> Tensor:  # noqa: D102

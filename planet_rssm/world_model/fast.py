@@ -15,8 +15,10 @@ from planet_rssm.world_model.model import WorldModel
 from planet_rssm.world_model.packed import PackedCore, dense, pack, pack_joint
 
 MEMORY = 2**28  # bytes that the candidates' states may take at once on a CPU
+SHARE = 8  # of a CUDA device's memory they may take one part in so many: not of what is free, which differs by the run
 Before = tuple[Tensor, Tensor, Tensor]  # of the last step: its deter, what was seen of it, its sample
-HEAD_ROWS = 4096  # states that the heads read at once: what lies between their layers stays in cache
+HEAD_ROWS = 4096  # states that the heads read at once on a CPU: what lies between their layers stays in cache
+HEAD_ROWS_THERE = 2**17  # and on another device, where each part is a few launches more: some 100 MiB a layer
 
 
 class FastDynamics(Dynamics[State]):
@@ -36,7 +38,7 @@ class FastDynamics(Dynamics[State]):
             model: on any device, of any latent and cell; float64 stays float64.
             precision: of the products, see device.DTYPES.
             memory: bytes that the candidates' states may take; more candidates are followed one part after another,
-                with the same result. None: MEMORY, on a CUDA device a quarter of what is free now.
+                with the same result. None: MEMORY, on a CUDA device an eighth of all.
         """
         like = next(model.rssm.parameters())
         self.model = model
@@ -44,7 +46,7 @@ class FastDynamics(Dynamics[State]):
         # where parameters are held, not they themselves: load_state_dict(assign=True) puts others in their place
         self._held = [module._parameters for part in parts if part is not None for module in part.modules()]
         self.dtype = like.dtype if like.dtype == torch.float64 else DTYPES[precision]
-        self.memory = memory or (torch.cuda.mem_get_info(like.device)[0] // 4 if like.is_cuda else MEMORY)
+        self.memory = memory or (torch.cuda.mem_get_info(like.device)[1] // SHARE if like.is_cuda else MEMORY)
         self.capturable = self._in_place = like.is_cuda
         self.packed = self._pack()
 
@@ -212,7 +214,8 @@ class PackedModel:
 
     def _read(self, head: nn.Module, deters: list[Tensor], samples: list[Tensor]) -> Tensor:
         """Apply a head to all states in parts of HEAD_ROWS, [H * M]."""
-        many = max(1, HEAD_ROWS // len(deters[0]))  # steps at once
+        rows = HEAD_ROWS if deters[0].device.type == "cpu" else HEAD_ROWS_THERE
+        many = max(1, rows // len(deters[0]))  # steps at once
         parts = []
         for start in range(0, len(deters), many):
             deter, sample = (torch.cat(held[start : start + many]) for held in (deters, samples))

@@ -129,15 +129,14 @@ class PackedJoint(nn.Module):
     def __init__(self, layer: nn.Linear, sample: slice, dtype: torch.dtype) -> None:
         """Take a layer whose columns `sample` are the latent's."""
         super().__init__()
-        self.dtype, columns = dtype, torch.arange(layer.in_features)
-        own = columns[sample]
-        others = columns[~torch.isin(columns, own)]
-        weight = layer.weight.detach()
-        self.of_both = PackedLinear(torch.cat([weight[:, others], weight[:, own]], 1), layer.bias, dtype)
-        self.of_rest = PackedLinear(weight[:, others], layer.bias, dtype)
-        self.of_sample = PackedLinear(weight[:, own], None, dtype)
+        self.dtype, weight = dtype, layer.weight.detach()
+        start, stop, _ = sample.indices(layer.in_features)
+        own, others = weight[:, start:stop], torch.cat([weight[:, :start], weight[:, stop:]], 1)
+        self.of_both = PackedLinear(torch.cat([others, own], 1), layer.bias, dtype)
+        self.of_rest = PackedLinear(others, layer.bias, dtype)
+        self.of_sample = PackedLinear(own, None, dtype)
         broken = weight.new_full((1, len(weight)), torch.nan)
-        self.register_buffer("table", torch.cat([weight[:, own].t(), broken]).to(dtype))
+        self.register_buffer("table", torch.cat([own.t(), broken]).to(dtype))
         self.act: nn.Module = nn.Identity()
 
     def fuse(self, activation: type[nn.Module]) -> bool:

@@ -1,0 +1,171 @@
+"""Functions of tensors run as CUDA graphs: a launch where there were hundreds."""
+
+import contextlib
+import functools
+import gc
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from planet_rssm.errors import PlanetError
+
+WARMUPS = 2  # runs before a capture, in which libraries choose their kernels and take their workspaces
+_capturing = threading.Lock()  # all captures of a device are made on one stream
+_shared: "dict[tuple[int, int], _Shared]" = {}  # by device and stream
+
+
+class _Captured(NamedTuple):
+    graph: torch.cuda.CUDAGraph
+    inputs: list[Tensor]  # the memory that it reads
+    outputs: list[Tensor]  # and writes
+    form: pytree.TreeSpec  # of its result
+
+
+class _Shared(NamedTuple):
+    """What all graphs that are replayed on one stream have in common.
+
+    They can share memory: none of a graph's results lies there any longer when the next one runs, for they are copied.
+    """
+
+    pool: Any  # torch's own
+    keeper: torch.cuda.CUDAGraph  # of next to nothing: a pool that no graph is left in cannot be used again
+    lock: threading.Lock  # from copying in until the results are copied out, against other threads on this stream
+
+
+class Graphs:
+    """Runs functions of tensors as CUDA graphs, one captured for each sort of call.
+
+    A graph reads and writes memory of its own: inputs are copied in, results are copies. The graphs of one object are
+    for one thread at a time; what they share with those of others is kept apart here.
+    """
+
+    def __init__(self, most: int) -> None:
+        """Remember `most` graphs; of more, the one that was not run for longest is dropped and captured anew."""
+        self.most = most
+        self._captured: OrderedDict[Any, _Captured] = OrderedDict()
+
+    def __call__(self, one: Any, tensors: tuple[Any, ...]) -> Any:  # noqa: ANN401 (a partial, and a pytree)
+        """Return `one(*tensors)`; `one` is a `functools.partial` that computes by its keywords and shapes alone."""
+        leaves, form = pytree.tree_flatten(tensors)
+        given = [leaf for leaf in leaves if leaf is not None]
+        shapes = tuple((leaf.shape, leaf.dtype) if leaf is not None else None for leaf in leaves)
+        with torch.cuda.device(given[0].device):
+            current = torch.cuda.current_stream()
+            shared = _shared_by(current.device_index, current.cuda_stream)
+            key = (tuple(one.keywords.items()), shapes, str(form), current.cuda_stream)
+            if key not in self._captured:
+                while len(self._captured) >= self.most:
+                    self._captured.popitem(last=False)
+                self._captured[key] = _capture(one, leaves, form, shared.pool)
+            self._captured.move_to_end(key)
+            graph, inputs, outputs, result = self._captured[key]
+            with shared.lock:
+                torch._foreach_copy_(inputs, given)
+                graph.replay()
+                return pytree.tree_unflatten([leaf.clone() for leaf in outputs], result)
+
+
+def _shared_by(device: int, stream: int) -> _Shared:
+    """Return what the graphs of a stream share; PyTorch has some 60 streams a device, so these are few.
+
+    Memory of each session's own would stay behind with every session that ends.
+    """
+    if (found := _shared.get((device, stream))) is None:
+        with _capturing:
+            found = _shared.get((device, stream)) or _new(device)
+            _shared[device, stream] = found
+    return found
+
+
+def _new(device: int) -> _Shared:
+    keeper, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
+    with torch.inference_mode(False), torch.cuda.stream(_capture_stream(device)), _captured_by(keeper, pool):
+        torch.zeros(1, device="cuda")
+    return _Shared(pool, keeper, threading.Lock())
+
+
+@functools.cache
+def _capture_stream(device: int) -> torch.cuda.Stream:
+    """Return the stream that all graphs of a device are captured on, and nothing else runs on.
+
+    PyTorch hands its streams out in turn, 32 of each priority. One of the common priority would come to be somebody
+    else's too, a control loop's say, whose work a capture would then take in. The products' workspace belongs to the
+    stream: there is one, however many sessions come and go.
+    """
+    return torch.cuda.Stream(device, priority=-1)
+
+
+def _capture(one: Callable[..., Any], leaves: list[Tensor | None], form: pytree.TreeSpec, pool: Any) -> _Captured:  # noqa: ANN401
+    """Return a graph of `one`, whose memory comes from `pool`."""
+    # with inference on, the memory could not be written to outside it
+    with _capturing, torch.inference_mode(False), torch.no_grad(), _capturable():
+        own = [None if leaf is None else leaf.clone() for leaf in leaves]
+        tensors = pytree.tree_unflatten(own, form)
+        try:
+            graph, result = _recorded(one, tensors, pool)
+        except torch.OutOfMemoryError:  # inside a capture PyTorch gives back none of what it keeps for later
+            torch.cuda.empty_cache()
+            graph, result = _recorded(one, tensors, pool)
+    outputs, form = pytree.tree_flatten(result)
+    return _Captured(graph, [leaf for leaf in own if leaf is not None], outputs, form)
+
+
+def _recorded(one: Callable[..., Any], tensors: tuple[Any, ...], pool: Any) -> tuple[torch.cuda.CUDAGraph, Any]:  # noqa: ANN401
+    """Return a graph of `one(*tensors)`, and the result that it writes."""
+    graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    stream = _capture_stream(torch.cuda.current_device())
+    stream.wait_stream(current)
+    with torch.cuda.stream(stream):
+        for _ in range(WARMUPS):
+            one(*tensors)
+        with _captured_by(graph, pool):
+            result = one(*tensors)
+    current.wait_stream(stream)
+    return graph, result
+
+
+@contextlib.contextmanager
+def _captured_by(graph: torch.cuda.CUDAGraph, pool: Any) -> Iterator[None]:  # noqa: ANN401 (torch's own)
+    """Capture what is done inside on the current stream.
+
+    `torch.cuda.graph` would first wait for the whole device and give all unused memory back, which other threads pay
+    for, and would leave its stream the current one where the capture fails.
+    """
+    collects = gc.isenabled()
+    gc.disable()  # a dead graph that is collected inside would end the capture
+    try:
+        # thread_local: what other threads do with the device meanwhile is no concern of this capture
+        graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(RuntimeError):  # says only that the capture failed
+                graph.capture_end()
+            raise
+        graph.capture_end()
+    finally:
+        if collects:
+            gc.enable()
+
+
+@contextlib.contextmanager
+def _capturable() -> Iterator[None]:
+    """Say in one line what to do where something that is run waits for the device, as a latent of the user's may.
+
+    Raises:
+        PlanetError: the model cannot be captured; what CUDA says is its cause.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # torch.AcceleratorError is one
+        if "captur" not in str(error).lower():  # as CUDA's own errors of a capture and PyTorch's all say
+            raise
+        raise PlanetError(
+            "the search cannot be captured as a CUDA graph: something in the model waits for the device, .item() or "
+            "a branch on a tensor; set planner.fast=false, or take that out"
+        ) from error
