@@ -18,11 +18,12 @@ from planet_rssm import config
 from planet_rssm.config import FORMAT, Settings
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
-from planet_rssm.files import write_atomic
+from planet_rssm.files import read_regular, write_atomic
 
 FOLDER = "checkpoints"
 BEST = "best"
 SUFFIX = ".safetensors"
+MOST = 1 << 36  # bytes that are read of one
 PRETRAINED = "pretrained:"  # before the name of a run that is in the package
 _PACKAGED = Path(__file__).parent / "pretrained"
 
@@ -74,7 +75,7 @@ def load(path: Path) -> Checkpoint:
         PlanetError: it cannot be read, or is of a newer format.
     """
     try:
-        data = path.read_bytes()
+        data = read_regular(path, MOST)
     except OSError as error:
         raise PlanetError(f"checkpoint {path}: not readable ({error.strerror})") from None
     try:

@@ -1,10 +1,18 @@
-"""Nothing is written in place: write beside, fsync, rename, fsync the folder."""
+"""Files that other people may have put there, or that a power cut may leave half-done.
+
+Nothing is written in place: write beside, fsync, rename, fsync the folder. What is written beside is a new file under a
+name that nobody can foresee, so that no link can lead the bytes elsewhere. What is read must be a regular file: a FIFO
+would be waited for, and a device may never end.
+"""
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
+import secrets
 import shutil
+import stat
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -14,6 +22,47 @@ from typing import BinaryIO
 _SEAL = re.compile(rb'crc32\\?": \\?"([0-9a-f]{8})')  # as JSON, or as JSON within a JSON string
 UNSEALED = "0" * 8  # what a file says of its `crc32` before it is sealed
 _PIECE = 1 << 20  # bytes
+SMALL = 1 << 24  # bytes: more than a settings file, a record or a table of ours ever has
+
+
+class IrregularFileError(OSError):
+    """Something else than a regular file is in a file's place: a folder, a FIFO, a socket, a device."""
+
+
+def open_regular(path: Path | str) -> int:
+    """Open `path` for reading and return the descriptor; never waits, whatever is there.
+
+    Raises:
+        IrregularFileError: it is no regular file, nor a link to one.
+        OSError: it cannot be opened.
+    """
+    irregular = IrregularFileError(errno.EINVAL, "not a regular file", str(path))
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ENXIO, errno.ENODEV):  # a socket; a device that is not here
+            raise irregular from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise irregular
+    return descriptor
+
+
+def read_regular(path: Path | str, most: int = SMALL) -> bytes:
+    """Return what is in a regular file.
+
+    Raises:
+        IrregularFileError: see `open_regular`.
+        OSError: it cannot be read, or it has more than `most` bytes.
+    """
+    with os.fdopen(open_regular(path), "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size <= most:
+            data = file.read((size or min(most, _PIECE)) + 1)  # 0: one that the system makes up as it is read
+            if len(data) <= most:
+                return data
+    raise OSError(errno.EFBIG, f"has more than {most} bytes", str(path))
 
 
 def seal(data: bytes) -> bytes:
@@ -42,9 +91,9 @@ def write_atomic(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
     Raises:
         OSError: the folder cannot be written or the disk is full; nothing is left behind and `path` is as it was.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        with open(beside, "wb") as file:
+        with open(beside, "xb") as file:  # x: made new, never through a link
             for chunk in chunks:
                 file.write(chunk)
             file.flush()
@@ -79,7 +128,7 @@ def exclusive(path: Path) -> Iterator[None]:
     Raises:
         BlockingIOError: another process holds it.
     """
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO would be waited for
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield

@@ -23,9 +23,12 @@ from planet_rssm.data.replay import EPISODES
 from planet_rssm.envs import gl
 from planet_rssm.envs.registry import GL_BACKENDS, canonical_id
 from planet_rssm.errors import PlanetError
-from planet_rssm.files import exclusive, write_atomic
+from planet_rssm.files import exclusive, read_regular, write_atomic
 
 CONFIG, RECORD, METRICS, VIDEOS, LOCK = "config.yaml", "run.json", "metrics.jsonl", "videos", ".lock"
+EVENTS = "tensorboard"
+COMMITTED = "committed"  # key of the record: there was a checkpoint once
+MOST_METRICS = 1 << 32  # bytes that are read of metrics.jsonl
 # What a resumed run may change: nothing that decides what was already learned or is measured.
 RESUMABLE = {"device", "env.step_timeout", "train.env_steps", "train.keep", "train.test_every", "train.test_episodes",
              "train.offline_updates"}  # fmt: skip
@@ -46,20 +49,28 @@ class Run:
         Raises:
             PlanetError: the folder already holds a run, or it cannot be written.
         """
+        run = cls(folder, settings)
         try:
-            for pattern in (CONFIG, f"{checkpoint.FOLDER}/*", f"{EPISODES}/*"):
-                if found := next(folder.glob(pattern), None):
-                    name = found.relative_to(folder)
-                    raise PlanetError(
-                        f"run folder {folder}: already a run, it holds {name}; add --resume to go on, or give another "
-                        "--run-dir"
-                    )
-            (folder / checkpoint.FOLDER).mkdir(parents=True, exist_ok=True)
-            write_atomic(folder / RECORD, [json.dumps(surroundings(settings, device), indent=1).encode()])
-            config.save(settings, folder / CONFIG)
+            run._check_new()  # also before a lock is left in somebody else's folder
+            record = json.dumps(surroundings(settings, device), indent=1).encode()
+            folder.mkdir(parents=True, exist_ok=True)
+            with run.lock():  # of two that begin together only the first writes
+                run._check_new()
+                (folder / checkpoint.FOLDER).mkdir(exist_ok=True)
+                write_atomic(folder / RECORD, [record])
+                config.save(settings, folder / CONFIG)
         except OSError as error:
             raise _unwritable(folder, error) from None
-        return cls(folder, settings)
+        return run
+
+    def _check_new(self) -> None:
+        for pattern in (CONFIG, f"{checkpoint.FOLDER}/*", f"{EPISODES}/*"):
+            if found := next(self.folder.glob(pattern), None):
+                name = found.relative_to(self.folder)
+                raise PlanetError(
+                    f"run folder {self.folder}: already a run, it holds {name}; add --resume to go on, or give another "
+                    "--run-dir"
+                )
 
     @classmethod
     def open(cls, folder: Path, settings: Settings | None = None) -> "Run":
@@ -99,8 +110,9 @@ class Run:
         Raises:
             PlanetError: another process has it.
         """
+        _refuse_links(self.folder)
         path = self.folder / LOCK
-        path.touch()
+        os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666))
         with contextlib.ExitStack() as held:
             try:
                 held.enter_context(exclusive(path))
@@ -109,6 +121,40 @@ class Run:
                     f"run folder {self.folder}: another process is training in it; wait for it or stop it"
                 ) from None
             yield
+
+    def was_committed(self) -> bool:
+        """Return whether a checkpoint was ever written in this folder, as far as its other files tell."""
+        if _record(self.folder).get(COMMITTED):
+            return True
+        try:  # of a run that is older than that record: a second round begins after the first commit
+            lines = read_regular(self.folder / METRICS, MOST_METRICS).splitlines()
+        except OSError:
+            return False
+        return any(sum(phase in line for line in lines) > 1 for phase in (b'"phase": "collect"', b'"phase": "train"'))
+
+    def mark_committed(self) -> None:
+        """Keep in the record that there is a checkpoint; a record that cannot be read stays as it is."""
+        if (record := _record(self.folder)) and not record.get(COMMITTED):
+            write_atomic(self.folder / RECORD, [json.dumps({**record, COMMITTED: True}, indent=1).encode()])
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    """Return what run.json holds; nothing where it is missing or damaged."""
+    try:
+        value = json.loads(read_regular(folder / RECORD))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _refuse_links(folder: Path) -> None:
+    """Refuse a run whose files are links: what it writes, cuts and deletes would be somewhere else."""
+    for name in (LOCK, METRICS, EVENTS, checkpoint.FOLDER, EPISODES):
+        if (path := folder / name).is_symlink():
+            raise PlanetError(
+                f"run folder {folder}: {name} is a link, to {os.readlink(path)}; a run changes files in its own folder "
+                "alone: put the real one there, or link to the whole run folder"
+            )
 
 
 def decided_otherwise(before: Settings, after: Settings) -> str | None:
@@ -119,11 +165,8 @@ def decided_otherwise(before: Settings, after: Settings) -> str | None:
 
 def _check_format(path: Path) -> None:
     """Refuse a record of a newer format; one that is missing or damaged stands in nobody's way."""
-    try:
-        newer = json.loads(path.read_bytes())["format"] > FORMAT
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return
-    if newer:
+    newer = _record(path.parent).get("format")
+    if isinstance(newer, int) and newer > FORMAT:
         raise PlanetError(f"{path}: of a newer format, this version reads up to {FORMAT}; upgrade planet_rssm")
 
 
@@ -150,7 +193,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     """
     path = run / METRICS
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = read_regular(path, MOST_METRICS).decode(errors="replace").splitlines()
     except OSError as error:
         raise PlanetError(f"{path}: not readable ({error.strerror}); give the folder of a run") from None
     measured = []

@@ -12,13 +12,14 @@ from pydantic import BaseModel, ValidationError
 
 from planet_rssm.config.schema import FORMAT, RECIPES, SIZES, BehaviorSettings, Settings
 from planet_rssm.errors import PlanetError
-from planet_rssm.files import write_atomic
+from planet_rssm.files import read_regular, write_atomic
 
 # What PyYAML raises: its constructors of dates, numbers and switches let Python's own errors through.
 _NOT_YAML = (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, OverflowError, RecursionError)
 _shortener = reprlib.Repr()
 _shortener.maxstring = _shortener.maxother = 80
 ACTING = ("planner.", "rssm.filter_by", "rssm.plan_by")  # how a trained model is acted with: no weight depends on them
+MOST = 1 << 18  # bytes of a settings file; ours have some 4000
 SHORT = "behavior"  # may be written for its `.name`
 BASE = "preset"  # a settings file's own key: the preset whose settings it changes
 
@@ -209,7 +210,7 @@ def _find(preset: str) -> Path:
         return shipped[preset]
     path = Path(preset)
     if path.suffix in (".yaml", ".yml"):
-        if path.is_file():
+        if path.exists():
             return path
         raise PlanetError(f"settings file {preset}: no such file; give a preset ({', '.join(shipped)}) or a file")
     raise PlanetError(f"unknown preset {preset!r}{nearest(preset, shipped)}")
@@ -217,8 +218,10 @@ def _find(preset: str) -> Path:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (OSError, *_NOT_YAML) as error:
+        values = yaml.load(read_regular(path, MOST).decode(), _Loader)
+    except OSError as error:
+        raise PlanetError(f"settings file {path}: not readable ({error.strerror}); give another") from None
+    except _NOT_YAML as error:
         raise PlanetError(f"settings file {path}: not readable as YAML ({' '.join(str(error).split())})") from None
     if values is None:
         return {}

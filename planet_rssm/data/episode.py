@@ -24,9 +24,10 @@ import safetensors.numpy
 
 from planet_rssm.data.header import PREFIX, DamagedFileError, parse_header, write_metadata
 from planet_rssm.errors import PlanetError
-from planet_rssm.files import is_sealed, seal, write_atomic
+from planet_rssm.files import is_sealed, read_regular, seal, write_atomic
 
 Array = np.ndarray
+MOST = 1 << 34  # bytes that are read of an episode's file
 INFO = {"env": dict, "seed": int, "env_steps": int, "truncated": bool}  # what every episode's info holds, and its types
 
 
@@ -137,7 +138,7 @@ class Episode:
             PlanetError: there is no such file, or it is of a newer format.
         """
         try:
-            data = Path(path).read_bytes()
+            data = read_regular(path, MOST)
         except OSError as error:
             raise PlanetError(f"episode {path}: not readable ({error.strerror}); give a .safetensors file") from None
         header = parse_header(path, data, len(data))

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from planet_rssm.errors import PlanetError
-from planet_rssm.files import UNSEALED, is_sealed
+from planet_rssm.files import UNSEALED, IrregularFileError, is_sealed, open_regular
 
 FORMAT = 1
 PREFIX = "observation/"  # of an observation's tensor, before its key
@@ -65,17 +65,28 @@ def write_metadata(described: dict[str, Any]) -> dict[str, str]:
     return {_METADATA: json.dumps({"crc32": UNSEALED, "format": FORMAT, **described}, sort_keys=True, allow_nan=False)}
 
 
+def open_file(path: Path) -> int:
+    """Open an episode's file and return the descriptor.
+
+    Raises:
+        DamagedFileError: there is no such file, or something that is no file is in its place.
+    """
+    try:
+        return open_regular(path)
+    except FileNotFoundError:
+        raise DamagedFileError(f"episode {path}: missing") from None
+    except IrregularFileError as error:
+        raise DamagedFileError(f"episode {path}: {error.strerror}") from None
+
+
 def check_whole(path: Path) -> None:
     """Read the whole file of an episode once, and compare it with its checksum: about a millisecond a megabyte.
 
     Raises:
         DamagedFileError: there is no such file, or a byte of it is not as it was written.
     """
-    try:
-        with open(path, "rb") as file:
-            whole = is_sealed(file)
-    except FileNotFoundError:
-        raise DamagedFileError(f"episode {path}: missing") from None
+    with os.fdopen(open_file(path), "rb") as file:
+        whole = is_sealed(file)
     if not whole:
         raise DamagedFileError(f"episode {path}: changed since it was written, its crc32 is another")
 
@@ -87,10 +98,7 @@ def read_header(path: Path) -> Header:
         DamagedFileError: there is no such file, it is shorter or longer than its header says, or it is not an episode.
         PlanetError: it is of a newer format.
     """
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        raise DamagedFileError(f"episode {path}: missing") from None
+    descriptor = open_file(path)
     try:
         size = os.fstat(descriptor).st_size
         start = os.pread(descriptor, _GUESS, 0)

@@ -9,9 +9,10 @@ from typing import Any
 
 from planet_rssm.data.header import FORMAT, DamagedFileError, Header, Tensor
 from planet_rssm.errors import PlanetError
-from planet_rssm.files import UNSEALED, is_sealed, seal, write_atomic
+from planet_rssm.files import UNSEALED, IrregularFileError, is_sealed, read_regular, seal, write_atomic
 
 NAME = "manifest.json"
+MOST = 1 << 30  # bytes that are read of one: of some million episodes
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,13 @@ def read(path: Path) -> dict[int, Entry]:
         DamagedFileError: it is not a manifest, or not as it was written: it must not condemn the episodes' files.
         PlanetError: it is of a newer format.
     """
-    if not path.exists():
-        return {}
     try:
-        data = path.read_bytes()
+        data = read_regular(path, MOST)
+    except FileNotFoundError:
+        return {}
+    except IrregularFileError as error:
+        raise DamagedFileError(f"{path}: {error.strerror}") from None
+    try:
         value = json.loads(data)
         version = int(value["format"])
         if version > FORMAT:

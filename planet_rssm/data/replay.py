@@ -27,7 +27,7 @@ import numpy as np
 
 from planet_rssm.data import manifest
 from planet_rssm.data.episode import Episode
-from planet_rssm.data.header import DTYPES, PREFIX, DamagedFileError, check_whole, parse_header, read_header
+from planet_rssm.data.header import DTYPES, PREFIX, DamagedFileError, check_whole, open_file, parse_header, read_header
 from planet_rssm.data.manifest import Entry
 from planet_rssm.errors import PlanetError
 from planet_rssm.files import remove_stale, write_atomic
@@ -278,10 +278,7 @@ class Replay:
 
 def _read_frames(path: Path, entry: Entry, start: int, count: int) -> dict[str, Array]:
     """Read `count` frames from frame `start` on; nothing is mapped, so a file cut short is an error, not a SIGBUS."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)  # 2 us, so no descriptor is kept open between chunks
-    except FileNotFoundError:
-        raise DamagedFileError(f"episode {path}: missing") from None
+    descriptor = open_file(path)  # microseconds, so no descriptor is kept open between chunks
     try:
         pieces = {}
         for name, tensor in entry.tensors.items():

@@ -1,5 +1,6 @@
 """Rows of episodes that were played before, kept beside the run: an interrupted evaluation goes on."""
 
+import io
 import json
 import logging
 import zlib
@@ -8,7 +9,7 @@ from typing import Any
 
 from planet_rssm.config import FORMAT
 from planet_rssm.evaluation.protocol import EpisodeResult
-from planet_rssm.files import UNSEALED, is_sealed, seal, write_atomic
+from planet_rssm.files import UNSEALED, is_sealed, read_regular, seal, write_atomic
 
 FOLDER = "eval"
 
@@ -27,16 +28,15 @@ class Kept:
 
     def _read(self) -> dict[int, EpisodeResult]:
         try:
-            with open(self.path, "rb") as file:
-                whole = is_sealed(file)
-            held = json.loads(self.path.read_bytes())
-            if whole and held["format"] == FORMAT and held["made_of"] == self._made_of:
+            data = read_regular(self.path)
+            held = json.loads(data)
+            if is_sealed(io.BytesIO(data)) and held["format"] == FORMAT and held["made_of"] == self._made_of:
                 return {
                     row["seed"]: EpisodeResult(row["seed"], row["return"], row["env_steps"]) for row in held["rows"]
                 }
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             pass
         _log.warning("%s: damaged or of another version; its episodes are played again", self.path)
         return {}

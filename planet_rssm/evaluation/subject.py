@@ -22,6 +22,7 @@ from planet_rssm.errors import PlanetError
 from planet_rssm.evaluation.planning import same_pixels
 from planet_rssm.evaluation.protocol import EpisodeResult, TimedPolicy, play
 from planet_rssm.evaluation.simulator import PREFIX, simulator_settings
+from planet_rssm.files import read_regular
 from planet_rssm.run import versions
 from planet_rssm.stages import Stages
 
@@ -97,7 +98,7 @@ def open_subject(run: str, checkpoint: str, overrides: Sequence[str], device: st
     path = checkpoints.find(Path(run), checkpoint)
     held, where = checkpoints.load(path).acting(overrides), resolve_device(device)
     settings = held.settings
-    learned = f"{zlib.crc32(path.read_bytes()):08x}"
+    learned = f"{zlib.crc32(read_regular(path, checkpoints.MOST)):08x}"
     return Subject(
         name=run,
         folder=checkpoints.outputs(Path(run)),

@@ -6,12 +6,13 @@ import logging
 import os
 import resource
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
 from planet_rssm.config import FORMAT
-from planet_rssm.files import sync_folder
-from planet_rssm.run import METRICS
+from planet_rssm.files import open_regular, sync_folder
+from planet_rssm.run import EVENTS, METRICS
 
 COUNTERS = ("env_steps", "agent_steps", "updates", "episodes")
 OF_THE_MACHINE = ("seconds", "memory_mib", "stage_seconds")  # the only keys of a line in which equal runs may differ
@@ -21,27 +22,37 @@ _log = logging.getLogger("planet_rssm")
 class MetricsLog:
     """Appends measurements. A resumed run first cuts the file back to where its checkpoint was written."""
 
-    def __init__(self, folder: Path, offset: int, done: int, axis: str = "env_steps") -> None:
-        """Cut the file to `offset` bytes; `done` is what the counter `axis`, where events are placed, stood at then."""
+    def __init__(self, folder: Path, offset: int, done: int, axis: str = "env_steps", crc: int | None = None) -> None:
+        """Cut the file to `offset` bytes, whose CRC-32 was `crc` (None: not known).
+
+        `done` is what the counter `axis`, where events are placed, stood at then.
+        """
         self._axis = axis
         path = folder / METRICS
-        path.touch()
+        open(path, "ab", opener=_no_link).close()
         sync_folder(folder)
-        whole = path.read_bytes()[:offset].rfind(b"\n") + 1  # whole lines: the next one must not continue a torn one
+        with os.fdopen(open_regular(path), "rb") as file:
+            kept = file.read(min(offset, os.fstat(file.fileno()).st_size))
+        whole = kept.rfind(b"\n") + 1  # whole lines: the next one must not continue a torn one
+        self.crc = zlib.crc32(kept[:whole])  # of all that the file holds
         if whole < offset:
             _log.warning("%s: %d bytes, the checkpoint knew %d; what is missing stays lost", path, whole, offset)
-        self._file = open(path, "ab")  # held open as long as the run
+        elif crc is not None and crc != self.crc:
+            _log.warning("%s: changed since the checkpoint was written; its lines are kept as they are now", path)
+        self._file = open(path, "ab", opener=_no_link)  # held open as long as the run
         self._file.truncate(whole)
         self._events = None
         if importlib.util.find_spec("tensorboard"):
             from torch.utils.tensorboard import SummaryWriter  # imports for a second
 
-            self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)
+            self._events = SummaryWriter(str(folder / EVENTS), purge_step=done + 1)
 
     def write(self, phase: str, counters: dict[str, int], seconds: float, values: dict[str, Any]) -> None:
         """Append one line; `counters` as in DESIGN: env_steps, agent_steps, updates, episodes."""
         line = {"format": FORMAT, "phase": phase, **counters, "seconds": round(seconds, 3), **values}
-        self._file.write(json.dumps(line).encode() + b"\n")
+        data = json.dumps(line).encode() + b"\n"
+        self._file.write(data)
+        self.crc = zlib.crc32(data, self.crc)
         self._file.flush()
         if self._events is not None:
             for name, value in values.items():
@@ -63,6 +74,10 @@ class MetricsLog:
         finally:
             if self._events is not None:
                 self._events.close()
+
+
+def _no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
 
 
 def resident_mib() -> float:

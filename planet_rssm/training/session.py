@@ -13,7 +13,7 @@ from planet_rssm import checkpoint as checkpoints
 from planet_rssm import config
 from planet_rssm.behavior import untrained_behavior
 from planet_rssm.checkpoint import BEST, Checkpoint, DamagedCheckpointError
-from planet_rssm.data.replay import Replay
+from planet_rssm.data.replay import EPISODES, Replay
 from planet_rssm.device import resolve_device, within_memory
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
@@ -45,6 +45,7 @@ class Progress:
     best_env_steps: int | None = None  # of the checkpoint that got it
     seconds: float = 0.0  # spent in all processes of this run
     metrics_offset: int = 0  # bytes of metrics.jsonl that this state has written
+    metrics_crc: int | None = None  # their CRC-32
     data_crc: int = 0  # offline: of the episodes that are learned from
     meter: dict[str, list[float]] = field(default_factory=dict)  # means of the round's updates so far
     stage_seconds: dict[str, float] = field(default_factory=dict)  # where `seconds` went, by stage
@@ -93,11 +94,13 @@ class Session:
             PlanetError: checkpoints that cannot be read, or settings or an environment other than those learned with.
         """
         self.spec = spec
+        held = self._newest()
+        if held is None:
+            self._begin_anew()
+        else:
+            self._check_settings(held)
         for folder in (self.folder, self.folder / checkpoints.FOLDER):
             remove_stale(folder)
-        held = self._newest()
-        if held is not None:
-            self._check_settings(held)
         model = untrained_model(self.settings, spec).to(self.device)
         behavior = untrained_behavior(self.settings, model)
         if held is not None:
@@ -115,7 +118,9 @@ class Session:
 
     def open_metrics(self) -> None:
         """Go on writing the metrics, and counting seconds, where the checkpoint was taken."""
-        self.metrics = MetricsLog(self.folder, self.progress.metrics_offset, self._number(), self.axis)
+        progress = self.progress
+        written = progress.metrics_offset, self._number(), self.axis, progress.metrics_crc
+        self.metrics = MetricsLog(self.folder, *written)
         self._started = time.monotonic() - self.progress.seconds
 
     def learn(self, replay: Replay, last: int, on_update: Callable[[], object]) -> None:
@@ -148,9 +153,10 @@ class Session:
     def commit(self) -> None:
         """Make metrics and checkpoint durable, in that order, and let the oldest checkpoints go."""
         with self.stages("checkpoint"):
-            self.progress.metrics_offset = self.metrics.sync()
+            self.progress.metrics_offset, self.progress.metrics_crc = self.metrics.sync(), self.metrics.crc
             self._seconds()
             self._save(self._number())
+            self.run.mark_committed()
             self._tidy()
 
     def _number(self) -> int:
@@ -182,6 +188,19 @@ class Session:
                 f"{self.folder / CONFIG}: {key} is {now}, the run has learned with {before}; write that back into it"
             )
 
+    def _begin_anew(self) -> None:
+        """Let a run begin that has no checkpoint, unless it had one: all that it has learned from would be deleted."""
+        folder, episodes = self.folder / checkpoints.FOLDER, self.folder / EPISODES
+        if self.run.was_committed():
+            raise PlanetError(
+                f"{folder}: holds no checkpoint to go on from, though the run had written some; nothing was changed: "
+                f"bring them back, or learn from its episodes anew: --offline --data {episodes} --run-dir ANOTHER"
+            )
+        if any(episodes.glob("*.safetensors")):
+            self.display.say(f"run folder {self.folder}: it was stopped before its first commit; its first round is "
+                             "done again")  # fmt: skip
+        folder.mkdir(exist_ok=True)
+
     def _newest(self) -> Checkpoint | None:
         """Load the newest checkpoint that is whole; a damaged one is named, set aside, and the one before it taken."""
         for path in reversed(checkpoints.numbered(self.folder)):
@@ -189,9 +208,13 @@ class Session:
                 return checkpoints.load(path)
             except DamagedCheckpointError as error:
                 if path == checkpoints.numbered(self.folder)[0]:
-                    raise
+                    raise PlanetError(
+                        f"checkpoint {path}: damaged, and there is none before it to go on from; bring it back from a "
+                        f"copy, or learn from the run's episodes anew: --offline --data {self.folder / EPISODES} "
+                        "--run-dir ANOTHER"
+                    ) from error
                 aside = path.with_name(f"{path.name}.damaged")
-                self.display.say(f"{error}; set aside as {aside.name}, going back to the one before")
+                self.display.say(f"checkpoint {path}: damaged; set aside as {aside.name}, going back to the one before")
                 path.rename(aside)
         return None
 

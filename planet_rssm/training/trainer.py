@@ -12,6 +12,7 @@ from planet_rssm.data.episode import Episode
 from planet_rssm.data.replay import EPISODES, Replay
 from planet_rssm.device import within_memory
 from planet_rssm.envs.pool import EnvPool
+from planet_rssm.errors import PlanetError
 from planet_rssm.seeding import Stream, stream_seed
 from planet_rssm.stages import Stages
 from planet_rssm.training.interrupt import Interrupted, InterruptGuard
@@ -119,8 +120,28 @@ class Trainer(Loop):
         """Take up what was committed; see `Session.restore`."""
         self.session.restore(self.pool.spec)
         self.replay = Replay(self.session.folder / EPISODES, self.settings.data.capacity)
+        self._tell_lost()
         self.replay.truncate(self.progress.episodes)
         self.session.open_metrics()
+
+    def _tell_lost(self) -> None:
+        """Say which episodes are gone that the checkpoint had learned from, before anything is done without them.
+
+        Raises:
+            PlanetError: there is none left in the middle of a round's updates.
+        """
+        progress, capacity = self.progress, self.settings.data.capacity
+        there = {entry.index for entry in self.replay.episodes if entry.index < progress.episodes}
+        all_fit = progress.agent_steps + progress.episodes <= capacity  # frames
+        oldest = 0 if all_fit or not there else min(there)  # older ones were let go
+        lost = progress.episodes - oldest - len(there) - progress.damaged
+        if lost <= 0:
+            return
+        told = f"{self.replay.folder}: {lost} of the run's {progress.episodes} episodes are gone"
+        if not there and self._round_begun():
+            raise PlanetError(f"{told}, and a round's updates are still to be made from them; bring them back")
+        self.display.say(f"{told}; it goes on from its checkpoint and the {len(there)} that are left, and learns "
+                         "otherwise than it would have")  # fmt: skip
 
     def _round_begun(self) -> bool:
         progress = self.progress

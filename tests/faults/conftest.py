@@ -92,12 +92,18 @@ def train(local_pool: None) -> Callable[..., None]:
     return train
 
 
+@pytest.fixture(scope="session")
+def kept_peace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return where the run that nothing disturbed is kept for all tests."""
+    return tmp_path_factory.mktemp("peace") / "run"
+
+
 @pytest.fixture
-def peace(train: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a run that nothing disturbed."""
-    folder = tmp_path_factory.mktemp("peace") / "run"
-    train(folder)
-    return folder
+def peace(train: Callable[..., None], kept_peace: Path) -> Path:
+    """Return the folder of a run that nothing disturbed; not to be changed, it is trained once."""
+    if not kept_peace.exists():
+        train(kept_peace)
+    return kept_peace
 
 
 @pytest.fixture

@@ -40,11 +40,11 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
                 raise
             return super().write(data) or 0
 
-    def opened(path: Path, mode: str) -> Any:
+    def opened(path: Path, mode: str, **options: Any) -> Any:
         if mode == "rb":
             return open(path, mode)
         disk.ask()
-        return io.BufferedWriter(File(path, mode.replace("b", "")))
+        return io.BufferedWriter(File(path, mode.replace("b", ""), **options))
 
     def asking(name: str) -> Callable[..., None]:
         def call(*arguments: Any) -> None:
