@@ -1,12 +1,14 @@
 """Any Gymnasium environment with a Box or Discrete action space: registered ones and a user's own class."""
 
+import contextlib
 import functools
 import importlib
 import importlib.metadata
 import inspect
 import logging
 import os
-from collections.abc import Callable, Collection
+import traceback
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, TypeVar
 
 import gymnasium
@@ -17,8 +19,10 @@ from PIL import Image, ImageOps
 
 from planet_rssm.config import EnvSettings
 from planet_rssm.envs import gl
+from planet_rssm.envs.answers import ContractError, checked, one_number, switch
 from planet_rssm.envs.dmc import MAX_FRAME
 from planet_rssm.envs.observer import Observer
+from planet_rssm.envs.pictures import UndeclaredError
 from planet_rssm.envs.registry import GL_BACKENDS, action_repeat, canonical_id, gym_name, require_registered
 from planet_rssm.envs.spaces import action_map
 from planet_rssm.envs.spec import EnvSpec
@@ -34,7 +38,7 @@ _log = logging.getLogger("planet_rssm")
 
 
 class GymEnv(gymnasium.Env[Any, np.ndarray]):
-    """One Gymnasium environment, seen as `spaces.Observer` says, with actions as `spaces.action_map` takes them.
+    """One Gymnasium environment, seen as `observer.Observer` says, with actions as `spaces.action_map` takes them.
 
     An action is applied for `action_repeat` control steps, fewer when the episode ends among them; the rewards are
     summed. `terminated` means that the environment ended the episode, `truncated` that its time is over, never both.
@@ -53,6 +57,7 @@ class GymEnv(gymnasium.Env[Any, np.ndarray]):
         self._env, limit = _attempt(task, "cannot be made", lambda: _make(settings))
         self._can_draw = self._env.render_mode == "rgb_array"
         self._playing = False
+        self._kept_its_word: set[str] = set()  # of reset and step: what returned what it declares
         self._observer = Observer(task, self._env.observation_space, settings.observe, settings.size)
         self._action = action_map(task, self._env.action_space)
         self._blind = settings.renderer == "none"
@@ -82,30 +87,38 @@ class GymEnv(gymnasium.Env[Any, np.ndarray]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Start an episode; with a seed (any non-negative integer, taken modulo 2^31) as far as it minds seeds."""
-        observation, _ = self._env.reset(seed=None if seed is None else seed % _SEEDS, options=options)
-        self._playing = True
-        return self._observe(observation), {"env_steps": 0}
+        """Start an episode; with a seed (any non-negative integer, taken modulo 2^31) as far as it minds seeds.
+
+        Raises:
+            ContractError: the first one ever returned what the environment does not declare.
+            ValueError: a later one did, or there is NaN or infinity in it.
+        """
+        with self._as_declared("reset"):
+            observation, _ = self._env.reset(seed=None if seed is None else seed % _SEEDS, options=options)
+            self._playing = True
+            return self._observe(observation), {"env_steps": 0}
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """Apply one action; see the class.
 
         Raises:
             gymnasium.error.ResetNeeded: no episode is under way.
-            ValueError: an action of another shape or with NaN or infinity in it, or such an observation.
+            ContractError: the first one ever returned what the environment does not declare.
+            ValueError: a later one did; an action of another shape; NaN or infinity in an action or observation.
         """
         if not self._playing:
             raise gymnasium.error.ResetNeeded("step before reset, or after the end of the episode")
         total, steps = 0.0, 0
-        for _ in range(self.env_spec.action_repeat):
-            # mapped anew each time: an environment may write into the array that it is given
-            observation, reward, terminated, truncated, _ = self._env.step(self._action(action))
-            total, steps = total + np.asarray(reward, float).item(), steps + 1
-            if terminated or truncated:
-                self._playing = False
-                break
-        ends = bool(terminated), bool(truncated and not terminated)
-        return self._observe(observation), total, *ends, {"env_steps": steps}
+        with self._as_declared("step"):
+            for _ in range(self.env_spec.action_repeat):
+                # mapped anew each time: an environment may write into the array that it is given
+                observation, reward, terminated, truncated, _ = self._env.step(self._action(action))
+                total, steps = total + one_number(reward), steps + 1
+                ends = switch("terminated", terminated), switch("truncated", truncated)
+                if any(ends):
+                    self._playing = False
+                    break
+            return self._observe(observation), total, ends[0], ends[1] and not ends[0], {"env_steps": steps}
 
     def render(self) -> np.ndarray:
         """Return a frame for videos, uint8 [480, 480, 3]."""
@@ -128,10 +141,23 @@ class GymEnv(gymnasium.Env[Any, np.ndarray]):
         """Close the environment."""
         self._env.close()
 
+    @contextlib.contextmanager
+    def _as_declared(self, what: str) -> Iterator[None]:
+        """Refuse the environment for good if its first answer is not what it declares; a later one is an accident."""
+        try:
+            yield
+        except UndeclaredError as error:
+            if what in self._kept_its_word:
+                raise
+            raise ContractError(f"env.id = {self._task!r}: {error}") from None
+        self._kept_its_word.add(what)
+
     def _observe(self, observation: Any) -> dict[str, np.ndarray]:  # noqa: ANN401
-        if self._blind:
-            return self._observer.blind(observation)
-        return self._observer(observation, self._frame() if self._observer.draws else None)
+        frame = self._frame() if self._observer.draws and not self._blind else None
+        try:
+            return self._observer.blind(observation) if self._blind else self._observer(observation, frame)
+        except UndeclaredError as error:
+            raise UndeclaredError(f"{error}; return what observation_space declares, or declare the other") from None
 
     def _require_drawing(self) -> None:
         instead = "use env.observe=vectors"
@@ -141,8 +167,8 @@ class GymEnv(gymnasium.Env[Any, np.ndarray]):
             )
 
         def draw() -> None:
-            self._env.reset(seed=0)
-            self._frame()
+            self.reset(seed=0)
+            self._playing = False
 
         _attempt(self._task, f"cannot draw itself ({instead}, or mend this)", draw)
 
@@ -162,6 +188,7 @@ def _box(shape: tuple[int, ...], dtype: str) -> gymnasium.spaces.Box:
 def _make(settings: EnvSettings) -> tuple[gymnasium.Env[Any, Any], int]:
     """Return the environment, drawing if it can, and its time limit in control steps."""
     env, own = (_registered if settings.id.startswith("gym/") else _users)(settings)
+    env = checked(settings.id, env)
     if own is None and settings.time_limit is None:
         _log.info("%s: has no time limit, so its episodes end after %d control steps", settings.id, EPISODE_STEPS)
     limit = min(settings.time_limit or own or EPISODE_STEPS, own or settings.time_limit or EPISODE_STEPS)
@@ -215,7 +242,14 @@ def _attempt(task: str, what: str, act: Callable[[], T]) -> T:
 
 
 def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+    """Return an error in one line; if it has no words of its own, with where it was raised and the code there."""
+    if words := " ".join(str(error).split()):
+        return f"{type(error).__name__}: {words}"
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return type(error).__name__
+    where = f"{os.path.basename(frames[-1].filename)}, line {frames[-1].lineno}"
+    return f"{type(error).__name__} ({where}: {' '.join((frames[-1].line or '').split())[:80]})"
 
 
 def _mend(error: Exception) -> str:

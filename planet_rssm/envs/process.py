@@ -77,13 +77,7 @@ class WorkerProcess:
         self.pid = self._process.pid
 
     def begin(self, first: dict[str, Any]) -> None:
-        """Take the first answer: map the shared memory, which the worker has sized by now.
-
-        Raises:
-            PlanetError: the settings are at fault, in the worker's words.
-        """
-        if "error" in first:
-            raise PlanetError(first["error"])
+        """Take the first answer: map the shared memory, which the worker has sized by now."""
         self.spec = EnvSpec.from_json(first["spec"])
         self.shared, self.ready = Shared(self._memory, self.spec), True
 
@@ -97,6 +91,7 @@ class WorkerProcess:
 
         Raises:
             EOFError: the worker is dead, or dying.
+            PlanetError: settings or environment are at fault, in the worker's words; another would say the same.
         """
         data = os.read(self.descriptor, _CHUNK)
         if not data:
@@ -108,6 +103,8 @@ class WorkerProcess:
         answer = json.loads(line)
         for note in answer.pop("log", []):
             _tell(*note)
+        if "error" in answer:
+            raise PlanetError(answer["error"])
         return answer
 
     def listen(self) -> bool:

@@ -23,6 +23,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from planet_rssm.config import EnvSettings
+from planet_rssm.envs.answers import ContractError
 from planet_rssm.envs.dmc import MAX_FRAME, DMControlEnv
 from planet_rssm.envs.gym_env import GymEnv
 from planet_rssm.envs.registry import make
@@ -97,7 +98,10 @@ def main() -> None:
     shared = Shared(descriptors[0], env.env_spec)
     replies.send({"spec": env.env_spec.to_json()})
     for line in commands:
-        replies.send(_obey(env, shared, json.loads(line)))
+        try:
+            replies.send(_obey(env, shared, json.loads(line)))
+        except ContractError as error:
+            return replies.send({"error": str(error)})
     env.close()
 
 

@@ -59,6 +59,11 @@ class Born(Drift):
         raise OSError("no licence\\nfound")
 
 
+class Mute(Drift):
+    def __init__(self):
+        assert self.action_space is None
+
+
 class Loud(Drift):
     observation_space = box(-1, 1, (2,))
     metadata = {"render_modes": ["rgb_array"]}

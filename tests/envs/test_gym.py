@@ -58,6 +58,7 @@ def test_canonical_ids_stand_for_themselves(task):
         ("homemade:Drfit", "AttributeError: module 'homemade' has no attribute 'Drfit'"),
         ("homemade:number", "it makes a int, must be a gymnasium.Env"),
         ("homemade:Born", "cannot be made: OSError: no licence found"),
+        ("homemade:Mute", "cannot be made: AssertionError (homemade.py, line 59: assert self.action_space is None)"),
         ("gym/Hopper-v2", "cannot be made: ImportError: The mujoco v2 and v3 based environments have been moved"),
     ],
 )

@@ -28,6 +28,8 @@ def boxes(draw):
         high = draw(st.sampled_from([np.inf, float(limits.max), 1.0, 0.0]) | st.floats(-10, 10))
     else:
         least, most = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+        if dtype == np.int64:  # gymnasium cannot draw a sample from all of them
+            least, most = -(2**62), 2**62 - 1
         low, high = draw(st.sampled_from([least, 0])), draw(st.sampled_from([most, most, 1]))
     low, high = sorted([low, high])
     with warnings.catch_warnings():

@@ -1,0 +1,104 @@
+"""What reset and step must return: checked, since an environment of an older API, or a slip, fails in odd places."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from planet_rssm.envs.pictures import UndeclaredError
+from planet_rssm.errors import PlanetError
+
+_OLD = "so Gymnasium has it, and Gym since 0.26"
+
+
+class Answers(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Checks what the environment under it returns, before a wrapper of gymnasium's unpacks it."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start an episode; see `Env.reset`.
+
+        Raises:
+            UndeclaredError: what comes is no pair of an observation and a dict.
+        """
+        answer: Any = self.env.reset(seed=seed, options=options)
+        pair = isinstance(answer, tuple | list) and len(answer) == 2
+        if not pair or not isinstance(answer[1], Mapping | None):
+            raise UndeclaredError(f"reset returned {_kind(answer)}, must be (observation, info), a dict; {_OLD}")
+        return answer[0], dict(answer[1] or {})
+
+    def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:  # noqa: ANN401 (whatever it returns)
+        """Apply an action; see `Env.step`.
+
+        Raises:
+            UndeclaredError: what comes is no tuple of five.
+        """
+        answer: Any = self.env.step(action)
+        if not isinstance(answer, tuple | list) or len(answer) != 5:
+            raise UndeclaredError(
+                f"step returned {_kind(answer)}, must be (observation, reward, terminated, truncated, info); {_OLD}"
+            )
+        return tuple(answer)
+
+
+class ContractError(PlanetError):
+    """An environment that at its first reset or step returned what it did not declare; none of it can be used."""
+
+
+def checked(task: str, env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
+    """Return the environment with `Answers` around what is not gymnasium's own wrapper.
+
+    Raises:
+        PlanetError: its reset takes no seed or no options.
+    """
+    if isinstance(env, gymnasium.Wrapper) and type(env).__module__.startswith("gymnasium."):
+        env.env = checked(task, env.env)
+        return env
+    try:
+        takes = inspect.signature(env.reset)
+        takes.bind(seed=0, options=None)
+    except ValueError:  # it has no signature that Python can see
+        pass
+    except TypeError:
+        raise PlanetError(
+            f"env.id = {task!r}: its reset{takes} must be reset(seed=None, options=None) and return (observation, "
+            f"info); {_OLD}"
+        ) from None
+    return Answers(env)
+
+
+def one_number(reward: Any) -> float:  # noqa: ANN401 (whatever the environment returned)
+    """Return a reward as a float.
+
+    Raises:
+        UndeclaredError: it is not one number.
+    """
+    try:
+        value = np.asarray(reward)
+    except ValueError:  # lists of different lengths
+        value = np.array(None)
+    if value.dtype.kind not in "biuf" or value.size != 1:
+        raise UndeclaredError(f"reward is {_kind(reward)}; make it one number")
+    return float(value.item())
+
+
+def switch(name: str, flag: Any) -> bool:  # noqa: ANN401
+    """Return a flag as a bool.
+
+    Raises:
+        UndeclaredError: it is neither true nor false, nor 1 or 0.
+    """
+    value = np.asarray(flag) if np.isscalar(flag) or isinstance(flag, np.ndarray) else np.array(None)
+    if value.dtype.kind not in "biu" or value.size != 1 or value.item() not in (0, 1):
+        raise UndeclaredError(f"{name} is {_kind(flag)}, must be True or False")
+    return bool(value.item())
+
+
+def _kind(value: Any) -> str:  # noqa: ANN401
+    """Return what a value is, in a few words."""
+    if isinstance(value, np.ndarray):
+        return f"an array of {value.size}" if value.ndim == 1 else f"an array {list(value.shape)}"
+    if isinstance(value, tuple | list):
+        return f"{len(value)} values"
+    return f"{value!r:.40}" if value is None or isinstance(value, bool | int | float | str) else type(value).__name__
