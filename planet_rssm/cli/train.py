@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import math
 import re
 import sys
 from collections.abc import Sequence
@@ -149,6 +148,7 @@ def _dry_run(folder: Path, settings: config.Settings, as_json: bool, plan_episod
 
 def _print_forecast(result: dict[str, Any], console: Console) -> None:
     from planet_rssm.evaluation.protocol import seen_by
+    from planet_rssm.training.session import padding_line
 
     run, seconds, size, one, free = (result[key] for key in ("run", "seconds", "bytes", "measured", "free"))
     told = {
@@ -172,6 +172,9 @@ def _print_forecast(result: dict[str, Any], console: Console) -> None:
         time = f"{duration(short['seconds']['total'])}, {short['run']['updates']} updates"
         console.print(f"episodes may end early: all as short as random ones, {short['steps']:.0f} env_steps, it takes "
                       f"{time}", soft_wrap=True)  # fmt: skip
+    longest, shortest = result["padding"], (short or result)["padding"]
+    if line := padding_line(shortest, result["batch_length"]):
+        console.print(line if longest == shortest else f"at first: {line}", soft_wrap=True)
     if size["total"] > free["disk"]:
         console.print("the disk is too small for this run: free it, or lower data.capacity")
 
@@ -227,12 +230,6 @@ def _check_learnable(settings: config.Settings) -> None:
     if settings.planner.name != "actor":
         planner_from_settings(settings.planner, spec.action_size, spec.discrete)
     check_noise("train.exploration_noise =", settings.train.exploration_noise, spec)
-    frames = math.ceil(spec.episode_steps / spec.action_repeat) + 1
-    if settings.train.batch_length > frames:
-        raise PlanetError(
-            f"train.batch_length = {settings.train.batch_length}: longer than every episode, which has {frames} frames "
-            f"at env.action_repeat = {spec.action_repeat}; lower one of them"
-        )
 
 
 def _try_out(pool: "EnvPool") -> None:

@@ -129,19 +129,15 @@ class Replay:
         damaged, self._damaged = self._damaged, 0
         return damaged
 
-    def check_length(self, length: int) -> None:
-        """Refuse a chunk length that no episode fills.
+    def padding(self, length: int) -> float:
+        """Return the share of a batch of chunks of `length` frames that is expected to be padding.
 
         Raises:
-            PlanetError: there is no episode, or the longest is shorter than `length` frames.
+            PlanetError: there is no episode.
         """
-        longest = int(self._frames.max(initial=0))
-        if not longest:
-            raise PlanetError(f"replay {self.folder}: holds no episode; collect some first")
-        if length > longest:
-            raise PlanetError(
-                f"train.batch_length = {length}: longer than every episode, the longest has {longest} frames; lower it"
-            )
+        self._check_filled()
+        starts = self._starts(length)
+        return float(starts @ np.maximum(length - self._frames, 0) / (starts.sum() * length))
 
     def sample(self, rng: np.random.Generator, batch_size: int, length: int) -> Chunks:
         """Draw B chunks of L frames, every start at which a whole chunk fits as likely as any other.
@@ -152,7 +148,7 @@ class Replay:
         Raises:
             PlanetError: there is no episode.
         """
-        self.check_length(1)
+        self._check_filled()
         out: dict[str, Array] = {}
         mask = np.zeros((batch_size, length), bool)
         for row, (entry, start) in enumerate(self._draw(rng, length, batch_size)):
@@ -167,8 +163,16 @@ class Replay:
         observation = {name.removeprefix(PREFIX): out.pop(name) for name in list(out) if name.startswith(PREFIX)}
         return Chunks(observation, **out, mask=mask)
 
+    def _check_filled(self) -> None:
+        if not self._live:
+            raise PlanetError(f"replay {self.folder}: holds no episode; collect some first")
+
+    def _starts(self, length: int) -> Array:
+        """Return in how many places of each episode a chunk may start, int64 [episodes]; one where it is padded."""
+        return np.maximum(self._frames - length + 1, 1)
+
     def _draw(self, rng: np.random.Generator, length: int, count: int) -> list[tuple[Entry, int]]:
-        starts = np.maximum(self._frames - length + 1, 1)  # [episodes]
+        starts = self._starts(length)
         ends = np.cumsum(starts)
         picks = rng.integers(ends[-1], size=count)
         chosen = np.searchsorted(ends, picks, side="right")
@@ -183,7 +187,7 @@ class Replay:
                 except DamagedFileError as error:
                     self._set_aside(self.folder / entry.file, str(error))
                     self._keep([kept for kept in self._entries.values() if kept is not entry])
-                    self.check_length(1)
+                    self._check_filled()
             [(entry, start)] = self._draw(rng, length, 1)
 
     def _check_whole(self, index: int, path: Path) -> bool:

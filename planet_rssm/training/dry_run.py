@@ -36,6 +36,7 @@ MIB = 2**20
 PREFIX = ".planet-dry-run-"  # of the folder that is removed
 BLOCK = 16 * MIB  # written once for the disk's rate
 CALLS, PATIENCE = 20, 5.0  # each part is timed this often, or until so many seconds are over
+LONG = 1000  # steps that are taken at most to see an episode end
 
 
 class Costs(NamedTuple):
@@ -84,6 +85,7 @@ def dry_run(
         "task": spec.id,
         "observation": {"observe": settings.env.observe, "renderer": spec.renderer, "size": settings.env.size},
         "device": str(device),
+        "batch_length": settings.train.batch_length,
         **forecast(settings, spec, costs, plan_episodes=plan_episodes),
         "short_episodes": None
         if short is None
@@ -96,8 +98,8 @@ def dry_run(
 
 def forecast(
     settings: Settings, spec: EnvSpec, costs: Costs, length: float | None = None, plan_episodes: int = 0
-) -> dict[str, dict[str, float]]:
-    """Return counts, seconds and bytes of a whole run whose episodes all end by time, or after `length` env_steps.
+) -> dict[str, Any]:
+    """Return counts, padding, seconds and bytes of a run whose episodes all end by time, or after `length` env_steps.
 
     `bytes` is what lies on the disk at the end, but for metrics and videos.
     """
@@ -129,6 +131,7 @@ def forecast(
             "test_episodes": tests * train.test_episodes,
             "plan_episodes": plan_episodes,
         },
+        "padding": max(1 - (steps + 1) / train.batch_length, 0.0),  # share of each batch
         "seconds": {**seconds, "total": costs.env_start + sum(seconds.values())},
         "bytes": {**size, "total": sum(size.values())},
     }
@@ -199,7 +202,8 @@ def _environment(settings: Settings) -> tuple[EnvSpec, float, float, float, floa
         passed = ended = 0
         policy = RandomPolicy(pool.spec.action_size, settings.seed, pool.spec.discrete)
         nothing, first = np.zeros((len(rows), pool.spec.action_size), np.float32), np.ones(len(rows), bool)
-        while len(seconds) < CALLS and sum(seconds) < PATIENCE:
+        waits = LONG if pool.spec.terminates else CALLS
+        while len(seconds) < (CALLS if ended else waits) and sum(seconds) < PATIENCE:
             actions = dict(enumerate(policy({}, nothing, first)))
             begin = time.perf_counter()
             steps = pool.step(actions)

@@ -80,7 +80,7 @@ def open_episodes(settings: Settings) -> tuple[Replay, EnvSpec]:
     """Open the episodes of `settings.data.folder`, the newest that fit `settings.data.capacity`.
 
     Raises:
-        PlanetError: there are none, none as long as a chunk, or they show what no model here takes in.
+        PlanetError: there are none, or they show what no model here takes in.
     """
     folder = Path(settings.data.folder or "")
     if not folder.is_dir():
@@ -88,7 +88,6 @@ def open_episodes(settings: Settings) -> tuple[Replay, EnvSpec]:
     replay = Replay(folder, settings.data.capacity)
     if replay.env is None:
         raise PlanetError(f"--data {folder}: holds no episode; give a folder that `planet collect` wrote")
-    replay.check_length(settings.train.batch_length)
     spec = EnvSpec.from_json(replay.env)
     shapes = [shape for shape, _ in spec.observation.values()]
     if not shapes or any(len(shape) != 1 and shape not in _IMAGES for shape in shapes):

@@ -27,6 +27,8 @@ from planet_rssm.training.learner import Learner
 from planet_rssm.training.metrics import COUNTERS, Meter, MetricsLog, resident_mib
 from planet_rssm.world_model import untrained_model
 
+MUCH_PADDING = 0.5  # of a batch: from here on it is said
+
 
 @dataclass
 class Progress:
@@ -126,6 +128,8 @@ class Session:
     def learn(self, replay: Replay, last: int, on_update: Callable[[], object]) -> None:
         """Take the optimiser steps that are missing of `last`, then write the round's line; `on_update` may raise."""
         train, progress = self.settings.train, self.progress
+        if not progress.updates and (line := padding_line(replay.padding(train.batch_length), train.batch_length)):
+            self.display.say(line)
         mend = "free some and go on with --resume, or train another run with a lower train.batch_size"
         meter = Meter(progress.meter)
         while progress.updates < last:
@@ -253,6 +257,16 @@ class Loop(ABC):
             Interrupted: a signal asked to stop; what was learned is committed.
             PlanetError: something makes going on impossible; what was committed is kept.
         """
+
+
+def padding_line(share: float, length: int) -> str | None:
+    """Return the line that says how much of each batch is padding; None where less than half is."""
+    if share < MUCH_PADDING:
+        return None
+    return (
+        f"train.batch_length = {length}: most episodes are shorter, {share:.0%} of each batch is padding, which "
+        "counts for nothing; a shorter chunk learns as much in less time"
+    )
 
 
 def _check_same(held: EnvSpec, now: EnvSpec) -> None:

@@ -86,7 +86,6 @@ class Trainer(Loop):
         self.progress.episodes += len(episodes)
         self.progress.env_steps += sum(episode.env_steps for episode in episodes)
         self.progress.agent_steps += sum(episode.length - 1 for episode in episodes)
-        self.replay.check_length(self.settings.train.batch_length)
         self.session.write("collect", _returns(episodes))
 
     def learn_round(self) -> None:

@@ -111,6 +111,12 @@ def test_the_forecast_counts_the_plan_at_the_end():
     assert told["seconds"]["total"] == without["total"] + told["seconds"]["plan"]
 
 
+def test_episodes_shorter_than_a_chunk_are_foretold(capsys):
+    assert call(*WORDS, "--dry-run", "-s", "train.batch_length=63") == 0
+    line = "train.batch_length = 63: most episodes are shorter, 67% of each batch is padding"
+    assert line in capsys.readouterr().out
+
+
 def test_a_replay_that_is_full_takes_no_more_disk():
     settings = config.load("planet", [*TINY, "train.env_steps=1e6", "data.capacity=210"])
     told = forecast(settings, SPEC, Costs(0, 0, 0, 0, 0, 0, 0, 0, 0, 1))
@@ -159,7 +165,6 @@ def test_a_checkpoint_that_comes_back_differently_is_told(monkeypatch, capsys, t
     [
         (["--dry-run", "--resume"], "--dry-run: foretells a whole run that collects; leave --resume out"),
         (["--json"], "--json: only with --dry-run"),
-        (["--dry-run", "-s", "train.batch_length=22"], "train.batch_length = 22: longer than every episode"),
         (["--dry-run", "--device", "cuda:77"], "device 'cuda:77': not usable here"),
         (["--dry-run", "--run-dir", "/dev/null/run"], "/dev/null: Not a directory; mend that, or give another"),
     ],

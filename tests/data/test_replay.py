@@ -111,13 +111,17 @@ def test_chunks_follow_from_the_seed_and_the_episodes_alone(folder, filled, make
     assert (draw(replay, seed=3).reward != draw(replay, seed=4).reward).any()
 
 
-def test_an_empty_replay_and_a_chunk_longer_than_every_episode_are_refused(folder, filled):
-    with pytest.raises(PlanetError, match="holds no episode; collect some first"):
-        draw(Replay(folder, 100))
-    replay = filled(5, 8)
-    replay.check_length(8)
-    with pytest.raises(PlanetError, match="train.batch_length = 9: longer than every episode, the longest has 8"):
-        replay.check_length(9)
+def test_an_empty_replay_is_refused(folder):
+    for asked in (draw, lambda replay: replay.padding(4)):
+        with pytest.raises(PlanetError, match="holds no episode; collect some first"):
+            asked(Replay(folder, 100))
+
+
+@pytest.mark.parametrize(("lengths", "share"), [((2, 3), 0.75), ((10,), 0.0), ((5, 13), (5 / 10 + 0 * 4) / 5)])
+def test_the_share_of_padding_is_what_batches_have(filled, lengths, share):
+    replay = filled(*lengths)
+    assert replay.padding(10) == pytest.approx(share)
+    assert 1 - draw(replay, batch_size=2000, length=10).mask.mean() == pytest.approx(share, abs=0.03)
 
 
 def test_an_index_is_taken_once(filled, make_episode):

@@ -188,10 +188,3 @@ def test_a_damaged_newest_checkpoint_costs_one_round(whole: Path, tmp_path: Path
     assert lines(tmp_path)[:8] == lines(whole)[:8]
     checkpoints.load(newest)
     assert newest.with_name(newest.name + ".damaged").is_file()
-
-
-def test_a_chunk_longer_than_every_episode_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(
-        PlanetError, match="train.batch_length = 22: longer than every episode, the longest has 21 frames"
-    ):
-        Trainer(new_run(tmp_path, "train.batch_length=22"), Display()).run()

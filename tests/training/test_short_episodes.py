@@ -1,0 +1,95 @@
+"""A run whose episodes all end sooner than a chunk learns, plans, stops and goes on."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pytest
+
+from planet_rssm import config
+from planet_rssm.envs.pool import Step
+from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.run import METRICS, Run
+from planet_rssm.training import trainer
+from planet_rssm.training.display import Display
+from planet_rssm.training.metrics import OF_THE_MACHINE
+from planet_rssm.training.trainer import Trainer
+
+LONGEST = 4  # frames
+SPEC = EnvSpec(
+    "gym/Short-v0", {"vector": ((2,), "float32")}, 2, 1, 1.0, 1000, "none", "fake 0", discrete=True, terminates=True
+)
+TINY = """
+    env.id=gym/Short-v0 env.observe=vectors rssm.deter=8 rssm.stoch=4 rssm.hidden=8 model.vector_units=8
+    model.reward_units=8 model.continue_units=8 planner.candidates=4 planner.iterations=1 planner.elites=2
+    planner.horizon=2 train.env_steps=14 train.seed_episodes=4 train.envs=2 train.updates=3 train.batch_size=16
+    train.test_every=2 train.test_episodes=1 device=cpu behavior.units=8
+""".split()
+
+
+class ShortPool:
+    """Stands in for EnvPool: the second choice pays 1, and an episode ends by itself after one to three steps."""
+
+    def __init__(self, settings: object, count: int) -> None:
+        self.count, self.lost, self.spec = count, 0, SPEC
+        self.left: dict[int, int] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def reset(self, seeds: Mapping[int, int]) -> dict[int, dict[str, np.ndarray]]:
+        self.left |= {row: 1 + seed % (LONGEST - 1) for row, seed in seeds.items()}
+        return {row: self.see(row) for row in seeds}
+
+    def step(self, actions: Mapping[int, np.ndarray]) -> dict[int, Step]:
+        self.left |= {row: self.left[row] - 1 for row in actions}
+        ends = {row: self.left[row] == 0 for row in actions}
+        return {row: Step(self.see(row), float(a[1]), ends[row], False, 1, False) for row, a in actions.items()}
+
+    def see(self, row: int) -> dict[str, np.ndarray]:
+        return {"vector": np.array([self.left[row], 1], np.float32)}
+
+
+@pytest.fixture
+def train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[dict]]:
+    """train("name", "key=value", ...) trains in a folder of that name, or goes on there; returns the metrics' lines."""
+    monkeypatch.setattr(trainer, "EnvPool", ShortPool)
+
+    def train(name: str, *overrides: str) -> list[dict]:
+        folder = tmp_path / name
+        if folder.exists():
+            run = Run.open(folder, config.override(Run.open(folder).settings, overrides))
+        else:
+            run = Run.create(folder, config.load("cartpole-vectors", [*TINY, *overrides]), "cpu")
+        Trainer(run, Display()).run()
+        lines = map(json.loads, (folder / METRICS).read_text().splitlines())
+        return [{key: value for key, value in line.items() if key not in OF_THE_MACHINE} for line in lines]
+
+    return train
+
+
+@pytest.mark.parametrize("preset", [(), ("behavior=v3", "planner.name=actor")])
+def test_padding_changes_nothing_that_is_learned_from(train, preset: tuple[str, ...], capfd) -> None:
+    """The same steps are drawn whether a chunk is as long as the longest episode or longer."""
+    exact, padded = (train(str(size), *preset, f"train.batch_length={size}") for size in (LONGEST, 10))
+    said = capfd.readouterr().err
+    assert said.count("train.batch_length = 10: most episodes are shorter, ") == 1 and "= 4:" not in said
+    whole, first = exact[1], padded[1]
+    assert whole["phase"] == first["phase"] == "train" and whole.keys() == first.keys()
+    for key in ("reward/real", "continue/real"):
+        assert first[key] == pytest.approx(whole[key], rel=1e-5), key
+    for key in ("loss/vector", "loss/continue", "loss/kl"):  # other draws of the latent
+        assert first[key] == pytest.approx(whole[key], rel=0.2), key
+    assert np.isfinite([value for line in padded for value in line.values() if isinstance(value, float)]).all()
+    assert padded[-1]["skipped"] == 0 and padded[-1]["env_steps"] >= 14
+
+
+def test_a_run_of_short_episodes_goes_on_as_if_it_had_not_stopped(train) -> None:
+    whole = train("whole", "train.batch_length=10", "train.test_every=1")
+    train("stopped", "train.batch_length=10", "train.test_every=1", "train.env_steps=9")
+    assert train("stopped", "train.env_steps=14") == whole
