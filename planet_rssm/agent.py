@@ -28,6 +28,7 @@ from planet_rssm.device import autocast, generator, resolve_device, synchronize,
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
 from planet_rssm.planners import Objective, SearchPlanner, planner_from_settings
+from planet_rssm.precision import planning_precision
 from planet_rssm.seeding import Stream, stream_seed
 from planet_rssm.stages import Stages
 from planet_rssm.types import Plan, State
@@ -91,7 +92,8 @@ class Agent:
         self.model, self.spec, self.device = model, spec, device
         self.planner: Any = planner  # an actor is no search: what only a search has is asked of one alone
         self.session: Any = planner.prepare(ModelDynamics(model), objective or Objective(), precision)
-        self._precision, self._noise, self._seed, self._proposals = precision, exploration_noise, seed, proposals
+        self.precision = precision
+        self._noise, self._seed, self._proposals = exploration_noise, seed, proposals
 
     @classmethod
     def build(
@@ -104,12 +106,16 @@ class Agent:
     ) -> "Agent":
         """Return the agent that `settings` describe around `model` and `behavior`; `options` as for the constructor.
 
+        Without a `precision` among them it decides in `planner.precision`, of which `auto` is what is fast here.
+
         Raises:
             PlanetError: the settings need an actor or a critic and there is none, or name no planner for this.
         """
         if behavior is None and (asked := learned_parts(settings.planner)):
             raise PlanetError(no_actor(asked))
-        told = {"precision": settings.train.precision} | _decided_by(settings, spec, model, behavior) | options
+        if "precision" not in options:
+            options["precision"] = planning_precision(settings, options["device"])
+        told = _decided_by(settings, spec, model, behavior) | options
         return cls(model, spec=spec, **told)
 
     @classmethod
@@ -173,7 +179,7 @@ class Agent:
         told = [_of(torch.float32, executed_action), _of(torch.bool, is_first), *(observation or {}).values()]
         action, first, *seen = to_device(told, self.device)
         latent, pixels = self._draw(len(first), rngs or [self._generator(carry.step, 0)])
-        with autocast(self.device, self._precision):
+        with autocast(self.device, self.precision):
             if observation is None:
                 before = self.model.rssm.forget(carry.state, first)
                 state = self.model.rssm.imagine_step(before, action * (~first).float()[:, None], latent)
@@ -204,7 +210,7 @@ class Agent:
             rngs: as for `observe`; the exploration noise and the `committed` actions' never come from them.
         """
         rng = self._generator(carry.step, 1)
-        with autocast(self.device, self._precision):
+        with autocast(self.device, self.precision):
             state = carry.state if committed is None else self._ahead(carry, committed)
             given = None if self._proposals is None else self._proposals(state, rngs or rng)
             plan, memory = self.session.plan(

@@ -2,8 +2,10 @@
 
 import contextlib
 import os
+import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -129,11 +131,22 @@ def take_rates(rates: dict[str, float], device: torch.device) -> None:
         rates[name] = max(rate, gemm_rate(name, device))
 
 
+def processor() -> str:
+    """Return the processor's name, and the vector instructions that torch uses of it: `AMD EPYC, AVX2`."""
+    with contextlib.suppress(OSError):  # not Linux
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                name = line.partition(":")[2].strip()
+                return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
+    return f"{platform.processor() or platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
 def describe(device: torch.device, rates: Mapping[str, float]) -> dict[str, Any]:
     """Return what the JSON of a bench tells of the machine; `rates` are GFLOP/s by precision."""
     return {
         "gemm_gflops": {name: round(rate, 1) for name, rate in rates.items()},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "processor": processor(),
         "threads": torch.get_num_threads(),
         "cpus": os.cpu_count(),
         "torch": torch.__version__,

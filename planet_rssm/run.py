@@ -20,6 +20,7 @@ from typing import Any
 from planet_rssm import checkpoint, config
 from planet_rssm.config import FORMAT, Settings
 from planet_rssm.data.replay import EPISODES
+from planet_rssm.device import processor
 from planet_rssm.envs import gl
 from planet_rssm.envs.registry import GL_BACKENDS, canonical_id
 from planet_rssm.errors import PlanetError
@@ -178,7 +179,10 @@ def _as_resolved(settings: Settings, saved: Settings) -> Settings:
         "renderer": saved.env.renderer if env.renderer == "auto" else env.renderer,
         "action_repeat": env.action_repeat or saved.env.action_repeat,
     }
-    return settings.model_copy(update={"env": env.model_copy(update=resolved)})
+    train = settings.train
+    if train.precision == "auto":
+        train = train.model_copy(update={"precision": saved.train.precision})
+    return settings.model_copy(update={"env": env.model_copy(update=resolved), "train": train})
 
 
 def _unwritable(folder: Path, error: OSError) -> PlanetError:
@@ -232,7 +236,7 @@ def surroundings(settings: Settings, device: str) -> dict[str, Any]:
         "commit": _commit(),
         "device": device,
         "renderer": {"backend": settings.env.renderer, "gl": _gl_renderer(settings)},
-        "machine": {"system": platform.platform(), "cpus": os.cpu_count()},
+        "machine": {"system": platform.platform(), "cpus": os.cpu_count(), "processor": processor()},
     }
 
 

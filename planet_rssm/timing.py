@@ -8,7 +8,6 @@ import torch
 
 from planet_rssm.device import synchronize
 
-PRECISIONS = ("float32", "bfloat16")  # timed unless others are asked for
 REFERENCE = "reference"  # the name of what ours is compared with
 PATIENCE = 60.0  # seconds for all repeats of a comparison
 

@@ -109,7 +109,10 @@ def test_presets_are_flat_differences_from_the_defaults():
         (["kl.free_nats=-1"], "kl.free_nats = -1: input should be greater than or equal to 0"),
         (["kl.overshooting=-1"], "kl.overshooting = -1: input should be greater than or equal to 0"),
         (["optimizer.name=sgd"], "optimizer.name = 'sgd': input should be 'adam', 'adamw' or 'laprop'"),
-        (["train.precision=half"], "train.precision = 'half': input should be 'float32', 'bfloat16' or 'float16'"),
+        (
+            ["train.precision=half"],
+            "train.precision = 'half': input should be 'auto', 'float32', 'bfloat16' or 'float16'",
+        ),
         (["seed"], "-s seed: not of the form key=value; .*"),
         (["seed=[1"], r"-s seed=\[1: the value is not YAML; quote it"),
     ],

@@ -15,7 +15,7 @@ HEAVY = ("torch", "mujoco", "dm_control", "matplotlib")
 
 # part of the package: what it may import of the package, besides itself
 BASE = {"errors", "seeding", "files", "named", "stages", "memory", "descriptors"}
-LEARNED = {"config", "types", "device"}
+LEARNED = {"config", "types", "device", "precision"}
 AGENT = {*LEARNED, "world_model", "planners", "behavior", "checkpoint", "envs.spec"}  # it needs no environment
 RUN = {*AGENT, "agent", "control", "envs", "data", "collect", "minari"}
 MAY_IMPORT = {
@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "__main__": {"cli"},
     "config": BASE,
     "device": BASE,
+    "precision": BASE | {"config", "device"},
     "types": BASE,
     "timing": BASE | {"device"},
     "envs": BASE | {"config"},

@@ -68,7 +68,8 @@ def _lines(result: dict[str, Any]) -> list[str]:
     late = ", ".join(f"{count} {name}" for name, count in counts.items() if name in ("tail", "fallback", "skipped"))
     return [
         f"{result['task']}, {planner['name']} of {planner['candidates'][0]} candidates, horizon {planner['horizon']}, "
-        f"{result['rounds']} of {len(planner['candidates'])} rounds; {result['device']}, {result['threads']} threads",
+        f"{result['rounds']} of {len(planner['candidates'])} rounds; {result['device']}, {result['threads']} threads, "
+        f"{result['precision']}",
         f"{result['hz']:g} Hz, delay {result['delay']}, execute {result['execute']}: "
         f"{result['misses']} of {result['ticks']} ticks missed ({late}), {result['dropped']} frames not taken in",
         f"from frame ({'x'.join(map(str, result['camera']))}) to plan, ms: {spread}",

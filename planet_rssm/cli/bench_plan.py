@@ -36,8 +36,8 @@ def plan(
     """  # noqa: D301 (click wants the character itself)
     from planet_rssm.evaluation.bench_plan import bench_plan  # torch: not for `planet bench --help`
 
-    precisions = tuple(dict.fromkeys(precisions))
-    measure(partial(bench_plan, precisions=precisions, **options), show, as_json)
+    chosen = tuple(dict.fromkeys(precisions)) or None
+    measure(partial(bench_plan, precisions=chosen, **options), show, as_json)
 
 
 def show(result: dict[str, Any], console: Console) -> None:

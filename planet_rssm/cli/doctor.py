@@ -107,10 +107,15 @@ def gemm() -> list[Check]:
     """Measure matrix products on the device that training would use."""
     # torch: here, not above, so that `planet doctor --help` stays quick and a broken one is a finding
     from planet_rssm.device import gemm_rate, resolve_device
+    from planet_rssm.precision import summary
 
     device = resolve_device("auto")
     rates = {name: gemm_rate(name, device) for name in ("float32", "bfloat16")}
-    return [Check(f"gemm {name} (GFLOP/s)", True, round(rate, 1)) for name, rate in rates.items()]
+    found = [Check(f"gemm {name} (GFLOP/s)", True, round(rate, 1)) for name, rate in rates.items()]
+    auto = summary(device)
+    times = auto["bfloat16_time"]
+    why = "no bfloat16 here" if times is None else f"bfloat16 products take {times:g} of float32's time"
+    return [*found, Check("precision auto is", True, f"{auto['auto_precision']}: {why}")]
 
 
 def raycast() -> list[Check]:
@@ -166,9 +171,11 @@ def device() -> list[Check]:
     """Name the device that `device: auto` means here."""
     import torch
 
+    from planet_rssm.device import processor
+
     if torch.cuda.is_available():
         return [Check("device", True, f"cuda: {torch.cuda.get_device_name()}")]
-    value = f"cpu, {os.cpu_count()} cores, {torch.get_num_threads()} of them used"
+    value = f"cpu, {os.cpu_count()} cores, {torch.get_num_threads()} of them used, {processor()}"
     if not has_nvidia():
         return [Check("device", True, value)]
     built = torch.version.cuda is not None

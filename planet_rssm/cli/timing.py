@@ -11,8 +11,9 @@ from planet_rssm.cli.tables import results
 
 F = Callable[..., Any]
 _OPTIONS = (
-    click.option("--precision", "precisions", multiple=True, default=("float32", "bfloat16"), show_default=True,
-                 type=click.Choice(("float32", "bfloat16", "float16")), help="A case each; repeatable."),
+    click.option("--precision", "precisions", multiple=True,
+                 type=click.Choice(("float32", "bfloat16", "float16")),
+                 help="A case each; repeatable.  [default: float32, and bfloat16 unless it is slow here]"),
     click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output."),
 )  # fmt: skip
@@ -61,4 +62,5 @@ def measure(bench: F, show: Callable[[dict[str, Any], Console], None], as_json: 
 def machine_line(machine: dict[str, Any]) -> str:
     """Return the machine of a bench's JSON in a line."""
     rates = ", ".join(f"{rate:g} in {name}" for name, rate in machine["gemm_gflops"].items())
-    return f"{machine['device']}, {machine['threads']} threads; matrix products, GFLOP/s: {rates}"
+    auto = f"precision auto is {machine['auto_precision']}"
+    return f"{machine['device']}, {machine['threads']} threads; matrix products, GFLOP/s: {rates}; {auto}"

@@ -193,10 +193,24 @@ def _checked(settings: config.Settings) -> tuple[config.Settings, "torch.device"
     from planet_rssm.envs.registry import resolve
 
     device = resolve_device(settings.device)
+    changed: dict[str, Any] = {"train": _in_precision(settings, device)}
     if settings.data.folder is None:
-        settings = settings.model_copy(update={"env": resolve(settings.env)})
+        changed["env"] = resolve(settings.env)
+    settings = settings.model_copy(update=changed)
+    if settings.data.folder is None:
         _check_learnable(settings)
     return settings, device
+
+
+def _in_precision(settings: config.Settings, device: "torch.device") -> config.TrainSettings:
+    """Return the settings of training with the precision that `auto` stands for here, and say which it is."""
+    from planet_rssm.precision import AUTO, EXACT, training_precision
+
+    chosen = training_precision(settings, device)
+    if settings.train.precision == AUTO:
+        slow = "bfloat16 products are not faster" if chosen == EXACT else "its products are faster than float32's"
+        click.echo(f"precision {chosen}: {slow} on this machine", err=True)
+    return settings.train.model_copy(update={"precision": chosen})
 
 
 def _create(folder: Path, settings: config.Settings) -> "Run":

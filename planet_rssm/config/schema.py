@@ -55,6 +55,9 @@ SIZES = {
 }
 Size = Literal["1m", "12m", "25m", "50m", "100m", "200m", "400m"]
 
+# of matrix products and convolutions; auto: bfloat16 where this machine is faster in it, else float32
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -290,6 +293,7 @@ class PlannerSettings(_Section):
     momentum: Annotated[Number, Field(ge=0, lt=1)] | None = None  # share of the old distribution kept; icem 0.1, else 0
     warm_start: Switch | None = None  # begin with the last plan, shifted; icem and mppi do, cem and shooting do not
     discount: Share = 1.0  # of one agent step
+    precision: Precision = "auto"  # auto: while training train.precision, else what is fast on this machine
     fast: Switch = True  # prepared weights, and captured graphs on a CUDA device; false: the plain path, a check of it
     particles: Count = 1  # times that a stochastic model follows each candidate
     risk: Literal["mean", "worst"] | Share = "mean"  # of particles: mean, worst, or mean of this worst share (CVaR)
@@ -355,7 +359,7 @@ class TrainSettings(_Section):
     exploration_noise: NonNegative = 0.3  # std added to the planned action; of choices, the chance of a random one
     test_every: Count = 10  # rounds between tests without noise
     test_episodes: Count = 1
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    precision: Precision = "auto"  # a run keeps what auto chose when it began, see device.py
     keep: Count = 2  # newest checkpoints kept beside the best
     max_skipped: Count = 20  # updates in a row with a non-finite loss before the run stops
 

@@ -60,8 +60,9 @@ def with_planner(settings: Settings, overrides: Sequence[str]) -> Settings:
     """
     for key, value in parse_overrides(overrides).items():
         if key in flatten(settings) and not key.startswith(ACTING):
+            fix = "set planner.precision" if key == "train.precision" else "train another run"
             raise PlanetError(
-                f"-s {key}={value}: only planner.…, rssm.filter_by and rssm.plan_by may change now; train another run"
+                f"-s {key}={value}: only planner.…, rssm.filter_by and rssm.plan_by may change now; {fix}"
             )
     return override(settings, overrides)
 

@@ -24,7 +24,8 @@ from planet_rssm.device import describe, resolve_device, take_rates
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.evaluation.plan_value import decider, planner_for, states_of, value_gaps
 from planet_rssm.planners import CHOOSERS, Objective, SearchPlanner, planner_from_settings
-from planet_rssm.timing import PRECISIONS, Say, in_turns, titled
+from planet_rssm.precision import summary, timed_precisions
+from planet_rssm.timing import Say, in_turns, titled
 from planet_rssm.types import State
 from planet_rssm.world_model import ModelDynamics, WorldModel, untrained_model
 
@@ -57,7 +58,7 @@ CASES = (
 
 def bench_plan(
     cases: Sequence[Case] = CASES,
-    precisions: Sequence[str] = PRECISIONS,
+    precisions: Sequence[str] | None = None,
     runs: Sequence[Path] = (),
     *,
     repeats: int = 30,
@@ -70,7 +71,7 @@ def bench_plan(
 
     Args:
         cases: what is planned.
-        precisions: each is a case of its own.
+        precisions: each is a case of its own; None: float32, and bfloat16 unless it is slow here.
         runs: trained models; a case of the same latent is told what value its precision costs there, on average.
         repeats: decisions of each, taken in turns; fewer on a slow machine.
         device: where everything runs.
@@ -85,6 +86,7 @@ def bench_plan(
         PlanetError: no such run, setting or device.
     """
     where = resolve_device(device)
+    precisions = precisions or timed_precisions(where)
     trained = [_trained(run, where) for run in runs]
     say("matrix products")
     rates = dict.fromkeys(("float32", "bfloat16", *precisions), 0.0)
@@ -101,7 +103,7 @@ def bench_plan(
         gaps = _gaps([m for m in trained if _latent(m) == case.latent], case, precisions)
         take_rates(rates, where)  # again: beside other programs one look is not enough
         found += [_told(case, name, timed, gaps, rates, _flops(model, case, name)) for name in precisions]
-    return {"machine": describe(where, rates), "cases": found}
+    return {"machine": describe(where, rates) | summary(where), "cases": found}
 
 
 def name_of(settings: PlannerSettings) -> str:

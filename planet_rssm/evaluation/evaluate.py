@@ -122,6 +122,7 @@ def _result(subject: Subject, results: Sequence[EpisodeResult]) -> dict[str, Any
         "seed": subject.settings.seed,
         "planner": planner.label,
         "planner_settings": planner.model_dump(mode="json"),
+        "precision": subject.made_of["precision"],
         "observation": subject.observation,
         "checkpoint": subject.checkpoint,
         "trained": {**subject.trained, "test_return": _last_test(subject)},

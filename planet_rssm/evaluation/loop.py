@@ -71,6 +71,7 @@ def bench_loop(
         "planner": {"name": settings.planner.name, "candidates": list(agent.planner.populations),
                     "horizon": agent.planner.settings.horizon},
         "device": str(where),
+        "precision": agent.precision,
         "threads": torch.get_num_threads(),
         "camera": list(camera),
         **_told(loop, held.spec, options.get("budget_ms")),

@@ -86,6 +86,7 @@ def plan_run(
         **told(held.spec, settings, results, compared, policy),
         "batch": rows,
         "planner_settings": settings.planner.model_dump(),
+        "precision": agent.precision,
         "video": filmed(film, camera.frames, 1 / seen.control_interval) if film else None,
         "observation": {
             "observe": settings.env.observe,

@@ -23,6 +23,7 @@ from planet_rssm.evaluation.planning import same_pixels
 from planet_rssm.evaluation.protocol import EpisodeResult, TimedPolicy, play
 from planet_rssm.evaluation.simulator import PREFIX, simulator_settings
 from planet_rssm.files import read_regular
+from planet_rssm.precision import EXACT, planning_precision
 from planet_rssm.run import versions
 from planet_rssm.stages import Stages
 
@@ -117,10 +118,10 @@ def _made_of(settings: Settings, spec: EnvSpec, learned: str | None, device: str
     return {
         "env": spec.to_json(),
         "checkpoint_crc32": learned,
-        "planner": settings.planner.model_dump(mode="json"),
+        "planner": settings.planner.model_dump(mode="json", exclude={"precision"}),
         "filter_by": settings.rssm.filter_by,
         "plan_by": settings.rssm.plan_by,
-        "precision": settings.train.precision,
+        "precision": EXACT if learned is None else planning_precision(settings, torch.device(device)),
         "device": device,
         "versions": versions(),
     }

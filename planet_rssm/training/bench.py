@@ -26,7 +26,8 @@ from planet_rssm.device import describe, resolve_device, take_rates
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
-from planet_rssm.timing import PRECISIONS, REFERENCE, Say, in_turns, titled
+from planet_rssm.precision import summary, timed_precisions
+from planet_rssm.timing import REFERENCE, Say, in_turns, titled
 from planet_rssm.training.dry_run import random_chunks
 from planet_rssm.training.learner import Learner
 from planet_rssm.world_model import untrained_model
@@ -46,7 +47,7 @@ class Timed(NamedTuple):
 def bench_train(
     presets: Sequence[str] = PRESETS,
     overrides: Sequence[str] = (),
-    precisions: Sequence[str] = PRECISIONS,
+    precisions: Sequence[str] | None = None,
     *,
     repeats: int = 3,
     device: str = "auto",
@@ -57,7 +58,7 @@ def bench_train(
     Args:
         presets: names or settings files.
         overrides: `key=value` texts for each of them; `train.batch_size=8` makes it shorter.
-        precisions: each is a case.
+        precisions: each is a case; None: float32, and bfloat16 unless it is slow here.
         repeats: updates of each case after the first, taken in turns with the reference's; fewer on a slow machine.
         device: where the updates run.
         say: told what is measured next.
@@ -69,6 +70,7 @@ def bench_train(
         PlanetError: no such preset, setting or device, or too little memory.
     """
     where = resolve_device(device)
+    precisions = precisions or timed_precisions(where)
     say("matrix products")
     rates = dict.fromkeys(("float32", "bfloat16", *precisions), 0.0)
     take_rates(rates, where)
@@ -82,7 +84,7 @@ def bench_train(
         measured.append((preset, timed, settings))
         take_rates(rates, where)  # again: beside other programs one look is not enough
     cases = [_case(preset, name, timed, settings, rates) for preset, timed, settings in measured for name in precisions]
-    return {"machine": describe(where, rates), "cases": cases}
+    return {"machine": describe(where, rates) | summary(where), "cases": cases}
 
 
 def _case(

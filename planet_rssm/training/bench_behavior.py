@@ -21,7 +21,8 @@ from planet_rssm.config import Settings
 from planet_rssm.device import autocast, describe, generator, resolve_device, take_rates
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
-from planet_rssm.timing import PRECISIONS, REFERENCE, Say, in_turns, titled
+from planet_rssm.precision import summary, timed_precisions
+from planet_rssm.timing import REFERENCE, Say, in_turns, titled
 from planet_rssm.training.bench import spec_of
 from planet_rssm.training.optim import build_optimizer
 from planet_rssm.types import State
@@ -35,7 +36,7 @@ Update = Callable[[], object]
 def bench_behavior(
     presets: Sequence[str] = PRESETS,
     overrides: Sequence[str] = (),
-    precisions: Sequence[str] = PRECISIONS,
+    precisions: Sequence[str] | None = None,
     *,
     repeats: int = 3,
     device: str = "auto",
@@ -46,7 +47,7 @@ def bench_behavior(
     Args:
         presets: names or settings files of runs that learn by `behavior=v3`.
         overrides: `key=value` texts for each of them.
-        precisions: each is a case.
+        precisions: each is a case; None: float32, and bfloat16 unless it is slow here.
         repeats: updates of each case after the first, taken in turns with the reference's; fewer on a slow machine.
         device: where the updates run.
         say: told what is measured next.
@@ -58,6 +59,7 @@ def bench_behavior(
         PlanetError: no such preset, setting or device, or a preset of another recipe.
     """
     where = resolve_device(device)
+    precisions = precisions or timed_precisions(where)
     rates = dict.fromkeys(("float32", "bfloat16", *precisions), 0.0)
     take_rates(rates, where)
     cases = []
@@ -71,7 +73,7 @@ def bench_behavior(
         seconds = _time(settings, spec_of(settings), precisions, repeats, where, said)
         take_rates(rates, where)
         cases += [_case(preset, settings, name, seconds) for name in precisions]
-    return {"machine": describe(where, rates), "cases": cases}
+    return {"machine": describe(where, rates) | summary(where), "cases": cases}
 
 
 def _case(preset: str, settings: Settings, precision: str, seconds: dict[str, float]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from planet_rssm.errors import PlanetError
 from planet_rssm.evaluation.baselines import BLIND_ROWS, constant_actions
 from planet_rssm.evaluation.protocol import PARALLEL
 from planet_rssm.files import scratch_folder, write_atomic
+from planet_rssm.precision import collecting_precision, training_precision
 from planet_rssm.seeding import Stream, stream_seed
 from planet_rssm.training.learner import Learner
 from planet_rssm.training.session import Progress
@@ -86,6 +87,7 @@ def dry_run(
         "observation": {"observe": settings.env.observe, "renderer": spec.renderer, "size": settings.env.size},
         "device": str(device),
         "batch_length": settings.train.batch_length,
+        "precision": training_precision(settings, device),
         **forecast(settings, spec, costs, plan_episodes=plan_episodes),
         "short_episodes": None
         if short is None
@@ -249,7 +251,8 @@ def random_chunks(spec: EnvSpec, batch: int, length: int) -> Chunks:
 
 def _decision(settings: Settings, spec: EnvSpec, learner: Learner, device: torch.device) -> float:
     rows = settings.train.envs
-    agent = Agent.build(settings, spec, learner.model, learner.behavior, device=device)
+    precision = collecting_precision(settings, device)
+    agent = Agent.build(settings, spec, learner.model, learner.behavior, device=device, precision=precision)
     frames = {key: value[:, 0] for key, value in random_chunks(spec, rows, 1).observation.items()}
     carry, action, first = agent.initial(rows), np.zeros((rows, spec.action_size), np.float32), np.zeros(rows, bool)
     return _typical(lambda: agent.act(carry, frames, action, first), device)

@@ -13,6 +13,7 @@ from planet_rssm.config import Settings
 from planet_rssm.data.replay import Chunks
 from planet_rssm.device import autocast, generator, to_device
 from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.precision import training_precision
 from planet_rssm.seeding import Stream, stream_seed
 from planet_rssm.training.optim import build_optimizer, warm
 from planet_rssm.types import Batch
@@ -33,10 +34,9 @@ class Learner:
         self, model: WorldModel, settings: Settings, device: torch.device, behavior: Behavior | None = None
     ) -> None:
         self.model, self.settings, self.device, self.behavior = model, settings, device, behavior
+        self.precision = training_precision(settings, device)
         self.optimizer = build_optimizer(_groups(model, behavior, settings), settings.optimizer)
-        self.scaler = torch.amp.GradScaler(
-            device.type, init_scale=FIRST_SCALE, enabled=settings.train.precision == "float16"
-        )
+        self.scaler = torch.amp.GradScaler(device.type, init_scale=FIRST_SCALE, enabled=self.precision == "float16")
 
     def update(self, chunks: Chunks, index: int) -> dict[str, float]:
         """Take the optimiser step number `index` of the run on `chunks`.
@@ -49,7 +49,7 @@ class Learner:
         rng = generator(stream_seed(self.settings.seed, Stream.UPDATE, index), self.device)
         batch_size, length = chunks.reward.shape
         noise = self.model.draw(batch_size, length, rng, self.device)
-        with autocast(self.device, self.settings.train.precision):
+        with autocast(self.device, self.precision):
             context = self.model.context(batch, noise)
             loss, metrics = self.model.loss_from(batch, context, noise)
             if self.behavior is not None:

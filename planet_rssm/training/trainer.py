@@ -13,6 +13,7 @@ from planet_rssm.data.replay import EPISODES, Replay
 from planet_rssm.device import within_memory
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.errors import PlanetError
+from planet_rssm.precision import collecting_precision
 from planet_rssm.seeding import Stream, stream_seed
 from planet_rssm.stages import Stages
 from planet_rssm.training.interrupt import Interrupted, InterruptGuard
@@ -157,7 +158,8 @@ class Trainer(Loop):
         if settings.planner.name == "actor" and stream is Stream.COLLECT:  # it explores by drawing its actions
             settings = settings.model_copy(update={"planner": settings.planner.model_copy(update={"act_by": "draw"})})
         parts = (settings, self.session.spec, learner.model, learner.behavior)
-        agent = Agent.build(*parts, device=device, exploration_noise=noise, seed=seed)
+        precision = collecting_precision(self.settings, device)
+        agent = Agent.build(*parts, device=device, precision=precision, exploration_noise=noise, seed=seed)
         return AgentPolicy(agent, self.settings.train.envs, stages=stages)
 
     def _play(self, policy: Policy, seeds: Sequence[int]) -> list[Episode]:

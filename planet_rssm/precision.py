@@ -1,0 +1,132 @@
+"""What `precision: auto` stands for: the one that matrix products of the model's size are fast in here.
+
+Processors differ by two orders of magnitude: those with bfloat16 products (AVX-512 BF16, AMX, GPUs)
+do them two to four times as fast as in float32, the others ten to a hundred times as slowly.
+"""
+
+import functools
+import logging
+import time
+from math import inf
+from typing import Any, NamedTuple
+
+import torch
+from torch.nn.functional import linear
+
+from planet_rssm.config import Settings
+from planet_rssm.device import DTYPES
+
+AUTO, EXACT, FAST = "auto", "float32", "bfloat16"
+GAIN = 0.8  # bfloat16 must take at most this share of float32's time: a nearer race is noise
+SLOW = 2.0  # times float32's time: a precision that was asked for and is slower gets a warning
+LONGEST = 512  # of a timed product's sides: rates change no more beyond it
+TIMED_SECONDS, TIMED_CALLS = 0.01, 30  # of each precision at most, after a first call that warms up
+
+_log = logging.getLogger("planet_rssm")
+
+
+LARGE = (LONGEST, LONGEST, LONGEST)
+
+
+class Product(NamedTuple):
+    """The shape of a matrix product [rows, inner] x [inner, outer]."""
+
+    rows: int
+    inner: int
+    outer: int
+
+
+def training_precision(settings: Settings, device: torch.device) -> str:
+    """Return the precision of updates on `device`: `train.precision`, or what `auto` stands for.
+
+    A choice of the user's that is slow here is kept and logged as a warning.
+    """
+    train = settings.train
+    product = _product(settings, train.batch_size * train.batch_length)
+    return _chosen("train.precision", train.precision, device, product)
+
+
+def collecting_precision(settings: Settings, device: torch.device) -> str:
+    """Return the precision of decisions while a run trains: `auto` is that of its updates.
+
+    So a run that is resumed on another machine goes on with the same numbers.
+    """
+    asked = settings.planner.precision
+    return training_precision(settings, device) if asked == AUTO else asked
+
+
+def planning_precision(settings: Settings, device: torch.device) -> str:
+    """Return the precision of a trained model's decisions: `auto` is what is fast on `device`.
+
+    What the model was trained in does not matter: parameters are float32 always.
+    """
+    product = _product(settings, settings.planner.candidates)
+    return _chosen("planner.precision", settings.planner.precision, device, product)
+
+
+def timed_precisions(device: torch.device) -> tuple[str, ...]:
+    """Return the precisions that a benchmark times unless others are asked for: none that is slow."""
+    return (EXACT,) if relative_time(FAST, device, Product(*LARGE)) > SLOW else (EXACT, FAST)
+
+
+def summary(device: torch.device) -> dict[str, Any]:
+    """Return what `auto` stands for with large products on `device`, and bfloat16's time in float32's."""
+    times = relative_time(FAST, device, Product(*LARGE))
+    chosen = FAST if times <= GAIN else EXACT
+    return {"auto_precision": chosen, "bfloat16_time": round(times, 2) if times < inf else None}
+
+
+@functools.cache
+def relative_time(precision: str, device: torch.device, product: Product) -> float:
+    """Return the time of a product in `precision`, in units of float32's; takes milliseconds.
+
+    The two are timed in turns, and the fastest call of each counts. Infinite where the device has
+    no products of that precision, or is neither a CPU nor a CUDA device.
+    """
+    if device.type not in ("cpu", "cuda"):
+        return inf
+    rows, inner, outer = (min(side, LONGEST) for side in product)
+    pair = [
+        (torch.ones(rows, inner, dtype=dtype, device=device),
+         torch.ones(outer, inner, dtype=dtype, device=device))
+        for dtype in (DTYPES[precision], DTYPES[EXACT])
+    ]  # fmt: skip
+    try:
+        with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+            first = [_seconds(device, *tensors) for tensors in pair]
+            if first[0] > TIMED_SECONDS and first[0] > 4 * first[1]:  # no close race: enough is known
+                return first[0] / min(first[1], _seconds(device, *pair[1]))
+            calls = max(2, min(TIMED_CALLS, int(TIMED_SECONDS / max(first))))
+            turns = [[_seconds(device, *tensors) for tensors in pair] for _ in range(calls)]
+    except RuntimeError:  # the device has no such product
+        return inf
+    fastest, exact = (min(times) for times in zip(*turns, strict=True))
+    return fastest / exact
+
+
+def _product(settings: Settings, rows: int) -> Product:
+    """Return the product that the recurrence makes most of: the gates of `rows` states."""
+    return Product(rows, settings.rssm.hidden, 3 * settings.rssm.deter)
+
+
+def _chosen(key: str, asked: str, device: torch.device, product: Product) -> str:
+    if asked == AUTO:
+        return FAST if relative_time(FAST, device, product) <= GAIN else EXACT
+    if asked != EXACT and (times := relative_time(asked, device, product)) > SLOW:
+        _warn(f"{key} = {asked}: its products take {times:.1f} times as long as float32's on this "
+              f"machine; set {key}=auto")  # fmt: skip
+    return asked
+
+
+@functools.cache
+def _warn(line: str) -> None:
+    """Log a warning, once in a process."""
+    _log.warning("%s", line)
+
+
+def _seconds(device: torch.device, matrix: torch.Tensor, weight: torch.Tensor) -> float:
+    begin = time.perf_counter()
+    linear(matrix, weight)
+    if device.type == "cuda":  # this stream alone: another thread may be capturing a graph
+        torch.cuda.current_stream(device).synchronize()
+    return time.perf_counter() - begin
