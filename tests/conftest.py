@@ -1,5 +1,6 @@
 import contextlib
 import os
+import sys
 
 import hypothesis
 import pytest
@@ -11,6 +12,13 @@ os.environ.setdefault("MUJOCO_GL", "disable")
 # The same cases everywhere and each time, and none that fails because the machine was busy.
 hypothesis.settings.register_profile("fixed", derandomize=True, database=None, deadline=None)
 hypothesis.settings.load_profile("fixed")
+
+
+@pytest.fixture(autouse=True)
+def float32_unless_asked(monkeypatch):
+    """`precision: auto` is float32, whatever this machine is fast in: tests compare numbers."""
+    if precision := sys.modules.get("planet_rssm.precision"):  # not for the tests that do without torch
+        monkeypatch.setattr(precision, "relative_time", lambda *_: float("inf"))
 
 
 @pytest.fixture

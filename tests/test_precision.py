@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from planet_rssm import config, precision
+from planet_rssm.errors import PlanetError
 from planet_rssm.precision import (
     Product,
     collecting_precision,
@@ -13,6 +14,7 @@ from planet_rssm.precision import (
     relative_time,
     training_precision,
 )
+from planet_rssm.run import Run
 
 CPU = torch.device("cpu")
 
@@ -93,6 +95,23 @@ def test_a_race_that_is_not_close_ends_after_one_call(monkeypatch):
     assert relative_time("bfloat16", CPU, Product(8, 8, 8)) == 500
     assert calls.count(torch.bfloat16) == 1
     relative_time.cache_clear()
+
+
+def test_a_run_keeps_what_it_chose(tmp_path):
+    settings = config.load("quickstart", ["env.action_repeat=8"])
+    chosen = settings.train.model_copy(update={"precision": "bfloat16"})
+    run = Run.create(tmp_path / "run", settings.model_copy(update={"train": chosen}), "cpu")
+    assert Run.open(run.folder, settings).settings.train.precision == "bfloat16"
+    other = config.override(settings, ["train.precision=float32"])
+    with pytest.raises(PlanetError, match="train.precision = float32: the run in .* has bfloat16"):
+        Run.open(run.folder, other)
+
+
+def test_a_trained_model_says_which_precision_may_change():
+    settings = config.load("quickstart")
+    with pytest.raises(PlanetError, match="-s train.precision=float32: .*; set planner.precision"):
+        config.with_planner(settings, ["train.precision=float32"])
+    assert config.with_planner(settings, ["planner.precision=float32"]).planner.precision == "float32"
 
 
 def test_devices_of_other_kinds_stay_with_float32():

@@ -114,7 +114,7 @@ def gemm() -> list[Check]:
     found = [Check(f"gemm {name} (GFLOP/s)", True, round(rate, 1)) for name, rate in rates.items()]
     auto = summary(device)
     times = auto["bfloat16_time"]
-    why = "no bfloat16 here" if times is None else f"bfloat16 products take {times:g} of float32's time"
+    why = "no bfloat16 here" if times is None else f"bfloat16 products take {times:.2g} times as long as float32's"
     return [*found, Check("precision auto is", True, f"{auto['auto_precision']}: {why}")]
 
 

@@ -266,15 +266,15 @@ class BehaviorSettings(_Section):
 
 
 # The settings of the planner that each planner reads; of the actor's search nothing is read, it has none.
-_SEARCH = frozenset("horizon candidates iterations warm_start discount fast particles risk proposals proposal_share "
-                    "terminal_value".split())  # fmt: skip
+_SEARCH = frozenset("horizon candidates iterations warm_start discount precision fast particles risk proposals "
+                    "proposal_share terminal_value".split())  # fmt: skip
 _FITTED = _SEARCH | {"elites", "init_std", "min_std", "max_std", "momentum"}
 READS: "dict[PlannerName, frozenset[str]]" = {
     "cem": _FITTED,
     "icem": _FITTED | {"colour", "decay", "reuse"},
     "mppi": _FITTED | {"temperature", "weigh", "act_by"},
     "shooting": _SEARCH,
-    "actor": frozenset({"act_by"}),
+    "actor": frozenset({"act_by", "precision"}),
 }
 _BY_ELITES = {"elites", "min_std", "max_std"}  # mppi reads them only where it weighs elites
 

@@ -31,6 +31,7 @@ def call(*words: str) -> int:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr("planet_rssm.device.GEMM_SECONDS", 0.0)
+    monkeypatch.setattr("planet_rssm.precision.relative_time", lambda *_: 0.5)
 
 
 def test_both_presets_in_both_precisions_by_default(capsys):
@@ -50,6 +51,19 @@ def test_both_presets_in_both_precisions_by_default(capsys):
     for first, second in (result["cases"][:2], result["cases"][2:]):
         assert first["gflop"] == second["gflop"]
         assert first["reference_ms"] == second["reference_ms"]
+
+
+def test_a_precision_that_is_slow_here_is_timed_only_if_asked_for(capsys, monkeypatch):
+    monkeypatch.setattr("planet_rssm.precision.relative_time", lambda *_: 8.0)
+    words = ["bench", "train", "quickstart", *OPTIONS, "--repeats", "1", "--device", "cpu", "--json"]
+    assert call(*words) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert [case["precision"] for case in result["cases"]] == ["float32"]
+    assert result["machine"]["auto_precision"] == "float32"
+    assert result["machine"]["bfloat16_time"] == 8.0
+    assert call(*words, "--precision", "bfloat16") == 0
+    (case,) = json.loads(capsys.readouterr().out)["cases"]
+    assert case["precision"] == "bfloat16"
 
 
 def test_people_get_a_table_of_the_preset_that_they_name(capsys):

@@ -15,6 +15,7 @@ from planet_rssm.config import PlannerSettings
 from planet_rssm.device import describe
 from planet_rssm.evaluation import bench_plan as bench
 from planet_rssm.evaluation import plan_value
+from planet_rssm.precision import summary
 
 TINY = ["rssm.deter=16", "rssm.stoch=4", "rssm.classes=4", "rssm.hidden=8", "model.reward_units=8"]
 CEM = PlannerSettings(candidates=20, elites=5, iterations=2, horizon=3)
@@ -26,6 +27,7 @@ CASES = tuple(bench.Case(*case) for case in WAYS)
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr("planet_rssm.device.GEMM_SECONDS", 0.0)
+    monkeypatch.setattr("planet_rssm.precision.relative_time", lambda *_: 0.5)
     monkeypatch.setattr(plan_value, "STATES", 3)
     monkeypatch.setattr(plan_value, "DRAWS", 2)
     monkeypatch.setattr(plan_value, "STEPS", 3)
@@ -100,7 +102,8 @@ def test_without_a_gap_the_reason_is_told(monkeypatch, capsys):
     told = bench._told(cem, "float32", {"float32": 1.0, "plain": 2.0}, bench._gaps([], cem, ["float32"]),
                        {"float32": 1.0}, 1)  # fmt: skip
     assert told["value_gap"] is None
-    bench_plan.show({"machine": describe(torch.device("cpu"), {}), "cases": [told]}, Console(width=120))
+    cpu = torch.device("cpu")
+    bench_plan.show({"machine": describe(cpu, {}) | summary(cpu), "cases": [told]}, Console(width=120))
     shown = capsys.readouterr().out
     assert " – " in shown.replace("\n", " \n") and "no gap: no run of this latent, see --run" in shown
 
