@@ -208,6 +208,7 @@ def _spec(dataset: Any, observer: Observer, actions: Numbers | Choice, size: int
         simulator=f"minari {dataset.id}",
         discrete=actions.discrete,
         terminates=True,
+        interval_from="default",
     )
     if not whole:
         return told

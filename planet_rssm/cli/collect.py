@@ -106,6 +106,7 @@ def _play(actor: "Actor", out: Path, episodes: int, seed: int, envs: int, add: b
             "size": actor.env.size,
             "simulator": spec.simulator,
         },
+        **spec.timing(),
         "episodes": [{"seed": r.seed, "return": r.episode_return, "env_steps": r.env_steps} for r in results],
         "env_steps": sum(result.env_steps for result in results),
         "return": summary([[result.episode_return for result in results]]),

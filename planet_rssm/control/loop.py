@@ -29,6 +29,7 @@ from planet_rssm.control.clock import Clock, RealTime
 from planet_rssm.control.fit import fit_action, fit_observation
 from planet_rssm.control.schedule import FALLBACKS, Command, Schedule
 from planet_rssm.device import to_host
+from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
 from planet_rssm.types import Plan
 
@@ -85,6 +86,8 @@ class ControlLoop:
             PlanetError: one of these is out of its range.
         """
         trained = 1 / agent.spec.control_interval
+        if hz is None:
+            _warn_of_old_rate(agent.spec, trained)
         self.hz = trained if hz is None else hz
         _check(agent, self.hz, budget_ms, delay, execute, fallback)
         if abs(self.hz / trained - 1) > 0.01:
@@ -262,6 +265,13 @@ def _own_stream(device: torch.device) -> Any:  # noqa: ANN401 (makes a context)
     stream = torch.cuda.Stream(device)
     stream.wait_stream(torch.cuda.current_stream(device))  # the weights may still be on their way in
     return lambda: torch.cuda.stream(stream)
+
+
+def _warn_of_old_rate(spec: EnvSpec, trained: float) -> None:
+    """Say that a rate was read from what an environment wishes to be seen at, as earlier versions read it."""
+    if not spec.interval_from and not spec.id.startswith("dmc/"):
+        line = "hz: %g is what render_fps said when this model was trained; give hz if the environment steps otherwise"
+        _log.warning(line, trained)
 
 
 def _check(agent: Agent, hz: float, budget_ms: float | None, delay: int, execute: int, fallback: str) -> None:

@@ -54,6 +54,10 @@ class Chunks(NamedTuple):
         return self._replace(observation={key: self.observation[key] for key in keys})
 
 
+# Earlier versions took an environment's render_fps for its rate; nothing that is learned depends on it.
+_OF_TIME = {"env.control_interval", "env.interval_from", "env.limit_from"}
+
+
 class Replay:
     """The episodes of one environment in `folder`; the newest that hold `capacity` frames together are sampled.
 
@@ -246,7 +250,7 @@ class Replay:
     def _admit(self, path: Path, identity: dict[str, Any]) -> None:
         if self._identity is None:
             self._identity = identity
-        for key in identity.keys() | self._identity.keys():
+        for key in (identity.keys() | self._identity.keys()) - _OF_TIME:
             if identity.get(key) != self._identity.get(key):
                 raise PlanetError(
                     f"episode {path}: {key} is {identity.get(key)!r}, the others of this replay have "

@@ -59,6 +59,8 @@ class DMControlEnv(gymnasium.Env[Any, np.ndarray]):
             renderer=settings.renderer,
             simulator=f"mujoco {mujoco.__version__}",
             terminates=domain in _ENDING,
+            interval_from="control_timestep",
+            limit_from="environment" if self._limit == EPISODE_STEPS else "setting",
         )
         self.observation_space = gymnasium.spaces.Dict(spaces)
         self.action_space = gymnasium.spaces.Box(-1, 1, self._half.shape, np.float32)

@@ -23,13 +23,13 @@ from planet_rssm.envs.answers import ContractError, checked, one_number, switch
 from planet_rssm.envs.dmc import MAX_FRAME
 from planet_rssm.envs.observer import Observer
 from planet_rssm.envs.pictures import UndeclaredError
+from planet_rssm.envs.rates import own_limit, step_seconds
 from planet_rssm.envs.registry import GL_BACKENDS, action_repeat, canonical_id, gym_name, require_registered
 from planet_rssm.envs.spaces import action_map
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
 
 EPISODE_STEPS = 1000  # control steps of an episode that neither the environment nor env.time_limit limits
-FRAMES_PER_SECOND = 30  # control steps a second, where the environment's metadata has no render_fps
 T = TypeVar("T")
 _LIMIT = "_max_episode_steps"  # gymnasium.wrappers.TimeLimit's; it has no other name for it
 _SEEDS = 1 << 31  # environments may draw from old generators, which take no larger seed
@@ -54,7 +54,7 @@ class GymEnv(gymnasium.Env[Any, np.ndarray]):
         task = self._task = canonical_id(settings.id)
         if settings.renderer in GL_BACKENDS:
             os.environ.setdefault("MUJOCO_GL", settings.renderer)
-        self._env, limit = _attempt(task, "cannot be made", lambda: _make(settings))
+        self._env, limit, limit_from = _attempt(task, "cannot be made", lambda: _make(settings))
         self._can_draw = self._env.render_mode == "rgb_array"
         self._playing = False
         self._kept_its_word: set[str] = set()  # of reset and step: what returned what it declares
@@ -64,25 +64,27 @@ class GymEnv(gymnasium.Env[Any, np.ndarray]):
         if self._observer.draws and not self._blind:
             self._require_drawing()
         repeat = settings.action_repeat or action_repeat(task)
-        rate = self._env.metadata.get("render_fps") or FRAMES_PER_SECOND
+        seconds, interval_from = step_seconds(self._env)
         self.env_spec = EnvSpec(
             id=task,
             observation=self._observer.spec,
             action_size=self._action.size,
             action_repeat=repeat,
-            control_interval=repeat / rate,
+            control_interval=repeat * seconds,
             episode_steps=limit,
             renderer=settings.renderer,
             simulator=_simulator(self._env),
             discrete=self._action.discrete,
             terminates=True,
+            interval_from=interval_from,
+            limit_from=limit_from,
         )
         self.observation_space = gymnasium.spaces.Dict(
             {key: _box(*field) for key, field in self._observer.spec.items()}
         )
         self.action_space = gymnasium.spaces.Box(-1, 1, (self._action.size,), np.float32)
         self.render_mode = "rgb_array"
-        self.metadata = {"render_modes": ["rgb_array"], "render_fps": max(1, round(rate / repeat))}
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": max(1, round(1 / self.env_spec.control_interval))}
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -185,14 +187,17 @@ def _box(shape: tuple[int, ...], dtype: str) -> gymnasium.spaces.Box:
     return gymnasium.spaces.Box(low, high, shape, np.dtype(dtype).type)
 
 
-def _make(settings: EnvSettings) -> tuple[gymnasium.Env[Any, Any], int]:
-    """Return the environment, drawing if it can, and its time limit in control steps."""
-    env, own = (_registered if settings.id.startswith("gym/") else _users)(settings)
+def _make(settings: EnvSettings) -> tuple[gymnasium.Env[Any, Any], int, str]:
+    """Return the environment, drawing if it can, its time limit in control steps, and who set that."""
+    env, applied = (_registered if settings.id.startswith("gym/") else _users)(settings)
     env = checked(settings.id, env)
+    own = applied or own_limit(env)
     if own is None and settings.time_limit is None:
-        _log.info("%s: has no time limit, so its episodes end after %d control steps", settings.id, EPISODE_STEPS)
-    limit = min(settings.time_limit or own or EPISODE_STEPS, own or settings.time_limit or EPISODE_STEPS)
-    return (env if limit == own else TimeLimit(env, limit)), limit
+        line = "%s: has no time limit, so its episodes end after %d control steps; env.time_limit=N sets another"
+        _log.info(line, settings.id, EPISODE_STEPS)
+        return TimeLimit(env, EPISODE_STEPS), EPISODE_STEPS, "default"
+    limit = min(steps for steps in (settings.time_limit, own) if steps)
+    return (env if limit == applied else TimeLimit(env, limit)), limit, "environment" if limit == own else "setting"
 
 
 def _registered(settings: EnvSettings) -> tuple[gymnasium.Env[Any, Any], int | None]:

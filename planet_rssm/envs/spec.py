@@ -9,6 +9,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from planet_rssm.errors import PlanetError
 
+_OF_TIME = ("control_interval", "interval_from", "limit_from")
+
 
 @dataclass(frozen=True)
 class EnvSpec:
@@ -24,6 +26,8 @@ class EnvSpec:
     simulator: str  # name and version of what these observations come from, "mujoco 3.17.0"
     discrete: bool = False  # actions are choices, not numbers
     terminates: bool = False  # an episode may end by itself, before its time is over
+    interval_from: str = ""  # what control_interval was read from: dt, render_fps, …; "": of an earlier version
+    limit_from: str = ""  # who set episode_steps: environment, setting or default; "": of an earlier version
 
     __pydantic_config__ = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)  # of from_json
 
@@ -39,6 +43,21 @@ class EnvSpec:
             raise PlanetError(f"env.observe = {observe}: the episodes have only {', '.join(self.observation)}; "
                               "leave it out")  # fmt: skip
         return replace(self, observation=kept, renderer="none" if observe == "vectors" else self.renderer)
+
+    def differs(self, other: "EnvSpec") -> str | None:
+        """Return a field in which two environments differ; None if they are the same. What is said of time is no part.
+
+        Earlier versions took `render_fps` for the rate; nothing that is learned depends on it.
+        """
+        mine, theirs = asdict(self), asdict(other)
+        return next((key for key in mine if key not in _OF_TIME and mine[key] != theirs[key]), None)
+
+    def timing(self) -> dict[str, Any]:
+        """Return what `--json` prints of time: the limit of an episode, the interval of a step, and who says so."""
+        return {
+            "time_limit": {"env_steps": self.episode_steps, "from": self.limit_from},
+            "control_interval": {"seconds": self.control_interval, "from": self.interval_from},
+        }
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object that `from_json` reads back."""

@@ -124,6 +124,7 @@ def _result(subject: Subject, results: Sequence[EpisodeResult]) -> dict[str, Any
         "planner_settings": planner.model_dump(mode="json"),
         "precision": subject.made_of["precision"],
         "observation": subject.observation,
+        **subject.spec.timing(),
         "checkpoint": subject.checkpoint,
         "trained": {**subject.trained, "test_return": _last_test(subject)},
         "episodes": [row(result) for result in results],

@@ -84,6 +84,7 @@ def _told(loop: ControlLoop, spec: EnvSpec, budget_ms: float | None) -> dict[str
     return {
         "hz": loop.hz,
         "trained_hz": 1 / spec.control_interval,
+        "trained_hz_from": spec.interval_from,
         "delay": loop.delay,
         "execute": loop.execute,
         "budget_ms": budget_ms,

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -84,6 +84,7 @@ def plan_run(
         compared = baselines(run, settings, seen, episodes, where, on_stage, on_progress)
     return {
         **told(held.spec, settings, results, compared, policy),
+        **seen.timing(),
         "batch": rows,
         "planner_settings": settings.planner.model_dump(),
         "precision": agent.precision,
@@ -153,11 +154,9 @@ def same_pixels(trained: EnvSpec, now: EnvSpec) -> EnvSpec:
             "trained with %s, planning with %s: returns may differ; compare them under one version only",
             trained.simulator, now.simulator,
         )  # fmt: skip
-    before, after = asdict(trained), asdict(now)
-    for name in before:
-        if name != "simulator" and after[name] != before[name]:
-            raise PlanetError(
-                f"{trained.id}: the run was trained with {name} = {before[name]}, here it is {after[name]}; plan with "
-                "the versions that its run.json names, or train another run"
-            )
+    if name := trained.differs(replace(now, simulator=trained.simulator)):
+        raise PlanetError(
+            f"{trained.id}: the run was trained with {name} = {getattr(trained, name)}, here it is "
+            f"{getattr(now, name)}; plan with the versions that its run.json names, or train another run"
+        )
     return now

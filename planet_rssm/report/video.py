@@ -14,6 +14,8 @@ from PIL import Image
 from planet_rssm.errors import PlanetError
 from planet_rssm.files import write_atomic
 
+SHORTEST = 2  # hundredths of a second that a GIF's frame is shown: viewers slow down what is shorter
+
 _log = logging.getLogger("planet_rssm")
 
 
@@ -62,7 +64,23 @@ def _mp4(first: np.ndarray, frames: Iterator[np.ndarray], fps: float) -> io.Byte
 
 
 def _gif(frames: Iterator[np.ndarray], fps: float) -> io.BytesIO:
+    """Return a GIF that plays in the time of the film; of frames that come too fast for the format some are left out.
+
+    It counts in hundredths of a second. Each frame begins at the one nearest to its time, so no error adds up.
+    """
+    shown: list[tuple[int, Image.Image]] = []  # when each begins
+    count = 0
+    for count, frame in enumerate(frames, 1):
+        begin = round(100 * (count - 1) / fps)
+        if not shown or begin - shown[-1][0] >= SHORTEST:
+            shown.append((begin, Image.fromarray(frame)))
+    end = max(round(100 * count / fps), SHORTEST)
+    if end - shown[-1][0] < SHORTEST and len(shown) > 1:  # the end is worth more than what is just before it
+        begin = shown.pop(-2)[0]
+        shown[-1] = begin, shown[-1][1]
+    begins = [begin for begin, _ in shown]
+    durations = [10 * (after - begin) for begin, after in itertools.pairwise([*begins, end])]
     data = io.BytesIO()
-    first, *rest = (Image.fromarray(frame) for frame in frames)
-    first.save(data, format="GIF", save_all=True, append_images=rest, duration=round(1000 / fps), loop=0)
+    first, *rest = (image for _, image in shown)
+    first.save(data, format="GIF", save_all=True, append_images=rest, duration=durations, loop=0)
     return data

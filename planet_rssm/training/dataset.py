@@ -135,11 +135,11 @@ def _check_same(replay: Replay, spec: EnvSpec) -> None:
     """Refuse to add to episodes of another environment, before any is played."""
     if replay.env is None:
         return
-    there, here = EnvSpec.from_json(replay.env).to_json(), spec.to_json()
-    if unlike := next((key for key in there if there[key] != here[key]), None):
+    there = EnvSpec.from_json(replay.env)
+    if unlike := there.differs(spec):
         raise PlanetError(
-            f"--out {replay.folder}: its episodes have {unlike} {there[unlike]!r}, these would have {here[unlike]!r}; "
-            "give another folder"
+            f"--out {replay.folder}: its episodes have {unlike} {getattr(there, unlike)!r}, these would have "
+            f"{getattr(spec, unlike)!r}; give another folder"
         )
 
 

@@ -11,7 +11,9 @@ from planet_rssm.agent import Agent
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.world_model import untrained_model
 
-SPEC = EnvSpec("gym/Arm-v0", {"joints": ((3,), "float32")}, 2, 1, 0.05, 100, "none", "fake 0")  # 20 Hz
+SPEC = EnvSpec(
+    "gym/Arm-v0", {"joints": ((3,), "float32")}, 2, 1, 0.05, 100, "none", "fake 0", interval_from="dt"
+)  # 20 Hz
 TINY = """
     rssm.deter=8 rssm.stoch=4 rssm.hidden=8 model.vector_units=8 model.reward_units=8 model.depth=2 env.size=32
     planner.candidates=8 planner.elites=2 planner.iterations=3 planner.horizon=4

@@ -242,6 +242,14 @@ def test_the_budget_decides_how_many_rounds_are_searched(agent, asked, budget_ms
     assert caplog.messages == (said if budget_ms == 5 else [])
 
 
+def test_a_rate_that_an_earlier_version_read_from_render_fps_is_told(make_agent, caplog):
+    old = make_agent(interval_from="")
+    for told in ({}, {"hz": 20}):
+        ControlLoop(old, clock=SimulatedTime(), **told).close()
+    [line] = caplog.messages
+    assert line.startswith("hz: 20 is what render_fps said when this model was trained; give hz if")
+
+
 def test_another_rate_than_the_training_is_told(agent, caplog):
     ControlLoop(agent, hz=40, clock=SimulatedTime()).close()
     assert caplog.messages == ["hz 40: the model was trained at 20 Hz, steps of 50 ms"]

@@ -140,6 +140,14 @@ def test_episodes_of_another_environment_are_refused(folder, filled, make_episod
         Replay(folder, 100)
 
 
+def test_episodes_whose_rate_an_earlier_version_read_from_elsewhere_are_the_same(folder, filled, make_episode, spec):
+    here = dataclasses.replace(spec, control_interval=7.0, interval_from="dt", limit_from="environment")
+    replay = filled(5)
+    replay.add(make_episode(env=here.to_json()), 1)
+    replay.commit()
+    assert len(Replay(folder, 100)) == len(replay) == 2
+
+
 def test_images_of_another_size_are_refused(filled, make_episode):
     episode = make_episode()
     larger = {**episode.observation, "image": np.zeros((6, 8, 8, 3), np.uint8)}

@@ -1,5 +1,6 @@
 import importlib.util
 import logging
+import math
 
 import numpy as np
 import pytest
@@ -67,3 +68,22 @@ def test_a_failed_frame_leaves_the_old_file(tmp_path):
         write_video(path, broken(), 25)
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.mp4"]
+
+
+@pytest.mark.parametrize("fps", [0.5, 10, 24, 30, 50, 67, 125, 200, 1000])
+@pytest.mark.parametrize("count", [1, 2, 20])
+def test_a_gif_plays_in_the_time_of_the_film(tmp_path, monkeypatch, fps, count):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    shades = [np.full((8, 8, 3), 5 + 12 * number, np.uint8) for number in range(count)]
+    path = write_video(tmp_path / "a.mp4", shades, fps)
+    durations, last = [], None
+    with Image.open(path) as image:
+        for number in range(image.n_frames):
+            image.seek(number)
+            durations.append(image.info["duration"])
+            last = np.asarray(image.convert("RGB"))[0, 0, 0]
+    assert min(durations) >= 20
+    assert sum(durations) == pytest.approx(1000 * count / fps, abs=5) or sum(durations) == 20
+    assert last >= 5 + 12 * (count - 1 - math.ceil(fps / 50))
+    if fps <= 50:
+        assert len(durations) == count

@@ -1,0 +1,138 @@
+"""What an environment of Gymnasium's says of its own time: how long a step is, when its episodes end by themselves."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import gymnasium
+
+FRAMES_PER_SECOND = 30.0  # control steps a second, where nothing tells
+_ATARI_HZ = 60.0  # frames a second of the emulated console
+_FRAME_LIMIT = "max_num_frames_per_episode"  # ALE's
+_RATES = ("control_hz", "control_freq", "policy_frequency")  # gym-pusht's, robosuite's, highway-env's (in its config)
+_SUBSTEPS = ("frame_skip", "n_substeps", "n_sub_steps")  # physics steps a control step, beside a MuJoCo model
+_LIMITS = ("max_episode_steps", "_max_episode_steps", "max_steps", "_max_steps")  # minigrid's is max_steps
+
+Env = gymnasium.Env[Any, Any]
+
+
+class Figure(NamedTuple):
+    """A number, and what in the environment it was read from."""
+
+    value: float
+    source: str
+
+
+def step_seconds(env: Env) -> Figure:
+    """Return the simulated time of a control step in seconds.
+
+    It is read from what the environment steps by. `render_fps` says at which rate somebody wants to see it, which is
+    often another (Pendulum-v1: 30 for 20 steps a second, Acrobot-v1: 15 for 5), and counts only where nothing else is
+    there.
+    """
+    for read in (_control_timestep, _atari, _rate, _mujoco, _dt):
+        if figure := read(env):
+            return figure._replace(value=figure.value * _skipped(env))
+    fps = _number(env.metadata.get("render_fps"))
+    return Figure(1 / fps, "render_fps") if fps else Figure(1 / FRAMES_PER_SECOND, "default")
+
+
+def own_limit(env: Env) -> int | None:
+    """Return after how many control steps at most the environment itself truncates an episode; None: unknown."""
+    inner = env.unwrapped
+    frames = _frames(inner)
+    if frames is not None:
+        return math.ceil(frames / (min(_frame_skip(inner)) * _skipped(env))) or None
+    limits = (_read(inner, name) for name in _LIMITS)
+    return next((limit for limit in limits if type(limit) is int and limit > 0), None)
+
+
+def _control_timestep(env: Env) -> Figure | None:
+    """dm_control's environments, also within an adapter."""
+    for inner in _parts(env):
+        if callable(asked := _read(inner, "control_timestep")):
+            return Figure(asked(), "control_timestep")
+    return None
+
+
+def _atari(env: Env) -> Figure | None:
+    if _frames(env.unwrapped) is None:
+        return None
+    skip = _frame_skip(env.unwrapped)
+    return Figure(sum(skip) / len(skip) / _ATARI_HZ, "frameskip")
+
+
+def _rate(env: Env) -> Figure | None:
+    inner = env.unwrapped
+    config = _read(inner, "config")
+    for name in _RATES:
+        told = _read(inner, name) or (config.get(name) if isinstance(config, Mapping) else None)
+        if hz := _number(told):
+            return Figure(1 / hz, name)
+    return None
+
+
+def _mujoco(env: Env) -> Figure | None:
+    for inner in _parts(env):
+        model: Any = _read(inner, "model")
+        if type(model).__name__ != "MjModel":
+            continue
+        for name in _SUBSTEPS:
+            if substeps := _number(_read(inner, name)):
+                return Figure(model.opt.timestep * substeps, f"timestep x {name}")
+    return None
+
+
+def _dt(env: Env) -> Figure | None:
+    inner = env.unwrapped
+    for part, name in ((inner, "dt"), (_read(inner, "sim"), "dt"), (inner, "tau")):  # tau: CartPole's
+        if seconds := _number(_read(part, name)):
+            return Figure(seconds, name)
+    return None
+
+
+def _parts(env: Env) -> Iterator[Any]:
+    """Yield the environment without its wrappers, then what it has: one of another kind may do the work."""
+    yield env.unwrapped
+    yield from list(getattr(env.unwrapped, "__dict__", {}).values())
+
+
+def _skipped(env: Env) -> int:
+    """Return how often gymnasium's wrappers that skip frames repeat an action."""
+    times = 1
+    while isinstance(env, gymnasium.Wrapper):
+        if isinstance(env, gymnasium.wrappers.AtariPreprocessing):
+            times *= env.frame_skip
+        elif isinstance(env, gymnasium.wrappers.MaxAndSkipObservation):
+            times *= env._skip
+        env = env.env
+    return times
+
+
+def _frames(inner: Any) -> int | None:  # noqa: ANN401
+    """Return after how many frames ALE ends an episode, 0 for never; None where it is not ALE."""
+    asked = _read(_read(inner, "ale"), "getInt")
+    return asked(_FRAME_LIMIT) if callable(asked) else None
+
+
+def _frame_skip(inner: Any) -> tuple[int, ...]:  # noqa: ANN401
+    """Return how many frames ALE may repeat an action for; of a range it draws one below the end."""
+    skip = getattr(inner, "_frameskip", 1)
+    return tuple(range(*skip)) if isinstance(skip, tuple) else (int(skip),)
+
+
+def _number(value: Any) -> float | None:  # noqa: ANN401
+    """Return a positive number, None for anything else."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if 0 < number < math.inf else None
+
+
+def _read(part: Any, name: str) -> Any:  # noqa: ANN401
+    """Return an attribute, None where there is none or it raises: it may be code of the environment's."""
+    try:
+        return getattr(part, name, None)
+    except Exception:
+        return None
