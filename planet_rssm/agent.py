@@ -24,7 +24,7 @@ from planet_rssm import checkpoint as checkpoints
 from planet_rssm.behavior import ActorPlanner, ActorProposals, Behavior, CriticValue, untrained_behavior
 from planet_rssm.checkpoint import Checkpoint
 from planet_rssm.config import PlannerSettings, Settings, learned_parts, no_actor
-from planet_rssm.device import autocast, generator, resolve_device, synchronize, to_device
+from planet_rssm.device import autocast, generator, require_memory, resolve_device, synchronize, to_device
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
 from planet_rssm.planners import Objective, SearchPlanner, planner_from_settings
@@ -113,6 +113,8 @@ class Agent:
         """
         if behavior is None and (asked := learned_parts(settings.planner)):
             raise PlanetError(no_actor(asked))
+        if settings.planner.name != "actor" and "device" in options:
+            require_search(settings.planner, spec, options["device"])
         if "precision" not in options:
             options["precision"] = planning_precision(settings, options["device"])
         told = _decided_by(settings, spec, model, behavior) | options
@@ -350,6 +352,19 @@ def check_noise(name: str, noise: float, spec: EnvSpec) -> None:
     """
     if spec.discrete and noise > 1:
         raise PlanetError(f"{name} {noise:g}: in {spec.id} it is the chance of a random choice; give at most 1")
+
+
+def require_search(planner: PlannerSettings, spec: EnvSpec, device: torch.device) -> None:
+    """Refuse a search whose sequences of one decision cannot fit into the memory of `device`.
+
+    Raises:
+        PlanetError: they cannot.
+    """
+    rounds, size, steps = planner.iterations, planner.candidates, planner.horizon
+    numbers = rounds * size * planner.particles * steps  # the noise of all rounds is drawn at once
+    what = f"planner.candidates = {size} of planner.horizon = {steps}, planner.iterations = {rounds}"
+    require_memory(device, 4 * numbers, what + (f", planner.particles = {planner.particles}" if planner.particles > 1
+                   else ""), "lower one of them")  # fmt: skip
 
 
 def _decided_by(settings: Settings, spec: EnvSpec, model: WorldModel, behavior: Behavior | None) -> dict[str, Any]:

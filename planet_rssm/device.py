@@ -1,6 +1,7 @@
 """Where tensors live, in which precision and how fast they are multiplied, and generators made from seeds."""
 
 import contextlib
+import math
 import os
 import platform
 import time
@@ -17,6 +18,7 @@ from planet_rssm.errors import PlanetError
 
 KINDS = ("cpu", "cuda", "mps", "xpu")
 GEMM_SECONDS = 0.3
+_CPU_FULL = ("not enough memory", "can't allocate memory")  # the CPU's allocator has no exception of its own
 ALIGNED = 64  # bytes to which what is moved together is aligned
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 T = TypeVar("T")
@@ -56,8 +58,38 @@ def within_memory(device: torch.device, part: str, mend: str) -> Iterator[None]:
     """
     try:
         yield
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if type(error) is RuntimeError and not any(words in str(error) for words in _CPU_FULL):
+            raise
         raise PlanetError(f"device {device}: too little free memory for {part}; {mend}") from None
+
+
+def require_memory(device: torch.device, needed: float, what: str, mend: str) -> None:
+    """Refuse sizes that cannot fit however little else there is: a line before anything is made.
+
+    Args:
+        device: where it would be.
+        needed: the least bytes that it takes.
+        what: names it with its value, as `planner.candidates = 2000000000`.
+        mend: what to do instead.
+
+    Raises:
+        PlanetError: the device has less memory in all.
+    """
+    has = total_memory(device)
+    if has is not None and needed > has:
+        size = f"{needed / 2**30:,.0f} GiB" if math.isfinite(needed) else "more bytes than can be counted"
+        raise PlanetError(f"{what}: takes at least {size}, {device} has {has / 2**30:.0f} GiB in all; {mend}")
+
+
+def total_memory(device: torch.device) -> int | None:
+    """Return the bytes of memory that a device has in all, free or not; None where that is not known."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if device.type == "cpu" else None
+    except (OSError, ValueError):  # a system that does not say
+        return None
 
 
 def generator(seed: int, device: torch.device) -> torch.Generator:

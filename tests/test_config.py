@@ -94,6 +94,7 @@ def test_presets_are_flat_differences_from_the_defaults():
         (["rssm.cell=lstm"], "rssm.cell = 'lstm': input should be 'gru' or 'norm_gru'"),
         (["rssm.unimix=1"], "rssm.unimix = 1: input should be less than 1"),
         (["rssm.min_std=-0.1"], "rssm.min_std = -0.1: input should be greater than or equal to 0"),
+        (["rssm.prior_layers=1000000000"], "rssm.prior_layers = 1000000000: input should be less than or .*"),
         (["rssm.recurrent_depth=0"], "rssm.recurrent_depth = 0: input should be greater than or equal to 1"),
         (["rssm.act=gelu"], "rssm.act = 'gelu': input should be 'relu', 'elu' or 'silu'"),
         (["model.size=13m"], "model.size = '13m': input should be '1m', .* or '400m'"),

@@ -54,9 +54,11 @@ def verb(
       planet diagnose pretrained:cartpole-swingup --episodes 20 --json
     """  # noqa: D301 (click wants the character itself)
     from planet_rssm.evaluation.diagnosis import diagnose_run  # torch: not for `planet diagnose --help`
+    from planet_rssm.report.curves import require_matplotlib
 
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)  # minutes later is too late to hear that it cannot be
+        require_matplotlib(f"--out {out}: diagnosis.png")  # minutes later is too late to hear that it cannot be
+        out.mkdir(parents=True, exist_ok=True)
     with Shown("load", 4 * episodes) as shown:
         result = diagnose_run(
             run,

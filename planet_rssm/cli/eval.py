@@ -126,20 +126,35 @@ def _print(result: Mapping[str, Any], console: Console) -> None:
     places = dict.fromkeys((group["task"], group["observation"]) for group in result["groups"])
     for task, observation in places:  # a table each: its title names what was seen
         members = [group for group in result["groups"] if (group["task"], group["observation"]) == (task, observation)]
-        show(console, f"{task}, {observation}{chosen}", tables.COLUMNS[2:], [row[2:] for row in tables.rows(members)])
+        title, header = f"{task}, {observation}{chosen}", [*tables.COLUMNS[2:], "published"]
+        body = zip(tables.rows(members), members, strict=True)
+        show(console, title, header, [[*row[2:], _published_beside(group)] for row, group in body])
     if result["groups"] and "normalised" in result["groups"][0]:
         _show_normalised(result, console)
     for pair in result["improvement"]:
         low, high = pair["ci95"]
         told = f"{pair['group']} scores more than {pair['over']} with probability {pair['probability']:.2f}"
         say(console, f"{told} ({low:.2f} to {high:.2f}), of {pair['of']}")
-    for task in dict.fromkeys(entry["task"] for entry in result["published"]):
-        entries = [entry for entry in result["published"] if entry["task"] == task]
-        body = [row[1:] for row in tables.published_rows(entries)]
-        show(console, f"{task}, published, by other protocols", tables.PUBLISHED[1:], body)
+    if result["published"]:
+        say(
+            console,
+            "published scores are of other protocols; --json and --latex have all, each with its own",
+        )
     if result["published"] and _any(result, "renderer", "raycast"):
         say(console, "ray-cast pixels are another observation than the published pixels")
     say(console, f"time: {shares(result['seconds'])}")
+
+
+def _published_beside(group: Mapping[str, Any]) -> str:
+    """Return the published score that is nearest to what a group is, with its method and steps; "" if there is none."""
+    from planet_rssm.evaluation.published import beside
+    from planet_rssm.report.tables import steps
+
+    trained = group["env_steps"]
+    obs = "pixels" if "pixels" in group["observation"] else "state"
+    method = "Dreamer" if "actor" in str(group["planner"]) else "PlaNet"
+    entry = beside(group["task"], obs, trained if isinstance(trained, int) else max(trained), method)
+    return "" if entry is None else f"{entry['score']:g} ({entry['method']}, {steps(entry['steps'])})"
 
 
 def _show_normalised(result: Mapping[str, Any], console: Console) -> None:

@@ -85,7 +85,9 @@ def main(args: list[str] | None = None) -> None:
     except click.exceptions.Abort:
         _end("interrupted", 130)
     except click.ClickException as error:
-        _end(error.format_message(), error.exit_code)
+        from planet_rssm.cli.hints import hint  # reads all settings: not for a line that is right
+
+        _end(hint(error), error.exit_code)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:

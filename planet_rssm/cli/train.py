@@ -198,7 +198,7 @@ def _checked(settings: config.Settings) -> tuple[config.Settings, "torch.device"
         changed["env"] = resolve(settings.env)
     settings = settings.model_copy(update=changed)
     if settings.data.folder is None:
-        _check_learnable(settings)
+        _check_learnable(settings, device)
     return settings, device
 
 
@@ -228,11 +228,12 @@ def _open(folder: Path, settings: config.Settings) -> "Run":
     return Run.open(folder, settings)
 
 
-def _check_learnable(settings: config.Settings) -> None:
-    from planet_rssm.agent import check_noise
+def _check_learnable(settings: config.Settings, device: "torch.device") -> None:
+    from planet_rssm.agent import check_noise, require_search
     from planet_rssm.behavior import check_objective
     from planet_rssm.envs.pool import EnvPool
     from planet_rssm.planners import planner_from_settings
+    from planet_rssm.training.sizes import check_sizes
 
     env = settings.env
     if env.renderer == "none" and env.observe != "vectors":
@@ -240,10 +241,23 @@ def _check_learnable(settings: config.Settings) -> None:
     with EnvPool(env, 1) as pool:  # what only the environment itself can say, a missing package among it
         spec = pool.spec
         _try_out(pool)
+    check_sizes(settings, spec, device)
     check_objective(settings, spec)
     if settings.planner.name != "actor":
+        require_search(settings.planner, spec, device)
         planner_from_settings(settings.planner, spec.action_size, spec.discrete)
     check_noise("train.exploration_noise =", settings.train.exploration_noise, spec)
+    _say_if_random_alone(settings, spec.episode_steps)
+
+
+def _say_if_random_alone(settings: config.Settings, episode_steps: int) -> None:
+    """Say that the random episodes use up the budget, so that nothing is collected by planning."""
+    train = settings.train
+    random = train.seed_episodes * episode_steps
+    if random > train.env_steps:
+        click.echo(f"train.env_steps = {train.env_steps}: the {train.seed_episodes} random episodes that a run begins "
+                   f"with are {random} env_steps if none ends early, so it ends after one round of {train.updates} "
+                   "updates; raise train.env_steps or lower train.seed_episodes", err=True)  # fmt: skip
 
 
 def _try_out(pool: "EnvPool") -> None:

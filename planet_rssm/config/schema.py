@@ -37,6 +37,7 @@ NonNegative = Annotated[Number, Field(ge=0)]
 Switch = Annotated[bool, Field(strict=True)]  # true or false, not what Python takes for one
 Count = Annotated[Whole, Field(ge=1, le=2**53)]  # a whole number that no tool rounds
 Share = Annotated[Number, Field(gt=0, le=1)]
+Layers = Annotated[Whole, Field(ge=0, le=1000)]  # beyond that it is a mistake that would take hours to build
 
 
 Activation = Literal["relu", "elu", "silu"]
@@ -100,10 +101,10 @@ class RSSMSettings(_Section):
     hidden: Count = 200
     cell: Literal["gru", "norm_gru"] = "gru"
     blocks: Annotated[Whole, Field(ge=0)] = 0  # of DreamerV3's block-diagonal GRU; 0: the plain `cell`
-    recurrent_depth: Count = 1  # times that the cell is applied a step
-    input_layers: Annotated[Whole, Field(ge=0)] = 1  # dense layers before the cell
-    prior_layers: Annotated[Whole, Field(ge=0)] = 1
-    posterior_layers: Annotated[Whole, Field(ge=0)] = 1
+    recurrent_depth: Annotated[Layers, Field(ge=1)] = 1  # times that the cell is applied a step
+    input_layers: Layers = 1  # dense layers before the cell
+    prior_layers: Layers = 1
+    posterior_layers: Layers = 1
     act: Activation = "relu"
     norm: Norm = "none"
     mean: Literal["none", "tanh5"] = "none"  # Gaussian: what the mean goes through, nothing or 5 tanh(x / 5)
@@ -148,16 +149,16 @@ class ModelSettings(_Section):
     conv_act: Activation = "relu"  # of planet's convolutions; dreamer-v3's have `act` and `norm`
     depth: Count = 32  # channels of the first convolution
     pixels: Literal["quantised", "scaled"] = "quantised"  # 5 bits and noise (PlaNet), or divided by 255 (Dreamer)
-    vector_layers: Count = 2  # of the vectors' encoder and decoder
+    vector_layers: Annotated[Layers, Field(ge=1)] = 2  # of the vectors' encoder and decoder
     vector_units: Count = 200
     act: Activation = "relu"  # of vectors' networks and heads
     norm: Norm = "none"
     init: Literal["torch", "trunc_normal"] = "torch"  # of weights; the second is DreamerV3's
     reward: Literal["gaussian", "twohot", "symlog_twohot"] = "gaussian"  # two-hot: over the values, or their symlog
-    reward_layers: Annotated[Whole, Field(ge=0)] = 2
+    reward_layers: Layers = 2
     reward_units: Count = 200
     reward_outscale: NonNegative = 1.0  # of the last layer's first weights; 0: an untrained head says 0
-    continue_layers: Annotated[Whole, Field(ge=0)] = 2
+    continue_layers: Layers = 2
     continue_units: Count = 200
     continue_discount: Share = 1.0  # the continue head's target where an episode goes on (DreamerV3: 1 - 1 / 333)
     decode_fraction: Share = 1.0  # share of the frames of a batch that is decoded for the image loss
@@ -255,8 +256,8 @@ class BehaviorSettings(_Section):
     slow_every: Count = 1  # updates between two steps of the slow copy
     slow_share: Share = 0.02  # of the way that a step goes
     replay_value: NonNegative = 0.3  # weight of the critic's loss on the batch itself, which trains the model too
-    actor_layers: Annotated[Whole, Field(ge=0)] = 3
-    critic_layers: Annotated[Whole, Field(ge=0)] = 3
+    actor_layers: Layers = 3
+    critic_layers: Layers = 3
     units: Count = 256
     actor_outscale: NonNegative = 0.01  # of the last layer's first weights
     critic_outscale: NonNegative = 0.0

@@ -67,8 +67,9 @@ def evaluate(
                                        on_episode))  # fmt: skip
             except PlanetError as error:
                 pools.drop()
-                _log.error("%s", error)
-                wrong.append({"run": run, "error": str(error)})
+                line = str(error) if run in str(error) else f"{run}: {error}"
+                _log.error("%s", line)
+                wrong.append({"run": run, "error": line})
     with stages("statistics"):
         told = _told(done, wrong, group_by, normalise)
     return told | {"seconds": stages.told()}

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,24 @@ def published(task: str) -> list[dict[str, Any]]:
         for entry in entries()
         if task.startswith("dmc/") and name in entry["scores"]
     ]
+
+
+def beside(task: str, obs: str, steps: int, method: str) -> dict[str, Any] | None:
+    """Return the published score to set beside a run's: of the same kind of observation, after the nearest steps.
+
+    Args:
+        task: `dmc/…`.
+        obs: pixels or state.
+        steps: env_steps that the run has learned from.
+        method: how the names of the methods begin that are taken where there is one, say `PlaNet`.
+    """
+    alike = [entry for entry in published(task) if entry["obs"] == obs]
+    found = [entry for entry in alike if bool(entry["steps"]) == bool(steps)]  # what learned nothing stands alone
+
+    def unlike(entry: dict[str, Any]) -> tuple[bool, float]:
+        return not entry["method"].startswith(method), abs(math.log(max(entry["steps"], 1) / max(steps, 1)))
+
+    return min(found, key=unlike, default=None)
 
 
 def check_method(normalise: str | None) -> None:

@@ -111,6 +111,11 @@ def simulator_settings(task: str, overrides: Sequence[str] = ()) -> Settings:
                 f"-s {key}={value}: of a simulator only planner.…, env.action_repeat and env.time_limit can be set; "
                 "leave it out"
             )
+        if value in ("actor", "critic"):
+            raise PlanetError(
+                f"{key} = {value}: of a simulator nothing is learned, it has no actor and no critic; search in it by "
+                "--planner icem, cem, mppi or shooting"
+            )
     domain, _ = parse(task)
     budget = {**ICEM, **BUDGET.get(domain, {})} if values.get("planner.name", "icem") == "icem" else {}
     settings = config.resolve({f"planner.{key}": value for key, value in budget.items()} | values)

@@ -1,5 +1,6 @@
 """Learning curves of runs, from their metrics.jsonl."""
 
+import importlib.util
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,12 +44,21 @@ def plot_key(runs: Sequence[Path], out: Path, key: str) -> None:
     _save(axes, out)
 
 
+def require_matplotlib(what: str) -> None:
+    """Refuse to draw `what` where matplotlib is not installed.
+
+    Raises:
+        PlanetError: it is not.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise PlanetError(f"{what}: matplotlib is not installed; pip install 'planet-rssm[report]'")
+
+
 def _axes(xlabel: str, ylabel: str) -> Any:  # noqa: ANN401 (matplotlib is an extra)
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg  # no pyplot: it keeps global state
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise PlanetError("learning curves: matplotlib is not installed; pip install 'planet-rssm[report]'") from None
+    require_matplotlib("learning curves")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # no pyplot: it keeps global state
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(9, 5), layout="constrained")
     FigureCanvasAgg(figure)
     return figure.add_subplot(xlabel=xlabel, ylabel=ylabel)

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from planet_rssm.errors import PlanetError
 from planet_rssm.files import write_atomic
+from planet_rssm.report.curves import require_matplotlib
 
 COLOURS = {"random": "C0", "planned": "C1"}
 
@@ -17,11 +17,10 @@ def plot_diagnosis(result: Mapping[str, Any], out: Path) -> None:
     Raises:
         PlanetError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg  # no pyplot: it keeps global state
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise PlanetError("diagnosis.png: matplotlib is not installed; pip install 'planet-rssm[report]'") from None
+    require_matplotlib("diagnosis.png")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # no pyplot: it keeps global state
+    from matplotlib.figure import Figure
+
     scored = bool(result["horizons"])
     figure = Figure(figsize=(16 if scored else 5, 4.2), layout="constrained")
     FigureCanvasAgg(figure)

@@ -62,7 +62,9 @@ def simple_actor(task: str, overrides: Sequence[str], policy: str, seed: int) ->
             f"--policy {policy}: neither random, constant:VALUE with VALUE in [-1, 1] or the number of a "
             "choice, nor a run folder"
         )
-    return Actor(resolve(settings.env), lambda spec, rows: ConstantPolicy(_constant_action(spec, number)))
+    env = resolve(settings.env)
+    check_constant(env, number)
+    return Actor(env, lambda spec, rows: ConstantPolicy(_constant_action(spec, number)))
 
 
 def planning_actor(
@@ -141,6 +143,20 @@ def _check_same(replay: Replay, spec: EnvSpec) -> None:
             f"--out {replay.folder}: its episodes have {unlike} {getattr(there, unlike)!r}, these would have "
             f"{getattr(spec, unlike)!r}; give another folder"
         )
+
+
+def check_constant(env: EnvSettings, number: float) -> None:
+    """Refuse a constant that is no action, before all environments of a set are started.
+
+    Raises:
+        PlanetError: it is none.
+    """
+    if env.id.startswith("dmc/"):  # whose actions are all in [-1, 1]
+        if not -1 <= number <= 1:
+            raise PlanetError(f"--policy constant:{number:g}: in {env.id} it must be in [-1, 1]")
+    else:
+        with EnvPool(env.model_copy(update={"renderer": "none"}), 1) as pool:
+            _constant_action(pool.spec, number)
 
 
 def _constant_action(spec: EnvSpec, number: float) -> np.ndarray:

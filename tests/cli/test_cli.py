@@ -10,6 +10,7 @@ import pytest
 from planet_rssm import checkpoint as checkpoints
 from planet_rssm import config
 from planet_rssm.cli import main as main_module
+from planet_rssm.cli import train as train_module
 from planet_rssm.cli.main import main
 from planet_rssm.cli.train import default_folder
 
@@ -223,6 +224,14 @@ def test_what_would_stop_the_first_round_leaves_no_run_folder(tmp_path, monkeypa
     assert call("train", "cartpole-vectors", "-s", "train.exploration_noise=2", *small) == 1
     assert "train.exploration_noise = 2: in gym/CartPole-v1 it is the chance" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_budget_that_the_random_episodes_use_up_is_said(monkeypatch, capsys):
+    train_module._say_if_random_alone(config.load("quickstart"), 1000)
+    assert not capsys.readouterr().err
+    train_module._say_if_random_alone(config.load("quickstart", ["train.env_steps=20000"]), 1000)
+    said = capsys.readouterr().err
+    assert said.startswith("train.env_steps = 20000: the 80 random episodes that a run begins with are 80000 env_steps")
 
 
 def test_a_run_that_has_ended_is_not_planned_again_unless_asked(run, monkeypatch, capsys):

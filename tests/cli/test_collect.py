@@ -159,3 +159,13 @@ def test_a_mistake_is_one_line_and_writes_nothing(run, words, line, tmp_path, ca
     assert len(said.err.strip().splitlines()) == 1
     assert not said.out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "full"]
+
+
+@pytest.mark.parametrize(
+    ("task", "value"), [("cartpole-swingup", "5"), ("gym/CartPole-v1", "0.5"), ("gym/CartPole-v1", "2")]
+)
+def test_a_constant_that_is_no_action_is_refused_before_the_set_is_begun(task, value, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("planet_rssm.training.dataset.write_episodes", lambda *_, **__: pytest.fail("begun"))
+    words = ["collect", task, "--policy", f"constant:{value}", "--episodes", "1", "--out", str(tmp_path / "set")]
+    assert call(*words, "-s", "env.observe=vectors") == 1
+    assert f"--policy constant:{value}: in " in capsys.readouterr().err

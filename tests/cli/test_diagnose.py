@@ -1,6 +1,7 @@
 """`planet diagnose`: what it prints, draws, leaves out and refuses."""
 
 import dataclasses
+import importlib.util
 import json
 from pathlib import Path
 
@@ -173,3 +174,12 @@ def test_a_mistake_is_one_line(run, words, line, capsys, tmp_path, monkeypatch):
     assert line in said.err
     assert len(said.err.strip().splitlines()) == 1
     assert not said.out and not list(tmp_path.iterdir())
+
+
+def test_a_picture_that_cannot_be_drawn_is_refused_before_the_work(run, tmp_path, monkeypatch, capsys):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "matplotlib" else found(name))
+    monkeypatch.setattr("planet_rssm.evaluation.diagnosis.diagnose_run", lambda *_, **__: pytest.fail("begun"))
+    assert call("diagnose", run, "--out", tmp_path / "out") == 1
+    assert "diagnosis.png: matplotlib is not installed; pip install" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -31,6 +31,26 @@ def test_a_missing_argument_is_named_in_one_line(verb, argument, capsys):
     assert capsys.readouterr().err == f"planet: Missing argument '{argument}'.\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["train", "quickstart", "seed=3"], "extra argument (seed=3); a setting is written with -s: -s seed=3"),
+        (["plan", "RUN", "planner.elites=3"], "-s planner.elites=3"),
+        (["train", "quickstart", "--config", "a.yaml"], "no such option '--config'; a settings file takes"),
+        (["train", "--wandb"], "no such option '--wandb'; metrics are in RUN/metrics.jsonl"),
+        (["train", "quickstart", "--batch-size", "3"], "'--batch-size'; a setting is written -s train.batch_size=…"),
+        (["train", "quickstart", "--env.id", "a"], "no such option '--env.id'; a setting is written -s env.id=…"),
+        (["train", "quickstart", "--lr=1"], "-s optimizer.lr=… or -s behavior.lr=…"),
+        (["train", "quickstart", "--sed=1"], "No such option '--sed'"),
+        (["envs", "--config"], "No such option '--config'"),
+    ],
+)
+def test_a_word_from_elsewhere_gets_a_hint(words, line, capsys):
+    assert call(*words) == 2
+    said = capsys.readouterr().err
+    assert line in said and said.count("\n") == 1
+
+
 @pytest.mark.parametrize(("given", "kept"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
 def test_openmp_is_told_to_spin_briefly_unless_the_user_says(given, kept):
     code = "import os\nfrom planet_rssm.cli.main import main\ntry: main(['config', 'planet'])\nfinally: "

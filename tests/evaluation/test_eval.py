@@ -13,12 +13,14 @@ import torch
 from planet_rssm import checkpoint as checkpoints
 from planet_rssm import config
 from planet_rssm.checkpoint import Checkpoint
+from planet_rssm.cli.eval import _print
 from planet_rssm.cli.main import main
+from planet_rssm.cli.tables import results
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.errors import PlanetError
 from planet_rssm.evaluation import subject
 from planet_rssm.evaluation.evaluate import evaluate
-from planet_rssm.evaluation.published import entries, published, score_of
+from planet_rssm.evaluation.published import beside, entries, published, score_of
 from planet_rssm.evaluation.subject import Pools, open_subject
 from planet_rssm.run import METRICS
 from planet_rssm.stages import Stages
@@ -113,6 +115,24 @@ def test_published_scores_come_with_their_protocol(measured):
     assert score_of("PlaNet", "dmc/walker-walk") == 951
     assert score_of("DreamerV3", "dmc/walker-walk") == 960  # from pixels, after the most steps
     assert all(0 <= score <= 1000 for entry in entries() for score in entry["scores"].values())
+
+
+def test_a_mistake_names_its_run(runs):
+    result = evaluate([str(runs[0])], [1000], overrides=["planner.elites=9999"], device="cpu")
+    assert result["errors"][0]["error"].startswith(f"{runs[0]}: planner.elites = 9999: at most planner.candidates")
+
+
+def test_a_row_has_the_published_score_nearest_to_it(measured, capsys):
+    walker = "dmc/walker-walk"
+    assert beside(walker, "pixels", 240_000, "PlaNet")["score"] == 951
+    assert beside("dmc/walker-run", "pixels", 90_000, "PlaNet")["steps"] == 100_000  # of another method
+    assert beside(walker, "pixels", 2_000_000, "Dreamer")["steps"] == 1_000_000
+    assert beside(walker, "state", 0, "PlaNet")["method"] == "CEM on the true simulator"
+    assert beside("gym/Pendulum-v1", "state", 0, "PlaNet") is None
+    _print(measured, results())
+    said = capsys.readouterr().out
+    assert "published" in said and "852 (DreamerV3, 500k)" in said  # from vectors, few steps
+    assert "D4PG" not in said and "other protocols" in said
 
 
 def test_twice_the_same(measured, runs, tmp_path):

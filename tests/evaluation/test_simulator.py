@@ -107,3 +107,11 @@ def test_what_cannot_be_is_one_line(task, overrides, line):
 def test_what_a_simulator_does_not_have_is_refused(words, capsys):
     assert end_of("plan", "simulator:cartpole-swingup", *words) == 1
     assert capsys.readouterr().err.startswith(f"planet: {' '.join(words)}: ")
+
+
+@pytest.mark.parametrize("override", ["planner.name=actor", "planner.proposals=actor", "planner.terminal_value=critic"])
+def test_what_is_learned_is_refused_with_what_works(override):
+    with pytest.raises(
+        PlanetError, match="nothing is learned, .*; search in it by --planner icem, cem, mppi or shooting"
+    ):
+        simulator_settings("simulator:walker-walk", [override])
