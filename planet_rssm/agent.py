@@ -4,7 +4,7 @@
     carry = agent.initial(batch=1)
     plan, carry = agent.act(carry, {"image": image}, executed_action, is_first)
 
-Actions are in [-1, 1], or one-hot where the environment has choices; `plan.action` is what to execute.
+Actions are in [-1, 1], or one-hot by group where the environment has choices; `plan.action` is what to execute.
 """
 
 import itertools
@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from planet_rssm import checkpoint as checkpoints
 from planet_rssm.behavior import ActorPlanner, ActorProposals, Behavior, CriticValue, untrained_behavior
@@ -27,7 +26,7 @@ from planet_rssm.config import PlannerSettings, Settings, learned_parts, no_acto
 from planet_rssm.device import autocast, generator, require_memory, resolve_device, synchronize, to_device
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
-from planet_rssm.planners import Objective, SearchPlanner, planner_from_settings
+from planet_rssm.planners import Objective, SearchPlanner, choices, planner_from_settings
 from planet_rssm.precision import planning_precision
 from planet_rssm.seeding import Stream, stream_seed
 from planet_rssm.stages import Stages
@@ -85,8 +84,8 @@ class Agent:
             objective: what a plan is worth; None: the sum of the foretold rewards.
             proposals: whose sequences take the place of some candidates.
             precision: of matrix products, see device.DTYPES.
-            exploration_noise: std of the Gaussian added to the chosen action before it is clipped to [-1, 1]; with
-                discrete actions the chance of acting at random instead.
+            exploration_noise: std of the Gaussian added to the chosen action before it is clipped to [-1, 1]; of
+                choices the chance, in each group by itself, of a random one instead.
             seed: of every draw; two agents with equal seeds and observations act equally.
         """
         self.model, self.spec, self.device = model, spec, device
@@ -286,13 +285,14 @@ class Agent:
         return noise if rssm.settings.filter_by == "sample" else None
 
     def _explore(self, action: Tensor, rng: torch.Generator) -> Tensor:
-        """Add Gaussian noise and clip; of choices, take any other way's with the chance that the noise says."""
-        if not self.spec.discrete:
+        """Add Gaussian noise and clip; of choices, take any of a group with the chance that the noise says."""
+        groups = self.spec.groups
+        if not groups:
             noise = torch.randn(action.shape, generator=rng, device=self.device)
             return (action + self._noise * noise).clamp(-1, 1)
-        draw, which = torch.rand(2, len(action), generator=rng, device=self.device)
-        anything = one_hot((which * self.spec.action_size).long(), self.spec.action_size).to(action.dtype)
-        return torch.where((draw < self._noise)[:, None], anything, action)
+        draw, which = torch.rand(2, len(action), len(groups), generator=rng, device=self.device)
+        anything = choices.uniform(which, groups, action.dtype)
+        return torch.where(choices.each_entry(draw < self._noise, groups), anything, action)
 
     def _generator(self, *index: int) -> torch.Generator:
         return generator(stream_seed(self._seed, Stream.PLAN, *index), self.device)
@@ -350,7 +350,7 @@ def check_noise(name: str, noise: float, spec: EnvSpec) -> None:
     Raises:
         PlanetError: it is more than 1.
     """
-    if spec.discrete and noise > 1:
+    if spec.groups and noise > 1:
         raise PlanetError(f"{name} {noise:g}: in {spec.id} it is the chance of a random choice; give at most 1")
 
 
@@ -372,7 +372,7 @@ def _decided_by(settings: Settings, spec: EnvSpec, model: WorldModel, behavior: 
     chosen = settings.planner
     if chosen.name == "actor" and behavior is not None:
         return {"planner": ActorPlanner(chosen, behavior, model.rssm.feat)}
-    planner = planner_from_settings(chosen, spec.action_size, spec.discrete)
+    planner = planner_from_settings(chosen, spec.action_size, spec.groups)
     told: dict[str, Any] = {"planner": planner, "objective": Objective(chosen.discount)}
     if chosen.terminal_value == "critic" and behavior is not None:
         told["objective"] = Objective(min(chosen.discount, behavior.discount), CriticValue(model, behavior))

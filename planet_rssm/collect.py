@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from planet_rssm.data.episode import Episode, EpisodeWriter
+from planet_rssm.envs.choices import Groups, one_hot
 from planet_rssm.errors import PlanetError
 from planet_rssm.seeding import Stream, stream_seed
 
@@ -23,7 +24,7 @@ class Policy(Protocol):
     """Chooses actions for B rows at once; the rows are independent episodes."""
 
     def __call__(self, observation: dict[str, Array], executed_action: Array, is_first: Array) -> Array:
-        """Return the next actions [B, A]; values beyond [-1, 1] are clipped, of choices the largest entry is executed.
+        """Return the next actions [B, A]; beyond [-1, 1] they are clipped, of choices each group's largest is executed.
 
         Args:
             observation: uint8 images [B, H, W, C] and float32 vectors [B, N].
@@ -42,9 +43,9 @@ class RandomPolicy:
     The n-th episode that begins draws from a stream of its own, whichever row plays it.
     """
 
-    def __init__(self, size: int, seed: int, discrete: bool = False) -> None:
-        """Draw actions of `size` entries, one-hot if `discrete`; `seed` names the streams."""
-        self._size, self._seed, self._discrete = size, seed, discrete
+    def __init__(self, size: int, seed: int, groups: Groups = ()) -> None:
+        """Draw actions of `size` entries, one-hot in each of `groups` if there are any; `seed` names the streams."""
+        self._size, self._seed, self._groups = size, seed, groups
         self._begun = 0
         self._rngs: dict[int, np.random.Generator] = {}  # by row
 
@@ -56,19 +57,14 @@ class RandomPolicy:
         action = np.zeros((len(is_first), self._size), np.float32)
         for row, rng in self._rngs.items():
             action[row] = rng.uniform(-1, 1, self._size)
-        return one_hot(action) if self._discrete else action
-
-
-def one_hot(action: Array) -> Array:
-    """Return float32 [*B, A] with a 1 at the largest entry of each row of `action` [*B, A] and 0 elsewhere."""
-    return np.eye(action.shape[-1], dtype=np.float32)[action.argmax(-1)]
+        return one_hot(action, self._groups) if self._groups else action
 
 
 class ConstantPolicy:
     """The same action at every step."""
 
     def __init__(self, value: Array) -> None:
-        """Take the action [A], in [-1, 1] or one-hot."""
+        """Take the action [A], in [-1, 1] or one-hot by group."""
         self._value = np.asarray(value, np.float32)
 
     def __call__(self, observation: dict[str, Array], executed_action: Array, is_first: Array) -> Array:
@@ -132,7 +128,8 @@ class _Rows:
         action, running = np.asarray(proposed, np.float32), sorted(self.writers)
         if not np.isfinite(action[running]).all():
             raise PlanetError(f"policy: returned actions {action[running].tolist()}, must be finite; look at its model")
-        action = one_hot(action) if self._pool.spec.discrete else np.clip(action, -1, 1)
+        groups = self._pool.spec.groups
+        action = one_hot(action, groups) if groups else np.clip(action, -1, 1)
         self.executed_action[running] = action[running]
         self.is_first[:] = False
         return {row: self.executed_action[row].copy() for row in running}

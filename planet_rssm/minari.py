@@ -1,8 +1,8 @@
 """Sets of episodes from and to Minari (https://minari.farama.org), the exchange format of offline learning.
 
 A Minari dataset holds what an environment gave and took, in its own units. Here it becomes what `envs.gym_env` would
-have made of it: the same names of observations, actions in [-1, 1] or one-hot. What is exported is in our units,
-without loss, and says so: importing it again gives the same episodes.
+have made of it: the same names of observations, actions in [-1, 1] or one-hot by group. What is exported is in our
+units, without loss, and says so: importing it again gives the same episodes.
 """
 
 import json
@@ -22,9 +22,10 @@ from planet_rssm.config import EnvSettings
 from planet_rssm.data.episode import Episode
 from planet_rssm.data.manifest import check_free
 from planet_rssm.data.replay import Replay
+from planet_rssm.envs.choices import from_places, places
 from planet_rssm.envs.observer import Observer
 from planet_rssm.envs.registry import make, resolve
-from planet_rssm.envs.spaces import Choice, Numbers, action_map
+from planet_rssm.envs.spaces import Actions, action_map
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
 
@@ -63,7 +64,7 @@ def import_dataset(source: str, folder: Path, observe: str | None, size: int, do
             path.unlink()
         if isinstance(error, OSError):
             raise PlanetError(f"--out {folder}: {error.strerror or error}; give another folder") from error
-        if isinstance(error, ValueError):  # from the conversions of envs.spaces
+        if isinstance(error, ValueError):  # from the conversions of envs
             raise PlanetError(
                 f"dataset {source}: episode {len(replay)}: {error}; leave it out of the dataset"
             ) from None
@@ -138,7 +139,7 @@ def _ours(dataset: Any, spec: EnvSpec) -> Iterator[Episode]:  # noqa: ANN401
     """Return the episodes of an exported dataset, as they were."""
     infos = dataset.storage.get_episode_metadata(dataset.episode_indices)
     for data, told in zip(dataset.iterate_episodes(), infos, strict=True):
-        action = np.eye(spec.action_size, dtype=np.float32)[data.actions] if spec.discrete else data.actions
+        action = from_places(data.actions.reshape(len(data.actions), -1), spec.groups) if spec.groups else data.actions
         ends = bool(data.terminations[-1]), bool(data.truncations[-1])
         info = json.loads(told[OURS])
         yield Episode.from_transitions(data.observations, action, data.rewards.astype(np.float32), *ends, info)
@@ -190,7 +191,7 @@ def _observer(dataset: Any, observe: str | None, size: int) -> Observer:  # noqa
     raise refusal
 
 
-def _spec(dataset: Any, observer: Observer, actions: Numbers | Choice, size: int) -> EnvSpec:  # noqa: ANN401
+def _spec(dataset: Any, observer: Observer, actions: Actions, size: int) -> EnvSpec:  # noqa: ANN401
     """Return the environment as it is here if it can be made and is seen alike, else as far as the dataset tells."""
     made, known = dataset.env_spec, {key for key, (shape, _) in observer.spec.items() if len(shape) == 3}
     # With arguments of its own, gym/ID alone would be another environment.
@@ -206,9 +207,10 @@ def _spec(dataset: Any, observer: Observer, actions: Numbers | Choice, size: int
         episode_steps=limit or max(len(data) for data in dataset.iterate_episodes()),
         renderer="own" if known else "none",
         simulator=f"minari {dataset.id}",
-        discrete=actions.discrete,
+        discrete=bool(actions.groups),
         terminates=True,
         interval_from="default",
+        groups=actions.groups,
     )
     if not whole:
         return told
@@ -220,7 +222,7 @@ def _spec(dataset: Any, observer: Observer, actions: Numbers | Choice, size: int
         return told
     env.close()
     here = replace(env.env_spec, simulator=told.simulator)
-    if (here.observation, here.action_size, here.discrete) == (told.observation, told.action_size, told.discrete):
+    if (here.observation, here.action_size, here.groups) == (told.observation, told.action_size, told.groups):
         return here
     _log.info("dataset %s: %s is another environment here, seen or acted in otherwise", dataset.id, told.id)
     return told
@@ -232,8 +234,9 @@ def _spaces(spec: EnvSpec) -> dict[str, Space[Any]]:
     seen: dict[str, Space[Any]] = {
         key: spaces.Box(*bounds[dtype], shape, np.dtype(dtype).type) for key, (shape, dtype) in spec.observation.items()
     }
-    numbers = spaces.Box(-1, 1, (spec.action_size,), np.float32)
-    action: Space[Any] = spaces.Discrete(spec.action_size) if spec.discrete else numbers
+    action: Space[Any] = spaces.Box(-1, 1, (spec.action_size,), np.float32)
+    if spec.groups:
+        action = spaces.MultiDiscrete(list(spec.groups)) if len(spec.groups) > 1 else spaces.Discrete(spec.action_size)
     return {"observation_space": spaces.Dict(seen), "action_space": action}
 
 
@@ -246,9 +249,15 @@ def _buffer(episode: Episode, spec: EnvSpec) -> Any:  # noqa: ANN401
     return EpisodeBuffer(
         seed=episode.seed,
         observations=held.observation,
-        actions=held.action.argmax(1) if spec.discrete else held.action,
+        actions=_chosen(held.action, spec) if spec.groups else held.action,
         rewards=held.reward,
         terminations=terminations,
         truncations=truncations,
         infos={},
     )
+
+
+def _chosen(action: Array, spec: EnvSpec) -> Array:
+    """Return the choices of actions [T, A] as Minari keeps them: [T], or [T, G] of several groups."""
+    chosen = places(action, spec.groups)
+    return chosen if len(spec.groups) > 1 else chosen[:, 0]

@@ -65,6 +65,20 @@ def test_choices_are_one_hot_and_the_noise_is_the_chance_of_any_other():
         assert others == pytest.approx(expected, abs=0.1 * (noise > 0))
 
 
+def test_each_group_of_choices_explores_by_itself():
+    groups, many = (2, 4), 2000
+    spec = dataclasses.replace(SPEC, discrete=True, action_size=6, groups=groups)
+    made = Agent.build(SETTINGS, spec, untrained_model(SETTINGS, spec), device=CPU, exploration_noise=0.5)
+    kept = torch.tensor([1.0, 0, 0, 0, 1, 0]).expand(many, 6)
+    acted = made._explore(kept, torch.Generator().manual_seed(0))
+    assert (acted[:, :2].sum(1) == 1).all() and (acted[:, 2:].sum(1) == 1).all()
+    first, second = acted[:, 0] != 1, acted[:, 4] != 1
+    assert first.float().mean() == pytest.approx(0.5 * 1 / 2, abs=0.03)
+    assert second.float().mean() == pytest.approx(0.5 * 3 / 4, abs=0.03)
+    assert (first & second).float().mean() == pytest.approx(0.25 * 0.375, abs=0.02)
+    assert acted[second][:, [2, 3, 5]].mean(0).tolist() == pytest.approx([1 / 3] * 3, abs=0.05)
+
+
 def test_equal_seeds_act_equally_and_others_do_not():
     one, same, other = (made.decide(begin(made))[0].action for made in (agent(seed=1), agent(seed=1), agent(seed=2)))
     assert torch.equal(one, same)

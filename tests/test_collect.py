@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from planet_rssm.collect import MAX_LOST, ConstantPolicy, RandomPolicy, collect
+from planet_rssm.envs.choices import one_hot
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
 
@@ -111,11 +112,30 @@ def test_random_episodes_do_not_depend_on_the_number_of_rows(count):
 def test_choices_are_executed_and_recorded_as_one_hot():
     pool = FakePool(2)
     pool.spec = dataclasses.replace(pool.spec, discrete=True)
-    for policy in (RandomPolicy(2, seed=1, discrete=True), ConstantPolicy([2.0, 3.0])):
+    for policy in (RandomPolicy(2, seed=1, groups=(2,)), ConstantPolicy([2.0, 3.0])):
         for _, episode in collect(pool, policy, [10, 11, 12, 13, 14]):
             assert (episode.action[0] == 0).all()
             assert set(episode.action[1:].sum(1)) == {1} and set(episode.action[1:].flat) == {0, 1}
     assert episode.action[1:, 1].all()  # the largest entry
+
+
+def test_each_group_of_choices_is_executed_and_recorded_as_one_hot():
+    pool, groups = FakePool(2), (2, 3, 1)
+    pool.spec = dataclasses.replace(pool.spec, discrete=True, action_size=6, groups=groups)
+    drawn = []
+    for policy in (RandomPolicy(6, seed=1, groups=groups), ConstantPolicy([2.0, 3.0, -1.0, -3.0, -2.0, 0.0])):
+        for _, episode in collect(pool, policy, [10, 11, 12, 13, 14]):
+            assert (episode.action[1:] == one_hot(episode.action[1:], groups)).all()
+            drawn.append(episode.action[1:])
+    assert episode.action[1:].mean(0).tolist() == [0, 1, 1, 0, 0, 1]
+    assert (np.concatenate(drawn[:5]).max(0) == 1).all()  # every choice comes
+
+
+def test_random_choices_are_equally_likely_and_independent():
+    policy, nothing = RandomPolicy(5, seed=0, groups=(3, 2)), np.zeros((50, 5), np.float32)
+    drawn = np.concatenate([policy({}, nothing, np.full(50, step == 0)) for step in range(100)])
+    pairs = np.einsum("ti,tj->ij", drawn[:, :3], drawn[:, 3:]) / len(drawn)
+    np.testing.assert_allclose(pairs, 1 / 6, atol=0.02)
 
 
 def test_random_actions_fill_the_range_and_differ_between_episodes():

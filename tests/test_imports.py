@@ -16,7 +16,8 @@ HEAVY = ("torch", "mujoco", "dm_control", "matplotlib")
 # part of the package: what it may import of the package, besides itself
 BASE = {"errors", "seeding", "files", "named", "stages", "memory", "descriptors"}
 LEARNED = {"config", "types", "device", "precision"}
-AGENT = {*LEARNED, "world_model", "planners", "behavior", "checkpoint", "envs.spec"}  # it needs no environment
+SPEC = {"envs.spec", "envs.choices"}
+AGENT = {*LEARNED, *SPEC, "world_model", "planners", "behavior", "checkpoint"}  # it needs no environment
 RUN = {*AGENT, "agent", "control", "envs", "data", "collect", "minari"}
 MAY_IMPORT = {
     **{base: BASE for base in BASE},

@@ -9,6 +9,8 @@ from planet_rssm import minari as exchange
 from planet_rssm.cli.main import main
 from planet_rssm.data.episode import Episode
 from planet_rssm.data.replay import Replay
+from planet_rssm.envs.choices import one_hot
+from planet_rssm.envs.spaces import action_map
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
 
@@ -25,6 +27,16 @@ def home(tmp_path, monkeypatch):
 
 def stacked(values):
     return values if isinstance(values[0], str) else np.stack(values)
+
+
+def stacked_actions(space, steps):
+    """Return samples as Minari keeps them: every leaf has a time axis."""
+    samples = [space.sample() for _ in range(steps)]
+    if isinstance(space, spaces.Dict):
+        return {key: np.stack([sample[key] for sample in samples]) for key in space}
+    if isinstance(space, spaces.Tuple):
+        return tuple(np.stack(parts) for parts in zip(*samples, strict=True))
+    return np.stack(samples)
 
 
 @pytest.fixture
@@ -46,7 +58,7 @@ def make():
                     observations={key: stacked([s[key] for s in samples]) for key in seen}
                     if nested
                     else np.stack(samples),
-                    actions=np.stack([done.sample() for _ in range(STEPS)]) if actions is None else actions,
+                    actions=stacked_actions(done, STEPS) if actions is None else actions,
                     rewards=np.arange(STEPS, dtype=np.float64),
                     terminations=np.arange(STEPS) == ends.get(seed),
                     truncations=np.arange(STEPS) == (STEPS - 1 if seed == 4 else -1),
@@ -100,6 +112,27 @@ def test_choices_images_and_the_environment_here(make, tmp_path):
     assert set(episodes[0].action[1:].sum(1)) == {1.0}
 
 
+@pytest.mark.parametrize(
+    ("done", "groups"),
+    [
+        (spaces.MultiDiscrete([3, 2], start=[1, 0]), (3, 2)),
+        (spaces.MultiBinary(3), (2, 2, 2)),
+        (spaces.Dict({"arm": spaces.MultiDiscrete([3, 2]), "grip": spaces.Discrete(2, start=5)}), (3, 2, 2)),
+        (spaces.Tuple((spaces.Discrete(4), spaces.MultiBinary(1))), (4, 2)),
+    ],
+    ids=["multidiscrete", "multibinary", "dict", "tuple"],
+)
+def test_several_choices_become_groups(make, tmp_path, done, groups):
+    dataset = make("test/several-v0", VECTOR, done)
+    exchange.import_dataset("test/several-v0", tmp_path / "out", None, 32, False)
+    spec, episodes = loaded(tmp_path / "out")
+    assert (spec.discrete, spec.groups) == (True, groups)
+    act = action_map("x", done)
+    theirs = next(dataset.iterate_episodes()).actions
+    np.testing.assert_array_equal(episodes[0].action[1:], act.inverse(theirs))
+    assert (episodes[0].action[1:].sum(1) == len(groups)).all()
+
+
 def test_a_dataset_of_an_environment_that_is_here_is_acted_in_by_its_name(make, tmp_path):
     env = gymnasium.spec("CartPole-v1")
     cart = gymnasium.make(env)
@@ -109,18 +142,17 @@ def test_a_dataset_of_an_environment_that_is_here_is_acted_in_by_its_name(make, 
     assert (spec.id, spec.control_interval, spec.episode_steps) == ("gym/CartPole-v1", 1 / 50, 500)
 
 
-@pytest.mark.parametrize("discrete", [False, True])
-def test_what_is_exported_is_imported_equal(tmp_path, discrete, home):
+@pytest.mark.parametrize("groups", [(), (3,), (2, 1), (1, 1, 1)], ids=str)
+def test_what_is_exported_is_imported_equal(tmp_path, groups, home):
     observation = {"image": ((32, 32, 3), "uint8"), "speed": ((2,), "float32")}
-    spec = EnvSpec("dmc/a-b", observation, 3, 2, 0.1, 9, "own", "none 1", discrete)
+    spec = EnvSpec("dmc/a-b", observation, 3, 2, 0.1, 9, "own", "none 1", bool(groups), groups=groups)
     replay = Replay(tmp_path / "in", 1000)
     for index in range(2):
         rng = np.random.default_rng(index)
         image = rng.integers(0, 256, (STEPS + 1, 32, 32, 3), np.uint8)
         speed = rng.random((STEPS + 1, 2), np.float32)
-        action = (
-            np.eye(3, dtype=np.float32)[rng.integers(0, 3, STEPS)] if discrete else rng.random((STEPS, 3), np.float32)
-        )
+        action = rng.random((STEPS, 3), np.float32)
+        action = one_hot(action, groups) if groups else action
         info = {"env": spec.to_json(), "seed": 2**62 + index, "env_steps": 2 * STEPS - index}
         reward = rng.random(STEPS, np.float32)
         replay.add(
@@ -143,7 +175,7 @@ def test_what_is_exported_is_imported_equal(tmp_path, discrete, home):
     ("seen", "done", "says"),
     [
         (spaces.Dict({"a": VECTOR, "says": spaces.Text(4)}), spaces.Discrete(2), "Text space"),
-        (VECTOR, spaces.MultiDiscrete([2, 3]), "must be a Box or Discrete"),
+        (VECTOR, spaces.Dict({"a": spaces.Discrete(2), "b": VECTOR}), "mix numbers and choices"),
         (VECTOR, spaces.Box(0, np.inf, (2,)), "bounded on one side"),
     ],
 )

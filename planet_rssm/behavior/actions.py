@@ -1,17 +1,19 @@
 """Distributions over actions: drawn from given noise, with densities and entropies in closed form.
 
-All noise is standard normal, [*B, A] for numbers and [*B, 1] for a choice, whatever the number of choices.
+All noise is standard normal, [*B, A] for numbers and [*B, G] for choices in G groups, however many there are.
 """
 
 import functools
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from planet_rssm.planners.choices import Groups, joined, runs, split, split_groups
 from planet_rssm.world_model.latents import CategoricalLatent
 
 HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
@@ -133,31 +135,43 @@ class TanhNormal(ActionDistribution):
 
 
 class OneHot(ActionDistribution):
-    """A choice, one-hot [*B, A]: (1 - unimix) softmax(raw) + unimix / A; a categorical latent of one variable."""
+    """Independent choices, one-hot by group [*B, A]; of n choices (1 - unimix) softmax(raw) + unimix / n.
 
-    def __init__(self, raw: Tensor, unimix: float = 0.0) -> None:
-        """Take a network's output [*B, A]."""
-        self._latent = CategoricalLatent(1, raw.shape[-1], unimix)
-        self._params = self._latent.params(raw)
-        self.logits = self._params.logits.squeeze(-2)
+    Neighbouring groups of one size are a categorical latent of so many variables.
+    """
+
+    def __init__(self, raw: Tensor, unimix: float = 0.0, groups: Groups = ()) -> None:
+        """Take a network's output [*B, A] and how many choices each group has; () is one group of all."""
+        self._groups = groups or (raw.shape[-1],)
+        parts = split(raw, self._groups)
+        self._latents = [CategoricalLatent(*run, unimix) for run in runs(self._groups)]
+        pairs = zip(self._latents, parts, strict=True)
+        self._params = [latent.params(part.flatten(-2)) for latent, part in pairs]
+        self.logits = joined([params.logits for params in self._params])
 
     def sample(self, noise: Tensor) -> Tensor:
-        """Invert the cumulated probabilities at Phi(noise) [*B, 1]; the gradient is the probabilities' (V2)."""
-        return self._latent.sample(self._params, noise)
+        """Invert the cumulated probabilities at Phi(noise) [*B, G]; the gradient is the probabilities' (V2)."""
+        return self._sample(split_groups(noise, self._groups))
 
     @property
     def mode(self) -> Tensor:
-        """The likeliest."""
-        return self._latent.sample(self._params, None)
+        """The likeliest of each group."""
+        return self._sample([None] * len(self._latents))
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """Return the chosen one's log probability."""
+        """Return the sum of the chosen ones' log probabilities."""
         return (self.logits * action).sum(-1)
 
     @property
     def entropy(self) -> Tensor:
-        """The closed form."""
-        return self._latent.entropy(self._params)
+        """The closed form, summed over the groups."""
+        each = [latent.entropy(params) for latent, params in zip(self._latents, self._params, strict=True)]
+        return torch.stack(each).sum(0)
+
+    def _sample(self, noise: Sequence[Tensor | None]) -> Tensor:
+        each = zip(self._latents, self._params, noise, strict=True)
+        drawn = [latent.sample(params, part) for latent, params, part in each]
+        return drawn[0] if len(drawn) == 1 else torch.cat(drawn, -1)
 
 
 @functools.cache

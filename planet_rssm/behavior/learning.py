@@ -48,13 +48,13 @@ class Behavior(nn.Module):
         super().__init__()
         check_objective(settings, spec)
         own = self.settings = settings.behavior
-        choice = "reinforce" if spec.discrete else "dynamics"
+        choice = "reinforce" if spec.groups else "dynamics"
         self.share = {"dynamics": 1.0, "reinforce": 0.0, "mix": own.mix}[
             choice if own.objective == "auto" else own.objective
         ]
         ends = settings.model.continue_discount if spec.terminates else 1.0
         self.discount = own.discount / ends  # the continue head's answers hold its own
-        self.actor = Actor(feat, spec.action_size, spec.discrete, own, settings.model)
+        self.actor = Actor(feat, spec.action_size, spec.groups, own, settings.model)
         self.critic = Critic(feat, own, settings.model)
         self.register_buffer("bounds", torch.zeros(2))
 
@@ -189,10 +189,10 @@ def check_objective(settings: Settings, spec: EnvSpec) -> None:
     Raises:
         PlanetError: the objective is the dynamics' gradient and actions are choices, which have none.
     """
-    if spec.discrete and settings.behavior.name != "none" and settings.behavior.objective == "dynamics":
+    if spec.groups and settings.behavior.name != "none" and settings.behavior.objective == "dynamics":
         raise PlanetError(
-            f"behavior.objective = 'dynamics': {spec.id} has {spec.action_size} choices, which have no gradient; "
-            "train with -s behavior=v3, or -s behavior.objective=reinforce"
+            f"behavior.objective = 'dynamics': {spec.id} has {' and '.join(map(str, spec.groups))} choices, which have "
+            "no gradient; train with -s behavior=v3, or -s behavior.objective=reinforce"
         )
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from planet_rssm.behavior.actions import NUMBERS, ActionDistribution, OneHot
 from planet_rssm.config import BehaviorSettings, ModelSettings
+from planet_rssm.planners.choices import Groups
 from planet_rssm.world_model.heads import BINS, TwohotEncoder
 from planet_rssm.world_model.losses import half_squared_error
 from planet_rssm.world_model.networks import initialise, mlp, precise, scale_last
@@ -16,13 +17,13 @@ class Actor(nn.Module):
     """Features [*B, F] to a distribution over actions [*B, A]."""
 
     def __init__(
-        self, feat: int, action_size: int, discrete: bool, settings: BehaviorSettings, model: ModelSettings
+        self, feat: int, action_size: int, groups: Groups, settings: BehaviorSettings, model: ModelSettings
     ) -> None:
         """Build the network; activation, norm and initial weights are those of the model's heads."""
         super().__init__()
-        self.settings, self.discrete = settings, discrete
-        self.noise_size = 1 if discrete else action_size  # normal draws that one action takes
-        outputs = action_size if discrete else 2 * action_size
+        self.settings, self.groups = settings, groups
+        self.noise_size = len(groups) or action_size  # normal draws that one action takes
+        outputs = action_size if groups else 2 * action_size
         self.net = mlp(feat, settings.units, settings.actor_layers, outputs, model.act, model.norm)
         initialise(self, model.init)
         scale_last(self.net, settings.actor_outscale)
@@ -37,7 +38,9 @@ class Actor(nn.Module):
 
     def distribution(self, raw: Tensor) -> ActionDistribution:
         """Return what `forward` does, of the network's output."""
-        return OneHot(raw, self.settings.unimix) if self.discrete else NUMBERS[self.settings.action](raw)
+        if self.groups:
+            return OneHot(raw, self.settings.unimix, self.groups)
+        return NUMBERS[self.settings.action](raw)
 
 
 class Critic(nn.Module):

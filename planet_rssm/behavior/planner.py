@@ -36,7 +36,7 @@ class ActorPlanner(Planner[tuple[()]]):
 
     @torch.no_grad()
     def decide(self, state: State, generator: Rng = None) -> Plan:
-        """Return the actions [B, A] of states [B, ...], in [-1, 1] or one-hot."""
+        """Return the actions [B, A] of states [B, ...], in [-1, 1] or one-hot by group."""
         feat = self._feat(state)
         with torch.autocast(feat.device.type, enabled=False):  # too little work for another precision to be worth it
             policy = self._behavior.actor(feat)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from planet_rssm.envs.choices import one_hot
 from planet_rssm.envs.pictures import resized
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
@@ -30,7 +31,7 @@ def fit_observation(observation: Mapping[str, Array] | None, spec: EnvSpec) -> d
 
 
 def fit_action(action: Array, spec: EnvSpec) -> Array:
-    """Return a copy of an action float32 [A], in [-1, 1] or one-hot.
+    """Return a copy of an action float32 [A], in [-1, 1] or one-hot by group.
 
     Raises:
         PlanetError: it has another shape, is not finite or is out of its range.
@@ -38,12 +39,15 @@ def fit_action(action: Array, spec: EnvSpec) -> Array:
     if np.shape(action) != (spec.action_size,):
         raise PlanetError(f"executed_action: shape {list(np.shape(action))}; must be {[spec.action_size]}")
     done = _finite("executed_action", np.array(action, np.float32), "leave it out if it is not known")
-    if spec.discrete:
-        if np.count_nonzero(done) != 1 or done.max() != 1:
-            raise PlanetError(f"executed_action: {done.tolist()}; must be one-hot, 1 for the choice and 0 elsewhere")
+    if spec.groups:
+        if not np.array_equal(done, one_hot(done, spec.groups)):
+            where = "" if len(spec.groups) == 1 else f" in each of the groups of {list(spec.groups)}"
+            raise PlanetError(
+                f"executed_action: {done.tolist()}; must be one-hot{where}, 1 for the choice and 0 elsewhere"
+            )
     elif np.abs(done).max() > 1 + SLACK:
         raise PlanetError(f"executed_action: {done.tolist()}; must be in [-1, 1], the units of Command.action")
-    return done if spec.discrete else done.clip(-1, 1)
+    return done if spec.groups else done.clip(-1, 1)
 
 
 def _fit_value(key: str, value: Array, shape: tuple[int, ...], dtype: str) -> Array:

@@ -190,14 +190,11 @@ class ControlLoop:
 
     def _new_episode(self) -> Schedule:
         """Forget the last episode, once its last decision has ended."""
-        nothing = np.zeros(self.agent.spec.action_size, np.float32)
-        if self.agent.spec.discrete:
-            nothing[0] = 1
         if self._schedule is not None:
             self._failed = True  # unless the last decision ended well
             self._take(self._schedule, math.inf)
             self._failed = False
-        self._schedule = Schedule(nothing, self.delay, self.execute, self.fallback)
+        self._schedule = Schedule(self.agent.spec.nothing(), self.delay, self.execute, self.fallback)
         self._seen, self._tick, self._due, self._asked = [], 0, None, None
         return self._schedule
 

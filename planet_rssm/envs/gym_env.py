@@ -1,4 +1,4 @@
-"""Any Gymnasium environment with a Box or Discrete action space: registered ones and a user's own class."""
+"""Any Gymnasium environment whose actions are numbers or choices: registered ones and a user's own class."""
 
 import contextlib
 import functools
@@ -74,10 +74,11 @@ class GymEnv(gymnasium.Env[Any, np.ndarray]):
             episode_steps=limit,
             renderer=settings.renderer,
             simulator=_simulator(self._env),
-            discrete=self._action.discrete,
+            discrete=bool(self._action.groups),
             terminates=True,
             interval_from=interval_from,
             limit_from=limit_from,
+            groups=self._action.groups,
         )
         self.observation_space = gymnasium.spaces.Dict(
             {key: _box(*field) for key, field in self._observer.spec.items()}

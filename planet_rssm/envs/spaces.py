@@ -1,12 +1,17 @@
-"""Gymnasium's action spaces in the house's terms: numbers in [-1, 1] or a choice. What is seen: see observer.py."""
+"""Gymnasium's action spaces in the house's terms: numbers in [-1, 1], or choices, one-hot by group.
 
+What is seen: see observer.py.
+"""
+
+import itertools
 import logging
-from collections.abc import Callable
+import math
 from typing import Any
 
 import numpy as np
 from gymnasium import Space, spaces
 
+from planet_rssm.envs.choices import MOST, Groups, from_places, places
 from planet_rssm.envs.pictures import UNBOUNDED
 from planet_rssm.errors import PlanetError
 
@@ -20,7 +25,7 @@ Array = np.ndarray
 class Numbers:
     """Actions in [-1, 1], mapped linearly onto the bounds of each dimension; without bounds they stay as they are."""
 
-    discrete = False
+    groups: Groups = ()
 
     def __init__(self, task: str, space: spaces.Box) -> None:
         """Read the bounds.
@@ -55,46 +60,123 @@ class Numbers:
 
 
 class Choice:
-    """One of n actions, one-hot."""
+    """Choices from one space: a one-hot in each of its groups."""
 
-    discrete = True
+    def __init__(self, task: str, space: spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary) -> None:
+        """Read how many there are.
 
-    def __init__(self, task: str, space: spaces.Discrete) -> None:
-        """Read how many there are."""
-        self.size, self._start = int(space.n), int(space.start)
+        Raises:
+            PlanetError: none, or too many.
+        """
+        if isinstance(space, spaces.Discrete):
+            count, start = np.array([space.n]), np.array([space.start])
+        elif isinstance(space, spaces.MultiDiscrete):
+            count, start = space.nvec.ravel(), space.start.ravel()
+        else:
+            count, start = (np.broadcast_to(np.int64(value), math.prod(space.shape)) for value in (2, 0))
+        _refuse_many(task, space, int(count.sum(dtype=np.int64)))
+        self.groups = tuple(count.tolist())
+        self.size = sum(self.groups)
+        self._space, self._start = space, start.astype(np.int64)
 
-    def __call__(self, action: Array) -> int:
-        """Return the environment's action for one-hot float32 [A]; of other values the largest counts."""
-        return self._start + int(np.argmax(checked(action, self.size)))
+    def __call__(self, action: Array) -> Any:  # noqa: ANN401 (as the space has it)
+        """Return the environment's action for float32 [A], one-hot by group; of other values the largest counts."""
+        index = self._start + places(checked(action, self.size), self.groups)
+        if isinstance(self._space, spaces.Discrete):
+            return int(index[0])
+        return index.reshape(self._space.shape or ()).astype(self._space.dtype)
 
     def inverse(self, actions: Array) -> Array:
-        """Return our actions, one-hot float32 [T, A], for T of the environment's.
+        """Return our actions, float32 [T, A], for T of the environment's.
 
         Raises:
             ValueError: one that is no choice.
         """
-        index = np.asarray(actions).reshape(-1) - self._start
-        if wrong := {int(value) for value in index if not 0 <= value < self.size}:
-            raise ValueError(f"action {self._start + wrong.pop()}: must be one of {self.size} from {self._start} on")
-        return np.eye(self.size, dtype=np.float32)[index]
+        index = np.asarray(actions).astype(np.int64).reshape(len(actions), -1) - self._start
+        wrong = (index < 0) | (index >= self.groups)
+        for group in np.flatnonzero(wrong.any(0))[:1].tolist():
+            start, value = int(self._start[group]), int(index[wrong[:, group], group][0])
+            raise ValueError(f"action {start + value}: must be one of {self.groups[group]} from {start} on")
+        return from_places(index, self.groups)
 
 
-def action_map(task: str, space: Space[Any]) -> Numbers | Choice:
-    """Return what turns our actions into those of `space`.
+class Joint:
+    """The actions of a Dict or Tuple, its parts side by side: all numbers, or all choices."""
+
+    def __init__(self, task: str, space: spaces.Dict | spaces.Tuple) -> None:
+        """Take the parts, which may be nested.
+
+        Raises:
+            PlanetError: none, one that is refused alone, or a mix of numbers and choices.
+        """
+        self._named = isinstance(space, spaces.Dict)
+        parts: dict[Any, Space[Any]] = dict(space.items()) if isinstance(space, spaces.Dict) else dict(enumerate(space))
+        self._maps: dict[Any, Numbers | Choice | Joint] = {key: action_map(task, part) for key, part in parts.items()}
+        if not self._maps:
+            raise PlanetError(f"env.id = {task!r}: it takes no actions, {space}; {_WRAP} with at least one")
+        if len({bool(one.groups) for one in self._maps.values()}) > 1:
+            kinds = ", ".join(f"{key!r} {'choices' if one.groups else 'numbers'}" for key, one in self._maps.items())
+            raise PlanetError(
+                f"env.id = {task!r}: its actions mix numbers and choices ({kinds}); {_WRAP} with choices only, a "
+                "MultiDiscrete of levels in place of each Box, or with numbers only"
+            )
+        sizes: list[int] = [one.size for one in self._maps.values()]
+        self.groups: Groups = sum((one.groups for one in self._maps.values()), ())
+        self.size: int = sum(sizes)
+        self._ends = np.cumsum(sizes)[:-1]
+        _refuse_many(task, space, sum(self.groups))
+
+    def __call__(self, action: Array) -> dict[Any, Any] | tuple[Any, ...]:
+        """Return the environment's action for float32 [A]; see the parts."""
+        parts = np.split(checked(action, self.size), self._ends)
+        values = {key: one(part) for (key, one), part in zip(self._maps.items(), parts, strict=True)}
+        return values if self._named else tuple(values.values())
+
+    def inverse(self, actions: Any) -> Array:  # noqa: ANN401 (as nested as the space)
+        """Return our actions, float32 [T, A], for T of the environment's, each part with a time axis.
+
+        Raises:
+            ValueError: one that is no choice.
+        """
+        return np.concatenate([one.inverse(actions[key]) for key, one in self._maps.items()], 1)
+
+
+Actions = Numbers | Choice | Joint
+
+
+def action_map(task: str, space: Space[Any]) -> Actions:
+    """Return what turns our actions into those of `space`; its `groups` are () where they are numbers.
 
     Raises:
-        PlanetError: a space that is neither Discrete nor a Box of floats that are bounded on both sides or on none.
+        PlanetError: it is not made of Boxes of floats, bounded on both sides or on none, nor of choices that are not
+            too many; or it is made of both.
     """
-    for kind, made in _ACTIONS.items():
-        if isinstance(space, kind):
-            return made(task, space)
-    raise PlanetError(f"env.id = {task!r}: its actions are {space}, must be a Box or Discrete; {_WRAP} with one")
+    if isinstance(space, spaces.Box):
+        return Numbers(task, space)
+    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+        return Choice(task, space)
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        return Joint(task, space)
+    raise PlanetError(
+        f"env.id = {task!r}: its actions are {space}, must be made of Box, Discrete, MultiDiscrete or MultiBinary; "
+        f"{_WRAP} with those"
+    )
 
 
-_ACTIONS: dict[type[Space[Any]], Callable[[str, Any], Numbers | Choice]] = {
-    spaces.Box: Numbers,
-    spaces.Discrete: Choice,
-}
+def _refuse_many(task: str, space: Space[Any], count: int) -> None:
+    """Refuse no choice, and more than `MOST`, before anything of that size is made."""
+    if not (count or isinstance(space, spaces.Dict | spaces.Tuple)):
+        raise PlanetError(f"env.id = {task!r}: it takes no actions, {space}; {_WRAP} with at least one")
+    if count <= MOST:
+        return
+    instead = "fewer"
+    if isinstance(space, spaces.Discrete):  # as the digits of a number: two groups of a thousand for a million
+        digits = next(n for n in itertools.count(2) if n * math.ceil(count ** (1 / n)) <= MOST)
+        instead = f"several smaller ones, MultiDiscrete({[math.ceil(count ** (1 / digits))] * digits})"
+    raise PlanetError(
+        f"env.id = {task!r}: its actions are {count} choices in {type(space).__name__}, at most {MOST} are taken, for "
+        f"each is a number of every step; {_WRAP} with {instead}"
+    )
 
 
 def checked(action: Array, size: int) -> Array:

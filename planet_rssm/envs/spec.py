@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from planet_rssm.envs.choices import Groups, from_places
 from planet_rssm.errors import PlanetError
 
 _OF_TIME = ("control_interval", "interval_from", "limit_from")
@@ -18,7 +20,7 @@ class EnvSpec:
 
     id: str  # canonical, "dmc/walker-walk"
     observation: dict[str, tuple[tuple[int, ...], str]]  # key: (shape, dtype): uint8 [size, size, 3] or float32 [n]
-    action_size: int  # actions are float32 in [-1, 1]; with `discrete` one of so many, one-hot
+    action_size: int  # actions are float32 in [-1, 1]; with `discrete` one-hot in each of `groups`
     action_repeat: int  # control steps an agent step
     control_interval: float  # seconds of simulated time an agent step
     episode_steps: int  # control steps after which an episode is truncated
@@ -28,8 +30,28 @@ class EnvSpec:
     terminates: bool = False  # an episode may end by itself, before its time is over
     interval_from: str = ""  # what control_interval was read from: dt, render_fps, …; "": of an earlier version
     limit_from: str = ""  # who set episode_steps: environment, setting or default; "": of an earlier version
+    groups: Groups = ()  # how many choices each group of a discrete action has; alone it is one of action_size
 
     __pydantic_config__ = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)  # of from_json
+
+    def __post_init__(self) -> None:
+        """Make a discrete action without groups one group.
+
+        Raises:
+            ValueError: the groups are not those of an action of this kind and size.
+        """
+        if self.discrete and not self.groups:
+            object.__setattr__(self, "groups", (self.action_size,))
+        fit = not self.groups or (min(self.groups) > 0 and sum(self.groups) == self.action_size)
+        if bool(self.groups) != self.discrete or not fit:
+            kind = f"action_size {self.action_size} with discrete {self.discrete}"
+            raise ValueError(f"groups {list(self.groups)}: not those of {kind}")
+
+    def nothing(self) -> np.ndarray:
+        """Return the action float32 [A] that stands for doing nothing: zeros, or the first choice of each group."""
+        if not self.groups:
+            return np.zeros(self.action_size, np.float32)
+        return from_places(np.zeros(len(self.groups), int), self.groups)
 
     def seen(self, observe: str) -> "EnvSpec":
         """Return the same environment observed by `pixels` or `vectors` alone, or by `both` as it is.
@@ -60,8 +82,11 @@ class EnvSpec:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON object that `from_json` reads back."""
-        return asdict(self)
+        """Return a JSON object that `from_json` reads back; one group is not named, as in files before groups were."""
+        value = asdict(self)
+        if len(self.groups) < 2:
+            del value["groups"]
+        return value
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "EnvSpec":

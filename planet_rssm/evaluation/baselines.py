@@ -3,8 +3,10 @@
 On cartpole-balance doing nothing scores 745 of 1000 and random 257: "better than random" alone proves nothing.
 """
 
+import itertools
 import json
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from planet_rssm.behavior import untrained_behavior
 from planet_rssm.checkpoint import outputs, source
 from planet_rssm.collect import ConstantPolicy, Policy, RandomPolicy
 from planet_rssm.config import Settings, flatten, learned_parts
+from planet_rssm.envs.choices import Groups, from_places
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.evaluation.protocol import PARALLEL, OnProgress, episode_seeds, play
@@ -26,6 +29,7 @@ from planet_rssm.world_model import untrained_model
 
 CONSTANTS = np.linspace(-1, 1, 11)  # every joint held at the same share of its range
 BLIND_ROWS = 2  # environments of the baselines that look at nothing
+MOST_CONSTANTS = 64  # choices that are each tried as a constant action
 CACHE = "baselines.json"
 PARTS = {"blind": ("random", "zero", "constant"), "untrained": ("untrained",)}  # by what they depend on
 
@@ -128,7 +132,7 @@ def simple_baselines(
             return [result.episode_return for result in played]
 
         seed = stream_seed(settings.seed, Stream.RANDOM_ACTIONS)
-        returns["random"] = measure("random", RandomPolicy(spec.action_size, seed, spec.discrete))
+        returns["random"] = measure("random", RandomPolicy(spec.action_size, seed, spec.groups))
         nothing, constants = constant_actions(spec)
         returns["zero"] = measure("zero", ConstantPolicy(nothing))
         constants_returns = [measure(name, ConstantPolicy(action)) for name, action in constants.items()]
@@ -137,12 +141,28 @@ def simple_baselines(
 
 
 def constant_actions(spec: EnvSpec) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Return the action that stands for doing nothing (of choices the first one), and the constant ones by name."""
-    if spec.discrete:
-        choices = np.eye(spec.action_size, dtype=np.float32)
-        return choices[0], {f"choice {index}": choice for index, choice in enumerate(choices)}
-    constants = {f"constant {value:+.1f}": np.full(spec.action_size, value, np.float32) for value in CONSTANTS}
-    return np.zeros(spec.action_size, np.float32), constants
+    """Return the action that stands for doing nothing (of choices the first ones), and the constant ones by name."""
+    if not spec.groups:
+        constants = {f"constant {value:+.1f}": np.full(spec.action_size, value, np.float32) for value in CONSTANTS}
+        return spec.nothing(), constants
+    chosen = constant_choices(spec.groups)
+    names = [f"choice {' '.join(map(str, one))}" for one in chosen]
+    return spec.nothing(), dict(zip(names, from_places(np.array(chosen), spec.groups), strict=True))
+
+
+def constant_choices(groups: Groups) -> list[tuple[int, ...]]:
+    """Return the choices, one a group, that are tried as constant actions.
+
+    All that there are, up to `MOST_CONSTANTS`. Of more, every group at the same share of its range, as joints are, and,
+    if those are no more than so many, each choice of one group with the first choice of all others.
+    """
+    if math.prod(groups) <= MOST_CONSTANTS:
+        return list(itertools.product(*map(range, groups)))
+    chosen = [tuple(round((share + 1) / 2 * (size - 1)) for size in groups) for share in CONSTANTS.tolist()]
+    if sum(groups) <= MOST_CONSTANTS:
+        first = (0,) * len(groups)
+        chosen += [(*first[:at], one, *first[at + 1 :]) for at, size in enumerate(groups) for one in range(size)]
+    return list(dict.fromkeys(chosen))
 
 
 def untrained(

@@ -23,7 +23,7 @@ from planet_rssm.config import PlannerSettings
 from planet_rssm.device import describe, resolve_device, take_rates
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.evaluation.plan_value import decider, planner_for, states_of, value_gaps
-from planet_rssm.planners import CHOOSERS, Objective, SearchPlanner, planner_from_settings
+from planet_rssm.planners import Objective, SearchPlanner, planner_from_settings
 from planet_rssm.precision import summary, timed_precisions
 from planet_rssm.timing import Say, in_turns, titled
 from planet_rssm.types import State
@@ -196,13 +196,12 @@ def _gaps(models: Sequence[WorldModel], case: Case, precisions: Sequence[str]) -
     """Return what each model says that the precisions cost, or why none does."""
     if case.planner.name == "actor":
         return "the actor that is timed is untrained"
-    able = [model for model in models if not model.spec.discrete or case.planner.name in CHOOSERS]
-    found = [value_gaps(model, case.planner, precisions) for model in able]
+    found = [value_gaps(model, case.planner, precisions) for model in models]
     if whole := [gaps for gaps in found if gaps is not None]:
         return whole
     if not models:
         return "no run of this latent, see --run"
-    return "there float32 plans are worth no more than random ones" if able else "no planner of discrete actions"
+    return "there float32 plans are worth no more than random ones"
 
 
 def _flops(model: WorldModel, case: Case, precision: str) -> int:

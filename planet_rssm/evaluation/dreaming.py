@@ -24,7 +24,7 @@ from planet_rssm.evaluation.planning import filmed, same_pixels
 from planet_rssm.evaluation.protocol import FIRST_SEED, PARALLEL, episode_seeds
 from planet_rssm.world_model import WorldModel
 
-SAME = ("id", "observation", "action_size", "action_repeat", "renderer", "discrete")  # of data and training
+SAME = ("id", "observation", "action_size", "action_repeat", "renderer", "discrete", "groups")  # of data and training
 
 PLAYED, READ = 10, 100  # episodes by default: played now, and at most of a folder, which may hold a whole run's
 
@@ -129,7 +129,7 @@ def played(
         agent = Agent.build(held.settings, spec, model, behavior_of(held, model), device=device)
         policies: list[tuple[Policy, list[int]]] = [
             (AgentPolicy(agent, pool.count), seeds[:planned]),
-            (RandomPolicy(spec.action_size, FIRST_SEED, spec.discrete), seeds[planned:]),
+            (RandomPolicy(spec.action_size, FIRST_SEED, spec.groups), seeds[planned:]),
         ]
         for policy, own in policies:
             for index, episode in collect(pool, policy, own):

@@ -99,7 +99,7 @@ def cells(runs: Sequence[Evaluated], names: Sequence[str], seen: Sequence[str], 
 
 
 def _misfit(first: Evaluated, other: Evaluated) -> str | None:
-    for key in ("action_size", "discrete", "action_repeat", "episode_steps"):
+    for key in ("action_size", "discrete", "groups", "action_repeat", "episode_steps"):
         ours, theirs = getattr(first.spec, key), getattr(other.spec, key)
         if ours != theirs:
             return f"{key} = {theirs}, where {first.name} has {ours},"

@@ -11,6 +11,7 @@ from planet_rssm.behavior import ActorPlanner, Behavior
 from planet_rssm.config import PlannerSettings
 from planet_rssm.device import generator
 from planet_rssm.planners import Objective, planner_from_settings
+from planet_rssm.planners.choices import one_hots
 from planet_rssm.types import Plan, State
 from planet_rssm.world_model import ModelDynamics, WorldModel
 
@@ -49,7 +50,7 @@ def value_gaps(model: WorldModel, settings: PlannerSettings, precisions: Sequenc
 def planner_for(model: WorldModel, settings: PlannerSettings) -> Any:  # noqa: ANN401 (an actor is no search)
     """Return the planner of these settings for the model; an actor is untrained."""
     if settings.name != "actor":
-        return planner_from_settings(settings, model.spec.action_size, model.spec.discrete)
+        return planner_from_settings(settings, model.spec.action_size, model.spec.groups)
     behavior = Behavior(config.load("planet", ["behavior=v3"]), model.spec, model.rssm.feat_size)
     return ActorPlanner(settings, behavior.to(next(model.parameters()).device), model.rssm.feat)
 
@@ -87,7 +88,8 @@ def _plans(model: WorldModel, settings: PlannerSettings, precision: str, states:
 
 
 def _random_actions(model: WorldModel, lead: tuple[int, ...], rng: torch.Generator) -> Tensor:
-    size, where = model.spec.action_size, rng.device
-    if not model.spec.discrete:
-        return 2 * torch.rand(*lead, size, generator=rng, device=where) - 1
-    return torch.eye(size, device=where)[torch.randint(size, lead, generator=rng, device=where)]
+    groups, where = model.spec.groups, rng.device
+    if not groups:
+        return 2 * torch.rand(*lead, model.spec.action_size, generator=rng, device=where) - 1
+    drawn = [torch.randint(size, lead, generator=rng, device=where) for size in groups]
+    return one_hots(torch.stack(drawn, -1), groups, torch.float32)

@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from planet_rssm.agent import Agent, AgentCarry
 from planet_rssm.device import generator
 from planet_rssm.envs.shadow import ShadowedPool
 from planet_rssm.evaluation.foresight import Foretold
+from planet_rssm.planners.choices import likeliest
 from planet_rssm.seeding import Stream, stream_seed
 from planet_rssm.simulator import SimulatorDynamics
 from planet_rssm.types import Dynamics, Rollout, State
@@ -130,10 +130,10 @@ class JudgedFilter:
 
 
 def random_sequences(agent: Agent, count: int, batch: int, rng: torch.Generator) -> Tensor:
-    """Return action sequences [batch, count, H, A], uniform in [-1, 1] or among the choices."""
+    """Return action sequences [batch, count, H, A], uniform in [-1, 1] or among the choices of each group."""
     shape = batch, count, agent.planner.settings.horizon, agent.spec.action_size
     uniform = torch.rand(shape, generator=rng, device=agent.device)
-    return one_hot(uniform.argmax(-1), shape[-1]).float() if agent.spec.discrete else 2 * uniform - 1
+    return likeliest(uniform, agent.spec.groups) if agent.spec.groups else 2 * uniform - 1
 
 
 @torch.no_grad()

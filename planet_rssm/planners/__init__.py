@@ -18,13 +18,14 @@ Any torch model will do. A pendulum that is swung up from hanging and held uprig
     True
 """
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 from planet_rssm.errors import PlanetError
 from planet_rssm.planners.base import SearchPlanner
 from planet_rssm.planners.box import Bound
-from planet_rssm.planners.categorical import CategoricalCEM
 from planet_rssm.planners.cem import CEM
+from planet_rssm.planners.choices import Groups
 from planet_rssm.planners.function import FunctionDynamics
 from planet_rssm.planners.goal import goal_reward
 from planet_rssm.planners.icem import ICEM
@@ -59,28 +60,41 @@ PLANNERS: "dict[PlannerName, type[SearchPlanner[Any, Any]]]" = {
     "mppi": MPPI,
     "shooting": RandomShooting,
 }
-CHOOSERS: "tuple[PlannerName, ...]" = ("cem", "shooting")  # those for discrete actions
+CategoricalCEM = functools.partial(CEM, discrete=True)  # over one choice, one-hot
+MOST_ENTRIES = 2**28  # of the candidates of a round over choices, for each environment: 1 GiB
 
 
 def planner_from_settings(
-    settings: "PlannerSettings", action_size: int, discrete: bool = False, low: Bound = -1.0, high: Bound = 1.0
+    settings: "PlannerSettings",
+    action_size: int,
+    discrete: bool | Groups = False,
+    low: Bound = -1.0,
+    high: Bound = 1.0,
 ) -> SearchPlanner[Any, Any]:
-    """Return the planner that the settings name, for actions of that size from `low` to `high` or so many choices.
+    """Return the planner that the settings name, for actions of that size from `low` to `high` or for choices.
+
+    `discrete` says that actions are choices, and in which groups; see SearchPlanner.
 
     Raises:
-        PlanetError: the planner does not search among choices, or the bounds are refused.
+        PlanetError: the bounds or groups are refused, or candidates of so many choices take too much memory.
     """
     if settings.name == "actor":
         raise PlanetError("planner.name = 'actor': it is learned, not searched; load a run that has one: Agent.load")
-    if not discrete:
-        return PLANNERS[settings.name](settings, action_size, low, high)
-    if settings.name not in CHOOSERS:
+    if discrete:
+        _check_memory(settings, action_size)
+    return PLANNERS[settings.name](settings, action_size, low, high, discrete=discrete)
+
+
+def _check_memory(settings: "PlannerSettings", action_size: int) -> None:
+    """Refuse one-hot candidates that take more than `MOST_ENTRIES`, before any is made."""
+    each = settings.particles * settings.horizon * action_size
+    if settings.candidates * each > MOST_ENTRIES:
+        size = f"horizon {settings.horizon} and {action_size} choices"
         raise PlanetError(
-            f"planner.name = {settings.name!r}: not for discrete actions; use {' or '.join(map(repr, CHOOSERS))}"
+            f"planner.candidates = {settings.candidates}: with {size} a round takes "
+            f"{settings.candidates * each / 2**28:.1f} GiB for each environment, at most 1; set "
+            f"planner.candidates={MOST_ENTRIES // each} or less, or a shorter planner.horizon"
         )
-    if settings.name == "cem":
-        return CategoricalCEM(settings, action_size)
-    return RandomShooting(settings, action_size, discrete=True)
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401

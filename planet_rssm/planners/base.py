@@ -12,7 +12,9 @@ from torch.utils import _pytree as pytree
 
 from planet_rssm.errors import PlanetError
 from planet_rssm.planners.box import Bound, Box
-from planet_rssm.planners.gaussian import mean_of_whole
+from planet_rssm.planners.categorical import Categorical
+from planet_rssm.planners.choices import Groups, groups_of
+from planet_rssm.planners.gaussian import Gaussian, mean_of_whole
 from planet_rssm.planners.noise import Noise, Rng, normals
 from planet_rssm.planners.objective import has_cost, rank, risk_adjusted
 from planet_rssm.types import C, Dynamics, Plan, Planner, Rollout, S
@@ -31,7 +33,7 @@ class Search(Protocol):
 
     @property
     def entropy(self) -> Tensor:
-        """Mean entropy of the next candidates' numbers or choices, [B], in nats."""
+        """Mean entropy of one of the next candidates' numbers or choices, [B], in nats."""
 
 
 T = TypeVar("T", bound=Search)
@@ -41,9 +43,10 @@ V = TypeVar("V")
 class SearchPlanner(Planner[C], Generic[C, T]):
     """A planner that searches for action sequences in rounds.
 
-    It searches numbers in [−1, 1], which `box` turns into actions, or one-hot choices. A concrete planner fills in the
-    abstract methods, may change what the two before them say, and is never subclassed. It holds settings only, so one
-    object serves any number of environments and threads.
+    It searches numbers in [−1, 1], which `box` turns into actions, or choices, one-hot in each of `groups`; its
+    `distribution` is that of what it searches. A concrete planner fills in the abstract methods, may change what the
+    two before them say, and is never subclassed. It holds settings only, so one object serves any number of
+    environments and threads.
     """
 
     own_init_std = 1.0  # what a None in the settings stands for
@@ -54,25 +57,37 @@ class SearchPlanner(Planner[C], Generic[C, T]):
     reserved = 0  # places among the candidates that proposals must leave
     mean_at: int | None = None  # place of the mean among the last round's candidates
 
-    def __init__(self, settings: "PlannerSettings", action_size: int, low: Bound = -1.0, high: Bound = 1.0) -> None:
-        """Take the settings and the box.
+    def __init__(
+        self,
+        settings: "PlannerSettings",
+        action_size: int,
+        low: Bound = -1.0,
+        high: Bound = 1.0,
+        *,
+        discrete: bool | Groups = False,
+    ) -> None:
+        """Take the settings and the box, or that actions are choices.
 
         Args:
             settings: see config.PlannerSettings; spreads in it are in halves of the box.
             action_size: A.
             low: the least action, a number or [A].
             high: the greatest, likewise.
+            discrete: True: one choice among A, one-hot; or how many choices each of several groups has, A in all.
 
         Raises:
-            PlanetError: the box has no finite bounds, or none inside.
+            PlanetError: the box has no finite bounds, or none inside, or groups are not of that size.
         """
-        self.settings = settings
-        self.action_size = self.noise_size = action_size
+        self.settings, self.action_size = settings, action_size
         self.box = Box(low, high, action_size)
         self.init_std = _given(settings.init_std, self.own_init_std)
         self.momentum = _given(settings.momentum, self.own_momentum)
         self.warm_start = _given(settings.warm_start, self.own_warm_start)
         self.min_std, self.max_std = settings.min_std or 0.0, settings.max_std or math.inf
+        self.groups = groups_of(discrete, action_size)
+        self.distribution: Gaussian | Categorical
+        self.distribution = Categorical(self.groups) if self.groups else Gaussian(action_size, self.init_std)
+        self.noise_size = self.distribution.noise_size
 
     def plan(
         self,
@@ -290,7 +305,7 @@ class SearchPlanner(Planner[C], Generic[C, T]):
 
     @abstractmethod
     def propose(self, search: T, noise: Tensor, *, last: bool) -> Tensor:
-        """Return a round's candidates [B, N, H, A], in [−1, 1] or one-hot; `last` says that no round follows."""
+        """Return a round's candidates [B, N, H, A], in [−1, 1] or one-hot by group; `last`: no round follows."""
 
     @abstractmethod
     def refit(self, search: T, sequences: Tensor, returns: Tensor, precedence: Tensor | None = None) -> T:

@@ -1,79 +1,71 @@
-"""The cross-entropy method over choices: a categorical distribution for every step of the plan (Rubinstein 1999)."""
+"""The product of categoricals over choices that the planners fit: one at every step of the plan for each group.
 
-from typing import TYPE_CHECKING, NamedTuple
+CEM over it is Rubinstein's (1999): sample choices, keep the elites, refit by counting.
+"""
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
-from planet_rssm.planners.base import SearchPlanner
-from planet_rssm.planners.gaussian import mean_of_whole, refit, top
-from planet_rssm.planners.memory import Carry, nothing, remembered, resumed
-
-if TYPE_CHECKING:
-    from planet_rssm.config import PlannerSettings
+from planet_rssm.planners.choices import Groups, joined, likeliest, runs, split, split_groups
 
 SMOOTHING = 0.02  # share of the uniform distribution in every refit: no choice ever becomes impossible
 RESTART = 0.5  # share of the uniform distribution that a warm start begins with
 
 
-class CategoricalSearch(NamedTuple):
-    """The probabilities `probs` [B, H, A] and the `value` [B]: the mean return of the elites they were fitted to."""
+class Categorical:
+    """Independent choices, a group at a time: the `mean` of the one-hot entries [B, H, A] are the probabilities."""
 
-    probs: Tensor
-    value: Tensor
+    def __init__(self, groups: Groups) -> None:
+        """Take how many choices each group has."""
+        self.groups = groups
+        self.noise_size = len(groups)  # one draw decides between all choices of a group
 
-    @property
-    def std(self) -> Tensor:
-        """Spread of the next candidates' entries, [B, H, A]."""
-        return (self.probs * (1 - self.probs)).sqrt()
-
-    @property
-    def entropy(self) -> Tensor:
-        """Of one choice, [B]."""
-        return -torch.xlogy(self.probs, self.probs).sum(-1).mean(1)
-
-
-class CategoricalCEM(SearchPlanner[Carry, CategoricalSearch]):
-    """CEM for one-hot actions: sample choices, keep the elites, refit by counting, repeat; act by the likeliest.
-
-    Every decision starts from equal chances, with `warm_start` from half of them and half of what the last one ended
-    with. The plan's value is the mean return of the last round's elites.
-    """
-
-    def __init__(self, settings: "PlannerSettings", action_size: int) -> None:
-        """Take the settings and the number A of choices."""
-        super().__init__(settings, action_size)
-        self.noise_size = 1  # one draw decides between all choices
-
-    def initial(self, batch: int, device: torch.device | None = None) -> Carry:
-        """Return the carry of rows that have decided nothing yet."""
-        return nothing(batch, 0, self.settings.horizon, self.action_size, device)
-
-    def start(self, carry: Carry, is_first: Tensor, noise: Tensor, executed: int = 1) -> CategoricalSearch:
-        """Begin with equal chances, or with what the last decision ended with, loosened."""
+    def fresh(self, noise: Tensor) -> Tensor:
+        """Return equal chances [B, H, A] for `noise` [B, N, H, G]."""
         batch, _, horizon, _ = noise.shape
-        equal = noise.new_full((batch, horizon, self.action_size), 1 / self.action_size)
-        before, _ = resumed(carry, is_first, executed, equal, self.warm_start)
-        probs = torch.lerp(before, equal, RESTART)  # as a Gaussian's spread starts anew
-        return CategoricalSearch(probs, probs.new_zeros(batch))
+        return noise.new_ones(batch, horizon, sum(self.groups)) * self._equal(noise)
 
-    def propose(self, search: CategoricalSearch, noise: Tensor, *, last: bool) -> Tensor:
-        """Sample by the inverse of the cumulated probabilities."""
-        uniform = torch.special.ndtr(noise)  # [B, N, H, 1] of a standard normal
-        below = search.probs.cumsum(-1)[:, None, :, :-1]  # the last bound is 1, whatever rounding says
-        return one_hot((uniform > below).sum(-1), self.action_size).to(noise.dtype)
+    def loosened(self, mean: Tensor) -> Tensor:
+        """Return what a search begins with: half of `mean`, half equal chances, as a Gaussian's spread starts anew."""
+        return torch.lerp(mean, self._equal(mean).expand_as(mean), RESTART)
 
-    def refit(
-        self, search: CategoricalSearch, sequences: Tensor, returns: Tensor, precedence: Tensor | None = None
-    ) -> CategoricalSearch:
-        """Count the choices of the elites."""
-        elites, returns = top(sequences, returns, self.settings.elites, precedence)
-        probs, _ = refit(search.probs, search.probs, elites, returns, self.momentum)
-        return CategoricalSearch(torch.lerp(probs, probs.new_full((), 1 / self.action_size), SMOOTHING),
-                                 mean_of_whole(returns))  # fmt: skip
+    def spread(self, mean: Tensor) -> Tensor:
+        """Return the standard deviation [B, H, A] of each entry."""
+        return (mean * (1 - mean)).clamp(min=0.0).sqrt()  # rounding may leave more than 1
 
-    def choose(self, search: CategoricalSearch, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Carry]:
-        """Act by the likeliest choice of each step."""
-        choice = search.probs.argmax(-1)
-        return one_hot(choice, self.action_size).to(search.probs.dtype), search.value, remembered(search.probs)
+    def sample(self, mean: Tensor, std: Tensor, noise: Tensor) -> Tensor:
+        """Return candidates [B, N, H, A] by the inverse of the cumulated probabilities at Phi(`noise` [B, N, H, G])."""
+        drawn = split_groups(torch.special.ndtr(noise), self.groups)
+        return joined([_inverted(probs, one) for probs, one in zip(split(mean, self.groups), drawn, strict=True)])
+
+    def fit(
+        self, mean: Tensor, std: Tensor, sequences: Tensor, weights: Tensor, share: Tensor, limits: tuple[float, float]
+    ) -> tuple[Tensor, Tensor]:
+        """Count the choices of `sequences` by weight, see Gaussian.fit; `limits` are of numbers."""
+        counted = (weights[:, :, None, None] * sequences).sum(1)
+        probs = torch.lerp(mean, counted, share)
+        probs = torch.lerp(probs, self._equal(probs), SMOOTHING)
+        return probs, self.spread(probs)
+
+    def mode(self, mean: Tensor) -> Tensor:
+        """Return the likeliest choice of each group at each step [B, H, A]."""
+        return likeliest(mean, self.groups)
+
+    def entropy(self, mean: Tensor, std: Tensor) -> Tensor:
+        """Return the mean entropy [B] of one choice, in nats."""
+        return -torch.xlogy(mean, mean).sum(-1).mean(1) / len(self.groups)
+
+    def _equal(self, like: Tensor) -> Tensor:
+        """Return equal chances [A], [] where all groups are of one size; filled, for a copy to a device is a wait."""
+        sizes = runs(self.groups)
+        if len(sizes) == 1:
+            return like.new_full((), 1 / sizes[0][1])
+        return torch.cat([like.new_full((count * size,), 1 / size) for count, size in sizes])
+
+
+def _inverted(probs: Tensor, drawn: Tensor) -> Tensor:
+    """Return one-hot [B, N, H, n, size] for `drawn` [B, N, H, n] by the chances `probs` [B, H, n, size]."""
+    below = probs.cumsum(-1)[:, None, ..., :-1]  # the last bound is 1, whatever rounding says
+    index = (drawn[..., None] > below).sum(-1, keepdim=True)
+    hot = torch.zeros(*drawn.shape, probs.shape[-1], dtype=drawn.dtype, device=drawn.device)
+    return hot.scatter_(-1, index, 1)

@@ -9,14 +9,46 @@ VARIANCE_FLOOR = 1e-6  # PlaNet's: keeps the standard deviation positive when al
 STANDARD_ENTROPY = 0.5 * math.log(2 * math.pi * math.e)  # of N(0, 1), in nats
 
 
-def entropy(std: Tensor) -> Tensor:
-    """Return the mean entropy [B] of one number of N(·, std²), `std` [B, H, A], in nats; bounds are not seen."""
-    return std.log().mean((1, 2)) + STANDARD_ENTROPY
+class Gaussian:
+    """N(mean, std²) over numbers in [−1, 1], `mean` and `std` [B, H, A]; what is beyond is clipped."""
 
+    def __init__(self, action_size: int, init_std: float) -> None:
+        """Take A, and the spread that a search begins with."""
+        self.noise_size, self.init_std = action_size, init_std
 
-def sample(mean: Tensor, std: Tensor, noise: Tensor) -> Tensor:
-    """Return candidates [B, N, H, A] in [−1, 1] of N(mean, std²), both [B, H, A], from standard normal `noise`."""
-    return torch.addcmul(mean[:, None], std[:, None], noise).clamp_(-1.0, 1.0)
+    def fresh(self, noise: Tensor) -> Tensor:
+        """Return the mean [B, H, A] of a search that remembers nothing; `noise` [B, N, H, A] is the first round's."""
+        return torch.zeros_like(noise[:, 0])
+
+    def loosened(self, mean: Tensor) -> Tensor:
+        """Return what a search begins with: the mean itself, for its spread starts anew."""
+        return mean
+
+    def spread(self, mean: Tensor) -> Tensor:
+        """Return the first spread [B, H, A]."""
+        return torch.full_like(mean, self.init_std)
+
+    def sample(self, mean: Tensor, std: Tensor, noise: Tensor) -> Tensor:
+        """Return candidates [B, N, H, A] from standard normal `noise` [B, N, H, A]."""
+        return torch.addcmul(mean[:, None], std[:, None], noise).clamp_(-1.0, 1.0)
+
+    def fit(
+        self, mean: Tensor, std: Tensor, sequences: Tensor, weights: Tensor, share: Tensor, limits: tuple[float, float]
+    ) -> tuple[Tensor, Tensor]:
+        """Move `mean` and `std` a `share` [B, 1, 1] of the way to those of `sequences` [B, K, H, A] by `weights`.
+
+        `weights` [B, K] sum to 1, or to 0 where the share is 0; the new spread is kept within `limits`.
+        """
+        fitted, spread = weighted(sequences, weights)
+        return torch.lerp(mean, fitted, share), torch.lerp(std, spread, share).clamp(*limits)
+
+    def mode(self, mean: Tensor) -> Tensor:
+        """Return the likeliest sequence [B, H, A]."""
+        return mean.clamp(-1.0, 1.0)
+
+    def entropy(self, mean: Tensor, std: Tensor) -> Tensor:
+        """Return the mean entropy [B] of one number, in nats; bounds are not seen."""
+        return std.log().mean((1, 2)) + STANDARD_ENTROPY
 
 
 def top(sequences: Tensor, returns: Tensor, count: int, precedence: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -38,16 +70,14 @@ def mean_of_whole(returns: Tensor) -> Tensor:
     return returns.masked_fill(returns.isinf(), torch.nan).nanmean(1).nan_to_num(nan=-torch.inf)
 
 
-def refit(mean: Tensor, std: Tensor, elites: Tensor, returns: Tensor, momentum: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Move `mean` and `std` [B, H, A] to those of `elites` [B, K, H, A], all but a share `momentum` of the way.
+def elite_weights(returns: Tensor, momentum: float) -> tuple[Tensor, Tensor]:
+    """Return the weights [B, K] of elites with `returns` [B, K], and the share [B, 1, 1] of the way to go to them.
 
-    Elites whose return [B, K] is −inf do not count, and the Gaussian moves by the share of those that do: it neither
-    collapses on the one candidate that the model did not break on, nor moves when there is none.
+    Elites whose return is −inf do not count, and what is fitted moves by the share of those that do, all but `momentum`
+    of the way: it neither collapses on the one candidate that the model did not break on, nor moves when there is none.
     """
-    whole = (returns > -torch.inf).to(elites.dtype)
-    fitted, spread = weighted(elites, whole / whole.sum(1, keepdim=True).clamp(min=1.0))
-    share = (1.0 - momentum) * whole.mean(1)[:, None, None]
-    return torch.lerp(mean, fitted, share), torch.lerp(std, spread, share)
+    whole = (returns > -torch.inf).to(returns.dtype)
+    return whole / whole.sum(1, keepdim=True).clamp(min=1.0), (1.0 - momentum) * whole.mean(1)[:, None, None]
 
 
 def weighted(sequences: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

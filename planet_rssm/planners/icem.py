@@ -7,7 +7,8 @@ from torch import Tensor
 
 from planet_rssm.planners.base import SearchPlanner
 from planet_rssm.planners.box import Bound
-from planet_rssm.planners.gaussian import entropy, refit, sample, top
+from planet_rssm.planners.choices import Groups
+from planet_rssm.planners.gaussian import elite_weights, top
 from planet_rssm.planners.memory import Carry, nothing, remembered, resumed
 
 if TYPE_CHECKING:
@@ -15,19 +16,18 @@ if TYPE_CHECKING:
 
 
 class ICEMSearch(NamedTuple):
-    """The Gaussian [B, H, A], elites `kept` [B, R, H, A] where `known` [B], the `best` sequence seen, its `value`."""
+    """The distribution [B, H, A], elites `kept` [B, R, H, A] where `known` [B], the `best` sequence seen, its `value`.
+
+    `entropy` [B] does not see that the noise is coloured.
+    """
 
     mean: Tensor
     std: Tensor
+    entropy: Tensor
     kept: Tensor
     known: Tensor
     best: Tensor
     value: Tensor
-
-    @property
-    def entropy(self) -> Tensor:
-        """Of one number, [B]; that the noise is coloured is not seen."""
-        return entropy(self.std)
 
 
 class ICEM(SearchPlanner[Carry, ICEMSearch]):
@@ -40,9 +40,17 @@ class ICEM(SearchPlanner[Carry, ICEMSearch]):
 
     own_init_std, own_momentum, own_warm_start = 0.5, 0.1, True  # the authors'
 
-    def __init__(self, settings: "PlannerSettings", action_size: int, low: Bound = -1.0, high: Bound = 1.0) -> None:
-        """Take settings and box; see SearchPlanner."""
-        super().__init__(settings, action_size, low, high)
+    def __init__(
+        self,
+        settings: "PlannerSettings",
+        action_size: int,
+        low: Bound = -1.0,
+        high: Bound = 1.0,
+        *,
+        discrete: bool | Groups = False,
+    ) -> None:
+        """Take settings and box, or groups of choices; see SearchPlanner."""
+        super().__init__(settings, action_size, low, high, discrete=discrete)
         self.kept = round(settings.reuse * settings.elites)
         self.mean_at, self.reserved = self.kept, self.kept + 1
 
@@ -65,32 +73,37 @@ class ICEM(SearchPlanner[Carry, ICEMSearch]):
 
         The mean repeats its last action; each elite ends in newly sampled ones.
         """
-        mean, known = resumed(carry, is_first, executed, torch.zeros_like(noise[:, 0]), self.warm_start)
-        std = torch.full_like(mean, self.init_std)
+        mean, known = resumed(carry, is_first, executed, self.distribution.fresh(noise), self.warm_start)
+        mean = self.distribution.loosened(mean)
+        std, entropy = self.distribution.spread(mean), mean.new_zeros(len(mean))
         gone = min(executed, self.settings.horizon)
-        ends = sample(mean, std, noise[:, : self.kept])[:, :, mean.shape[1] - gone :]
+        ends = self.distribution.sample(mean, std, noise[:, : self.kept])[:, :, mean.shape[1] - gone :]
         kept = torch.cat([carry.elites[:, :, gone:].to(noise.dtype), ends], 2)
-        return ICEMSearch(mean, std, kept, known, mean, mean.new_full((len(mean),), -torch.inf))
+        best = self.distribution.mode(mean)
+        return ICEMSearch(mean, std, entropy, kept, known, best, mean.new_full((len(mean),), -torch.inf))
 
     def propose(self, search: ICEMSearch, noise: Tensor, *, last: bool) -> Tensor:
-        """Sample the Gaussian, clipped to [−1, 1]; the kept elites come first, then in the last round the mean."""
-        sequences = sample(search.mean, search.std, noise)
+        """Sample the distribution; the kept elites come first, then in the last round its mean or likeliest."""
+        sequences = self.distribution.sample(search.mean, search.std, noise)
         places = sequences[:, : self.kept]
         places.copy_(torch.where(search.known[:, None, None, None], search.kept, places))
         if last:
-            sequences[:, self.mean_at] = search.mean.clamp(-1.0, 1.0)
+            sequences[:, self.mean_at] = self.distribution.mode(search.mean)
         return sequences
 
     def refit(
         self, search: ICEMSearch, sequences: Tensor, returns: Tensor, precedence: Tensor | None = None
     ) -> ICEMSearch:
-        """Move the Gaussian to the elites, a share `momentum` of it staying; keep the best elites and the best seen."""
+        """Move the distribution to the elites, all but a share `momentum`; keep the best elites and the best seen."""
         elites, returns = top(sequences, returns, self.settings.elites, precedence)
-        mean, std = refit(search.mean, search.std, elites, returns, self.momentum)
+        weights, share = elite_weights(returns, self.momentum)
+        limits = self.min_std, self.max_std
+        mean, std = self.distribution.fit(search.mean, search.std, elites, weights, share, limits)
         better = returns[:, 0] > search.value
         return ICEMSearch(
             mean,
-            std.clamp(self.min_std, self.max_std),
+            std,
+            self.distribution.entropy(mean, std),
             elites[:, : self.kept],
             torch.ones_like(search.known),
             torch.where(better[:, None, None], elites[:, 0], search.best),

@@ -9,7 +9,7 @@ from torch import Tensor
 class Carry(NamedTuple):
     """Of the last decision, in [−1, 1]: `mean` [B, H, A], best `elites` [B, R, H, A]; `known` [B], False before any.
 
-    A planner over choices keeps its probabilities as the `mean`.
+    A planner over choices keeps their probabilities as the `mean`.
     """
 
     mean: Tensor

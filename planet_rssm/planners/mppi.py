@@ -7,7 +7,8 @@ from torch import Tensor
 
 from planet_rssm.planners.base import SearchPlanner
 from planet_rssm.planners.box import Bound
-from planet_rssm.planners.gaussian import entropy, sample, top, weighted
+from planet_rssm.planners.choices import Groups
+from planet_rssm.planners.gaussian import top
 from planet_rssm.planners.memory import Carry, nothing, remembered, resumed
 
 if TYPE_CHECKING:
@@ -15,19 +16,18 @@ if TYPE_CHECKING:
 
 
 class MPPISearch(NamedTuple):
-    """The Gaussian [B, H, A], the weighted candidates [B, K, H, A], `weights` and `returns` [B, K], the `value` [B]."""
+    """The `mean` and `std` [B, H, A] and `entropy` [B] of the distribution, and the `value` [B].
+
+    The weighted `sequences` [B, K, H, A] have `weights` and `returns` [B, K].
+    """
 
     mean: Tensor
     std: Tensor
+    entropy: Tensor
     sequences: Tensor
     weights: Tensor
     returns: Tensor
     value: Tensor
-
-    @property
-    def entropy(self) -> Tensor:
-        """Of one number, [B]."""
-        return entropy(self.std)
 
 
 class MPPI(SearchPlanner[Carry, MPPISearch]):
@@ -44,9 +44,17 @@ class MPPI(SearchPlanner[Carry, MPPISearch]):
 
     own_init_std, own_warm_start = 0.5, True
 
-    def __init__(self, settings: "PlannerSettings", action_size: int, low: Bound = -1.0, high: Bound = 1.0) -> None:
-        """Take settings and box; see SearchPlanner."""
-        super().__init__(settings, action_size, low, high)
+    def __init__(
+        self,
+        settings: "PlannerSettings",
+        action_size: int,
+        low: Bound = -1.0,
+        high: Bound = 1.0,
+        *,
+        discrete: bool | Groups = False,
+    ) -> None:
+        """Take settings and box, or groups of choices; see SearchPlanner."""
+        super().__init__(settings, action_size, low, high, discrete=discrete)
         self.by_elites = settings.weigh == "elites"
         self.draws_choice = settings.act_by == "draw"
         if self.by_elites:
@@ -59,15 +67,14 @@ class MPPI(SearchPlanner[Carry, MPPISearch]):
 
     def start(self, carry: Carry, is_first: Tensor, noise: Tensor, executed: int = 1) -> MPPISearch:
         """Begin where the last decision ended; the spread starts anew."""
-        mean, _ = resumed(carry, is_first, executed, torch.zeros_like(noise[:, 0]), self.warm_start)
-        none = mean.new_zeros(len(mean), 0)
-        return MPPISearch(
-            mean, torch.full_like(mean, self.init_std), noise[:, :0], none, none, mean.new_zeros(len(mean))
-        )
+        mean, _ = resumed(carry, is_first, executed, self.distribution.fresh(noise), self.warm_start)
+        mean = self.distribution.loosened(mean)
+        nothing, none = mean[:, None][:, :0], mean.new_zeros(len(mean), 0)
+        return self._search(mean, self.distribution.spread(mean), nothing, none, none, mean.new_zeros(len(mean)))
 
     def propose(self, search: MPPISearch, noise: Tensor, *, last: bool) -> Tensor:
-        """Sample the Gaussian, clipped to [−1, 1]."""
-        return sample(search.mean, search.std, noise)
+        """Sample the distribution."""
+        return self.distribution.sample(search.mean, search.std, noise)
 
     def refit(
         self, search: MPPISearch, sequences: Tensor, returns: Tensor, precedence: Tensor | None = None
@@ -76,18 +83,19 @@ class MPPI(SearchPlanner[Carry, MPPISearch]):
         if self.by_elites:
             sequences, returns = top(sequences, returns, self.settings.elites, precedence)
         weights = softmax(returns, self.settings.temperature)
-        fitted, spread = weighted(sequences, weights)
         share = (1.0 - self.momentum) * weights.sum(1)[:, None, None]  # the sum is 0 where every return is −inf
-        std = search.std
         if self.by_elites:
-            share = share * (returns > -torch.inf).to(share.dtype).mean(1)[:, None, None]  # see gaussian.refit
-            std = torch.lerp(std, spread, share).clamp(self.min_std, self.max_std)
+            share = share * (returns > -torch.inf).to(share.dtype).mean(1)[:, None, None]  # see elite_weights
+        limits = self.min_std, self.max_std
+        mean, std = self.distribution.fit(search.mean, search.std, sequences, weights, share, limits)
+        if not self.by_elites:
+            std = self.distribution.spread(mean)
         value = (weights * returns.nan_to_num(neginf=0.0)).sum(1).masked_fill(returns.amax(1).isinf(), -torch.inf)
-        return MPPISearch(torch.lerp(search.mean, fitted, share), std, sequences, weights, returns, value)
+        return self._search(mean, std, sequences, weights, returns, value)
 
     def choose(self, search: MPPISearch, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Carry]:
-        """Act by the mean, or by an elite drawn with `noise` [B]; remember the mean."""
-        sequence, value = search.mean.clamp(-1.0, 1.0), search.value
+        """Act by the mean or the likeliest choices, or by an elite drawn with `noise` [B]; remember the mean."""
+        sequence, value = self.distribution.mode(search.mean), search.value
         if noise is not None:
             # the inverse of the cumulated weights: the same law as TD-MPC2's Gumbel draw, with one number
             drawn = torch.special.ndtr(noise)[:, None] > search.weights.cumsum(1)[:, :-1]
@@ -95,6 +103,9 @@ class MPPI(SearchPlanner[Carry, MPPISearch]):
             rows = torch.arange(len(index), device=index.device)
             sequence, value = search.sequences[rows, index], search.returns[rows, index]
         return sequence, value, remembered(search.mean)
+
+    def _search(self, mean: Tensor, std: Tensor, *scored: Tensor) -> MPPISearch:
+        return MPPISearch(mean, std, self.distribution.entropy(mean, std), *scored)
 
 
 def softmax(returns: Tensor, temperature: float | None) -> Tensor:

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from planet_rssm.planners.base import SearchPlanner
 from planet_rssm.planners.box import Bound
+from planet_rssm.planners.categorical import Categorical
+from planet_rssm.planners.choices import Groups, uniform
 from planet_rssm.planners.gaussian import top
 from planet_rssm.planners.memory import Carry, nothing, remembered, resumed
 
@@ -26,7 +27,7 @@ class ShootingSearch(NamedTuple):
 
 
 class RandomShooting(SearchPlanner[Carry, ShootingSearch]):
-    """Draw uniformly over the box, or over the choices where actions are `discrete`; act by the best seen.
+    """Draw uniformly over the box, or over the choices of each group; act by the best seen.
 
     Every round draws anew, so its rounds are a budget, nothing else. With `warm_start` the last decision's best is the
     first candidate. The plan's value is the return that its sequence was chosen for, which errs upwards.
@@ -39,12 +40,10 @@ class RandomShooting(SearchPlanner[Carry, ShootingSearch]):
         low: Bound = -1.0,
         high: Bound = 1.0,
         *,
-        discrete: bool = False,
+        discrete: bool | Groups = False,
     ) -> None:
-        """Take settings and box, see SearchPlanner; or so many choices."""
-        super().__init__(settings, action_size, low, high)
-        self.discrete = discrete
-        self.noise_size = 1 if discrete else action_size
+        """Take settings and box, or groups of choices; see SearchPlanner."""
+        super().__init__(settings, action_size, low, high, discrete=discrete)
         self.reserved = int(self.warm_start)
 
     def initial(self, batch: int, device: torch.device | None = None) -> Carry:
@@ -53,12 +52,14 @@ class RandomShooting(SearchPlanner[Carry, ShootingSearch]):
 
     def start(self, carry: Carry, is_first: Tensor, noise: Tensor, executed: int = 1) -> ShootingSearch:
         """Begin with nothing, or with the last decision's best."""
-        size = self.action_size
-        std, entropy = ((size - 1) ** 0.5 / size, math.log(size)) if self.discrete else (1 / 3**0.5, math.log(2))
         drawn = self._draw(noise[:, 0])  # so that there is a whole action even where every return is −inf
         best, _ = resumed(carry, is_first, executed, drawn, self.warm_start)
         worst = best.new_full((len(best),), -torch.inf)
-        return ShootingSearch(best, worst, torch.full_like(best, std), torch.full_like(worst, entropy))
+        std, entropy = torch.full_like(best, 1 / 3**0.5), math.log(2)
+        if isinstance(self.distribution, Categorical):
+            std = self.distribution.spread(self.distribution.fresh(noise))
+            entropy = sum(map(math.log, self.groups)) / len(self.groups)
+        return ShootingSearch(best, worst, std, torch.full_like(worst, entropy))
 
     def propose(self, search: ShootingSearch, noise: Tensor, *, last: bool) -> Tensor:
         """Draw uniformly; with `warm_start` the best so far has the first place."""
@@ -82,8 +83,5 @@ class RandomShooting(SearchPlanner[Carry, ShootingSearch]):
 
     def _draw(self, noise: Tensor) -> Tensor:
         """Return uniform sequences [..., H, A] of standard normal `noise` [..., H, noise_size]."""
-        uniform = torch.special.ndtr(noise)
-        if not self.discrete:
-            return 2 * uniform - 1
-        choice = (uniform.squeeze(-1) * self.action_size).long().clamp(max=self.action_size - 1)
-        return one_hot(choice, self.action_size).to(noise.dtype)
+        drawn = torch.special.ndtr(noise)
+        return uniform(drawn, self.groups, noise.dtype) if self.groups else 2 * drawn - 1

@@ -6,17 +6,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 from torch.utils import _pytree as pytree
 
 from planet_rssm.planners.box import Box
+from planet_rssm.planners.choices import Groups, likeliest
 
 
 def some_actions(
     state: Any,  # noqa: ANN401
     size: int,
     box: Box,
-    discrete: bool,
+    groups: Groups,
     candidates: int,
     horizon: int,
 ) -> Tensor:
@@ -24,7 +24,7 @@ def some_actions(
     leaves, dtype = pytree.tree_leaves(state), precision(state)
     shape = (len(leaves[0]), candidates, horizon)
     uniform = torch.rand(*shape, size, dtype=dtype, generator=torch.Generator().manual_seed(1)).to(leaves[0].device)
-    return one_hot(uniform.argmax(-1), size).to(dtype) if discrete else box.actions(2 * uniform - 1)
+    return likeliest(uniform, groups) if groups else box.actions(2 * uniform - 1)
 
 
 def precision(state: Any) -> torch.dtype:  # noqa: ANN401

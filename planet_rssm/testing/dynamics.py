@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from planet_rssm.planners.box import Bound, Box
+from planet_rssm.planners.choices import Groups, groups_of
 from planet_rssm.testing.compare import close, copied, same, some_actions, take, tell
 from planet_rssm.types import Dynamics
 
@@ -21,7 +22,7 @@ def check_dynamics(
     *,
     low: Bound = -1.0,
     high: Bound = 1.0,
-    discrete: bool = False,
+    discrete: bool | Groups = False,
     tolerance: float = 1e-4,
 ) -> None:
     """Try a dynamics: shapes, dtype, discounts, determinism, causality, rows and candidates alone, trace and prepare.
@@ -32,13 +33,14 @@ def check_dynamics(
         action_size: A.
         low: the least action, a number or [A].
         high: the greatest.
-        discrete: actions are one-hot instead.
+        discrete: actions are one-hot instead, by group if these are the sizes of some.
         tolerance: relative and absolute, where the same numbers are computed in another order.
 
     Raises:
         AssertionError: it breaks the contract; a line for each way in which it does.
     """
-    actions = some_actions(state, action_size, Box(low, high, action_size), discrete, CANDIDATES, HORIZON)
+    groups = groups_of(discrete, action_size)
+    actions = some_actions(state, action_size, Box(low, high, action_size), groups, CANDIDATES, HORIZON)
     trial = _Trial(dynamics, state, actions, tolerance)
     tell(trial.shapes())
     tell([*trial.repeats(), *trial.alone(), *trial.causal(), *trial.gradients(), *trial.traced(), *trial.prepared()])

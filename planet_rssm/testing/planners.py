@@ -9,6 +9,7 @@ from torch.utils import _pytree as pytree
 
 from planet_rssm.planners import FunctionDynamics, Objective, SearchPlanner
 from planet_rssm.planners.box import Bound, Box
+from planet_rssm.planners.choices import Groups, groups_of, likeliest
 from planet_rssm.testing.compare import close, copied, precision, same, some_actions, take, tell
 from planet_rssm.types import Dynamics, Plan, Planner, Rollout
 
@@ -21,7 +22,7 @@ def check_planner(
     state: Any = None,  # noqa: ANN401
     low: Bound = -1.0,
     high: Bound = 1.0,
-    discrete: bool = False,
+    discrete: bool | Groups = False,
 ) -> None:
     """Try a planner: shapes, dtype, bounds, determinism, untouched inputs, resets by row, models that break.
 
@@ -34,7 +35,7 @@ def check_planner(
         state: three or more rows that `dynamics` may start from; None with that point.
         low: the least action, a number or [A].
         high: the greatest.
-        discrete: actions are one-hot instead.
+        discrete: actions are one-hot instead, by group if these are the sizes of some.
 
     Raises:
         AssertionError: it breaks the contract; a line for each way in which it does.
@@ -42,7 +43,7 @@ def check_planner(
     box = Box(low, high, action_size)
     if dynamics is None:
         dynamics, state = _walk(), {"x": torch.linspace(-1, 1, 3 * action_size).reshape(3, action_size)}
-    use = _Use(planner, dynamics, state, action_size, box, discrete)
+    use = _Use(planner, dynamics, state, action_size, box, groups_of(discrete, action_size))
     tell(use.shapes())
     lines = [*use.repeats(), *use.resets(), *use.survives()]
     if isinstance(planner, SearchPlanner):
@@ -60,10 +61,10 @@ class _Use:
         state: Any,  # noqa: ANN401
         action_size: int,
         box: Box,
-        discrete: bool,
+        groups: Groups,
     ) -> None:
         self.planner, self.dynamics, self.state = planner, _Watched(dynamics), state
-        self.action_size, self.box, self.discrete = action_size, box, discrete
+        self.action_size, self.box, self.groups = action_size, box, groups
         leaf = pytree.tree_leaves(state)[0]
         self.batch, self.device = len(leaf), leaf.device
         self.first = torch.ones(self.batch, dtype=torch.bool, device=self.device)
@@ -148,7 +149,7 @@ class _Use:
             shifted, _ = self._plan(carry, ~self.first, executed=executed)
             if shifted.sequence.shape != plan.sequence.shape:
                 yield f"a carry shifted by {executed} steps gives a sequence of shape {tuple(shifted.sequence.shape)}"
-        wanted = some_actions(self.state, self.action_size, self.box, self.discrete, 1, horizon)
+        wanted = some_actions(self.state, self.action_size, self.box, self.groups, 1, horizon)
         self.dynamics.seen.clear()
         self._plan(proposals=wanted)
         if not any(
@@ -165,12 +166,12 @@ class _Use:
         return torch.Generator(self.device).manual_seed(0)
 
     def _inside(self, actions: Tensor) -> bool:
-        if self.discrete:
-            return bool(((actions == 0) | (actions == 1)).all() and (actions.sum(-1) == 1).all())
+        if self.groups:
+            return torch.equal(actions, likeliest(actions, self.groups))
         return bool((self.box.actions(self.box.sequences(actions)) - actions).abs().max() <= 1e-5 * self.box.size)
 
     def _where(self) -> str:
-        return "one-hot" if self.discrete else "within the bounds"
+        return "one-hot in each group" if self.groups else "within the bounds"
 
 
 class _Watched(Dynamics[Any]):

@@ -21,6 +21,7 @@ from planet_rssm.collect import ConstantPolicy, Policy, RandomPolicy, collect
 from planet_rssm.config import EnvSettings
 from planet_rssm.data.manifest import check_free
 from planet_rssm.data.replay import Replay
+from planet_rssm.envs.choices import from_places
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.envs.registry import canonical_id, resolve
 from planet_rssm.envs.spec import EnvSpec
@@ -39,7 +40,7 @@ class Actor(NamedTuple):
 
 
 def simple_actor(task: str, overrides: Sequence[str], policy: str, seed: int) -> Actor:
-    """Return one that looks at nothing: `random`, or `constant:VALUE`, in [-1, 1] for every joint or a choice's number.
+    """Return one that looks at nothing: `random`, or `constant:VALUE`, see `_constant_action`.
 
     Raises:
         PlanetError: no such task or policy, an override that is not of `env`, or one that leaves nothing to see.
@@ -51,20 +52,20 @@ def simple_actor(task: str, overrides: Sequence[str], policy: str, seed: int) ->
     if kind == "random" and not value:
         actions_seed = stream_seed(seed, Stream.DATA_ACTIONS)
         return Actor(
-            resolve(settings.env), lambda spec, rows: RandomPolicy(spec.action_size, actions_seed, spec.discrete)
+            resolve(settings.env), lambda spec, rows: RandomPolicy(spec.action_size, actions_seed, spec.groups)
         )
     try:
-        number = float(value)
+        numbers = [float(part) for part in value.split(",")]
     except ValueError:
-        number = np.nan
-    if kind != "constant" or not np.isfinite(number):
+        numbers = [np.nan]
+    if kind != "constant" or not np.isfinite(numbers).all():
         raise PlanetError(
             f"--policy {policy}: neither random, constant:VALUE with VALUE in [-1, 1] or the number of a "
-            "choice, nor a run folder"
+            "choice (2,0,1 in three groups), nor a run folder"
         )
     env = resolve(settings.env)
-    check_constant(env, number)
-    return Actor(env, lambda spec, rows: ConstantPolicy(_constant_action(spec, number)))
+    check_constant(env, numbers)
+    return Actor(env, lambda spec, rows: ConstantPolicy(_constant_action(spec, numbers)))
 
 
 def planning_actor(
@@ -145,27 +146,42 @@ def _check_same(replay: Replay, spec: EnvSpec) -> None:
         )
 
 
-def check_constant(env: EnvSettings, number: float) -> None:
+def check_constant(env: EnvSettings, numbers: Sequence[float]) -> None:
     """Refuse a constant that is no action, before all environments of a set are started.
 
     Raises:
         PlanetError: it is none.
     """
     if env.id.startswith("dmc/"):  # whose actions are all in [-1, 1]
-        if not -1 <= number <= 1:
-            raise PlanetError(f"--policy constant:{number:g}: in {env.id} it must be in [-1, 1]")
+        if not (len(numbers) == 1 and -1 <= numbers[0] <= 1):
+            raise PlanetError(f"--policy constant:{_listed(numbers)}: in {env.id} it must be in [-1, 1]")
     else:
         with EnvPool(env.model_copy(update={"renderer": "none"}), 1) as pool:
-            _constant_action(pool.spec, number)
+            _constant_action(pool.spec, numbers)
 
 
-def _constant_action(spec: EnvSpec, number: float) -> np.ndarray:
-    if spec.discrete and number in range(spec.action_size):
-        return np.eye(spec.action_size, dtype=np.float32)[int(number)]
-    if spec.discrete or not -1 <= number <= 1:
-        allowed = f"a choice, 0 to {spec.action_size - 1}" if spec.discrete else "in [-1, 1]"
-        raise PlanetError(f"--policy constant:{number:g}: in {spec.id} it must be {allowed}")
-    return np.full(spec.action_size, number, np.float32)
+def _constant_action(spec: EnvSpec, numbers: Sequence[float]) -> np.ndarray:
+    """Return the action of one number in [-1, 1] for every joint, or of a choice's number for each group.
+
+    Raises:
+        PlanetError: it is neither.
+    """
+    if not spec.groups:
+        if len(numbers) == 1 and -1 <= numbers[0] <= 1:
+            return np.full(spec.action_size, numbers[0], np.float32)
+        allowed = "in [-1, 1]"
+    else:
+        if len(numbers) == len(spec.groups) and all(
+            n in range(size) for n, size in zip(numbers, spec.groups, strict=True)
+        ):
+            return from_places(np.array(numbers, int), spec.groups)
+        most = [size - 1 for size in spec.groups]
+        allowed = f"a choice, 0 to {most[0]}" if len(most) == 1 else f"{len(most)} choices, 0,0,… to {_listed(most)}"
+    raise PlanetError(f"--policy constant:{_listed(numbers)}: in {spec.id} it must be {allowed}")
+
+
+def _listed(numbers: Sequence[float]) -> str:
+    return ",".join(f"{number:g}" for number in numbers)
 
 
 def _stop_if_asked(guard: InterruptGuard) -> None:

@@ -202,7 +202,7 @@ def _environment(settings: Settings) -> tuple[EnvSpec, float, float, float, floa
         reset = time.perf_counter() - begin
         seconds: list[float] = []
         passed = ended = 0
-        policy = RandomPolicy(pool.spec.action_size, settings.seed, pool.spec.discrete)
+        policy = RandomPolicy(pool.spec.action_size, settings.seed, pool.spec.groups)
         nothing, first = np.zeros((len(rows), pool.spec.action_size), np.float32), np.ones(len(rows), bool)
         waits = LONG if pool.spec.terminates else CALLS
         while len(seconds) < (CALLS if ended else waits) and sum(seconds) < PATIENCE:

@@ -270,9 +270,10 @@ def padding_line(share: float, length: int) -> str | None:
 
 
 def _check_same(held: EnvSpec, now: EnvSpec) -> None:
-    for key, value in held.to_json().items():
-        if now.to_json()[key] != value:
+    here = asdict(now)
+    for key, value in asdict(held).items():
+        if here[key] != value:
             raise PlanetError(
-                f"environment: {key} is {now.to_json()[key]} here, the run has learned from {value}; go on where it is "
+                f"environment: {key} is {here[key]} here, the run has learned from {value}; go on where it is "
                 "the same, or train another run"
             )

@@ -77,7 +77,7 @@ class Trainer(Loop):
         policy: Policy
         if self.progress.rounds == 0:
             spec = self.pool.spec
-            policy = RandomPolicy(spec.action_size, stream_seed(seed, Stream.RANDOM_ACTIONS), spec.discrete)
+            policy = RandomPolicy(spec.action_size, stream_seed(seed, Stream.RANDOM_ACTIONS), spec.groups)
         else:
             policy = self._planned(Stream.COLLECT, self.settings.train.exploration_noise, self.stages)
         with self.stages("environment"):

@@ -83,6 +83,36 @@ def test_a_choice_by_hand():
     assert policy.mode.tolist() == [[1, 0]]
 
 
+def test_a_product_of_choices_by_hand():
+    """Groups of 2, 3 and 3: log-probabilities and entropies add up, each with a uniform share of its own size."""
+    raw = torch.tensor([[math.log(3), 0.0, 0.0, math.log(2), 0.0, 0.0, 0.0, math.log(6)]])
+    policy = OneHot(raw, 0.2, (2, 3, 3))
+    each = [
+        [0.7, 0.3],
+        [0.8 / 4 + 0.2 / 3, 0.4 + 0.2 / 3, 0.2 + 0.2 / 3],
+        [0.1 + 0.2 / 3, 0.1 + 0.2 / 3, 0.6 + 0.2 / 3],
+    ]
+    torch.testing.assert_close(policy.logits.exp(), torch.tensor([sum(each, [])]))
+    action = torch.tensor([[0.0, 1, 0, 1, 0, 0, 0, 1]])
+    assert float(policy.log_prob(action)) == pytest.approx(sum(math.log(p) for p in (0.3, each[1][1], each[2][2])))
+    assert float(policy.entropy) == pytest.approx(-sum(p * math.log(p) for group in each for p in group))
+    assert policy.mode.tolist() == [[1, 0, 0, 1, 0, 0, 0, 1]]
+    assert OneHot(raw, 0.2).logits.exp().sum() == pytest.approx(1)  # without groups it is one choice among eight
+
+
+def test_each_group_is_drawn_by_its_own_noise_and_has_its_own_gradient():
+    raw = torch.tensor([0.0, 1.0, -1.0, 0.5, -0.5]).requires_grad_()
+    steps = ndtri((torch.arange(50) + 0.5) / 50)
+    drawn = OneHot(raw.expand(2500, 5), groups=(3, 2)).sample(torch.cartesian_prod(steps, steps))
+    probs = torch.cat([raw[:3].softmax(-1), raw[3:].softmax(-1)])
+    torch.testing.assert_close(drawn.mean(0), probs, atol=0.02, rtol=0)
+    pairs = (drawn[:, :3, None] * drawn[:, None, 3:]).mean(0)
+    torch.testing.assert_close(pairs, drawn[:, :3].mean(0)[:, None] * drawn[:, 3:].mean(0), atol=1e-6, rtol=0)
+    (straight,) = torch.autograd.grad(drawn[0, 4], raw, retain_graph=True)
+    torch.testing.assert_close(straight, torch.autograd.grad(probs[4], raw)[0])
+    assert not straight[:3].any()
+
+
 def test_choices_come_as_often_as_they_should_and_are_exactly_one_hot():
     raw = torch.tensor([0.0, 1.0, -1.0]).requires_grad_()
     probs = raw.softmax(-1)

@@ -219,8 +219,9 @@ def test_what_would_stop_the_first_round_leaves_no_run_folder(tmp_path, monkeypa
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("planet: env.id = 'stiff:Arm': its worker failed 3 times in a row, at last in step 1")
     assert said.endswith("RuntimeError: stuck (stiff.py, line 14)")
-    assert call("train", "cartpole-vectors", "-s", "planner.name=icem", *small) == 1
-    assert "planner.name = 'icem': not for discrete actions" in capsys.readouterr().err
+    large = ["-s", "planner.candidates=40000000", "-s", "planner.horizon=12"]
+    assert call("train", "cartpole-vectors", *large, *small) == 1
+    assert "40000000: with horizon 12 and 2 choices a round takes 3.6 GiB" in capsys.readouterr().err
     assert call("train", "cartpole-vectors", "-s", "train.exploration_noise=2", *small) == 1
     assert "train.exploration_noise = 2: in gym/CartPole-v1 it is the chance" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

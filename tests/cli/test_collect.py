@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from planet_rssm.data.replay import Replay
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
 from planet_rssm.seeding import Stream, stream_seed
-from planet_rssm.training.dataset import simple_actor, write_episodes
+from planet_rssm.training.dataset import _constant_action, simple_actor, write_episodes
 from planet_rssm.training.interrupt import Interrupted
 
 TASK = "dmc/cartpole-swingup"
@@ -63,6 +64,18 @@ def test_random_episodes_are_a_replay_and_follow_from_the_seed_alone(tmp_path, c
     shown = capsys.readouterr()
     assert shown.out == f"3 episodes, 3000 env_steps, mean return {result['return']['mean']:.1f}, in {tmp_path / 'b'}\n"
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_a_constant_of_choices_names_one_a_group():
+    spec = EnvSpec("gym/X-v0", {"vector": ((2,), "float32")}, 5, 1, 0.1, 100, "none", "x", discrete=True, groups=(3, 2))
+    assert _constant_action(spec, [2, 0]).tolist() == [0, 0, 1, 1, 0]
+    for numbers, said in (([3, 0], "3,0"), ([1], "1"), ([0.5, 0], "0.5,0")):
+        with pytest.raises(
+            PlanetError, match=f"--policy constant:{said}: in gym/X-v0 it must be 2 choices, .* to 2,1$"
+        ):
+            _constant_action(spec, numbers)
+    with pytest.raises(PlanetError, match="--policy constant:7: in gym/X-v0 it must be a choice, 0 to 4"):
+        _constant_action(replace(spec, groups=()), [7])
 
 
 def test_a_constant_holds_every_joint(tmp_path):

@@ -3,13 +3,16 @@
 And each check says in its line what is broken: every breach is committed once here.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from planet_rssm.agent import Agent
 from planet_rssm.config import ModelSettings, PlannerSettings, RSSMSettings, Settings
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.planners import CHOOSERS, PLANNERS, FunctionDynamics, planner_from_settings
+from planet_rssm.planners import PLANNERS, FunctionDynamics, planner_from_settings
+from planet_rssm.planners.choices import likeliest
 from planet_rssm.testing import check_dynamics, check_planner
 from planet_rssm.types import Dynamics, Plan, Planner, Rollout
 from planet_rssm.world_model import ModelDynamics, untrained_model
@@ -27,9 +30,9 @@ SPEC = EnvSpec("gym/Test-v0", {"speed": ((3,), "float32")}, 2, 1, 0.1, 100, "non
 RSSM = RSSMSettings(deter=8, stoch=3, classes=4, hidden=8)
 
 
-def made(form: dict, *box, discrete: bool = False):
+def made(form: dict, *box, size: int = 2, discrete: bool | tuple[int, ...] = False):
     small = {"horizon": 5, "candidates": 20, "iterations": 3, "elites": 4}
-    return planner_from_settings(PlannerSettings(**small, **form), 2, discrete, *box)
+    return planner_from_settings(PlannerSettings(**small, **form), size, discrete, *box)
 
 
 def test_a_state_of_two_precisions_is_searched_in_the_higher():
@@ -46,9 +49,15 @@ def test_every_planner_keeps_the_contract(form):
 
 
 @pytest.mark.parametrize("warm", [False, True])
-@pytest.mark.parametrize("name", CHOOSERS)
+@pytest.mark.parametrize("name", PLANNERS)
 def test_every_planner_over_choices_keeps_the_contract(name, warm):
     check_planner(made({"name": name, "warm_start": warm}, discrete=True), 2, discrete=True)
+
+
+@pytest.mark.parametrize("groups", [(3, 2), (2, 2, 2), (1, 4, 4, 2)], ids=str)
+@pytest.mark.parametrize("form", FORMS.values(), ids=list(FORMS))
+def test_every_planner_over_several_choices_keeps_the_contract(form, groups):
+    check_planner(made(form, size=sum(groups), discrete=groups), sum(groups), discrete=groups)
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=list(FORMS))
@@ -61,6 +70,18 @@ def test_an_agent_decides_by_every_planner(form):
         plan, carry = agent.act(carry, {"speed": torch.zeros(2, 3)}, torch.zeros(2, 2), torch.tensor([first, first]))
         assert plan.action.shape == (2, 2) and plan.action.abs().max() <= 1
     assert agent.session.objective.discount == 0.9
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=list(FORMS))
+def test_an_agent_chooses_in_every_group_by_every_planner(form):
+    small = PlannerSettings(horizon=3, candidates=12, iterations=2, elites=3, discount=0.9, **form)
+    settings = Settings(rssm=RSSM, model=ModelSettings(vector_units=8), planner=small)
+    spec = replace(SPEC, action_size=7, discrete=True, groups=(2, 2, 3))
+    agent = Agent.build(settings, spec, untrained_model(settings, spec), device=torch.device("cpu"))
+    carry = agent.initial(2)
+    for first in (True, False):
+        plan, carry = agent.act(carry, {"speed": torch.zeros(2, 3)}, torch.zeros(2, 7), torch.tensor([first, first]))
+        assert torch.equal(plan.action, likeliest(plan.action, spec.groups))
 
 
 class Walk(Dynamics[torch.Tensor]):
@@ -94,6 +115,7 @@ def test_every_dynamics_keeps_the_contract(latent, plan_by):
 def test_dynamics_of_functions_and_of_ones_own_keep_the_contract():
     check_dynamics(Walk(), PLACES, 2)
     check_dynamics(Walk(), PLACES, 2, discrete=True)
+    check_dynamics(Walk(), PLACES, 2, discrete=(1, 1))
     functions = FunctionDynamics(lambda s, a: {"x": s["x"] + a}, lambda s, a, y: -y["x"].abs().sum(1))
     check_dynamics(functions, {"x": PLACES.double()}, 2, low=LOW, high=HIGH)
 

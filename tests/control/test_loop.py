@@ -121,6 +121,17 @@ def test_doing_nothing_is_the_first_choice_where_actions_are_choices(make_agent)
     np.testing.assert_array_equal(actions, [[1, 0]] * 3)
 
 
+def test_doing_nothing_is_the_first_choice_of_every_group(make_agent):
+    agent = make_agent(discrete=True, groups=(1, 1))
+    with ControlLoop(agent, clock=SimulatedTime(1.0), fallback="zero", delay=1) as loop:
+        _, actions = play(loop, 3)
+    np.testing.assert_array_equal(actions, [[1, 1]] * 3)
+    np.testing.assert_array_equal(fit_action(np.array([1, 1]), agent.spec), [1, 1])
+    line = r"^executed_action: \[1.0, 0.0\]; must be one-hot in each of the groups of \[1, 1\], 1 for the choice and 0"
+    with pytest.raises(PlanetError, match=line):
+        fit_action(np.array([1, 0]), agent.spec)
+
+
 def test_the_plan_begins_after_the_actions_that_are_committed(agent, asked):
     with ControlLoop(agent, delay=2, execute=2, clock=SimulatedTime(0.07)) as loop:
         _, actions = play(loop, 8)

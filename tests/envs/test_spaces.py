@@ -1,14 +1,14 @@
 import string
 
-import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from planet_rssm.envs.choices import one_hot
 from planet_rssm.envs.observer import Observer
-from planet_rssm.envs.spaces import Choice, Numbers, action_map
+from planet_rssm.envs.spaces import Choice, Joint, Numbers, action_map
 from planet_rssm.errors import PlanetError
 
 picture = spaces.Box(0, 255, (24, 20, 3), np.uint8)
@@ -22,12 +22,21 @@ def refusal(act, *arguments):
     return str(caught.value)
 
 
+def many(space, action):
+    """Return one action as Minari keeps T: every leaf has a time axis."""
+    if isinstance(space, spaces.Dict):
+        return {key: many(part, action[key]) for key, part in space.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(many(part, one) for part, one in zip(space, action, strict=True))
+    return np.asarray(action)[None]
+
+
 def test_numbers_reach_their_bounds():
     low, high = np.array([[0.1, -2], [-5, 3]]), np.array([[0.3, 6], [-1, 3]])
     for kind in (np.float32, np.float64):
         space = spaces.Box(low.astype(kind), high.astype(kind), dtype=kind)
         numbers = action_map("x", space)
-        assert isinstance(numbers, Numbers) and (numbers.size, numbers.discrete) == (4, False)
+        assert isinstance(numbers, Numbers) and (numbers.size, numbers.groups) == (4, ())
         for share, bound in ((-1, space.low), (1, space.high), (-7, space.low), (0, (space.low + space.high) / 2)):
             value = numbers(np.full(4, share, np.float32))
             assert space.contains(value)
@@ -42,8 +51,53 @@ def test_numbers_without_bounds_stay_and_are_told(caplog):
 
 def test_choices_begin_where_the_space_does():
     choice = action_map("x", spaces.Discrete(4, start=10))
-    assert isinstance(choice, Choice) and (choice.size, choice.discrete) == (4, True)
+    assert isinstance(choice, Choice) and (choice.size, choice.groups) == (4, (4,))
     assert [choice(row) for row in np.eye(4, dtype=np.float32)] == [10, 11, 12, 13]
+
+
+NESTED = spaces.Dict(
+    {
+        "arm": spaces.MultiDiscrete(np.array([[2, 3], [1, 4]]), start=np.array([[0, -1], [5, 0]])),
+        "grip": spaces.Tuple((spaces.MultiBinary((2, 1)), spaces.Discrete(3, start=7))),
+    }
+)
+
+
+def test_every_part_of_a_nested_action_is_a_group_of_choices():
+    joint = action_map("x", NESTED)
+    assert isinstance(joint, Joint) and joint.groups == (2, 3, 1, 4, 2, 2, 3) and joint.size == 17
+    first = joint(np.zeros(17))
+    assert first["arm"].tolist() == [[0, -1], [5, 0]] and NESTED.contains(first)
+    assert first["grip"][0].tolist() == [[0], [0]] and first["grip"][1] == 7
+    last = np.concatenate([np.eye(size)[-1] for size in joint.groups])
+    theirs = joint(last)
+    assert theirs["arm"].tolist() == [[1, 1], [5, 3]] and theirs["grip"][0].tolist() == [[1], [1]]
+    assert theirs["grip"][1] == 9 and NESTED.contains(theirs)
+    np.testing.assert_array_equal(joint.inverse(many(NESTED, theirs)), last[None])
+
+
+def test_one_group_of_many_is_the_same_choice():
+    for space in (spaces.MultiDiscrete([4]), spaces.Dict({"a": spaces.Discrete(4)})):
+        assert action_map("x", space).groups == action_map("x", spaces.Discrete(4)).groups == (4,)
+
+
+def test_a_dict_of_boxes_is_a_row_of_numbers():
+    space = spaces.Dict({"a": spaces.Box(0, 10, (2,)), "b": spaces.Tuple((place,))})
+    joint = action_map("x", space)
+    assert (joint.size, joint.groups) == (6, ())
+    theirs = joint(np.array([-1, 0.5, 0, 0, 0, 1]))
+    np.testing.assert_allclose(theirs["a"], [0, 7.5])
+    np.testing.assert_allclose(theirs["b"][0], [[0, 0], [0, 1]])
+    assert space.contains(theirs)
+    np.testing.assert_allclose(joint.inverse(many(space, theirs)), [[-1, 0.5, 0, 0, 0, 1]])
+
+
+def test_what_is_no_choice_is_told():
+    choice = action_map("x", spaces.MultiDiscrete([3, 2], start=[1, 0]))
+    with pytest.raises(ValueError, match="^action 4: must be one of 3 from 1 on$"):
+        choice.inverse(np.array([[1, 0], [4, 1]]))
+    with pytest.raises(ValueError, match="needs shape"):
+        choice(np.zeros(4))
 
 
 @pytest.mark.parametrize(
@@ -52,15 +106,25 @@ def test_choices_begin_where_the_space_does():
         (spaces.Box(0, np.inf, (2,)), "bounded on one side"),
         (spaces.Box(0, 5, (2,), np.int32), "whole numbers"),
         (spaces.Box(0, 1, (0,)), "takes no actions"),
+        (spaces.Dict({}), "takes no actions"),
+        (spaces.Tuple((spaces.Tuple(()),)), "takes no actions"),
+        (spaces.Text(4), "must be made of Box, Discrete, MultiDiscrete or MultiBinary; give as env.id=module:Class"),
+        (spaces.Dict({"a": spaces.Sequence(place)}), "must be made of Box, Discrete"),
         (
-            spaces.MultiDiscrete([2, 3]),
-            "must be a Box or Discrete; give as env.id=module:Class a wrapper of your own with one",
+            spaces.Dict({"go": place, "on": spaces.Discrete(2)}),
+            "mix numbers and choices ('go' numbers, 'on' choices); give as env.id=module:Class a wrapper of your own "
+            "with choices only, a MultiDiscrete of levels in place of each Box, or with numbers only",
         ),
-        (spaces.Dict({"a": place}), "must be a Box or Discrete"),
-        (spaces.Tuple((place,)), "must be a Box or Discrete"),
+        (spaces.Tuple((spaces.Discrete(2), spaces.Dict({"a": place}))), "(0 choices, 1 numbers)"),
+        (spaces.Discrete(18_150), "18150 choices in Discrete, at most 8192 are taken"),
+        (spaces.Discrete(18_150), "with several smaller ones, MultiDiscrete([135, 135])"),
+        (spaces.Discrete(10**9), "MultiDiscrete([1000, 1000, 1000])"),
+        (spaces.MultiBinary(10**9), "2000000000 choices in MultiBinary, at most 8192 are taken"),
+        (spaces.MultiDiscrete([5000, 5000]), "10000 choices in MultiDiscrete, at most 8192"),
+        (spaces.Tuple((spaces.Discrete(5000),) * 2), "10000 choices in Tuple, at most 8192"),
     ],
 )
-def test_actions_that_are_neither_are_refused(space, told):
+def test_actions_that_cannot_be_taken_are_refused(space, told):
     assert told in refusal(action_map, space)
 
 
@@ -122,6 +186,9 @@ def test_any_action_space_is_acted_in_or_refused(space, seed):
     except PlanetError as error:
         assert "\n" not in str(error)
         return
-    assert isinstance(space, gymnasium.spaces.Box | gymnasium.spaces.Discrete)
+    assert not act.groups or sum(act.groups) == act.size
     for action in np.random.default_rng(seed).uniform(-1.2, 1.2, (3, act.size)).astype(np.float32):
-        assert space.contains(act(action))
+        theirs = act(action)
+        assert space.contains(theirs)
+        if act.groups:
+            assert np.array_equal(act.inverse(many(space, theirs))[0], one_hot(action, act.groups))

@@ -111,8 +111,8 @@ def test_choices_begin_half_way_between_the_last_ones_and_equal_chances():
     planner = CategoricalCEM(PlannerSettings(**SMALL, warm_start=True), 2)
     carry = planner.initial(2)._replace(mean=torch.tensor([[[1.0, 0.0]] * 3 + [[0.2, 0.8]]] * 2), known=FIRST)
     search = planner.start(carry, torch.tensor([False, True]), torch.zeros(2, 30, 4, 1), 2)
-    torch.testing.assert_close(search.probs[0, :, 0], torch.tensor([0.75, 0.35, 0.35, 0.35]))
-    assert (search.probs[1] == 0.5).all()
+    torch.testing.assert_close(search.mean[0, :, 0], torch.tensor([0.75, 0.35, 0.35, 0.35]))
+    assert (search.mean[1] == 0.5).all()
 
 
 def test_shooting_begins_with_its_last_best():
@@ -233,8 +233,8 @@ def test_entropy_by_hand():
     choices = CategoricalCEM(PlannerSettings(**SMALL), 3)
     search = choices.start(choices.initial(2), FIRST, torch.zeros(2, 30, 4, 1))
     torch.testing.assert_close(search.entropy, torch.log(torch.full((2,), 3.0)))
-    sure = search._replace(probs=torch.tensor([1.0, 0.0, 0.0]).expand(2, 4, 3))
-    assert sure.entropy.tolist() == [0, 0]
+    sure = torch.tensor([1.0, 0.0, 0.0]).expand(2, 4, 3)
+    assert choices.distribution.entropy(sure, search.std).tolist() == [0, 0]
 
 
 def test_a_decision_may_stop_after_fewer_rounds():

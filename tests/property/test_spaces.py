@@ -37,6 +37,7 @@ def boxes(draw):
         return spaces.Box(np.full(shape, low, dtype), np.full(shape, high, dtype), shape, dtype.type)
 
 
+PARTS = st.sampled_from([spaces.MultiDiscrete([2, 3], start=[1, 0]), spaces.MultiBinary(2), spaces.Discrete(3)])
 PLAIN = st.builds(spaces.Discrete, st.integers(1, 9), start=st.integers(-5, 5)) | st.builds(
     lambda low, width, size: spaces.Box(np.float32(low), np.float32(low + width), (size,)),
     st.floats(-5, 5, width=16),
@@ -121,7 +122,10 @@ def check_observation(spec, observation):
     assert all(np.isfinite(array).all() for array in observation.values())
 
 
-@given(PLAIN | SPACES, PLAIN | LEAVES, st.booleans(), st.sampled_from(["pixels", "vectors", "both"]))
+DONE = PLAIN | LEAVES | st.dictionaries(st.sampled_from(["a", "b"]), PARTS | PLAIN, max_size=2).map(spaces.Dict)
+
+
+@given(PLAIN | SPACES, DONE, st.booleans(), st.sampled_from(["pixels", "vectors", "both"]))
 def test_an_environment_of_any_spaces_is_refused_or_works(module, refused, seen, done, frame, observe):
     module.Env = environment(seen, done, frame)
     with refused() as told:
