@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from planet_rssm import checkpoint as checkpoints
+from planet_rssm.agent_inputs import check_inputs
 from planet_rssm.behavior import ActorPlanner, ActorProposals, Behavior, CriticValue, untrained_behavior
 from planet_rssm.checkpoint import Checkpoint
 from planet_rssm.config import PlannerSettings, Settings, learned_parts, no_actor
@@ -176,7 +177,11 @@ class Agent:
                 rows where `is_first` is set.
             is_first: bool [B], rows in which an episode begins with this observation.
             rngs: one a row to draw from, instead of what the agent's seed names for all rows together.
+
+        Raises:
+            PlanetError: an input is missing, of another shape or type, not finite or out of range.
         """
+        check_inputs(self.spec, len(carry.fresh), observation, executed_action, is_first)
         told = [_of(torch.float32, executed_action), _of(torch.bool, is_first), *(observation or {}).values()]
         action, first, *seen = to_device(told, self.device)
         latent, pixels = self._draw(len(first), rngs or [self._generator(carry.step, 0)])

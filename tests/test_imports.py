@@ -17,7 +17,8 @@ HEAVY = ("torch", "mujoco", "dm_control", "matplotlib")
 BASE = {"errors", "seeding", "files", "named", "stages", "memory", "descriptors"}
 LEARNED = {"config", "types", "device", "precision"}
 SPEC = {"envs.spec", "envs.choices"}
-AGENT = {*LEARNED, *SPEC, "world_model", "planners", "behavior", "checkpoint"}  # it needs no environment
+# an agent needs no environment
+AGENT = {*LEARNED, *SPEC, "agent_inputs", "world_model", "planners", "behavior", "checkpoint"}
 RUN = {*AGENT, "agent", "control", "envs", "data", "collect", "minari"}
 MAY_IMPORT = {
     **{base: BASE for base in BASE},
@@ -38,6 +39,7 @@ MAY_IMPORT = {
     "testing": BASE | LEARNED | {"planners"},
     "behavior": BASE | LEARNED | {"world_model", "planners", "envs.spec"},
     "agent": BASE | AGENT,
+    "agent_inputs": BASE | SPEC,
     "control": BASE | AGENT | {"agent", "envs.pictures"},  # pictures of any size are brought to the model's
     "run": BASE | RUN,
     "simulator": BASE | LEARNED | {"planners", "envs"},
