@@ -10,6 +10,8 @@ from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
 
 Array = np.ndarray | Tensor
+# what to give instead of NaN
+_NOT_KNOWN = ("give None as the observation of a dropped frame", "give the action that was sent")
 SLACK = 1e-3  # by which an actuator may report that it went beyond its range
 
 
@@ -56,7 +58,7 @@ def _check(name: str, value: Array, rows: int, shape: tuple[int, ...], dtype: st
     if kind.startswith(("complex", "str", "<U", "object")):
         raise PlanetError(f"{found}; must be numbers, float32 {wanted}")
     if dtype != "uint8" and _on_host(value) and not torch.as_tensor(value).isfinite().all():
-        raise PlanetError(f"{name}: has NaN or infinity in it; give None as a dropped frame's observation")
+        raise PlanetError(f"{name}: has NaN or infinity in it; {_NOT_KNOWN[name == 'executed_action']}")
 
 
 def _on_host(value: Array) -> bool:
