@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -322,6 +322,14 @@ class AgentPolicy:
         self._agent, self._carry = agent, agent.initial(batch)
         self._episodes, self._stages, self._timed = episodes, stages or Stages(), stages is not None
         self._steps = np.zeros(batch, int)  # of each row's episode so far
+
+    @classmethod
+    def of_episodes(cls, agent: Agent, seeds: Sequence[int], batch: int, *, stages: Stages | None = None) -> Self:
+        """Act in one episode a seed, the first of `batch` rows; the others idle.
+
+        What is drawn for an episode is named by its seed, whatever is played beside it.
+        """
+        return cls(agent, batch, episodes=[*seeds, *[0] * (batch - len(seeds))], stages=stages)
 
     def __call__(
         self, observation: Mapping[str, np.ndarray], executed_action: np.ndarray, is_first: np.ndarray

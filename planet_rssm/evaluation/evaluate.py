@@ -1,14 +1,14 @@
 """The protocol for dm_control runs: fixed reset seeds, no exploration noise, every episode counted; `planet eval`."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from planet_rssm.errors import PlanetError
 from planet_rssm.evaluation import groups as grouping
 from planet_rssm.evaluation.groups import Evaluated
 from planet_rssm.evaluation.kept import Kept, row
-from planet_rssm.evaluation.protocol import EpisodeResult, seen_by
+from planet_rssm.evaluation.protocol import EpisodeResult, batches, seen_by
 from planet_rssm.evaluation.published import check_method, published
 from planet_rssm.evaluation.statistics import summary
 from planet_rssm.evaluation.subject import OnEpisode, Pools, Subject, open_subject
@@ -104,15 +104,10 @@ def _evaluated(
         if seed in kept.rows:
             on_episode(kept.rows[seed])
     width = min(subject.batch, len(seeds))  # the same whatever was kept: other widths round otherwise
-    for batch in _batches([seed for seed in seeds if seed not in kept.rows], width):
+    for batch in batches([seed for seed in seeds if seed not in kept.rows], width):
         kept.add(subject.play(batch, width, pools, stages, on_episode))
     return Evaluated(subject.settings, subject.spec, _result(subject, [kept.rows[seed] for seed in seeds]),
                      subject.made_of)  # fmt: skip
-
-
-def _batches(seeds: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    for begin in range(0, len(seeds), size):
-        yield seeds[begin : begin + size]
 
 
 def _result(subject: Subject, results: Sequence[EpisodeResult]) -> dict[str, Any]:

@@ -17,7 +17,16 @@ from planet_rssm.envs.pool import EnvPool, Pool, Step
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
 from planet_rssm.evaluation.baselines import baselines
-from planet_rssm.evaluation.protocol import PARALLEL, EpisodeResult, OnProgress, TimedPolicy, episode_seeds, play
+from planet_rssm.evaluation.protocol import (
+    PARALLEL,
+    Decisions,
+    EpisodeResult,
+    OnProgress,
+    TimedPolicy,
+    batches,
+    episode_seeds,
+    play,
+)
 from planet_rssm.evaluation.statistics import summary
 from planet_rssm.stages import Stages
 
@@ -71,15 +80,22 @@ def plan_run(
             pool = held_open.enter_context(EnvPool(settings.env, rows))
             seen = same_pixels(held.spec, pool.spec)
             agent = Agent.build(settings, seen, *parts_of(held, where), device=where)
-        policy = TimedPolicy(AgentPolicy(agent, rows, stages=stages), stages)
-        camera = Camera(pool)
+        policy = TimedPolicy(None, stages)
+        camera, counted = Camera(pool), Decisions(pool.spec, episodes, on_progress)
+        seeds, results = episode_seeds(episodes), list[EpisodeResult]()
+
+        def on_step(steps: Mapping[int, Step]) -> None:
+            counted(steps)
+            if film:
+                camera.take(steps)
+
         with (
             within_memory(where, "a decision", "free some, or lower planner.candidates with -s"),
             stages("environment"),
         ):
-            results = play(
-                pool, policy, episode_seeds(episodes), camera.take if film else None, on_episode, on_progress
-            )
+            for batch in batches(seeds, rows):  # what is drawn is named by the seed, as in `planet eval`
+                policy.policy = AgentPolicy.of_episodes(agent, batch, rows, stages=stages)
+                results += play(pool, policy, batch, on_step, on_episode)
     with stages("baselines"):
         compared = baselines(run, settings, seen, episodes, where, on_stage, on_progress)
     return {

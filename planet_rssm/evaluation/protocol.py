@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +30,12 @@ class EpisodeResult(NamedTuple):
 def episode_seeds(episodes: int) -> list[int]:
     """Return the reset seeds of an evaluation of so many episodes: always the same, a longer one only adds."""
     return list(range(FIRST_SEED, FIRST_SEED + episodes))
+
+
+def batches(seeds: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    """Yield the seeds in groups of `size`, which are played side by side; the last may be smaller."""
+    for begin in range(0, len(seeds), size):
+        yield seeds[begin : begin + size]
 
 
 def play(
@@ -81,18 +87,19 @@ class Decisions:
 class TimedPolicy:
     """A policy, and how long each of its decisions took."""
 
-    def __init__(self, policy: Policy, stages: Stages | None = None) -> None:
-        """Time `policy`; `stages` are told of the decisions as `plan`, but for what the policy itself tells them."""
-        self._policy, self._stages = policy, stages or Stages()
+    def __init__(self, policy: Policy | None, stages: Stages | None = None) -> None:
+        """Time `policy`, which may be exchanged; `stages` count as `plan` what it does not count itself."""
+        self.policy, self._stages = policy, stages or Stages()
         self.seconds: list[float] = []
 
     def __call__(
         self, observation: dict[str, np.ndarray], executed_action: np.ndarray, is_first: np.ndarray
     ) -> np.ndarray:
         """Decide as the policy inside does; the result is on the CPU, so the time includes the device's work."""
+        assert self.policy is not None
         begin = time.perf_counter()
         with self._stages("plan"):
-            action = self._policy(observation, executed_action, is_first)
+            action = self.policy(observation, executed_action, is_first)
         self.seconds.append(time.perf_counter() - begin)
         return action
 

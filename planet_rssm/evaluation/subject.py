@@ -141,7 +141,7 @@ class _Model:
         with stages("start"):
             pool = pools.of(self._settings.env, width)
             agent = self._agent = self._agent or self._build(same_pixels(self._held.spec, pool.spec))
-        policy = AgentPolicy(agent, width, episodes=[*seeds, *[0] * (width - len(seeds))], stages=stages)
+        policy = AgentPolicy.of_episodes(agent, seeds, width, stages=stages)
         with within_memory(self._device, "a decision", "free some, or lower planner.candidates with -s"):
             with stages("environment"):
                 return play(pool, policy, seeds, None, on_episode)

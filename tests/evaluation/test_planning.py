@@ -18,6 +18,7 @@ from planet_rssm.cli.plan import _print
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.errors import PlanetError
 from planet_rssm.evaluation import baselines
+from planet_rssm.evaluation.evaluate import evaluate
 from planet_rssm.evaluation.planning import VIDEO_SIZE, plan_run
 from planet_rssm.world_model import untrained_model
 
@@ -68,6 +69,17 @@ def written(held: Checkpoint, folder: Path) -> Path:
     for name in (7, checkpoints.BEST):
         checkpoints.save(held, checkpoints.path_of(folder, name))
     return folder
+
+
+def test_an_episode_meets_the_same_noise_in_plan_and_eval_whatever_is_played_beside_it(held, tmp_path, quick):
+    drawn = dataclasses.replace(held, settings=config.override(held.settings, ["rssm.filter_by=sample"]))
+    run = written(drawn, tmp_path)
+    (alone,) = plan_run(run, 1, device="cpu")["episodes"]
+    many = plan_run(run, 5, device="cpu")["episodes"]
+    (evaluated,) = evaluate([str(run)], seeds=[1000, 1004], device="cpu")["results"]
+    assert many[0] == pytest.approx(alone, rel=1e-3)
+    assert evaluated["episodes"][0]["return"] == pytest.approx(many[0]["return"], rel=1e-3)
+    assert evaluated["episodes"][1]["return"] == pytest.approx(many[4]["return"], rel=1e-3)
 
 
 def test_the_result_names_what_was_measured(measured, held):
