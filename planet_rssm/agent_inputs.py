@@ -36,7 +36,7 @@ def check_inputs(
             raise PlanetError(f"observation: no {key!r} in {given}; the model was trained to see it")
         _check(f"observation {key!r}", observation[key], rows, shape, dtype)
     _check("executed_action", executed_action, rows, (spec.action_size,), "float32")
-    if not spec.discrete and _on_host(executed_action) and rows:
+    if not spec.groups and _on_host(executed_action) and rows:
         furthest = float(torch.as_tensor(executed_action).abs().max())
         if furthest > 1 + SLACK:
             raise PlanetError(

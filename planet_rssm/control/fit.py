@@ -4,13 +4,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from planet_rssm.agent_inputs import SLACK
 from planet_rssm.envs.choices import one_hot
 from planet_rssm.envs.pictures import resized
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
 
 Array = np.ndarray
-SLACK = 1e-3  # by which an actuator may say that it went beyond its range
 
 
 def fit_observation(observation: Mapping[str, Array] | None, spec: EnvSpec) -> dict[str, Array] | None:
