@@ -74,12 +74,20 @@ def _follow(model: WorldModel, actor: Actor, state: State, noise: ImaginationNoi
     for step in range(noise.action.shape[1]):
         raws.append(actor.raw(model.rssm.feat(states[-1]).detach()))
         actions.append(actor.distribution(raws[-1]).sample(noise.action[:, step]))
-        done = actions[-1].clamp(-1, 1)
-        states.append(model.rssm.imagine_step(states[-1], done, noise.latent[:, step]))
+        states.append(model.rssm.imagine_step(states[-1], bounded(actions[-1]), noise.latent[:, step]))
     reached = State(*(torch.stack(parts, 1) for parts in zip(*states[1:], strict=True)))
     feat = torch.stack([model.rssm.feat(state) for state in states], 1)
     reward, goes_on = model.predict_reward(reached), model.predict_continue(reached)
     return Imagined(feat, torch.stack(actions, 1), torch.stack(raws, 1), reward, goes_on)
+
+
+def bounded(action: Tensor) -> Tensor:
+    """Return actions [*B, A] moved to the nearest bound of [-1, 1], which keep a gradient beyond it.
+
+    a / stop_gradient(max(1, |a|)), as DreamerV3 has it: a clamp would let no gradient through where an action was drawn
+    beyond a bound, a third of all at the first spread.
+    """
+    return action / action.detach().abs().clamp(min=1)
 
 
 @contextlib.contextmanager

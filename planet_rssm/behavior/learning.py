@@ -3,6 +3,7 @@
     s_0 -- a_0 --> s_1, r_0, d_0 -- a_1 --> ...  s_H        s_0 a posterior of the batch, the rest imagined
     R_h = r_h + d_h ((1 - trace) v(s_{h+1}) + trace R_{h+1})          lambda-returns, d the discount
     w_h = d_0 ... d_{h-1}                                             weights: how likely it is to get there
+                                                                      (`reached`; see `_weights` for the others)
 
 The actor's loss never touches the model. The critic's touches it only on the batch itself (`replay_value`).
 """
@@ -83,7 +84,8 @@ class Behavior(nn.Module):
             noise: of B * T rows.
         """
         starts = State(*(part.flatten(0, 1) for part in context.states))
-        alive = (batch.mask & ~batch.is_terminal).flatten()  # padding and ends are no beginnings
+        ends = batch.is_terminal if self.settings.weights == "reached" else torch.zeros_like(batch.is_terminal)
+        alive = (batch.mask & ~ends).flatten()  # padding and ends are no beginnings
         learned = self.imagined(model, starts, alive, noise)
         loss, metrics = self.replayed(model, batch, context, learned.returns[:, 0].view_as(batch.reward))
         return learned.loss + loss, learned.metrics | metrics, learned.bounds
@@ -97,12 +99,15 @@ class Behavior(nn.Module):
         value = self._target_values(following, ahead)
         returns = lambda_return(dreamed.reward, value, discount, self.settings.trace)
         with torch.no_grad():
-            passed = torch.cat([alive[:, None].to(discount), discount[:, :-1]], 1).cumprod(1)
+            passed = self._weights(model, starts, alive, discount)
             bounds = range_after(self.bounds, returns, alive)
         here = self._own_values(dreamed.feat[:, :-1].detach(), read[:, :-1].detach())
         policy = self.actor.distribution(dreamed.raw)
         scale = scale_of(bounds) if self.settings.normalise == "percentiles" else torch.ones_like(bounds[0])
-        actor = -(passed * self._objective(policy, dreamed, returns, here, scale)).sum()
+        objective = passed * self._objective(policy, dreamed, returns, here, scale)
+        if not self.settings.weigh_entropy:
+            objective = objective + alive[:, None] * self.settings.entropy * policy.entropy
+        actor = -objective.sum()
         critic = (passed * self._critic_loss(read[:, :-1], returns, dreamed.feat[:, :-1].detach())).sum()
         steps = alive.sum() * passed.shape[1]
         metrics = self._told(policy, dreamed, returns, here, alive) | {"behavior/advantage_scale": scale}
@@ -153,13 +158,32 @@ class Behavior(nn.Module):
         """Return the same without a gradient; `read` is what the critic has already said of the features."""
         return self.critic.slow_value(feat) if self.settings.slow == "target" else self.critic.mean(read)
 
+    @torch.no_grad()
+    def _weights(self, model: WorldModel, starts: State, alive: Tensor, discount: Tensor) -> Tensor:
+        """Return how much the step from each imagined state counts, [M, H], of the `discount` [M, H] after it.
+
+        reached: 1, 0 at a real end, then d_0 ... d_{h-1}, as DreamerV3's first release. head: the first is what the
+        continue head says of the start, as DreamerV3 has it today. late: 1, then the head's of the start and so on, a
+        step behind, as NM512's dreamerv3-torch.
+        """
+        first, later = alive[:, None].to(discount), discount
+        if self.settings.weights != "reached":
+            start = model.predict_continue(starts)[:, None].to(discount)
+            head = self.settings.weights == "head"
+            first, later = (first * start, later) if head else (first, torch.cat([self.discount * start, later], 1))
+        return torch.cat([first, later], 1)[:, : discount.shape[1]].cumprod(1)
+
     def _objective(
         self, policy: ActionDistribution, dreamed: Imagined, returns: Tensor, here: Tensor, scale: Tensor
     ) -> Tensor:
-        """Return what the actor maximises at each step, [M, H]."""
-        objective = self.settings.entropy * policy.entropy
+        """Return what the actor maximises at each step, [M, H], but for an entropy that is not weighed."""
+        objective = (self.settings.entropy if self.settings.weigh_entropy else 0.0) * policy.entropy
         if self.share > 0:
-            objective = objective + self.share * returns / scale
+            gain = returns
+            if self.settings.subtract_value:
+                with frozen(self.critic):
+                    gain = gain - self.critic(dreamed.feat[:, :-1])
+            objective = objective + self.share * gain / scale
         if self.share < 1:
             advantage = (returns.detach() - here) / scale
             objective = objective + (1 - self.share) * policy.log_prob(dreamed.action.detach()) * advantage

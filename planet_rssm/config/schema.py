@@ -250,6 +250,9 @@ class BehaviorSettings(_Section):
     action: Literal["normal", "trunc_normal", "tanh_normal"] = "normal"  # how numbers are drawn
     unimix: Annotated[float, Field(ge=0, lt=1)] = 0.01  # of choices: share of the uniform distribution
     entropy: NonNegative = 3e-4  # weight of the actor's entropy
+    weigh_entropy: Switch = True  # at each step by how likely it is to be reached
+    weights: Literal["reached", "head", "late"] = "reached"  # of imagined steps: see behavior.learning, _weights
+    subtract_value: Switch = False  # dynamics: take the critic's value, gradient and all, off the return
     normalise: Literal["none", "percentiles"] = "percentiles"  # what returns are divided by: 1, or the range of theirs
     critic: Literal["gaussian", "twohot", "symlog_twohot"] = "twohot"
     slow: Literal["none", "target", "regulariser"] = "regulariser"  # what the critic's slow copy is for

@@ -83,14 +83,17 @@ def test_the_critic_learns_from_its_own_loss_alone(world, behavior, learn, objec
 
 @pytest.mark.parametrize("kind", ["tanh_normal", "trunc_normal", "normal"])
 def test_the_dynamics_gradient_is_that_of_finite_differences(world, behavior, learn, kind):
-    """On a linear world; the actor is a constant, so that what it would see after another action does not count."""
+    """On a linear world; the actor is a constant, so that what it would see after another action does not count.
+
+    All actions are drawn inside the bounds; see the next test for those beyond.
+    """
     a, b = torch.tensor([[0.9, 0.2], [-0.1, 0.8]], dtype=F64), torch.tensor([[0.3], [0.5]], dtype=F64)
     linear = world(lambda x, u: x @ a.T + u @ b.T, lambda x, u: x @ torch.tensor([1.0, -0.5], dtype=F64))
     player = behavior("v1", f"behavior.action={kind}", "behavior.horizon=4", feat=2, actions=1).double()
     torch.nn.init.normal_(player.critic.net[-1].weight)
     last = player.actor.net[-1]
     last.weight.data.zero_()
-    last.bias.data.copy_(torch.tensor([0.3, -6.0 if kind == "tanh_normal" else -2.0]))
+    last.bias.data.copy_(torch.tensor([0.3, -2.0 if kind == "trunc_normal" else -6.0]))
     states = torch.randn(5, 2, dtype=F64)
     learn(player, linear, states).loss.backward()
     for weight in (last.weight, last.bias):
@@ -101,6 +104,26 @@ def test_the_dynamics_gradient_is_that_of_finite_differences(world, behavior, le
                 losses.append(float(learn(player, linear, states).metrics["loss/actor"]))
                 weight.data[index] -= step
             assert float(weight.grad[index]) == pytest.approx((losses[0] - losses[1]) / 2e-5, rel=1e-4, abs=1e-8)
+
+
+def test_an_action_beyond_a_bound_has_a_gradient_by_hand(world, behavior, learn):
+    """Of r = a / stopped(max(1, |a|)): 1 / max(1, |a|) times that of a = tanh(m) + std(s) noise."""
+    payer = world(lambda x, u: x, lambda x, u: u[..., 0])
+    player = behavior("v1", "behavior.action=normal", "behavior.horizon=1", feat=1, actions=1).double()
+    player.critic.net[-1].weight.data.zero_()
+    last, mean, spread = player.actor.net[-1], torch.tensor(0.3, dtype=F64), torch.tensor(2.0, dtype=F64)
+    last.weight.data.zero_()
+    last.bias.data.copy_(torch.stack([mean, spread]))
+    rows = 400
+    noise = player.draw(rows, 1, torch.Generator().manual_seed(0), torch.device("cpu")).action[:, 0, 0].double()
+    learn(player, payer, torch.zeros(rows, 1, dtype=F64)).loss.backward()
+    gate = torch.sigmoid(spread + 2)
+    action = mean.tanh() + (0.9 * gate + 0.1) * noise
+    assert (action.abs() > 1).double().mean() > 0.3
+    shrink = 1 / action.abs().clamp(min=1)
+    by_mean = (shrink * (1 - mean.tanh() ** 2)).mean()
+    by_spread = (shrink * noise * 0.9 * gate * (1 - gate)).mean()
+    torch.testing.assert_close(-last.bias.grad, torch.stack([by_mean, by_spread]))
 
 
 def test_the_actor_is_as_good_as_riccati(world, behavior, learn):
@@ -156,6 +179,69 @@ def test_nothing_after_an_end_counts(world, behavior, learn):
     player.critic.net[-1].bias.data.fill_(1e6)
     learned = learn(player, line, torch.tensor([[0.0], [1.0]]))
     assert learned.returns[:, 0].tolist() == pytest.approx([1 + 0.99 * 2, 2])
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        ("reached", [1.0, 0.99 * 0.8, 0.99**2 * 0.8 * 0.7]),
+        ("head", [0.9, 0.9 * 0.99 * 0.8, 0.9 * 0.99**2 * 0.8 * 0.7]),
+        ("late", [1.0, 0.99 * 0.9, 0.99**2 * 0.9 * 0.8]),
+    ],
+)
+def test_steps_weigh_by_hand(world, behavior, learn, weights, expected):
+    """The chance to go on is 0.9 in the start, then 0.8 and 0.7; a critic of 0 loses half the square of a reward."""
+    chances = torch.tensor([0.9, 0.8, 0.7, 0.6])
+    found = []
+    for paid in (1, 2, 3):  # the reward came with the state after the step
+        line = world(
+            lambda x, a: x + 1, lambda x, a, paid=paid: (x[..., 0] == paid).float(), lambda x: chances[x[..., 0].long()]
+        )
+        options = (f"behavior.weights={weights}", "behavior.horizon=3", "behavior.trace=0")
+        player = behavior("v1", *options, feat=1, actions=1, terminates=True)
+        player.critic.net[-1].weight.data.zero_()
+        player.critic.net[-1].bias.data.zero_()
+        found.append(3 * 2 * float(learn(player, line, torch.zeros(5, 1)).metrics["loss/critic"]))
+    assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("weighed", [True, False])
+def test_an_entropy_that_is_not_weighed_counts_alike_at_every_step(world, behavior, learn, weighed):
+    ends = world(lambda x, a: x, lambda x, a: 0 * x[..., 0], lambda x: torch.full_like(x[..., 0], 0.5))
+    options = (f"behavior.weigh_entropy={str(weighed).lower()}", "behavior.horizon=2", "behavior.entropy=0.1",
+               "behavior.objective=reinforce")  # fmt: skip
+    player = behavior("v1", *options, feat=1, actions=1, terminates=True)
+    player.critic.net[-1].bias.data.zero_()
+    states = torch.zeros(4, 1)
+    entropy = float(player.actor(states[:1]).entropy.detach())
+    learned = learn(player, ends, states, alive=torch.tensor([True, True, True, False]))
+    share = (1 + 0.99 * 0.5) / 2 if weighed else 1.0
+    assert float(learned.metrics["loss/actor"]) == pytest.approx(-0.1 * entropy * share)
+
+
+def test_the_critics_value_may_be_taken_off_with_its_gradient(world, behavior, learn):
+    """x' = x + a pays x'; the critic says 0.5 x. Of two steps, from 0, with a lambda of 1 and a discount of 0.99:
+
+    R_0 = (1 + 0.99 (1 + 0.5 * 0.99)) a_0 + ..., R_1 = (1 + 0.5 * 0.99) a_0 + ..., and v(x_1) = 0.5 a_0 is taken off.
+    """
+    line = world(lambda x, a: x + a, lambda x, a: x[..., 0])
+    slopes = {}
+    for subtract in ("false", "true"):
+        options = (f"behavior.subtract_value={subtract}", "behavior.horizon=2", "behavior.trace=1",
+                   "behavior.action=normal")  # fmt: skip
+        player = behavior("v1", *options, feat=1, actions=1).double()
+        player.critic.net[-1].weight.data.fill_(0.5)
+        player.critic.net[-1].bias.data.zero_()
+        last = player.actor.net[-1]
+        last.weight.data.zero_()
+        last.bias.data.copy_(torch.tensor([0.0, -50.0]))  # a mean of 0, a spread of 0.1: nothing beyond the bounds
+        learn(player, line, torch.zeros(8, 1, dtype=F64)).loss.backward()
+        slopes[subtract] = float(-last.bias.grad[0])
+        assert float(player.critic.net[-1].weight.grad) != 0
+    by_a0, by_a1 = 1 + 0.99 * 1.495, 0.99 * 1.495  # of R_0; R_1 counts 0.99 of the same
+    whole = (by_a0 + by_a1 + 0.99 * 2 * 1.495) / 2
+    assert slopes["false"] == pytest.approx(whole)
+    assert slopes["true"] == pytest.approx(whole - 0.99 * 0.5 / 2)
 
 
 def test_starts_that_are_no_beginnings_count_nothing(world, behavior, learn):

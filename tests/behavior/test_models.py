@@ -151,8 +151,11 @@ def test_real_returns_by_hand() -> None:
         assert float(told[f"behavior/{name}"]) == pytest.approx((30 + 24.5 + 16.525) / 3)
 
 
-def test_ends_and_padding_are_no_beginnings(monkeypatch: pytest.MonkeyPatch) -> None:
-    learner = learner_of(settings_of("gaussian", "behavior=v3", "behavior.units=8", "behavior.horizon=3"), SPEC)
+@pytest.mark.parametrize("weights", ["reached", "head", "late"])
+def test_ends_and_padding_are_no_beginnings(monkeypatch: pytest.MonkeyPatch, weights: str) -> None:
+    """But where the continue head says what a start weighs, which has its own belief about ends."""
+    options = ["behavior=v3", "behavior.units=8", "behavior.horizon=3", f"behavior.weights={weights}"]
+    learner = learner_of(settings_of("gaussian", *options), SPEC)
     batch = to_batch(random_chunks(SPEC, B, T), CPU)
     batch.is_terminal[0, 2] = True
     batch.mask[:] = torch.tensor([[True, True, True, False], [True] * 4])
@@ -160,7 +163,7 @@ def test_ends_and_padding_are_no_beginnings(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(learner.behavior, "imagined", lambda *given: begun.append(given[2]) or own(*given))
     context = learner.model.context(batch, learner.model.draw(B, T, generator(0, CPU), CPU))
     learner.behavior.loss(learner.model, batch, context, learner.behavior.draw(B * T, 3, generator(1, CPU), CPU))
-    assert begun[0].tolist() == [True, True, False, False, True, True, True, True]
+    assert begun[0].tolist() == [True, True, weights != "reached", False, True, True, True, True]
 
 
 def test_an_end_in_the_batch_cuts_the_real_return() -> None:

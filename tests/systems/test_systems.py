@@ -286,9 +286,18 @@ def test_is_first_forgets_state_and_action(preset: str) -> None:
 # -- DreamerV3's world model in PyTorch
 
 
-def test_the_presets_of_the_first_release_are_one_recipe() -> None:
+def test_the_presets_of_the_first_release_differ_as_their_code_does() -> None:
+    """What its PyTorch code has otherwise: vectors' networks, 15 states (14 returns), weights, entropy, the value."""
     one, other = (config.flatten(config.load(name)) for name in (PYTORCH_V3, "dreamer-v3-2023"))
-    assert {key for key in one if one[key] != other[key]} == {"env.observe"}
+    assert {key: (one[key], other[key]) for key in one if one[key] != other[key]} == {
+        "env.observe": ("both", "pixels"),
+        "model.vector_layers": (5, 2),
+        "model.vector_units": (1024, 512),
+        "behavior.horizon": (14, 15),
+        "behavior.weights": ("late", "reached"),
+        "behavior.weigh_entropy": (False, True),
+        "behavior.subtract_value": (True, False),
+    }
 
 
 @pytest.mark.parametrize("latent", ["gaussian", "categorical"])
