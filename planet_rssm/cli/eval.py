@@ -163,11 +163,20 @@ def _show_normalised(result: Mapping[str, Any], console: Console) -> None:
     scores = [(group["group"], group["task"], group["normalised"]) for group in result["groups"]]
     scores += [(told["group"], f"all {len(told['tasks'])} tasks", told) for told in result["aggregates"]]
     table = [
-        [label, task, f"{told['mean']:.3f}", spread(told), f"{told['median']:.3f}", f"{told['iqm']:.3f}"]
+        [
+            label,
+            task,
+            f"{told['mean']:.3f}",
+            spread(told),
+            spread(told, "t95"),
+            f"{told['median']:.3f}",
+            f"{told['iqm']:.3f}",
+        ]
         for label, task, told in scores
     ]
     by = result["groups"][0]["normalised_by"]
-    show(console, f"divided by {by}", ("runs", "task", "mean", "95 % interval", "median", "IQM"), table)
+    header = ("runs", "task", "mean", "95 % interval", "by t", "median", "IQM")
+    show(console, f"divided by {by}", header, table)
 
 
 def _any(result: Mapping[str, Any], key: str, value: str) -> bool:

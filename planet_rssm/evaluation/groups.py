@@ -177,11 +177,15 @@ def warn_of_twins(found: Cells) -> None:
 
 
 def warn_of_few(groups: Sequence[Mapping[str, Any]]) -> None:
-    """Say in one line which groups have too few seeds."""
-    few = [(group["group"], group["seeds"]) for group in groups if group["seeds"] < statistics.ENOUGH]
-    if few:
-        counts = ", ".join(f"{label}: {seeds}" for label, seeds in dict.fromkeys(few))
-        _log.warning("fewer than %d seeds (%s): these intervals are too narrow", statistics.ENOUGH, counts)
+    """Say in one line which groups have so few seeds that their percentile intervals are too narrow, and how much."""
+    held = statistics.COVERAGE
+    few = dict.fromkeys((group["group"], group["seeds"]) for group in groups)
+    if several := [f"{label}: {seeds} seeds, about {held[seeds]} %" for label, seeds in few if seeds in held]:
+        line = "ci95 of few seeds holds the true mean less often than in 95 %% of cases (%s); t95, wider, holds it"
+        _log.warning(line, ", ".join(several))
+    if single := [label for label, seeds in few if seeds == 1]:
+        line = "one seed (%s): its interval is of its episodes and says nothing about other seeds"
+        _log.warning(line, ", ".join(single))
 
 
 def _normalised(members: Sequence[Evaluated], normalise: str | None) -> dict[str, Any]:

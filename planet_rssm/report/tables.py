@@ -8,7 +8,9 @@ from typing import Any
 
 from planet_rssm.files import write_atomic
 
-COLUMNS = ("task", "observation", "runs", "steps", "seeds", "episodes", "mean", "95 % interval", "median", "IQM")
+COLUMNS = (
+    "task", "observation", "runs", "steps", "seeds", "episodes", "mean", "95 % interval", "by t", "median", "IQM",
+)  # fmt: skip
 PUBLISHED = ("task", "method", "observation", "steps", "return", "protocol")
 _SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
     sign: f"\\{sign}" for sign in "&%$#_{}"
@@ -20,7 +22,7 @@ def rows(groups: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     return [
         [
             group["task"], group["observation"], group["group"], _trained(group), str(group["seeds"]),
-            str(group["episodes"]), f"{group['mean']:.1f}", spread(group),
+            str(group["episodes"]), f"{group['mean']:.1f}", spread(group), spread(group, "t95"),
             f"{group['median']:.1f}", f"{group['iqm']:.1f}",
         ]
         for group in groups
@@ -40,11 +42,11 @@ def published_rows(entries: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     ]
 
 
-def spread(told: Mapping[str, Any]) -> str:
-    """Return the interval of the mean in words."""
-    if "ci95" in told:
-        return "{:.4g} to {:.4g}".format(*told["ci95"])
-    return "{:.4g} to {:.4g} (episodes)".format(*told["episode_ci95"])
+def spread(told: Mapping[str, Any], kind: str = "ci95") -> str:
+    """Return the interval of the mean in words: the bootstrap's, or Student's `t95`."""
+    single = "episode_ci95" in told
+    ends = told[f"episode_{kind}" if single else kind]
+    return "none" if ends is None else "{:.4g} to {:.4g}".format(*ends) + (" (episodes)" if single else "")
 
 
 def steps(count: int | Sequence[int]) -> str:
@@ -59,16 +61,27 @@ def steps(count: int | Sequence[int]) -> str:
 def write_csv(path: Path, result: Mapping[str, Any]) -> None:
     """Write the groups with all their numbers, a row each."""
     numbers = ("mean", "std", "median", "iqm")
-    kinds = ("ci95", "median_ci95", "iqm_ci95")
+    kinds, wide = ("ci95", "median_ci95", "iqm_ci95"), ("t95", "median_t95", "iqm_t95")
     header = ["task", "observation", "group", "planner", "checkpoint", "env_steps", "seeds", "episodes", *numbers]
-    header += [f"{kind}_{end}" for kind in kinds for end in ("low", "high")] + ["interval_resamples"]
+    header += [*_ends_of(kinds), "interval_resamples", *_ends_of(wide)]
     table = []
     for group in result["groups"]:
         single = "episode_ci95" in group
-        ends = [end for kind in kinds for end in group[kind.replace("ci95", "episode_ci95") if single else kind]]
-        table.append([group[key] for key in header[:8]] + [group[key] for key in numbers] + ends
-                     + ["episodes" if single else "seeds and episodes"])  # fmt: skip
+        found = {kind: group[_of_episodes(kind) if single else kind] or ("", "") for kind in (*kinds, *wide)}
+        table.append([group[key] for key in header[:8]] + [group[key] for key in numbers]
+                     + [end for kind in kinds for end in found[kind]] + ["episodes" if single else "seeds and episodes"]
+                     + [end for kind in wide for end in found[kind]])  # fmt: skip
     _write(path, header, table)
+
+
+def _ends_of(kinds: Sequence[str]) -> list[str]:
+    return [f"{kind}_{end}" for kind in kinds for end in ("low", "high")]
+
+
+def _of_episodes(kind: str) -> str:
+    """Return the name that an interval has where there is a single run."""
+    statistic, _, name = kind.rpartition("_")
+    return f"{statistic}_episode_{name}" if statistic else f"episode_{name}"
 
 
 def write_rows(path: Path, result: Mapping[str, Any]) -> None:
@@ -94,7 +107,7 @@ def write_rows(path: Path, result: Mapping[str, Any]) -> None:
 
 def write_latex(path: Path, result: Mapping[str, Any]) -> None:
     """Write the groups, and the published scores of their tasks with their protocols, as two LaTeX tables."""
-    ours = _tabular(COLUMNS, rows(result["groups"]), "lllrrrrlrr")
+    ours = _tabular(COLUMNS, rows(result["groups"]), "lllrrrrllrr")
     theirs = _tabular(PUBLISHED, published_rows(result["published"]), "lllrrl") if result["published"] else ""
     write_atomic(path, [f"% needs \\usepackage{{booktabs}}\n{ours}{theirs}".encode()])
 

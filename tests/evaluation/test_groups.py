@@ -7,7 +7,7 @@ import pytest
 from planet_rssm import config
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.evaluation import groups
-from planet_rssm.evaluation.groups import Evaluated
+from planet_rssm.evaluation.groups import Evaluated, warn_of_few
 
 SPEC = EnvSpec("dmc/cup", {}, 1, 1, 0.1, 1000, "raycast", "mujoco 3")
 SEEN, STATE = "raycast 32x32 pixels", "the simulator's state"
@@ -53,3 +53,14 @@ def test_twins_are_told_of(caplog):
     assert not caplog.messages
     groups.warn_of_twins(groups.cells([run(1), run(2)], ["g", "g"], [SEEN] * 2, []))
     assert "dmc/cup, g: several runs of seed 0" in caplog.text
+
+
+def test_few_seeds_are_told_how_often_their_interval_holds(caplog):
+    groups = [{"group": name, "seeds": seeds} for name, seeds in (("a", 3), ("b", 5), ("c", 1), ("d", 10))]
+    warn_of_few([*groups, groups[0]])
+    several, single = (record.getMessage() for record in caplog.records)
+    assert "95 % of cases (a: 3 seeds, about 75 %, b: 5 seeds, about 83 %); t95" in several
+    assert single.startswith("one seed (c): ")
+    caplog.clear()
+    warn_of_few(groups[3:])
+    assert not caplog.records
