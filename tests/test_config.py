@@ -238,3 +238,70 @@ def test_files_from_before_there_was_a_warm_start_mean_what_they_meant(tmp_path)
     assert (config.load(path).planner.momentum, config.load(path).planner.init_std) == (0.1, 1.0)
     config.save(config.load("planet", ["planner.momentum=0.1"]), path)
     assert config.load(path).planner.momentum == 0.1
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("mission", ("mission",)),
+        ("[mission]", ("mission",)),
+        ("a, b.c", ("a", "b.c")),
+        ("[a, 0]", ("a", "0")),
+        ("0", ("0",)),
+        ("[]", ()),
+    ],
+)
+def test_observations_are_named_in_a_list_or_a_text(text, names, tmp_path):
+    for key in ("drop", "keys"):
+        settings = config.load("planet", [f"env.{key}={text}"])
+        assert getattr(settings.env, key) == names
+        path = tmp_path / f"{key}.yaml"
+        path.write_text(f"env.{key}: {text}\n")
+        assert config.load(path) == settings
+        config.save(settings, path)
+        assert config.load(path) == settings
+
+
+def test_arguments_of_an_environment_are_typed_kept_and_changed_one_by_one(tmp_path):
+    texts = ["n=3", "rate=1e-3", "name=reach-v3", "on=true", "none=null", "sides=[1, 2.5]", "map={a: 1}", 'word="7"']
+    settings = config.load("planet", [f"env.kwargs.{text}" for text in texts])
+    assert settings.env.kwargs == {
+        "n": 3, "rate": 0.001, "name": "reach-v3", "on": True, "none": None, "sides": [1, 2.5], "map": {"a": 1},
+        "word": "7",
+    }  # fmt: skip
+    config.save(settings, tmp_path / "config.yaml")
+    assert config.load(tmp_path / "config.yaml") == settings
+    assert type(settings.env).model_validate_json(settings.env.model_dump_json()) == settings.env  # to a worker
+    changed = config.load(tmp_path / "config.yaml", ["env.kwargs.n=4"]).env.kwargs
+    assert changed == settings.env.kwargs | {"n": 4}
+    (tmp_path / "flat.yaml").write_text("preset: planet\nenv.kwargs.n: 3\nenv.kwargs:\n  rate: 2.0\n")
+    assert config.load(tmp_path / "flat.yaml", ["env.kwargs={lit: true}"]).env.kwargs == {
+        "n": 3,
+        "rate": 2,
+        "lit": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("env.kwargs=3", r"env\.kwargs = 3: input should be a valid dictionary"),
+        ("env.kwargs.a.b=3", r"env\.kwargs = .*: must name arguments, env\.kwargs\.NAME=value"),
+        ("env.kwargs.render_mode=human", r"env\.kwargs = .*: must not have render_mode, which env\.observe decides"),
+        ("env.kwargs.max_episode_steps=9", r".*must not have max_episode_steps, which env\.time_limit decides"),
+        ("env.kwargs.day=2024-01-02", r".*must have plain values, but day: .* quote it to have a text"),
+        ("env.kwargs.most=.inf", r".*must have plain values, but most: inf"),
+        ("env.drop=[[a]]", r"env\.drop\.0 = \['a'\]: input should be a valid string"),
+        ("env.drop=[on]", r"env\.drop\.0 = True: input should be a valid string"),
+        ("env.kwarg.n=3", r"unknown setting 'env\.kwarg\.n'; did you mean 'env\.kwargs'\?"),
+    ],
+)
+def test_names_and_arguments_that_are_none_are_one_line(text, line):
+    with pytest.raises(PlanetError, match=line) as caught:
+        config.load("planet", [text])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_trained_model_keeps_its_environments_arguments():
+    with pytest.raises(PlanetError, match="only planner"):
+        config.with_planner(config.load("planet"), ["env.kwargs.n=3"])

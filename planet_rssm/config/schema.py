@@ -1,5 +1,7 @@
 """What can be set: typed, frozen and validated sections, each field with its default and what it means."""
 
+import math
+import re
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -40,6 +42,58 @@ Share = Annotated[Number, Field(gt=0, le=1)]
 Layers = Annotated[Whole, Field(ge=0, le=1000)]  # beyond that it is a mistake that would take hours to build
 
 
+def _names(value: Any) -> Any:  # noqa: ANN401
+    """Return a list of the names that are written as one text, `a,b`; numbers are those of a Tuple's parts."""
+    parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+    parts = parts if isinstance(parts, list | tuple) else [parts]
+    return [str(part) if isinstance(part, int) and not isinstance(part, bool) else part for part in parts]
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401
+    """Return a value of YAML as it is, but 1e-3, which YAML reads as text, as the number that it is.
+
+    Raises:
+        ValueError: something that JSON has no word for.
+    """
+    if isinstance(value, str):
+        return float(value) if _EXPONENT.fullmatch(value) else value
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {key: _plain(part) for key, part in value.items()}
+    if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    raise ValueError(f"{value!r} is no number, text, list or mapping of such; quote it to have a text")
+
+
+def _arguments(value: Any) -> Any:  # noqa: ANN401
+    """Return the arguments of an environment, checked as far as can be without it."""
+    if not isinstance(value, dict):
+        return value  # refused as no mapping
+    for name, part in value.items():
+        if not isinstance(name, str) or not name.isidentifier():
+            raise PydanticCustomError("name", "must name arguments, env.kwargs.NAME=value")
+        if name in _OURS:
+            raise PydanticCustomError("ours", f"must not have {name}, which {_OURS[name]} decides")
+        try:
+            _plain(part)
+        except ValueError as error:
+            raise PydanticCustomError("value", "must have plain values, but {name}: {error}",
+                                      {"name": name, "error": str(error)}) from None  # fmt: skip
+    return _plain(value)
+
+
+_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+_OURS = {
+    "render_mode": "env.observe",
+    "max_episode_steps": "env.time_limit",
+    "disable_env_checker": "planet",
+    "id": "env.id",
+}
+Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_names)]
+Arguments = Annotated[dict[str, Any], BeforeValidator(_arguments)]
+
+
 Activation = Literal["relu", "elu", "silu"]
 Norm = Literal["none", "layer", "rms"]
 
@@ -74,6 +128,9 @@ class EnvSettings(_Section):
     time_limit: Count | None = None  # control steps until an episode is truncated; None: the environment's own
     action_repeat: Count | None = None  # None: the domain's own, see envs.registry
     step_timeout: Positive = 60.0  # seconds before a silent worker is replaced
+    drop: Names = ()  # observations that are left out, by name: a,b or [a, b]
+    keys: Names = ()  # all that are seen, by name; (): every one
+    kwargs: Arguments = {}  # of what makes the environment, each written as env.kwargs.NAME
 
 
 class DataSettings(_Section):

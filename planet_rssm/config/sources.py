@@ -21,6 +21,7 @@ _shortener.maxstring = _shortener.maxother = 80
 ACTING = ("planner.", "rssm.filter_by", "rssm.plan_by")  # how a trained model is acted with: no weight depends on them
 MOST = 1 << 18  # bytes of a settings file; ours have some 4000
 SHORT = "behavior"  # may be written for its `.name`
+OPEN = "env.kwargs"  # a mapping whose entries are written as keys of their own
 BASE = "preset"  # a settings file's own key: the preset whose settings it changes
 
 _log = logging.getLogger("planet_rssm")
@@ -157,7 +158,13 @@ def _merged(held: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any
     new = _stood_for(values)
     if "behavior.name" in values and "model.size" not in values:  # the size that there is sets the width still
         new |= {key: width for key, width in sized(held.get("model.size")).items() if key == "behavior.units"}
-    return {**held, **new, **values}
+    return {**held, **new, **values, **_opened(held, values)}
+
+
+def _opened(held: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the mapping OPEN with what `values` change in it."""
+    before, after = held.get(OPEN), values.get(OPEN)
+    return {OPEN: {**before, **after}} if isinstance(before, dict) and isinstance(after, dict) else {}
 
 
 def _stood_for(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,8 +175,13 @@ def _stood_for(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _spelled_out(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `values` with the short form of one key written out."""
-    return {f"{SHORT}.name" if key == SHORT else key: value for key, value in values.items()}
+    """Return `values` with the short form of one key written out, and the entries of OPEN in one mapping."""
+    long = {f"{SHORT}.name" if key == SHORT else key: value for key, value in values.items()}
+    entries = {key: long.pop(key) for key in list(long) if isinstance(key, str) and key.startswith(f"{OPEN}.")}
+    if not entries:
+        return long
+    named = {key.removeprefix(f"{OPEN}."): value for key, value in entries.items()}
+    return long | {OPEN: {**long[OPEN], **named} if isinstance(long.get(OPEN), dict) else named}
 
 
 def flatten(settings: BaseModel) -> dict[str, Any]:

@@ -8,7 +8,8 @@ import numpy as np
 
 from planet_rssm.config import EnvSettings
 from planet_rssm.envs.registry import action_repeat, canonical_id, parse
-from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.envs.spec import EnvSpec, chosen
+from planet_rssm.errors import PlanetError
 
 if TYPE_CHECKING:  # both import mujoco, for which MUJOCO_GL must be set
     from planet_rssm.envs.opengl import GlRenderer
@@ -61,6 +62,8 @@ class DMControlEnv(gymnasium.Env[Any, np.ndarray]):
             terminates=domain in _ENDING,
             interval_from="control_timestep",
             limit_from="environment" if self._limit == EPISODE_STEPS else "setting",
+            drop=settings.drop,
+            keys=settings.keys,
         )
         self.observation_space = gymnasium.spaces.Dict(spaces)
         self.action_space = gymnasium.spaces.Box(-1, 1, self._half.shape, np.float32)
@@ -163,7 +166,10 @@ def _spaces(settings: EnvSettings, vectors: dict[str, Any]) -> dict[str, gymnasi
     if settings.observe != "pixels":
         for key, spec in vectors.items():
             spaces[key] = gymnasium.spaces.Box(-np.inf, np.inf, (int(np.prod(spec.shape)),), np.float32)
-    return spaces
+    names = chosen(settings.id, list(spaces), settings.drop, settings.keys)
+    if not names:
+        raise PlanetError(f"env.drop: leaves nothing of what {settings.id} shows, {', '.join(spaces)}; name less")
+    return {key: space for key, space in spaces.items() if key in names}
 
 
 def gl_variable(renderer: str) -> str:

@@ -17,7 +17,7 @@ from gymnasium.envs import registration
 from gymnasium.wrappers import TimeLimit
 from PIL import Image, ImageOps
 
-from planet_rssm.config import EnvSettings
+from planet_rssm.config import EnvSettings, nearest
 from planet_rssm.envs import gl
 from planet_rssm.envs.answers import ContractError, checked, one_number, switch
 from planet_rssm.envs.dmc import MAX_FRAME
@@ -58,7 +58,8 @@ class GymEnv(gymnasium.Env[Any, np.ndarray]):
         self._can_draw = self._env.render_mode == "rgb_array"
         self._playing = False
         self._kept_its_word: set[str] = set()  # of reset and step: what returned what it declares
-        self._observer = Observer(task, self._env.observation_space, settings.observe, settings.size)
+        self._observer = Observer(task, self._env.observation_space, settings.observe, settings.size,
+                                  settings.drop, settings.keys)  # fmt: skip
         self._action = action_map(task, self._env.action_space)
         self._blind = settings.renderer == "none"
         if self._observer.draws and not self._blind:
@@ -79,6 +80,9 @@ class GymEnv(gymnasium.Env[Any, np.ndarray]):
             interval_from=interval_from,
             limit_from=limit_from,
             groups=self._action.groups,
+            kwargs=settings.kwargs,
+            drop=settings.drop,
+            keys=settings.keys,
         )
         self.observation_space = gymnasium.spaces.Dict(
             {key: _box(*field) for key, field in self._observer.spec.items()}
@@ -211,7 +215,8 @@ def _registered(settings: EnvSettings) -> tuple[gymnasium.Env[Any, Any], int | N
     creator = registration.load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
     draws = {"render_mode": "rgb_array"} if "rgb_array" in _render_modes(creator) else {}
     limit = -1 if settings.time_limit else None
-    env = gymnasium.make(spec, max_episode_steps=limit, disable_env_checker=True, **draws)
+    _check_arguments(settings, creator, spec.kwargs)
+    env = gymnasium.make(spec, max_episode_steps=limit, disable_env_checker=True, **draws, **settings.kwargs)
     return env, None if settings.time_limit else spec.max_episode_steps
 
 
@@ -221,11 +226,32 @@ def _users(settings: EnvSettings) -> tuple[gymnasium.Env[Any, Any], int | None]:
     creator: Any = functools.reduce(getattr, name.split("."), importlib.import_module(module))
     takes = inspect.signature(creator).parameters.values()
     draws = any(parameter.name == "render_mode" or parameter.kind is parameter.VAR_KEYWORD for parameter in takes)
-    env = creator(render_mode="rgb_array") if draws else creator()
+    _check_arguments(settings, creator, {})
+    env = creator(**{"render_mode": "rgb_array"} if draws else {}, **settings.kwargs)
     if not isinstance(env, gymnasium.Env):
         raise TypeError(f"it makes a {type(env).__name__}, must be a gymnasium.Env")
     wrapped = env.has_wrapper_attr(_LIMIT)
     return env, int(env.get_wrapper_attr(_LIMIT)) if wrapped else None
+
+
+def _check_arguments(settings: EnvSettings, creator: Any, given: Collection[str]) -> None:  # noqa: ANN401
+    """Refuse an argument that what makes the environment does not take, as far as can be seen without calling it.
+
+    Raises:
+        PlanetError: there is one.
+    """
+    try:
+        takes = inspect.signature(creator).parameters.values()
+    except (TypeError, ValueError):
+        return
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes):
+        return
+    named = {parameter.name for parameter in takes if parameter.kind is not parameter.VAR_POSITIONAL}
+    for name in settings.kwargs:
+        if name not in named:
+            known = sorted(named - {"render_mode"} | {*given})
+            instead = nearest(name, known) if known else ", nor any other"
+            raise PlanetError(f"env.kwargs.{name}: {settings.id} takes no such argument{instead}")
 
 
 def _render_modes(creator: Any) -> Collection[str]:  # noqa: ANN401

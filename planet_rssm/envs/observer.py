@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium import Space, spaces
 
-from planet_rssm.config import nearest
 from planet_rssm.envs import pictures
 from planet_rssm.envs.leaves import IMAGE, VECTORS, Leaf, array_of, is_empty, leaves_of, read, vector_of
 from planet_rssm.envs.pictures import Scale, could_be_picture, is_picture, resized
+from planet_rssm.envs.spec import chosen
 from planet_rssm.errors import PlanetError
 
 _WRAP = "give as env.id=module:Class a wrapper of your own"
@@ -184,24 +184,3 @@ class Observer:
 
     def _use(self, observe: str) -> str:
         return self._spelling.observe.format(observe)
-
-
-def chosen(task: str, names: Sequence[str], drop: Sequence[str], keys: Sequence[str]) -> list[str]:
-    """Return the observations of `names` that env.drop and env.keys leave, by name or by that of what holds them.
-
-    Raises:
-        PlanetError: one that they name is not there.
-    """
-    for setting, wanted in (("drop", drop), ("keys", keys)):
-        for name in wanted:
-            if not any(_is_in(known, name) for known in names):
-                raise PlanetError(f"env.{setting} = {name!r}: {task} has no such observation{nearest(name, names)}")
-    return [
-        name
-        for name in names
-        if not any(_is_in(name, left) for left in drop) and (not keys or any(_is_in(name, key) for key in keys))
-    ]
-
-
-def _is_in(name: str, part: str) -> bool:
-    return name == part or name.startswith(f"{part}.")

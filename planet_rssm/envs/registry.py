@@ -136,6 +136,12 @@ def resolve(settings: EnvSettings) -> EnvSettings:
     Raises:
         PlanetError: an unknown task, or a renderer was asked for that does not draw it or does not work here.
     """
+    if settings.kwargs and _scheme(settings.id) is _DMC:
+        name = next(iter(settings.kwargs))
+        raise PlanetError(
+            f"env.kwargs.{name}: {settings.id} is dm_control's, whose tasks take none here; leave it out, or make the "
+            "task in a function of your own, env.id=module:function"
+        )
     return settings.model_copy(
         update={
             "id": canonical_id(settings.id),

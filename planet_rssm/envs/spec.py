@@ -1,17 +1,18 @@
 """What a run needs to know of its environment once the environment is gone."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from planet_rssm.config import nearest
 from planet_rssm.envs.choices import Groups, from_places
 from planet_rssm.errors import PlanetError
 
-_OF_TIME = ("control_interval", "interval_from", "limit_from")
+_SAID = ("control_interval", "interval_from", "limit_from", "drop", "keys")  # beside what makes an environment another
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,9 @@ class EnvSpec:
     interval_from: str = ""  # what control_interval was read from: dt, render_fps, …; "": of an earlier version
     limit_from: str = ""  # who set episode_steps: environment, setting or default; "": of an earlier version
     groups: Groups = ()  # how many choices each group of a discrete action has; alone it is one of action_size
+    kwargs: dict[str, Any] = field(default_factory=dict)  # arguments that the environment was made with
+    drop: tuple[str, ...] = ()  # what is left out of what it shows, as env.drop has it
+    keys: tuple[str, ...] = ()  # all that is seen of it, as env.keys has it; (): every one
 
     __pydantic_config__ = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)  # of from_json
 
@@ -53,14 +57,18 @@ class EnvSpec:
             return np.zeros(self.action_size, np.float32)
         return from_places(np.zeros(len(self.groups), int), self.groups)
 
-    def seen(self, observe: str) -> "EnvSpec":
+    def seen(self, observe: str, drop: Sequence[str] = (), keys: Sequence[str] = ()) -> "EnvSpec":
         """Return the same environment observed by `pixels` or `vectors` alone, or by `both` as it is.
 
+        What `drop` names is left out, if it is there at all, and with `keys` what those do not name.
+
         Raises:
-            PlanetError: there is nothing of that kind.
+            PlanetError: there is nothing of that kind, or of a name in `keys`.
         """
-        rank = {"pixels": 3, "vectors": 1}.get(observe)
-        kept = {key: value for key, value in self.observation.items() if rank in (None, len(value[0]))}
+        rank, names = {"pixels": 3, "vectors": 1}.get(observe), list(self.observation)
+        there = [name for name in drop if any(_is_in(known, name) for known in names)]
+        names = [key for key in chosen(self.id, names, there, keys) if rank in (None, len(self.observation[key][0]))]
+        kept = {key: self.observation[key] for key in names}
         if not kept:
             raise PlanetError(f"env.observe = {observe}: the episodes have only {', '.join(self.observation)}; "
                               "leave it out")  # fmt: skip
@@ -69,10 +77,11 @@ class EnvSpec:
     def differs(self, other: "EnvSpec") -> str | None:
         """Return a field in which two environments differ; None if they are the same. What is said of time is no part.
 
-        Earlier versions took `render_fps` for the rate; nothing that is learned depends on it.
+        Earlier versions took `render_fps` for the rate; nothing that is learned depends on it. What was left out, the
+        observation tells.
         """
         mine, theirs = asdict(self), asdict(other)
-        return next((key for key in mine if key not in _OF_TIME and mine[key] != theirs[key]), None)
+        return next((key for key in mine if key not in _SAID and mine[key] != theirs[key]), None)
 
     def timing(self) -> dict[str, Any]:
         """Return what `--json` prints of time: the limit of an episode, the interval of a step, and who says so."""
@@ -82,11 +91,13 @@ class EnvSpec:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON object that `from_json` reads back; one group is not named, as in files before groups were."""
-        value = asdict(self)
-        if len(self.groups) < 2:
-            del value["groups"]
-        return value
+        """Return a JSON object that `from_json` reads back; the newest fields are left out where they say nothing.
+
+        Files of before they were look like that.
+        """
+        unsaid = [key for key in ("kwargs", "drop", "keys") if not getattr(self, key)]
+        unsaid += ["groups"] * (len(self.groups) < 2)
+        return {key: value for key, value in asdict(self).items() if key not in unsaid}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "EnvSpec":
@@ -102,3 +113,24 @@ class EnvSpec:
             name = ".".join(str(part) for part in first["loc"]) or "it"
             what = f"description of an environment: {name}: {first['msg'][0].lower()}{first['msg'][1:]}"
             raise PlanetError(f"{what}; read it with the version of planet_rssm that wrote it") from None
+
+
+def chosen(task: str, names: Sequence[str], drop: Sequence[str], keys: Sequence[str]) -> list[str]:
+    """Return the observations of `names` that env.drop and env.keys leave, by name or by that of what holds them.
+
+    Raises:
+        PlanetError: one that they name is not there.
+    """
+    for setting, wanted in (("drop", drop), ("keys", keys)):
+        for name in wanted:
+            if not any(_is_in(known, name) for known in names):
+                raise PlanetError(f"env.{setting} = {name!r}: {task} has no such observation{nearest(name, names)}")
+    return [
+        name
+        for name in names
+        if not any(_is_in(name, left) for left in drop) and (not keys or any(_is_in(name, key) for key in keys))
+    ]
+
+
+def _is_in(name: str, part: str) -> bool:
+    return name == part or name.startswith(f"{part}.")

@@ -24,7 +24,7 @@ from planet_rssm.evaluation.planning import filmed, same_pixels
 from planet_rssm.evaluation.protocol import FIRST_SEED, PARALLEL, episode_seeds
 from planet_rssm.world_model import WorldModel
 
-SAME = ("id", "observation", "action_size", "action_repeat", "renderer", "discrete", "groups")  # of data and training
+SAME = ("id", "kwargs", "observation", "action_size", "action_repeat", "renderer", "discrete", "groups")  # also of data
 
 PLAYED, READ = 10, 100  # episodes by default: played now, and at most of a folder, which may hold a whole run's
 
@@ -153,7 +153,8 @@ def recorded(held: Checkpoint, run: Path, folder: Path, count: int) -> HeldOut:
     replay = Replay(folder, sys.maxsize)
     if replay.env is None:
         raise PlanetError(f"--data {folder}: holds no episode; give a folder that `planet collect` wrote")
-    _check_same(held.spec, EnvSpec.from_json(replay.env).seen(held.settings.env.observe), folder)
+    env = held.settings.env
+    _check_same(held.spec, EnvSpec.from_json(replay.env).seen(env.observe, env.drop, env.keys), folder)
     entries = replay.episodes
     if count < len(entries):
         entries = tuple(entries[at] for at in np.linspace(0, len(entries) - 1, count).astype(int))

@@ -10,7 +10,7 @@ from planet_rssm.behavior import check_objective
 from planet_rssm.config import IMAGE_SIZES, Settings
 from planet_rssm.data.replay import Replay
 from planet_rssm.envs.registry import canonical_id
-from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.envs.spec import EnvSpec, chosen
 from planet_rssm.errors import PlanetError
 from planet_rssm.training.interrupt import Interrupted, InterruptGuard
 from planet_rssm.training.session import Loop
@@ -56,7 +56,7 @@ class OfflineTrainer(Loop):
     def restore(self) -> None:
         """Take up what was committed; episodes that have changed since are told, and learned from."""
         self.replay, spec = open_episodes(self.settings)
-        spec = spec.seen(self.settings.env.observe)
+        spec = spec.seen(self.settings.env.observe, self.settings.env.drop, self.settings.env.keys)
         self.session.restore(spec)
         entries, progress = self.replay.episodes, self.progress
         crc = zlib.crc32(repr(entries).encode())
@@ -110,8 +110,11 @@ def adopt_environment(settings: Settings, overrides: Sequence[str]) -> tuple[Set
     """
     replay, spec = open_episodes(settings)
     asked, wanted = config.flatten(settings), config.parse_overrides(overrides)
-    if "env.observe" in wanted:
-        spec = spec.seen(asked["env.observe"])  # of images and vectors either may be left out
+    if "env.drop" in wanted:
+        chosen(spec.id, list(spec.observation), asked["env.drop"], ())  # refuses what is not there
+    drop, keys = (*dict.fromkeys((*spec.drop, *asked["env.drop"])),), asked["env.keys"] or spec.keys
+    # of images and vectors either may be left out, and any by name
+    spec = spec.seen(asked["env.observe"] if "env.observe" in wanted else "both", drop, keys)
     sizes = [shape[0] for shape, _ in spec.observation.values() if len(shape) == 3]
     size = sizes[0] if sizes else settings.env.size
     vectors = len(spec.observation) > len(sizes)
@@ -122,6 +125,7 @@ def adopt_environment(settings: Settings, overrides: Sequence[str]) -> tuple[Set
         "env.renderer": spec.renderer,
         "env.action_repeat": spec.action_repeat,
         "env.time_limit": spec.episode_steps,
+        "env.kwargs": spec.kwargs,
     }
     for key in wanted.keys() & taken.keys():
         value = canonical_id(asked[key]) if key == "env.id" else asked[key]
@@ -135,6 +139,6 @@ def adopt_environment(settings: Settings, overrides: Sequence[str]) -> tuple[Set
         f"learning from {len(replay)} episodes, {replay.frames} frames, in {replay.folder}; the environment is theirs: "
         f"{spec.id}, {', '.join(seen)}, action repeat {spec.action_repeat}"
     )
-    settings = config.resolve(asked | taken)
+    settings = config.resolve(asked | taken | {"env.drop": drop, "env.keys": keys})
     check_objective(settings, spec)
     return settings, told

@@ -37,6 +37,15 @@ class Drift(gymnasium.Env):
         return self.look(), self.place[0], self.place[0, 0] > 50, False, {}
 
 
+class Tuned(Drift):
+    def __init__(self, speed=1.0):
+        self.speed = float(speed)
+
+    def step(self, action):
+        observation, _, *ends = super().step(action)
+        return observation, self.speed, *ends
+
+
 class Falls(Drift):
     """Raises in step 3."""
 

@@ -60,12 +60,61 @@ def test_canonical_ids_stand_for_themselves(task):
         ("homemade:Drfit", "AttributeError: module 'homemade' has no attribute 'Drfit'"),
         ("homemade:number", "it makes a int, must be a gymnasium.Env"),
         ("homemade:Born", "cannot be made: OSError: no licence found"),
-        ("homemade:Mute", "cannot be made: AssertionError (homemade.py, line 59: assert self.action_space is None)"),
+        ("homemade:Mute", "cannot be made: AssertionError (homemade.py, line 68: assert self.action_space is None)"),
         ("gym/Hopper-v2", "cannot be made: ImportError: The mujoco v2 and v3 based environments have been moved"),
     ],
 )
 def test_what_cannot_be_made_says_why(homemade, task, told):
     assert told in refusal(task)
+
+
+def test_names_and_arguments_reach_the_worker(homemade):
+    asked = {"kwargs": {"speed": 3.0}, "drop": ["phase"], "observe": "both"}
+    with EnvPool(settings("homemade:Tuned", **asked), 1) as pool:
+        assert sorted(pool.spec.observation) == ["eye", "place"]
+        assert (pool.spec.kwargs, pool.spec.drop, pool.spec.keys) == ({"speed": 3.0}, ("phase",), ())
+        pool.reset({0: 0})
+        assert pool.step({0: np.ones(2)})[0].reward == 3.0
+    assert list(GymEnv(settings("gym/homemade:Drift-v3", keys=["place"])).env_spec.observation) == ["place"]
+
+
+@pytest.mark.parametrize(
+    ("task", "kwargs", "told"),
+    [
+        (
+            "homemade:Tuned",
+            {"sped": 1},
+            "env.kwargs.sped: homemade:Tuned takes no such argument; did you mean 'speed'?",
+        ),
+        ("homemade:Drift", {"speed": 1}, "takes no such argument, nor any other"),
+        ("gym/homemade:Drift-v3", {"speed": 1}, "env.kwargs.speed: gym/homemade:Drift-v3 takes no such argument"),
+        ("gym/Pendulum-v1", {"gee": 9.0}, "env.kwargs.gee: gym/Pendulum-v1 takes no such argument; did you mean 'g'?"),
+        ("homemade:Tuned", {"speed": "fast"}, "cannot be made: ValueError: could not convert string to float: 'fast'"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_one_line(homemade, task, kwargs, told):
+    assert told in refusal(task, kwargs=kwargs)
+
+
+def test_arguments_of_registered_environments():
+    light, heavy = (GymEnv(settings("gym/Pendulum-v1", kwargs={"g": g})) for g in (0.0, 50.0))
+    spent = []
+    for env in (light, heavy):
+        env.reset(seed=1)
+        spent.append([env.step(np.zeros(1))[0]["vector"][2] for _ in range(2)])
+    assert spent[0][0] == pytest.approx(spent[0][1]) and spent[1][0] != pytest.approx(spent[1][1])
+    with pytest.raises(PlanetError, match=r"env\.kwargs\.random: dmc/walker-walk is dm_control's"):
+        settings("dmc/walker-walk", kwargs={"random": 1})
+
+
+def test_names_of_dm_control():
+    seen = registry.make(settings("dmc/reacher-easy", drop=["to_target"], renderer="none"))
+    assert sorted(seen.env_spec.observation) == sorted(seen.reset(seed=0)[0]) == ["position", "velocity"]
+    for wrong in ({"drop": ["to_targt"]}, {"keys": ["velocty"]}):
+        with pytest.raises(PlanetError, match="dmc/reacher-easy has no such observation; did you mean"):
+            registry.make(settings("dmc/reacher-easy", renderer="none", **wrong))
+    with pytest.raises(PlanetError, match="env.drop: leaves nothing of what dmc/reacher-easy shows, position"):
+        registry.make(settings("dmc/reacher-easy", renderer="none", drop="position, to_target, velocity"))
 
 
 def test_renderers():

@@ -46,6 +46,9 @@ JUNK = st.recursive(
 
 def near(value):
     """Values like the default: most are in range."""
+    if isinstance(value, dict):
+        named = st.sampled_from(["mode", "n", "render_mode", "a.b"])
+        return st.dictionaries(named, st.none() | st.booleans() | st.integers() | ODD_TEXT, max_size=2)
     if isinstance(value, tuple):
         return st.lists(st.sampled_from([*value, "image", "my_module:Class", 4]), max_size=3)
     if isinstance(value, str) or value is None:
@@ -68,8 +71,11 @@ def equal(given, taken):
         return float(given) == taken and not isinstance(given, bool)
     if isinstance(given, bytes):
         return given.decode() == taken
-    if isinstance(taken, tuple):
-        return tuple(given) == taken
+    if isinstance(taken, tuple):  # of names, which may be written in one text, and be numbers
+        parts = given.split(",") if isinstance(given, str) else given if isinstance(given, list | tuple) else [given]
+        return tuple(str(part).strip() if isinstance(given, str) else str(part) for part in parts) == taken
+    if isinstance(taken, dict):
+        return given.keys() == taken.keys() and all(equal(given[key], taken[key]) for key in given)
     return given == taken and isinstance(given, bool) == isinstance(taken, bool)
 
 

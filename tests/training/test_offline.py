@@ -21,7 +21,7 @@ from planet_rssm.training.dataset import simple_actor, write_episodes
 from planet_rssm.training.display import Display
 from planet_rssm.training.interrupt import Interrupted
 from planet_rssm.training.metrics import OF_THE_MACHINE
-from planet_rssm.training.offline import OfflineTrainer, adopt_environment
+from planet_rssm.training.offline import OfflineTrainer, adopt_environment, open_episodes
 
 ENV = ["env.size=32", "env.renderer=raycast", "env.action_repeat=50"]
 TINY = """
@@ -185,6 +185,23 @@ def test_episodes_shorter_than_a_chunk_are_learned_from(
     assert call("train", "planet", *TINY_WORDS, *words, "-s", "train.batch_length=50") == 0
     assert "58% of each batch is padding" in capsys.readouterr().err
     assert lines(tmp_path / "run")[-1]["loss/total"] > 0
+
+
+def test_what_was_left_out_of_the_episodes_stays_out(both: Path, tmp_path: Path) -> None:
+    spec = open_episodes(config.load("planet", [f"data.folder={both}", *TINY]))[1]
+    first, second = sorted(key for key in spec.observation if key != "image")
+    asked = [f"env.drop={first}"]
+    adopted, _ = adopt_environment(config.load("planet", [f"data.folder={both}", *TINY, *asked]), asked)
+    assert (adopted.env.drop, adopted.env.keys, adopted.env.observe) == ((first,), (), "both")
+    trainer = OfflineTrainer(Run.create(tmp_path / "run", adopted, "cpu"), Display())
+    trainer.run()
+    held = checkpoints.load(checkpoints.find(tmp_path / "run", "last"))
+    assert sorted(held.spec.observation) == sorted(["image", second])
+    resumed, _ = adopt_environment(adopted, asked)
+    assert resumed == adopted
+    wrong = [f"env.drop={first}x"]
+    with pytest.raises(PlanetError, match=f"env.drop = '{first}x': .* did you mean '{first}'"):
+        adopt_environment(config.load("planet", [f"data.folder={both}", *TINY, *wrong]), wrong)
 
 
 def test_the_command_learns_then_plans(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
