@@ -9,6 +9,7 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
+from planet_rssm.cli import complete
 from planet_rssm.config import PlannerName
 
 
@@ -26,7 +27,7 @@ class _Size(click.ParamType):
 
 
 @click.command("loop", short_help="A robot's control loop: frame to action, at a fixed rate.")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", shell_complete=complete.run, type=click.Path(path_type=Path))
 @click.option("--hz", type=float, help="Ticks a second.  [default: the rate of the training]")
 @click.option("--seconds", default=60.0, show_default=True, help="How long.")
 @click.option("--budget-ms", type=float, help="As many rounds of search as fit.  [default: all]")
@@ -34,7 +35,7 @@ class _Size(click.ParamType):
 @click.option("--execute", default=1, show_default=True, help="Ticks acted out of each plan.")
 @click.option("--camera", default="640x480", show_default=True, type=_Size(), help="Size of the frames that come in.")
 @click.option("--planner", type=click.Choice(get_args(PlannerName)), help="Short for -s planner.name=…")
-@click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Change planner.… or rssm.plan_by.")
+@complete.setting_option(complete.acting_setting, "Change planner.… or rssm.plan_by.")
 @click.option("--checkpoint", default="last", show_default=True, help="last, best or a number of env_steps.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")

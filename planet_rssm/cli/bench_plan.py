@@ -9,13 +9,15 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from planet_rssm.cli import complete
 from planet_rssm.cli.timing import machine_line, measure, timing_options
 
 
 @click.command("plan", short_help="Decisions by CEM, iCEM and an actor.")
 @click.option("--run", "runs", multiple=True, type=click.Path(path_type=Path), metavar="RUN",
+              shell_complete=complete.run,
               help="A trained model, on which the value of plans is compared; repeatable.")  # fmt: skip
-@click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the model that is timed; repeatable.")
+@complete.setting_option(complete.any_setting, "Change the model that is timed; repeatable.")
 @timing_options(30, "Decisions timed of each.")
 def plan(
     precisions: tuple[str, ...],

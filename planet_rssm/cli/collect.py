@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from planet_rssm.cli import complete
 from planet_rssm.cli.progress import Shown
 from planet_rssm.errors import PlanetError
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command("collect")
-@click.argument("task")
+@click.argument("task", shell_complete=complete.task)
 @click.option("--policy", required=True, metavar="random|constant:VALUE|RUN", help="Who acts.")
 @click.option("--episodes", required=True, type=click.IntRange(min=1))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Where the episodes are kept.")
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 @click.option("--envs", default=4, show_default=True, type=click.IntRange(min=1), help="Episodes side by side.")
 @click.option("--size", type=int, help="Short for -s env.size=…: pixels a side.")
 @click.option("--renderer", help="Short for -s env.renderer=…")
-@click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Change an env.… setting; repeatable.")
+@complete.setting_option(complete.env_setting, "Change an env.… setting; repeatable.")
 @click.option("--checkpoint", default="last", show_default=True, help="Of a RUN: last, best or a number.")
 @click.option("--device", default="auto", show_default=True, help="Of a RUN: auto, cpu or cuda.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")

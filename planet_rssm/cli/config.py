@@ -5,13 +5,15 @@ import json
 import click
 
 from planet_rssm import config as settings_of
+from planet_rssm.cli import complete
 
 
 @click.command("config", epilog=f"Presets: {', '.join(settings_of.presets())}.")
-@click.argument("preset")
-@click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting; may be repeated.")
+@click.argument("preset", shell_complete=complete.preset)
+@complete.setting_option(complete.any_setting, "Change a setting; may be repeated.")
 @click.option("--summary", is_flag=True, help="Print the number of parameters by part, as JSON.")
-def verb(preset: str, overrides: tuple[str, ...], summary: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; with --summary it is one anyway.")
+def verb(preset: str, overrides: tuple[str, ...], summary: bool, as_json: bool) -> None:
     """Show the settings that PRESET, a preset or a settings file, resolves to.
 
     The output is itself a settings file: planet config quickstart > mine.yaml; planet train mine.yaml. A file with
@@ -19,7 +21,8 @@ def verb(preset: str, overrides: tuple[str, ...], summary: bool) -> None:
     """
     settings = settings_of.load(preset, overrides)
     if not summary:
-        click.echo(settings_of.dump(settings), nl=False)
+        flat = settings_of.flatten(settings)
+        click.echo(json.dumps({"preset": preset, "settings": flat}) if as_json else settings_of.dump(settings).rstrip())
         return
     import torch  # only here: `planet config` itself stays quick
 

@@ -7,6 +7,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from planet_rssm.cli import complete
 from planet_rssm.cli.progress import Shown
 from planet_rssm.cli.tables import results, say, show
 
@@ -19,14 +20,14 @@ NAMES = {
 
 
 @click.command("diagnose")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", shell_complete=complete.run, type=click.Path(path_type=Path))
 @click.option("--episodes", default=8, show_default=True, type=click.IntRange(min=2), help="Of each part exchanged.")
 @click.option(
     "--checkpoint", default="last", show_default=True, help="last, best or a number of env_steps (offline: updates)."
 )
-@click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Change planner.… or rssm.plan_by.")
+@complete.setting_option(complete.acting_setting, "Change planner.… or rssm.plan_by.")
 @click.option("--every", default=10, show_default=True, type=click.IntRange(min=1),
-              help="Decisions from one whose candidates are scored to the next.")  # fmt: skip
+              help="Score the candidates of one decision in so many.")  # fmt: skip
 @click.option("--budget", default=10, show_default=True, type=click.IntRange(min=2),
               help="Times as many sequences for the larger planner.")  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")

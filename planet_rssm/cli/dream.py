@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
+from planet_rssm.cli import complete
 from planet_rssm.cli.progress import Shown
 from planet_rssm.cli.tables import results, say, show
 
@@ -23,7 +24,7 @@ NAMES = {
 
 
 @click.command("dream")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", shell_complete=complete.run, type=click.Path(path_type=Path))
 @click.option(
     "--checkpoint", default="last", show_default=True, help="last, best or a number of env_steps (offline: updates)."
 )

@@ -10,6 +10,7 @@ from typing import Any, get_args
 import click
 from rich.console import Console
 
+from planet_rssm.cli import complete
 from planet_rssm.cli.progress import Shown
 from planet_rssm.cli.tables import results, say, show
 from planet_rssm.config import PlannerName
@@ -22,15 +23,15 @@ _file = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command("eval")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN…")
+@click.argument("runs", shell_complete=complete.run, nargs=-1, required=True, metavar="RUN…")
 @click.option("--episodes", type=click.IntRange(min=1), help=f"Of each run, from fixed reset seeds [{EPISODES}].")
 @click.option("--episode-seeds", metavar="LIST", help="Those reset seeds, as 1000-1009 or 3,5,8.")
 @click.option(
     "--checkpoint", default="last", show_default=True, help="last, best or a number of env_steps (offline: updates)."
 )
 @click.option("--planner", type=click.Choice(get_args(PlannerName)), help="Short for -s planner.name=…")
-@click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a planner.… setting; repeatable.")
-@click.option("--group-by", metavar="KEY", help="A setting: runs that share it are seeds of one another "
+@complete.setting_option(complete.acting_setting, "Change a planner.… setting; repeatable.")
+@click.option("--group-by", metavar="KEY", help="A setting: runs with the same value of it form one group "
               "[all settings but seeds].")  # fmt: skip
 @click.option("--normalise", metavar="max|METHOD",
               help="Also scores divided by the most that a task gives, or by a published score.")  # fmt: skip

@@ -9,16 +9,16 @@ import click
 import numpy as np
 from rich.console import Console
 
-from planet_rssm.cli import tables
+from planet_rssm.cli import complete, tables
 from planet_rssm.cli.progress import Shown
 from planet_rssm.config import PlannerName
 from planet_rssm.errors import PlanetError
 
 
 @click.command("plan")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", shell_complete=complete.run, type=click.Path(path_type=Path))
 @click.option("--planner", type=click.Choice(get_args(PlannerName)), help="Short for -s planner.name=…")
-@click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Change planner.… or rssm.plan_by.")
+@complete.setting_option(complete.acting_setting, "Change planner.… or rssm.plan_by.")
 @click.option("--episodes", default=20, show_default=True, type=click.IntRange(min=1))
 @click.option(
     "--checkpoint", default="last", show_default=True, help="last, best or a number of env_steps (offline: updates)."
@@ -40,7 +40,8 @@ def verb(
 
     RUN is a folder; or pretrained:NAME, a model that comes with the package (cartpole-swingup); or simulator:TASK:
     dm_control's own physics are the model, and nothing is learned. There the planner is icem unless another is named,
-    and -s changes env.action_repeat and env.time_limit too. Of the last two a video goes into runs/, under their name.
+    and -s changes env.action_repeat and env.time_limit too. The video of a pretrained model or of a simulator
+    goes into runs/pretrained-NAME or runs/simulator-TASK.
 
     \b
     For example

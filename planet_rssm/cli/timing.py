@@ -7,6 +7,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from planet_rssm.cli import complete
 from planet_rssm.cli.tables import results
 
 F = Callable[..., Any]
@@ -34,10 +35,8 @@ def timing_options(repeats: int, what: str) -> Callable[[F], F]:
 def preset_options(repeats: int, what: str) -> Callable[[F], F]:
     """Return a decorator that gives a verb PRESETs, -s and what `timing_options` gives."""
     decorators = (
-        click.argument("presets", nargs=-1, metavar="[PRESET]..."),
-        click.option(
-            "-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting of each; repeatable."
-        ),
+        click.argument("presets", shell_complete=complete.preset, nargs=-1, metavar="[PRESET]..."),
+        complete.setting_option(complete.any_setting, "Change a setting of each; repeatable."),
         timing_options(repeats, what),
     )
 

@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 
 from planet_rssm import config
-from planet_rssm.cli import tables
+from planet_rssm.cli import complete, tables
 from planet_rssm.errors import PlanetError
 from planet_rssm.stages import by_length, duration, shares
 
@@ -27,8 +27,8 @@ CURVE = "curve.png"
 
 
 @click.command("train")
-@click.argument("preset")
-@click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting; may be repeated.")
+@click.argument("preset", shell_complete=complete.preset)
+@complete.setting_option(complete.any_setting, "Change a setting; may be repeated.")
 @click.option("--run-dir", type=click.Path(path_type=Path), help="Where the run is kept [runs/PRESET-TASK-seedN].")
 @click.option("--seed", type=click.IntRange(min=0), help="Short for -s seed=N.")
 @click.option("--device", help="Short for -s device=…: auto, cpu or cuda.")

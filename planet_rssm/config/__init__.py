@@ -31,6 +31,7 @@ from planet_rssm.config.schema import (
     no_actor,
 )
 from planet_rssm.config.sources import (
+    ACTING,
     dump,
     flatten,
     load,
@@ -46,6 +47,7 @@ from planet_rssm.config.sources import (
 )
 
 __all__ = [
+    "ACTING",
     "Activation",
     "BehaviorSettings",
     "DataSettings",

@@ -132,13 +132,15 @@ class GymEnv(gymnasium.Env[Any, np.ndarray]):
         return self.render_frame(MAX_FRAME)
 
     def render_frame(self, size: int) -> np.ndarray:
-        """Return the present frame, uint8 [size, size, 3], with black bars where it is not square.
+        """Return the present frame, uint8 [size, size, 3]; not a square one has bars in the colour of its corner.
 
         It is black if the environment cannot draw; of that nothing depends but a video.
         """
         if self._can_draw:
             try:
-                return np.array(ImageOps.pad(Image.fromarray(self._frame()), (size, size)))
+                frame = self._frame()
+                corner = tuple(frame[0, 0].tolist())
+                return np.array(ImageOps.pad(Image.fromarray(frame), (size, size), color=corner))
             except Exception as error:
                 _log.warning("%s: its frames are black in videos: %s", self._task, _line(error))
                 self._can_draw = False

@@ -1,14 +1,16 @@
 """Learning curves of runs, from their metrics.jsonl."""
 
+import contextlib
 import importlib.util
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from planet_rssm import config
 from planet_rssm.errors import PlanetError
 from planet_rssm.files import write_atomic
-from planet_rssm.run import METRICS, read_metrics
+from planet_rssm.run import CONFIG, METRICS, read_metrics
 
 LINE_STYLES = ("--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)))  # of the baselines
 
@@ -19,7 +21,7 @@ def plot_curves(runs: Sequence[Path], out: Path, baselines: Mapping[str, float] 
     Raises:
         PlanetError: matplotlib is not installed, or a run has no readable metrics; see `read_metrics`.
     """
-    axes = _axes("env_steps (control steps, action repeats included)", "episode return")
+    axes = _axes("env_steps (control steps, action repeats included)", "episode return", _title(runs))
     for number, run in enumerate(runs):
         _draw_run(axes, run, f"C{number % 10}")
     for number, (name, value) in enumerate((baselines or {}).items()):
@@ -34,7 +36,7 @@ def plot_key(runs: Sequence[Path], out: Path, key: str) -> None:
     Raises:
         PlanetError: a run has no line with that number, too.
     """
-    axes = _axes("updates", key)
+    axes = _axes("updates", key, _title(runs))
     for run in runs:
         points = [(line["updates"], line[key]) for line in read_metrics(run) if isinstance(line.get(key), int | float)]
         if not points:
@@ -54,14 +56,27 @@ def require_matplotlib(what: str) -> None:
         raise PlanetError(f"{what}: matplotlib is not installed; pip install 'planet-rssm[report]'")
 
 
-def _axes(xlabel: str, ylabel: str) -> Any:  # noqa: ANN401 (matplotlib is an extra)
+def _title(runs: Sequence[Path]) -> str:
+    """Return what the runs learn and see, as far as their settings say it."""
+    found: dict[str, None] = {}
+    for run in runs:
+        with contextlib.suppress(PlanetError):
+            if (run / CONFIG).is_file():
+                env = config.load(run / CONFIG).env
+                pixels = f"{env.renderer} {env.size}x{env.size} pixels"
+                seen = {"pixels": pixels, "vectors": "vectors", "both": f"{pixels} and vectors"}[env.observe]
+                found[f"{env.id}, {seen}"] = None
+    return "; ".join(found)
+
+
+def _axes(xlabel: str, ylabel: str, title: str) -> Any:  # noqa: ANN401 (matplotlib is an extra)
     require_matplotlib("learning curves")
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # no pyplot: it keeps global state
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 5), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure.add_subplot(xlabel=xlabel, ylabel=ylabel)
+    return figure.add_subplot(xlabel=xlabel, ylabel=ylabel, title=title)
 
 
 def _save(axes: Any, out: Path) -> None:  # noqa: ANN401

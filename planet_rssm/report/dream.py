@@ -3,9 +3,12 @@
 from collections.abc import Iterator
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 PANEL = 192  # pixels a side at least
 STRIP = 8  # pixels above a row, coloured by whether the model sees
+HEAD = 40  # pixels above all, for two lines of words
+NAMES = ("truth", "prediction", "absolute error")
 GAP = 4  # pixels between panels
 SEEN, IMAGINED = (60, 160, 80), (225, 120, 30)  # green, orange
 
@@ -13,7 +16,8 @@ SEEN, IMAGINED = (60, 160, 80), (225, 120, 30)  # green, orange
 def panels(truth: np.ndarray, prediction: np.ndarray, context: int) -> Iterator[np.ndarray]:
     """Yield one film frame, uint8 [height, width, 3], a time step: truth | prediction | absolute error.
 
-    The strip above the pictures is green while the model sees the truth and orange from where it only imagines.
+    Words above the pictures name them, and say whether the model sees the truth or only imagines; so does the colour of
+    the strip above each row, green while it sees and orange from then on.
 
     Args:
         truth: float [R, T, size, size, 3] in 0 to 1; each of the R sequences is a row of the picture.
@@ -22,8 +26,19 @@ def panels(truth: np.ndarray, prediction: np.ndarray, context: int) -> Iterator[
     """
     for time in range(truth.shape[1]):
         colour = SEEN if time < context else IMAGINED
-        rows = zip(truth[:, time], prediction[:, time], strict=True)
-        yield np.concatenate([_row(real, foretold, colour) for real, foretold in rows])
+        rows = [_row(*pair, colour) for pair in zip(truth[:, time], prediction[:, time], strict=True)]
+        words = f"frame {time + 1}: the model {'sees the truth' if time < context else 'only imagines'}"
+        yield np.concatenate([_head(rows[0].shape[1], words, colour), *rows])
+
+
+def _head(width: int, words: str, colour: tuple[int, int, int]) -> np.ndarray:
+    """Return what stands above the pictures, uint8 [HEAD, width, 3]."""
+    image = Image.new("RGB", (width, HEAD))
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(HEAD // 3)
+    draw.text((GAP, 2), words, fill=colour, font=font)
+    for place, name in enumerate(NAMES):
+        draw.text((GAP + place * width // len(NAMES), HEAD // 2), name, fill="white", font=font)
+    return np.asarray(image)
 
 
 def _row(truth: np.ndarray, prediction: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:

@@ -103,6 +103,14 @@ def test_config_summary_counts_parameters(capsys):
     assert summary["parameters"]["total"] == 5_130_220
 
 
+def test_config_prints_json(capsys):
+    assert call("config", "quickstart", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["preset"] == "quickstart" and config.resolve(told["settings"]) == config.load("quickstart")
+    assert call("config", "planet", "--summary", "--json") == 0
+    assert set(json.loads(capsys.readouterr().out)) == {"preset", "parameters"}
+
+
 def test_plan_prints_one_json_object_and_films(run, capsys):
     assert call("plan", str(run), "--episodes", "3", "--json", "--video", "--planner", "icem") == 0
     result = json.loads(capsys.readouterr().out)

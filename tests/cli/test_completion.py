@@ -63,3 +63,22 @@ def test_bash_completes(tmp_path):
         [bash, "--norc", "-c", f"{code}; echo ${{COMPREPLY[@]}}"], env=environment, capture_output=True, text=True
     )
     assert done.stdout == "envs\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("planet train quickstart-", ["quickstart-discrete"]),
+        ("planet config systems/dreamer-v3", ["systems/dreamer-v3-pytorch"]),
+        ("planet bench train pend", ["pendulum-pixels"]),
+        ("planet plan pre", ["pretrained:cartpole-swingup", "pretrained:cartpole-swingup-actor"]),
+        ("planet eval runs/one pre", ["pretrained:cartpole-swingup", "pretrained:cartpole-swingup-actor"]),
+        ("planet collect walker-w", ["walker-walk"]),
+        ("planet train quickstart -s train.bat", ["train.batch_size=", "train.batch_length="]),
+        ("planet plan RUN -s train.bat", []),
+        ("planet plan RUN -s planner.cand", ["planner.candidates="]),
+        ("planet collect walker-walk -s env.siz", ["env.size="]),
+    ],
+)
+def test_presets_models_tasks_and_settings_are_offered(line, offered, capsys, monkeypatch):
+    assert complete(capsys, monkeypatch, line) == offered

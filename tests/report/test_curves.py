@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from planet_rssm import config
 from planet_rssm.errors import PlanetError
-from planet_rssm.report.curves import plot_curves, plot_key, read_metrics
+from planet_rssm.report.curves import _title, plot_curves, plot_key, read_metrics
 
 pytest.importorskip("matplotlib", reason="needs matplotlib, extra `report`")
 
@@ -77,3 +78,14 @@ def test_plotting_loads_no_pyplot(make_run, tmp_path):
         "print('matplotlib.pyplot' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+def test_the_title_says_what_is_learned_and_seen(make_run, tmp_path):
+    runs = [make_run("seed0", 300), make_run("seed1", 300), make_run("seed2", 300)]
+    config.save(config.load("quickstart"), runs[0] / "config.yaml")
+    config.save(config.load("quickstart", ["seed=1"]), runs[1] / "config.yaml")
+    assert _title(runs) == "dmc/cartpole-swingup, raycast 32x32 pixels"
+    (runs[2] / "config.yaml").write_text("damaged: [")
+    assert _title([runs[2], runs[0]]) == "dmc/cartpole-swingup, raycast 32x32 pixels"
+    config.save(config.load("cartpole-vectors"), runs[1] / "config.yaml")
+    assert _title(runs).endswith("; gym/CartPole-v1, vectors")

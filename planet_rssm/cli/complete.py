@@ -1,0 +1,55 @@
+"""What a shell offers for presets, runs, tasks and settings. Nothing here imports torch: it is called at every TAB."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from planet_rssm.config import ACTING, Settings, flatten, presets
+
+Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+F = TypeVar("F", bound=Callable[..., Any])
+_BUNDLED = Path(__file__).parents[1] / "pretrained"
+
+
+def _beginning(words: Iterable[str], incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(word) for word in words if word.startswith(incomplete)]
+
+
+def preset(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer presets, and settings files where none begins so."""
+    return _beginning(presets(), incomplete) or [CompletionItem(incomplete, type="file")]
+
+
+def run(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the models of the package, and folders where none begins so."""
+    names = sorted(f"pretrained:{path.name}" for path in _BUNDLED.iterdir() if path.is_dir())
+    offered = _beginning(names, incomplete) if incomplete else []
+    return offered or [CompletionItem(incomplete, type="dir")]
+
+
+def task(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer dm_control's tasks, with `dmc/` and without."""
+    from planet_rssm.envs.registry import task_ids
+
+    return _beginning(task_ids(), incomplete) or _beginning((name[4:] for name in task_ids()), incomplete)
+
+
+def settings(*prefixes: str) -> Completer:
+    """Return a function that offers the settings that begin with one of `prefixes`, as `key=`; without any, all."""
+
+    def offer(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        keys = [key for key in flatten(Settings()) if key != "format" and key.startswith(prefixes or "")]
+        return _beginning((f"{key}=" for key in keys), incomplete)
+
+    return offer
+
+
+def setting_option(offer: Completer, what: str) -> Callable[[F], F]:
+    """Return the option -s of a verb, for which `offer` names the settings; `what` is its help."""
+    return click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE", shell_complete=offer, help=what)
+
+
+any_setting, acting_setting, env_setting = settings(), settings(*ACTING), settings("env.")
