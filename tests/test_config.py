@@ -305,3 +305,15 @@ def test_names_and_arguments_that_are_none_are_one_line(text, line):
 def test_a_trained_model_keeps_its_environments_arguments():
     with pytest.raises(PlanetError, match="only planner"):
         config.with_planner(config.load("planet"), ["env.kwargs.n=3"])
+
+
+def test_a_presets_ray_casting_is_not_for_an_environment_that_is_not_ray_cast(tmp_path):
+    assert config.load("quickstart").env.renderer == "raycast"
+    assert config.load("quickstart", ["env.id=dmc/walker-run"]).env.renderer == "raycast"
+    for task in ("mine:Env", "gym/CartPole-v1", "gym/ale_py:ALE/Pong-v5"):
+        assert config.load("quickstart", [f"env.id={task}"]).env.renderer == "auto"
+        asked = config.load("quickstart", [f"env.id={task}", "env.renderer=raycast"])
+        assert asked.env.renderer == "raycast"  # refused in a line, see envs.registry
+    path = tmp_path / "mine.yaml"
+    path.write_text("preset: quickstart\nenv.id: mine:Env\n")
+    assert config.load(path).env.renderer == "auto"

@@ -158,6 +158,9 @@ def _merged(held: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any
     new = _stood_for(values)
     if "behavior.name" in values and "model.size" not in values:  # the size that there is sets the width still
         new |= {key: width for key, width in sized(held.get("model.size")).items() if key == "behavior.units"}
+    named = values.get("env.id")
+    if isinstance(named, str) and (named.startswith("gym/") or ":" in named) and held.get("env.renderer") == "raycast":
+        new["env.renderer"] = "auto"  # was said of a task of dm_control, which alone are ray cast
     return {**held, **new, **values, **_opened(held, values)}
 
 

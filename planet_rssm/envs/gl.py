@@ -1,13 +1,18 @@
 """What a GL backend can do, asked in a child process: a broken one crashes its process, or hangs."""
 
 import functools
+import importlib.abc
 import json
 import os
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
+BACKENDS = ("egl", "osmesa", "glfw")  # in the order of trying
+_DRAWING = ("mujoco", "dm_control")  # they read MUJOCO_GL when they are imported, the second before the first
+DEVICE = "MUJOCO_EGL_DEVICE_ID"
 _SOFTWARE = ("llvmpipe", "softpipe", "swrast", "software")
 _CHILD = """
 import json, mujoco
@@ -58,7 +63,8 @@ def _mesa_variables(folder: Path) -> dict[str, str]:
     if not libraries:
         return {}
     paths = [*map(str, libraries), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
-    vendors = ["/etc/glvnd/egl_vendor.d", "/usr/share/glvnd/egl_vendor.d", f"{folder}/usr/share/glvnd/egl_vendor.d"]
+    theirs = os.environ.get("__EGL_VENDOR_LIBRARY_DIRS") or "/etc/glvnd/egl_vendor.d:/usr/share/glvnd/egl_vendor.d"
+    vendors = [theirs, f"{folder}/usr/share/glvnd/egl_vendor.d"]
     return {
         "LD_LIBRARY_PATH": os.pathsep.join(paths),
         "LIBGL_DRIVERS_PATH": os.pathsep.join(f"{library}/dri" for library in libraries),
@@ -66,15 +72,58 @@ def _mesa_variables(folder: Path) -> dict[str, str]:
     }
 
 
+class _Chooser(importlib.abc.MetaPathFinder):
+    """Finds no module: sees to it that what draws by MuJoCo, when it is first imported, finds a backend chosen."""
+
+    def find_spec(self, name: str, path: object, target: ModuleType | None = None) -> None:
+        """Choose once."""
+        if name in _DRAWING:
+            sys.meta_path.remove(self)
+            choose()
+
+
+def choose_when_mujoco_loads() -> None:
+    """Have `choose` called when this process first imports mujoco or dm_control, which settle what they draw with."""
+    if sys.modules.keys().isdisjoint(_DRAWING) and not any(isinstance(finder, _Chooser) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Chooser())
+
+
+def choose() -> list[GlProbe]:
+    """Set MUJOCO_GL to the first backend that renders, unless it names one; return how each did if none does."""
+    if os.environ.get("MUJOCO_GL") in BACKENDS:
+        return []
+    probes = []
+    for backend in BACKENDS:
+        probes.append(probe(backend))
+        if probes[-1].ok:
+            os.environ["MUJOCO_GL"] = backend
+            return []
+    return probes
+
+
+def device_variables(row: int) -> dict[str, str]:
+    """Return the variable by which the `row`-th worker draws on a GPU of CUDA_VISIBLE_DEVICES, each on the next.
+
+    MuJoCo counts EGL's devices, which are all that the machine has, and takes the first. A number counts where a frame
+    was drawn on it; names of devices, and a variable that the user has set, are left alone.
+    """
+    listed = [device.strip() for device in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    if DEVICE in os.environ or listed == ["0"] or not all(device.isdecimal() for device in listed):
+        return {}
+    drawing = [device for device in listed if probe("egl", device=device).hardware]
+    return {DEVICE: drawing[row % len(drawing)]} if drawing else {}
+
+
 @functools.cache
-def probe(backend: str, timeout: float = 60.0) -> GlProbe:
+def probe(backend: str, timeout: float = 60.0, device: str | None = None) -> GlProbe:
     """Render one tiny frame with `backend` in a child process and say how it went; once a process.
 
     Args:
         backend: egl, osmesa or glfw, as MUJOCO_GL takes them.
         timeout: seconds after which the child counts as hung.
+        device: EGL's number of the GPU to draw on; None: whichever MuJoCo takes.
     """
-    environment = os.environ | variables(backend)
+    environment = os.environ | variables(backend) | ({} if device is None else {DEVICE: device})
     environment.pop("PYOPENGL_PLATFORM", None)  # mujoco refuses one that disagrees with MUJOCO_GL
     try:
         command = [sys.executable, "-c", _CHILD]

@@ -23,7 +23,7 @@ from planet_rssm.envs.answers import ContractError, checked, one_number, switch
 from planet_rssm.envs.dmc import MAX_FRAME
 from planet_rssm.envs.observer import Observer
 from planet_rssm.envs.pictures import UndeclaredError
-from planet_rssm.envs.rates import own_limit, step_seconds
+from planet_rssm.envs.rates import mujoco_model, own_limit, parts, step_seconds
 from planet_rssm.envs.registry import GL_BACKENDS, action_repeat, canonical_id, gym_name, require_registered
 from planet_rssm.envs.spaces import action_map
 from planet_rssm.envs.spec import EnvSpec
@@ -54,6 +54,8 @@ class GymEnv(gymnasium.Env[Any, np.ndarray]):
         task = self._task = canonical_id(settings.id)
         if settings.renderer in GL_BACKENDS:
             os.environ.setdefault("MUJOCO_GL", settings.renderer)
+        elif settings.renderer == "own":
+            gl.choose_when_mujoco_loads()
         self._env, limit, limit_from = _attempt(task, "cannot be made", lambda: _make(settings))
         self._can_draw = self._env.render_mode == "rgb_array"
         self._playing = False
@@ -308,18 +310,14 @@ def _uses_mujoco(env: gymnasium.Env[Any, Any]) -> bool:
 
 
 def _choose_gl(env: gymnasium.Env[Any, Any]) -> None:
-    """Give gymnasium's MuJoCo environments, which look at MUJOCO_GL when they first draw, a backend that works.
+    """Give what draws by MuJoCo and looks at MUJOCO_GL when it first draws, as gymnasium's do, a backend that works.
 
     Raises:
-        PlanetError: there is none.
+        PlanetError: there is none; others than gymnasium's may draw by other means.
     """
-    if not _uses_mujoco(env) or os.environ.get("MUJOCO_GL") in GL_BACKENDS:
+    if not _uses_mujoco(env) and all(mujoco_model(part) is None for part in parts(env)):
         return
-    probes = []
-    for backend in GL_BACKENDS:
-        probes.append(gl.probe(backend))
-        if probes[-1].ok:
-            os.environ["MUJOCO_GL"] = backend
-            return
-    faults = "; ".join(f"{probe.backend}: {probe.error}" for probe in probes)
-    raise PlanetError(f"env.renderer = 'own': no GL works here ({faults}); apt install libegl1, or env.observe=vectors")
+    if (probes := gl.choose()) and _uses_mujoco(env):
+        faults = "; ".join(f"{probe.backend}: {probe.error}" for probe in probes)
+        fix = "apt install libegl1, or env.observe=vectors"
+        raise PlanetError(f"env.renderer = 'own': no GL works here ({faults}); {fix}")

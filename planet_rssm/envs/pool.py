@@ -84,7 +84,7 @@ class EnvPool:
         self._playing: set[int] = set()  # rows with an episode under way
         self._past: dict[int, Past] = {}  # of the episodes under way
         self._broken: dict[int, str] = {}  # last words of workers whose loss the row's next step is to tell
-        self._workers = [WorkerProcess(settings) for _ in range(count)]
+        self._workers = [WorkerProcess(settings, row) for row in range(count)]
         self._exchange({})
         self.spec = self._workers[0].spec
 
@@ -262,7 +262,7 @@ class EnvPool:
         self.lost += 1
         self._failures[row] += 1
         when = f"in step {self._steps[row]} of an episode" if row in self._playing else "before an episode"
-        self._workers[row] = WorkerProcess(self._settings)
+        self._workers[row] = WorkerProcess(self._settings, row)
         if self._failures[row] >= _MAX_FAILURES:
             task, times = self._settings.id, self._failures[row]
             raise PlanetError(f"env.id = {task!r}: its worker failed {times} times in a row, at last {when}: {words}")

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from planet_rssm.config import EnvSettings
 from planet_rssm.descriptors import hold_standard
+from planet_rssm.envs import gl
 from planet_rssm.envs.registry import worker_environment
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.envs.worker import Shared
@@ -49,8 +50,8 @@ class WorkerProcess:
     shared: Shared
     spec: EnvSpec
 
-    def __init__(self, settings: EnvSettings) -> None:
-        """Start the process and return at once; its first answer is for `begin`."""
+    def __init__(self, settings: EnvSettings, row: int = 0) -> None:
+        """Start the process, the `row`-th of several, and return at once; its first answer is for `begin`."""
         hold_standard()
         self.ready = False
         self._memory = _shareable_file()
@@ -68,7 +69,7 @@ class WorkerProcess:
             bufsize=0,
             pass_fds=(self._memory, replies, life),
             start_new_session=True,
-            env=environment(settings),
+            env=environment(settings, row),
         )
         for theirs in (replies, printed, life):
             os.close(theirs)
@@ -188,13 +189,15 @@ def _shareable_file() -> int:
         return os.dup(file.fileno())
 
 
-def environment(settings: EnvSettings) -> dict[str, str]:
-    """Return the variables of a process that holds this environment.
+def environment(settings: EnvSettings, row: int = 0) -> dict[str, str]:
+    """Return the variables of a process that holds this environment, the `row`-th of several.
 
     It finds the modules that we find, then those in the current folder.
     """
     path = os.pathsep.join([*(entry or os.getcwd() for entry in sys.path), os.getcwd()])
     ours = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYOPENGL_PLATFORM": None} | worker_environment(settings)
+    if ours.get("MUJOCO_GL") == "egl":
+        ours |= gl.device_variables(row)
     return {key: value for key, value in (os.environ | ours).items() if value is not None}
 
 

@@ -47,9 +47,21 @@ def own_limit(env: Env) -> int | None:
     return next((limit for limit in limits if type(limit) is int and limit > 0), None)
 
 
+def parts(env: Env) -> Iterator[Any]:
+    """Yield the environment without its wrappers, then what it has: one of another kind may do the work."""
+    yield env.unwrapped
+    yield from list(getattr(env.unwrapped, "__dict__", {}).values())
+
+
+def mujoco_model(part: Any) -> Any:  # noqa: ANN401
+    """Return the MuJoCo model of an environment or of what it has; None if there is none."""
+    model = _read(part, "model")
+    return model if type(model).__name__ == "MjModel" else None
+
+
 def _control_timestep(env: Env) -> Figure | None:
     """dm_control's environments, also within an adapter."""
-    for inner in _parts(env):
+    for inner in parts(env):
         if callable(asked := _read(inner, "control_timestep")):
             return Figure(asked(), "control_timestep")
     return None
@@ -73,9 +85,9 @@ def _rate(env: Env) -> Figure | None:
 
 
 def _mujoco(env: Env) -> Figure | None:
-    for inner in _parts(env):
-        model: Any = _read(inner, "model")
-        if type(model).__name__ != "MjModel":
+    for inner in parts(env):
+        model = mujoco_model(inner)
+        if model is None:
             continue
         for name in _SUBSTEPS:
             if substeps := _number(_read(inner, name)):
@@ -89,12 +101,6 @@ def _dt(env: Env) -> Figure | None:
         if seconds := _number(_read(part, name)):
             return Figure(seconds, name)
     return None
-
-
-def _parts(env: Env) -> Iterator[Any]:
-    """Yield the environment without its wrappers, then what it has: one of another kind may do the work."""
-    yield env.unwrapped
-    yield from list(getattr(env.unwrapped, "__dict__", {}).values())
 
 
 def _skipped(env: Env) -> int:

@@ -46,7 +46,7 @@ _TASKS_OF = {
 TASKS = tuple((domain, task) for domain, tasks in _TASKS_OF.items() for task in tasks)
 ACTION_REPEAT = {"cartpole": 8, "reacher": 4, "cheetah": 4, "finger": 2, "ball_in_cup": 4, "walker": 2}
 DEFAULT_ACTION_REPEAT = 2
-GL_BACKENDS = ("egl", "osmesa", "glfw")  # in the order of trying
+GL_BACKENDS = gl.BACKENDS
 _ALIASES = {"cup_catch": ("ball_in_cup", "catch")}
 
 _log = logging.getLogger("planet_rssm")

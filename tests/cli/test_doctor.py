@@ -43,7 +43,7 @@ import sys
 from planet_rssm.cli import doctor
 from planet_rssm.cli.main import main
 from planet_rssm.envs.gl import GlProbe
-doctor.gl.probe = lambda backend, timeout: GlProbe(backend, False, "", "no GL in this test")
+doctor.gl.probe = lambda backend: GlProbe(backend, False, "", "no GL in this test")
 try:
     main(["doctor", "--json"])
 finally:
@@ -184,8 +184,8 @@ def test_python_is_in_its_range(python, ok, monkeypatch):
 )
 def test_gl_is_judged_by_its_renderer(probe, nvidia, mend, monkeypatch):
     monkeypatch.setattr(doctor, "has_nvidia", lambda: nvidia)
-    monkeypatch.setattr(doctor, "BACKENDS", (probe.backend,))
-    monkeypatch.setattr(doctor.gl, "probe", lambda backend, timeout: probe)
+    monkeypatch.setattr(doctor.gl, "BACKENDS", (probe.backend,))
+    monkeypatch.setattr(doctor.gl, "probe", lambda backend: probe)
     monkeypatch.setattr(doctor, "_frame_rate", lambda renderer: Check(f"{renderer} 64x64 (ms)", True, 9.9))
     check, *rates, auto = doctor.gl_renderers()
     assert [rate.name for rate in rates] == [f"{probe.backend} 64x64 (ms)"] * probe.ok
@@ -214,7 +214,7 @@ def test_a_broken_torch_costs_only_its_own_rows(tmp_path):
     (tmp_path / "torch" / "__init__.py").write_text("raise OSError('no libtorch')")
     code = """
 from planet_rssm.cli import doctor
-doctor.gl.probe = lambda backend, timeout: doctor.gl.GlProbe(backend, True, "llvmpipe", "")
+doctor.gl.probe = lambda backend: doctor.gl.GlProbe(backend, True, "llvmpipe", "")
 doctor._frame_rate = lambda renderer: doctor.Check(renderer, True, 9.9)
 doctor.NEEDED = (doctor.gemm, doctor.disk)
 print([row["name"] for row in doctor.examine() if not row["ok"] and "no libtorch" in row["value"]])

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ import pytest
 from planet_rssm.config import EnvSettings
 from planet_rssm.envs import gl
 from planet_rssm.envs.pool import EnvPool
+from planet_rssm.envs.process import environment
 
 
 @pytest.mark.parametrize(
@@ -72,3 +74,69 @@ def test_an_unpacked_mesa_is_found_after_the_machines_own_driver(tmp_path, monke
     vendors = found["__EGL_VENDOR_LIBRARY_DIRS"].split(":")
     assert vendors[-1] == f"{tmp_path}/usr/share/glvnd/egl_vendor.d" and "/usr/share/glvnd/egl_vendor.d" in vendors[:-1]
     assert gl.variables("disable") == {"MUJOCO_GL": "disable"}
+    monkeypatch.setenv("__EGL_VENDOR_LIBRARY_DIRS", "/my/vendors:/others")
+    ours = f"{tmp_path}/usr/share/glvnd/egl_vendor.d"
+    assert gl.variables("egl")["__EGL_VENDOR_LIBRARY_DIRS"] == f"/my/vendors:/others:{ours}"
+
+
+def draws_on(*devices):
+    """Return a probe of a machine where EGL draws on these of its GPUs."""
+
+    def probe(backend, timeout=60.0, device=None):
+        ok = backend == "egl" and device in devices
+        return gl.GlProbe(backend, ok, "NVIDIA H200/PCIe/SSE2" if ok else "", "" if ok else "no such device")
+
+    return probe
+
+
+@pytest.mark.parametrize(
+    ("visible", "drawing", "given"),
+    [
+        ("2,3", ("2", "3"), ["2", "3", "2"]),
+        ("2, 5,7", ("2", "7"), ["2", "7", "2"]),
+        ("3", ("3",), ["3"] * 3),
+        ("3", (), [None] * 3),  # a container that has no fourth
+        ("0", ("0",), [None] * 3),  # the first is what MuJoCo takes
+        ("GPU-8932f937,MIG-1", ("0",), [None] * 3),
+        ("", ("0",), [None] * 3),
+        (None, ("0",), [None] * 3),
+    ],
+)
+def test_workers_draw_on_the_visible_gpus_in_turn(monkeypatch, visible, drawing, given):
+    monkeypatch.delenv(gl.DEVICE, raising=False)
+    monkeypatch.setattr(gl, "probe", draws_on(*drawing))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible) if visible is not None else monkeypatch.delenv(
+        "CUDA_VISIBLE_DEVICES", raising=False
+    )
+    for task, renderer in (("dmc/reacher-easy", "egl"), ("gym/Hopper-v5", "egl")):
+        settings = EnvSettings(id=task, renderer=renderer)
+        assert [environment(settings, row).get(gl.DEVICE) for row in range(3)] == given
+    for renderer in ("raycast", "osmesa"):
+        assert gl.DEVICE not in environment(EnvSettings(id="dmc/reacher-easy", renderer=renderer), 1)
+    monkeypatch.setenv(gl.DEVICE, "9")
+    assert environment(settings, 1)[gl.DEVICE] == "9"
+
+
+CHOOSING = """
+import os, sys, types
+from planet_rssm.envs import gl
+gl.probe = lambda backend: gl.GlProbe(backend, backend == "osmesa", "", "no library")
+gl.choose_when_mujoco_loads()
+gl.choose_when_mujoco_loads()
+import json.tool
+assert "MUJOCO_GL" not in os.environ
+sys.path.insert(0, sys.argv[1])
+drawing = __import__(sys.argv[2])
+print(drawing.seen, sum(isinstance(finder, gl._Chooser) for finder in sys.meta_path))
+"""
+
+
+@pytest.mark.parametrize("module", ["mujoco", "dm_control"])
+@pytest.mark.parametrize(("theirs", "seen"), [(None, "osmesa"), ("disable", "osmesa"), ("glfw", "glfw")])
+def test_a_backend_is_chosen_before_mujoco_settles_on_one(tmp_path, module, theirs, seen):
+    (tmp_path / f"{module}.py").write_text("import os\nseen = os.environ.get('MUJOCO_GL')")
+    variables = {key: value for key, value in os.environ.items() if key != "MUJOCO_GL"}
+    variables |= {} if theirs is None else {"MUJOCO_GL": theirs}
+    code = CHOOSING if theirs is None else CHOOSING.replace('assert "MUJOCO_GL" not in os.environ', "")
+    done = subprocess.run([sys.executable, "-c", code, tmp_path, module], env=variables, capture_output=True, text=True)
+    assert done.stdout.split() == [seen, "0"], done.stderr
