@@ -1,5 +1,6 @@
 """Drive a policy in a pool of environments and turn what happens into episodes."""
 
+import itertools
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,17 +44,21 @@ class RandomPolicy:
     The n-th episode that begins draws from a stream of its own, whichever row plays it.
     """
 
-    def __init__(self, size: int, seed: int, groups: Groups = ()) -> None:
-        """Draw actions of `size` entries, one-hot in each of `groups` if there are any; `seed` names the streams."""
+    def __init__(self, size: int, seed: int, groups: Groups = (), numbers: Sequence[int] = ()) -> None:
+        """Draw actions of `size` entries, one-hot in each of `groups` if there are any; `seed` names the streams.
+
+        `numbers` are those of the episodes' streams in the order in which they begin; () for 0, 1, 2, ...
+        """
+        after = max(numbers, default=-1) + 1  # a lost episode begins once more, and takes the next
+        self._numbers = itertools.chain(numbers, itertools.count(after))
         self._size, self._seed, self._groups = size, seed, groups
-        self._begun = 0
         self._rngs: dict[int, np.random.Generator] = {}  # by row
 
     def __call__(self, observation: dict[str, Array], executed_action: Array, is_first: Array) -> Array:
         """Return actions [B, A]; see Policy."""
         for row in np.flatnonzero(is_first).tolist():
-            self._rngs[row] = np.random.default_rng(stream_seed(self._seed, Stream.RANDOM_ACTIONS, self._begun))
-            self._begun += 1
+            number = next(self._numbers)
+            self._rngs[row] = np.random.default_rng(stream_seed(self._seed, Stream.RANDOM_ACTIONS, number))
         action = np.zeros((len(is_first), self._size), np.float32)
         for row, rng in self._rngs.items():
             action[row] = rng.uniform(-1, 1, self._size)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 _SEAL = re.compile(rb'crc32\\?": \\?"([0-9a-f]{8})')  # as JSON, or as JSON within a JSON string
+_BESIDE = re.compile(r"\..+\.(\d+|[0-9a-f]{16})\.tmp")  # names that `write_atomic` gives
 UNSEALED = "0" * 8  # what a file says of its `crc32` before it is sealed
 _PIECE = 1 << 20  # bytes
 SMALL = 1 << 24  # bytes: more than a settings file, a record or a table of ours ever has
@@ -106,6 +107,12 @@ def write_atomic(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
     sync_folder(path.parent)
 
 
+def sync_file(path: Path) -> None:
+    """Make what was written to a file durable."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in `folder` durable: a rename is only safe once its folder has been synced."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -118,7 +125,8 @@ def sync_folder(folder: Path) -> None:
 def remove_stale(folder: Path) -> None:
     """Delete what killed writers left beside their targets; call where no other process writes."""
     for path in folder.glob(".*.tmp"):
-        path.unlink(missing_ok=True)
+        if _BESIDE.fullmatch(path.name):  # nothing of anybody else's
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -28,18 +28,30 @@ def verb() -> None:
 @click.option("--observe", type=click.Choice(["pixels", "vectors", "both"]), help="What to take [all there is].")
 @click.option("--size", default="64", show_default=True, type=click.Choice([str(size) for size in IMAGE_SIZES]),
               help="Pixels a side.")  # fmt: skip
+@click.option("--drop", multiple=True, metavar="KEY", help="Leave an observation out; repeatable.")
+@click.option("--scale-actions", is_flag=True, help="Actions without bounds: take the least and greatest of the data.")
 @click.option("--download", is_flag=True, help="Fetch it if it is not on this machine.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
-def import_(dataset: str, out: Path, observe: str | None, size: str, download: bool, as_json: bool) -> None:
+def import_(
+    dataset: str,
+    out: Path,
+    observe: str | None,
+    size: str,
+    drop: tuple[str, ...],
+    scale_actions: bool,
+    download: bool,
+    as_json: bool,
+) -> None:
     """Write the episodes of DATASET, an ID or a folder, for `planet train --offline`.
 
-    Actions become numbers in [-1, 1], by the bounds of the dataset's action space, or choices.
+    Actions become numbers in [-1, 1], by the bounds of the dataset's action space, or choices. An import that was
+    killed is gone on with by the same command.
 
     For example: planet minari import mujoco/hopper/medium-v0 --download --out sets/hopper
     """
     from planet_rssm.minari import import_dataset
 
-    replay = import_dataset(dataset, out, observe, int(size), download)
+    replay = import_dataset(dataset, out, observe, int(size), download, drop=drop, scale_actions=scale_actions)
     env = replay.env or {}
     result = {
         "dataset": dataset,

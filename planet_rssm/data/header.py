@@ -69,12 +69,14 @@ def open_file(path: Path) -> int:
     """Open an episode's file and return the descriptor.
 
     Raises:
-        DamagedFileError: there is no such file, or something that is no file is in its place.
+        DamagedFileError: there is no such file, it may not be read, or something that is no file is in its place.
     """
     try:
         return open_regular(path)
     except FileNotFoundError:
         raise DamagedFileError(f"episode {path}: missing") from None
+    except PermissionError:
+        raise DamagedFileError(f"episode {path}: may not be read") from None
     except IrregularFileError as error:
         raise DamagedFileError(f"episode {path}: {error.strerror}") from None
 

@@ -3,16 +3,32 @@
 import io
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from planet_rssm.data.header import FORMAT, DamagedFileError, Header, Tensor
 from planet_rssm.errors import PlanetError
-from planet_rssm.files import UNSEALED, IrregularFileError, is_sealed, read_regular, seal, write_atomic
+from planet_rssm.files import UNSEALED, IrregularFileError, is_sealed, open_regular, read_regular, seal, write_atomic
 
 NAME = "manifest.json"
 MOST = 1 << 30  # bytes that are read of one: of some million episodes
+_START = b'{"format": '
+_MOST_EPISODES = 2**31  # that a set may say it shall have
+
+
+class Part(NamedTuple):
+    """Episodes that one command was to make: `episodes` of them from index `first` on."""
+
+    made_by: dict[str, Any]  # what decides them, as JSON
+    episodes: int
+    first: int = 0
+
+    @property
+    def indices(self) -> range:
+        """Return the indices of all of them."""
+        return range(self.first, self.first + self.episodes)
 
 
 @dataclass(frozen=True)
@@ -39,15 +55,21 @@ def identity(header: Header) -> dict[str, Any]:
     return {**{f"env.{key}": value for key, value in header.env.items()}, **shapes}
 
 
-def write(path: Path, entries: list[Entry]) -> None:
+def write(path: Path, entries: list[Entry], parts: Sequence[Part] = ()) -> None:
     """Replace the manifest; see `files.write_atomic` and `files.seal`."""
     lines = ",\n".join(json.dumps(vars(entry)) for entry in entries)  # one a line, for diff and grep
-    text = f'{{"format": {FORMAT}, "crc32": "{UNSEALED}", "episodes": [\n{lines}\n]}}\n'
+    made = f', "parts": {json.dumps([part._asdict() for part in parts])}' if parts else ""
+    text = f'{{"format": {FORMAT}, "crc32": "{UNSEALED}"{made}, "episodes": [\n{lines}\n]}}\n'
     write_atomic(path, [seal(text.encode())])
 
 
 def read(path: Path) -> dict[int, Entry]:
-    """Return the entries by index; none where there is no manifest.
+    """Return the entries by index; see `load`."""
+    return load(path)[0]
+
+
+def load(path: Path) -> tuple[dict[int, Entry], list[Part]]:
+    """Return the entries by index, and the parts of a set; none where there is no manifest.
 
     Raises:
         DamagedFileError: it is not a manifest, or not as it was written: it must not condemn the episodes' files.
@@ -56,7 +78,7 @@ def read(path: Path) -> dict[int, Entry]:
     try:
         data = read_regular(path, MOST)
     except FileNotFoundError:
-        return {}
+        return {}, []
     except IrregularFileError as error:
         raise DamagedFileError(f"{path}: {error.strerror}") from None
     try:
@@ -66,25 +88,26 @@ def read(path: Path) -> dict[int, Entry]:
             raise PlanetError(f"{path}: format {version}, this version reads up to {FORMAT}; upgrade planet_rssm")
         if not is_sealed(io.BytesIO(data)):
             raise ValueError
-        return {fields["index"]: _entry(fields) for fields in value["episodes"]}
+        parts = [_part(fields) for fields in value.get("parts", [])]
+        return {fields["index"]: _entry(fields) for fields in value["episodes"]}, parts
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         raise DamagedFileError(f"{path}: not a manifest, or changed since it was written") from None
 
 
-def check_free(folder: Path, *, add: bool = False) -> None:
-    """Refuse a folder for a new set of episodes, before anything is played; with `add` it may hold some.
+def is_ours(path: Path) -> bool:
+    """Return whether this looks like a manifest of ours, however damaged."""
+    try:
+        with os.fdopen(open_regular(path), "rb") as file:
+            return file.read(len(_START)) == _START
+    except OSError:
+        return False
 
-    Raises:
-        PlanetError: it holds episodes already, or it cannot be written.
-    """
-    where = folder.absolute()
-    existing = next(path for path in (where, *where.parents) if path.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise PlanetError(f"--out {folder}: cannot be written; give another folder")
-    if add:
-        return
-    if found := next((path for pattern in ("*.safetensors*", NAME) for path in folder.glob(pattern)), None):
-        raise PlanetError(f"--out {folder}: holds {found.name} already; give a folder without episodes")
+
+def _part(fields: dict[str, Any]) -> Part:
+    part = Part(dict(fields["made_by"]), int(fields["episodes"]), int(fields["first"]))
+    if part.episodes < 0 or part.first < 0 or part.episodes > _MOST_EPISODES:
+        raise ValueError
+    return part
 
 
 def _entry(fields: dict[str, Any]) -> Entry:

@@ -28,7 +28,7 @@ import numpy as np
 from planet_rssm.data import manifest
 from planet_rssm.data.episode import Episode
 from planet_rssm.data.header import DTYPES, PREFIX, DamagedFileError, check_whole, open_file, parse_header, read_header
-from planet_rssm.data.manifest import Entry
+from planet_rssm.data.manifest import Entry, Part
 from planet_rssm.errors import PlanetError
 from planet_rssm.files import remove_stale, write_atomic
 
@@ -77,6 +77,9 @@ class Replay:
         self._unwanted: set[Path] = set()  # files to delete once the manifest no longer names them
         self._whole: set[int] = set()  # indices of those whose every byte was seen to be right
         self._damaged = 0
+        self.parts: list[Part] = []  # of a set, see data/sets.py
+        self._wrong: list[tuple[Path, str]] | None = []  # found while the folder is opened, and why
+        self._foreign = False  # whether the folder's manifest.json is somebody else's
         self._open()
 
     def __len__(self) -> int:
@@ -108,6 +111,7 @@ class Replay:
         """
         if index in self._entries:
             raise PlanetError(f"episode {index}: {self.folder} has one already; take another index or truncate first")
+        self._refuse_foreign()
         path, data = self.folder / f"{index:06d}.safetensors", episode.to_bytes()
         header = parse_header(path, data, len(data))
         self._admit(path, manifest.identity(header))
@@ -204,7 +208,8 @@ class Replay:
     def _open(self) -> None:
         matches = [(_EPISODE_FILE.fullmatch(path.name), path) for path in self.folder.glob("*.safetensors")]
         paths = {int(match[1]): path for match, path in matches if match}
-        named = self._checked(lambda: manifest.read(self.folder / manifest.NAME), self.folder / manifest.NAME) or {}
+        listed = self.folder / manifest.NAME
+        named, self.parts = self._checked(lambda: manifest.load(listed), listed) or ({}, [])
         oldest = min(named, default=0)
         self._unwanted = {path for index, path in paths.items() if index < oldest}  # left by a killed commit
         found = {index: self.folder / entry.file for index, entry in named.items()}
@@ -212,10 +217,26 @@ class Replay:
         entries = [self._open_episode(index, path, named.get(index)) for index, path in sorted(found.items())]
         self._keep([entry for entry in entries if entry is not None])
         self._needed = self._oldest()
+        self._settle(listed)
         if unnamed := sorted(self._entries.keys() - named.keys()):
             span = f"{unnamed[0]} to {unnamed[-1]}"
             # Usual after a kill, and not yet decided: a trainer next truncates to what its checkpoint knows.
             _log.debug("%s: took in %d episodes that %s lacks (%s)", self.folder, len(unnamed), manifest.NAME, span)
+
+    def _settle(self, listed: Path) -> None:
+        """Set aside what was found wrong, unless nothing tells that this is a folder of episodes at all."""
+        wrong, self._wrong = self._wrong or [], None
+        ours = bool(self._entries) or manifest.is_ours(listed)
+        self._foreign = not ours and listed.exists()
+        for path, reason in wrong:
+            if ours:
+                self._move_aside(path, reason)
+            else:
+                _log.warning("%s; left as it is", reason)
+
+    def _refuse_foreign(self) -> None:
+        if self._foreign:
+            raise PlanetError(f"{self.folder}: its {manifest.NAME} is not that of episodes; give another folder")
 
     def _open_episode(self, index: int, path: Path, named: Entry | None) -> Entry | None:
         header = self._checked(lambda: read_header(path), path)
@@ -241,6 +262,12 @@ class Replay:
 
     def _set_aside(self, path: Path, reason: str) -> None:
         self._damaged += path.name != manifest.NAME
+        if self._wrong is not None:
+            self._wrong.append((path, reason))
+        else:
+            self._move_aside(path, reason)
+
+    def _move_aside(self, path: Path, reason: str) -> None:
         aside = path.with_name(f"{path.name}.damaged")
         movable = path.exists() and os.access(self.folder, os.W_OK)
         _log.warning("%s; %s", reason, f"set aside as {aside.name}" if movable else "skipped")
@@ -275,9 +302,10 @@ class Replay:
         self._keep([entry for index, entry in self._entries.items() if index not in gone])
 
     def _write(self) -> None:
+        self._refuse_foreign()
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_stale(self.folder)
-        manifest.write(self.folder / manifest.NAME, list(self._entries.values()))
+        manifest.write(self.folder / manifest.NAME, list(self._entries.values()), self.parts)
         for path in self._unwanted:
             path.unlink(missing_ok=True)
         self._unwanted = set()

@@ -13,6 +13,7 @@ from planet_rssm import checkpoint as checkpoints
 from planet_rssm.agent import Agent, AgentPolicy, behavior_of, model_of
 from planet_rssm.checkpoint import Checkpoint
 from planet_rssm.collect import Policy, RandomPolicy, collect
+from planet_rssm.data import sets
 from planet_rssm.data.episode import Episode
 from planet_rssm.data.replay import EPISODES, Replay
 from planet_rssm.device import resolve_device
@@ -152,7 +153,7 @@ def recorded(held: Checkpoint, run: Path, folder: Path, count: int) -> HeldOut:
         raise PlanetError(f"--data {folder}: no such folder; give one that `planet collect` wrote")
     replay = Replay(folder, sys.maxsize)
     if replay.env is None:
-        raise PlanetError(f"--data {folder}: holds no episode; give a folder that `planet collect` wrote")
+        raise PlanetError(f"--data {folder}: {sets.no_episode(folder)}")
     env = held.settings.env
     _check_same(held.spec, EnvSpec.from_json(replay.env).seen(env.observe, env.drop, env.keys), folder)
     entries = replay.episodes

@@ -3,12 +3,15 @@
 Episode i of a set is reset with `stream_seed(seed, Stream.DATA_RESET, i)`, which no training run and no test uses: sets
 of equal seeds begin in the same states whatever acts in them. Random and constant episodes are the same for any number
 of environments side by side; planned ones draw their noise for all rows at once and are the same for equal numbers.
+
+The same call goes on with a set that it has begun. Random and constant episodes are then those that it would have made;
+planned ones begin in the states that they would have had, with other noise.
 """
 
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +22,8 @@ from planet_rssm.agent import Agent, AgentPolicy, check_noise, parts_of
 from planet_rssm.checkpoint import Checkpoint
 from planet_rssm.collect import ConstantPolicy, Policy, RandomPolicy, collect
 from planet_rssm.config import EnvSettings
-from planet_rssm.data.manifest import check_free
+from planet_rssm.data import sets
+from planet_rssm.data.manifest import Part
 from planet_rssm.data.replay import Replay
 from planet_rssm.envs.choices import from_places
 from planet_rssm.envs.pool import EnvPool
@@ -36,7 +40,8 @@ class Actor(NamedTuple):
     """Who acts, and in what."""
 
     env: EnvSettings  # resolved
-    policy: Callable[[EnvSpec, int], Policy]  # made for the environments that were started, so many rows
+    policy: Callable[[EnvSpec, int, Sequence[int]], Policy]  # of these rows, for the episodes of these indices
+    made_by: dict[str, Any]  # what tells it from others, as JSON
 
 
 def simple_actor(task: str, overrides: Sequence[str], policy: str, seed: int) -> Actor:
@@ -52,7 +57,9 @@ def simple_actor(task: str, overrides: Sequence[str], policy: str, seed: int) ->
     if kind == "random" and not value:
         actions_seed = stream_seed(seed, Stream.DATA_ACTIONS)
         return Actor(
-            resolve(settings.env), lambda spec, rows: RandomPolicy(spec.action_size, actions_seed, spec.groups)
+            resolve(settings.env),
+            lambda spec, rows, indices: RandomPolicy(spec.action_size, actions_seed, spec.groups, indices),
+            {"policy": policy},
         )
     try:
         numbers = [float(part) for part in value.split(",")]
@@ -65,7 +72,7 @@ def simple_actor(task: str, overrides: Sequence[str], policy: str, seed: int) ->
         )
     env = resolve(settings.env)
     check_constant(env, numbers)
-    return Actor(env, lambda spec, rows: ConstantPolicy(_constant_action(spec, numbers)))
+    return Actor(env, lambda spec, rows, _: ConstantPolicy(_constant_action(spec, numbers)), {"policy": policy})
 
 
 def planning_actor(
@@ -82,13 +89,15 @@ def planning_actor(
     check_noise("--noise", noise, held.spec)
     env = _as_the_run(held, overrides, run)
 
-    def agent(spec: EnvSpec, rows: int) -> Policy:
+    def agent(spec: EnvSpec, rows: int, indices: Sequence[int]) -> Policy:
         spec = same_pixels(held.spec, spec)
-        parts, actions_seed = parts_of(held, device), stream_seed(seed, Stream.DATA_ACTIONS)
+        beside = indices[:1] if indices[0] else ()  # episodes that are added act otherwise than the first did
+        parts, actions_seed = parts_of(held, device), stream_seed(seed, Stream.DATA_ACTIONS, *beside)
         built = Agent.build(held.settings, spec, *parts, device=device, exploration_noise=noise, seed=actions_seed)
         return AgentPolicy(built, rows)
 
-    return Actor(resolve(env), agent)
+    updates = held.progress.get("updates")
+    return Actor(resolve(env), agent, {"policy": str(run), "updates": updates, "noise": noise})
 
 
 def write_episodes(
@@ -103,35 +112,57 @@ def write_episodes(
 ) -> tuple[EnvSpec, list[EpisodeResult]]:
     """Play the episodes, `envs` side by side, and keep each in `folder` as it ends; return what was seen of them.
 
-    With `add` they go on where the episodes in `folder` end, and so do their indices and with them their seeds.
+    With `add` they go on where the episodes in `folder` end, and so do their indices and with them their draws. What an
+    equal call had begun is completed, and what it had made is among the results.
 
     Raises:
         Interrupted: a signal asked to stop; the episodes that had ended are kept.
-        PlanetError: the folder holds episodes already (with `add`: of another environment) or cannot be written, or
-            the environment does not work.
+        PlanetError: the folder holds episodes already (with `add`: of another environment), belongs to a run, is in
+            use or cannot be written, or the environment does not work.
     """
-    check_free(folder, add=add)
-    replay = Replay(folder, sys.maxsize)
-    first = max((entry.index + 1 for entry in replay.episodes), default=0)
-    seeds = [stream_seed(seed, Stream.DATA_RESET, index) for index in range(first, first + episodes)]
+    part = Part({"verb": "collect", "env": actor.env.id, **actor.made_by, "seed": seed}, episodes)
+    sets.check_free(folder, part, add=add)
     results: dict[int, EpisodeResult] = {}
+
+    def note(index: int, episode_return: float, env_steps: int) -> None:
+        results[index] = EpisodeResult(stream_seed(seed, Stream.DATA_RESET, index), episode_return, env_steps)
+        on_episode(results[index])
+
     try:
-        with EnvPool(actor.env, min(envs, episodes)) as pool, InterruptGuard() as guard:
+        with EnvPool(actor.env, min(envs, episodes)) as pool, sets.claimed(folder), InterruptGuard() as guard:
+            replay = Replay(folder, sys.maxsize)
             _check_same(replay, pool.spec)
-            policy = actor.policy(pool.spec, pool.count)
-            try:
-                for index, episode in collect(pool, policy, seeds, on_step=lambda _: _stop_if_asked(guard)):
-                    replay.add(episode, first + index)
-                    results[index] = EpisodeResult(seeds[index], episode.episode_return, episode.env_steps)
-                    on_episode(results[index])
-                    if len(results) % pool.count == 0:
-                        replay.commit()
-            finally:
-                if results:
-                    replay.commit()
-            return pool.spec, [results[index] for index in range(episodes)]
+            part, missing = sets.begin(replay, part, add=add)
+            policy = actor.policy(pool.spec, pool.count, missing)
+            replay.commit()  # from now on the set says how many episodes it shall have
+            for entry in replay.episodes:
+                if entry.index in part.indices:
+                    note(entry.index, entry.episode_return, entry.env_steps)
+            _make(replay, pool, policy, seed, missing, note, guard)
+            return pool.spec, [results[index] for index in part.indices]
     except OSError as error:
         raise PlanetError(f"--out {folder}: {error.strerror or error}; {len(results)} episodes are kept") from error
+
+
+def _make(
+    replay: Replay,
+    pool: EnvPool,
+    policy: Policy,
+    seed: int,
+    missing: Sequence[int],
+    note: Callable[[int, float, int], None],
+    guard: InterruptGuard,
+) -> None:
+    """Play the episodes of these indices, and keep and note each as it ends."""
+    seeds = [stream_seed(seed, Stream.DATA_RESET, index) for index in missing]
+    try:
+        for done, (at, episode) in enumerate(collect(pool, policy, seeds, on_step=lambda _: _stop_if_asked(guard)), 1):
+            replay.add(episode, missing[at])
+            note(missing[at], episode.episode_return, episode.env_steps)
+            if done % pool.count == 0:
+                replay.commit()
+    finally:
+        replay.commit()
 
 
 def _check_same(replay: Replay, spec: EnvSpec) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from planet_rssm import config
 from planet_rssm.behavior import check_objective
 from planet_rssm.config import IMAGE_SIZES, Settings
+from planet_rssm.data import sets
 from planet_rssm.data.replay import Replay
 from planet_rssm.envs.registry import canonical_id
 from planet_rssm.envs.spec import EnvSpec, chosen
@@ -87,7 +88,7 @@ def open_episodes(settings: Settings) -> tuple[Replay, EnvSpec]:
         raise PlanetError(f"--data {folder}: no such folder; give one that `planet collect` wrote, or RUN/episodes")
     replay = Replay(folder, settings.data.capacity)
     if replay.env is None:
-        raise PlanetError(f"--data {folder}: holds no episode; give a folder that `planet collect` wrote")
+        raise PlanetError(f"--data {folder}: {sets.no_episode(folder)}")
     spec = EnvSpec.from_json(replay.env)
     shapes = [shape for shape, _ in spec.observation.values()]
     if not shapes or any(len(shape) != 1 and shape not in _IMAGES for shape in shapes):
@@ -139,6 +140,8 @@ def adopt_environment(settings: Settings, overrides: Sequence[str]) -> tuple[Set
         f"learning from {len(replay)} episodes, {replay.frames} frames, in {replay.folder}; the environment is theirs: "
         f"{spec.id}, {', '.join(seen)}, action repeat {spec.action_repeat}"
     )
+    if line := sets.shortfall(replay):
+        told += f"\n{line}"
     settings = config.resolve(asked | taken | {"env.drop": drop, "env.keys": keys})
     check_objective(settings, spec)
     return settings, told

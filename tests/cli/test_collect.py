@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -182,3 +184,49 @@ def test_a_constant_that_is_no_action_is_refused_before_the_set_is_begun(task, v
     words = ["collect", task, "--policy", f"constant:{value}", "--episodes", "1", "--out", str(tmp_path / "set")]
     assert call(*words, "-s", "env.observe=vectors") == 1
     assert f"--policy constant:{value}: in " in capsys.readouterr().err
+
+
+KILLED = """
+import os, signal, sys
+from planet_rssm.cli.main import main
+from planet_rssm.data.replay import Replay
+
+keep = Replay.add
+def add(replay, episode, index):
+    keep(replay, episode, index)
+    if index == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+Replay.add = add
+main(sys.argv[1:])
+"""
+
+
+def test_the_same_command_goes_on_after_a_kill_and_makes_what_it_would_have_made(tmp_path, capsys):
+    words = ["collect", TASK, "--policy", "random", "--episodes", "5", "--envs", "2", *PIXELS, "--out"]
+    command = [sys.executable, "-c", KILLED, *words, str(tmp_path / "half")]
+    assert subprocess.run(command, stderr=subprocess.PIPE).returncode == -signal.SIGKILL
+    assert 1 <= len(Replay(tmp_path / "half", 10_000)) < 5
+    other = [*words[:5], "6", *words[6:]]
+    assert call(*other, str(tmp_path / "half")) == 1
+    assert "holds 000000.safetensors already, begun by verb collect, env dmc/cartpole" in capsys.readouterr().err
+    assert call(*words, str(tmp_path / "half"), "--json") == 0
+    assert len(json.loads(capsys.readouterr().out)["episodes"]) == 5
+    assert call(*words, str(tmp_path / "whole")) == 0
+    assert contents(tmp_path / "half") == contents(tmp_path / "whole")
+    assert call(*words, str(tmp_path / "half")) == 1
+    assert "holds 5 episodes already; add --add for others beside them" in capsys.readouterr().err
+
+
+def test_episodes_that_are_added_act_otherwise_than_the_first(tmp_path):
+    words = [TASK, "--policy", "random", *PIXELS, "--out", tmp_path / "set", "--envs", "1"]
+    assert collect(*words, "--episodes", "2") == 0
+    first = contents(tmp_path / "set")
+    assert collect(*words, "--episodes", "1", "--add") == 0
+    actions = [Episode.load(tmp_path / "set" / f"{index:06d}.safetensors").action.tobytes() for index in range(3)]
+    assert len(set(actions)) == 3
+    assert {name: contents(tmp_path / "set")[name] for name in first if name[0] == "0"}.items() <= first.items()
+
+
+def test_a_run_keeps_its_episodes_to_itself(run, tmp_path, capsys):
+    assert collect(TASK, "--policy", "random", "--episodes", "1", "--add", "--out", run / "episodes", *PIXELS) == 1
+    assert "holds the episodes of the run in" in capsys.readouterr().err
