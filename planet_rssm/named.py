@@ -15,14 +15,17 @@ T = TypeVar("T")
 FORM = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
-def build(key: str, name: str, base: type[T], *args: Any) -> T:  # noqa: ANN401 (whatever the class takes)
-    """Import `module:Class` and return Class(*args). Modules in the folder that the command runs in are found too.
+def build(key: str, name: str, base: type[T], *args: Any, **options: Any) -> T:  # noqa: ANN401 (what the class takes)
+    """Import `module:Class` and return Class(*args, **options).
+
+    Modules in the folder that the command runs in are found too.
 
     Args:
         key: the setting that names it, for error lines.
         name: of the form `module:Class`.
         base: what it must be a subclass of.
         args: for the class.
+        options: for the class too.
 
     Raises:
         PlanetError: there is no such module or class, it is no `base`, or importing or making it fails.
@@ -34,7 +37,7 @@ def build(key: str, name: str, base: type[T], *args: Any) -> T:  # noqa: ANN401 
             raise TypeError(f"must be a subclass of {base.__module__}.{base.__qualname__}")
         if missing := getattr(kind, "__abstractmethods__", None):
             raise TypeError(f"lacks {', '.join(sorted(missing))}()")
-        return kind(*args)
+        return kind(*args, **options)
 
 
 @contextlib.contextmanager

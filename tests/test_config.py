@@ -67,7 +67,7 @@ def test_presets_are_flat_differences_from_the_defaults():
             ["planner.name=mppi", "planner.act_by=draw"],
             "planner.act_by = 'draw': not with planner.weigh = 'all'; set it to elites",
         ),
-        (["planner.name=mpc"], "planner.name = 'mpc': input should be 'cem', 'icem', 'mppi', 'shooting' or 'actor'"),
+        (["planner.name=mpc"], "planner.name = 'mpc': must be cem, icem, mppi, shooting, actor or module:Class"),
         (["env.size=50"], "env.size = 50: input should be 32, 64, 96 or 128"),
         (["train.updates=0"], "train.updates = 0: input should be greater than or equal to 1"),
         (["train.updates=1.5e0"], "train.updates = '1.5e0': input should be a valid integer.*"),

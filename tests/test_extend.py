@@ -9,16 +9,19 @@ import pytest
 import torch
 from torch.distributions import Laplace, kl_divergence
 
-from planet_rssm import Agent, Batch, PlanetError, config
+from planet_rssm import Agent, Batch, ControlLoop, PlanetError, check_planner, config
 from planet_rssm.cli.main import main
-from planet_rssm.config import RSSMSettings
+from planet_rssm.config import PlannerSettings, RSSMSettings
 from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.evaluation.evaluate import evaluate
+from planet_rssm.evaluation.planning import plan_run
+from planet_rssm.planners import planner_from_settings
 from planet_rssm.training.dataset import simple_actor, write_episodes
 from planet_rssm.world_model import WorldModel
 from planet_rssm.world_model.latents import latent_from_settings
 
 PAGE = (Path(__file__).parent.parent / "docs" / "extend.md").read_text()
-LATENT, TERM = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+LATENT, TERM, PLANNER = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 [SETTINGS] = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 SPEC = EnvSpec("gym/Test-v0", {"vector": ((3,), "float32")}, 2, 1, 0.1, 100, "none", "fake 0")
 TINY = """
@@ -33,14 +36,15 @@ def here(tmp_path, monkeypatch):
     """A working folder with the page's files in it, importable from there alone."""
     (tmp_path / "my_latent.py").write_text(LATENT)
     (tmp_path / "my_term.py").write_text(TERM)
+    (tmp_path / "my_planner.py").write_text(PLANNER)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
     yield tmp_path
-    for name in ("my_latent", "my_term", "theirs"):
+    for name in ("my_latent", "my_term", "my_planner", "theirs"):
         sys.modules.pop(name, None)
 
 
-def test_the_pages_latent_and_term_are_trained_and_planned_with(here):
+def test_the_pages_latent_term_and_planner_are_trained_and_planned_with(here):
     episodes = ["env.size=32", "env.renderer=raycast", "env.action_repeat=50"]
     write_episodes(here / "set", simple_actor("dmc/cartpole-swingup", episodes, "random", 0), 2, 0, 2)
     (here / "mine.yaml").write_text(SETTINGS)
@@ -50,9 +54,38 @@ def test_the_pages_latent_and_term_are_trained_and_planned_with(here):
     assert lines[-1]["loss/InverseAction"] > 0
     agent = Agent.load(here / "run", device="cpu")
     assert type(agent.model.rssm.latent).__name__ == "LaplaceLatent"
+    assert type(agent.planner).__name__ == "Closer"
     image = torch.zeros(1, 32, 32, 3, dtype=torch.uint8)
     plan, _ = agent.act(agent.initial(), {"image": image}, torch.zeros(1, 1), torch.ones(1, dtype=torch.bool))
     assert plan.action.abs().max() <= 1
+    with ControlLoop(agent, hz=100) as loop:
+        assert loop.tick({"image": image[0].numpy()}, is_first=True).action.shape == (1,)
+    assert plan_run(here / "run", 1, device="cpu")["planner"] == "my_planner:Closer"
+    (row,) = evaluate(["run"], seeds=[1000], device="cpu")["results"]
+    assert row["planner"] == "my_planner:Closer"
+
+
+def test_the_pages_planner_keeps_the_contract(here):
+    planner = planner_from_settings(PlannerSettings(name="my_planner:Closer", candidates=16, elites=4, horizon=4), 2)
+    check_planner(planner, 2)
+
+
+def test_a_planner_without_what_diagnostics_read_is_told_so(here):
+    (here / "theirs.py").write_text(
+        "from typing import NamedTuple\n"
+        "from my_planner import Closer, Tensor\n"
+        "class Bare(NamedTuple):\n    best: Tensor\n    entropy: Tensor\n"
+        "class Blind(Closer):\n"
+        "    def start(self, *args):\n"
+        "        search = super().start(*args)\n"
+        "        return Bare(search.best, search.best)\n"
+    )
+    planner = planner_from_settings(PlannerSettings(name="theirs:Blind", candidates=16, elites=4, horizon=4), 2)
+    with pytest.raises(AssertionError) as caught:
+        check_planner(planner, 2)
+    line, other = str(caught.value).splitlines()
+    assert line == "start() returns a Bare without `std`: diagnostics need it, a tensor (3, 4, 2)"
+    assert other == "`entropy` of what start() returns is (3, 4, 2): must be a tensor (3,)"
 
 
 def test_the_pages_latent_is_the_laplace_distribution(here):
@@ -99,6 +132,7 @@ def test_the_pages_term_trains_itself_and_the_model(here):
         ("rssm.latent=theirs:Half", r"rssm.latent = 'theirs:Half': .*lacks entropy, kl, sample\(\).*"),
         ("rssm.latent=theirs:Unsummed", r"rssm.latent = 'theirs:Unsummed': .*kl\(\) returns shape \[2, 4\].*\[2\].*"),
         ("rssm.latent=theirs:Sizeless", r"rssm.latent = 'theirs:Sizeless': .*no attribute 'noise_size'.*"),
+        ("planner.name=theirs:Thing", r"planner.name = 'theirs:Thing': .*must be a subclass of .*SearchPlanner.*"),
         ("model.terms=[inverse]", r"model.terms names 'inverse': each must be module:Class"),
         ("model.terms=[theirs:Thing]", r"model.terms = 'theirs:Thing': .*must be a subclass of torch.nn.*Module.*"),
         (
@@ -116,7 +150,9 @@ def test_what_does_not_fit_is_one_line(here, override, line):
         "class Sizeless(LaplaceLatent):\n    def __init__(self, _): self.size, self.raw_size, self.least = 4, 8, 1\n"
     )
     with pytest.raises(PlanetError, match=f"^{line}$"):
-        WorldModel(config.load("planet", [*TINY, override]), SPEC)
+        settings = config.load("planet", [*TINY, override])
+        planner_from_settings(settings.planner, 2)
+        WorldModel(settings, SPEC)
 
 
 def test_a_term_of_another_shape_is_one_line(here):

@@ -3,14 +3,14 @@
 import json
 import re
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.progress import Progress
 
 from planet_rssm.cli import complete
-from planet_rssm.config import PlannerName
+from planet_rssm.cli.planner import planner as planner_option
 
 
 class _Size(click.ParamType):
@@ -34,7 +34,7 @@ class _Size(click.ParamType):
 @click.option("--delay", default=0, show_default=True, help="Ticks from a frame to what was planned from it.")
 @click.option("--execute", default=1, show_default=True, help="Ticks acted out of each plan.")
 @click.option("--camera", default="640x480", show_default=True, type=_Size(), help="Size of the frames that come in.")
-@click.option("--planner", type=click.Choice(get_args(PlannerName)), help="Short for -s planner.name=…")
+@planner_option
 @complete.setting_option(complete.acting_setting, "Change planner.… or rssm.plan_by.")
 @click.option("--checkpoint", default="last", show_default=True, help="last, best or a number of env_steps.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")

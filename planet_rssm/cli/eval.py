@@ -5,15 +5,15 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import click
 from rich.console import Console
 
 from planet_rssm.cli import complete
+from planet_rssm.cli.planner import planner as planner_option
 from planet_rssm.cli.progress import Shown
 from planet_rssm.cli.tables import results, say, show
-from planet_rssm.config import PlannerName
 from planet_rssm.errors import PlanetError
 
 EPISODES = 10  # of the dm_control protocol
@@ -29,7 +29,7 @@ _file = click.Path(path_type=Path, dir_okay=False)
 @click.option(
     "--checkpoint", default="last", show_default=True, help="last, best or a number of env_steps (offline: updates)."
 )
-@click.option("--planner", type=click.Choice(get_args(PlannerName)), help="Short for -s planner.name=…")
+@planner_option
 @complete.setting_option(complete.acting_setting, "Change a planner.… setting; repeatable.")
 @click.option("--group-by", metavar="KEY", help="A setting: runs with the same value of it form one group "
               "[all settings but seeds].")  # fmt: skip

@@ -3,21 +3,21 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import click
 import numpy as np
 from rich.console import Console
 
 from planet_rssm.cli import complete, tables
+from planet_rssm.cli.planner import planner as planner_option
 from planet_rssm.cli.progress import Shown
-from planet_rssm.config import PlannerName
 from planet_rssm.errors import PlanetError
 
 
 @click.command("plan")
 @click.argument("run", shell_complete=complete.run, type=click.Path(path_type=Path))
-@click.option("--planner", type=click.Choice(get_args(PlannerName)), help="Short for -s planner.name=…")
+@planner_option
 @complete.setting_option(complete.acting_setting, "Change planner.… or rssm.plan_by.")
 @click.option("--episodes", default=20, show_default=True, type=click.IntRange(min=1))
 @click.option(

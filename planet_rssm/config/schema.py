@@ -4,7 +4,7 @@ import math
 import re
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from planet_rssm.named import FORM
@@ -13,6 +13,7 @@ FORMAT = 1
 
 ImageSize = Literal[32, 64, 96, 128]
 PlannerName = Literal["cem", "icem", "mppi", "shooting", "actor"]
+PLANNERS: tuple[str, ...] = get_args(PlannerName)
 IMAGE_SIZES: tuple[int, ...] = get_args(ImageSize)
 
 
@@ -330,7 +331,7 @@ class BehaviorSettings(_Section):
 _SEARCH = frozenset("horizon candidates iterations warm_start discount precision fast particles risk proposals "
                     "proposal_share terminal_value".split())  # fmt: skip
 _FITTED = _SEARCH | {"elites", "init_std", "min_std", "max_std", "momentum"}
-READS: "dict[PlannerName, frozenset[str]]" = {
+READS: dict[str, frozenset[str]] = {
     "cem": _FITTED,
     "icem": _FITTED | {"colour", "decay", "reuse"},
     "mppi": _FITTED | {"temperature", "weigh", "act_by"},
@@ -343,7 +344,7 @@ _BY_ELITES = {"elites", "min_std", "max_std"}  # mppi reads them only where it w
 class PlannerSettings(_Section):
     """How actions are searched for. Spreads are in halves of an action's range; None is the planner's own default."""
 
-    name: PlannerName = "cem"  # who decides, when collecting, testing and planning; the actor needs `behavior`
+    name: str = "cem"  # who decides: one of PLANNERS, or a SearchPlanner as module:Class; the actor needs `behavior`
     horizon: Count = 12  # agent steps
     candidates: Count = 1000
     iterations: Count = 10
@@ -378,6 +379,14 @@ class PlannerSettings(_Section):
         """The settings of this section that the chosen planner reads, beside `name`."""
         unread = _BY_ELITES if self.name == "mppi" and self.weigh == "all" else set()
         return READS.get(self.name, frozenset(type(self).model_fields)) - unread
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if name not in PLANNERS and not FORM.fullmatch(name):
+            names = ", ".join(PLANNERS)
+            raise ValueError(f"planner.name = {name!r}: must be {names} or module:Class")
+        return name
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -22,6 +22,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from planet_rssm.errors import PlanetError
+from planet_rssm.named import build
 from planet_rssm.planners.base import SearchPlanner
 from planet_rssm.planners.box import Bound
 from planet_rssm.planners.cem import CEM
@@ -36,7 +37,7 @@ from planet_rssm.planners.objective import Objective
 from planet_rssm.planners.shooting import RandomShooting
 
 if TYPE_CHECKING:
-    from planet_rssm.config import PlannerName, PlannerSettings
+    from planet_rssm.config import PlannerSettings
 
 __all__ = [
     "CEM",
@@ -54,7 +55,7 @@ __all__ = [
     "planner_from_settings",
 ]
 
-PLANNERS: "dict[PlannerName, type[SearchPlanner[Any, Any]]]" = {
+PLANNERS: dict[str, type[SearchPlanner[Any, Any]]] = {
     "cem": CEM,
     "icem": ICEM,
     "mppi": MPPI,
@@ -82,7 +83,11 @@ def planner_from_settings(
         raise PlanetError("planner.name = 'actor': it is learned, not searched; load a run that has one: Agent.load")
     if discrete:
         _check_memory(settings, action_size)
-    return PLANNERS[settings.name](settings, action_size, low, high, discrete=discrete)
+    box = (settings, action_size, low, high)
+    if settings.name not in PLANNERS:
+        kind: type[SearchPlanner[Any, Any]] = SearchPlanner  # type: ignore[type-abstract]
+        return build("planner.name", settings.name, kind, *box, discrete=discrete)
+    return PLANNERS[settings.name](*box, discrete=discrete)
 
 
 def _check_memory(settings: "PlannerSettings", action_size: int) -> None:

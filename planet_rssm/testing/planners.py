@@ -44,6 +44,8 @@ def check_planner(
     if dynamics is None:
         dynamics, state = _walk(), {"x": torch.linspace(-1, 1, 3 * action_size).reshape(3, action_size)}
     use = _Use(planner, dynamics, state, action_size, box, groups_of(discrete, action_size))
+    if isinstance(planner, SearchPlanner):
+        tell(use.search_state(planner))  # the loop reads it before anything else can be said
     tell(use.shapes())
     lines = [*use.repeats(), *use.resets(), *use.survives()]
     if isinstance(planner, SearchPlanner):
@@ -68,6 +70,19 @@ class _Use:
         leaf = pytree.tree_leaves(state)[0]
         self.batch, self.device = len(leaf), leaf.device
         self.first = torch.ones(self.batch, dtype=torch.bool, device=self.device)
+
+    def search_state(self, planner: SearchPlanner) -> Iterator[str]:
+        noise = planner.draw(self.dynamics, self.state, self._generator())[0].actions
+        search = planner.start(planner.initial(self.batch, self.device), self.first, noise)
+        wanted = {"std": (self.batch, noise.shape[2], self.action_size), "entropy": (self.batch,)}
+        for name, shape in wanted.items():
+            value = getattr(search, name, None)
+            found = tuple(value.shape) if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            if value is None:
+                kind = type(search).__name__
+                yield f"start() returns a {kind} without `{name}`: diagnostics need it, a tensor {shape}"
+            elif found != shape:
+                yield f"`{name}` of what start() returns is {found}: must be a tensor {shape}"
 
     def shapes(self) -> Iterator[str]:
         plan, _ = self._plan()
