@@ -1,6 +1,7 @@
 """The machine's own clock and thread."""
 
 import concurrent.futures
+import os
 import threading
 
 import numpy as np
@@ -111,5 +112,5 @@ def test_a_loop_on_cuda_decides_on_a_stream_of_its_own(make_agent, monkeypatch):
             loop.sleep()
             loop.tick(FRAME)
     assert set(streams).isdisjoint({torch.cuda.default_stream().cuda_stream})
-    if done.source == "plan":
+    if done.source == "plan" and "PLANET_PRETENDED_CUDA" not in os.environ:  # which computes nothing
         np.testing.assert_allclose(done.action, alone.action[0].cpu().numpy(), atol=1e-5)

@@ -18,7 +18,10 @@ WIDTHS = "env.size=32 model.depth=2 rssm.deter=16 rssm.stoch=4 rssm.classes=4 rs
 SPEC = EnvSpec("gym/Test-v0", {"speed": ((3,), "float32")}, A, 1, 0.1, 100, "none", "fake 0")
 CUDA = pytest.param(
     "cuda",
-    marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")],
+    marks=[
+        pytest.mark.gpu(numbers=True),
+        pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here"),
+    ],
 )
 DEVICES = ["cpu", CUDA]
 
@@ -104,7 +107,7 @@ def test_weights_change_plans_change(device, change):
     torch.testing.assert_close(after, expected)
 
 
-@pytest.mark.gpu
+@pytest.mark.gpu(numbers=True)
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 def test_results_of_a_graph_are_copies():
     model = model_on("cuda")

@@ -158,3 +158,17 @@ def test_any_number_of_dense_layers_leads_to_the_cell(layers: int) -> None:
     with torch.no_grad():
         expected = core.cell(torch.from_numpy(x), torch.from_numpy(inputs[0])).numpy()
     check(core, inputs, expected)
+
+
+@pytest.mark.gpu(numbers=True)
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_under_an_autocast_of_cuda_only_the_products_lose_digits():
+    core = core_from_settings(RSSMSettings(deter=D, hidden=H), S, A)
+    parts = [torch.randn(B, width) for width in (D, S, A)]
+    expected = core(*parts)
+    with torch.autocast("cuda", torch.bfloat16):
+        found = core.cuda()(*(part.cuda() for part in parts))
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.cpu(), expected, atol=0.03, rtol=0.03)
+    (-found.sum()).backward()
+    assert all(parameter.grad is not None for parameter in core.parameters())
