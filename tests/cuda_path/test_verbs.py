@@ -13,7 +13,7 @@ TINY = """
     model.depth=2 rssm.deter=8 rssm.stoch=4 rssm.hidden=8 model.reward_units=8 model.vector_units=8
     planner.candidates=6 planner.iterations=2 planner.elites=2 planner.horizon=2
     train.batch_size=2 train.batch_length=4 train.seed_episodes=1 train.updates=2 train.test_every=1
-    train.test_episodes=1
+    train.test_episodes=1 train.precision=float32 planner.precision=float32
 """.split()
 BEHAVIOR = """
     behavior=v3 behavior.units=8 planner.proposals=actor planner.terminal_value=critic env.observe=vectors
