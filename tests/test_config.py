@@ -91,7 +91,7 @@ def test_presets_are_flat_differences_from_the_defaults():
         (["rssm.kind=ssm", "rssm.input_layers=0"], "rssm.input_layers = 0: an ssm needs at least 1; set it"),
         (["rssm.kind=lstm"], "rssm.kind = 'lstm': input should be 'rssm', 'ssm' or 'rnn'"),
         (["rssm.latent=vq"], "rssm.latent = 'vq': must be gaussian, categorical or module:Class"),
-        (["rssm.cell=lstm"], "rssm.cell = 'lstm': input should be 'gru' or 'norm_gru'"),
+        (["rssm.cell=lstm"], "rssm.cell = 'lstm': input should be 'gru', 'norm_gru' or 'tf_gru'"),
         (["rssm.unimix=1"], "rssm.unimix = 1: input should be less than 1"),
         (["rssm.min_std=-0.1"], "rssm.min_std = -0.1: input should be greater than or equal to 0"),
         (["rssm.prior_layers=1000000000"], "rssm.prior_layers = 1000000000: input should be less than or .*"),

@@ -157,7 +157,7 @@ class RSSMSettings(_Section):
     stoch: Count = 30  # dimensions of a Gaussian latent, variables of a categorical one
     classes: Annotated[Whole, Field(ge=2)] = 32  # of each categorical variable
     hidden: Count = 200
-    cell: Literal["gru", "norm_gru"] = "gru"
+    cell: Literal["gru", "norm_gru", "tf_gru"] = "gru"  # tf_gru: TensorFlow's GRUBlockCell, as PlaNet's code has it
     blocks: Annotated[Whole, Field(ge=0)] = 0  # of DreamerV3's block-diagonal GRU; 0: the plain `cell`
     recurrent_depth: Annotated[Layers, Field(ge=1)] = 1  # times that the cell is applied a step
     input_layers: Layers = 1  # dense layers before the cell

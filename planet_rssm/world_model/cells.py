@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from planet_rssm.config import RSSMSettings
-from planet_rssm.world_model.networks import BlockLinear, dense, normalised
+from planet_rssm.world_model.networks import BlockLinear, dense, normalised, precise
 
 
 class NormGRUCell(nn.Module):
@@ -43,6 +43,29 @@ class GRUCell(nn.GRUCell):
             return torch.ops.aten._thnn_fused_gru_cell(*parts, self.bias_ih, self.bias_hh)[0]
 
 
+class TFGRUCell(nn.Module):
+    """TensorFlow's GRUBlockCell, which PlaNet's code has: reset before the recurrent product, gates that begin open.
+
+    r, u = sig(W [x, h] + b + 1); c = tanh(V [x, r h] + d); h' = u h + (1 - u) c
+    (Cho et al. 2014, arXiv 1406.1078). There the gates' bias begins at 1, here it stands beside a
+    1 and begins at 0.
+    """
+
+    def __init__(self, inputs: int, deter: int) -> None:
+        super().__init__()
+        self.input_size = inputs
+        self.gates = nn.Linear(inputs + deter, 2 * deter)
+        self.candidate = nn.Linear(inputs + deter, deter)
+        nn.init.zeros_(self.gates.bias)
+        nn.init.zeros_(self.candidate.bias)
+
+    def forward(self, x: Tensor, deter: Tensor) -> Tensor:  # noqa: D102
+        gates = precise(self.gates(torch.cat([x, deter.to(x.dtype)], -1)))
+        reset, update = (gates + 1).sigmoid().chunk(2, -1)
+        candidate = precise(self.candidate(torch.cat([x, (reset * deter).to(x.dtype)], -1))).tanh()
+        return update * deter + (1 - update) * candidate
+
+
 class GRUCore(nn.Module):
     """Dense layers on [stoch, action], then a GRU cell, `recurrent_depth` times (PlaNet; DreamerV2 with its cell)."""
 
@@ -51,7 +74,7 @@ class GRUCore(nn.Module):
         self.depth = settings.recurrent_depth
         self.inputs = dense(stoch + action, settings.hidden, settings.input_layers, settings.act, settings.norm)
         width = settings.hidden if settings.input_layers else stoch + action
-        kind = {"gru": GRUCell, "norm_gru": NormGRUCell}[settings.cell]
+        kind = {"gru": GRUCell, "norm_gru": NormGRUCell, "tf_gru": TFGRUCell}[settings.cell]
         self.cell = kind(width, settings.deter)
 
     def forward(self, deter: Tensor, stoch: Tensor, action: Tensor) -> Tensor:  # noqa: D102

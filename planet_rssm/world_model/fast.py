@@ -12,7 +12,7 @@ from planet_rssm.types import Dynamics, Rollout, State
 from planet_rssm.world_model.cells import GRUCore
 from planet_rssm.world_model.heads import ContinueHead, GaussianHead, TwohotHead
 from planet_rssm.world_model.model import WorldModel
-from planet_rssm.world_model.packed import PackedCore, dense, pack, pack_joint
+from planet_rssm.world_model.packed import PLAIN, PackedCore, dense, pack, pack_joint
 
 MEMORY = 2**28  # bytes that the candidates' states may take at once on a CPU
 SHARE = 8  # of a CUDA device's memory they may take one part in so many: not of what is free, which differs by the run
@@ -112,7 +112,7 @@ class PackedModel:
     def __init__(self, model: WorldModel, dtype: torch.dtype) -> None:
         rssm = self._rssm = model.rssm
         self.dtype, core, (first, *rest) = dtype, rssm.core, rssm.prior_net
-        if isinstance(core, GRUCore) and isinstance(core.cell, nn.GRUCell) and len(core.inputs) > 0:
+        if isinstance(core, GRUCore) and isinstance(core.cell, PLAIN) and len(core.inputs) > 0:
             assert isinstance(first, nn.Linear)
             self.core: nn.Module = PackedCore(core, first, rssm.stoch_size, dtype)
             self.prior = pack(nn.Sequential(*rest), dtype)

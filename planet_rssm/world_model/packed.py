@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag, linear
 
-from planet_rssm.world_model.cells import GRUCore
+from planet_rssm.world_model.cells import GRUCore, TFGRUCell
 from planet_rssm.world_model.networks import BlockLinear, precise
 
 # Activations that oneDNN does within the product; its ReLU is not one, for it makes NaN 0.
@@ -158,8 +158,11 @@ class PackedJoint(nn.Module):
         return self.act(self.of_rest(rest).unflatten(0, (len(sample), -1)).add_(common).flatten(0, 1))
 
 
+PLAIN = nn.GRUCell | TFGRUCell  # cells whose gates have no norm, which `PackedCore` takes apart
+
+
 class PackedCore(nn.Module):
-    """A `GRUCore` with a plain GRU cell, and the first layer of the prior, which reads its deter.
+    """A `GRUCore` with one of the PLAIN cells, and the first layer of the prior, which reads its deter.
 
     Of a new deter one product makes that layer and the hidden gates of the step after it, and of x one makes all its
     gates: of few rows a product takes little longer than two a half its size. What the former makes is `seen`, with the
@@ -171,16 +174,18 @@ class PackedCore(nn.Module):
         """Take a core with at least one layer before its cell; `sample` is the size of the latent's."""
         super().__init__()
         self.depth, self.dtype, self.prior_size, cell = core.depth, dtype, prior.out_features, core.cell
-        assert isinstance(cell, nn.GRUCell)
+        assert isinstance(cell, PLAIN)
         joint, *rest = pack_joint(core.inputs, slice(0, sample), dtype)
         assert isinstance(joint, PackedJoint)
         self.joint, self.inputs = joint, nn.Sequential(*rest) if rest else None
         self.of_last = PackedLinear(prior.weight, prior.bias, dtype)
-        self.cell = None if cell.weight_hh.device.type == "cpu" else pack(cell, dtype)
+        self.cell = None if prior.weight.device.type == "cpu" else pack(cell, dtype)
         if self.cell is None:
-            self.of_x = PackedLinear(cell.weight_ih, cell.bias_ih, dtype)
-            weights, biases = torch.cat([cell.weight_hh, prior.weight]), torch.cat([cell.bias_hh, prior.bias])
+            of_x, of_deter, of_reset = _parts(cell)
+            self.of_x = PackedLinear(*of_x, dtype)
+            weights, biases = torch.cat([of_deter[0], prior.weight]), torch.cat([of_deter[1], prior.bias])
             self.of_deter = PackedLinear(weights, biases, dtype)
+            self.of_reset = None if of_reset is None else PackedLinear(of_reset, None, dtype)
             self.tanh = Tensor.tanh_ if self.of_x.blocked is None else tanh_
 
     def forward(self, deter: Tensor, seen: Tensor, sample: Tensor, action: Tensor, last: bool) -> tuple[Tensor, Tensor]:
@@ -208,20 +213,44 @@ class PackedCore(nn.Module):
             return deter, self.of_last(deter)
         inputs = self.of_x(x)
         for left in reversed(range(self.depth)):
-            deter = gru(inputs, seen, deter, self.tanh)
+            deter = gru(inputs, seen, deter, self.tanh, self.of_reset)
             seen = self.of_last(deter) if last and not left else self.of_deter(deter)
         return deter, seen
 
 
-def gru(inputs: Tensor, hidden: Tensor, deter: Tensor, tanh: Callable[[Tensor], Tensor] = Tensor.tanh_) -> Tensor:
+def _parts(cell: PLAIN) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], Tensor | None]:
+    """Return weight and bias of all gates for x, those for deter, and the weight for what the reset leaves of it."""
+    if isinstance(cell, nn.GRUCell):
+        return (cell.weight_ih, cell.bias_ih), (cell.weight_hh, cell.bias_hh), None
+    inputs, biases = cell.input_size, torch.cat([cell.gates.bias + 1, cell.candidate.bias])
+    of_x = torch.cat([cell.gates.weight[:, :inputs], cell.candidate.weight[:, :inputs]])
+    return (
+        (of_x, biases),
+        (cell.gates.weight[:, inputs:], torch.zeros_like(cell.gates.bias)),
+        (cell.candidate.weight[:, inputs:]),
+    )
+
+
+def gru(
+    inputs: Tensor,
+    hidden: Tensor,
+    deter: Tensor,
+    tanh: Callable[[Tensor], Tensor] = Tensor.tanh_,
+    of_reset: nn.Module | None = None,
+) -> Tensor:
     """Return n + z (h - n) [M, D] of `inputs` [M, 3 D], the gates' part of x, `hidden` [B, 3 D..], that of h, and h.
 
     M / B rows have a row of `deter` [B, D] in common; the gates stand as in nn.GRUCell: reset, update z, candidate n.
+    With `of_reset`, which multiplies what the reset leaves of h, `hidden` [B, 2 D..] has no candidate.
     """
     size, (rows, width) = deter.shape[1], hidden.shape
     if rows != inputs.shape[0]:
         inputs, hidden, deter = inputs.view(rows, -1, 3 * size), hidden[:, None], deter[:, None]
     both, of_x = torch.split_with_sizes(inputs, [2 * size, size], -1)
+    if of_reset is not None:
+        reset, update = (both + hidden[..., : 2 * size]).sigmoid_().chunk(2, -1)
+        left = of_reset((reset * deter).view(-1, size)).view_as(of_x)
+        return torch.lerp(tanh(left.add_(of_x)), deter, update).view(-1, size)
     other, of_deter, _ = torch.split_with_sizes(hidden, [2 * size, size, width - 3 * size], -1)
     reset, update = (both + other).sigmoid_().chunk(2, -1)
     return torch.lerp(tanh(torch.addcmul(of_x, reset, of_deter)), deter, update).view(-1, size)

@@ -18,6 +18,7 @@ LATENTS = {
 }
 CELLS = {
     "gru": {},
+    "tf_gru": {"cell": "tf_gru", "recurrent_depth": 2},
     "norm_gru": {"cell": "norm_gru", "norm": "layer", "act": "elu"},
     "blocks8": {"blocks": 8, "norm": "rms", "act": "silu", "prior_layers": 2},
     "blocks2_deep": {"blocks": 2, "norm": "rms", "act": "silu", "recurrent_depth": 2, "posterior_layers": 0},

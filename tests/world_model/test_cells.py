@@ -86,6 +86,25 @@ def test_layer_norm_gru(depth: int) -> None:
     check(core, inputs, h)
 
 
+@pytest.mark.parametrize("depth", [1, 2])
+def test_tensorflows_gru(depth: int) -> None:
+    """GRUBlockCell: r, u = split(sig(W [x, h] + b + 1)); c = tanh(V [x, r h] + d); h' = u h + (1 - u) c."""
+    core, w, inputs = made(RSSMSettings(deter=D, hidden=H, cell="tf_gru", recurrent_depth=depth))
+    h, z, a = inputs
+    x = ACTS["relu"](np.concatenate([z, a], -1) @ w["inputs.0.weight"].T + w["inputs.0.bias"])
+    for _ in range(depth):
+        gates = np.concatenate([x, h], -1) @ w["cell.gates.weight"].T + w["cell.gates.bias"] + 1
+        r, u = np.split(sigmoid(gates), 2, -1)
+        c = np.tanh(np.concatenate([x, r * h], -1) @ w["cell.candidate.weight"].T + w["cell.candidate.bias"])
+        h = u * h + (1 - u) * c
+    check(core, inputs, h)
+
+
+def test_tensorflows_gru_begins_with_the_bias_of_its_gates_beside_a_one() -> None:
+    core = core_from_settings(RSSMSettings(deter=D, hidden=H, cell="tf_gru"), S, A)
+    assert not core.cell.gates.bias.any() and not core.cell.candidate.bias.any()
+
+
 def block_gru_step(w: Weights, h: np.ndarray, z: np.ndarray, a: np.ndarray, blocks: int, layers: int) -> np.ndarray:
     """DreamerV3: one step, a block at a time; block weights are [blocks, in, out]."""
     a = a / np.maximum(1, np.abs(a))
