@@ -128,7 +128,7 @@ class EnvSettings(_Section):
     renderer: Literal["auto", "egl", "osmesa", "glfw", "raycast", "own", "none"] = "auto"
     time_limit: Count | None = None  # control steps until an episode is truncated; None: the environment's own
     action_repeat: Count | None = None  # None: the domain's own, see envs.registry
-    step_timeout: Positive = 60.0  # seconds before a silent worker is replaced
+    step_timeout: Positive = 60.0  # seconds before a silent worker is replaced; to start it has twice that, at least 30
     drop: Names = ()  # observations that are left out, by name: a,b or [a, b]
     keys: Names = ()  # all that are seen, by name; (): every one
     kwargs: Arguments = {}  # of what makes the environment, each written as env.kwargs.NAME

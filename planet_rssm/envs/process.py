@@ -120,9 +120,12 @@ class WorkerProcess:
     @property
     def dead(self) -> bool:
         """Whether the process has ended; pipes that its children have open do not say so."""
-        if hasattr(os, "waitid"):  # its number stays taken until `end`
+        if not hasattr(os, "waitid"):
+            return self._process.poll() is not None
+        try:  # its number stays taken until `end`
             return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-        return self._process.poll() is not None
+        except ChildProcessError:  # SIGCHLD is ignored: the system has taken it away
+            return True
 
     def dismiss(self) -> None:
         """Tell the worker to close its environment and end."""

@@ -78,8 +78,8 @@ def _rate(env: Env) -> Figure | None:
     inner = env.unwrapped
     config = _read(inner, "config")
     for name in _RATES:
-        told = _read(inner, name) or (config.get(name) if isinstance(config, Mapping) else None)
-        if hz := _number(told):
+        value = _read(inner, name) or (config.get(name) if isinstance(config, Mapping) else None)
+        if hz := _number(value):
             return Figure(1 / hz, name)
     return None
 
