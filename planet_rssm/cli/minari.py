@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from planet_rssm.config import IMAGE_SIZES
+from planet_rssm.config import LARGEST, SMALLEST
 
 
 @click.group("minari", context_settings={"help_option_names": ["-h", "--help"]})
@@ -26,7 +26,7 @@ def verb() -> None:
 @click.argument("dataset")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Where the episodes are kept.")
 @click.option("--observe", type=click.Choice(["pixels", "vectors", "both"]), help="What to take [all there is].")
-@click.option("--size", default="64", show_default=True, type=click.Choice([str(size) for size in IMAGE_SIZES]),
+@click.option("--size", default=64, show_default=True, type=click.IntRange(SMALLEST, LARGEST),
               help="Pixels a side.")  # fmt: skip
 @click.option("--drop", multiple=True, metavar="KEY", help="Leave an observation out; repeatable.")
 @click.option("--scale-actions", is_flag=True, help="Actions without bounds: take the least and greatest of the data.")
@@ -36,7 +36,7 @@ def import_(
     dataset: str,
     out: Path,
     observe: str | None,
-    size: str,
+    size: int,
     drop: tuple[str, ...],
     scale_actions: bool,
     download: bool,
@@ -51,7 +51,7 @@ def import_(
     """
     from planet_rssm.minari import import_dataset
 
-    replay = import_dataset(dataset, out, observe, int(size), download, drop=drop, scale_actions=scale_actions)
+    replay = import_dataset(dataset, out, observe, size, download, drop=drop, scale_actions=scale_actions)
     env = replay.env or {}
     result = {
         "dataset": dataset,

@@ -11,10 +11,10 @@ from planet_rssm.named import FORM
 
 FORMAT = 1
 
-ImageSize = Literal[32, 64, 96, 128]
 PlannerName = Literal["cem", "icem", "mppi", "shooting", "actor"]
 PLANNERS: tuple[str, ...] = get_args(PlannerName)
-IMAGE_SIZES: tuple[int, ...] = get_args(ImageSize)
+SMALLEST, LARGEST = 16, 512  # pixels a side of an image
+V3_SIDE, V3_LAYERS = 4, 5  # DreamerV3's convolutions halve an image down to this side or more, at most so often
 
 
 def _whole(value: Any) -> Any:  # noqa: ANN401 (whatever a file holds)
@@ -124,7 +124,7 @@ class EnvSettings(_Section):
 
     id: str = "dmc/cheetah-run"
     observe: Literal["pixels", "vectors", "both"] = "pixels"
-    size: ImageSize = 64  # pixels a side
+    size: Annotated[Whole, Field(ge=SMALLEST, le=LARGEST)] = 64  # pixels a side
     renderer: Literal["auto", "egl", "osmesa", "glfw", "raycast", "own", "none"] = "auto"
     time_limit: Count | None = None  # control steps until an episode is truncated; None: the environment's own
     action_repeat: Count | None = None  # None: the domain's own, see envs.registry
@@ -454,6 +454,8 @@ class Settings(_Section):
     def _check(self) -> Self:
         if self.behavior.name == "none" and (asked := learned_parts(self.planner)):
             raise ValueError(no_actor(asked))
+        if self.model.conv == "dreamer-v3" and self.env.observe != "vectors" and not v3_takes(self.env.size):
+            raise ValueError(_other_sizes(self.env.size))
         batch = self.train.batch_size * self.train.batch_length
         if self.data.capacity < self.train.batch_length:
             raise ValueError(
@@ -464,6 +466,26 @@ class Settings(_Section):
             share = self.model.decode_fraction
             raise ValueError(f"model.decode_fraction = {share}: decodes none of a batch's {batch} frames; raise it")
         return self
+
+
+def v3_layers(size: int) -> int:
+    """Return how often DreamerV3's convolutions halve an image of `size` pixels a side."""
+    return min(int(math.log2(size / V3_SIDE)), V3_LAYERS)
+
+
+def v3_takes(size: int) -> bool:
+    """Return whether DreamerV3's convolutions halve such an image without a rest, and so can draw it again."""
+    return size % 2 ** v3_layers(size) == 0
+
+
+def _other_sizes(size: int) -> str:
+    """Return the error line for a size that DreamerV3's convolutions cannot take, with the nearest that they can."""
+    working = [other for other in range(SMALLEST, LARGEST + 1) if v3_takes(other)]
+    below, above = max(other for other in working if other < size), min(other for other in working if other > size)
+    return (
+        f"env.size = {size}: model.conv = 'dreamer-v3' halves an image {v3_layers(size)} times, which leaves a rest; "
+        f"use {below} or {above}, or model.conv=planet, which takes any"
+    )
 
 
 def learned_parts(settings: PlannerSettings) -> str | None:

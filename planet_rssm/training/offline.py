@@ -7,7 +7,7 @@ from typing import Any
 
 from planet_rssm import config
 from planet_rssm.behavior import check_objective
-from planet_rssm.config import IMAGE_SIZES, Settings
+from planet_rssm.config import LARGEST, SMALLEST, Settings
 from planet_rssm.data import sets
 from planet_rssm.data.replay import Replay
 from planet_rssm.envs.registry import canonical_id
@@ -15,8 +15,6 @@ from planet_rssm.envs.spec import EnvSpec, chosen
 from planet_rssm.errors import PlanetError
 from planet_rssm.training.interrupt import Interrupted, InterruptGuard
 from planet_rssm.training.session import Loop
-
-_IMAGES = tuple((size, size, 3) for size in IMAGE_SIZES)
 
 
 class OfflineTrainer(Loop):
@@ -91,13 +89,17 @@ def open_episodes(settings: Settings) -> tuple[Replay, EnvSpec]:
         raise PlanetError(f"--data {folder}: {sets.no_episode(folder)}")
     spec = EnvSpec.from_json(replay.env)
     shapes = [shape for shape, _ in spec.observation.values()]
-    if not shapes or any(len(shape) != 1 and shape not in _IMAGES for shape in shapes):
+    if not shapes or not all(len(shape) == 1 or _is_image(shape) for shape in shapes):
         seen = ", ".join(f"{key} {list(shape)}" for key, (shape, _) in spec.observation.items()) or "nothing"
         raise PlanetError(
-            f"--data {folder}: observes {seen}; needs images [size, size, 3] of size "
-            f"{', '.join(map(str, IMAGE_SIZES))}, or vectors [n]: collect it with such"
+            f"--data {folder}: observes {seen}; needs images [size, size, 3] of size {SMALLEST} to {LARGEST}, or "
+            "vectors [n]: collect it with such"
         )
     return replay, spec
+
+
+def _is_image(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 3 and shape[0] == shape[1] and SMALLEST <= shape[0] <= LARGEST and shape[2] == 3
 
 
 def adopt_environment(settings: Settings, overrides: Sequence[str]) -> tuple[Settings, str]:

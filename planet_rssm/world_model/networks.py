@@ -5,17 +5,11 @@ import math
 import torch
 from torch import Tensor, nn
 
+from planet_rssm.config import v3_layers
+
 UNCUT = 1.1368  # standard deviation of a normal that has 1 after its cut at two of its own
 V3_WIDTHS = (2, 3, 4, 4, 4)  # channels after each layer, in units of the depth
-V3_SIDE = 4  # of the smallest map; 6 for images of 96
-# By image side: (encoder layers, kernels of the decoder's layers). Every layer has stride 2 and no padding, so that
-# the encoder's kernel 4 ends at 2x2 (1x1 for 96) and the decoder's kernels grow 1x1 to exactly the image.
-SHAPES = {
-    32: (3, (5, 6, 6)),
-    64: (4, (5, 5, 6, 6)),
-    96: (5, (3, 5, 5, 6, 6)),
-    128: (5, (5, 5, 5, 6, 6)),
-}
+KERNEL = 4  # of PlaNet's encoder; every layer of both has stride 2 and no padding
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU}
 MAX_WIDTH = 8  # channels grow to at most this many times the first layer's
 
@@ -35,6 +29,26 @@ def symexp(x: Tensor) -> Tensor:
     return x.sign() * x.abs().expm1()
 
 
+def encoder_layers(size: int) -> int:
+    """Return the layers of PlaNet's encoder, as many as the image has pixels for: it ends at 1x1, 2x2 or 3x3."""
+    layers = 0
+    while size >= KERNEL:
+        size, layers = (size - KERNEL) // 2 + 1, layers + 1
+    return layers
+
+
+def decoder_kernels(size: int) -> tuple[int, ...]:
+    """Return the kernels of PlaNet's decoder, whose layers grow 1x1 to exactly the image: 5, 5, 6, 6 to 64x64.
+
+    From the image down, a layer's kernel is 6 where its output has an even side, 5 where it has an odd one.
+    """
+    kernels: list[int] = []
+    while size > 1:
+        kernels.insert(0, min(6 - size % 2, size))
+        size = (size - kernels[0]) // 2 + 1
+    return tuple(kernels)
+
+
 class ConvEncoder(nn.Module):
     """Preprocessed images [M, size, size, 3] to embeddings [M, embed_size]."""
 
@@ -42,10 +56,10 @@ class ConvEncoder(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         channels, side = 3, size
-        for layer in range(SHAPES[size][0]):
+        for layer in range(encoder_layers(size)):
             width = depth * min(2**layer, MAX_WIDTH)
-            layers += [nn.Conv2d(channels, width, kernel_size=4, stride=2), ACTIVATIONS[act]()]
-            channels, side = width, (side - 4) // 2 + 1
+            layers += [nn.Conv2d(channels, width, kernel_size=KERNEL, stride=2), ACTIVATIONS[act]()]
+            channels, side = width, (side - KERNEL) // 2 + 1
         self.layers = channels_last(nn.Sequential(*layers))
         self.embed_size = channels * side * side
 
@@ -59,7 +73,7 @@ class ConvDecoder(nn.Module):
 
     def __init__(self, feat_size: int, size: int, depth: int, act: str) -> None:
         super().__init__()
-        kernels = SHAPES[size][1]
+        kernels = decoder_kernels(size)
         self.width = 32 * depth
         self.linear = nn.Linear(feat_size, self.width)
         layers: list[nn.Module] = []
@@ -86,7 +100,7 @@ class V3Encoder(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         channels, side = 3, size
-        for width in V3_WIDTHS[: _v3_layers(size)]:
+        for width in V3_WIDTHS[: v3_layers(size)]:
             layers += [nn.Conv2d(channels, width * depth, 5, padding=2), nn.MaxPool2d(2)]
             layers += _over_channels(width * depth, act, norm)
             channels, side = width * depth, side // 2
@@ -106,7 +120,7 @@ class V3Decoder(nn.Module):
 
     def __init__(self, deter: int, stoch: int, size: int, depth: int, units: int, act: str, norm: str) -> None:
         super().__init__()
-        widths = [width * depth for width in V3_WIDTHS[: _v3_layers(size)]]
+        widths = [width * depth for width in V3_WIDTHS[: v3_layers(size)]]
         self.deter, self.side, channels = deter, size >> len(widths), widths[-1]
         blocks = math.gcd(8, math.gcd(deter, channels))
         self.from_deter = BlockLinear(deter, self.side**2 * channels, blocks) if deter else None
@@ -135,10 +149,6 @@ class ChannelNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
-def _v3_layers(size: int) -> int:
-    return int(math.log2(size / V3_SIDE))
 
 
 def _over_channels(width: int, act: str, norm: str) -> list[nn.Module]:

@@ -101,7 +101,7 @@ def test_flops_are_those_of_the_dense_layers_and_convolutions():
     ("words", "line"),
     [
         (["train", "plante"], "planet: unknown preset 'plante'; did you mean 'planet'?"),
-        (["train", "planet", "-s", "env.size=33"], "planet: env.size = 33: input should be 32"),
+        (["train", "planet", "-s", "env.size=13"], "planet: env.size = 13: input should be greater"),
         (["train", "planet", "--precision", "float8"], "'float8' is not one of 'float32', 'bfloat16', 'float16'"),
         (["train", "--device", "cuda:77"], "device 'cuda:77': not usable here"),
         (["trian"], "No such command 'trian'"),

@@ -145,7 +145,7 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_written(tmp_path, monkeypatc
         (["--policy", "constant:2"], "--policy constant:2: in dmc/cartpole-swingup it must be in [-1, 1]"),
         (["--policy", "constant:nan"], "--policy constant:nan: neither random"),
         (["--policy", "random", "--noise", "0.3"], "--noise 0.3: only with a run folder as --policy"),
-        (["--policy", "random", "--size", "33"], "env.size = 33: input should be 32, 64"),
+        (["--policy", "random", "--size", "13"], "env.size = 13: input should be greater than or equal to 16"),
         (["--policy", "random", "--renderer", "none"], "env.renderer = 'none': the episodes would show nothing"),
         (["--policy", "random", "-s", "rssm.deter=9"], "rssm.deter=9: `planet collect` changes only env.… settings"),
         (["--policy", "random", "-s", "env.sice=9"], "unknown setting 'env.sice'; did you mean 'env.size'?"),

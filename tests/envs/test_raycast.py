@@ -30,7 +30,7 @@ def env(task, size=64):
     return made
 
 
-@pytest.mark.parametrize("size", [32, 64, 128])
+@pytest.mark.parametrize("size", [32, 48, 64, 84, 128, 256])
 def test_sphere_fills_its_share_of_the_view(size):
     model, data = scene('<geom size="0.5" rgba="1 0 0 1"/>')
     image = RayCaster(model, size, samples=1).render(data)

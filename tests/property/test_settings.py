@@ -88,7 +88,7 @@ def check_accepted(settings, folder):
     flat = config.flatten(settings)
     assert all(math.isfinite(value) for value in flat.values() if isinstance(value, float))
     assert flat["planner.elites"] <= flat["planner.candidates"]
-    assert flat["env.size"] in config.IMAGE_SIZES
+    assert config.SMALLEST <= flat["env.size"] <= config.LARGEST
 
 
 @given(TREES | st.dictionaries(KEYS | ODD_TEXT | SCALARS, JUNK, max_size=3))

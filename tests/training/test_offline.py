@@ -225,7 +225,7 @@ def test_the_command_learns_then_plans(data: Path, tmp_path: Path, capsys: pytes
         (["--updates", "5"], "--updates 5: only with --offline"),
         (["--offline", "--data", "missing"], "missing: no such folder; give one that `planet collect` wrote"),
         (["--offline", "--data", "EMPTY"], "holds no episode; give a folder that `planet collect` wrote"),
-        (["--offline", "--data", "SMALL"], "observes image [40, 40, 3]; needs images [size, size, 3] of size 32, 64"),
+        (["--offline", "--data", "SMALL"], "observes image [12, 12, 3]; needs images [size, size, 3] of size 16 to"),
         (["--offline", "--data", "SET", "-s", "env.size=64"], "env.size = 64: the episodes in"),
         (["--offline", "--data", "SET", "-s", "env.renderer=egl"], "have raycast; leave env.renderer out"),
         (["--offline", "--data", "SET", "-s", "env.id=walker-walk"], "env.id = dmc/walker-walk: the episodes in"),
@@ -240,11 +240,11 @@ def test_a_mistake_is_one_line_and_leaves_no_run(
     env = Replay(data, 10_000).env
     assert env is not None
     writer = EpisodeWriter(
-        {"image": np.zeros((40, 40, 3), np.uint8)},
-        {"env": {**env, "observation": {"image": [[40, 40, 3], "uint8"]}}, "seed": 0},
+        {"image": np.zeros((12, 12, 3), np.uint8)},
+        {"env": {**env, "observation": {"image": [[12, 12, 3], "uint8"]}}, "seed": 0},
     )
     for _ in range(20):
-        writer.append(np.zeros(1, np.float32), {"image": np.zeros((40, 40, 3), np.uint8)}, 0.0, False, False, 1)
+        writer.append(np.zeros(1, np.float32), {"image": np.zeros((12, 12, 3), np.uint8)}, 0.0, False, False, 1)
     Replay(small, 100).add(writer.finish(), 0)
     known = {"SET": data, "EMPTY": empty, "SMALL": small}
     folder = tmp_path / "run"

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from planet_rssm import config
-from planet_rssm.config import IMAGE_SIZES, Settings
+from planet_rssm.config import Settings
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.types import Batch, State
 from planet_rssm.world_model import LossNoise, ModelDynamics, WorldModel, untrained_model
@@ -46,7 +46,7 @@ def test_quickstart_has_at_most_a_million_parameters() -> None:
         assert WorldModel(config.load("quickstart"), spec_of(32, actions=1)).parameter_counts()["total"] <= 1_000_000
 
 
-@pytest.mark.parametrize("size", IMAGE_SIZES)
+@pytest.mark.parametrize("size", [16, 32, 47, 48, 64, 84, 96, 128, 256])
 def test_images_of_every_size_go_in_and_come_out(size: int) -> None:
     model = untrained_model(small(), spec_of(size))
     image = torch.zeros(2, 3, size, size, 3, dtype=torch.uint8)

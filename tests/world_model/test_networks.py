@@ -6,12 +6,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from planet_rssm.config import IMAGE_SIZES
+from planet_rssm import config
+from planet_rssm.config import LARGEST, SMALLEST
+from planet_rssm.errors import PlanetError
 from planet_rssm.world_model.networks import (
     BlockLinear,
     RMSNorm,
     V3Decoder,
     V3Encoder,
+    decoder_kernels,
+    encoder_layers,
     fan_in,
     initialise,
     mlp,
@@ -47,9 +51,11 @@ def test_rms_norm_by_hand() -> None:
     assert RMSNorm(2)(x.half()).dtype == torch.float32  # whatever the autocast
 
 
-@pytest.mark.parametrize(("size", "side", "width"), [(32, 4, 4), (64, 4, 4), (96, 6, 4), (128, 4, 4)])
+@pytest.mark.parametrize(
+    ("size", "side", "width"),
+    [(16, 4, 3), (32, 4, 4), (48, 6, 4), (64, 4, 4), (80, 5, 4), (96, 6, 4), (128, 4, 4), (256, 8, 4)],
+)
 def test_v3_convolutions_end_at_a_small_map_and_come_back(size: int, side: int, width: int) -> None:
-    assert size in IMAGE_SIZES
     depth, deter, stoch = 3, 16, 10
     encoder = V3Encoder(size, depth, "silu", "rms")
     image = torch.rand(2, size, size, 3) - 0.5
@@ -59,6 +65,37 @@ def test_v3_convolutions_end_at_a_small_map_and_come_back(size: int, side: int, 
     shown = decoder(torch.randn(2, deter + stoch))
     assert shown.shape == image.shape
     assert -0.5 <= shown.min() and shown.max() <= 0.5
+
+
+@pytest.mark.parametrize(
+    ("size", "layers", "kernels"),
+    [(32, 3, (5, 6, 6)), (64, 4, (5, 5, 6, 6)), (96, 5, (3, 5, 5, 6, 6)), (128, 5, (5, 5, 5, 6, 6))],
+)
+def test_planets_convolutions_of_the_published_sizes(size: int, layers: int, kernels: tuple[int, ...]) -> None:
+    """64 is the paper's; checkpoints of all four have these shapes."""
+    assert encoder_layers(size) == layers and decoder_kernels(size) == kernels
+
+
+def test_planets_convolutions_take_every_size() -> None:
+    for size in range(SMALLEST, LARGEST + 1):
+        side = size
+        for _ in range(encoder_layers(size)):
+            side = (side - 4) // 2 + 1
+        assert 1 <= side <= 3
+        grown = 1
+        for kernel in decoder_kernels(size):
+            grown = (grown - 1) * 2 + kernel
+        assert grown == size
+
+
+@pytest.mark.parametrize(("size", "named"), [(84, "80 or 96"), (50, "48 or 56"), (33, "32 or 40"), (500, "480 or 512")])
+def test_v3s_convolutions_name_the_nearest_sizes_that_they_take(size: int, named: str) -> None:
+    words = ["model.conv=dreamer-v3", f"env.size={size}"]
+    with pytest.raises(PlanetError, match=f"env.size = {size}: model.conv = 'dreamer-v3' halves .* use {named}, or"):
+        config.load("planet", words)
+    for near in named.split(" or "):
+        assert config.load("planet", [words[0], f"env.size={near}"]).env.size == int(near)
+    assert config.load("planet", [*words, "env.observe=vectors"]).env.size == size  # nothing is halved
 
 
 def test_a_block_of_deter_makes_a_group_of_channels() -> None:
