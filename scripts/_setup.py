@@ -15,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import venv
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,8 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 SITE = VENV / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
 STAMP = VENV / "ready"  # written last: what was installed, and for which folder; _run.sh compares times with its own
+LOG = VENV / "setup.log"  # all that the installer says
+QUIET, LINES = 30.0, 15  # seconds between lines where there is no terminal; of LOG, shown when a step fails
 COST = "downloads about 3 GB (most of it torch with CUDA), takes 6 GB on disk"
 
 
@@ -113,9 +116,10 @@ def set_up(lock: IO) -> None:
     remove_damaged()
     # First exactly the lock, whatever else its packages ask for (dm-control wants labmaze, which Python 3.13 cannot
     # install); then what torch brings along on this platform; then this checkout, built with the tools now there.
-    run([*install, "--no-deps", "-r", LOCK], lock)
-    run([*install, "-c", LOCK, "torch"], lock)
-    run([*install, "--quiet", "--compile", "--no-deps", "--no-build-isolation", "-e", ROOT], lock)
+    LOG.unlink(missing_ok=True)
+    run("packages", [*install, "--no-deps", "-r", LOCK], lock)
+    run("torch", [*install, "-c", LOCK, "torch"], lock)
+    run("planet_rssm", [*install, "--quiet", "--compile", "--no-deps", "--no-build-isolation", "-e", ROOT], lock)
     STAMP.write_text("\n".join([*fingerprint(), *sorted(package.name for package in installed()), ""]))
     print("set-up: done", file=sys.stderr)
 
@@ -132,10 +136,11 @@ def installer() -> list[str | Path]:
 
 def announce() -> None:
     if VENV.exists():
-        print(f"set-up: completing {VENV}, downloads what is missing (from nothing: {COST})", file=sys.stderr)
+        print(f"set-up: completing {VENV}, downloads what is missing (from nothing: {COST}); log: {LOG}",
+              file=sys.stderr)  # fmt: skip
     else:
         free = shutil.disk_usage(ROOT).free / 1e9
-        print(f"set-up: making {VENV}, once: {COST} ({free:.0f} GB are free)", file=sys.stderr)
+        print(f"set-up: making {VENV}, once: {COST} ({free:.0f} GB are free); log: {LOG}", file=sys.stderr)
 
 
 def make_venv() -> None:
@@ -168,28 +173,59 @@ def signals_held() -> Iterator[None]:
             signal.raise_signal(number)
 
 
-def run(command: list[str | Path], lock: IO) -> None:
-    """Run one step of the installer. It gets no input and writes to standard error: both streams are the program's."""
+def run(step: str, command: list[str | Path], lock: IO) -> None:
+    """Run one step of the installer. It gets no input and writes to LOG; how far it is goes to standard error."""
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
     child = None
     try:
-        with signals_held():  # an interrupt between start and assignment would leave an installer that nobody ends
+        # signals are held: an interrupt between start and assignment would leave an installer that nobody ends
+        with open(LOG, "ab") as log, signals_held():
             child = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
-                stdout=sys.stderr,
+                stdout=log,
+                stderr=subprocess.STDOUT,
                 env=environment,
                 pass_fds=[lock.fileno()],
                 start_new_session=True,
             )
-        status = child.wait()
+        status = watch(step, child)
     except BaseException:
         if child:
             os.killpg(child.pid, signal.SIGTERM)  # pip works in a child of its own
             child.wait()
         raise
     if status:
-        raise SetupError(f"the installer stopped with status {status}, see above; the next call goes on from here")
+        print(*last_lines(LINES), sep="\n", file=sys.stderr)
+        raise SetupError(f"the installer stopped with status {status}, see above and {LOG}; the next call goes on from "
+                         "here")  # fmt: skip
+
+
+def watch(step: str, child: subprocess.Popen) -> int:
+    """Wait for the installer, and show its last line: every second on a terminal, else twice a minute."""
+    began = spoke = time.monotonic()
+    terminal = sys.stderr.isatty()
+    try:
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return child.wait(timeout=1)
+            now = time.monotonic()
+            minutes, seconds = divmod(int(now - began), 60)
+            line = f"set-up: {step}, {minutes}:{seconds:02d}, {' '.join(last_lines(1))}"
+            if terminal:
+                print(f"\r\033[K{line[: shutil.get_terminal_size().columns - 1]}", end="", file=sys.stderr, flush=True)
+            elif now - spoke >= QUIET:
+                spoke = now
+                print(line, file=sys.stderr, flush=True)
+    finally:
+        if terminal:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def last_lines(count: int) -> list[str]:
+    """The last lines of LOG that say something; a bar that was drawn over itself is one."""
+    text = LOG.read_text(errors="replace").replace("\r", "\n")
+    return [line.strip() for line in text.splitlines() if line.strip()][-count:]
 
 
 if __name__ == "__main__":

@@ -288,6 +288,13 @@ def _plan(run: "Run", episodes: int) -> None:
         click.echo(f"learning curve: {run.folder / CURVE}")
 
 
+def _say_what_an_extra_adds() -> None:
+    adds = {"tensorboard": "TensorBoard events", "matplotlib": "the learning curve", "av": "MP4 films in place of GIF"}
+    if missing := [what for name, what in adds.items() if importlib.util.find_spec(name) is None]:
+        click.echo(f"pip install 'planet-rssm[report]' adds {', '.join(missing)}; metrics.jsonl is there without it",
+                   err=True)  # fmt: skip
+
+
 def _train(run: "Run", plan_episodes: int) -> bool:
     """Train, and return whether anything was left to learn."""
     from planet_rssm.training.display import Display
@@ -296,6 +303,7 @@ def _train(run: "Run", plan_episodes: int) -> bool:
     from planet_rssm.training.trainer import Trainer
 
     click.echo(f"run folder {run.folder}", err=True)
+    _say_what_an_extra_adds()
     trainer = (OfflineTrainer if run.settings.data.folder else Trainer)(run, Display(plan_episodes))
     try:
         trainer.run()

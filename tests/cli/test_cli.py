@@ -1,5 +1,6 @@
 """The command line as a user meets it: help without torch, one line for a mistake, JSON alone on standard output."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -241,6 +242,14 @@ def test_a_budget_that_the_random_episodes_use_up_is_said(monkeypatch, capsys):
     train_module._say_if_random_alone(config.load("quickstart", ["train.env_steps=20000"]), 1000)
     said = capsys.readouterr().err
     assert said.startswith("train.env_steps = 20000: the 80 random episodes that a run begins with are 80000 env_steps")
+
+
+def test_what_an_extra_adds_is_said_where_it_is_missing(monkeypatch, capsys):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tensorboard" else found(name))
+    train_module._say_what_an_extra_adds()
+    said = capsys.readouterr().err
+    assert "pip install 'planet-rssm[report]' adds TensorBoard events" in said
 
 
 def test_a_run_that_has_ended_is_not_planned_again_unless_asked(run, monkeypatch, capsys):
