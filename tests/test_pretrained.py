@@ -73,6 +73,15 @@ def test_the_shipped_baselines_are_taken_where_they_fit(tmp_path, monkeypatch):
     assert set(found) == {"random", "zero", "constant", "untrained"}
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_what_was_measured_before_a_setting_was_there_still_counts(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for measured in ("simple_baselines", "untrained"):
+        monkeypatch.setattr(baselines, measured, lambda *_: pytest.fail("measured again"))
+    held = checkpoints.load(checkpoints.find(Path(f"pretrained:{name}")))
+    baselines.baselines(Path(f"pretrained:{name}"), held.settings, held.spec, 20, torch.device("cpu"))
+
+
 def test_an_unknown_name_is_one_line_with_the_nearest():
     with pytest.raises(
         PlanetError, match="^pretrained:cartpol: no such model in the package; did you mean 'pretrained:c"

@@ -97,9 +97,17 @@ def _taken(kept: dict[str, Any], part: str, key: dict[str, Any]) -> dict[str, An
     try:
         entry = kept[part]
         whole = all([float(value) for value in entry["returns"][name]] for name in PARTS[part])
-        return entry if whole and entry["key"] == _entry(key, {})["key"] else None
-    except (ValueError, KeyError, TypeError):
+        return entry if whole and _entry(_completed(entry["key"]), {}) == _entry(key, {}) else None
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _completed(key: dict[str, Any]) -> dict[str, Any]:
+    """Return a key with the settings that are newer than it, which were as they are by default."""
+    known = Settings()
+    return {
+        name: flatten(getattr(known, name)) | value if isinstance(value, dict) else value for name, value in key.items()
+    }
 
 
 def _entry(key: dict[str, Any], returns: Returns) -> dict[str, Any]:
