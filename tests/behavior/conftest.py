@@ -53,11 +53,11 @@ def world():
 def behavior():
     """behavior("v1", feat=2, actions=1, ...): with overrides of its settings; its networks have no hidden layer."""
 
-    def make(name, *overrides, feat, actions, discrete=False, terminates=False):
+    def make(name, *overrides, feat, actions, discrete=False, groups=(), terminates=False):
         layers = ["behavior.actor_layers=0", "behavior.critic_layers=0"]
         settings = config.load("planet", [f"behavior={name}", *layers, *overrides])
         seen = {"vector": ((2,), "float32")}
-        options = {"discrete": discrete, "terminates": terminates}
+        options = {"discrete": discrete, "groups": groups, "terminates": terminates}
         return Behavior(settings, EnvSpec("gym/T-v0", seen, actions, 1, 0.1, 100, "none", "fake 0", **options), feat)
 
     return make

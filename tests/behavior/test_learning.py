@@ -42,6 +42,25 @@ def test_reinforce_is_the_gradient_of_a_two_armed_bandit(world, behavior, learn,
     torch.testing.assert_close(-player.actor.net[-1].bias.grad, probs * (pays - (probs * pays).sum()))
 
 
+def test_reinforce_is_the_gradient_of_two_bandits_at_once(world, behavior):
+    """Each group gets its own gradient p_a (r_a - sum p r), for what the other pays is the same for all its arms."""
+    pays = torch.tensor([1.0, 3.0, 0.0, 2.0, -1.0])
+    bandit = world(lambda x, a: x, lambda x, a: (a * pays).sum(-1), lambda x: torch.zeros_like(x[..., 0]))
+    options = ("behavior.horizon=1", "behavior.entropy=0", "behavior.normalise=none", "behavior.unimix=0",
+               "behavior.critic=gaussian", "behavior.slow=none")  # fmt: skip
+    player = behavior("v3", *options, feat=1, actions=5, discrete=True, groups=(2, 3), terminates=True)
+    probs, even = torch.tensor([0.75, 0.25, 0.5, 0.3, 0.2]), ndtri((torch.arange(20) + 0.5) / 20)
+    player.actor.net[-1].bias.data.copy_(probs.log())
+    player.actor.net[-1].weight.data.zero_()
+    player.critic.net[-1].bias.data.fill_(2.0)
+    start = State(torch.ones(400, 1), torch.zeros(400, 5))
+    drawn = torch.cartesian_prod(even, even)[:, None]  # each pair of arms exactly as often as it should
+    noise = type(player.draw(1, 1, torch.Generator(), torch.device("cpu")))(drawn, torch.zeros(400, 1, 1))
+    player.imagined(bandit, start, torch.ones(400, dtype=torch.bool), noise).loss.backward()
+    mean = torch.cat([(probs[:2] * pays[:2]).sum().expand(2), (probs[2:] * pays[2:]).sum().expand(3)])
+    torch.testing.assert_close(-player.actor.net[-1].bias.grad, probs * (pays - mean))
+
+
 @pytest.mark.parametrize(("slow", "baseline"), [("target", 0.5), ("regulariser", 2.0)])
 def test_the_baseline_is_the_critic_that_returns_are_made_of(world, behavior, slow, baseline):
     """V2's target copy, else the critic itself: of an arm that pays 3 the log probability rises by 3 less that."""

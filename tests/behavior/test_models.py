@@ -83,9 +83,10 @@ def test_an_update_learns_and_the_actor_acts(model: str, recipe: str) -> None:
 
 
 @pytest.mark.parametrize("keys", [("image",), ("image", "speed")])
-@pytest.mark.parametrize("discrete", [False, True])
-def test_from_pixels_or_both_and_of_numbers_or_choices(keys: tuple[str, ...], discrete: bool) -> None:
-    spec = dataclasses.replace(SPEC, observation={key: KEYS[key] for key in keys}, discrete=discrete)
+@pytest.mark.parametrize("groups", [(), (2,), (1, 1)], ids=str)
+def test_from_pixels_or_both_and_of_numbers_or_choices(keys: tuple[str, ...], groups: tuple[int, ...]) -> None:
+    seen = {key: KEYS[key] for key in keys}
+    spec = dataclasses.replace(SPEC, observation=seen, discrete=bool(groups), groups=groups)
     learner = learner_of(settings_of("gaussian", "behavior=v2", "behavior.units=8", "behavior.horizon=3"), spec)
     assert "skipped" not in learner.update(random_chunks(spec, B, T), 0)
 

@@ -1,6 +1,7 @@
 """The actor in the planner's place and beside it: what it decides, and what is refused."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -28,6 +29,8 @@ SIZE = """
 SPEC = EnvSpec("gym/Test-v0", {"speed": ((3,), "float32")}, A, 1, 0.1, 100, "none", "fake 0")
 MIX = ("planner.proposals=actor", "planner.terminal_value=critic")
 CHOICES = EnvSpec("gym/Test-v0", {"speed": ((3,), "float32")}, A, 1, 0.1, 100, "none", "fake 0", discrete=True)
+
+SEVERAL = replace(CHOICES, groups=(1,) * A)
 
 
 def settings_of(*overrides: str) -> Settings:
@@ -70,7 +73,7 @@ def test_rows_are_decided_as_if_alone() -> None:
 @pytest.mark.parametrize("latent", ["gaussian", "categorical"])
 @pytest.mark.parametrize(
     ("name", "spec"),
-    [*((name, SPEC) for name in ("cem", "icem", "mppi", "shooting")), ("cem", CHOICES), ("shooting", CHOICES)],
+    [(name, spec) for spec in (SPEC, CHOICES, SEVERAL) for name in ("cem", "icem", "mppi", "shooting")],
 )
 def test_every_planner_takes_proposals_and_the_critics_value(name: str, spec: EnvSpec, latent: str) -> None:
     """With particles too; rows that draw from generators of their own are decided as if alone."""
@@ -79,7 +82,7 @@ def test_every_planner_takes_proposals_and_the_critics_value(name: str, spec: En
     whole = decide(mixed, rngs=seeded(range(B)))
     assert whole.sequence.shape == (B, 4, A) and whole.value.isfinite().all()
     if spec.discrete:
-        assert torch.equal(whole.sequence.sum(-1), torch.ones(B, 4))
+        assert torch.equal(whole.sequence.sum(-1), torch.full((B, 4), float(len(spec.groups))))
     else:
         assert not torch.equal(whole.action, decide(agent_of(*options, spec=spec), rngs=seeded(range(B))).action)
     torch.testing.assert_close(decide(mixed, 1, seeded([0])).sequence, whole.sequence[:1], rtol=0, atol=1e-4)
