@@ -31,6 +31,7 @@ from planet_rssm.planners import Objective, SearchPlanner, choices, planner_from
 from planet_rssm.precision import planning_precision
 from planet_rssm.seeding import Stream, stream_seed
 from planet_rssm.stages import Stages
+from planet_rssm.trust import allowed
 from planet_rssm.types import Plan, State
 from planet_rssm.world_model import ModelDynamics, WorldModel
 
@@ -130,6 +131,7 @@ class Agent:
         planner: PlannerSettings | None = None,
         overrides: Sequence[str] = (),
         seed: int = 0,
+        allow_code: bool = False,
     ) -> "Agent":
         """Load a trained agent from a run folder.
 
@@ -140,11 +142,14 @@ class Agent:
             planner: searched with instead of the run's own settings.
             overrides: `key=value` texts, as `planet plan -s` takes: `planner.…`, `rssm.plan_by` and `rssm.filter_by`.
             seed: of the agent's draws.
+            allow_code: import what the run's settings name as `module:Class`, though you have not named it yourself.
 
         Raises:
-            PlanetError: no such run or checkpoint, a damaged one, an override that is refused, or no such device.
+            PlanetError: no such run or checkpoint, a damaged one, an override that is refused, no such device, or code
+                that is not allowed.
         """
-        held = checkpoints.load(checkpoints.find(Path(run), checkpoint))
+        with allowed(allow_code):
+            held = checkpoints.load(checkpoints.find(Path(run), checkpoint))
         if planner is not None:
             held = replace(held, settings=held.settings.model_copy(update={"planner": planner}))
         held = held.acting(overrides)

@@ -14,7 +14,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from planet_rssm import config
+from planet_rssm import config, trust
 from planet_rssm.config import FORMAT, Settings
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
@@ -67,8 +67,10 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
     write_atomic(path, [safetensors.torch.save(tensors, {"planet_rssm": json.dumps(header)})])
 
 
-def load(path: Path) -> Checkpoint:
+def load(path: Path, *, trusted: bool = False) -> Checkpoint:
     """Read a checkpoint and check that header and tensors are as they were written.
+
+    Unless it is `trusted`, the code that its settings name must be the user's own, or allowed; see trust.py.
 
     Raises:
         DamagedCheckpointError: they are not.
@@ -101,6 +103,8 @@ def load(path: Path) -> Checkpoint:
         )
     except (PlanetError, KeyError) as error:
         raise PlanetError(f"checkpoint {path}: of another version of planet_rssm ({error}); use that one") from None
+    if not trusted:
+        trust.require(config.flatten(settings), f"checkpoint {path}")
     return Checkpoint(settings, spec, progress, **groups)
 
 

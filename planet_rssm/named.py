@@ -31,7 +31,7 @@ def build(key: str, name: str, base: type[T], *args: Any, **options: Any) -> T: 
         PlanetError: there is no such module or class, it is no `base`, or importing or making it fails.
     """
     module, _, inside = name.partition(":")
-    with told(key, name), _found_from_here():
+    with told(key, name), found_from_here():
         kind = functools.reduce(getattr, inside.split("."), importlib.import_module(module))
         if not (isinstance(kind, type) and issubclass(kind, base)):
             raise TypeError(f"must be a subclass of {base.__module__}.{base.__qualname__}")
@@ -53,7 +53,7 @@ def told(key: str, name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _found_from_here() -> Iterator[None]:
+def found_from_here() -> Iterator[None]:
     """Let `import` find modules in the working folder, as `python -m` does and an installed command does not."""
     here = os.getcwd()
     added = here not in sys.path and "" not in sys.path

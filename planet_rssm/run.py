@@ -25,6 +25,7 @@ from planet_rssm.envs import gl
 from planet_rssm.envs.registry import GL_BACKENDS, canonical_id
 from planet_rssm.errors import PlanetError
 from planet_rssm.files import exclusive, read_regular, write_atomic
+from planet_rssm.trust import own
 
 CONFIG, RECORD, METRICS, VIDEOS, LOCK = "config.yaml", "run.json", "metrics.jsonl", "videos", ".lock"
 EVENTS = "tensorboard"
@@ -51,6 +52,7 @@ class Run:
             PlanetError: the folder already holds a run, or it cannot be written.
         """
         run = cls(folder, settings)
+        own(config.imported(settings))  # whoever begins a run has named its code
         try:
             run._check_new()  # also before a lock is left in somebody else's folder
             record = json.dumps(surroundings(settings, device), indent=1).encode()
@@ -82,6 +84,8 @@ class Run:
                 more than RESUMABLE.
         """
         path = folder / CONFIG
+        if settings is not None:
+            own(config.imported(settings))
         try:
             if not path.is_file():
                 raise PlanetError(f"{folder}: not a run folder (no {CONFIG}); give the --run-dir of a `planet train`")

@@ -1,6 +1,7 @@
 import contextlib
 import os
 import sys
+import tempfile
 
 import hypothesis
 import pytest
@@ -8,6 +9,9 @@ import pytest
 # No test renders with OpenGL in the test process itself: one that does starts a child, which chooses its own backend.
 # Unset, dm_control looks for a display and, on a machine without one, fails at the first frame.
 os.environ.setdefault("MUJOCO_GL", "disable")
+
+# What tests name as code of their own is not remembered among the user's.
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="planet-state-")
 
 # The same cases everywhere and each time, and none that fails because the machine was busy.
 hypothesis.settings.register_profile("fixed", derandomize=True, database=None, deadline=None)

@@ -14,7 +14,7 @@ PACKAGE = Path(planet_rssm.__file__).parent
 HEAVY = ("torch", "mujoco", "dm_control", "matplotlib")
 
 # part of the package: what it may import of the package, besides itself
-BASE = {"errors", "seeding", "files", "named", "stages", "memory", "descriptors"}
+BASE = {"errors", "seeding", "files", "named", "stages", "memory", "descriptors", "trust"}
 LEARNED = {"config", "types", "device", "precision"}
 SPEC = {"envs.spec", "envs.choices"}
 # an agent needs no environment

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from planet_rssm.cli import complete
+from planet_rssm.cli.options import allow_code
 from planet_rssm.cli.planner import planner as planner_option
 
 
@@ -38,6 +39,7 @@ class _Size(click.ParamType):
 @complete.setting_option(complete.acting_setting, "Change planner.… or rssm.plan_by.")
 @click.option("--checkpoint", default="last", show_default=True, help="last, best or a number of env_steps.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@allow_code
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 def loop(run: Path, planner: str | None, overrides: tuple[str, ...], as_json: bool, **options: Any) -> None:  # noqa: ANN401
     """Act with RUN in real time and count the ticks that it missed; see docs/control.md.

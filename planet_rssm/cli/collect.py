@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from planet_rssm.cli import complete
+from planet_rssm.cli.options import allow_code
 from planet_rssm.cli.progress import Shown
 from planet_rssm.errors import PlanetError
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 @complete.setting_option(complete.env_setting, "Change an env.… setting; repeatable.")
 @click.option("--checkpoint", default="last", show_default=True, help="Of a RUN: last, best or a number.")
 @click.option("--device", default="auto", show_default=True, help="Of a RUN: auto, cpu or cuda.")
+@allow_code
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 def verb(
     task: str,

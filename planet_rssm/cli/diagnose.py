@@ -8,6 +8,7 @@ import click
 from rich.console import Console
 
 from planet_rssm.cli import complete
+from planet_rssm.cli.options import allow_code
 from planet_rssm.cli.progress import Shown
 from planet_rssm.cli.tables import results, say, show
 
@@ -32,6 +33,7 @@ NAMES = {
               help="Times as many sequences for the larger planner.")  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for diagnosis.json and diagnosis.png.")
+@allow_code
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 def verb(
     run: Path,

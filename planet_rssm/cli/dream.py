@@ -8,6 +8,7 @@ import click
 from rich.console import Console
 
 from planet_rssm.cli import complete
+from planet_rssm.cli.options import allow_code
 from planet_rssm.cli.progress import Shown
 from planet_rssm.cli.tables import results, say, show
 
@@ -48,6 +49,7 @@ NAMES = {
               help="Imagined futures whose mean is what is foretold.")  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--video/--no-video", default=False, help="Film truth, prediction and error into RUN/videos.")
+@allow_code
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")  # fmt: skip
 def verb(
     run: Path,

@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 
 from planet_rssm.cli import complete
+from planet_rssm.cli.options import allow_code
 from planet_rssm.cli.planner import planner as planner_option
 from planet_rssm.cli.progress import Shown
 from planet_rssm.cli.tables import results, say, show
@@ -40,6 +41,7 @@ _file = click.Path(path_type=Path, dir_okay=False)
 @click.option("--csv", "csv_file", type=_file, help="Write the table there.")
 @click.option("--rows", "rows_file", type=_file, help="Write one CSV row an episode there.")
 @click.option("--latex", "latex_file", type=_file, help="Write the tables for a paper there.")
+@allow_code
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 def verb(
     runs: tuple[str, ...],

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from planet_rssm.cli.options import allow_code
 from planet_rssm.config import LARGEST, SMALLEST
 
 
@@ -30,6 +31,7 @@ def verb() -> None:
               help="Pixels a side.")  # fmt: skip
 @click.option("--drop", multiple=True, metavar="KEY", help="Leave an observation out; repeatable.")
 @click.option("--scale-actions", is_flag=True, help="Actions without bounds: take the least and greatest of the data.")
+@allow_code
 @click.option("--download", is_flag=True, help="Fetch it if it is not on this machine.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 def import_(

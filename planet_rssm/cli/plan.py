@@ -10,6 +10,7 @@ import numpy as np
 from rich.console import Console
 
 from planet_rssm.cli import complete, tables
+from planet_rssm.cli.options import allow_code
 from planet_rssm.cli.planner import planner as planner_option
 from planet_rssm.cli.progress import Shown
 from planet_rssm.errors import PlanetError
@@ -25,6 +26,7 @@ from planet_rssm.errors import PlanetError
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--video/--no-video", default=False, help="Film the first episode into RUN/videos.")
+@allow_code
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 def verb(
     run: Path,

@@ -8,6 +8,7 @@ import click
 from rich.console import Console
 
 from planet_rssm.cli import complete
+from planet_rssm.cli.options import allow_code
 from planet_rssm.cli.tables import results
 
 F = Callable[..., Any]
@@ -16,6 +17,7 @@ _OPTIONS = (
                  type=click.Choice(("float32", "bfloat16", "float16")),
                  help="A case each; repeatable.  [default: float32, and bfloat16 unless it is slow here]"),
     click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
+    allow_code,
     click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output."),
 )  # fmt: skip
 

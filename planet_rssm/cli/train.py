@@ -14,8 +14,10 @@ from rich.console import Console
 
 from planet_rssm import config
 from planet_rssm.cli import complete, tables
+from planet_rssm.cli.options import allow_code
 from planet_rssm.errors import PlanetError
 from planet_rssm.stages import by_length, duration, shares
+from planet_rssm.trust import require
 
 if TYPE_CHECKING:
     import torch
@@ -40,6 +42,7 @@ CURVE = "curve.png"
     "--dry-run", "dry", is_flag=True, help="Measure each part once, say how long the run takes, keep nothing."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the dry run's result as one JSON object.")
+@allow_code
 @click.option("--plan-episodes", type=click.IntRange(min=0),
               help="Episodes to plan with the trained model at the end; 0 for none [20, offline 0].")  # fmt: skip
 def verb(
@@ -81,6 +84,8 @@ def verb(
         _check_dry(dry, resume, settings.data.folder is not None)
         _dry_run(folder, settings, as_json, episodes)
         return
+    if settings.data.folder and plan_episodes:
+        require(config.flatten(settings), f"--data {settings.data.folder}")  # now, not when all has been learned
     run = _open(folder, settings) if resume else _create(folder, settings)
     learned = _train(run, episodes)
     if not learned and plan_episodes is None:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from planet_rssm.config.schema import FORMAT, RECIPES, SIZES, BehaviorSettings, Settings
 from planet_rssm.errors import PlanetError
 from planet_rssm.files import read_regular, write_atomic
+from planet_rssm.trust import require
 
 # What PyYAML raises: its constructors of dates, numbers and switches let Python's own errors through.
 _NOT_YAML = (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, OverflowError, RecursionError)
@@ -45,7 +46,21 @@ def load(preset: str | Path, overrides: Sequence[str] = ()) -> Settings:
     values = parse_overrides(overrides)
     path = _find(str(preset))
     held = _read(path)
-    return _changed(held if str(preset) in presets() else _on_its_preset(path, held), values)
+    settings = _changed(held if str(preset) in presets() else _on_its_preset(path, held), values)
+    if _of_a_run(path):
+        require(imported(settings), str(path))
+    return settings
+
+
+def imported(settings: Settings) -> dict[str, Any]:
+    """Return, as dotted keys, the settings that may name code which training with them imports."""
+    values = flatten(settings)
+    return {key: value for key, value in values.items() if key != "env.id" or settings.data.folder is None}
+
+
+def _of_a_run(path: Path) -> bool:
+    """Return whether a settings file is one that a run was written with: then its maker's word, not the user's."""
+    return any((path.parent / name).exists() for name in ("run.json", "checkpoints", "metrics.jsonl"))
 
 
 def override(settings: Settings, overrides: Sequence[str]) -> Settings:

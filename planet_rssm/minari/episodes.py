@@ -22,6 +22,7 @@ from planet_rssm.envs.spaces import Actions, action_map
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
 from planet_rssm.minari.library import OURS
+from planet_rssm.trust import require
 
 INTERVAL = 1 / 30  # seconds a step, where the environment that would know cannot be made
 SPELLING = Spelling(lambda names: " ".join(f"--drop {shlex.quote(name)}" for name in names), "--observe {}")
@@ -230,9 +231,10 @@ def _spec(dataset: Any, observer: Observer, actions: Actions, wish: Wish) -> Env
     )
     if not whole:
         return told
-    wanted = {"id": told.id, "observe": observe, "size": wish.size, "time_limit": limit}
+    wanted: dict[str, Any] = {"id": told.id, "observe": observe, "size": wish.size, "time_limit": limit}
     wanted |= {"drop": wish.drop} if wish.drop else {}
     try:
+        require({"env.id": told.id}, f"dataset {dataset.id}")  # its id may name a module, which would be imported
         env = make(resolve(EnvSettings.model_validate(wanted)))
     except PlanetError as error:
         _log.info("dataset %s: its environment is not here, %s", dataset.id, error)

@@ -34,6 +34,7 @@ from planet_rssm.evaluation.planning import same_pixels
 from planet_rssm.evaluation.protocol import EpisodeResult
 from planet_rssm.seeding import Stream, stream_seed
 from planet_rssm.training.interrupt import Interrupted, InterruptGuard
+from planet_rssm.trust import own
 
 
 class Actor(NamedTuple):
@@ -51,6 +52,7 @@ def simple_actor(task: str, overrides: Sequence[str], policy: str, seed: int) ->
         PlanetError: no such task or policy, an override that is not of `env`, or one that leaves nothing to see.
     """
     settings = config.resolve({"env.id": task} | _env_overrides(overrides))
+    own(config.flatten(settings))  # a run that learns from the set has the same environment
     if settings.env.renderer == "none" and settings.env.observe != "vectors":
         raise PlanetError("env.renderer = 'none': the episodes would show nothing; use auto, or env.observe=vectors")
     kind, _, value = policy.partition(":")

@@ -209,7 +209,7 @@ class Session:
         """Load the newest checkpoint that is whole; a damaged one is named, set aside, and the one before it taken."""
         for path in reversed(checkpoints.numbered(self.folder)):
             try:
-                return checkpoints.load(path)
+                return checkpoints.load(path, trusted=True)  # its settings must be those that the run was opened with
             except DamagedCheckpointError as error:
                 if path == checkpoints.numbered(self.folder)[0]:
                     raise PlanetError(
