@@ -22,7 +22,7 @@ from torch import Tensor
 from planet_rssm import checkpoint as checkpoints
 from planet_rssm.agent_inputs import check_inputs
 from planet_rssm.behavior import ActorPlanner, ActorProposals, Behavior, CriticValue, untrained_behavior
-from planet_rssm.checkpoint import Checkpoint
+from planet_rssm.checkpoint import Checkpoint, fill
 from planet_rssm.config import PlannerSettings, Settings, learned_parts, no_actor
 from planet_rssm.device import autocast, generator, require_memory, resolve_device, synchronize, to_device
 from planet_rssm.envs.spec import EnvSpec
@@ -33,7 +33,7 @@ from planet_rssm.seeding import Stream, stream_seed
 from planet_rssm.stages import Stages
 from planet_rssm.trust import allowed
 from planet_rssm.types import Plan, State
-from planet_rssm.world_model import ModelDynamics, WorldModel
+from planet_rssm.world_model import ModelDynamics, WorldModel, model_for
 
 _log = logging.getLogger("planet_rssm")
 
@@ -407,8 +407,8 @@ def _decided_by(settings: Settings, spec: EnvSpec, model: WorldModel, behavior: 
 
 def model_of(held: Checkpoint) -> WorldModel:
     """Build the world model of a checkpoint and fill in its weights, on the CPU."""
-    model = WorldModel(held.settings, held.spec)
-    model.load_state_dict(held.model)
+    model = model_for(held.settings, held.spec, held.name)
+    fill(model, held.model, f"{held.name}: model")
     return model
 
 
@@ -422,5 +422,5 @@ def behavior_of(held: Checkpoint, model: WorldModel) -> Behavior | None:
     """Build the actor and critic of a checkpoint for its `model`, and fill in their weights; None: it has none."""
     behavior = untrained_behavior(held.settings, model)
     if behavior is not None:
-        behavior.load_state_dict(held.behavior)
+        fill(behavior, held.behavior, f"{held.name}: behavior")
     return behavior

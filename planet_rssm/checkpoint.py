@@ -5,14 +5,14 @@ It holds all that acting needs: settings, spaces and the control interval. No pi
 
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
 from planet_rssm import config, trust
 from planet_rssm.config import FORMAT, Settings
@@ -38,6 +38,7 @@ class Checkpoint:
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     behavior: dict[str, Tensor] = field(default_factory=dict)  # actor and critic; empty where a run learns none
+    name: str = "checkpoint"  # for error lines: with the file that it was read from
 
     def acting(self, overrides: Sequence[str]) -> "Checkpoint":
         """Return the same with other settings of how it acts; see config.with_planner."""
@@ -91,21 +92,82 @@ def load(path: Path, *, trusted: bool = False) -> Checkpoint:
         whole = False
     if not whole:
         raise DamagedCheckpointError(f"checkpoint {path}: damaged or not a checkpoint; {_others(path)}")
+    read = _read(f"checkpoint {path}", header, tensors)
+    _check_name(path, read)
+    if not trusted:
+        trust.require(config.flatten(read.settings), read.name)
+    return read
+
+
+def _read(name: str, header: dict[str, Any], tensors: dict[str, Tensor]) -> Checkpoint:
+    """Return what a file says that is as it was written, whoever wrote it."""
     groups: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "behavior": {}}
     try:
         for key, tensor in tensors.items():
-            group, _, name = key.partition("/")
-            groups[group][name] = tensor
-        settings, spec, progress = (
-            config.resolve(config.upgraded(header["settings"])),
-            EnvSpec.from_json(header["spec"]),
-            header["progress"],
+            group, _, inside = key.partition("/")
+            groups[group][inside] = tensor
+        settings = config.resolve(config.upgraded(dict(header["settings"])))
+        spec, progress = EnvSpec.from_json(header["spec"]), _plain(header["progress"])
+    except (PlanetError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise PlanetError(f"{name}: of another version of planet_rssm ({error}); use that one") from None
+    for group, held in groups.items():
+        for inside, tensor in held.items():
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise PlanetError(f"{name}: {group}/{inside} holds numbers that are not finite; use another checkpoint")
+    return Checkpoint(settings, spec, progress, **groups, name=name)
+
+
+def _plain(progress: Any) -> dict[str, Any]:  # noqa: ANN401 (whatever a file holds)
+    """Return what the trainer counted, if each count is one.
+
+    Raises:
+        ValueError: it is no count, or no number that a run could have come to.
+    """
+    for key, value in progress.items():
+        leaves = [value]
+        while leaves:
+            leaf = leaves.pop()
+            leaves += leaf.values() if isinstance(leaf, dict) else leaf if isinstance(leaf, list) else []
+            wrong = isinstance(leaf, int | float) and not abs(leaf) <= (2**53 if isinstance(leaf, int) else 1e300)
+            if wrong or isinstance(leaf, str):
+                raise ValueError(f"progress {key} = {str(leaf)[:40]}")
+    for key in ("env_steps", "updates"):
+        if type(value := progress.get(key, 0)) is not int or value < 0 or "env_steps" not in progress:
+            raise ValueError(f"progress {key} = {progress.get(key)}")
+    return progress
+
+
+def _check_name(path: Path, read: Checkpoint) -> None:
+    """Refuse a file that was put in another's place: each is named by what it has learned from."""
+    unit = "env_steps" if read.settings.data.folder is None else "updates"
+    count = read.progress.get(unit, 0)
+    if path.stem.isdecimal() and int(path.stem) != count:
+        raise PlanetError(
+            f"{read.name}: by its name it has {int(path.stem)} {unit}, by what it holds {count}; call it "
+            f"{count:010d}{SUFFIX}, or use another"
         )
-    except (PlanetError, KeyError) as error:
-        raise PlanetError(f"checkpoint {path}: of another version of planet_rssm ({error}); use that one") from None
-    if not trusted:
-        trust.require(config.flatten(settings), f"checkpoint {path}")
-    return Checkpoint(settings, spec, progress, **groups)
+    best = read.progress.get("best_env_steps")
+    if path.stem == BEST and best is not None and best != count:
+        raise PlanetError(f"{read.name}: holds {count} {unit}, the best had {best}; use another checkpoint")
+
+
+def fill(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
+    """Copy a checkpoint's tensors into `module`; `what` names them in error lines.
+
+    Raises:
+        PlanetError: one is missing, too many, or of another shape or type than the module's.
+    """
+    wanted = module.state_dict()
+    odd = sorted(wanted.keys() ^ tensors.keys())
+    for key in odd:
+        how = "lacks" if key in wanted else "has, which its settings make no place for,"
+        raise PlanetError(f"{what} {how} {key} ({len(odd)} such): not as planet_rssm wrote it; use another checkpoint")
+    for key, tensor in wanted.items():
+        for name, of in {"shape": lambda t: list(t.shape), "type": lambda t: t.dtype}.items():
+            if of(tensors[key]) != of(tensor):
+                raise PlanetError(f"{what} {key} has {name} {of(tensors[key])}, its settings make it {of(tensor)}: not "
+                                  "as planet_rssm wrote it; use another checkpoint")  # fmt: skip
+    module.load_state_dict(dict(tensors))
 
 
 def numbered(run: Path) -> list[Path]:

@@ -5,7 +5,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 from planet_rssm.errors import PlanetError
 
+M = TypeVar("M", bound=torch.nn.Module)
 KINDS = ("cpu", "cuda", "mps", "xpu")
 GEMM_SECONDS = 0.3
 _CPU_FULL = ("not enough memory", "can't allocate memory")  # the CPU's allocator has no exception of its own
@@ -58,8 +59,9 @@ def within_memory(device: torch.device, part: str, mend: str) -> Iterator[None]:
     """
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if type(error) is RuntimeError and not any(words in str(error) for words in _CPU_FULL):
+    except (MemoryError, RuntimeError) as error:
+        known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not known and not any(words in str(error) for words in _CPU_FULL):
             raise
         raise PlanetError(f"device {device}: too little free memory for {part}; {mend}") from None
 
@@ -90,6 +92,28 @@ def total_memory(device: torch.device) -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if device.type == "cpu" else None
     except (OSError, ValueError):  # a system that does not say
         return None
+
+
+def affordable(make: Callable[[], M], device: torch.device, part: str, *, foreign: bool = False) -> M:
+    """Return what `make` builds, once its tensors are known to fit into the memory of `device`.
+
+    It is first built without any memory. That is left out with `foreign` code in it, which may not work so.
+
+    Raises:
+        PlanetError: they do not fit.
+    """
+    mend = "lower rssm.deter, rssm.hidden, model.depth or other widths"
+    if not foreign:
+        try:
+            with torch.device("meta"):
+                size: float = sum(tensor.nbytes for tensor in make().state_dict().values())
+        except (RuntimeError, OverflowError) as error:
+            if "overflow" not in str(error) and not isinstance(error, OverflowError):
+                raise
+            size = math.inf  # more elements than there are whole numbers
+        require_memory(device, size, part, mend)
+    with within_memory(device, part, mend):
+        return make()
 
 
 def generator(seed: int, device: torch.device) -> torch.Generator:

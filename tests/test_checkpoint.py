@@ -10,16 +10,16 @@ from planet_rssm.errors import PlanetError
 SPEC = EnvSpec("dmc/cartpole-swingup", {"image": ((64, 64, 3), "uint8")}, 1, 8, 0.08, 1000, "raycast", "mujoco 3.17.0")
 
 
-def small(scale: float = 1.0) -> Checkpoint:
+def small(scale: float = 1.0, env_steps: int = 1000) -> Checkpoint:
     model = {"a.weight": scale * torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(3)}
-    return Checkpoint(config.load("planet"), SPEC, {"env_steps": 1000}, model, {"a.bias/step": torch.tensor(5.0)})
+    return Checkpoint(config.load("planet"), SPEC, {"env_steps": env_steps}, model, {"a.bias/step": torch.tensor(5.0)})
 
 
 @pytest.fixture
 def run(tmp_path):
     (tmp_path / checkpoints.FOLDER).mkdir()
     checkpoints.save(small(), checkpoints.path_of(tmp_path, 1000))
-    checkpoints.save(small(2.0), checkpoints.path_of(tmp_path, 20_000))
+    checkpoints.save(small(2.0, 20_000), checkpoints.path_of(tmp_path, 20_000))
     checkpoints.save(small(3.0), checkpoints.path_of(tmp_path, checkpoints.BEST))
     return tmp_path
 

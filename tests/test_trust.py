@@ -32,7 +32,7 @@ def here(tmp_path, monkeypatch):
 
 def theirs(folder, settings):
     """Write the folder of somebody's run, whose settings name his module."""
-    known = Checkpoint(config.resolve(settings), SPEC, {"env_steps": 8, "updates": 0}, {}, {})
+    known = Checkpoint(config.resolve(settings), SPEC, {"env_steps": 8, "updates": 8}, {}, {})
     (folder / checkpoints.FOLDER).mkdir(parents=True)
     checkpoints.save(known, checkpoints.path_of(folder, 8))
     config.save(known.settings, folder / "config.yaml")

@@ -18,6 +18,7 @@ from planet_rssm.behavior.imagination import ImaginationNoise, Imagined, frozen,
 from planet_rssm.behavior.networks import Actor, Critic
 from planet_rssm.behavior.returns import lambda_return, range_after, scale_of
 from planet_rssm.config import Settings
+from planet_rssm.device import affordable
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
 from planet_rssm.seeding import Stream, stream_seed
@@ -224,7 +225,11 @@ def untrained_behavior(settings: Settings, model: WorldModel) -> Behavior | None
     """Return the actor and critic as a run of these settings starts with them, on the model's device; None: none."""
     if settings.behavior.name == "none":
         return None
-    with torch.random.fork_rng(devices=[]):  # as untrained_model does
+
+    def make() -> Behavior:
         torch.manual_seed(stream_seed(settings.seed, Stream.INIT, 1))
-        behavior = Behavior(settings, model.spec, model.rssm.feat_size)
+        return Behavior(settings, model.spec, model.rssm.feat_size)
+
+    with torch.random.fork_rng(devices=[]):  # as untrained_model does
+        behavior = affordable(make, torch.device("cpu"), "actor and critic")
     return behavior.to(next(model.parameters()).device)

@@ -195,7 +195,7 @@ class KLSettings(_Section):
     dyn: NonNegative = 1.0  # balanced: weight of KL(sg posterior || prior)
     rep: NonNegative = 0.1  # balanced: weight of KL(posterior || sg prior)
     scale: NonNegative = 1.0
-    overshooting: Annotated[Whole, Field(ge=0)] = 0  # steps ahead of latent overshooting, 0 or 1 for none
+    overshooting: Annotated[Whole, Field(ge=0, le=10_000)] = 0  # steps ahead of latent overshooting, 0 or 1 for none
     overshooting_scale: NonNegative = 1.0
 
 

@@ -1,6 +1,7 @@
 """One optimiser step, and the state that a checkpoint keeps of it."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from planet_rssm.config import Settings
 from planet_rssm.data.replay import Chunks
 from planet_rssm.device import autocast, generator, to_device
 from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.errors import PlanetError
 from planet_rssm.precision import training_precision
 from planet_rssm.seeding import Stream, stream_seed
 from planet_rssm.training.optim import build_optimizer, warm
@@ -91,7 +93,7 @@ class Learner:
 
     def optimizer_tensors(self) -> dict[str, Tensor]:
         """Return the optimiser's state by `parameter/entry`, and the scaler's, for a checkpoint."""
-        names = {parameter: name for name, parameter in self._parameters().items()}
+        names = {parameter: name for name, parameter in self.parameters().items()}
         scaler = {key: torch.tensor(float(value)) for key, value in self.scaler.state_dict().items()}
         return {f"{SCALER}/{key}": value for key, value in scaler.items()} | {
             f"{names[parameter]}/{entry}": tensor.detach().cpu()
@@ -101,7 +103,7 @@ class Learner:
 
     def load_optimizer_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Take back what `optimizer_tensors` gave."""
-        parameters = self._parameters()
+        parameters = self.parameters()
         scaler = {key.removeprefix(f"{SCALER}/"): tensor for key, tensor in tensors.items() if key.startswith(SCALER)}
         if scaler and self.scaler.is_enabled():  # a run may be opened in another precision
             held = self.scaler.state_dict()
@@ -121,12 +123,39 @@ class Learner:
         model, behavior = ({} if part is None else _on_cpu(part) for part in parts)
         return Checkpoint(self.settings, spec, progress, model, self.optimizer_tensors(), behavior)
 
-    def _parameters(self) -> dict[str, Tensor]:
+    def parameters(self) -> dict[str, Tensor]:
         """Return every parameter by the name under which a checkpoint keeps its optimiser state."""
         parameters: dict[str, Tensor] = dict(self.model.named_parameters())
         if self.behavior is not None:
             parameters |= {f"{BEHAVIOR}{name}": parameter for name, parameter in self.behavior.named_parameters()}
         return parameters
+
+
+def check_state(parameters: Mapping[str, Tensor], held: Checkpoint) -> None:
+    """Refuse an optimiser's state that is not one for these parameters, by the names that a checkpoint has for them.
+
+    Raises:
+        PlanetError: a tensor of it is too many, missing or of another shape or type.
+    """
+    entries: dict[str, set[str]] = {}
+    wrong = None
+    for key, tensor in held.optimizer.items():
+        name, _, entry = key.rpartition("/")
+        if name == SCALER:
+            wrong = wrong or (None if tensor.numel() == 1 else f"{key} is not one number")
+            continue
+        entries.setdefault(name, set()).add(entry)
+        like = parameters.get(name)
+        if like is None:
+            wrong = f"{key} is of no parameter"
+        elif tensor.numel() != 1 and tensor.shape != like.shape or not tensor.is_floating_point():
+            wrong = f"{key} is {tensor.dtype} {list(tensor.shape)}, its parameter {list(like.shape)}"
+    if wrong is None and len({frozenset(names) for names in entries.values()}) > 1:
+        wrong = "some parameters have less of it than others"
+    if not entries and held.progress["updates"] > held.progress.get("skipped", 0):
+        wrong = "there is none"
+    if wrong:
+        raise PlanetError(f"{held.name}: its optimiser's state: {wrong}; go on from another checkpoint")
 
 
 def _groups(model: WorldModel, behavior: Behavior | None, settings: Settings) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -23,11 +23,12 @@ from planet_rssm.seeding import Stream, stream_seed
 from planet_rssm.stages import Stages, by_length
 from planet_rssm.training.display import Display
 from planet_rssm.training.interrupt import InterruptGuard
-from planet_rssm.training.learner import Learner
+from planet_rssm.training.learner import Learner, check_state
 from planet_rssm.training.metrics import COUNTERS, Meter, MetricsLog, resident_mib
 from planet_rssm.world_model import untrained_model
 
 MUCH_PADDING = 0.5  # of a batch: from here on it is said
+NEEDED = ("rounds", "env_steps", "agent_steps", "updates", "episodes", "metrics_offset")  # of what is counted
 
 
 @dataclass
@@ -51,6 +52,27 @@ class Progress:
     data_crc: int = 0  # offline: of the episodes that are learned from
     meter: dict[str, list[float]] = field(default_factory=dict)  # means of the round's updates so far
     stage_seconds: dict[str, float] = field(default_factory=dict)  # where `seconds` went, by stage
+
+    @classmethod
+    def read(cls, held: Checkpoint) -> "Progress":
+        """Return what a checkpoint's run had counted.
+
+        Raises:
+            PlanetError: a count is missing or of another kind; beginning at 0 instead would delete episodes.
+        """
+        known = {one.name: one for one in fields(cls)}
+        odd = [f"lacks {name}" for name in NEEDED if name not in held.progress]
+        odd += [f"has {name}" for name in held.progress if name not in known]
+        counts = [name for name, one in known.items() if one.type in ("int", int) and name in held.progress]
+        odd += [f"has {name} = {held.progress[name]!r}" for name in counts
+                if type(held.progress[name]) is not int or held.progress[name] < 0]  # fmt: skip
+        made = cls(**{name: value for name, value in held.progress.items() if name in known})
+        pairs = [isinstance(pair, list) and len(pair) == 2 for pair in dict(made.meter).values()]
+        odd += [] if all(pairs) else ["has another meter"]
+        if odd:
+            raise PlanetError(f"{held.name}: its progress {odd[0]}: not as this version of planet_rssm wrote it; go on "
+                              "with the version that did, or from another checkpoint")  # fmt: skip
+        return made
 
     def counters(self) -> dict[str, int]:
         """Return the counts that every metrics line carries."""
@@ -107,14 +129,15 @@ class Session:
         behavior = untrained_behavior(self.settings, model)
         if held is not None:
             _check_same(held.spec, spec)
-            model.load_state_dict(held.model)
+            checkpoints.fill(model, held.model, f"{held.name}: model")
             if behavior is not None:
-                behavior.load_state_dict(held.behavior)
-            self.progress = Progress(**held.progress)
+                checkpoints.fill(behavior, held.behavior, f"{held.name}: behavior")
+            self.progress = Progress.read(held)
             self.rounds_before = self.progress.rounds
             self.stages.go_on(self.progress.stage_seconds)
         self.learner = Learner(model, self.settings, self.device, behavior)
         if held is not None:
+            check_state(self.learner.parameters(), held)
             self.learner.load_optimizer_tensors(held.optimizer)
             self._tidy()
 

@@ -119,10 +119,24 @@ class Trainer(Loop):
     def restore(self) -> None:
         """Take up what was committed; see `Session.restore`."""
         self.session.restore(self.pool.spec)
+        self._check_counts()
         self.replay = Replay(self.session.folder / EPISODES, self.settings.data.capacity)
         self._tell_lost()
         self.replay.truncate(self.progress.episodes)
         self.session.open_metrics()
+
+    def _check_counts(self) -> None:
+        """Refuse counts that this loop never comes to: from them it might go on for ever.
+
+        Raises:
+            PlanetError: the checkpoint has such.
+        """
+        progress, updates = self.progress, self.settings.train.updates
+        begun = (self._episodes_after(progress.rounds - 1), self._episodes_after(progress.rounds))
+        if progress.episodes not in begun or not 0 <= progress.updates - progress.rounds * updates <= updates:
+            told = f"{progress.episodes} episodes and {progress.updates} updates in {progress.rounds} rounds"
+            raise PlanetError(f"run folder {self.session.folder}: its checkpoint counts {told}, which these settings "
+                              "never come to; go on from another copy of it")  # fmt: skip
 
     def _tell_lost(self) -> None:
         """Say which episodes are gone that the checkpoint had learned from, before anything is done without them.

@@ -4,7 +4,7 @@ from planet_rssm.world_model.dynamics import ModelDynamics
 from planet_rssm.world_model.heads import TwohotEncoder
 from planet_rssm.world_model.latents import Categorical, CategoricalLatent, Gaussian, GaussianLatent, Latent
 from planet_rssm.world_model.losses import kl_balanced_loss
-from planet_rssm.world_model.model import Context, LossNoise, WorldModel, untrained_model
+from planet_rssm.world_model.model import Context, LossNoise, WorldModel, model_for, untrained_model
 from planet_rssm.world_model.networks import symexp, symlog
 from planet_rssm.world_model.rssm import RSSM
 
@@ -21,6 +21,7 @@ __all__ = [
     "TwohotEncoder",
     "WorldModel",
     "kl_balanced_loss",
+    "model_for",
     "symexp",
     "symlog",
     "untrained_model",

@@ -1,12 +1,13 @@
 """The world model: encoder, RSSM, decoder and heads behind one loss."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from planet_rssm.config import HEADS, ModelSettings, Settings
+from planet_rssm.config import HEADS, LATENTS, ModelSettings, Settings
+from planet_rssm.device import affordable
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
 from planet_rssm.named import build
@@ -216,6 +217,20 @@ def _check_heads(settings: ModelSettings, spec: EnvSpec) -> None:
 
 def untrained_model(settings: Settings, spec: EnvSpec) -> WorldModel:
     """Return the model as a run of these settings starts with it; the same weights at every call."""
-    with torch.random.fork_rng(devices=[]):  # layers draw their weights from the global generator, which is put back
+
+    def make() -> WorldModel:
         torch.manual_seed(stream_seed(settings.seed, Stream.INIT))
         return WorldModel(settings, spec)
+
+    with torch.random.fork_rng(devices=[]):  # layers draw their weights from the global generator, which is put back
+        return _affordable(make, settings, "the world model")
+
+
+def model_for(settings: Settings, spec: EnvSpec, name: str) -> WorldModel:
+    """Return a model whose weights are to be filled in; `name` is whose it is, for error lines."""
+    return _affordable(lambda: WorldModel(settings, spec), settings, f"{name}: its world model")
+
+
+def _affordable(make: Callable[[], WorldModel], settings: Settings, part: str) -> WorldModel:
+    foreign = bool(settings.model.terms) or settings.rssm.latent not in LATENTS
+    return affordable(make, torch.device("cpu"), part, foreign=foreign)  # every model is first made there
