@@ -1,11 +1,14 @@
 """The command `planet`: verbs are loaded when called, so that `planet --help` imports neither torch nor mujoco."""
 
+import contextlib
+import errno
 import importlib
 import logging
 import os
 import signal
 import sys
 import threading
+import unicodedata
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -32,6 +35,15 @@ VERBS = {
 }
 
 
+CLOSED = "whoever read the output has closed it; what was committed by then is kept"
+
+
+class _ClosedError(click.ClickException):
+    """The output was closed."""
+
+    exit_code = 141  # as a shell counts SIGPIPE
+
+
 class LazyGroup(click.Group):
     """A group whose verbs are modules of this package."""
 
@@ -49,6 +61,19 @@ class LazyGroup(click.Group):
             raise click.UsageError(f"no verb {cmd_name!r}{nearest(cmd_name, VERBS)}", ctx)
         return importlib.import_module(f"planet_rssm.cli.{cmd_name}").verb
 
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401
+        """Call the verb; whoever closes its output ends it with a line, for which click and rich have none."""
+        try:
+            done = super().invoke(ctx)
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here an output that is full or closed can still be told
+            return done
+        except (BrokenPipeError, SystemExit) as error:
+            if not isinstance(error, BrokenPipeError) and not isinstance(error.__context__, BrokenPipeError):
+                raise
+        _drop_output()
+        raise _ClosedError(CLOSED)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the verbs without importing them."""
         with formatter.section("Commands"):
@@ -63,7 +88,9 @@ def planet(debug: bool) -> None:
 
     Example: planet train quickstart
     """
-    logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, format="%(message)s", stream=sys.stderr)
+    lines = logging.StreamHandler(sys.stderr)
+    lines.setFormatter(_Plain("%(message)s"))
+    logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, handlers=[lines])
     if not debug:
         for name in ("absl", "OpenGL", "matplotlib", "PIL", "libav"):
             logging.getLogger(name).setLevel(logging.WARNING)
@@ -81,21 +108,17 @@ def main(args: list[str] | None = None) -> None:
     main_thread = threading.current_thread() is threading.main_thread()  # elsewhere Python allows no handlers
     before = signal.signal(signal.SIGTERM, _terminate) if main_thread else None
     try:
-        planet.main(words, prog_name=_called(), standalone_mode=False)
-    except click.exceptions.Abort:
-        _end("interrupted", 130)
+        _run(words)
     except click.ClickException as error:
         from planet_rssm.cli.hints import hint  # reads all settings: not for a line that is right
 
         _end(hint(error), error.exit_code)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, click.exceptions.Abort):
         _end("interrupted", 130)
     except _TerminatedError:
         _end("terminated", 143)
-    except BrokenPipeError:
-        sys.exit(141)
     except Exception as error:
         if "--debug" in words:
             raise
@@ -103,6 +126,11 @@ def main(args: list[str] | None = None) -> None:
     finally:
         if main_thread:
             signal.signal(signal.SIGTERM, before)
+
+
+def _run(words: list[str]) -> None:
+    _check_words(words)
+    planet.main(words, prog_name=_called(), standalone_mode=False)
 
 
 class _TerminatedError(BaseException):
@@ -118,15 +146,58 @@ def _called() -> str:
     return "planet-rssm" if Path(sys.argv[0]).name == "planet-rssm" else "planet"
 
 
+def _check_words(words: list[str]) -> None:
+    """Refuse names that would steer the terminal they are printed on.
+
+    Raises:
+        PlanetError: a word holds a control character.
+    """
+    for word in words:
+        if visible(word) != word:
+            raise PlanetError(f"{visible(word)}: holds a control character; rename it")
+
+
+def visible(text: str) -> str:
+    """Return text without what steers a terminal: control characters but tab and newline, each as its number."""
+    return "".join(
+        sign if sign in "\t\n" or unicodedata.category(sign) != "Cc" else f"\\x{ord(sign):02x}" for sign in text
+    )
+
+
+class _Plain(logging.Formatter):
+    """A log line that is only read, whatever names are in it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        return visible(super().format(record))
+
+
+def _drop_output() -> None:
+    """Let what is still buffered go nowhere: at the end Python would try again and complain."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _line(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, PlanetError):
         return text
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"{error.strerror}: this system lets a process have too few; raise that, as with ulimit -n 1024"
     if isinstance(error, OSError) and error.filename and error.strerror:  # a name too long, a folder that is a file
         return f"{' '.join(str(error.filename).split())}: {error.strerror}; give another path, or mend this one"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        _drop_output()
+        return f"output: {error.strerror}; free some, or send it elsewhere"
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in text or "CUDA out of memory" in text:
+        return (
+            "memory: used up; free some, or lower what there is most of: train.batch_size or planner.candidates with "
+            "-s, --envs, the model's widths"
+        )
     return f"{type(error).__name__}: {text} (unexpected: planet --debug shows where)"
 
 
 def _end(line: str, code: int) -> Any:  # noqa: ANN401
-    click.echo(f"planet: {' '.join(line.splitlines())}", err=True)
+    with contextlib.suppress(OSError, ValueError):  # closed or full as well
+        click.echo(f"planet: {visible(' '.join(line.splitlines()))}", err=True)
     sys.exit(code)

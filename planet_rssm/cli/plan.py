@@ -126,4 +126,4 @@ def _print(result: dict[str, Any], console: Console) -> None:
     )
     console.print(f"time: {shares(result['seconds'])}", soft_wrap=True)
     if result["video"]:
-        console.print(f"video: {result['video']}", soft_wrap=True)
+        console.print(f"video: {result['video']}", soft_wrap=True, markup=False, highlight=False)

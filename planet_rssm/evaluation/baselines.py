@@ -3,6 +3,7 @@
 On cartpole-balance doing nothing scores 745 of 1000 and random 257: "better than random" alone proves nothing.
 """
 
+import io
 import itertools
 import json
 import logging
@@ -23,7 +24,7 @@ from planet_rssm.envs.choices import Groups, from_places
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.evaluation.protocol import PARALLEL, OnProgress, episode_seeds, play
-from planet_rssm.files import write_atomic
+from planet_rssm.files import UNSEALED, is_sealed, read_regular, seal, write_atomic
 from planet_rssm.seeding import Stream, stream_seed
 from planet_rssm.world_model import untrained_model
 
@@ -31,6 +32,7 @@ CONSTANTS = np.linspace(-1, 1, 11)  # every joint held at the same share of its 
 BLIND_ROWS = 2  # environments of the baselines that look at nothing
 MOST_CONSTANTS = 64  # choices that are each tried as a constant action
 CACHE = "baselines.json"
+SEAL = "crc32"  # key of the checksum in it
 PARTS = {"blind": ("random", "zero", "constant"), "untrained": ("untrained",)}  # by what they depend on
 
 _log = logging.getLogger("planet_rssm")
@@ -72,7 +74,7 @@ def baselines(
     if found != kept:
         try:
             cache.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(cache, [json.dumps(found).encode()])
+            write_atomic(cache, [seal(json.dumps({SEAL: UNSEALED, **found}).encode())])
         except OSError as error:
             _log.warning("baselines not kept in %s (%s); the next plan measures them again", cache, error.strerror)
     return {name: returns for part in found.values() for name, returns in part["returns"].items()}
@@ -85,11 +87,21 @@ def kept_baselines(run: Path) -> Returns:
 
 
 def _read(cache: Path) -> dict[str, Any]:
-    """Return what was measured before; a missing or damaged file only means measuring again."""
+    """Return what was measured before; a missing or damaged file only means measuring again.
+
+    Files from before there was a checksum in them are taken as they are.
+    """
     try:
-        return dict(json.loads(cache.read_text()))
-    except (OSError, ValueError, TypeError):
+        data = read_regular(cache)
+        kept = dict(json.loads(data))
+    except FileNotFoundError:
         return {}
+    except (OSError, ValueError, TypeError, RecursionError):
+        kept = {SEAL: None}
+    if SEAL in kept and (kept.pop(SEAL) is None or not is_sealed(io.BytesIO(data))):
+        _log.warning("%s: damaged; the baselines are measured again", cache)
+        return {}
+    return kept
 
 
 def _taken(kept: dict[str, Any], part: str, key: dict[str, Any]) -> dict[str, Any] | None:

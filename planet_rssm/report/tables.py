@@ -109,7 +109,7 @@ def write_latex(path: Path, result: Mapping[str, Any]) -> None:
     """Write the groups, and the published scores of their tasks with their protocols, as two LaTeX tables."""
     ours = _tabular(COLUMNS, rows(result["groups"]), "lllrrrrllrr")
     theirs = _tabular(PUBLISHED, published_rows(result["published"]), "lllrrl") if result["published"] else ""
-    write_atomic(path, [f"% needs \\usepackage{{booktabs}}\n{ours}{theirs}".encode()])
+    write_atomic(path, [_bytes(f"% needs \\usepackage{{booktabs}}\n{ours}{theirs}")])
 
 
 def _tabular(header: Sequence[str], table: Sequence[Sequence[str]], columns: str) -> str:
@@ -124,5 +124,15 @@ def _escaped(text: str) -> str:
 
 def _write(path: Path, header: Sequence[str], table: Sequence[Sequence[Any]]) -> None:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *table])
-    write_atomic(path, [text.getvalue().encode()])
+    csv.writer(text, lineterminator="\n").writerows([header, *([_cell(value) for value in row] for row in table)])
+    write_atomic(path, [_bytes(text.getvalue())])
+
+
+def _cell(value: Any) -> Any:  # noqa: ANN401
+    """Return a cell that a spreadsheet takes for text if it is text: a run's name may begin as a formula does."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
+def _bytes(text: str) -> bytes:
+    """Return UTF-8; of a name that is not, its odd bytes are written as backslashes do."""
+    return text.encode(errors="backslashreplace")

@@ -6,13 +6,17 @@ import logging
 import os
 import resource
 import sys
+import threading
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from planet_rssm.config import FORMAT
 from planet_rssm.files import open_regular, sync_folder
 from planet_rssm.run import EVENTS, METRICS
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 COUNTERS = ("env_steps", "agent_steps", "updates", "episodes")
 OF_THE_MACHINE = ("seconds", "memory_mib", "stage_seconds")  # the only keys of a line in which equal runs may differ
@@ -41,10 +45,11 @@ class MetricsLog:
             _log.warning("%s: changed since the checkpoint was written; its lines are kept as they are now", path)
         self._file = open(path, "ab", opener=_no_link)  # held open as long as the run
         self._file.truncate(whole)
-        self._events = None
+        self._path, self._events, self._hook = path, None, threading.excepthook
         if importlib.util.find_spec("tensorboard"):
             from torch.utils.tensorboard import SummaryWriter  # imports for a second
 
+            threading.excepthook = self._in_thread
             self._events = SummaryWriter(str(folder / EVENTS), purge_step=done + 1)
 
     def write(self, phase: str, counters: dict[str, int], seconds: float, values: dict[str, Any]) -> None:
@@ -73,7 +78,21 @@ class MetricsLog:
             self._file.close()
         finally:
             if self._events is not None:
-                self._events.close()
+                self._close_events(self._events)
+
+    def _close_events(self, events: "SummaryWriter") -> None:
+        try:
+            events.close()
+        except OSError as error:
+            if self._path.exists():  # else the run itself has more to say
+                _log.warning("%s: TensorBoard's events are not all written (%s)", self._path.parent, error.strerror)
+        finally:
+            threading.excepthook = self._hook
+
+    def _in_thread(self, failed: threading.ExceptHookArgs) -> None:
+        """Print no traceback of TensorBoard's thread: the next call of ours raises what happened in it."""
+        if not type(failed.thread).__module__.startswith("tensorboard."):
+            self._hook(failed)
 
 
 def _no_link(path: str, flags: int) -> int:

@@ -1,10 +1,12 @@
 """What every way to train shares: a model that learns, counters, metrics, and the checkpoints that bring them back."""
 
 import contextlib
+import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -106,10 +108,23 @@ class Session:
         """
         try:
             with self.run.lock():
+                self._place = _place(self.folder)
                 yield
         except OSError as error:
             reason = error.strerror or str(error)
             raise PlanetError(f"run folder {self.folder}: {reason}; mend that, then go on with --resume") from error
+
+    def check_there(self) -> None:
+        """Refuse to write where the folder was, before anything would make it anew.
+
+        Raises:
+            PlanetError: it was moved, deleted or exchanged since it was locked.
+        """
+        if _place(self.folder) != self._place:
+            raise PlanetError(
+                f"run folder {self.folder}: moved or deleted while it trained; where it is now it goes on from its "
+                "last commit, with --resume --run-dir THERE"
+            )
 
     def restore(self, spec: EnvSpec) -> None:
         """Build the model for `spec`, and take up the newest checkpoint if there is one.
@@ -156,6 +171,7 @@ class Session:
         mend = "free some and go on with --resume, or train another run with a lower train.batch_size"
         meter = Meter(progress.meter)
         while progress.updates < last:
+            self.check_there()  # else the episodes seem to be missing one by one
             rng = np.random.default_rng(stream_seed(self.settings.seed, Stream.BATCH, progress.updates))
             with self.stages("waiting"):
                 chunks = replay.sample(rng, train.batch_size, train.batch_length)
@@ -173,12 +189,14 @@ class Session:
 
     def write(self, phase: str, values: dict[str, Any]) -> None:
         """Write a line of the metrics and show it."""
+        self.check_there()
         values = {**values, "skipped": self.progress.skipped, "lost": self.progress.lost}
         for told in (self.metrics.write, self.display.wrote):
             told(phase, self.progress.counters(), self._seconds(), values)
 
     def commit(self) -> None:
         """Make metrics and checkpoint durable, in that order, and let the oldest checkpoints go."""
+        self.check_there()
         with self.stages("checkpoint"):
             self.progress.metrics_offset, self.progress.metrics_crc = self.metrics.sync(), self.metrics.crc
             self._seconds()
@@ -290,6 +308,15 @@ def padding_line(share: float, length: int) -> str | None:
         f"train.batch_length = {length}: most episodes are shorter, {share:.0%} of each batch is padding, which "
         "counts for nothing; a shorter chunk learns as much in less time"
     )
+
+
+def _place(folder: Path) -> tuple[int, int] | None:
+    """Return what tells a folder from all others, whatever it is called; None where there is none."""
+    try:
+        found = os.stat(folder)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _check_same(held: EnvSpec, now: EnvSpec) -> None:

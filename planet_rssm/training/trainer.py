@@ -82,6 +82,7 @@ class Trainer(Loop):
             policy = self._planned(Stream.COLLECT, self.settings.train.exploration_noise, self.stages)
         with self.stages("environment"):
             episodes = self._play(policy, [stream_seed(seed, Stream.RESET, index) for index in wanted])
+        self.session.check_there()
         for index, episode in zip(wanted, episodes, strict=True):
             self.replay.add(episode, index)
         self.progress.episodes += len(episodes)
@@ -112,6 +113,7 @@ class Trainer(Loop):
 
     def commit(self) -> None:
         """Make everything so far durable: episodes, manifest, metrics, checkpoint, in that order."""
+        self.session.check_there()
         with self.stages("checkpoint"):
             self.replay.commit()
         self.session.commit()

@@ -1,12 +1,14 @@
 """The command itself, before any verb."""
 
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
-from planet_rssm.cli.main import main
+from planet_rssm.cli.main import CLOSED, main
+from planet_rssm.errors import PlanetError
 
 
 def call(*words):
@@ -60,3 +62,57 @@ def test_openmp_is_told_to_spin_briefly_unless_the_user_says(given, kept):
         [sys.executable, "-c", code], env=inherited | given, capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == f"{kept} None"
+
+
+def test_a_word_that_would_steer_the_terminal_is_refused_and_shown_harmless(capsys):
+    assert call("plan", "run\x1b[2Jx") == 1
+    assert capsys.readouterr().err == "planet: run\\x1b[2Jx: holds a control character; rename it\n"
+
+
+def run_into(command):
+    return subprocess.run(["bash", "-c", command], capture_output=True, text=True, env={**os.environ, "COLUMNS": "80"})
+
+
+PLANET = f"{sys.executable} -m planet_rssm"
+
+
+def test_an_output_that_is_full_is_one_line():
+    done = run_into(f"{PLANET} config planet > /dev/full")
+    assert done.returncode == 1
+    assert done.stderr == "planet: output: No space left on device; free some, or send it elsewhere\n"
+
+
+def test_an_output_that_nobody_reads_any_more_is_one_line():
+    done = run_into(f"{PLANET} config planet > >(exec true); exit $?")
+    told = {0: "", 141: f"planet: {CLOSED}\n"}  # the pipe takes the few lines before it is closed, or it does not
+    assert done.stderr == told[done.returncode]
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (MemoryError(), "memory: used up; .*train.batch_size or planner.candidates"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 8 bytes"), "memory: used up; free"),
+        (OSError(24, "Too many open files", "x"), "Too many open files: this system lets .* ulimit -n 1024"),
+        (OSError(28, "No space left on device"), "output: No space left on device"),
+        (PlanetError("name\x1b[1m"), r"name\\x1b\[1m"),
+    ],
+)
+def test_what_a_system_runs_out_of_is_one_line(error, line, monkeypatch, capsys):
+    monkeypatch.setattr("planet_rssm.cli.main._drop_output", lambda: None)
+    monkeypatch.setattr("planet_rssm.cli.main._run", lambda words: (_ for _ in ()).throw(error))
+    assert call("config") == 1
+    assert re.fullmatch(f"planet: {line}.*\n", capsys.readouterr().err)
+
+
+def test_what_rich_makes_of_a_closed_pipe_is_one_line_too(monkeypatch, capsys):
+    def closed(*_):
+        try:
+            raise BrokenPipeError
+        except BrokenPipeError:
+            raise SystemExit(1)  # noqa: B904 (as rich does it)
+
+    monkeypatch.setattr("planet_rssm.cli.main._drop_output", lambda: None)
+    monkeypatch.setattr("click.Group.invoke", closed)
+    assert call("config", "planet") == 141
+    assert capsys.readouterr().err == f"planet: {CLOSED}\n"

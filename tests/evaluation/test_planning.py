@@ -130,7 +130,10 @@ def test_baselines_are_measured_once_and_again_after_damage(measured, run, held,
     cache = run / baselines.CACHE
     partial = json.loads(cache.read_text())
     del partial["blind"]["returns"]["constant"]
-    for number, damage in enumerate([b"", b"[1]", b'{"key"', b"\xff\xfe", json.dumps(partial).encode()], start=1):
+    changed = cache.read_text().replace('"random": [', '"random": [1').encode()  # a digit more
+    deep = b"[" * 100_000
+    all_damage = [b"", b"[1]", b'{"key"', b"\xff\xfe", json.dumps(partial).encode(), changed, deep]
+    for number, damage in enumerate(all_damage, start=1):
         cache.write_bytes(damage)
         assert again() == again()
         assert len(quick) == number, damage
@@ -147,6 +150,7 @@ def test_another_mujoco_is_a_warning_and_measures_the_baselines_again(run, held,
     cache = run / baselines.CACHE
     old = json.loads(cache.read_text())
     old["blind"]["key"]["simulator"] = "mujoco 1.0"
+    del old["crc32"]  # as files were before there was one
     cache.write_text(json.dumps(old))
     elder = dataclasses.replace(held, spec=dataclasses.replace(held.spec, simulator="mujoco 1.0"))
     checkpoints.save(elder, checkpoints.path_of(run, 7))

@@ -15,6 +15,7 @@ from planet_rssm.data.replay import Replay
 from planet_rssm.errors import PlanetError
 from planet_rssm.files import IrregularFileError, exclusive, read_regular, write_atomic
 from planet_rssm.run import CONFIG, LOCK, METRICS, RECORD, Run, read_metrics
+from planet_rssm.training.trainer import Trainer
 
 
 @pytest.fixture
@@ -161,3 +162,27 @@ def test_metrics_that_were_changed_since_the_checkpoint_are_told(copy: Path, tra
     path.write_bytes(path.read_bytes().replace(b"return", b"rexurn", 1))
     train(copy, "train.env_steps=1200")
     assert any("metrics.jsonl: changed since the checkpoint was written" in message for message in caplog.messages)
+
+
+def test_a_run_whose_folder_is_moved_ends_in_one_line_and_leaves_nothing_there(
+    train, tmp_path: Path, monkeypatch, capfd
+) -> None:
+    run, moved, learn = tmp_path / "run", tmp_path / "moved", Trainer.learn_round
+
+    def move_then_learn(self: Trainer) -> None:
+        if self.progress.rounds == 1:
+            run.rename(moved)
+        learn(self)
+
+    monkeypatch.setattr(Trainer, "learn_round", move_then_learn)
+    with pytest.raises(PlanetError, match="run: moved or deleted while it trained; .* --resume --run-dir THERE"):
+        train(run)
+    assert not run.exists() and "Traceback" not in capfd.readouterr().err
+    monkeypatch.undo()
+
+
+def test_a_settings_file_of_a_few_hundred_thousand_keys_is_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "many.yaml"
+    path.write_text("".join(f"key{number}: 1\n" for number in range(200_000)))
+    with pytest.raises(PlanetError, match="many.yaml: not readable .has more than 262144 bytes"):
+        config.load(path)
