@@ -114,8 +114,8 @@ class Agent:
         """
         if behavior is None and (asked := learned_parts(settings.planner)):
             raise PlanetError(no_actor(asked))
-        if settings.planner.name != "actor" and "device" in options:
-            require_search(settings.planner, spec, options["device"])
+        if "device" in options:
+            require_search(settings.planner, options["device"])
         if "precision" not in options:
             options["precision"] = planning_precision(settings, options["device"])
         told = _decided_by(settings, spec, model, behavior) | options
@@ -372,12 +372,14 @@ def check_noise(name: str, noise: float, spec: EnvSpec) -> None:
         raise PlanetError(f"{name} {noise:g}: in {spec.id} it is the chance of a random choice; give at most 1")
 
 
-def require_search(planner: PlannerSettings, spec: EnvSpec, device: torch.device) -> None:
+def require_search(planner: PlannerSettings, device: torch.device) -> None:
     """Refuse a search whose sequences of one decision cannot fit into the memory of `device`.
 
     Raises:
         PlanetError: they cannot.
     """
+    if "candidates" not in planner.read:  # an actor searches for nothing
+        return
     rounds, size, steps = planner.iterations, planner.candidates, planner.horizon
     numbers = rounds * size * planner.particles * steps  # the noise of all rounds is drawn at once
     what = f"planner.candidates = {size} of planner.horizon = {steps}, planner.iterations = {rounds}"

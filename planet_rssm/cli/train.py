@@ -249,7 +249,7 @@ def _check_learnable(settings: config.Settings, device: "torch.device") -> None:
     check_sizes(settings, spec, device)
     check_objective(settings, spec)
     if settings.planner.name != "actor":
-        require_search(settings.planner, spec, device)
+        require_search(settings.planner, device)
         planner_from_settings(settings.planner, spec.action_size, spec.groups)
     check_noise("train.exploration_noise =", settings.train.exploration_noise, spec)
     _say_if_random_alone(settings, spec.episode_steps)

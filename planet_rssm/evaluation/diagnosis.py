@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from planet_rssm import checkpoint as checkpoints
-from planet_rssm.agent import Agent, AgentPolicy, parts_of
+from planet_rssm.agent import Agent, AgentPolicy, parts_of, require_search
 from planet_rssm.checkpoint import Checkpoint
 from planet_rssm.collect import Policy
 from planet_rssm.config import PlannerSettings, Settings, learned_parts
@@ -74,6 +74,7 @@ def diagnose_run(
     """
     held, where = checkpoints.load(checkpoints.find(run, checkpoint)).acting(overrides), resolve_device(device)
     settings = held.settings
+    require_search(settings.planner, where)  # before any environment is started
     if asked := learned_parts(settings.planner):
         key, other = asked.split()[0], "cem" if settings.planner.name == "actor" else "none"
         raise PlanetError(

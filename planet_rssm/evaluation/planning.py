@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from planet_rssm import checkpoint as checkpoints
-from planet_rssm.agent import Agent, AgentPolicy, parts_of
+from planet_rssm.agent import Agent, AgentPolicy, parts_of, require_search
 from planet_rssm.config import Settings
 from planet_rssm.device import resolve_device, within_memory
 from planet_rssm.envs.pool import EnvPool, Pool, Step
@@ -76,6 +76,7 @@ def plan_run(
         with stages("start"):
             held, where = checkpoints.load(checkpoints.find(run, checkpoint)).acting(overrides), resolve_device(device)
             settings = held.settings
+            require_search(settings.planner, where)  # before any environment is started
             rows = min(episodes, PARALLEL)
             pool = held_open.enter_context(EnvPool(settings.env, rows))
             seen = same_pixels(held.spec, pool.spec)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from planet_rssm import config
+from planet_rssm.agent import require_search
 from planet_rssm.config import EnvSettings, Settings
 from planet_rssm.envs.registry import canonical_id, parse, resolve
 from planet_rssm.errors import PlanetError
@@ -119,6 +120,7 @@ def simulator_settings(task: str, overrides: Sequence[str] = ()) -> Settings:
     domain, _ = parse(task)
     budget = {**ICEM, **BUDGET.get(domain, {})} if values.get("planner.name", "icem") == "icem" else {}
     settings = config.resolve({f"planner.{key}": value for key, value in budget.items()} | values)
+    require_search(settings.planner, torch.device("cpu"))
     env = EnvSettings(
         id=canonical_id(task), observe="vectors", renderer="none",
         action_repeat=settings.env.action_repeat, time_limit=settings.env.time_limit,

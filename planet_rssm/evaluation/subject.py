@@ -12,7 +12,7 @@ from typing import Any, Self
 import torch
 
 from planet_rssm import checkpoint as checkpoints
-from planet_rssm.agent import Agent, AgentPolicy, parts_of
+from planet_rssm.agent import Agent, AgentPolicy, parts_of, require_search
 from planet_rssm.checkpoint import Checkpoint
 from planet_rssm.config import EnvSettings, Settings
 from planet_rssm.device import resolve_device, within_memory
@@ -99,6 +99,7 @@ def open_subject(run: str, checkpoint: str, overrides: Sequence[str], device: st
     path = checkpoints.find(Path(run), checkpoint)
     held, where = checkpoints.load(path).acting(overrides), resolve_device(device)
     settings = held.settings
+    require_search(settings.planner, where)  # before any environment is started
     learned = f"{zlib.crc32(read_regular(path, checkpoints.MOST)):08x}"
     return Subject(
         name=run,

@@ -160,6 +160,13 @@ def test_what_does_not_draw_is_refused_for_pixels(homemade):
     )
 
 
+def test_a_frame_that_is_not_square_has_bars_in_its_own_colour():
+    made = GymEnv(settings("gym/CartPole-v1", observe="vectors", renderer="own"))
+    made.reset(seed=0)
+    frame = made.render_frame(64)
+    assert (frame[0] == 255).all() and (frame[-1] == 255).all()  # CartPole draws 400 x 600 on white
+
+
 def test_missing_pygame_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "pygame", None)
     assert "pygame is not installed, run `pip install" in refusal("gym/Pendulum-v1", observe="pixels")

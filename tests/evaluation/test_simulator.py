@@ -109,6 +109,11 @@ def test_what_a_simulator_does_not_have_is_refused(words, capsys):
     assert capsys.readouterr().err.startswith(f"planet: {' '.join(words)}: ")
 
 
+def test_a_search_that_fits_nowhere_is_refused():
+    with pytest.raises(PlanetError, match="planner.candidates = 2000000000 .*: takes at least"):
+        simulator_settings("simulator:walker-walk", ["planner.candidates=2000000000"])
+
+
 @pytest.mark.parametrize("override", ["planner.name=actor", "planner.proposals=actor", "planner.terminal_value=critic"])
 def test_what_is_learned_is_refused_with_what_works(override):
     with pytest.raises(

@@ -40,7 +40,7 @@ def test_what_fits_nowhere_is_one_line(override, line):
     settings = config.load("quickstart", [override])
     with pytest.raises(PlanetError, match=line):
         check_sizes(settings, SPEC, CPU)
-        require_search(settings.planner, SPEC, CPU)
+        require_search(settings.planner, CPU)
 
 
 @pytest.mark.parametrize("preset", ["quickstart", "planet", "dreamer-v3"])
@@ -48,7 +48,7 @@ def test_presets_fit(preset, monkeypatch):
     monkeypatch.setattr("planet_rssm.device.total_memory", lambda device: 8 * 2**30)
     settings = config.load(preset)
     check_sizes(settings, SPEC, CPU)
-    require_search(settings.planner, SPEC, CPU)
+    require_search(settings.planner, CPU)
 
 
 def test_memory_that_the_cpu_cannot_give_is_one_line():
