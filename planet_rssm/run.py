@@ -19,6 +19,7 @@ from typing import Any
 
 from planet_rssm import checkpoint, config
 from planet_rssm.config import FORMAT, Settings
+from planet_rssm.data import manifest
 from planet_rssm.data.replay import EPISODES
 from planet_rssm.device import processor
 from planet_rssm.envs import gl
@@ -48,17 +49,20 @@ class Run:
     def create(cls, folder: Path, settings: Settings, device: str) -> "Run":
         """Make a new run folder with resolved settings and a record of the machine.
 
+        A folder in which a run began and committed nothing is begun anew.
+
         Raises:
             PlanetError: the folder already holds a run, or it cannot be written.
         """
         run = cls(folder, settings)
         own(config.imported(settings))  # whoever begins a run has named its code
         try:
-            run._check_new()  # also before a lock is left in somebody else's folder
+            run.check_new()  # also before a lock is left in somebody else's folder
             record = json.dumps(surroundings(settings, device), indent=1).encode()
             folder.mkdir(parents=True, exist_ok=True)
             with run.lock():  # of two that begin together only the first writes
-                run._check_new()
+                run.check_new()
+                _clear(folder)
                 (folder / checkpoint.FOLDER).mkdir(exist_ok=True)
                 write_atomic(folder / RECORD, [record])
                 config.save(settings, folder / CONFIG)
@@ -66,7 +70,14 @@ class Run:
             raise _unwritable(folder, error) from None
         return run
 
-    def _check_new(self) -> None:
+    def check_new(self) -> None:
+        """Refuse a folder in which no run can begin.
+
+        Raises:
+            PlanetError: a run has committed something in it, or it holds episodes or checkpoints.
+        """
+        if self.is_uncommitted():
+            return
         for pattern in (CONFIG, f"{checkpoint.FOLDER}/*", f"{EPISODES}/*"):
             if found := next(self.folder.glob(pattern), None):
                 name = found.relative_to(self.folder)
@@ -127,6 +138,11 @@ class Run:
                 ) from None
             yield
 
+    def is_uncommitted(self) -> bool:
+        """Return whether a run began in this folder and ended before it committed anything: nothing can be lost."""
+        begun = (self.folder / CONFIG).exists() and bool(_record(self.folder))
+        return begun and not any((self.folder / checkpoint.FOLDER).glob("[!.]*")) and not self.was_committed()
+
     def was_committed(self) -> bool:
         """Return whether a checkpoint was ever written in this folder, as far as its other files tell."""
         if _record(self.folder).get(COMMITTED):
@@ -141,6 +157,13 @@ class Run:
         """Keep in the record that there is a checkpoint; a record that cannot be read stays as it is."""
         if (record := _record(self.folder)) and not record.get(COMMITTED):
             write_atomic(self.folder / RECORD, [json.dumps({**record, COMMITTED: True}, indent=1).encode()])
+
+
+def _clear(folder: Path) -> None:
+    """Delete what a run that committed nothing has left: its episodes and measurements may be of other settings."""
+    _refuse_links(folder)
+    for path in (*(folder / EPISODES).glob("*.safetensors*"), folder / EPISODES / manifest.NAME, folder / METRICS):
+        path.unlink(missing_ok=True)
 
 
 def _record(folder: Path) -> dict[str, Any]:

@@ -141,7 +141,10 @@ def _check_dry(dry: bool, resume: bool, offline: bool) -> None:
 
 def _dry_run(folder: Path, settings: config.Settings, as_json: bool, plan_episodes: int) -> None:
     """Measure, then print."""
+    from planet_rssm.run import Run
     from planet_rssm.training.dry_run import dry_run
+
+    Run(folder, settings).check_new()  # as the run itself would be refused
 
     settings, device = _checked(settings)
     result = dry_run(settings, device, folder, lambda line: click.echo(line, err=True), plan_episodes)
@@ -230,6 +233,9 @@ def _open(folder: Path, settings: config.Settings) -> "Run":
     from planet_rssm.run import Run
 
     resolve_device(settings.device)
+    if Run(folder, settings).is_uncommitted():  # no setting has decided anything yet
+        click.echo(f"run folder {folder}: nothing was committed in it; it is begun anew", err=True)
+        return _create(folder, settings)
     return Run.open(folder, settings)
 
 

@@ -134,10 +134,14 @@ class EnvSettings(_Section):
     kwargs: Arguments = {}  # of what makes the environment, each written as env.kwargs.NAME
 
 
+FirstAction = Literal["zeros", "kept"]
+
+
 class DataSettings(_Section):
     """The replay."""
 
     capacity: Count = 1_000_000  # frames; the oldest episodes leave first
+    first_action: FirstAction = "zeros"  # what led to a chunk's first frame: forgotten, or kept (PlaNet's code)
     folder: Annotated[str, Field(min_length=1)] | None = (
         None  # offline: learn from the episodes in this folder alone; None: collect
     )

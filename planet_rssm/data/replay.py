@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from planet_rssm.config import FirstAction
 from planet_rssm.data import manifest
 from planet_rssm.data.episode import Episode
 from planet_rssm.data.header import DTYPES, PREFIX, DamagedFileError, check_whole, open_file, parse_header, read_header
@@ -43,9 +44,9 @@ class Chunks(NamedTuple):
     """B pieces of episodes, L frames each, aligned as in data/episode.py; every piece begins a fresh sequence."""
 
     observation: dict[str, Array]  # [B, L, ...] uint8 images and float32 vectors
-    action: Array  # [B, L, A] float32, zeros at frame 0
+    action: Array  # [B, L, A] float32, zeros at frame 0 unless it is kept
     reward: Array  # [B, L] float32, at frame 0 too the one that came with the image
-    is_first: Array  # [B, L] bool, set at frame 0
+    is_first: Array  # [B, L] bool, set at frame 0 unless its action is kept
     is_terminal: Array  # [B, L] bool
     mask: Array  # [B, L] bool, False where the episode was over: everything is zero there
 
@@ -147,11 +148,14 @@ class Replay:
         starts = self._starts(length)
         return float(starts @ np.maximum(length - self._frames, 0) / (starts.sum() * length))
 
-    def sample(self, rng: np.random.Generator, batch_size: int, length: int) -> Chunks:
+    def sample(
+        self, rng: np.random.Generator, batch_size: int, length: int, first_action: FirstAction = "zeros"
+    ) -> Chunks:
         """Draw B chunks of L frames, every start at which a whole chunk fits as likely as any other.
 
         An episode shorter than L counts as one start and is padded. The chunks follow from the state of `rng` and the
-        episodes alone.
+        episodes alone. With `first_action` kept, the action that led to a chunk's first frame stays, and `is_first` is
+        set there only where an episode begins.
 
         Raises:
             PlanetError: there is no episode.
@@ -166,8 +170,9 @@ class Replay:
                     out[name] = np.zeros((batch_size, length, *piece.shape[1:]), piece.dtype)
                 out[name][row, : len(piece)] = piece
             mask[row, : len(piece)] = True
-        out["action"][:, 0] = 0
-        out["is_first"][:, 0] = True
+        if first_action == "zeros":
+            out["action"][:, 0] = 0
+            out["is_first"][:, 0] = True
         observation = {name.removeprefix(PREFIX): out.pop(name) for name in list(out) if name.startswith(PREFIX)}
         return Chunks(observation, **out, mask=mask)
 

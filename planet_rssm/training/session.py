@@ -174,7 +174,7 @@ class Session:
             self.check_there()  # else the episodes seem to be missing one by one
             rng = np.random.default_rng(stream_seed(self.settings.seed, Stream.BATCH, progress.updates))
             with self.stages("waiting"):
-                chunks = replay.sample(rng, train.batch_size, train.batch_length)
+                chunks = replay.sample(rng, train.batch_size, train.batch_length, self.settings.data.first_action)
             with self.stages("learn"), within_memory(self.device, f"update {progress.updates + 1}", mend):
                 values = self.learner.update(chunks, progress.updates)
             progress.updates += 1

@@ -77,6 +77,18 @@ def test_chunks_are_slices_of_one_episode_and_begin_afresh(filled, make_episode)
         np.testing.assert_array_equal(chunks.reward[row], episodes[mark].reward[cut])  # the first frame's too
 
 
+def test_the_action_before_a_chunk_may_be_kept(filled, make_episode):
+    episode, replay = make_episode(9, 0), filled(9)
+    chunks = replay.sample(np.random.default_rng(0), 64, 5, "kept")
+    starts = chunks.observation["speed"][:, 0, 0].astype(int)
+    assert set(starts) == set(range(5))
+    np.testing.assert_array_equal(chunks.action[:, 0], episode.action[starts])
+    np.testing.assert_array_equal(chunks.is_first[:, 0], starts == 0)
+    forgotten = replay.sample(np.random.default_rng(0), 64, 5)
+    np.testing.assert_array_equal(chunks.action[:, 1:], forgotten.action[:, 1:])
+    assert not chunks.is_first[:, 1:].any()
+
+
 def test_terminal_frames_are_seen(folder, make_episode):
     replay = Replay(folder, 100)
     replay.add(make_episode(5, terminated=True), 0)
