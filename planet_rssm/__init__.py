@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # so that editors and type checkers see what __getattr__ find
     from planet_rssm.data.episode import Episode
     from planet_rssm.data.replay import Replay
     from planet_rssm.envs.pool import EnvPool
+    from planet_rssm.envs.spec import EnvSpec
     from planet_rssm.errors import PlanetError
     from planet_rssm.memory import keep_memory
     from planet_rssm.planners import (
@@ -27,6 +28,7 @@ if TYPE_CHECKING:  # so that editors and type checkers see what __getattr__ find
     )
     from planet_rssm.simulator import SimulatorDynamics
     from planet_rssm.testing import check_dynamics, check_planner
+    from planet_rssm.training.learner import to_batch
     from planet_rssm.types import Batch, Dynamics, Plan, Planner, Rollout, State
     from planet_rssm.world_model import (
         RSSM,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:  # so that editors and type checkers see what __getattr__ find
         kl_balanced_loss,
         symexp,
         symlog,
+        untrained_model,
     )
 
 _MODULE_OF = {
@@ -49,6 +52,7 @@ _MODULE_OF = {
     "ControlLoop": "control",
     "Dynamics": "types",
     "EnvPool": "envs.pool",
+    "EnvSpec": "envs.spec",
     "Episode": "data.episode",
     "FunctionDynamics": "planners",
     "ICEM": "planners",
@@ -75,6 +79,8 @@ _MODULE_OF = {
     "kl_balanced_loss": "world_model",
     "symexp": "world_model",
     "symlog": "world_model",
+    "to_batch": "training.learner",
+    "untrained_model": "world_model",
 }
 
 __all__ = [  # noqa: F822 (found by __getattr__)
@@ -89,6 +95,7 @@ __all__ = [  # noqa: F822 (found by __getattr__)
     "ControlLoop",
     "Dynamics",
     "EnvPool",
+    "EnvSpec",
     "Episode",
     "FunctionDynamics",
     "Latent",
@@ -112,6 +119,8 @@ __all__ = [  # noqa: F822 (found by __getattr__)
     "kl_balanced_loss",
     "symexp",
     "symlog",
+    "to_batch",
+    "untrained_model",
 ]
 
 

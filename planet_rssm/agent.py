@@ -248,6 +248,16 @@ class Agent:
         carry = self.observe(carry, observation, executed_action, is_first)
         return self.decide(carry, committed=committed, executed=executed, rounds=rounds)
 
+    @torch.inference_mode()
+    def features(self, carry: AgentCarry) -> Tensor:
+        """Return the belief as one vector a row, float32 [B, F]: what the heads read, deter and stoch."""
+        return self.model.rssm.feat(carry.state)
+
+    @torch.inference_mode()
+    def decode(self, carry: AgentCarry) -> dict[str, Tensor]:
+        """Return what the model believes to see: images uint8 [B, size, size, 3], vectors float32 [B, n], by key."""
+        return self.model.observations(carry.state)
+
     def warmup(self, batch: int = 1, *, delay: int = 0, repeats: int = 3) -> RoundTimes:
         """Act on blank observations until all is ready, then measure it by number of rounds.
 

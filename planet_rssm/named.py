@@ -30,14 +30,20 @@ def build(key: str, name: str, base: type[T], *args: Any, **options: Any) -> T: 
     Raises:
         PlanetError: there is no such module or class, it is no `base`, or importing or making it fails.
     """
-    module, _, inside = name.partition(":")
-    with told(key, name), found_from_here():
-        kind = functools.reduce(getattr, inside.split("."), importlib.import_module(module))
+    kind = find(key, name)
+    with told(key, name):
         if not (isinstance(kind, type) and issubclass(kind, base)):
             raise TypeError(f"must be a subclass of {base.__module__}.{base.__qualname__}")
         if missing := getattr(kind, "__abstractmethods__", None):
             raise TypeError(f"lacks {', '.join(sorted(missing))}()")
         return kind(*args, **options)
+
+
+def find(key: str, name: str) -> Any:  # noqa: ANN401 (whatever is there)
+    """Import and return `module:NAME`; see `build` for what is found and raised."""
+    module, _, inside = name.partition(":")
+    with told(key, name), found_from_here():
+        return functools.reduce(getattr, inside.split("."), importlib.import_module(module))
 
 
 @contextlib.contextmanager

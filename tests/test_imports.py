@@ -22,7 +22,7 @@ AGENT = {*LEARNED, *SPEC, "agent_inputs", "world_model", "planners", "behavior",
 RUN = {*AGENT, "agent", "control", "envs", "data", "collect", "minari"}
 MAY_IMPORT = {
     **{base: BASE for base in BASE},
-    "__init__": BASE | RUN | {"simulator", "testing"},  # public names, loaded when used: the last test here
+    "__init__": BASE | RUN | {"simulator", "testing", "training"},  # public names, loaded when used: the last test here
     "__main__": {"cli"},
     "config": BASE,
     "device": BASE,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command("collect")
 @click.argument("task", shell_complete=complete.task)
-@click.option("--policy", required=True, metavar="random|constant:VALUE|RUN", help="Who acts.")
+@click.option("--policy", required=True, metavar="random|constant:VALUE|RUN|module:Policy", help="Who acts.")
 @click.option("--episodes", required=True, type=click.IntRange(min=1))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Where the episodes are kept.")
 @click.option("--add", is_flag=True, help="Add to the episodes that --out holds, of whatever policy.")

@@ -37,7 +37,7 @@ def evaluate(
     whatever is played beside it.
 
     Args:
-        runs: run folders, and `simulator:TASK`.
+        runs: run folders, `simulator:TASK`, and policies of your own, `module:Policy@TASK`.
         seeds: of the episodes' resets.
         checkpoint: `last`, `best` or a number of env_steps.
         overrides: `key=value` texts for `planner.…`, `rssm.filter_by` and `rssm.plan_by`, for all runs.
@@ -130,7 +130,7 @@ def _result(subject: Subject, results: Sequence[EpisodeResult]) -> dict[str, Any
 
 def _last_test(subject: Subject) -> float | None:
     """Return what the run itself measured last, up to the checkpoint; metrics that cannot be read cost a line."""
-    if not (subject.folder / METRICS).is_file():
+    if subject.folder is None or not (subject.folder / METRICS).is_file():
         return None
     try:
         tests = [line for line in read_metrics(subject.folder) if line["phase"] == "test" and "return" in line]

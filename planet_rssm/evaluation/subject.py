@@ -19,6 +19,7 @@ from planet_rssm.device import resolve_device, within_memory
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
+from planet_rssm.evaluation.own_policy import is_own_policy, own_policy, settings_of
 from planet_rssm.evaluation.planning import same_pixels
 from planet_rssm.evaluation.protocol import EpisodeResult, TimedPolicy, play
 from planet_rssm.evaluation.simulator import PREFIX, simulator_settings
@@ -71,7 +72,7 @@ class Subject:
     """
 
     name: str
-    folder: Path
+    folder: Path | None  # None: nothing is kept, since what decides the returns cannot be named
     settings: Settings
     spec: EnvSpec
     checkpoint: int | str | None
@@ -89,13 +90,15 @@ class Subject:
 
 
 def open_subject(run: str, checkpoint: str, overrides: Sequence[str], device: str) -> Subject:
-    """Open RUN: a run folder, `pretrained:NAME` or `simulator:TASK`.
+    """Open RUN: a run folder, `pretrained:NAME`, `simulator:TASK` or a policy, `module:Policy@TASK`.
 
     Raises:
         PlanetError: there is nothing of that name, it is damaged, or an override is refused.
     """
     if run.startswith(PREFIX):
         return _simulated(run, checkpoint, overrides)
+    if is_own_policy(run) and not Path(run).exists():
+        return _own(run, checkpoint, overrides)
     path = checkpoints.find(Path(run), checkpoint)
     held, where = checkpoints.load(path).acting(overrides), resolve_device(device)
     settings = held.settings
@@ -149,6 +152,36 @@ class _Model:
 
     def _build(self, seen: EnvSpec) -> Agent:
         return Agent.build(self._settings, seen, *parts_of(self._held, self._device), device=self._device)
+
+
+def _own(run: str, checkpoint: str, overrides: Sequence[str]) -> Subject:
+    if checkpoint != "last":
+        raise PlanetError(f"--checkpoint {checkpoint}: {run} has none; leave it out")
+    name, settings = settings_of(run, overrides)
+    with EnvPool(settings.env, 1) as pool:
+        spec = pool.spec
+    own_policy("RUN", name, spec, 1)  # so that a mistake is said before anything is played
+
+    def one(
+        seeds: Sequence[int], width: int, pools: Pools, stages: Stages, on_episode: OnEpisode
+    ) -> list[EpisodeResult]:
+        with stages("start"):
+            pool = pools.of(settings.env, width)
+        policy = TimedPolicy(own_policy("RUN", name, pool.spec, width), stages)
+        with stages("environment"):
+            return play(pool, policy, seeds, None, on_episode)
+
+    return Subject(
+        name=run,
+        folder=None,
+        settings=settings,
+        spec=spec,
+        checkpoint="policy",
+        made_of=_made_of(settings, spec, None, "cpu") | {"policy": name},
+        trained={"env_steps": 0, "updates": 0, "seconds": 0.0},
+        batch=BATCH,
+        play=one,
+    )
 
 
 def _simulated(run: str, checkpoint: str, overrides: Sequence[str]) -> Subject:

@@ -62,6 +62,7 @@ PLANNERS: dict[str, type[SearchPlanner[Any, Any]]] = {
     "shooting": RandomShooting,
 }
 CategoricalCEM = functools.partial(CEM, discrete=True)  # over one choice, one-hot
+CategoricalCEM.__dict__["__name__"] = "CategoricalCEM"
 MOST_ENTRIES = 2**28  # of the candidates of a round over choices, for each environment: 1 GiB
 
 

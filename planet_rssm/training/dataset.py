@@ -30,8 +30,10 @@ from planet_rssm.envs.pool import EnvPool
 from planet_rssm.envs.registry import canonical_id, resolve
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.errors import PlanetError
+from planet_rssm.evaluation.own_policy import own_policy
 from planet_rssm.evaluation.planning import same_pixels
 from planet_rssm.evaluation.protocol import EpisodeResult
+from planet_rssm.named import FORM, find
 from planet_rssm.seeding import Stream, stream_seed
 from planet_rssm.training.interrupt import Interrupted, InterruptGuard
 from planet_rssm.trust import own
@@ -55,6 +57,10 @@ def simple_actor(task: str, overrides: Sequence[str], policy: str, seed: int) ->
     own(config.flatten(settings))  # a run that learns from the set has the same environment
     if settings.env.renderer == "none" and settings.env.observe != "vectors":
         raise PlanetError("env.renderer = 'none': the episodes would show nothing; use auto, or env.observe=vectors")
+    if FORM.fullmatch(policy):
+        find("--policy", policy)  # before an environment is started
+        env = resolve(settings.env)
+        return Actor(env, lambda spec, rows, _: own_policy("--policy", policy, spec, rows), {"policy": policy})
     kind, _, value = policy.partition(":")
     if kind == "random" and not value:
         actions_seed = stream_seed(seed, Stream.DATA_ACTIONS)
@@ -70,7 +76,7 @@ def simple_actor(task: str, overrides: Sequence[str], policy: str, seed: int) ->
     if kind != "constant" or not np.isfinite(numbers).all():
         raise PlanetError(
             f"--policy {policy}: neither random, constant:VALUE with VALUE in [-1, 1] or the number of a "
-            "choice (2,0,1 in three groups), nor a run folder"
+            "choice (2,0,1 in three groups), nor a run folder, nor module:Policy"
         )
     env = resolve(settings.env)
     check_constant(env, numbers)

@@ -16,7 +16,16 @@ from planet_rssm.types import Batch, State
 from planet_rssm.world_model.heads import REWARD_HEADS, ContinueHead, GaussianHead, TwohotHead
 from planet_rssm.world_model.losses import Params, free_mean, kl_terms, masked_mean, overshooting
 from planet_rssm.world_model.networks import initialise, scale_last
-from planet_rssm.world_model.observations import Decoder, Encoder, image_keys, preprocess, summed_error, vector_keys
+from planet_rssm.world_model.observations import (
+    Decoder,
+    Encoder,
+    image_keys,
+    preprocess,
+    restored_image,
+    restored_vector,
+    summed_error,
+    vector_keys,
+)
 from planet_rssm.world_model.rssm import RSSM
 
 
@@ -76,6 +85,20 @@ class WorldModel(nn.Module):
         """Return the mean observations of states [M, ...] in preprocessed units, by key."""
         feat = self.rssm.feat(state)
         return self.decoder.decode_images(feat) | self.decoder.decode_vectors(feat)
+
+    @torch.no_grad()
+    def observations(self, state: State) -> dict[str, Tensor]:
+        """Return what the model expects to see in states [*B, ...], in the environment's own units.
+
+        Returns:
+            By key: images uint8 [*B, size, size, 3], vectors float32 [*B, n].
+        """
+        lead = state.deter.shape[:-1]
+        feat = self.rssm.feat(state).flatten(0, -2)
+        images, vectors = self.decoder.decode_images(feat), self.decoder.decode_vectors(feat)
+        shown = {key: restored_image(image) for key, image in images.items()}
+        shown |= {key: restored_vector(vector) for key, vector in vectors.items()}
+        return {key: value.reshape(*lead, *value.shape[1:]) for key, value in shown.items()}
 
     def predict_reward(self, state: State) -> Tensor:
         """Return the mean reward that comes with states [*B, ...], [*B], float32 at least."""

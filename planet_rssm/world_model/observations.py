@@ -16,6 +16,7 @@ from planet_rssm.world_model.networks import (
     dense,
     mlp,
     precise,
+    symexp,
     symlog,
 )
 
@@ -36,6 +37,16 @@ def preprocess(observation: Mapping[str, Tensor], noise: Mapping[str, Tensor]) -
         key: _pixels(value, noise.get(key)) if value.dtype == torch.uint8 else symlog(precise(value))
         for key, value in observation.items()
     }
+
+
+def restored_image(seen: Tensor) -> Tensor:
+    """Return uint8 pixels of an image in the units of `preprocess`."""
+    return ((seen.float() + 0.5) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def restored_vector(seen: Tensor) -> Tensor:
+    """Return a vector as the environment gives it, of one in the units of `preprocess`."""
+    return symexp(precise(seen))
 
 
 def _pixels(image: Tensor, noise: Tensor | None) -> Tensor:
