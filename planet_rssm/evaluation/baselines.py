@@ -94,9 +94,9 @@ def _read(cache: Path) -> dict[str, Any]:
     try:
         data = read_regular(cache)
         kept = dict(json.loads(data))
-    except FileNotFoundError:
+    except OSError:
         return {}
-    except (OSError, ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError, RecursionError):
         kept = {SEAL: None}
     if SEAL in kept and (kept.pop(SEAL) is None or not is_sealed(io.BytesIO(data))):
         _log.warning("%s: damaged; the baselines are measured again", cache)

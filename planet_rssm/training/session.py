@@ -254,7 +254,8 @@ class Session:
             except DamagedCheckpointError as error:
                 if path == checkpoints.numbered(self.folder)[0]:
                     raise PlanetError(
-                        f"checkpoint {path}: damaged, and there is none before it to go on from; bring it back from a "
+                        f"checkpoint {path}: damaged or not a checkpoint, and there is none before it to go on "
+                        "from; bring it back from a "
                         f"copy, or learn from the run's episodes anew: --offline --data {self.folder / EPISODES} "
                         "--run-dir ANOTHER"
                     ) from error
