@@ -30,7 +30,7 @@ def step_seconds(env: Env) -> Figure:
     often another (Pendulum-v1: 30 for 20 steps a second, Acrobot-v1: 15 for 5), and counts only where nothing else is
     there.
     """
-    for read in (_control_timestep, _atari, _rate, _mujoco, _dt):
+    for read in (_control_timestep, _atari, _doom, _rate, _mujoco, _dt):
         if figure := read(env):
             return figure._replace(value=figure.value * _skipped(env))
     fps = _number(env.metadata.get("render_fps"))
@@ -43,7 +43,8 @@ def own_limit(env: Env) -> int | None:
     frames = _frames(inner)
     if frames is not None:
         return math.ceil(frames / (min(_frame_skip(inner)) * _skipped(env))) or None
-    limits = (_read(inner, name) for name in _LIMITS)
+    named = (_read(inner, name) for name in _LIMITS)
+    limits = (_tics(inner), _duration(inner), *named)
     return next((limit for limit in limits if type(limit) is int and limit > 0), None)
 
 
@@ -72,6 +73,30 @@ def _atari(env: Env) -> Figure | None:
         return None
     skip = _frame_skip(env.unwrapped)
     return Figure(sum(skip) / len(skip) / _ATARI_HZ, "frameskip")
+
+
+def _doom(env: Env) -> Figure | None:
+    """ViZDoom, whose render_fps is that of the game's tics, not of steps that skip some."""
+    game = _read(env.unwrapped, "game")
+    skip = _number(_read(env.unwrapped, "frame_skip"))
+    if skip is None or not (callable(asked := _read(game, "get_ticrate")) and _number(asked())):
+        return None
+    return Figure(skip / asked(), "frame_skip / ticrate")
+
+
+def _tics(inner: Any) -> int | None:  # noqa: ANN401
+    """Return ViZDoom's time limit, of which gymnasium is not informed; 0 for none."""
+    asked, skip = _read(_read(inner, "game"), "get_episode_timeout"), _number(_read(inner, "frame_skip"))
+    return math.ceil(asked() / skip) if callable(asked) and skip else None
+
+
+def _duration(inner: Any) -> int | None:  # noqa: ANN401
+    """Return highway-env's time limit, which is in seconds of its config."""
+    config = _read(inner, "config")
+    if not isinstance(config, Mapping):
+        return None
+    seconds, hz = _number(config.get("duration")), _number(config.get("policy_frequency"))
+    return math.ceil(seconds * hz) if seconds and hz else None
 
 
 def _rate(env: Env) -> Figure | None:

@@ -202,12 +202,14 @@ def _gym_variables(renderer: str) -> dict[str, str | None]:
     """Keep the user's MUJOCO_GL if it may draw something, unless the settings name another; and open no window."""
     theirs = os.environ.get("MUJOCO_GL")
     backend = renderer if renderer in GL_BACKENDS else theirs if theirs in GL_BACKENDS else None
+    display = sys.platform != "linux" or bool(os.environ.get("DISPLAY"))
     return {
         **gl.variables(backend or GL_BACKENDS[0]),  # where the libraries are, should it draw with GL
         "MUJOCO_GL": backend,
         "SDL_VIDEODRIVER": "dummy",
         "SDL_AUDIODRIVER": "dummy",
         "PYGAME_HIDE_SUPPORT_PROMPT": "1",
+        **({} if display else {"PYGLET_HEADLESS": os.environ.get("PYGLET_HEADLESS", "true")}),  # miniworld: by EGL
     }
 
 

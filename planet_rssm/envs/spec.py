@@ -60,13 +60,15 @@ class EnvSpec:
     def seen(self, observe: str, drop: Sequence[str] = (), keys: Sequence[str] = ()) -> "EnvSpec":
         """Return the same environment observed by `pixels` or `vectors` alone, or by `both` as it is.
 
-        What `drop` names is left out, if it is there at all, and with `keys` what those do not name.
+        What `drop` names is left out, if it is there at all, and with `keys` what those do not name. What was left out
+        when it was recorded is so already: another may have its name now, as the frame that is drawn has "image".
 
         Raises:
             PlanetError: there is nothing of that kind, or of a name in `keys`.
         """
         rank, names = {"pixels": 3, "vectors": 1}.get(observe), list(self.observation)
-        there = [name for name in drop if any(_is_in(known, name) for known in names)]
+        new = [name for name in drop if name not in self.drop]
+        there = [name for name in new if any(_is_in(known, name) for known in names)]
         names = [key for key in chosen(self.id, names, there, keys) if rank in (None, len(self.observation[key][0]))]
         kept = {key: self.observation[key] for key in names}
         if not kept:

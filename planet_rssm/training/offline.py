@@ -114,7 +114,7 @@ def adopt_environment(settings: Settings, overrides: Sequence[str]) -> tuple[Set
     replay, spec = open_episodes(settings)
     asked, wanted = config.flatten(settings), config.parse_overrides(overrides)
     if "env.drop" in wanted:
-        chosen(spec.id, list(spec.observation), asked["env.drop"], ())  # refuses what is not there
+        chosen(spec.id, [*spec.observation, *spec.drop], asked["env.drop"], ())  # refuses what was never there
     drop, keys = (*dict.fromkeys((*spec.drop, *asked["env.drop"])),), asked["env.keys"] or spec.keys
     # of images and vectors either may be left out, and any by name
     spec = spec.seen(asked["env.observe"] if "env.observe" in wanted else "both", drop, keys)

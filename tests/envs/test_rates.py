@@ -32,6 +32,14 @@ class Ale:
         return self.frames
 
 
+class Doom:
+    def __init__(self, tics=300):
+        self.get_episode_timeout = lambda: tics
+
+    def get_ticrate(self):
+        return 35
+
+
 class Robot:
     def control_timestep(self):
         return 0.02
@@ -74,6 +82,7 @@ def test_the_time_that_gymnasiums_own_simulate(task, seconds, source):
         (Made(ale=Ale(), _frameskip=(2, 5)), 3 / 60, "frameskip"),
         (Made(control_hz=10, dt=0.01), 0.1, "control_hz"),  # gym-pusht
         (Made(config={"policy_frequency": 1, "simulation_frequency": 15}), 1.0, "policy_frequency"),  # highway-env
+        (Made(game=Doom(), frame_skip=4, metadata={"render_fps": 35}), 4 / 35, "frame_skip / ticrate"),
         (Made(_env=Robot()), 0.02, "control_timestep"),  # shimmy, gym-aloha
         (Made(point=Made(model=MjModel(), frame_skip=5), dt=7), 0.01, "timestep x frame_skip"),  # PointMaze
         (Made(sim=Made(dt=0.04)), 0.04, "dt"),  # panda-gym
@@ -94,6 +103,10 @@ def test_the_time_that_others_simulate(env, seconds, source):
         (Made(ale=Ale(), _frameskip=(2, 5)), 54_000),
         (Made(ale=Ale(0), _frameskip=4), None),
         (Made(max_steps=1080), 1080),  # minigrid
+        (Made(game=Doom(), frame_skip=4), 75),
+        (Made(game=Doom(0), frame_skip=1), None),
+        (Made(config={"policy_frequency": 5, "duration": 100}), 500),  # highway-env, in seconds
+        (Made(config={"policy_frequency": 1}), None),
         (Made(max_episode_steps=True), None),
         (Made(), None),
     ],

@@ -86,3 +86,15 @@ def test_broken_renderer_that_was_asked_for_is_refused(monkeypatch):
 def test_modules_import_nothing_heavy(module, absent):
     code = f"import sys, planet_rssm.envs.{module}; print([name for name in {absent} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_what_draws_by_pyglet_opens_no_window_where_there_is_no_display(monkeypatch):
+    settings = EnvSettings(id="gym/CartPole-v1", renderer="own")
+    monkeypatch.setattr(registry.sys, "platform", "linux")
+    monkeypatch.setenv("DISPLAY", ":0")
+    assert "PYGLET_HEADLESS" not in registry.worker_environment(settings)
+    monkeypatch.delenv("DISPLAY")
+    monkeypatch.delenv("PYGLET_HEADLESS", raising=False)
+    assert registry.worker_environment(settings)["PYGLET_HEADLESS"] == "true"
+    monkeypatch.setenv("PYGLET_HEADLESS", "false")  # the user's word
+    assert registry.worker_environment(settings)["PYGLET_HEADLESS"] == "false"
