@@ -10,6 +10,12 @@ from planet_rssm.cli import installed
 from planet_rssm.cli.tables import results, show
 from planet_rssm.envs.registry import action_repeat, task_ids
 
+_OTHERS = (
+    "Other packages: gym/MODULE:ID, see docs/environments.md. metaworld, gym-xarm, and Fetch, HandReach and "
+    "FrankaKitchen of gymnasium-robotics cannot be made with this mujoco (their code is for an older one): record in a "
+    "virtual environment of their own and import the episodes, planet minari import"
+)
+
 
 @click.command("envs")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
@@ -34,6 +40,7 @@ def verb(as_json: bool) -> None:
         return
     for title, rows in groups.items():
         _print(title, rows)
+    click.echo(_OTHERS)
 
 
 def _suite() -> list[dict[str, Any]]:

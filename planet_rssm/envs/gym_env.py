@@ -22,6 +22,7 @@ from planet_rssm.envs import gl
 from planet_rssm.envs.answers import ContractError, checked, one_number, switch
 from planet_rssm.envs.dmc import MAX_FRAME
 from planet_rssm.envs.observer import Observer
+from planet_rssm.envs.older import older_mujoco
 from planet_rssm.envs.pictures import UndeclaredError
 from planet_rssm.envs.rates import mujoco_model, own_limit, parts, step_seconds
 from planet_rssm.envs.registry import GL_BACKENDS, action_repeat, canonical_id, gym_name, require_registered
@@ -274,7 +275,7 @@ def _attempt(task: str, what: str, act: Callable[[], T]) -> T:
     except PlanetError:
         raise
     except Exception as error:
-        raise PlanetError(f"env.id = {task!r}: {what}: {_line(error)}{_mend(error)}") from error
+        raise PlanetError(f"env.id = {task!r}: {what}: {_line(error)}{_mend(task, error)}") from error
 
 
 def _line(error: Exception) -> str:
@@ -288,12 +289,12 @@ def _line(error: Exception) -> str:
     return f"{type(error).__name__} ({where}: {' '.join((frames[-1].line or '').split())[:80]})"
 
 
-def _mend(error: Exception) -> str:
+def _mend(task: str, error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name == "imageio":
         return "; pip install imageio, which gymnasium's MuJoCo environments import"
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"; pip install the package of {error.name}, or start planet in the folder that {error.name} lies in"
-    return ""
+    return older_mujoco(task.removeprefix("gym/").partition(":")[0], _line(error))
 
 
 def _simulator(env: gymnasium.Env[Any, Any]) -> str:
