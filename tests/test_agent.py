@@ -150,7 +150,7 @@ def test_a_device_that_is_not_there_is_one_line(tmp_path):
         with pytest.raises(PlanetError, match=line):
             (tmp_path / checkpoints.FOLDER).mkdir(exist_ok=True)
             checkpoints.save(
-                Checkpoint(SETTINGS, SPEC, {}, dict(untrained_model(SETTINGS, SPEC).state_dict()), {}),
+                Checkpoint(SETTINGS, SPEC, {"env_steps": 5}, dict(untrained_model(SETTINGS, SPEC).state_dict()), {}),
                 checkpoints.path_of(tmp_path, 5),
             )
             Agent.load(tmp_path, device=name)

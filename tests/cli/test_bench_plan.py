@@ -37,7 +37,7 @@ def test_every_case_is_told_with_its_rivals_and_its_value(tmp_path):
     (tmp_path / checkpoints.FOLDER).mkdir()
     model = bench._untrained("gaussian", TINY)
     settings = bench.config.load("planet", ["env.observe=vectors", *TINY])
-    held = Checkpoint(settings, model.spec, {}, dict(model.state_dict()), {})
+    held = Checkpoint(settings, model.spec, {"env_steps": 5}, dict(model.state_dict()), {})
     checkpoints.save(held, checkpoints.path_of(tmp_path, 5))
     asked = []
     result = bench.bench_plan(
