@@ -167,7 +167,8 @@ def _print_forecast(result: dict[str, Any], console: Console) -> None:
         "plan": f"{run['plan_episodes']} episodes when trained, as many of each baseline (--plan-episodes)",
         "total": f"{run['env_steps']} env_steps; start of the environments {one['env_start']:.1f} s",
     }
-    title = f"{result['task']}, {seen_by(result['observation'])}, {result['device']}: the whole run"
+    where = f"{result['device']} in {result['precision']}"
+    title = f"{result['task']}, {seen_by(result['observation'])}, {where}: the whole run"
     body = [(name, duration(seconds[name]), what) for name, what in told.items()]
     tables.show(console, title, ("part", "time", "of"), body)
     episodes, checkpoints = _gib(size["episodes"]), _gib(size["checkpoints"])
@@ -199,9 +200,11 @@ def _checked(settings: config.Settings) -> tuple[config.Settings, "torch.device"
     """Return the settings with what `auto` stands for here, and the device; raise what would end the run at once."""
     from planet_rssm.device import resolve_device  # torch: not for `planet train --help`
     from planet_rssm.envs.registry import resolve
+    from planet_rssm.precision import training_precision
 
     device = resolve_device(settings.device)
-    changed: dict[str, Any] = {"train": _in_precision(settings, device)}
+    train = settings.train.model_copy(update={"precision": training_precision(settings, device)})
+    changed: dict[str, Any] = {"train": train}
     if settings.data.folder is None:
         changed["env"] = resolve(settings.env)
     settings = settings.model_copy(update=changed)
@@ -210,22 +213,18 @@ def _checked(settings: config.Settings) -> tuple[config.Settings, "torch.device"
     return settings, device
 
 
-def _in_precision(settings: config.Settings, device: "torch.device") -> config.TrainSettings:
-    """Return the settings of training with the precision that `auto` stands for here, and say which it is."""
-    from planet_rssm.precision import AUTO, EXACT, training_precision
-
-    chosen = training_precision(settings, device)
-    if settings.train.precision == AUTO:
-        slow = "bfloat16 products are not faster" if chosen == EXACT else "its products are faster than float32's"
-        click.echo(f"precision {chosen}: {slow} on this machine", err=True)
-    return settings.train.model_copy(update={"precision": chosen})
-
-
 def _create(folder: Path, settings: config.Settings) -> "Run":
+    from planet_rssm.precision import AUTO, EXACT
     from planet_rssm.run import Run
 
+    asked = settings.train.precision
     settings, device = _checked(settings)  # before anything is written: no mistake may leave a half-made run
-    return Run.create(folder, settings, str(device))
+    run = Run.create(folder, settings, str(device))
+    if asked == AUTO:
+        chosen = settings.train.precision
+        why = "bfloat16 products are not faster" if chosen == EXACT else "its products are faster than float32's"
+        click.echo(f"precision {chosen}: {why} on this machine", err=True)
+    return run
 
 
 def _open(folder: Path, settings: config.Settings) -> "Run":

@@ -57,7 +57,7 @@ def simple_actor(task: str, overrides: Sequence[str], policy: str, seed: int) ->
     own(config.flatten(settings))  # a run that learns from the set has the same environment
     if settings.env.renderer == "none" and settings.env.observe != "vectors":
         raise PlanetError("env.renderer = 'none': the episodes would show nothing; use auto, or env.observe=vectors")
-    if FORM.fullmatch(policy):
+    if FORM.fullmatch(policy) and not policy.startswith(("random:", "constant:")):
         find("--policy", policy)  # before an environment is started
         env = resolve(settings.env)
         return Actor(env, lambda spec, rows, _: own_policy("--policy", policy, spec, rows), {"policy": policy})
