@@ -142,10 +142,10 @@ def _check_dry(dry: bool, resume: bool, offline: bool) -> None:
 def _dry_run(folder: Path, settings: config.Settings, as_json: bool, plan_episodes: int) -> None:
     """Measure, then print."""
     from planet_rssm.run import Run
-    from planet_rssm.training.dry_run import dry_run
+    from planet_rssm.training.dry_run import dry_run, place_of
 
+    place_of(folder)
     Run(folder, settings).check_new()  # as the run itself would be refused
-
     settings, device = _checked(settings)
     result = dry_run(settings, device, folder, lambda line: click.echo(line, err=True), plan_episodes)
     if as_json:

@@ -1,5 +1,6 @@
 """What a run would take: each of its parts done once, in a folder that is removed, and the whole foretold from that."""
 
+import errno
 import math
 import os
 import resource
@@ -71,7 +72,7 @@ def dry_run(
     Raises:
         PlanetError: a part does not work: environment, disk, device memory, checkpoint.
     """
-    beside = next(parent for parent in run.absolute().parents if parent.exists())
+    beside = place_of(run)
     mend = "lower train.batch_size, train.batch_length or planner.candidates"
     try:
         with scratch_folder(beside, PREFIX) as folder, within_memory(device, "one update and one decision", mend):
@@ -96,6 +97,18 @@ def dry_run(
         "free": {"disk": free_disk, "memory": _free_memory(), "device_memory": _free_on(device)},
         "peak_memory": _peak_memory(),
     }
+
+
+def place_of(run: Path) -> Path:
+    """Return the folder that exists and on whose disk a run folder would lie.
+
+    Raises:
+        PlanetError: what exists there is no folder.
+    """
+    beside = next(parent for parent in run.absolute().parents if parent.exists())
+    if not beside.is_dir():
+        raise PlanetError(f"{beside}: {os.strerror(errno.ENOTDIR)}; mend that, or give another --run-dir")
+    return beside
 
 
 def forecast(
