@@ -149,8 +149,8 @@ def test_a_signal_leaves_nothing_behind(tmp_path, monkeypatch):
 def test_a_checkpoint_that_comes_back_differently_is_told(monkeypatch, capsys, tmp_path):
     load = checkpoints.load
 
-    def changed(path):
-        held = load(path)
+    def changed(path, **options):
+        held = load(path, **options)
         next(iter(held.model.values())).fill_(math.pi)
         return held
 
