@@ -110,11 +110,15 @@ def _read(name: str, header: dict[str, Any], tensors: dict[str, Tensor]) -> Chec
         spec, progress = EnvSpec.from_json(header["spec"]), _plain(header["progress"])
     except (PlanetError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise PlanetError(f"{name}: of another version of planet_rssm ({error}); use that one") from None
-    for group, held in groups.items():
-        for inside, tensor in held.items():
-            if tensor.is_floating_point() and not tensor.isfinite().all():
+    for group, tensors_of in groups.items():
+        for inside, tensor in tensors_of.items():
+            if not _finite(tensor):
                 raise PlanetError(f"{name}: {group}/{inside} holds numbers that are not finite; use another checkpoint")
     return Checkpoint(settings, spec, progress, **groups, name=name)
+
+
+def _finite(tensor: Tensor) -> bool:
+    return not tensor.is_floating_point() or bool(tensor.isfinite().all())
 
 
 def _plain(progress: Any) -> dict[str, Any]:  # noqa: ANN401 (whatever a file holds)
