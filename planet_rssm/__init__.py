@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # so that editors and type checkers see what __getattr__ finds
     from planet_rssm.agent import Agent
+    from planet_rssm.base.errors import PlanetError
+    from planet_rssm.base.malloc import keep_memory
     from planet_rssm.config import Settings
     from planet_rssm.control import ControlLoop
     from planet_rssm.data.episode import Episode
     from planet_rssm.data.replay import Replay
     from planet_rssm.envs.pool import EnvPool
     from planet_rssm.envs.spec import EnvSpec
-    from planet_rssm.errors import PlanetError
-    from planet_rssm.memory import keep_memory
     from planet_rssm.planners import (
         CEM,
         ICEM,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # so that editors and type checkers see what __getattr__ find
         RandomShooting,
         goal_reward,
     )
-    from planet_rssm.simulator import SimulatorDynamics
+    from planet_rssm.simulator.dynamics import SimulatorDynamics
     from planet_rssm.testing import check_dynamics, check_planner
     from planet_rssm.training.learner import to_batch
     from planet_rssm.types import Batch, Dynamics, Plan, Planner, Rollout, State
@@ -61,21 +61,21 @@ _MODULE_OF = {
     "ModelDynamics": "world_model",
     "Objective": "planners",
     "Plan": "types",
-    "PlanetError": "errors",
+    "PlanetError": "base.errors",
     "Planner": "types",
     "RSSM": "world_model",
     "RandomShooting": "planners",
     "Replay": "data.replay",
     "Rollout": "types",
     "Settings": "config",
-    "SimulatorDynamics": "simulator",
+    "SimulatorDynamics": "simulator.dynamics",
     "State": "types",
     "TwohotEncoder": "world_model",
     "WorldModel": "world_model",
     "check_dynamics": "testing",
     "check_planner": "testing",
     "goal_reward": "planners",
-    "keep_memory": "memory",
+    "keep_memory": "base.malloc",
     "kl_balanced_loss": "world_model",
     "symexp": "world_model",
     "symlog": "world_model",

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.seeding import Stream, stream_seed
 from planet_rssm.data.episode import Episode, EpisodeWriter
 from planet_rssm.envs.choices import Groups, one_hot
-from planet_rssm.errors import PlanetError
-from planet_rssm.seeding import Stream, stream_seed
 
 if TYPE_CHECKING:
     from planet_rssm.envs.pool import Pool, Step

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn.functional import linear
 
+from planet_rssm.base.device import DTYPES
 from planet_rssm.config import Settings
-from planet_rssm.device import DTYPES
 
 AUTO, EXACT, FAST = "auto", "float32", "bfloat16"
 GAIN = 0.8  # bfloat16 must take at most this share of float32's time: a nearer race is noise

@@ -17,7 +17,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from planet_rssm.errors import PlanetError
+from planet_rssm.base.errors import PlanetError
 
 S = TypeVar("S")  # state of a dynamics: any pytree of tensors whose leading axis is B
 C = TypeVar("C")  # carry of a planner: what it remembers from one decision to the next

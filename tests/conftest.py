@@ -52,7 +52,7 @@ class PoolAtHand(contextlib.AbstractContextManager):
     lost = 0
 
     def __init__(self, settings, count):
-        from planet_rssm.envs.local import LocalPool  # not for the tests that do without
+        from planet_rssm.simulator.local import LocalPool  # not for the tests that do without
 
         self.count, self._rows = count, [LocalPool(settings) for _ in range(count)]
         self.spec = self._rows[0].spec

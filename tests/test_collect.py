@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.collect import MAX_LOST, ConstantPolicy, RandomPolicy, collect
 from planet_rssm.envs.choices import one_hot
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.errors import PlanetError
 
 
 class Step(NamedTuple):

@@ -6,8 +6,8 @@ import yaml
 from pydantic import ValidationError
 
 from planet_rssm import config
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.config.schema import READS
-from planet_rssm.errors import PlanetError
 from planet_rssm.planners import PLANNERS
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"

@@ -14,9 +14,9 @@ from planet_rssm.cli.main import main
 from planet_rssm.config import PlannerSettings, RSSMSettings
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.evaluation.evaluate import evaluate
-from planet_rssm.evaluation.planning import plan_run
+from planet_rssm.evaluation.plan_run import plan_run
 from planet_rssm.planners import planner_from_settings
-from planet_rssm.training.dataset import simple_actor, write_episodes
+from planet_rssm.training.record import simple_actor, write_episodes
 from planet_rssm.world_model import WorldModel
 from planet_rssm.world_model.latents import latent_from_settings
 

@@ -14,41 +14,41 @@ PACKAGE = Path(planet_rssm.__file__).parent
 HEAVY = ("torch", "mujoco", "dm_control", "matplotlib")
 
 # part of the package: what it may import of the package, besides itself
-BASE = {"errors", "seeding", "files", "named", "stages", "memory", "descriptors", "trust"}
-LEARNED = {"config", "types", "device", "precision"}
+BASE = {"base"}
+LEARNED = {"config", "types", "precision"}
 SPEC = {"envs.spec", "envs.choices"}
 # an agent needs no environment
-AGENT = {*LEARNED, *SPEC, "agent_inputs", "world_model", "planners", "behavior", "checkpoint"}
-RUN = {*AGENT, "agent", "control", "envs", "data", "collect", "minari"}
+AGENT = {*LEARNED, *SPEC, "world_model", "planners", "behavior", "runs.checkpoint"}
+RUN = {*AGENT, "agent", "control", "envs", "data", "collect", "datasets", "runs"}
+EVALUATION = {*RUN, "simulator", "evaluation", "diagnosis", "openloop"}
 MAY_IMPORT = {
-    **{base: BASE for base in BASE},
-    "__init__": BASE | RUN | {"simulator", "testing", "training"},  # public names, loaded when used: the last test here
+    "base": set(),
+    "__init__": RUN | {"simulator", "testing", "training"},  # public names, loaded when used
     "__main__": {"cli"},
-    "config": BASE,
-    "device": BASE,
-    "precision": BASE | {"config", "device"},
-    "types": BASE,
-    "timing": BASE | {"device"},
-    "envs": BASE | {"config"},
-    "data": BASE | {"config"},
-    "collect": BASE | {"config", "envs", "data"},
-    "minari": BASE | {"config", "envs", "data"},
-    "checkpoint": BASE | LEARNED | {"envs.spec"},
-    "world_model": BASE | LEARNED | {"envs.spec"},
-    "planners": BASE | LEARNED,
-    "testing": BASE | LEARNED | {"planners"},
-    "behavior": BASE | LEARNED | {"world_model", "planners", "envs.spec"},
-    "agent": BASE | AGENT,
-    "agent_inputs": BASE | SPEC,
-    "control": BASE | AGENT | {"agent", "envs.pictures"},  # pictures of any size are brought to the model's
-    "run": BASE | RUN,
-    "simulator": BASE | LEARNED | {"planners", "envs"},
-    "evaluation": BASE | RUN | {"run", "simulator", "timing"},
-    "report": BASE | RUN | {"run"},
-    "training": BASE | RUN | {"run", "evaluation", "report", "timing"},
-    "cli": BASE | RUN | {"run", "evaluation", "report", "training", "minari"},
+    "config": set(),
+    "precision": {"config"},
+    "types": set(),
+    "envs": {"config"},
+    "data": {"config"},
+    "collect": {"config", "envs", "data"},
+    "datasets": {"config", "envs", "data"},
+    "runs": {"config", "types", "envs", "data"},
+    "world_model": LEARNED | {"envs.spec"},
+    "planners": LEARNED,
+    "testing": LEARNED | {"planners"},
+    "behavior": LEARNED | {"world_model", "planners", "envs.spec"},
+    "agent": AGENT,
+    "control": AGENT | {"agent", "envs.pictures"},  # pictures of any size are brought to the model's
+    "simulator": LEARNED | {"planners", "envs"},
+    "evaluation": RUN | {"simulator"},
+    "diagnosis": RUN | {"simulator", "evaluation"},
+    "openloop": RUN | {"evaluation"},
+    "report": RUN,
+    "training": EVALUATION | {"report"},
+    "bench": EVALUATION | {"training"},
+    "cli": EVALUATION | {"report", "training", "bench"},
 }
-WITHOUT_TORCH = {*BASE, "__init__", "config", "envs", "data", "collect", "minari"}
+WITHOUT_TORCH = {"base", "__init__", "config", "envs", "data", "collect", "datasets"}
 
 
 def imports_of(path: Path) -> Iterator[str]:
@@ -65,6 +65,10 @@ def part_of(path: Path) -> str:
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
+def may_use_torch(path: Path) -> bool:
+    return part_of(path) not in WITHOUT_TORCH or path == PACKAGE / "base" / "device.py"
+
+
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -74,8 +78,10 @@ def test_imports_point_one_way(path):
     for name in imports_of(path):
         library, _, inside = name.partition(".")
         if library == "planet_rssm":
-            assert any(f"{inside}.".startswith(f"{allowed}.") for allowed in {part} | MAY_IMPORT[part]), name
-        assert part not in WITHOUT_TORCH or library != "torch"
+            allowed = {part} | BASE | MAY_IMPORT[part]
+            assert any(f"{inside}.".startswith(f"{other}.") for other in allowed), name
+            assert part not in WITHOUT_TORCH or inside.split(".")[:2] != ["base", "device"], name
+        assert may_use_torch(path) or library != "torch"
 
 
 @pytest.mark.parametrize("module", ["planet_rssm", "planet_rssm.cli.main", "planet_rssm.config"])

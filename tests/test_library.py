@@ -12,7 +12,7 @@ import torch
 from planet_rssm import PlanetError
 from planet_rssm.cli.main import main
 from planet_rssm.evaluation.evaluate import evaluate
-from planet_rssm.training.dataset import simple_actor
+from planet_rssm.training.record import simple_actor
 
 PAGE = (Path(__file__).parent.parent / "docs" / "library.md").read_text()
 ARRAYS, FEATURES, POLICY = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)

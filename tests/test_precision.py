@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from planet_rssm import config, precision
-from planet_rssm.errors import PlanetError
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.precision import (
     Product,
     collecting_precision,
@@ -14,7 +14,7 @@ from planet_rssm.precision import (
     relative_time,
     training_precision,
 )
-from planet_rssm.run import Run
+from planet_rssm.runs.run import Run
 
 CPU = torch.device("cpu")
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 import planet_rssm
-from planet_rssm import checkpoint as checkpoints
 from planet_rssm.agent import Agent, AgentPolicy
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.cli.main import main
-from planet_rssm.envs.local import LocalPool
-from planet_rssm.errors import PlanetError
 from planet_rssm.evaluation import baselines
 from planet_rssm.evaluation.protocol import play
+from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.simulator.local import LocalPool
 
 FOLDER = Path(planet_rssm.__file__).parent / "pretrained"
 NAMES = sorted(folder.name for folder in FOLDER.iterdir())

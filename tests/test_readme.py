@@ -5,10 +5,10 @@ from pathlib import Path
 
 import torch
 
-from planet_rssm import checkpoint as checkpoints
 from planet_rssm import config
-from planet_rssm.checkpoint import Checkpoint
 from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs.checkpoint import Checkpoint
 from planet_rssm.world_model import untrained_model
 
 ROOT = Path(__file__).parent.parent

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from planet_rssm.behavior.networks import Actor
 from planet_rssm.types import State
 from planet_rssm.world_model import WorldModel
-from planet_rssm.world_model.fast import PackedModel
 from planet_rssm.world_model.networks import precise
-from planet_rssm.world_model.packed import pack
+from planet_rssm.world_model.packed_layers import pack
+from planet_rssm.world_model.packed_model import PackedModel
 
 
 class ImaginationNoise(NamedTuple):

@@ -13,15 +13,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from planet_rssm.base.device import affordable
+from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.seeding import Stream, stream_seed
 from planet_rssm.behavior.actions import ActionDistribution
 from planet_rssm.behavior.imagination import ImaginationNoise, Imagined, frozen, imagine
 from planet_rssm.behavior.networks import Actor, Critic
 from planet_rssm.behavior.returns import lambda_return, range_after, scale_of
 from planet_rssm.config import Settings
-from planet_rssm.device import affordable
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.errors import PlanetError
-from planet_rssm.seeding import Stream, stream_seed
 from planet_rssm.types import Batch, State
 from planet_rssm.world_model import Context, WorldModel
 from planet_rssm.world_model.losses import masked_mean

@@ -10,8 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from planet_rssm.cli.bench_loop import loop
+from planet_rssm.cli.bench_options import machine_line, measure, preset_options
 from planet_rssm.cli.bench_plan import plan
-from planet_rssm.cli.timing import machine_line, measure, preset_options
 
 
 @click.group("bench", invoke_without_command=True)
@@ -40,7 +40,7 @@ def train(presets: tuple[str, ...], as_json: bool, **options: Any) -> None:  # n
       planet bench train quickstart --repeats 20
       planet bench train planet -s train.batch_size=10 --precision bfloat16 --json
     """  # noqa: D301 (click wants the character itself)
-    from planet_rssm.training.bench import PRESETS, bench_train  # torch: not for `planet bench --help`
+    from planet_rssm.bench.train import PRESETS, bench_train  # torch: not for `planet bench --help`
 
     measure(partial(bench_train, presets or PRESETS, **options), _print_train, as_json)
 
@@ -51,14 +51,14 @@ def behavior(presets: tuple[str, ...], as_json: bool, **options: Any) -> None:  
     """Time what actor and critic of PRESETs (dreamer-quickstart and dreamer-v3 of 12m) learn from a batch's states.
 
     The reference does the same in eager float32, written as the public PyTorch ports are: see the head of
-    planet_rssm/training/bench_behavior.py.
+    planet_rssm/bench/behavior.py.
 
     \b
     For example
       planet bench behavior
       planet bench behavior dreamer-quickstart --repeats 20 --json
     """  # noqa: D301 (click wants the character itself)
-    from planet_rssm.training.bench_behavior import PRESETS, bench_behavior  # torch: not for `planet bench --help`
+    from planet_rssm.bench.behavior import PRESETS, bench_behavior  # torch: not for `planet bench --help`
 
     measure(partial(bench_behavior, presets or PRESETS, **options), _print_behavior, as_json)
 

@@ -52,7 +52,7 @@ def loop(run: Path, planner: str | None, overrides: tuple[str, ...], as_json: bo
       planet bench loop runs/quickstart-cartpole-swingup-seed0 --hz 20 --budget-ms 40
       planet bench loop pretrained:cartpole-swingup --hz 50 --delay 2 --execute 2 --planner icem --json
     """  # noqa: D301 (click wants the character itself)
-    from planet_rssm.evaluation.loop import bench_loop  # torch: not for `planet bench --help`
+    from planet_rssm.bench.loop import bench_loop  # torch: not for `planet bench --help`
 
     wanted = [*overrides, *([] if planner is None else [f"planner.name={planner}"])]
     console = Console(stderr=True)

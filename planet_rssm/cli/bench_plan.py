@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from planet_rssm.cli import complete
-from planet_rssm.cli.timing import machine_line, measure, timing_options
+from planet_rssm.cli.bench_options import machine_line, measure, timing_options
 
 
 @click.command("plan", short_help="Decisions by CEM, iCEM and an actor.")
@@ -36,7 +36,7 @@ def plan(
       planet bench plan --run runs/quickstart-cartpole-swingup-seed0 --json
       planet bench plan --repeats 5 --precision bfloat16
     """  # noqa: D301 (click wants the character itself)
-    from planet_rssm.evaluation.bench_plan import bench_plan  # torch: not for `planet bench --help`
+    from planet_rssm.bench.plan import bench_plan  # torch: not for `planet bench --help`
 
     chosen = tuple(dict.fromkeys(precisions)) or None
     measure(partial(bench_plan, precisions=chosen, **options), show, as_json)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.cli import complete
 from planet_rssm.cli.options import allow_code
 from planet_rssm.cli.progress import Shown
-from planet_rssm.errors import PlanetError
 
 if TYPE_CHECKING:
-    from planet_rssm.training.dataset import Actor
+    from planet_rssm.training.record import Actor
 
 
 @click.command("collect")
@@ -75,9 +75,9 @@ def verb(
 def _actor(
     task: str, overrides: list[str], policy: str, checkpoint: str, noise: float, seed: int, device: str
 ) -> "Actor":
-    from planet_rssm.checkpoint import PRETRAINED  # torch: not for `planet collect --help`
-    from planet_rssm.device import resolve_device
-    from planet_rssm.training.dataset import planning_actor, simple_actor
+    from planet_rssm.base.device import resolve_device
+    from planet_rssm.runs.checkpoint import PRETRAINED  # torch: not for `planet collect --help`
+    from planet_rssm.training.record import planning_actor, simple_actor
 
     named = policy == "random" or policy.startswith("constant:")  # whatever folders are called here
     if named or not (policy.startswith(PRETRAINED) or Path(policy).is_dir()):
@@ -90,9 +90,9 @@ def _actor(
 
 def _play(actor: "Actor", out: Path, episodes: int, seed: int, envs: int, add: bool) -> dict[str, Any]:
     """Write the episodes with a bar on a terminal, and return what `--json` prints of them."""
+    from planet_rssm.base.interrupt import Interrupted
     from planet_rssm.evaluation.statistics import summary
-    from planet_rssm.training.dataset import write_episodes
-    from planet_rssm.training.interrupt import Interrupted
+    from planet_rssm.training.record import write_episodes
 
     with Shown("collect", episodes) as shown:
         try:

@@ -56,7 +56,7 @@ def verb(
       planet diagnose runs/quickstart-cartpole-swingup-seed0 --out diagnosis
       planet diagnose pretrained:cartpole-swingup --episodes 20 --json
     """  # noqa: D301 (click wants the character itself)
-    from planet_rssm.evaluation.diagnosis import diagnose_run  # torch: not for `planet diagnose --help`
+    from planet_rssm.diagnosis.diagnose import diagnose_run  # torch: not for `planet diagnose --help`
     from planet_rssm.report.curves import require_matplotlib
 
     if out is not None:
@@ -86,8 +86,8 @@ def verb(
 
 def keep(result: dict[str, Any], out: Path) -> None:
     """Write diagnosis.json and diagnosis.png into the folder `out`."""
-    from planet_rssm.files import write_atomic
-    from planet_rssm.report.diagnosis import plot_diagnosis
+    from planet_rssm.base.files import write_atomic
+    from planet_rssm.report.diagnosis_figure import plot_diagnosis
 
     write_atomic(out / "diagnosis.json", [json.dumps(result, indent=1).encode()])
     plot_diagnosis(result, out / "diagnosis.png")

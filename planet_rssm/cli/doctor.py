@@ -105,7 +105,7 @@ def _looked(look: Callable[[], Iterable[Check]]) -> list[Check]:
 def gemm() -> list[Check]:
     """Measure matrix products on the device that training would use."""
     # torch: here, not above, so that `planet doctor --help` stays quick and a broken one is a finding
-    from planet_rssm.device import gemm_rate, resolve_device
+    from planet_rssm.base.device import gemm_rate, resolve_device
     from planet_rssm.precision import summary
 
     device = resolve_device("auto")
@@ -170,7 +170,7 @@ def device() -> list[Check]:
     """Name the device that `device: auto` means here."""
     import torch
 
-    from planet_rssm.device import processor
+    from planet_rssm.base.device import processor
 
     if torch.cuda.is_available():
         return [Check("device", True, f"cuda: {torch.cuda.get_device_name()}")]

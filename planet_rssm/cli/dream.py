@@ -13,7 +13,7 @@ from planet_rssm.cli.progress import Shown
 from planet_rssm.cli.tables import results, say, show
 
 if TYPE_CHECKING:
-    from planet_rssm.evaluation.dream import Film
+    from planet_rssm.openloop.predictions import Film
 
 NAMES = {
     "error": "the model",
@@ -73,13 +73,13 @@ def verb(
       planet dream runs/quickstart-cartpole-swingup-seed0 --video
       planet dream runs/offline --data sets/held-out --horizon 1 --horizon 30 --json
     """  # noqa: D301 (click wants the character itself)
-    from planet_rssm.evaluation.dreaming import dream_run  # torch: not for `planet dream --help`
+    from planet_rssm.openloop.measure import dream_run  # torch: not for `planet dream --help`
 
     def film(dream: "Film", fps: float) -> Path:
-        from planet_rssm.checkpoint import outputs
-        from planet_rssm.report.dream import panels
+        from planet_rssm.report.dream_film import panels
         from planet_rssm.report.video import write_video
-        from planet_rssm.run import VIDEOS
+        from planet_rssm.runs.checkpoint import outputs
+        from planet_rssm.runs.run import VIDEOS
 
         (folder := outputs(run) / VIDEOS).mkdir(parents=True, exist_ok=True)
         return write_video(folder / "dream.mp4", panels(*dream), fps)

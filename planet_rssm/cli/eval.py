@@ -10,12 +10,12 @@ from typing import Any
 import click
 from rich.console import Console
 
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.cli import complete
 from planet_rssm.cli.options import allow_code
 from planet_rssm.cli.planner import planner as planner_option
 from planet_rssm.cli.progress import Shown
 from planet_rssm.cli.tables import results, say, show
-from planet_rssm.errors import PlanetError
 
 EPISODES = 10  # of the dm_control protocol
 MOST = 100_000  # episodes that a range may name
@@ -123,8 +123,8 @@ def _write(result: Mapping[str, Any], csv_file: Path | None, rows_file: Path | N
 
 
 def _print(result: Mapping[str, Any], console: Console) -> None:
+    from planet_rssm.base.stopwatch import shares
     from planet_rssm.report import tables
-    from planet_rssm.stages import shares
 
     chosen = ", best checkpoint (selected on test episodes)" if _any(result, "checkpoint", "best") else ""
     places = dict.fromkeys((group["task"], group["observation"]) for group in result["groups"])

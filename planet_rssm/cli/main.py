@@ -15,9 +15,9 @@ from typing import Any
 
 import click
 
-from planet_rssm.descriptors import hold_standard
-from planet_rssm.errors import PlanetError
-from planet_rssm.memory import keep_memory
+from planet_rssm.base.descriptors import hold_standard
+from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.malloc import keep_memory
 
 # verb: what it does, for `planet --help`; the module of the same name holds the command, called `verb`
 VERBS = {

@@ -5,8 +5,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.envs import gl
-from planet_rssm.errors import PlanetError
 
 PACKAGES = ("libegl1", "libgl1", "libgl1-mesa-dri")
 OPTIONAL = ("libosmesa6",)  # gone since Mesa 25.1

@@ -51,7 +51,7 @@ def import_(
 
     For example: planet minari import mujoco/hopper/medium-v0 --download --out sets/hopper
     """
-    from planet_rssm.minari import import_dataset
+    from planet_rssm.datasets.minari import import_dataset
 
     replay = import_dataset(dataset, out, observe, size, download, drop=drop, scale_actions=scale_actions)
     env = replay.env or {}
@@ -78,6 +78,6 @@ def export(folder: Path, dataset: str) -> None:
 
     For example: planet minari export sets/random walker/random-v0
     """
-    from planet_rssm.minari import export_dataset
+    from planet_rssm.datasets.minari import export_dataset
 
     click.echo(f"{dataset} in {export_dataset(folder, dataset)}")

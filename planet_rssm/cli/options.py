@@ -2,7 +2,7 @@
 
 import click
 
-from planet_rssm.trust import allowed
+from planet_rssm.base.trust import allowed
 
 
 def _allow(ctx: click.Context, option: click.Parameter, value: bool) -> None:

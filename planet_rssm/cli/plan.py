@@ -9,11 +9,11 @@ import click
 import numpy as np
 from rich.console import Console
 
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.cli import complete, tables
 from planet_rssm.cli.options import allow_code
 from planet_rssm.cli.planner import planner as planner_option
 from planet_rssm.cli.progress import Shown
-from planet_rssm.errors import PlanetError
 
 
 @click.command("plan")
@@ -66,11 +66,11 @@ def plan_and_print(
     as_json: bool = False,
 ) -> dict[str, Any]:
     """Play the episodes, measure the baselines, print the result and return it; see `verb`."""
-    from planet_rssm.checkpoint import outputs
-    from planet_rssm.evaluation.planning import plan_run  # torch: not for `planet plan --help`
-    from planet_rssm.evaluation.simulator import PREFIX, plan_simulator
+    from planet_rssm.evaluation.plan_run import plan_run  # torch: not for `planet plan --help`
+    from planet_rssm.evaluation.plan_simulator import PREFIX, plan_simulator
     from planet_rssm.report.video import write_video
-    from planet_rssm.run import VIDEOS
+    from planet_rssm.runs.checkpoint import outputs
+    from planet_rssm.runs.run import VIDEOS
 
     simulated = str(run).startswith(PREFIX)
     folder = Path("runs") / str(run).replace(":", "-").replace("/", "-") if simulated else outputs(run)
@@ -107,8 +107,8 @@ def _refuse(checkpoint: str, device: str) -> None:
 
 
 def _print(result: dict[str, Any], console: Console) -> None:
+    from planet_rssm.base.stopwatch import shares
     from planet_rssm.evaluation.protocol import seen_by
-    from planet_rssm.stages import shares
 
     title = f"{result['task']}, {seen_by(result['observation'])}, {len(result['episodes'])} episodes"
     if result["checkpoint"] == "best":

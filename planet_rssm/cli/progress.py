@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
-from planet_rssm.stages import duration
+from planet_rssm.base.stopwatch import duration
 from planet_rssm.training.display import QUIET
 
 

@@ -13,17 +13,17 @@ import numpy as np
 from rich.console import Console
 
 from planet_rssm import config
+from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.stopwatch import by_length, duration, shares
+from planet_rssm.base.trust import require
 from planet_rssm.cli import complete, tables
 from planet_rssm.cli.options import allow_code
-from planet_rssm.errors import PlanetError
-from planet_rssm.stages import by_length, duration, shares
-from planet_rssm.trust import require
 
 if TYPE_CHECKING:
     import torch
 
     from planet_rssm.envs.pool import EnvPool
-    from planet_rssm.run import Run
+    from planet_rssm.runs.run import Run
 
 CURVE = "curve.png"
 
@@ -141,7 +141,7 @@ def _check_dry(dry: bool, resume: bool, offline: bool) -> None:
 
 def _dry_run(folder: Path, settings: config.Settings, as_json: bool, plan_episodes: int) -> None:
     """Measure, then print."""
-    from planet_rssm.run import Run
+    from planet_rssm.runs.run import Run
     from planet_rssm.training.dry_run import dry_run, place_of
 
     place_of(folder)
@@ -198,7 +198,7 @@ def _gib(size: int) -> str:
 
 def _checked(settings: config.Settings) -> tuple[config.Settings, "torch.device"]:
     """Return the settings with what `auto` stands for here, and the device; raise what would end the run at once."""
-    from planet_rssm.device import resolve_device  # torch: not for `planet train --help`
+    from planet_rssm.base.device import resolve_device  # torch: not for `planet train --help`
     from planet_rssm.envs.registry import resolve
     from planet_rssm.precision import training_precision
 
@@ -215,7 +215,7 @@ def _checked(settings: config.Settings) -> tuple[config.Settings, "torch.device"
 
 def _create(folder: Path, settings: config.Settings) -> "Run":
     from planet_rssm.precision import AUTO, EXACT
-    from planet_rssm.run import Run
+    from planet_rssm.runs.run import Run
 
     asked = settings.train.precision
     settings, device = _checked(settings)  # before anything is written: no mistake may leave a half-made run
@@ -228,8 +228,8 @@ def _create(folder: Path, settings: config.Settings) -> "Run":
 
 
 def _open(folder: Path, settings: config.Settings) -> "Run":
-    from planet_rssm.device import resolve_device
-    from planet_rssm.run import Run
+    from planet_rssm.base.device import resolve_device
+    from planet_rssm.runs.run import Run
 
     resolve_device(settings.device)
     if Run(folder, settings).is_uncommitted():  # no setting has decided anything yet
@@ -307,8 +307,8 @@ def _say_what_an_extra_adds() -> None:
 
 def _train(run: "Run", plan_episodes: int) -> bool:
     """Train, and return whether anything was left to learn."""
+    from planet_rssm.base.interrupt import Interrupted
     from planet_rssm.training.display import Display
-    from planet_rssm.training.interrupt import Interrupted
     from planet_rssm.training.offline import OfflineTrainer
     from planet_rssm.training.trainer import Trainer
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from planet_rssm.named import FORM
+from planet_rssm.base.plugins import FORM
 
 FORMAT = 1
 

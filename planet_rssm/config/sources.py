@@ -10,10 +10,10 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.files import read_regular, write_atomic
+from planet_rssm.base.trust import require
 from planet_rssm.config.schema import FORMAT, RECIPES, SIZES, BehaviorSettings, Settings
-from planet_rssm.errors import PlanetError
-from planet_rssm.files import read_regular, write_atomic
-from planet_rssm.trust import require
 
 # What PyYAML raises: its constructors of dates, numbers and switches let Python's own errors through.
 _NOT_YAML = (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, OverflowError, RecursionError)

@@ -25,12 +25,12 @@ import numpy as np
 import torch
 
 from planet_rssm.agent import Agent, AgentCarry, RoundTimes
+from planet_rssm.base.device import to_host
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.control.clock import Clock, RealTime
-from planet_rssm.control.fit import fit_action, fit_observation
+from planet_rssm.control.inputs import fit_action, fit_observation
 from planet_rssm.control.schedule import FALLBACKS, Command, Schedule
-from planet_rssm.device import to_host
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.errors import PlanetError
 from planet_rssm.types import Plan
 
 Array = np.ndarray

@@ -22,9 +22,9 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.files import is_sealed, read_regular, seal, write_atomic
 from planet_rssm.data.header import PREFIX, DamagedFileError, parse_header, write_metadata
-from planet_rssm.errors import PlanetError
-from planet_rssm.files import is_sealed, read_regular, seal, write_atomic
 
 Array = np.ndarray
 MOST = 1 << 34  # bytes that are read of an episode's file

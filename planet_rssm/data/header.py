@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from planet_rssm.errors import PlanetError
-from planet_rssm.files import UNSEALED, IrregularFileError, is_sealed, open_regular
+from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.files import UNSEALED, IrregularFileError, is_sealed, open_regular
 
 FORMAT = 1
 PREFIX = "observation/"  # of an observation's tensor, before its key

@@ -8,9 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.files import (
+    UNSEALED,
+    IrregularFileError,
+    is_sealed,
+    open_regular,
+    read_regular,
+    seal,
+    write_atomic,
+)
 from planet_rssm.data.header import FORMAT, DamagedFileError, Header, Tensor
-from planet_rssm.errors import PlanetError
-from planet_rssm.files import UNSEALED, IrregularFileError, is_sealed, open_regular, read_regular, seal, write_atomic
 
 NAME = "manifest.json"
 MOST = 1 << 30  # bytes that are read of one: of some million episodes

@@ -25,13 +25,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.files import remove_stale, write_atomic
 from planet_rssm.config import FirstAction
 from planet_rssm.data import manifest
 from planet_rssm.data.episode import Episode
 from planet_rssm.data.header import DTYPES, PREFIX, DamagedFileError, check_whole, open_file, parse_header, read_header
 from planet_rssm.data.manifest import Entry, Part
-from planet_rssm.errors import PlanetError
-from planet_rssm.files import remove_stale, write_atomic
 
 Array = np.ndarray
 EPISODES = "episodes"  # the folder of a run that holds its replay

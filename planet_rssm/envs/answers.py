@@ -7,8 +7,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.envs.pictures import UndeclaredError
-from planet_rssm.errors import PlanetError
 
 _OLD = "so Gymnasium has it, and Gym since 0.26"
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 import numpy as np
 
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.config import EnvSettings
 from planet_rssm.envs.registry import action_repeat, canonical_id, parse
 from planet_rssm.envs.spec import EnvSpec, chosen
-from planet_rssm.errors import PlanetError
 
 if TYPE_CHECKING:  # both import mujoco, for which MUJOCO_GL must be set
     from planet_rssm.envs.opengl import GlRenderer

@@ -17,18 +17,18 @@ from gymnasium.envs import registration
 from gymnasium.wrappers import TimeLimit
 from PIL import Image, ImageOps
 
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.config import EnvSettings, nearest
 from planet_rssm.envs import gl
 from planet_rssm.envs.answers import ContractError, checked, one_number, switch
 from planet_rssm.envs.dmc import MAX_FRAME
 from planet_rssm.envs.observer import Observer
-from planet_rssm.envs.older import older_mujoco
+from planet_rssm.envs.older_mujoco import older_mujoco
 from planet_rssm.envs.pictures import UndeclaredError
 from planet_rssm.envs.rates import mujoco_model, own_limit, parts, step_seconds
 from planet_rssm.envs.registry import GL_BACKENDS, action_repeat, canonical_id, gym_name, require_registered
 from planet_rssm.envs.spaces import action_map
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.errors import PlanetError
 
 EPISODE_STEPS = 1000  # control steps of an episode that neither the environment nor env.time_limit limits
 T = TypeVar("T")

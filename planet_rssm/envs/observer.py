@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium import Space, spaces
 
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.envs import pictures
 from planet_rssm.envs.leaves import IMAGE, VECTORS, Leaf, array_of, is_empty, leaves_of, read, vector_of
 from planet_rssm.envs.pictures import Scale, could_be_picture, is_picture, resized
 from planet_rssm.envs.spec import chosen
-from planet_rssm.errors import PlanetError
 
 _WRAP = "give as env.id=module:Class a wrapper of your own"
 

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple, Protocol, Self
 import gymnasium
 import numpy as np
 
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.config import EnvSettings
 from planet_rssm.envs.dmc import MAX_FRAME
-from planet_rssm.envs.past import Past
+from planet_rssm.envs.history import Past
 from planet_rssm.envs.process import SILENT, Ending, WorkerProcess
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.errors import PlanetError
 
 STARTS, SHORTEST_START = 2.0, 30.0  # a worker has so many step timeouts to load its task, or so many seconds
 _MAX_FAILURES = 3  # of one row in a row: no accident any more

@@ -14,13 +14,13 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from planet_rssm.base.descriptors import hold_standard
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.config import EnvSettings
-from planet_rssm.descriptors import hold_standard
 from planet_rssm.envs import gl
 from planet_rssm.envs.registry import worker_environment
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.envs.worker import Shared
-from planet_rssm.errors import PlanetError
 
 PRINTED = 1 << 16  # bytes of what a worker printed that are kept, the last ones
 _CHUNK = 1 << 16  # bytes of a pipe that are read at once

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.config import EnvSettings, nearest
 from planet_rssm.envs import gl
-from planet_rssm.errors import PlanetError
 
 if TYPE_CHECKING:
     from planet_rssm.envs.dmc import DMControlEnv

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from gymnasium import Space, spaces
 
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.envs.choices import MOST, Groups, from_places, places
 from planet_rssm.envs.pictures import UNBOUNDED
-from planet_rssm.errors import PlanetError
 
 _WRAP = "give as env.id=module:Class a wrapper of your own"
 

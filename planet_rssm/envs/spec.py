@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.config import nearest
 from planet_rssm.envs.choices import Groups, from_places
-from planet_rssm.errors import PlanetError
 
 _SAID = ("control_interval", "interval_from", "limit_from", "drop", "keys")  # beside what makes an environment another
 

@@ -9,10 +9,10 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.config import EnvSettings
 from planet_rssm.envs.gym_env import GymEnv
 from planet_rssm.envs.process import environment
-from planet_rssm.errors import PlanetError
 
 _TIMEOUT = 60.0  # seconds in which a child gets through its environments
 _OBSERVE: tuple[tuple[Literal["pixels", "vectors"], Literal["own", "none"]], ...]

@@ -22,13 +22,13 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.config import EnvSettings
 from planet_rssm.envs.answers import ContractError
 from planet_rssm.envs.dmc import MAX_FRAME, DMControlEnv
 from planet_rssm.envs.gym_env import GymEnv
 from planet_rssm.envs.registry import make
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.errors import PlanetError
 
 _ALIGNMENT = 64  # bytes
 _ACTION, _FRAME = "<action>", "<frame>"  # keys that no observation has

@@ -16,16 +16,16 @@ import numpy as np
 import torch
 
 from planet_rssm.agent import Agent, AgentPolicy
+from planet_rssm.base.files import UNSEALED, is_sealed, read_regular, seal, write_atomic
+from planet_rssm.base.seeding import Stream, stream_seed
 from planet_rssm.behavior import untrained_behavior
-from planet_rssm.checkpoint import outputs, source
 from planet_rssm.collect import ConstantPolicy, Policy, RandomPolicy
 from planet_rssm.config import Settings, flatten, learned_parts
 from planet_rssm.envs.choices import Groups, from_places
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.evaluation.protocol import PARALLEL, OnProgress, episode_seeds, play
-from planet_rssm.files import UNSEALED, is_sealed, read_regular, seal, write_atomic
-from planet_rssm.seeding import Stream, stream_seed
+from planet_rssm.runs.checkpoint import outputs, source
 from planet_rssm.world_model import untrained_model
 
 CONSTANTS = np.linspace(-1, 1, 11)  # every joint held at the same share of its range

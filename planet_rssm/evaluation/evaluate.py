@@ -4,16 +4,16 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from planet_rssm.errors import PlanetError
+from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.stopwatch import Stages
 from planet_rssm.evaluation import groups as grouping
+from planet_rssm.evaluation.episode_cache import Kept, row
 from planet_rssm.evaluation.groups import Evaluated
-from planet_rssm.evaluation.kept import Kept, row
+from planet_rssm.evaluation.opened_run import OnEpisode, Pools, Subject, open_subject
 from planet_rssm.evaluation.protocol import EpisodeResult, batches, seen_by
 from planet_rssm.evaluation.published import check_method, published
 from planet_rssm.evaluation.statistics import summary
-from planet_rssm.evaluation.subject import OnEpisode, Pools, Subject, open_subject
-from planet_rssm.run import METRICS, read_metrics
-from planet_rssm.stages import Stages
+from planet_rssm.runs.run import METRICS, read_metrics
 
 _log = logging.getLogger("planet_rssm")
 

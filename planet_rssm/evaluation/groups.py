@@ -7,12 +7,12 @@ from itertools import combinations
 from typing import Any
 
 from planet_rssm import config
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.config import Settings
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.errors import PlanetError
 from planet_rssm.evaluation import statistics
 from planet_rssm.evaluation.published import MAX, score_of
-from planet_rssm.run import RESUMABLE
+from planet_rssm.runs.run import RESUMABLE
 
 _log = logging.getLogger("planet_rssm")
 

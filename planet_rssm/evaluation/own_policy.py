@@ -4,12 +4,12 @@ import re
 from collections.abc import Sequence
 
 from planet_rssm import config
+from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.plugins import FORM, find, told
 from planet_rssm.collect import Policy
 from planet_rssm.config import Settings
 from planet_rssm.envs.registry import resolve
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.errors import PlanetError
-from planet_rssm.named import FORM, find, told
 
 _RUN = re.compile(rf"({FORM.pattern})@(.+)")
 

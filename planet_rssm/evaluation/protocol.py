@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from planet_rssm.base.stopwatch import Stages
 from planet_rssm.collect import Policy, collect
 from planet_rssm.envs.pool import Pool, Step
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.stages import Stages
 
 FIRST_SEED = 1000  # of the evaluation's resets; training resets are seeded by 63-bit hashes and never collide
 PARALLEL = 4  # episodes played side by side

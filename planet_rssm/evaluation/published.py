@@ -6,8 +6,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.config import nearest
-from planet_rssm.errors import PlanetError
 
 MAX = "max"  # a scale that is no method's: the most that a task gives
 FILE = Path(__file__).with_name("published_scores.json")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit  # Student's quantiles, without the weight of scipy.stats
 
-from planet_rssm.errors import PlanetError
+from planet_rssm.base.errors import PlanetError
 
 LEVEL = 0.95
 RESAMPLES = 2000

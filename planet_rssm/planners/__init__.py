@@ -21,16 +21,16 @@ Any torch model will do. A pendulum that is swung up from hanging and held uprig
 import functools
 from typing import TYPE_CHECKING, Any
 
-from planet_rssm.errors import PlanetError
-from planet_rssm.named import build
+from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.plugins import build
 from planet_rssm.planners.base import SearchPlanner
 from planet_rssm.planners.box import Bound
+from planet_rssm.planners.carry import Carry
 from planet_rssm.planners.cem import CEM
 from planet_rssm.planners.choices import Groups
 from planet_rssm.planners.function import FunctionDynamics
 from planet_rssm.planners.goal import goal_reward
 from planet_rssm.planners.icem import ICEM
-from planet_rssm.planners.memory import Carry
 from planet_rssm.planners.mppi import MPPI
 from planet_rssm.planners.noise import Noise
 from planet_rssm.planners.objective import Objective

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from planet_rssm.errors import PlanetError
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.planners.box import Bound, Box
 from planet_rssm.planners.categorical import Categorical
 from planet_rssm.planners.choices import Groups, groups_of
@@ -21,7 +21,7 @@ from planet_rssm.types import C, Dynamics, Plan, Planner, Rollout, S
 
 if TYPE_CHECKING:  # pydantic: not for those who import planners alone
     from planet_rssm.config import PlannerSettings
-    from planet_rssm.planners.session import Session
+    from planet_rssm.planners.prepared import Session
 
 
 class Search(Protocol):
@@ -136,7 +136,7 @@ class SearchPlanner(Planner[C], Generic[C, T]):
         self, dynamics: Dynamics[S], objective: Callable[[Rollout], Tensor], precision: str = "float32"
     ) -> "Session[S, C]":
         """Return a session: the same decisions as `plan`, with all that can be made ready once made ready."""
-        from planet_rssm.planners.session import Session  # which names this class
+        from planet_rssm.planners.prepared import Session  # which names this class
 
         return Session(self, dynamics, objective, precision)
 

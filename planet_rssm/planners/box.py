@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from planet_rssm.errors import PlanetError
+from planet_rssm.base.errors import PlanetError
 
 Bound = Any  # a number, or a tensor, array or list [A]
 

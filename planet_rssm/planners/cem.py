@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from planet_rssm.planners.base import SearchPlanner
+from planet_rssm.planners.carry import Carry, nothing, remembered, resumed
 from planet_rssm.planners.gaussian import elite_weights, mean_of_whole, top
-from planet_rssm.planners.memory import Carry, nothing, remembered, resumed
 
 
 class CEMSearch(NamedTuple):

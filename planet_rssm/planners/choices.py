@@ -5,7 +5,7 @@ import itertools
 import torch
 from torch import Tensor
 
-from planet_rssm.errors import PlanetError
+from planet_rssm.base.errors import PlanetError
 
 Groups = tuple[int, ...]  # how many choices each group has; () for actions that are numbers
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from planet_rssm.errors import PlanetError
+from planet_rssm.base.errors import PlanetError
 
 
 def goal_reward(goal: Any, weight: Any = 1.0) -> Callable[[Any, Tensor, Any], Tensor]:  # noqa: ANN401 (any pytree)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from planet_rssm.errors import PlanetError
+from planet_rssm.base.errors import PlanetError
 
 WARMUPS = 2  # runs before a capture, in which libraries choose their kernels and take their workspaces
 _capturing = threading.Lock()  # all captures of a device are made on one stream

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from planet_rssm.planners.base import SearchPlanner
 from planet_rssm.planners.box import Bound
+from planet_rssm.planners.carry import Carry, nothing, remembered, resumed
 from planet_rssm.planners.choices import Groups
 from planet_rssm.planners.gaussian import top
-from planet_rssm.planners.memory import Carry, nothing, remembered, resumed
 
 if TYPE_CHECKING:
     from planet_rssm.config import PlannerSettings

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from planet_rssm.errors import PlanetError
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.types import Rollout
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from planet_rssm import config
-from planet_rssm.errors import PlanetError
-from planet_rssm.files import write_atomic
-from planet_rssm.run import CONFIG, METRICS, read_metrics
+from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.files import write_atomic
+from planet_rssm.runs.run import CONFIG, METRICS, read_metrics
 
 LINE_STYLES = ("--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)))  # of the baselines
 

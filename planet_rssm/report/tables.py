@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from planet_rssm.files import write_atomic
+from planet_rssm.base.files import write_atomic
 
 COLUMNS = (
     "task", "observation", "runs", "steps", "seeds", "episodes", "mean", "95 % interval", "by t", "median", "IQM",

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from planet_rssm.errors import PlanetError
-from planet_rssm.files import write_atomic
+from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.files import write_atomic
 
 SHORTEST = 2  # hundredths of a second that a GIF's frame is shown: viewers slow down what is shorter
 

@@ -15,21 +15,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from planet_rssm import checkpoint as checkpoints
 from planet_rssm.agent import Agent
+from planet_rssm.base.device import synchronize, within_memory
+from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.files import scratch_folder, write_atomic
+from planet_rssm.base.seeding import Stream, stream_seed
 from planet_rssm.behavior import untrained_behavior
 from planet_rssm.collect import RandomPolicy
 from planet_rssm.config import Settings
 from planet_rssm.data.replay import Chunks
-from planet_rssm.device import synchronize, within_memory
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.errors import PlanetError
 from planet_rssm.evaluation.baselines import BLIND_ROWS, constant_actions
 from planet_rssm.evaluation.protocol import PARALLEL
-from planet_rssm.files import scratch_folder, write_atomic
 from planet_rssm.precision import collecting_precision, training_precision
-from planet_rssm.seeding import Stream, stream_seed
+from planet_rssm.runs import checkpoint as checkpoints
 from planet_rssm.training.learner import Learner
 from planet_rssm.training.session import Progress
 from planet_rssm.world_model import untrained_model

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from planet_rssm.base.device import autocast, generator, to_device
+from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.seeding import Stream, stream_seed
 from planet_rssm.behavior import Behavior
-from planet_rssm.checkpoint import Checkpoint
 from planet_rssm.config import Settings
 from planet_rssm.data.replay import Chunks
-from planet_rssm.device import autocast, generator, to_device
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.errors import PlanetError
 from planet_rssm.precision import training_precision
-from planet_rssm.seeding import Stream, stream_seed
+from planet_rssm.runs.checkpoint import Checkpoint
 from planet_rssm.training.optim import build_optimizer, warm
 from planet_rssm.types import Batch
 from planet_rssm.world_model import WorldModel

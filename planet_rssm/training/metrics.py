@@ -11,9 +11,9 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from planet_rssm.base.files import open_regular, sync_folder
 from planet_rssm.config import FORMAT
-from planet_rssm.files import open_regular, sync_folder
-from planet_rssm.run import EVENTS, METRICS
+from planet_rssm.runs.run import EVENTS, METRICS
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

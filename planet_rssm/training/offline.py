@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from planet_rssm import config
+from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.interrupt import Interrupted, InterruptGuard
 from planet_rssm.behavior import check_objective
 from planet_rssm.config import LARGEST, SMALLEST, Settings
-from planet_rssm.data import sets
+from planet_rssm.data import episode_set
 from planet_rssm.data.replay import Replay
 from planet_rssm.envs.registry import canonical_id
 from planet_rssm.envs.spec import EnvSpec, chosen
-from planet_rssm.errors import PlanetError
-from planet_rssm.training.interrupt import Interrupted, InterruptGuard
 from planet_rssm.training.session import Loop
 
 
@@ -86,7 +86,7 @@ def open_episodes(settings: Settings) -> tuple[Replay, EnvSpec]:
         raise PlanetError(f"--data {folder}: no such folder; give one that `planet collect` wrote, or RUN/episodes")
     replay = Replay(folder, settings.data.capacity)
     if replay.env is None:
-        raise PlanetError(f"--data {folder}: {sets.no_episode(folder)}")
+        raise PlanetError(f"--data {folder}: {episode_set.no_episode(folder)}")
     spec = EnvSpec.from_json(replay.env)
     shapes = [shape for shape, _ in spec.observation.values()]
     if not shapes or not all(len(shape) == 1 or _is_image(shape) for shape in shapes):
@@ -142,7 +142,7 @@ def adopt_environment(settings: Settings, overrides: Sequence[str]) -> tuple[Set
         f"learning from {len(replay)} episodes, {replay.frames} frames, in {replay.folder}; the environment is theirs: "
         f"{spec.id}, {', '.join(seen)}, action repeat {spec.action_repeat}"
     )
-    if line := sets.shortfall(replay):
+    if line := episode_set.shortfall(replay):
         told += f"\n{line}"
     settings = config.resolve(asked | taken | {"env.drop": drop, "env.keys": keys})
     check_objective(settings, spec)

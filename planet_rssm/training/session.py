@@ -11,20 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from planet_rssm import checkpoint as checkpoints
 from planet_rssm import config
+from planet_rssm.base.device import resolve_device, within_memory
+from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.files import remove_stale
+from planet_rssm.base.interrupt import InterruptGuard
+from planet_rssm.base.seeding import Stream, stream_seed
+from planet_rssm.base.stopwatch import Stages, by_length
 from planet_rssm.behavior import untrained_behavior
-from planet_rssm.checkpoint import BEST, Checkpoint, DamagedCheckpointError
 from planet_rssm.data.replay import EPISODES, Replay
-from planet_rssm.device import resolve_device, within_memory
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.errors import PlanetError
-from planet_rssm.files import remove_stale
-from planet_rssm.run import CONFIG, Run, decided_otherwise
-from planet_rssm.seeding import Stream, stream_seed
-from planet_rssm.stages import Stages, by_length
+from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs.checkpoint import BEST, Checkpoint, DamagedCheckpointError
+from planet_rssm.runs.run import CONFIG, Run, decided_otherwise
 from planet_rssm.training.display import Display
-from planet_rssm.training.interrupt import InterruptGuard
 from planet_rssm.training.learner import Learner, check_state
 from planet_rssm.training.metrics import COUNTERS, Meter, MetricsLog, resident_mib
 from planet_rssm.world_model import untrained_model

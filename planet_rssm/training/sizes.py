@@ -4,11 +4,11 @@ import math
 
 import torch
 
+from planet_rssm.base.device import require_memory
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.behavior import untrained_behavior
 from planet_rssm.config import Settings, flatten
-from planet_rssm.device import require_memory
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.errors import PlanetError
 from planet_rssm.world_model import WorldModel
 
 WIDTHS = ("rssm.deter", "rssm.stoch", "rssm.hidden", "rssm.classes", "model.depth", "model.vector_units",

@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 
 from planet_rssm.agent import Agent, AgentPolicy
+from planet_rssm.base.device import within_memory
+from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.interrupt import Interrupted, InterruptGuard
+from planet_rssm.base.seeding import Stream, stream_seed
+from planet_rssm.base.stopwatch import Stages
 from planet_rssm.collect import Policy, RandomPolicy, collect
 from planet_rssm.data.episode import Episode
 from planet_rssm.data.replay import EPISODES, Replay
-from planet_rssm.device import within_memory
 from planet_rssm.envs.pool import EnvPool
-from planet_rssm.errors import PlanetError
 from planet_rssm.precision import collecting_precision
-from planet_rssm.seeding import Stream, stream_seed
-from planet_rssm.stages import Stages
-from planet_rssm.training.interrupt import Interrupted, InterruptGuard
 from planet_rssm.training.session import Loop
 
 

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from planet_rssm.types import Dynamics, Rollout, State
-from planet_rssm.world_model.fast import FastDynamics
 from planet_rssm.world_model.model import WorldModel
+from planet_rssm.world_model.packed_model import FastDynamics
 
 
 class ModelDynamics(Dynamics[State]):

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot, softplus
 
+from planet_rssm.base.plugins import build, told
 from planet_rssm.config import RSSMSettings
-from planet_rssm.named import build, told
 
 P = TypeVar("P", bound=tuple[Tensor, ...])
 

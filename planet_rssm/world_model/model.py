@@ -6,12 +6,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from planet_rssm.base.device import affordable
+from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.plugins import build
+from planet_rssm.base.seeding import Stream, stream_seed
 from planet_rssm.config import HEADS, LATENTS, ModelSettings, Settings
-from planet_rssm.device import affordable
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.errors import PlanetError
-from planet_rssm.named import build
-from planet_rssm.seeding import Stream, stream_seed
 from planet_rssm.types import Batch, State
 from planet_rssm.world_model.heads import REWARD_HEADS, ContinueHead, GaussianHead, TwohotHead
 from planet_rssm.world_model.losses import Params, free_mean, kl_terms, masked_mean, overshooting

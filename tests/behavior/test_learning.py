@@ -6,7 +6,7 @@ import torch
 from scipy.linalg import solve_discrete_are
 from torch.special import ndtri
 
-from planet_rssm.errors import PlanetError
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.types import State
 
 F64 = torch.float64

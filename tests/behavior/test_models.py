@@ -7,10 +7,10 @@ import torch
 
 from planet_rssm import config
 from planet_rssm.agent import Agent
+from planet_rssm.base.device import generator
 from planet_rssm.behavior import untrained_behavior
 from planet_rssm.behavior.imagination import _follow, _follow_packed
 from planet_rssm.config import Settings
-from planet_rssm.device import generator
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.training.dry_run import random_chunks
 from planet_rssm.training.learner import Learner, to_batch

@@ -9,12 +9,12 @@ import torch
 
 from planet_rssm import config
 from planet_rssm.agent import Agent
+from planet_rssm.base.device import generator
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.behavior import ActorPlanner, ActorProposals, Behavior, CriticValue, untrained_behavior
 from planet_rssm.config import PlannerSettings, Settings
 from planet_rssm.control import ControlLoop, SimulatedTime
-from planet_rssm.device import generator
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.errors import PlanetError
 from planet_rssm.planners import planner_from_settings
 from planet_rssm.testing import check_planner
 from planet_rssm.types import Plan, State

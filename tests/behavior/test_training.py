@@ -8,17 +8,17 @@ import pytest
 import torch
 
 from planet_rssm import Agent, config
-from planet_rssm import checkpoint as checkpoints
+from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.interrupt import Interrupted
 from planet_rssm.cli.main import main
 from planet_rssm.config import PlannerSettings
 from planet_rssm.data.episode import Episode
 from planet_rssm.data.replay import Replay
 from planet_rssm.envs.registry import resolve
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.errors import PlanetError
-from planet_rssm.run import METRICS, Run
+from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs.run import METRICS, Run
 from planet_rssm.training.display import Display
-from planet_rssm.training.interrupt import Interrupted
 from planet_rssm.training.metrics import OF_THE_MACHINE
 from planet_rssm.training.trainer import Trainer
 
@@ -102,7 +102,7 @@ def test_one_argument_swaps_actor_and_planners(whole: Path) -> None:
 
 
 def test_plan_takes_the_actor_and_the_mix(whole: Path, capfd: pytest.CaptureFixture, monkeypatch) -> None:
-    monkeypatch.setattr("planet_rssm.evaluation.planning.baselines", lambda *_: {})
+    monkeypatch.setattr("planet_rssm.evaluation.plan_run.baselines", lambda *_: {})
     mixed = ["--planner", "cem", "-s", "planner.proposals=actor", "-s", "planner.terminal_value=critic"]
     for options, name in ((["--planner", "actor"], "actor"), (mixed, "cem+actor+critic")):
         main(["plan", str(whole), "--episodes", "1", "--json", *options])

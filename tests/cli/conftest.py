@@ -2,12 +2,12 @@ from pathlib import Path
 
 import pytest
 
-from planet_rssm import checkpoint as checkpoints
 from planet_rssm import config
 from planet_rssm.behavior import untrained_behavior
-from planet_rssm.checkpoint import Checkpoint
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.envs.registry import resolve
+from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs.checkpoint import Checkpoint
 from planet_rssm.world_model import untrained_model
 
 

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from planet_rssm import checkpoint as checkpoints
+from planet_rssm.bench.loop import bench_loop
 from planet_rssm.cli.main import main
 from planet_rssm.control import SimulatedTime
 from planet_rssm.data.replay import Replay
-from planet_rssm.evaluation.loop import bench_loop
+from planet_rssm.runs import checkpoint as checkpoints
 
 TINY = """
     env.id=dmc/cartpole-swingup env.observe=vectors env.renderer=none env.action_repeat=100 env.time_limit=300

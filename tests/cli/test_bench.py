@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from planet_rssm import config
+from planet_rssm.bench import train
 from planet_rssm.cli.main import main
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.training import bench
 from planet_rssm.training.dry_run import random_chunks
 
 TINY = """
@@ -30,7 +30,7 @@ def call(*words: str) -> int:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr("planet_rssm.device.GEMM_SECONDS", 0.0)
+    monkeypatch.setattr("planet_rssm.base.device.GEMM_SECONDS", 0.0)
     monkeypatch.setattr("planet_rssm.precision.relative_time", lambda *_: 0.5)
 
 
@@ -78,7 +78,7 @@ def test_the_reference_learns_what_ours_learns(preset, overrides):
     """Only layout and optimiser code differ: after two updates the weights are equal to float32's rounding."""
     settings = config.load(preset, [*TINY, *overrides])
     chunks = random_chunks(SPEC, 2, 4)
-    ours, plain = bench._ours(settings, SPEC, CPU), bench._plain(settings, SPEC, CPU)
+    ours, plain = train._ours(settings, SPEC, CPU), train._plain(settings, SPEC, CPU)
     for index in range(2):
         a, b = (learner.update(chunks, index) for learner in (ours, plain))
         assert a["loss/total"] == pytest.approx(b["loss/total"], rel=1e-4)
@@ -90,9 +90,9 @@ def test_the_reference_learns_what_ours_learns(preset, overrides):
 def test_flops_are_those_of_the_dense_layers_and_convolutions():
     """Forward, and backward to weights and inputs: three times the forward's, but for the first inputs."""
     settings = config.load("planet", [*TINY, "model.decode_fraction=0.5"])
-    few, many = (bench._flops(bench._ours(settings, SPEC, CPU), random_chunks(SPEC, batch, 4)) for batch in (1, 2))
+    few, many = (train._flops(train._ours(settings, SPEC, CPU), random_chunks(SPEC, batch, 4)) for batch in (1, 2))
     assert many == 2 * few
-    model = bench._ours(settings, SPEC, CPU).model
+    model = train._ours(settings, SPEC, CPU).model
     dense = sum(p.numel() for p in (*model.rssm.parameters(), *model.reward.parameters()) if p.dim() == 2)
     assert few > 2 * 3 * 0.9 * 4 * dense  # and more: the convolutions
 

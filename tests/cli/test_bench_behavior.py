@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from planet_rssm import config
+from planet_rssm.bench import behavior as bench
 from planet_rssm.cli.main import main
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.training import bench_behavior as bench
 from planet_rssm.world_model import untrained_model
 
 TINY = """
@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr("planet_rssm.device.GEMM_SECONDS", 0.0)
+    monkeypatch.setattr("planet_rssm.base.device.GEMM_SECONDS", 0.0)
     monkeypatch.setattr("planet_rssm.precision.relative_time", lambda *_: 0.5)
     monkeypatch.setattr(bench, "spec_of", lambda settings: SPEC)
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from planet_rssm import checkpoint as checkpoints
 from planet_rssm import config
-from planet_rssm.checkpoint import Checkpoint
+from planet_rssm.bench.loop import bench_loop
 from planet_rssm.cli.main import main
 from planet_rssm.control import ControlLoop, SimulatedTime
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.evaluation.loop import bench_loop
+from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs.checkpoint import Checkpoint
 from planet_rssm.world_model import untrained_model
 
 SPEC = EnvSpec(

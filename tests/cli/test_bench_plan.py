@@ -7,15 +7,15 @@ import pytest
 import torch
 from rich.console import Console
 
-from planet_rssm import checkpoint as checkpoints
-from planet_rssm.checkpoint import Checkpoint
+from planet_rssm.base.device import describe
+from planet_rssm.bench import plan as bench
+from planet_rssm.bench import plan_value
 from planet_rssm.cli import bench_plan
 from planet_rssm.cli.main import main
 from planet_rssm.config import PlannerSettings
-from planet_rssm.device import describe
-from planet_rssm.evaluation import bench_plan as bench
-from planet_rssm.evaluation import plan_value
 from planet_rssm.precision import summary
+from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs.checkpoint import Checkpoint
 
 TINY = ["rssm.deter=16", "rssm.stoch=4", "rssm.classes=4", "rssm.hidden=8", "model.reward_units=8"]
 CEM = PlannerSettings(candidates=20, elites=5, iterations=2, horizon=3)
@@ -26,7 +26,7 @@ CASES = tuple(bench.Case(*case) for case in WAYS)
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr("planet_rssm.device.GEMM_SECONDS", 0.0)
+    monkeypatch.setattr("planet_rssm.base.device.GEMM_SECONDS", 0.0)
     monkeypatch.setattr("planet_rssm.precision.relative_time", lambda *_: 0.5)
     monkeypatch.setattr(plan_value, "STATES", 3)
     monkeypatch.setattr(plan_value, "DRAWS", 2)

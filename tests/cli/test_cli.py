@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from planet_rssm import checkpoint as checkpoints
 from planet_rssm import config
 from planet_rssm.cli import main as main_module
 from planet_rssm.cli import train as train_module
 from planet_rssm.cli.main import main
 from planet_rssm.cli.train import default_folder
+from planet_rssm.runs import checkpoint as checkpoints
 
 TINY = """
     env.id=dmc/cartpole-swingup env.size=32 env.renderer=raycast env.action_repeat=50 model.depth=2 rssm.deter=16
@@ -128,7 +128,7 @@ def test_plan_prints_one_json_object_and_films(run, capsys):
 
 
 def test_plan_takes_the_settings_of_another_planner(run, capsys, monkeypatch):
-    monkeypatch.setattr("planet_rssm.evaluation.planning.baselines", lambda *_: {})
+    monkeypatch.setattr("planet_rssm.evaluation.plan_run.baselines", lambda *_: {})
     words = "--planner mppi -s planner.weigh=elites -s planner.act_by=draw -s planner.particles=2".split()
     assert call("plan", str(run), "--episodes", "1", "--json", *words) == 0
     result = json.loads(capsys.readouterr().out)

@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from planet_rssm import checkpoint as checkpoints
+from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.interrupt import Interrupted
+from planet_rssm.base.seeding import Stream, stream_seed
 from planet_rssm.cli.main import main
 from planet_rssm.data.episode import Episode
 from planet_rssm.data.replay import Replay
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.errors import PlanetError
-from planet_rssm.seeding import Stream, stream_seed
-from planet_rssm.training.dataset import _constant_action, simple_actor, write_episodes
-from planet_rssm.training.interrupt import Interrupted
+from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.training.record import _constant_action, simple_actor, write_episodes
 
 TASK = "dmc/cartpole-swingup"
 ENV = ["env.size=32", "env.renderer=raycast", "env.action_repeat=50"]
@@ -180,7 +180,7 @@ def test_a_mistake_is_one_line_and_writes_nothing(run, words, line, tmp_path, ca
     ("task", "value"), [("cartpole-swingup", "5"), ("gym/CartPole-v1", "0.5"), ("gym/CartPole-v1", "2")]
 )
 def test_a_constant_that_is_no_action_is_refused_before_the_set_is_begun(task, value, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr("planet_rssm.training.dataset.write_episodes", lambda *_, **__: pytest.fail("begun"))
+    monkeypatch.setattr("planet_rssm.training.record.write_episodes", lambda *_, **__: pytest.fail("begun"))
     words = ["collect", task, "--policy", f"constant:{value}", "--episodes", "1", "--out", str(tmp_path / "set")]
     assert call(*words, "-s", "env.observe=vectors") == 1
     assert f"--policy constant:{value}: in " in capsys.readouterr().err

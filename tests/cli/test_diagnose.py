@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from planet_rssm import checkpoint as checkpoints
 from planet_rssm import config
 from planet_rssm.cli.diagnose import _print
 from planet_rssm.cli.main import main
 from planet_rssm.config import PlannerSettings
-from planet_rssm.evaluation.diagnosis import larger, limit
+from planet_rssm.diagnosis.diagnose import larger, limit
 from planet_rssm.planners import planner_from_settings
-from planet_rssm.report.diagnosis import plot_diagnosis
+from planet_rssm.report.diagnosis_figure import plot_diagnosis
+from planet_rssm.runs import checkpoint as checkpoints
 
 TINY = """
     model.depth=2 rssm.deter=8 rssm.stoch=4 rssm.hidden=8 model.reward_units=8 model.vector_units=8
@@ -147,7 +147,7 @@ def test_the_larger_planner_scores_as_many_times_the_sequences(name, budget):
 
 
 def test_an_out_that_cannot_be_is_told_before_anything_is_played(run, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("planet_rssm.evaluation.diagnosis.diagnose_run", lambda *_, **__: pytest.fail("played"))
+    monkeypatch.setattr("planet_rssm.diagnosis.diagnose.diagnose_run", lambda *_, **__: pytest.fail("played"))
     (tmp_path / "file").touch()
     assert call("diagnose", run, "--out", tmp_path / "file") == 1
     assert "file: File exists" in capsys.readouterr().err
@@ -179,7 +179,7 @@ def test_a_mistake_is_one_line(run, words, line, capsys, tmp_path, monkeypatch):
 def test_a_picture_that_cannot_be_drawn_is_refused_before_the_work(run, tmp_path, monkeypatch, capsys):
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "matplotlib" else found(name))
-    monkeypatch.setattr("planet_rssm.evaluation.diagnosis.diagnose_run", lambda *_, **__: pytest.fail("begun"))
+    monkeypatch.setattr("planet_rssm.diagnosis.diagnose.diagnose_run", lambda *_, **__: pytest.fail("begun"))
     assert call("diagnose", run, "--out", tmp_path / "out") == 1
     assert "diagnosis.png: matplotlib is not installed; pip install" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

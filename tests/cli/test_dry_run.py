@@ -6,10 +6,10 @@ import math
 import pytest
 import torch
 
-from planet_rssm import checkpoint as checkpoints
 from planet_rssm import config
 from planet_rssm.cli.main import main
 from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.runs import checkpoint as checkpoints
 from planet_rssm.training.dry_run import Costs, forecast
 from planet_rssm.training.learner import Learner
 

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.cli.main import CLOSED, main
-from planet_rssm.errors import PlanetError
 
 
 def call(*words):

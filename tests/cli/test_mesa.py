@@ -5,10 +5,10 @@ import os
 
 import pytest
 
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.cli import mesa
 from planet_rssm.cli.main import main
 from planet_rssm.envs import gl
-from planet_rssm.errors import PlanetError
 
 APT = """#!/bin/sh
 echo "$0 $*" >> "$CALLS"

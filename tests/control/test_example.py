@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from planet_rssm import checkpoint as checkpoints
 from planet_rssm.agent import Agent, RoundTimes
-from planet_rssm.checkpoint import Checkpoint
 from planet_rssm.control import ControlLoop, SimulatedTime
+from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs.checkpoint import Checkpoint
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from planet_rssm.agent import Agent, RoundTimes
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.control import ControlLoop, SimulatedTime
-from planet_rssm.control.fit import fit_action
+from planet_rssm.control.inputs import fit_action
 from planet_rssm.control.loop import BACKLOG
-from planet_rssm.errors import PlanetError
 
 JOINTS = np.array([0.1, -0.2, 0.3], np.float32)
 

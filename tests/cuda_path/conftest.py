@@ -65,10 +65,10 @@ def pretended():
 @pytest.fixture(autouse=True)
 def unchanged_weights(monkeypatch):
     """Whether weights changed is computed, and waited for, but what is computed here means nothing."""
-    from planet_rssm.world_model import fast
+    from planet_rssm.world_model import packed_model
 
-    compare = fast._equal
-    monkeypatch.setattr(fast, "_equal", lambda these, those: (compare(these, those), True)[1])
+    compare = packed_model._equal
+    monkeypatch.setattr(packed_model, "_equal", lambda these, those: (compare(these, those), True)[1])
 
 
 @pytest.fixture

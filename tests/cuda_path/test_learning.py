@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from planet_rssm import config
+from planet_rssm.base.device import autocast, generator, to_device, to_host
 from planet_rssm.behavior import untrained_behavior
-from planet_rssm.device import autocast, generator, to_device, to_host
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.training.dry_run import random_chunks
 from planet_rssm.training.learner import Learner, to_batch

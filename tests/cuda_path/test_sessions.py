@@ -9,10 +9,10 @@ import torch
 
 from planet_rssm import config
 from planet_rssm.agent import Agent, AgentPolicy
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.config import PlannerSettings
 from planet_rssm.control import ControlLoop
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.errors import PlanetError
 from planet_rssm.planners import Objective, planner_from_settings
 from planet_rssm.planners.graphs import Graphs
 from planet_rssm.types import State
@@ -93,13 +93,13 @@ def test_a_wait_inside_a_capture_is_one_line_and_leaves_nothing_behind(pretended
 def test_a_tensor_on_another_device_fails(device, monkeypatch):
     """What the other tests stand on: PyTorch itself looks at where tensors are."""
     agent = agent_of()
-    monkeypatch.setattr("planet_rssm.agent.to_device", lambda values, device: [torch.as_tensor(v) for v in values])
+    monkeypatch.setattr("planet_rssm.agent.agent.to_device", lambda values, device: [torch.as_tensor(v) for v in values])
     with pytest.raises(RuntimeError, match="same device"):
         AgentPolicy(agent, 1)(*seen(1))
 
 
 def test_a_graph_captured_at_every_round_is_found_out(device, monkeypatch):
-    monkeypatch.setattr("planet_rssm.planners.session.Graphs", lambda most: Graphs(1))
+    monkeypatch.setattr("planet_rssm.planners.prepared.Graphs", lambda most: Graphs(1))
     with pytest.raises(AssertionError):
         check_replays(device, session_of(planner_of(), model_of()), launches=10**6)
 

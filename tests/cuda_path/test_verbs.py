@@ -23,9 +23,9 @@ BEHAVIOR = """
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr("planet_rssm.device.GEMM_SECONDS", 0.0)
+    monkeypatch.setattr("planet_rssm.base.device.GEMM_SECONDS", 0.0)
     for name, few in {"STATES": 3, "DRAWS": 2, "STEPS": 3}.items():
-        monkeypatch.setattr(f"planet_rssm.evaluation.plan_value.{name}", few)
+        monkeypatch.setattr(f"planet_rssm.bench.plan_value.{name}", few)
 
 
 def call(*words: object) -> int:
@@ -43,7 +43,7 @@ def options(settings: list[str]) -> list[str]:
 def any_numbers():
     """What the pretended device computes is whatever lay in memory: a checkpoint of it may hold infinities."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("planet_rssm.checkpoint._finite", lambda tensor: True)
+        patch.setattr("planet_rssm.runs.checkpoint._finite", lambda tensor: True)
         yield
 
 

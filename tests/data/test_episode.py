@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.data.episode import Episode, EpisodeWriter
 from planet_rssm.data.header import DamagedFileError, read_header
-from planet_rssm.errors import PlanetError
 
 
 def f32(*values):

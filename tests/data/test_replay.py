@@ -8,9 +8,9 @@ import os
 import numpy as np
 import pytest
 
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.data.episode import Episode
 from planet_rssm.data.replay import Replay
-from planet_rssm.errors import PlanetError
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.config import EnvSettings
 from planet_rssm.envs import registry
 from planet_rssm.envs.answers import ContractError, one_number, switch
 from planet_rssm.envs.gym_env import GymEnv
 from planet_rssm.envs.pictures import UndeclaredError
 from planet_rssm.envs.pool import EnvPool
-from planet_rssm.errors import PlanetError
 
 
 class Honest(gymnasium.Env):

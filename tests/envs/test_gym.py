@@ -6,11 +6,11 @@ import gymnasium
 import numpy as np
 import pytest
 
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.config import EnvSettings
 from planet_rssm.envs import gl, process, registry
 from planet_rssm.envs.gym_env import GymEnv
 from planet_rssm.envs.pool import EnvPool
-from planet_rssm.errors import PlanetError
 
 CUT = "homemade:Loud: has no time limit, so its episodes end after 1000 control steps; env.time_limit=N sets another"
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.envs.observer import Observer, Spelling
 from planet_rssm.envs.pictures import UndeclaredError
-from planet_rssm.errors import PlanetError
 
 picture = spaces.Box(0, 255, (24, 20, 3), np.uint8)
 place = spaces.Box(-1, 1, (2, 2))

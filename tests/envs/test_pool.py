@@ -9,11 +9,11 @@ import gymnasium
 import numpy as np
 import pytest
 
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.config import EnvSettings
 from planet_rssm.envs import registry
 from planet_rssm.envs.dmc import DMControlEnv
 from planet_rssm.envs.pool import EnvPool
-from planet_rssm.errors import PlanetError
 
 
 def settings(task="cartpole-swingup", renderer="raycast", **more):

@@ -10,11 +10,11 @@ import time
 import numpy as np
 import pytest
 
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.config import EnvSettings
 from planet_rssm.envs import pool as pools
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.envs.process import PRINTED
-from planet_rssm.errors import PlanetError
 
 ROGUES = '''
 import os, pathlib, subprocess, sys, time

@@ -4,9 +4,9 @@ import sys
 
 import pytest
 
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.config import EnvSettings
 from planet_rssm.envs import gl, registry
-from planet_rssm.errors import PlanetError
 
 
 def test_tasks_are_those_of_the_suite():

@@ -6,10 +6,10 @@ from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.envs.choices import one_hot
 from planet_rssm.envs.observer import Observer
 from planet_rssm.envs.spaces import Choice, Joint, Numbers, action_map
-from planet_rssm.errors import PlanetError
 
 picture = spaces.Box(0, 255, (24, 20, 3), np.uint8)
 place = spaces.Box(-1, 1, (2, 2))

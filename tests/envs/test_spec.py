@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.envs.choices import from_places, one_hot, places
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.errors import PlanetError
 
 SPEC = EnvSpec("gym/X-v0", {"vector": ((2,), "float32")}, 5, 1, 0.1, 100, "none", "fake 0")
 BEFORE = {  # as files had it when there was one choice at most

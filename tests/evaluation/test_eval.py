@@ -10,20 +10,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from planet_rssm import checkpoint as checkpoints
 from planet_rssm import config
-from planet_rssm.checkpoint import Checkpoint
+from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.stopwatch import Stages
 from planet_rssm.cli.eval import _print
 from planet_rssm.cli.main import main
 from planet_rssm.cli.tables import results
 from planet_rssm.envs.pool import EnvPool
-from planet_rssm.errors import PlanetError
-from planet_rssm.evaluation import subject
+from planet_rssm.evaluation import opened_run
 from planet_rssm.evaluation.evaluate import evaluate
+from planet_rssm.evaluation.opened_run import Pools, open_subject
 from planet_rssm.evaluation.published import beside, entries, published, score_of
-from planet_rssm.evaluation.subject import Pools, open_subject
-from planet_rssm.run import METRICS
-from planet_rssm.stages import Stages
+from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs.checkpoint import Checkpoint
+from planet_rssm.runs.run import METRICS
 from planet_rssm.world_model import untrained_model
 
 TINY = """
@@ -68,7 +68,7 @@ def no_worker(monkeypatch):
     def refuse(*_):
         raise AssertionError("an environment was started")
 
-    monkeypatch.setattr(subject, "EnvPool", refuse)
+    monkeypatch.setattr(opened_run, "EnvPool", refuse)
 
 
 def end_of(*words: str) -> int:
@@ -150,7 +150,7 @@ def test_what_was_played_is_kept(measured, runs, no_worker):
 
 def test_an_interrupted_evaluation_goes_on(measured, runs, tmp_path, monkeypatch):
     run = shutil.copytree(runs[0], tmp_path / "run", ignore=shutil.ignore_patterns("eval"))
-    monkeypatch.setattr(subject, "BATCH", 2)
+    monkeypatch.setattr(opened_run, "BATCH", 2)
     told = []
 
     def stop(result):
@@ -163,9 +163,9 @@ def test_an_interrupted_evaluation_goes_on(measured, runs, tmp_path, monkeypatch
     (kept,) = (run / "eval").glob("*.json")
     assert [row["seed"] for row in json.loads(kept.read_text())["rows"]] == [1000, 1001]
     begun = []
-    play = subject._Model.play
+    play = opened_run._Model.play
     monkeypatch.setattr(
-        subject._Model, "play", lambda self, seeds, *rest: begun.extend(seeds) or play(self, seeds, *rest)
+        opened_run._Model, "play", lambda self, seeds, *rest: begun.extend(seeds) or play(self, seeds, *rest)
     )
     result = evaluate([str(run)], [1000, 1001, 1002, 1003], device="cpu")
     assert begun == [1002, 1003]
@@ -194,7 +194,7 @@ def test_damaged_rows_are_played_again(runs, tmp_path, caplog, content):
 
 
 def subject_rows(run: Path) -> dict:
-    from planet_rssm.evaluation.kept import Kept
+    from planet_rssm.evaluation.episode_cache import Kept
 
     opened = open_subject(str(run), "last", [], "cpu")
     return Kept(opened.folder, "last-cem", opened.made_of).rows
@@ -230,7 +230,7 @@ def test_other_actions_are_left_out_of_a_group(measured, runs, no_worker, tmp_pa
 
 
 def keep(opened, name: str = "last-cem") -> None:
-    from planet_rssm.evaluation.kept import Kept
+    from planet_rssm.evaluation.episode_cache import Kept
     from planet_rssm.evaluation.protocol import EpisodeResult
 
     rows = [EpisodeResult(seed, 1.0, 1000) for seed in (1000, 1001, 1002)]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from planet_rssm.errors import PlanetError
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.evaluation import statistics
 from planet_rssm.evaluation.statistics import across_tasks, improvement, interval, iqm, summary
 

@@ -8,12 +8,12 @@ from typing import Self
 import numpy as np
 import pytest
 
-from planet_rssm import checkpoint as checkpoints
 from planet_rssm import config
 from planet_rssm.data.episode import Episode
 from planet_rssm.envs.pool import Step
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.run import CONFIG, METRICS, Run
+from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs.run import CONFIG, METRICS, Run
 from planet_rssm.training import trainer
 from planet_rssm.training.display import Display
 from planet_rssm.training.metrics import OF_THE_MACHINE

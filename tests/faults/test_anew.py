@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from planet_rssm import checkpoint as checkpoints
 from planet_rssm import config
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.data.replay import Replay
-from planet_rssm.errors import PlanetError
-from planet_rssm.run import Run
+from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs.run import Run
 from planet_rssm.training.display import Display
 from planet_rssm.training.learner import Learner
 from planet_rssm.training.trainer import Trainer

@@ -11,9 +11,9 @@ import safetensors.torch
 import torch
 
 from planet_rssm import Agent
-from planet_rssm import checkpoint as checkpoints
-from planet_rssm.checkpoint import _crc32
-from planet_rssm.errors import PlanetError
+from planet_rssm.base.errors import PlanetError
+from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs.checkpoint import _crc32
 
 WEIGHT = "model/rssm.prior_net.0.weight"
 MOMENT = "optimizer/rssm.prior_net.0.weight/exp_avg"

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from planet_rssm import checkpoint as checkpoints
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.data import manifest
 from planet_rssm.data.episode import Episode
 from planet_rssm.data.header import DamagedFileError
 from planet_rssm.data.replay import Replay
-from planet_rssm.errors import PlanetError
 from planet_rssm.report.curves import read_metrics
-from planet_rssm.run import METRICS
+from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs.run import METRICS
 
 MORE = "train.env_steps=1800"  # three rounds more
 NOBODY = 65534

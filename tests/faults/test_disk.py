@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from planet_rssm import files
-from planet_rssm.errors import PlanetError
+from planet_rssm.base import files
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.training import metrics
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from planet_rssm import checkpoint as checkpoints
 from planet_rssm import config
+from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.files import IrregularFileError, exclusive, read_regular, write_atomic
 from planet_rssm.data.replay import Replay
-from planet_rssm.errors import PlanetError
-from planet_rssm.files import IrregularFileError, exclusive, read_regular, write_atomic
-from planet_rssm.run import CONFIG, LOCK, METRICS, RECORD, Run, read_metrics
+from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs.run import CONFIG, LOCK, METRICS, RECORD, Run, read_metrics
 from planet_rssm.training.trainer import Trainer
 
 
@@ -107,7 +107,7 @@ def test_a_file_is_written_under_a_name_that_nobody_could_have_linked(tmp_path: 
     for _ in range(2):
         write_atomic(tmp_path / "a.json", [b"new"])
     assert len(set(names)) == 2 and not any(str(os.getpid()) == part for name in names for part in name.split("."))
-    monkeypatch.setattr("planet_rssm.files.secrets.token_hex", lambda _: "known")
+    monkeypatch.setattr("planet_rssm.base.files.secrets.token_hex", lambda _: "known")
     (tmp_path / "victim").write_text("kept")
     (tmp_path / ".a.json.known.tmp").symlink_to(tmp_path / "victim")
     with pytest.raises(FileExistsError):

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from planet_rssm import checkpoint as checkpoints
 from planet_rssm.data.episode import Episode
+from planet_rssm.runs import checkpoint as checkpoints
 from planet_rssm.training.metrics import OF_THE_MACHINE
 
 KILLS = int(os.environ.get("KILLS", "10"))

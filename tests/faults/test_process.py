@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from planet_rssm.base.files import scratch_folder
 from planet_rssm.data.episode import Episode
 from planet_rssm.data.replay import Replay
-from planet_rssm.files import scratch_folder
 
 
 def planet(log: Path, *words: str | Path) -> subprocess.Popen:
@@ -94,7 +94,7 @@ def test_what_a_killed_collect_wrote_is_whole(tmp_path: Path) -> None:
 
 def test_what_a_killed_dry_run_left_goes_with_the_next_and_a_live_one_stays(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from planet_rssm.files import scratch_folder\n"
+        "import sys, time; from pathlib import Path; from planet_rssm.base.files import scratch_folder\n"
         "with scratch_folder(Path(sys.argv[1]), '.dry-') as folder:\n"
         "    (folder / 'block').touch(); print('made', flush=True); time.sleep(100)"
     )

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from planet_rssm.agent import Agent
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.cli.main import main
-from planet_rssm.errors import PlanetError
-from planet_rssm.run import METRICS
+from planet_rssm.runs.run import METRICS
 from planet_rssm.training.learner import Learner
 
 SIGNALS = 20

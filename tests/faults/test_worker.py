@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from planet_rssm import config
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.data.episode import Episode
 from planet_rssm.envs import worker
-from planet_rssm.errors import PlanetError
-from planet_rssm.run import Run
+from planet_rssm.runs.run import Run
 from planet_rssm.training.display import Display
 from planet_rssm.training.trainer import Trainer
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.special import ndtri
 
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.config import PlannerSettings
-from planet_rssm.errors import PlanetError
 from planet_rssm.planners import CEM, MPPI, CategoricalCEM, FunctionDynamics, Objective, planner_from_settings
 from planet_rssm.planners.categorical import RESTART, SMOOTHING, Categorical
 from planet_rssm.planners.choices import each_entry, groups_of, likeliest, one_hots, runs, uniform

@@ -3,7 +3,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from planet_rssm.errors import PlanetError
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.planners import FunctionDynamics
 
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.config import PlannerSettings
-from planet_rssm.errors import PlanetError
 from planet_rssm.planners import CEM, FunctionDynamics, Objective, goal_reward
 
 NOTHING = torch.zeros(1, 1)

@@ -18,7 +18,7 @@ from planet_rssm.config import PlannerSettings
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.planners import Objective, graphs, planner_from_settings
 from planet_rssm.types import State
-from planet_rssm.world_model import ModelDynamics, fast, packed, untrained_model
+from planet_rssm.world_model import ModelDynamics, packed_layers, packed_model, untrained_model
 
 B, A = 3, 2
 SPEC = EnvSpec("gym/Test-v0", {"speed": ((3,), "float32")}, A, 1, 0.1, 100, "none", "fake 0", terminates=True)
@@ -85,14 +85,14 @@ def recorded(monkeypatch):
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(graphs, "_capture_stream", lambda device: stream)
     monkeypatch.setattr(graphs, "_shared_by", lambda *_: graphs._Shared(0, Graph(), threading.Lock()))
-    monkeypatch.setattr(packed, "blocked", lambda weight: None)  # oneDNN's layouts cannot be written to in place
-    made = fast.FastDynamics.__init__
+    monkeypatch.setattr(packed_layers, "blocked", lambda weight: None)  # oneDNN's layouts cannot be written to in place
+    made = packed_model.FastDynamics.__init__
 
     def capturable(self, *args, **options):
         made(self, *args, **options)
         self.capturable = self._in_place = True
 
-    monkeypatch.setattr(fast.FastDynamics, "__init__", capturable)
+    monkeypatch.setattr(packed_model.FastDynamics, "__init__", capturable)
     monkeypatch.setattr(Graph, "every", [])
 
 
@@ -156,12 +156,12 @@ def test_replayed_graphs_decide_as_the_plain_planner(preset, name):
 @pytest.mark.usefixtures("recorded", "one_thread_and_seed")
 def test_weights_that_move_to_other_memory_are_found_out(monkeypatch):
     """That the test above can fail: a graph goes on reading the weights that it was captured with."""
-    take_up = fast.FastDynamics._take_up
+    take_up = packed_model.FastDynamics._take_up
 
     def elsewhere(self) -> None:
         self._in_place = False
         take_up(self)
 
-    monkeypatch.setattr(fast.FastDynamics, "_take_up", elsewhere)
+    monkeypatch.setattr(packed_model.FastDynamics, "_take_up", elsewhere)
     with pytest.raises(AssertionError):
         check("planet", "cem")

@@ -3,8 +3,8 @@ import torch
 
 from planet_rssm.config import PlannerSettings
 from planet_rssm.planners import ICEM, FunctionDynamics, Objective
+from planet_rssm.planners.carry import Carry
 from planet_rssm.planners.icem import coloured
-from planet_rssm.planners.memory import Carry
 
 SMALL = PlannerSettings(name="icem", init_std=1.0, horizon=4, candidates=40, iterations=3, elites=10)
 

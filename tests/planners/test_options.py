@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.config import PlannerSettings
-from planet_rssm.errors import PlanetError
 from planet_rssm.planners import CEM, CategoricalCEM, FunctionDynamics, Objective, RandomShooting, planner_from_settings
 from planet_rssm.planners.box import Box
 from planet_rssm.types import Dynamics, Rollout

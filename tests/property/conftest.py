@@ -10,7 +10,7 @@ import os
 import hypothesis
 import pytest
 
-from planet_rssm.errors import PlanetError
+from planet_rssm.base.errors import PlanetError
 
 CASES = int(os.environ.get("PROPERTY_CASES", "600"))
 

@@ -12,16 +12,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planet_rssm import checkpoint as checkpoints
 from planet_rssm import config
+from planet_rssm.base.files import seal
 from planet_rssm.data import manifest
 from planet_rssm.data.episode import Episode
 from planet_rssm.data.header import read_header
 from planet_rssm.data.replay import Replay
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.files import seal
 from planet_rssm.report.curves import read_metrics
-from planet_rssm.run import METRICS
+from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs.run import METRICS
 from planet_rssm.training import metrics
 
 SPEC = EnvSpec("dmc/a-b", {"image": ((2, 2, 3), "uint8"), "speed": ((2,), "float32")}, 1, 2, 0.1, 9, "own", "none 1")

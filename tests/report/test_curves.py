@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from planet_rssm import config
-from planet_rssm.errors import PlanetError
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.report.curves import _title, plot_curves, plot_key, read_metrics
 
 pytest.importorskip("matplotlib", reason="needs matplotlib, extra `report`")

@@ -1,6 +1,6 @@
 import numpy as np
 
-from planet_rssm.report.dream import GAP, HEAD, IMAGINED, PANEL, SEEN, STRIP, panels
+from planet_rssm.report.dream_film import GAP, HEAD, IMAGINED, PANEL, SEEN, STRIP, panels
 
 
 def test_truth_prediction_and_error_lie_side_by_side_under_a_strip_that_says_what_was_seen():

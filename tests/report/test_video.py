@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from planet_rssm.errors import PlanetError
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.report.video import write_video
 
 needs_av = pytest.mark.skipif(not importlib.util.find_spec("av"), reason="needs PyAV, extra `report`")

@@ -11,13 +11,13 @@ from torch import Tensor
 
 import planet_rssm
 from planet_rssm import Agent, Batch, Episode, State, TwohotEncoder, config, kl_balanced_loss, symlog
+from planet_rssm.base.device import generator
 from planet_rssm.cli.main import main
 from planet_rssm.config import Settings
 from planet_rssm.data.replay import Replay
-from planet_rssm.device import generator
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.training.dataset import simple_actor, write_episodes
 from planet_rssm.training.learner import Learner, to_batch
+from planet_rssm.training.record import simple_actor, write_episodes
 from planet_rssm.world_model import WorldModel, untrained_model
 from planet_rssm.world_model.latents import Categorical, Gaussian
 from planet_rssm.world_model.losses import free_mean, kl_terms

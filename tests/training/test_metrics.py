@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from planet_rssm.run import METRICS
+from planet_rssm.runs.run import METRICS
 from planet_rssm.training.metrics import Meter, MetricsLog
 
 

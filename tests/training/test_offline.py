@@ -10,19 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from planet_rssm import checkpoint as checkpoints
 from planet_rssm import config
+from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.interrupt import Interrupted
 from planet_rssm.cli.main import main
 from planet_rssm.data.episode import EpisodeWriter
 from planet_rssm.data.replay import Replay
 from planet_rssm.envs.pool import EnvPool
-from planet_rssm.errors import PlanetError
-from planet_rssm.run import METRICS, Run
-from planet_rssm.training.dataset import simple_actor, write_episodes
+from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs.run import METRICS, Run
 from planet_rssm.training.display import Display
-from planet_rssm.training.interrupt import Interrupted
 from planet_rssm.training.metrics import OF_THE_MACHINE
 from planet_rssm.training.offline import OfflineTrainer, adopt_environment, open_episodes
+from planet_rssm.training.record import simple_actor, write_episodes
 
 ENV = ["env.size=32", "env.renderer=raycast", "env.action_repeat=50"]
 TINY = """

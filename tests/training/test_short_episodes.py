@@ -11,7 +11,7 @@ import pytest
 from planet_rssm import config
 from planet_rssm.envs.pool import Step
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.run import METRICS, Run
+from planet_rssm.runs.run import METRICS, Run
 from planet_rssm.training import trainer
 from planet_rssm.training.display import Display
 from planet_rssm.training.metrics import OF_THE_MACHINE

@@ -5,9 +5,9 @@ import torch
 
 from planet_rssm import config
 from planet_rssm.agent import require_search
-from planet_rssm.device import within_memory
+from planet_rssm.base.device import within_memory
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.errors import PlanetError
 from planet_rssm.training.sizes import check_sizes
 
 SPEC = EnvSpec("dmc/cartpole-swingup", {"image": ((32, 32, 3), "uint8")}, 1, 8, 0.08, 1000, "raycast", "mujoco 3.17.0")
@@ -45,7 +45,7 @@ def test_what_fits_nowhere_is_one_line(override, line):
 
 @pytest.mark.parametrize("preset", ["quickstart", "planet", "dreamer-v3"])
 def test_presets_fit(preset, monkeypatch):
-    monkeypatch.setattr("planet_rssm.device.total_memory", lambda device: 8 * 2**30)
+    monkeypatch.setattr("planet_rssm.base.device.total_memory", lambda device: 8 * 2**30)
     settings = config.load(preset)
     check_sizes(settings, SPEC, CPU)
     require_search(settings.planner, CPU)

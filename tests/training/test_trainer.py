@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from planet_rssm import checkpoint as checkpoints
 from planet_rssm import config
+from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.interrupt import Interrupted
 from planet_rssm.config import Settings
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.envs.registry import resolve
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.errors import PlanetError
-from planet_rssm.run import METRICS, Run
+from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs.run import METRICS, Run
 from planet_rssm.training.display import Display
-from planet_rssm.training.interrupt import Interrupted
 from planet_rssm.training.metrics import OF_THE_MACHINE
 from planet_rssm.training.trainer import Trainer
 

@@ -5,8 +5,8 @@ import torch
 
 from planet_rssm.types import State
 from planet_rssm.world_model import ModelDynamics, WorldModel
-from planet_rssm.world_model.fast import FastDynamics
-from planet_rssm.world_model.packed import FEW, PackedCore, PackedLinear, blocked, gru, tanh_
+from planet_rssm.world_model.packed_layers import FEW, PackedCore, PackedLinear, blocked, gru, tanh_
+from planet_rssm.world_model.packed_model import FastDynamics
 
 B, N, H, A = 2, 7, 4, 2
 CASES = {

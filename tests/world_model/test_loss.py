@@ -6,9 +6,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.config import HEADS, Settings
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.errors import PlanetError
 from planet_rssm.types import Batch
 from planet_rssm.world_model import WorldModel
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from planet_rssm import config
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.config import LARGEST, SMALLEST
-from planet_rssm.errors import PlanetError
 from planet_rssm.world_model.networks import (
     BlockLinear,
     RMSNorm,

@@ -1,0 +1,65 @@
+"""What an agent is given, checked before anything is computed: a wrong input costs one line, never a wrong belief."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from planet_rssm.base.errors import PlanetError
+from planet_rssm.envs.spec import EnvSpec
+
+Array = np.ndarray | Tensor
+# what to give instead of NaN
+_NOT_KNOWN = ("give None as the observation of a dropped frame", "give the action that was sent")
+SLACK = 1e-3  # by which an actuator may report that it went beyond its range
+
+
+def check_inputs(
+    spec: EnvSpec,
+    rows: int,
+    observation: Mapping[str, Array] | None,
+    executed_action: Array,
+    is_first: Array,
+) -> None:
+    """Check the arguments of `Agent.observe` for `rows` rows.
+
+    Shapes and types are checked always. Values are checked where they lie in the host's memory: to
+    look at a GPU's would wait for it.
+
+    Raises:
+        PlanetError: what is wrong, what it must be, and how to mend it.
+    """
+    for key, (shape, dtype) in spec.observation.items() if observation is not None else ():
+        if not isinstance(observation, Mapping) or key not in observation:
+            given = sorted(observation) if isinstance(observation, Mapping) else type(observation)
+            raise PlanetError(f"observation: no {key!r} in {given}; the model was trained to see it")
+        _check(f"observation {key!r}", observation[key], rows, shape, dtype)
+    _check("executed_action", executed_action, rows, (spec.action_size,), "float32")
+    if not spec.groups and _on_host(executed_action) and rows:
+        furthest = float(torch.as_tensor(executed_action).abs().max())
+        if furthest > 1 + SLACK:
+            raise PlanetError(
+                f"executed_action: {furthest:g} is among it; must be in [-1, 1], the units of Plan.action"
+            )
+    if tuple(np.shape(is_first)) != (rows,):
+        raise PlanetError(f"is_first: shape {list(np.shape(is_first))}; must be {[rows]}, a bool a row")
+
+
+def _check(name: str, value: Array, rows: int, shape: tuple[int, ...], dtype: str) -> None:
+    kind = str(getattr(value, "dtype", type(value).__name__)).removeprefix("torch.")
+    found, wanted = f"{name}: {kind} {list(np.shape(value))}", [rows, *shape]
+    if tuple(np.shape(value)) != tuple(wanted):
+        fix = "; add the batch axis: value[None]" if tuple(np.shape(value)) == shape else ""
+        raise PlanetError(f"{found}; must be {dtype} {wanted} for {rows} rows{fix}")
+    if dtype == "uint8" and kind != "uint8":
+        fix = "scale floats to 0..255, round, and convert them" if "float" in kind else "convert it"
+        raise PlanetError(f"{found}; must be uint8, 0 to 255; {fix}")
+    if kind.startswith(("complex", "str", "<U", "object")):
+        raise PlanetError(f"{found}; must be numbers, float32 {wanted}")
+    if dtype != "uint8" and _on_host(value) and not torch.as_tensor(value).isfinite().all():
+        raise PlanetError(f"{name}: has NaN or infinity in it; {_NOT_KNOWN[name == 'executed_action']}")
+
+
+def _on_host(value: Array) -> bool:
+    return not isinstance(value, Tensor) or value.device.type == "cpu"

@@ -1,0 +1,209 @@
+"""Where tensors live, in which precision and how fast they are multiplied, and generators made from seeds."""
+
+import contextlib
+import math
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from planet_rssm.base.errors import PlanetError
+
+M = TypeVar("M", bound=torch.nn.Module)
+KINDS = ("cpu", "cuda", "mps", "xpu")
+GEMM_SECONDS = 0.3
+_CPU_FULL = ("not enough memory", "can't allocate memory")  # the CPU's allocator has no exception of its own
+ALIGNED = 64  # bytes to which what is moved together is aligned
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+T = TypeVar("T")
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device called `name`; `auto` is cuda where there is one, else cpu.
+
+    Raises:
+        PlanetError: the name is no device, or there is none of that kind here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.partition(":")[0] not in KINDS:  # torch knows more, most of which hold no numbers or need a plug-in
+        raise PlanetError(f"device {name!r}: not one of {', '.join(KINDS)}; use auto or cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).splitlines()[0].split(". ")[0].rstrip(".")
+        raise PlanetError(f"device {name!r}: not usable here ({reason}); use auto or cpu") from None
+    return device
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
+    """Return a context in which matrix products and convolutions run in `precision`; parameters stay float32."""
+    dtype = DTYPES[precision]
+    return torch.autocast(device.type, dtype, enabled=dtype is not torch.float32)
+
+
+@contextlib.contextmanager
+def within_memory(device: torch.device, part: str, mend: str) -> Iterator[None]:
+    """Tell in one line what did not fit into the memory of `device`.
+
+    Raises:
+        PlanetError: it ran out inside.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not known and not any(words in str(error) for words in _CPU_FULL):
+            raise
+        raise PlanetError(f"device {device}: too little free memory for {part}; {mend}") from None
+
+
+def require_memory(device: torch.device, needed: float, what: str, mend: str) -> None:
+    """Refuse sizes that cannot fit however little else there is: a line before anything is made.
+
+    Args:
+        device: where it would be.
+        needed: the least bytes that it takes.
+        what: names it with its value, as `planner.candidates = 2000000000`.
+        mend: what to do instead.
+
+    Raises:
+        PlanetError: the device has less memory in all.
+    """
+    has = total_memory(device)
+    if has is not None and needed > has:
+        size = f"{needed / 2**30:,.0f} GiB" if math.isfinite(needed) else "more bytes than can be counted"
+        raise PlanetError(f"{what}: takes at least {size}, {device} has {has / 2**30:.0f} GiB in all; {mend}")
+
+
+def total_memory(device: torch.device) -> int | None:
+    """Return the bytes of memory that a device has in all, free or not; None where that is not known."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if device.type == "cpu" else None
+    except (OSError, ValueError):  # a system that does not say
+        return None
+
+
+def affordable(make: Callable[[], M], device: torch.device, part: str, *, foreign: bool = False) -> M:
+    """Return what `make` builds, once its tensors are known to fit into the memory of `device`.
+
+    It is first built without any memory. That is left out with `foreign` code in it, which may not work so.
+
+    Raises:
+        PlanetError: they do not fit.
+    """
+    mend = "lower rssm.deter, rssm.hidden, model.depth or other widths"
+    if not foreign:
+        try:
+            with torch.device("meta"):
+                size: float = sum(tensor.nbytes for tensor in make().state_dict().values())
+        except (RuntimeError, OverflowError) as error:
+            if "overflow" not in str(error) and not isinstance(error, OverflowError):
+                raise
+            size = math.inf  # more elements than there are whole numbers
+        require_memory(device, size, part, mend)
+    with within_memory(device, part, mend):
+        return make()
+
+
+def generator(seed: int, device: torch.device) -> torch.Generator:
+    """Return a generator on `device` that starts from `seed`, see seeding.stream_seed."""
+    return torch.Generator(device).manual_seed(seed)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all that this thread gave it on its current stream; a CPU has.
+
+    To wait for the whole device would end a capture that is under way in another thread.
+    """
+    if device.type == "cuda":
+        torch.cuda.current_stream(device).synchronize()
+
+
+def to_device(values: Sequence[np.ndarray | Tensor], device: torch.device) -> list[Tensor]:
+    """Return arrays and tensors as tensors on `device`.
+
+    On a CUDA device all arrays go in one transfer from pinned memory, which is not waited for: each by itself from
+    ordinary memory would be.
+    """
+    arrays = [value for value in values if isinstance(value, np.ndarray)]
+    moved = iter(_together(arrays, device) if device.type == "cuda" and arrays else map(torch.from_numpy, arrays))
+    return [(next(moved) if isinstance(value, np.ndarray) else value).to(device) for value in values]
+
+
+def _together(arrays: Sequence[np.ndarray], device: torch.device) -> list[Tensor]:
+    spans, end = [], 0
+    for array in arrays:
+        spans.append(slice(end, end + array.nbytes))
+        end += -(-array.nbytes // ALIGNED) * ALIGNED
+    staged = torch.empty(end, dtype=torch.uint8, pin_memory=True)
+    for array, span in zip(arrays, spans, strict=True):
+        staged.numpy()[span].view(array.dtype).reshape(array.shape)[...] = array
+    there = staged.to(device, non_blocking=True)  # PyTorch keeps the pinned memory until it was read
+    dtypes = [torch.from_numpy(np.empty(0, array.dtype)).dtype for array in arrays]
+    pieces = zip(arrays, spans, dtypes, strict=True)
+    return [there[span].view(dtype).view(array.shape) for array, span, dtype in pieces]
+
+
+def to_host(tree: T) -> T:
+    """Return a pytree of tensors on the CPU; from a CUDA device in one transfer, and so with one wait."""
+    leaves, form = pytree.tree_flatten(tree)
+    if not all(leaf.is_cuda for leaf in leaves):
+        return pytree.tree_unflatten([leaf.cpu() for leaf in leaves], form)
+    order = sorted(range(len(leaves)), key=lambda i: -leaves[i].element_size())  # so that each is aligned
+    flat = [leaves[i].contiguous().flatten().view(torch.uint8) for i in order]
+    parts = torch.cat(flat).cpu().split([len(part) for part in flat])
+    for i, part in zip(order, parts, strict=True):
+        leaves[i] = part.view(leaves[i].dtype).view(leaves[i].shape)
+    return pytree.tree_unflatten(leaves, form)
+
+
+def gemm_rate(precision: str, device: torch.device) -> float:
+    """Return the GFLOP/s of large square matrix products, the fastest of those done in GEMM_SECONDS."""
+    side = 1024 if device.type == "cpu" else 8192
+    matrix = torch.rand(side, side, device=device, generator=generator(0, device)).to(DTYPES[precision])
+    fastest, end = float("inf"), time.perf_counter() + GEMM_SECONDS
+    while time.perf_counter() < end or fastest == float("inf"):
+        begin = time.perf_counter()
+        matrix @ matrix
+        synchronize(device)
+        fastest = min(fastest, time.perf_counter() - begin)
+    return 2 * side**3 / fastest / 1e9
+
+
+def take_rates(rates: dict[str, float], device: torch.device) -> None:
+    """Measure the rate of each precision in `rates` and keep the fastest that was seen."""
+    for name, rate in rates.items():
+        rates[name] = max(rate, gemm_rate(name, device))
+
+
+def processor() -> str:
+    """Return the processor's name, and the vector instructions that torch uses of it: `AMD EPYC, AVX2`."""
+    with contextlib.suppress(OSError):  # not Linux
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                name = line.partition(":")[2].strip()
+                return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
+    return f"{platform.processor() or platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def describe(device: torch.device, rates: Mapping[str, float]) -> dict[str, Any]:
+    """Return what the JSON of a bench tells of the machine; `rates` are GFLOP/s by precision."""
+    return {
+        "gemm_gflops": {name: round(rate, 1) for name, rate in rates.items()},
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "processor": processor(),
+        "threads": torch.get_num_threads(),
+        "cpus": os.cpu_count(),
+        "torch": torch.__version__,
+    }

@@ -1,0 +1,72 @@
+"""A user's own class by its name, `module:Class`: how settings reach code outside this package."""
+
+import contextlib
+import functools
+import importlib
+import os
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+from planet_rssm.base.errors import PlanetError
+
+T = TypeVar("T")
+FORM = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+
+def build(key: str, name: str, base: type[T], *args: Any, **options: Any) -> T:  # noqa: ANN401 (what the class takes)
+    """Import `module:Class` and return Class(*args, **options).
+
+    Modules in the folder that the command runs in are found too.
+
+    Args:
+        key: the setting that names it, for error lines.
+        name: of the form `module:Class`.
+        base: what it must be a subclass of.
+        args: for the class.
+        options: for the class too.
+
+    Raises:
+        PlanetError: there is no such module or class, it is no `base`, or importing or making it fails.
+    """
+    kind = find(key, name)
+    with told(key, name):
+        if not (isinstance(kind, type) and issubclass(kind, base)):
+            raise TypeError(f"must be a subclass of {base.__module__}.{base.__qualname__}")
+        if missing := getattr(kind, "__abstractmethods__", None):
+            raise TypeError(f"lacks {', '.join(sorted(missing))}()")
+        return kind(*args, **options)
+
+
+def find(key: str, name: str) -> Any:  # noqa: ANN401 (whatever is there)
+    """Import and return `module:NAME`; see `build` for what is found and raised."""
+    module, _, inside = name.partition(":")
+    with told(key, name), found_from_here():
+        return functools.reduce(getattr, inside.split("."), importlib.import_module(module))
+
+
+@contextlib.contextmanager
+def told(key: str, name: str) -> Iterator[None]:
+    """Turn whatever goes wrong in a user's class into one line that names it; the cause is kept for --debug."""
+    try:
+        yield
+    except PlanetError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise PlanetError(f"{key} = {name!r}: does not work ({type(error).__name__}: {reason}); mend it") from error
+
+
+@contextlib.contextmanager
+def found_from_here() -> Iterator[None]:
+    """Let `import` find modules in the working folder, as `python -m` does and an installed command does not."""
+    here = os.getcwd()
+    added = here not in sys.path and "" not in sys.path
+    if added:
+        sys.path.append(here)
+    try:
+        yield
+    finally:
+        if added:
+            sys.path.remove(here)

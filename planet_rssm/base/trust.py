@@ -1,0 +1,116 @@
+"""Whose word it is that code is run: settings can name any class, and a run may be somebody else's.
+
+What a user names in a command of his own, or passes to the library, is imported. What a run, a checkpoint or a set of
+episodes names is imported only if the same user has named it before, on this machine and from the same file, or if he
+says so now: `--allow-code`, `Agent.load(..., allow_code=True)`.
+"""
+
+import contextlib
+import importlib.util
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.files import read_regular
+from planet_rssm.base.plugins import FORM, found_from_here
+
+FILE = "planet_rssm/code"  # in the folder where the user's programs keep their state; a line of JSON each
+_GYM = re.compile(r"gym/([A-Za-z_][\w.]*):.+")  # importing the module is what registers the environment
+_log = logging.getLogger("planet_rssm")
+_allowed: ContextVar[bool] = ContextVar("allowed", default=False)
+_here: set[tuple[str, str]] = set()  # what was named in this process: the file may be read-only
+
+
+def code_in(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return what settings, as dotted keys, name of code outside the package: `module:Class` or `gym/module:ID` by key.
+
+    A setting that lists several has a key for each, `model.terms[0]`.
+    """
+    named = {}
+    for key, value in values.items():
+        several = isinstance(value, list | tuple)
+        for place, name in enumerate(value if several else [value]):
+            if isinstance(name, str) and (FORM.fullmatch(name) or _GYM.fullmatch(name)):
+                named[f"{key}[{place}]" if several else key] = name
+    return named
+
+
+def own(values: Mapping[str, Any]) -> None:
+    """Remember the code in these settings, which the user has named. A file that cannot be written costs a line."""
+    new = _pairs(values) - _here - _kept()
+    _here.update(new)
+    if not new:
+        return
+    lines = "".join(json.dumps(pair) + "\n" for pair in sorted(new))
+    try:
+        path = _path()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        how = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+        with os.fdopen(os.open(path, how, 0o600), "wb") as file:
+            file.write(lines.encode())
+    except (OSError, RuntimeError) as error:
+        _log.info("code of your own is not remembered (%s): later commands on this run need --allow-code", error)
+
+
+def require(values: Mapping[str, Any], whose: str) -> None:
+    """Let settings that `whose` brought import what they name, or refuse.
+
+    Raises:
+        PlanetError: they name code that the user has neither named himself nor allowed.
+    """
+    unknown = {key: name for key, name in code_in(values).items() if (name, _origin(name)) not in _here | _kept()}
+    if not unknown:
+        return
+    told = ", ".join(f"{key} = {name!r} ({_origin(name) or 'not found here'})" for key, name in unknown.items())
+    if not _allowed.get():
+        raise PlanetError(f"{whose}: would import and run code that you have not named yourself, {told}; look at it, "
+                          "then add --allow-code (in Python allow_code=True), or leave the run alone")  # fmt: skip
+    _log.warning("%s: runs code that it names, as allowed: %s", whose, told)
+
+
+@contextlib.contextmanager
+def allowed(code: bool = True) -> Iterator[None]:
+    """Allow all code that is named inside, if `code`."""
+    token = _allowed.set(code or _allowed.get())
+    try:
+        yield
+    finally:
+        _allowed.reset(token)
+
+
+def _pairs(values: Mapping[str, Any]) -> set[tuple[str, str]]:
+    return {(name, _origin(name)) for name in code_in(values).values()}
+
+
+def _origin(name: str) -> str:
+    """Return the file or folder of the package that a name begins with, without importing it; "" if there is none."""
+    package = name.removeprefix("gym/").partition(":")[0].partition(".")[0]
+    try:
+        with found_from_here():
+            spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        return ""
+    places = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or [])]
+    return next((os.path.realpath(place) for place in places if place), "")
+
+
+def _kept() -> set[tuple[str, str]]:
+    """Return what was remembered; a file missing or damaged, or a line of it, only means asking again."""
+    known = set()
+    with contextlib.suppress(OSError, RuntimeError):
+        for line in read_regular(_path()).splitlines():
+            with contextlib.suppress(ValueError, TypeError, RecursionError):
+                name, origin = json.loads(line)
+                known.add((str(name), str(origin)))
+    return known
+
+
+def _path() -> Path:
+    state = os.environ.get("XDG_STATE_HOME", "")
+    return (Path(state) if os.path.isabs(state) else Path.home() / ".local" / "state") / FILE

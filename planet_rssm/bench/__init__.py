@@ -1,0 +1,1 @@
+"""How fast this machine is: benchmarks, as ratios taken in one run."""

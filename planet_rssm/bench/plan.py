@@ -1,0 +1,237 @@
+"""How long a decision takes, beside planners written the usual way and beside the machine's matrix products.
+
+Everything runs in one process over the same weights, in turns, so that a busy machine slows all alike. The reference
+`plain` is written as the planner of Kaixhin/PlaNet is: float32, eager, one `imagine_step` after another with its noise
+drawn there, the rewards of all steps in one product; for other planners it is our search over the model as it was
+learned (`planner.fast=false`), in float32. More rivals can be given; scripts/bench_peers has those of other libraries.
+"""
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from planet_rssm import config
+from planet_rssm.agent import model_of
+from planet_rssm.base.device import describe, resolve_device, take_rates
+from planet_rssm.bench.plan_value import decider, planner_for, states_of, value_gaps
+from planet_rssm.bench.turns import Say, in_turns, titled
+from planet_rssm.config import PlannerSettings
+from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.planners import Objective, SearchPlanner, planner_from_settings
+from planet_rssm.precision import summary, timed_precisions
+from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.types import State
+from planet_rssm.world_model import ModelDynamics, WorldModel, untrained_model
+
+PRESETS = {"gaussian": "planet", "categorical": "planet-discrete"}  # models whose decisions are timed
+PAPER = PlannerSettings()  # PlaNet's: 1000 sequences of 12 steps, ten times
+ICEM = PlannerSettings(name="icem", candidates=40, iterations=3, elites=10)  # its authors' 40 + 32 + 25 = 97
+ACTOR = PlannerSettings(name="actor")  # DreamerV3's, on PlaNet's model
+
+Rival = Callable[[State], object]  # decides once for a state of one row
+MakeRival = Callable[[WorldModel, PlannerSettings], Rival]
+
+
+class Case(NamedTuple):
+    """What is timed in each precision."""
+
+    planner: PlannerSettings
+    latent: str
+    batch: int
+
+
+CASES = (
+    Case(PAPER, "gaussian", 1),
+    Case(PAPER, "categorical", 1),
+    Case(ICEM, "gaussian", 1),
+    Case(ICEM, "gaussian", 16),
+    Case(ACTOR, "gaussian", 1),
+    Case(ACTOR, "gaussian", 16),
+)
+
+
+def bench_plan(
+    cases: Sequence[Case] = CASES,
+    precisions: Sequence[str] | None = None,
+    runs: Sequence[Path] = (),
+    *,
+    repeats: int = 30,
+    device: str = "auto",
+    overrides: Sequence[str] = (),
+    rivals: Mapping[str, MakeRival] | None = None,
+    say: Say = lambda text: None,
+) -> dict[str, Any]:
+    """Time decisions.
+
+    Args:
+        cases: what is planned.
+        precisions: each is a case of its own; None: float32, and bfloat16 unless it is slow here.
+        runs: trained models; a case of the same latent is told what value its precision costs there, on average.
+        repeats: decisions of each, taken in turns; fewer on a slow machine.
+        device: where everything runs.
+        overrides: `key=value` texts for the untrained models that are timed.
+        rivals: planners of others by name, for CEM at batch 1.
+        say: told what is measured next.
+
+    Returns:
+        The object that `planet bench plan --json` prints.
+
+    Raises:
+        PlanetError: no such run, setting or device.
+    """
+    where = resolve_device(device)
+    precisions = precisions or timed_precisions(where)
+    trained = [_trained(run, where) for run in runs]
+    say("matrix products")
+    rates = dict.fromkeys(("float32", "bfloat16", *precisions), 0.0)
+    take_rates(rates, where)
+    models = {
+        latent: _untrained(latent, overrides).to(where) for latent in dict.fromkeys(case.latent for case in cases)
+    }
+    found = []
+    for case in cases:
+        model = models[case.latent]
+        title = f"{name_of(case.planner)}, {case.latent}, batch {case.batch}"
+        timed = _time(model, case, precisions, repeats, rivals or {}, titled(say, title))
+        say(f"{title}: value")
+        gaps = _gaps([m for m in trained if _latent(m) == case.latent], case, precisions)
+        take_rates(rates, where)  # again: beside other programs one look is not enough
+        found += [_told(case, name, timed, gaps, rates, _flops(model, case, name)) for name in precisions]
+    return {"machine": describe(where, rates) | summary(where), "cases": found}
+
+
+def name_of(settings: PlannerSettings) -> str:
+    """Return the planner's name with its sequences, steps and rounds; an actor has none."""
+    if settings.name == "actor":
+        return settings.name
+    planner: SearchPlanner[Any, Any] = planner_from_settings(settings, 1)
+    counts = planner.populations
+    shown = f"{counts[0]}x{settings.horizon}x{len(counts)}" if len(set(counts)) == 1 else str(sum(counts))
+    return f"{settings.name}-{shown}"
+
+
+def plain_cem(model: WorldModel, settings: PlannerSettings) -> Rival:
+    """Return the reference: CEM as Kaixhin/PlaNet's planner is structured, see the head of this file."""
+    size, (count, horizon) = model.spec.action_size, (settings.candidates, settings.horizon)
+
+    @torch.no_grad()
+    def decide(state: State) -> Tensor:
+        mean, std = torch.zeros(2, horizon, 1, size, device=state.deter.device)
+        std = std + 1.0
+        start = State(*(leaf.expand(count, -1) for leaf in state))
+        for _ in range(settings.iterations):
+            actions = (mean + std * torch.randn(horizon, count, size, device=mean.device)).clamp(-1, 1)
+            reached, here = [], start
+            for action in actions:
+                noise = torch.randn(count, model.rssm.noise_size, device=mean.device)
+                here = model.rssm.imagine_step(here, action, noise)
+                reached.append(here)
+            states = State(*(torch.cat(leaves) for leaves in zip(*reached, strict=True)))
+            returns = model.predict_reward(states).view(horizon, count).sum(0)
+            best = actions[:, returns.topk(settings.elites).indices]
+            mean, std = best.mean(1, keepdim=True), best.std(1, unbiased=False, keepdim=True)
+        return mean[0]
+
+    return decide
+
+
+def _time(
+    model: WorldModel,
+    case: Case,
+    precisions: Sequence[str],
+    repeats: int,
+    rivals: Mapping[str, MakeRival],
+    say: Say,
+) -> dict[str, float]:
+    """Return the median seconds of a decision in each precision and of each rival, taken in turns."""
+    state = states_of(model, case.batch)
+    deciders: dict[str, Rival] = {}
+    for name in precisions:
+        deciders[name] = decider(model, case.planner, name, case.batch)
+    if case.planner.name == "cem" and case.batch == 1:
+        deciders |= {name: make(model, case.planner) for name, make in {"plain": plain_cem, **rivals}.items()}
+    else:
+        slow = case.planner.model_copy(update={"fast": False})
+        deciders["plain"] = decider(model, slow, "float32", case.batch)
+    for name, decide in deciders.items():
+        say(f"{name}, first")
+        decide(state)
+    return in_turns(
+        {name: partial(decide, state) for name, decide in deciders.items()}, repeats, state.deter.device, say
+    )
+
+
+def _told(
+    case: Case,
+    precision: str,
+    timed: Mapping[str, float],
+    gaps: Sequence[Mapping[str, float]] | str,
+    rates: Mapping[str, float],
+    flops: int,
+) -> dict[str, Any]:
+    ours, peers = timed[precision], {name: seconds for name, seconds in timed.items() if name not in rates}
+    return {
+        "planner": name_of(case.planner),
+        "latent": case.latent,
+        "batch": case.batch,
+        "precision": precision,
+        "ours_ms": round(1000 * ours, 3),
+        "peers_ms": {name: round(1000 * seconds, 3) for name, seconds in peers.items()},
+        "ratio_to_fastest": round(ours / min(peers.values()), 4),
+        "plans_per_s": round(case.batch / ours, 2),
+        "gflop": round(flops / 1e9, 3),
+        "gemm_share": round(flops / 1e9 / rates[precision] / ours, 4),
+        "value_gap": None if isinstance(gaps, str) else round(statistics.mean(gap[precision] for gap in gaps), 5),
+        "no_value_gap": gaps if isinstance(gaps, str) else None,
+    }
+
+
+def _gaps(models: Sequence[WorldModel], case: Case, precisions: Sequence[str]) -> list[dict[str, float]] | str:
+    """Return what each model says that the precisions cost, or why none does."""
+    if case.planner.name == "actor":
+        return "the actor that is timed is untrained"
+    found = [value_gaps(model, case.planner, precisions) for model in models]
+    if whole := [gaps for gaps in found if gaps is not None]:
+        return whole
+    if not models:
+        return "no run of this latent, see --run"
+    return "there float32 plans are worth no more than random ones"
+
+
+def _flops(model: WorldModel, case: Case, precision: str) -> int:
+    """Count the multiplications and additions of the products that a decision of ours really does."""
+    settings, state = case.planner.model_copy(update={"iterations": 1}), states_of(model, 1)
+    planner = planner_for(model, settings)
+    dynamics = ModelDynamics(model).prepare(precision) if settings.fast else ModelDynamics(model)
+    first = torch.ones(1, dtype=torch.bool, device=state.deter.device)
+    mapping = {}
+    if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        mapping[torch.ops.mkldnn._linear_pointwise] = _linear_flops
+    with FlopCounterMode(display=False, custom_mapping=mapping) as counter:  # it sees no product of a captured graph
+        planner.plan(dynamics, Objective(), state, planner.initial(1, first.device), first)
+    counts = planner_for(model, case.planner).populations
+    return round(counter.get_total_flops() / counts[0] * sum(counts)) * case.batch
+
+
+def _linear_flops(x: torch.Size, weight: torch.Size, *rest: Any, out_shape: Any = None, **others: Any) -> int:  # noqa: ANN401
+    return 2 * x.numel() * weight[0]
+
+
+def _untrained(latent: str, overrides: Sequence[str]) -> WorldModel:
+    """Return PlaNet's model for 6 actions; it observes a vector, which planning does not see."""
+    settings = config.load(PRESETS[latent], ["env.observe=vectors", *overrides])
+    return untrained_model(settings, EnvSpec("bench", {"vector": ((8,), "float32")}, 6, 1, 0.05, 1000, "none", "none"))
+
+
+def _trained(run: Path, device: torch.device) -> WorldModel:
+    return model_of(checkpoints.load(checkpoints.find(run))).to(device)
+
+
+def _latent(model: WorldModel) -> str:
+    return model.rssm.settings.latent

@@ -1,0 +1,198 @@
+"""How long an update of the world model takes, beside a plain one and beside the machine's matrix products.
+
+The reference is the same model with the same loss, in eager float32: images and convolution weights in PyTorch's
+default layout (NCHW, contiguous) in place of channels_last, and PyTorch's default Adam in place of the fused one. All
+that the model itself saves stays in it, above all that only `model.decode_fraction` of the frames is decoded and that
+the posterior reads its embeddings in one product. So `speedup` is what precision, layout and optimiser bring.
+"""
+
+import ctypes
+import gc
+import math
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from planet_rssm import config
+from planet_rssm.base.device import describe, resolve_device, take_rates
+from planet_rssm.base.errors import PlanetError
+from planet_rssm.bench.turns import REFERENCE, Say, in_turns, titled
+from planet_rssm.config import Settings
+from planet_rssm.data.replay import Chunks
+from planet_rssm.envs.pool import EnvPool
+from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.precision import summary, timed_precisions
+from planet_rssm.training.dry_run import random_chunks
+from planet_rssm.training.learner import Learner
+from planet_rssm.world_model import untrained_model
+
+MIB = 2**20
+PRESETS = ("planet", "dreamer-v3")
+
+
+class Timed(NamedTuple):
+    """What was measured of one learner."""
+
+    seconds: float  # the median update
+    peak: int | None  # bytes beyond what the process held before, None where the system does not tell
+    flops: int  # of the matrix products and convolutions of an update
+
+
+def bench_train(
+    presets: Sequence[str] = PRESETS,
+    overrides: Sequence[str] = (),
+    precisions: Sequence[str] | None = None,
+    *,
+    repeats: int = 3,
+    device: str = "auto",
+    say: Say = lambda text: None,
+) -> dict[str, Any]:
+    """Time whole updates: the batch in memory, loss, backward, clipping, optimiser step.
+
+    Args:
+        presets: names or settings files.
+        overrides: `key=value` texts for each of them; `train.batch_size=8` makes it shorter.
+        precisions: each is a case; None: float32, and bfloat16 unless it is slow here.
+        repeats: updates of each case after the first, taken in turns with the reference's; fewer on a slow machine.
+        device: where the updates run.
+        say: told what is measured next.
+
+    Returns:
+        The object that `planet bench train --json` prints.
+
+    Raises:
+        PlanetError: no such preset, setting or device, or too little memory.
+    """
+    where = resolve_device(device)
+    precisions = precisions or timed_precisions(where)
+    say("matrix products")
+    rates = dict.fromkeys(("float32", "bfloat16", *precisions), 0.0)
+    take_rates(rates, where)
+    measured = []
+    for preset in presets:
+        settings = config.load(preset, overrides)
+        try:
+            timed = _time(settings, spec_of(settings), precisions, repeats, where, titled(say, preset))
+        except torch.OutOfMemoryError:
+            raise PlanetError(f"{preset}: an update does not fit on {where}; add -s train.batch_size=…") from None
+        measured.append((preset, timed, settings))
+        take_rates(rates, where)  # again: beside other programs one look is not enough
+    cases = [_case(preset, name, timed, settings, rates) for preset, timed, settings in measured for name in precisions]
+    return {"machine": describe(where, rates) | summary(where), "cases": cases}
+
+
+def _case(
+    preset: str, precision: str, timed: dict[str, Timed], settings: Settings, rates: dict[str, float]
+) -> dict[str, Any]:
+    own, reference, train = timed[precision], timed[REFERENCE], settings.train
+    return {
+        "preset": preset,
+        "precision": precision,
+        "batch": [train.batch_size, train.batch_length],
+        "ms": round(1000 * own.seconds, 2),
+        "reference_ms": round(1000 * reference.seconds, 2),
+        "speedup": round(reference.seconds / own.seconds, 3),
+        "images_per_s": round(train.batch_size * train.batch_length / own.seconds, 1),
+        "gflop": round(own.flops / 1e9, 3),
+        "gemm_share": round(own.flops / 1e9 / rates[precision] / own.seconds, 4),
+        "peak_mib": None if own.peak is None else round(own.peak / MIB, 1),
+    }
+
+
+def spec_of(settings: Settings) -> EnvSpec:
+    """Return what the environment of these settings observes and does; nothing is rendered."""
+    with EnvPool(settings.env.model_copy(update={"renderer": "none"}), 1) as pool:
+        return pool.spec
+
+
+def _time(
+    settings: Settings,
+    spec: EnvSpec,
+    precisions: Sequence[str],
+    repeats: int,
+    device: torch.device,
+    say: Say,
+) -> dict[str, Timed]:
+    """Return what was measured of each precision and of the reference, their updates taken in turns."""
+    chunks = random_chunks(spec, settings.train.batch_size, settings.train.batch_length)
+    little = _little(settings, spec)
+    learners: dict[str, Learner] = {}
+    first: dict[str, tuple[int | None, int]] = {}
+    for name in (*dict.fromkeys(precisions), REFERENCE):
+        say(f"{name}, first updates")
+        make = partial(_plain if name == REFERENCE else partial(_ours, precision=name), settings, spec, device)
+        make().update(little, 0)  # loads libraries, which would count as the update's memory
+        before = _reset_peak(device)
+        learners[name] = make()
+        learners[name].update(little, 0)  # makes the optimiser's state
+        flops = _flops(learners[name], chunks)  # and warms up
+        first[name] = None if before is None else _peak(device) - before, flops
+    updates = {name: partial(learner.update, chunks, 0) for name, learner in learners.items()}
+    seconds = in_turns(updates, repeats, device, say)
+    return {name: Timed(seconds[name], *first[name]) for name in learners}
+
+
+def _little(settings: Settings, spec: EnvSpec) -> Chunks:
+    """Return the shortest batch of which a frame is decoded."""
+    length = settings.train.batch_length
+    return random_chunks(spec, math.ceil(1 / (settings.model.decode_fraction * length)), length)
+
+
+def _ours(settings: Settings, spec: EnvSpec, device: torch.device, precision: str = "float32") -> Learner:
+    train = settings.train.model_copy(update={"precision": precision})
+    settings = settings.model_copy(update={"train": train})
+    return Learner(untrained_model(settings, spec).to(device), settings, device)
+
+
+def _plain(settings: Settings, spec: EnvSpec, device: torch.device) -> Learner:
+    """Return the reference, see the head of this file."""
+    learner = _ours(settings, spec, device)
+    for part in (*learner.model.encoder.images, *learner.model.decoder.images):
+        layers = part.layers
+        assert isinstance(layers, nn.Sequential)
+        layers.register_forward_pre_hook(_contiguous)
+    for parameter in learner.model.parameters():
+        parameter.data = parameter.data.contiguous()
+    if settings.optimizer.name != "laprop":  # which has no other form
+        for group in learner.optimizer.param_groups:
+            group["fused"] = None
+    return learner
+
+
+def _contiguous(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(x.contiguous() for x in inputs)
+
+
+def _flops(learner: Learner, chunks: Chunks) -> int:
+    """Count the multiplications and additions of the matrix products and convolutions of an update."""
+    with FlopCounterMode(display=False) as counter:
+        learner.update(chunks, 0)
+    return counter.get_total_flops()
+
+
+def _reset_peak(device: torch.device) -> int | None:
+    """Forget the most memory that was held so far, and return what is held now, in bytes; None: it cannot be told."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device)
+    with suppress(OSError, AttributeError):  # not Linux, or not its usual C library
+        ctypes.CDLL(None).malloc_trim(0)  # else what an earlier case has freed would count as held
+        Path("/proc/self/clear_refs").write_text("5")
+        return _status("VmRSS")
+    return None
+
+
+def _peak(device: torch.device) -> int:
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _status("VmHWM")
+
+
+def _status(key: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))

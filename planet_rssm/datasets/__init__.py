@@ -1,0 +1,1 @@
+"""Sets of episodes from and to the formats of other libraries."""

@@ -1,0 +1,93 @@
+"""Import: the episodes of a Minari dataset as a set of ours."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from planet_rssm.base.errors import PlanetError
+from planet_rssm.data import episode_set, manifest
+from planet_rssm.data.manifest import Part
+from planet_rssm.data.replay import Replay
+from planet_rssm.datasets.minari.episodes import Foreign, Ours, Wish
+from planet_rssm.datasets.minari.library import CAPACITY, OURS, library
+from planet_rssm.envs.spec import EnvSpec
+
+
+def import_dataset(
+    source: str,
+    folder: Path,
+    observe: str | None,
+    size: int,
+    download: bool,
+    *,
+    drop: Sequence[str] = (),
+    scale_actions: bool = False,
+) -> Replay:
+    """Write the episodes of a Minari dataset, an id or its folder, into `folder`; return them.
+
+    An import that did not end is gone on with by an equal call, which writes what is missing.
+
+    Args:
+        source: id of a dataset, or the folder of one.
+        folder: where the episodes are kept, without any before.
+        observe: pixels, vectors or both, as far as the dataset has them; None: all that it has.
+        size: pixels a side of its images.
+        download: fetch the dataset if it is not on this machine.
+        drop: names of observations that are left out.
+        scale_actions: map actions without bounds onto [-1, 1] by the least and greatest of the data.
+
+    Raises:
+        PlanetError: minari is missing or does not know the dataset, the dataset holds what no episode here can, or
+            `folder` holds other episodes, is in use or cannot be written.
+    """
+    wish = Wish(observe, size, tuple(drop), scale_actions)
+    dataset = _load(source, download)
+    part = Part({"verb": "minari import", "dataset": source, **wish._asdict(), "drop": list(drop)}, len(dataset))
+    episode_set.check_free(folder, part)
+    if not len(dataset):
+        raise PlanetError(f"dataset {source}: has no episode; give another")
+    told = dataset.storage.metadata.get(OURS)
+    taken = Foreign(dataset, wish) if told is None else Ours(dataset, EnvSpec.from_json(json.loads(told)))
+    try:
+        with episode_set.claimed(folder):
+            replay = Replay(folder, CAPACITY)
+            _, missing = episode_set.begin(replay, part)
+            replay.commit()  # from now on the set says how many episodes it shall have
+            _write(taken, replay, missing)
+    except OSError as error:
+        raise PlanetError(
+            f"--out {folder}: {error.strerror or error}; what is there is kept, and the same command goes on"
+        ) from error
+    taken.tell()
+    return replay
+
+
+def _write(taken: Foreign | Ours, replay: Replay, missing: Sequence[int]) -> None:
+    """Add the missing episodes; one that no episode here can hold ends the import, and nothing of it is left."""
+    index = 0
+    try:
+        for index in missing:  # noqa: B007 (which one it was)
+            replay.add(taken.episode(index), index)
+        replay.commit()
+    except (PlanetError, ValueError) as error:  # ValueError: from the conversions of envs.spaces
+        replay.truncate(0)
+        (replay.folder / manifest.NAME).unlink(missing_ok=True)
+        mend = "" if isinstance(error, PlanetError) else "; leave it out of the dataset"
+        raise PlanetError(f"dataset {taken.name}: episode {index}: {error}{mend}") from None
+
+
+def _load(source: str, download: bool) -> Any:  # noqa: ANN401
+    minari = library()
+    folders = [path for path in (Path(source), Path(source) / "data") if (path / "metadata.json").is_file()]
+    try:
+        return minari.MinariDataset(folders[0]) if folders else minari.load_dataset(source, download)
+    except FileNotFoundError:
+        if Path(source).is_dir():
+            raise PlanetError(f"dataset {source}: no Minari dataset, there is no metadata.json in it; "
+                              f"it {episode_set.no_episode(Path(source))}") from None  # fmt: skip
+        raise PlanetError(f"dataset {source}: not on this machine; add --download, or give its folder") from None
+    except ImportError as error:  # of what it needs to download, or for another file format
+        raise PlanetError(f"dataset {source}: {' '.join(str(error).split())}") from error
+    except Exception as error:  # its storage, its spaces and its remotes raise whatever their libraries do
+        raise PlanetError(f"dataset {source}: {' '.join(str(error).split())}; give another") from error

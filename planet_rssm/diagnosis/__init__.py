@@ -1,0 +1,1 @@
+"""Where a run's return is lost: in the model, the planner or the filter."""

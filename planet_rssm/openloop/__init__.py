@@ -1,0 +1,1 @@
+"""What a model imagines of recorded episodes, beside what happened."""

@@ -1,0 +1,243 @@
+"""One checkpoint, one safetensors file: weights, optimiser state, and a JSON header that says what they belong to.
+
+It holds all that acting needs: settings, spaces and the control interval. No pickle is read or written.
+"""
+
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from planet_rssm import config
+from planet_rssm.base import trust
+from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.files import read_regular, write_atomic
+from planet_rssm.config import FORMAT, Settings
+from planet_rssm.envs.spec import EnvSpec
+
+FOLDER = "checkpoints"
+BEST = "best"
+SUFFIX = ".safetensors"
+MOST = 1 << 36  # bytes that are read of one
+PRETRAINED = "pretrained:"  # before the name of a run that is in the package
+_PACKAGED = Path(__file__).parent / "pretrained"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a run knows at one moment; tensors by name, on the CPU."""
+
+    settings: Settings
+    spec: EnvSpec
+    progress: dict[str, Any]  # the trainer's counters
+    model: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    behavior: dict[str, Tensor] = field(default_factory=dict)  # actor and critic; empty where a run learns none
+    name: str = "checkpoint"  # for error lines: with the file that it was read from
+
+    def acting(self, overrides: Sequence[str]) -> "Checkpoint":
+        """Return the same with other settings of how it acts; see config.with_planner."""
+        return replace(self, settings=config.with_planner(self.settings, overrides))
+
+
+class DamagedCheckpointError(PlanetError):
+    """The file is there but not as it was written."""
+
+
+def save(checkpoint: Checkpoint, path: Path) -> None:
+    """Write `path` as a whole or not at all.
+
+    Raises:
+        OSError: the folder cannot be written or the disk is full.
+    """
+    groups = {"model": checkpoint.model, "optimizer": checkpoint.optimizer, "behavior": checkpoint.behavior}
+    tensors = {f"{group}/{key}": tensor.contiguous() for group, held in groups.items() for key, tensor in held.items()}
+    header = {
+        "format": FORMAT,
+        "settings": config.flatten(checkpoint.settings),
+        "spec": checkpoint.spec.to_json(),
+        "progress": checkpoint.progress,
+    }
+    header["crc32"] = _crc32(header, tensors)
+    # One string: the order of several metadata keys is not fixed, and equal checkpoints should be equal files.
+    write_atomic(path, [safetensors.torch.save(tensors, {"planet_rssm": json.dumps(header)})])
+
+
+def load(path: Path, *, trusted: bool = False) -> Checkpoint:
+    """Read a checkpoint and check that header and tensors are as they were written.
+
+    Unless it is `trusted`, the code that its settings name must be the user's own, or allowed; see trust.py.
+
+    Raises:
+        DamagedCheckpointError: they are not.
+        PlanetError: it cannot be read, or is of a newer format.
+    """
+    try:
+        data = read_regular(path, MOST)
+    except OSError as error:
+        raise PlanetError(f"checkpoint {path}: not readable ({error.strerror})") from None
+    try:
+        length = int.from_bytes(data[:8], "little")
+        header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["planet_rssm"])
+        if (newer := header["format"]) > FORMAT:
+            raise PlanetError(f"checkpoint {path}: format {newer}, this version reads up to {FORMAT}; upgrade")
+        tensors = safetensors.torch.load(data)
+        whole = header.pop("crc32") == _crc32(header, tensors)
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        whole = False
+    if not whole:
+        raise DamagedCheckpointError(f"checkpoint {path}: damaged or not a checkpoint; {_others(path)}")
+    read = _read(f"checkpoint {path}", header, tensors)
+    _check_name(path, read)
+    if not trusted:
+        trust.require(config.flatten(read.settings), read.name)
+    return read
+
+
+def _read(name: str, header: dict[str, Any], tensors: dict[str, Tensor]) -> Checkpoint:
+    """Return what a file says that is as it was written, whoever wrote it."""
+    groups: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "behavior": {}}
+    try:
+        for key, tensor in tensors.items():
+            group, _, inside = key.partition("/")
+            groups[group][inside] = tensor
+        settings = config.resolve(config.upgraded(dict(header["settings"])))
+        spec, progress = EnvSpec.from_json(header["spec"]), _plain(header["progress"])
+    except (PlanetError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise PlanetError(f"{name}: of another version of planet_rssm ({error}); use that one") from None
+    for group, tensors_of in groups.items():
+        for inside, tensor in tensors_of.items():
+            if not _finite(tensor):
+                raise PlanetError(f"{name}: {group}/{inside} holds numbers that are not finite; use another checkpoint")
+    return Checkpoint(settings, spec, progress, **groups, name=name)
+
+
+def _finite(tensor: Tensor) -> bool:
+    return not tensor.is_floating_point() or bool(tensor.isfinite().all())
+
+
+def _plain(progress: Any) -> dict[str, Any]:  # noqa: ANN401 (whatever a file holds)
+    """Return what the trainer counted, if each count is one.
+
+    Raises:
+        ValueError: it is no count, or no number that a run could have come to.
+    """
+    for key, value in progress.items():
+        leaves = [value]
+        while leaves:
+            leaf = leaves.pop()
+            leaves += leaf.values() if isinstance(leaf, dict) else leaf if isinstance(leaf, list) else []
+            wrong = isinstance(leaf, int | float) and not abs(leaf) <= (2**53 if isinstance(leaf, int) else 1e300)
+            if wrong or isinstance(leaf, str):
+                raise ValueError(f"progress {key} = {str(leaf)[:40]}")
+    for key in ("env_steps", "updates"):
+        if type(value := progress.get(key, 0)) is not int or value < 0 or "env_steps" not in progress:
+            raise ValueError(f"progress {key} = {progress.get(key)}")
+    return progress
+
+
+def _check_name(path: Path, read: Checkpoint) -> None:
+    """Refuse a file that was put in another's place: each is named by what it has learned from."""
+    unit = "env_steps" if read.settings.data.folder is None else "updates"
+    count = read.progress.get(unit, 0)
+    if path.stem.isdecimal() and int(path.stem) != count:
+        raise PlanetError(
+            f"{read.name}: by its name it has {int(path.stem)} {unit}, by what it holds {count}; call it "
+            f"{count:010d}{SUFFIX}, or use another"
+        )
+    best = read.progress.get("best_env_steps")
+    if path.stem == BEST and best is not None and best != count:
+        raise PlanetError(f"{read.name}: holds {count} {unit}, the best had {best}; use another checkpoint")
+
+
+def fill(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
+    """Copy a checkpoint's tensors into `module`; `what` names them in error lines.
+
+    Raises:
+        PlanetError: one is missing, too many, or of another shape or type than the module's.
+    """
+    wanted = module.state_dict()
+    odd = sorted(wanted.keys() ^ tensors.keys())
+    for key in odd:
+        how = "lacks" if key in wanted else "has, which its settings make no place for,"
+        raise PlanetError(f"{what} {how} {key} ({len(odd)} such): not as planet_rssm wrote it; use another checkpoint")
+    for key, tensor in wanted.items():
+        for name, of in {"shape": lambda t: list(t.shape), "type": lambda t: t.dtype}.items():
+            if of(tensors[key]) != of(tensor):
+                raise PlanetError(f"{what} {key} has {name} {of(tensors[key])}, its settings make it {of(tensor)}: not "
+                                  "as planet_rssm wrote it; use another checkpoint")  # fmt: skip
+    module.load_state_dict(dict(tensors))
+
+
+def numbered(run: Path) -> list[Path]:
+    """Return a run's checkpoints but the best, oldest first; each is named by its env_steps, offline its updates."""
+    return sorted(path for path in (run / FOLDER).glob(f"*{SUFFIX}") if path.stem.isdecimal())
+
+
+def path_of(run: Path, name: int | str) -> Path:
+    """Return where a run keeps the checkpoint of so many env_steps (offline: updates), or the best."""
+    return run / FOLDER / f"{name:010d}{SUFFIX}" if isinstance(name, int) else run / FOLDER / f"{name}{SUFFIX}"
+
+
+def find(run: Path, which: str = "last") -> Path:
+    """Return the file of a run's checkpoint `last`, `best` or the one of so many env_steps.
+
+    `run` is a folder, or `pretrained:NAME`.
+
+    Raises:
+        PlanetError: `run` is no run folder, or it has no such checkpoint.
+    """
+    run, asked = source(run), run
+    try:
+        there = (run / FOLDER).is_dir()
+    except OSError as error:  # a parent that may not be entered
+        raise PlanetError(f"run folder {run}: not readable ({error.strerror})") from None
+    if not there:
+        raise PlanetError(f"{run}: not a run folder (it holds no {FOLDER}/); give the --run-dir of a `planet train`")
+    steps = [int(path.stem) for path in numbered(run)]
+    if which == "last" and steps:
+        return path_of(run, steps[-1])
+    if which == BEST and path_of(run, BEST).is_file():
+        return path_of(run, BEST)
+    if which.isdecimal() and int(which) in steps:
+        return path_of(run, int(which))
+    have = [str(step) for step in steps] + [BEST] * path_of(run, BEST).is_file()
+    raise PlanetError(f"{asked}: no checkpoint {which!r}; it has {', '.join(have) or 'none yet: train it first'}")
+
+
+def source(run: Path) -> Path:
+    """Return the folder that a run is read from: of `pretrained:NAME` the package's, else itself.
+
+    Raises:
+        PlanetError: the package has none of that name.
+    """
+    if not str(run).startswith(PRETRAINED):
+        return run
+    names = sorted(f"{PRETRAINED}{folder.name}" for folder in _PACKAGED.iterdir() if (folder / FOLDER).is_dir())
+    if str(run) not in names:
+        raise PlanetError(f"{run}: no such model in the package{config.nearest(str(run), names)}")
+    return _PACKAGED / str(run).removeprefix(PRETRAINED)
+
+
+def outputs(run: Path) -> Path:
+    """Return the folder that what is made of a run goes into: runs/pretrained-NAME, else itself."""
+    return Path("runs") / str(run).replace(":", "-") if str(run).startswith(PRETRAINED) else run
+
+
+def _crc32(header: dict[str, Any], tensors: dict[str, Tensor]) -> int:
+    value = zlib.crc32(json.dumps(header).encode())
+    for key in sorted(tensors):
+        kind = f"{key} {tensors[key].dtype} {list(tensors[key].shape)}"
+        value = zlib.crc32(tensors[key].numpy().tobytes(), zlib.crc32(kind.encode(), value))
+    return value
+
+
+def _others(path: Path) -> str:
+    others = [other.stem for other in sorted(path.parent.glob(f"*{SUFFIX}")) if other != path]
+    return f"use --checkpoint {' or '.join(others)}" if others else "there is no other beside it; train again"

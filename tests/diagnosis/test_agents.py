@@ -1,0 +1,113 @@
+"""Watched and judged agents, with models that are the simulator, its negative, or wrong by what they believe."""
+
+import pytest
+import torch
+
+from planet_rssm import config
+from planet_rssm.agent import Agent, AgentPolicy
+from planet_rssm.diagnosis.agents import FILTERS, JudgedFilter, WatchedAgent, last_round, random_sequences
+from planet_rssm.diagnosis.diagnose import measured
+from planet_rssm.envs.registry import resolve
+from planet_rssm.evaluation.protocol import play
+from planet_rssm.simulator.dynamics import SimulatorDynamics
+from planet_rssm.simulator.local import LocalPool
+from planet_rssm.simulator.shadow import ShadowedPool
+from planet_rssm.types import Dynamics
+from planet_rssm.world_model import untrained_model
+
+SETTINGS = config.load(
+    "planet",
+    "env.id=dmc/cartpole-balance env.observe=vectors env.renderer=none env.time_limit=80 model.depth=2 rssm.deter=8 "
+    "rssm.stoch=4 rssm.hidden=8 model.reward_units=8 model.vector_units=8 planner.candidates=20 planner.iterations=2 "
+    "planner.elites=4 planner.horizon=4 device=cpu".split(),
+)
+SETTINGS = SETTINGS.model_copy(update={"env": resolve(SETTINGS.env)})
+CPU = torch.device("cpu")
+
+
+class Seer(Dynamics):
+    """Follows the true episodes, whatever is believed; rewards are times `factor`, and less what the belief is off."""
+
+    differentiable = False
+
+    def __init__(self, pool, factor=1.0, off=None):
+        self._pool, self._factor, self._off = pool, factor, off
+
+    def noise_shape(self, batch, candidates, horizon):
+        return None
+
+    def rollout(self, state, actions, noise=None):
+        truth = SimulatorDynamics(self._pool.simulators)
+        each = len(actions) // self._pool.count  # beliefs of a row
+        found = truth.rollout(truth.state(), actions[::each])
+        reward = (self._factor * found.reward).repeat_interleave(each, 0)
+        if self._off is not None:
+            reward = reward + self._off(state)[:, None, None]
+        return found._replace(reward=reward, discount=found.discount.repeat_interleave(each, 0))
+
+
+@pytest.fixture
+def pool() -> ShadowedPool:
+    return ShadowedPool(LocalPool(SETTINGS.env), SETTINGS.env, threads=1)
+
+
+def agent() -> Agent:
+    torch.manual_seed(0)
+    spec = LocalPool(SETTINGS.env).spec
+    return Agent.build(SETTINGS, spec, untrained_model(SETTINGS, spec), device=CPU)
+
+
+@pytest.mark.parametrize("factor", [1.0, -1.0])
+def test_candidates_of_the_simulator_and_its_negative(pool, factor):
+    made = agent()
+    made.session.dynamics = Seer(pool, factor)
+    policy = WatchedAgent(made, pool, every=9)
+    play(pool, policy, [1000, 1001])
+    assert [moment.episode for moment in policy.moments] == [0, 0, 1, 1]
+    result = measured(policy.moments, SETTINGS, False)
+    for kind in ("random", "planned"):
+        for cell in result["rank_correlation"][kind]["one"]:
+            assert cell["mean"] == pytest.approx(factor, abs=1e-3)  # rewards come back in float32
+    if factor == 1:
+        assert [cell["mean"] for cell in result["optimism"]] == pytest.approx([0.0] * 3, abs=1e-4)
+
+
+def test_who_is_watched_acts_as_ever(pool):
+    alone = play(LocalPool(SETTINGS.env), AgentPolicy(agent(), 1), [1000])
+    assert play(pool, WatchedAgent(agent(), pool, every=5), [1000]) == alone
+
+
+def test_the_last_round_draws_as_the_planner_does_and_its_plan_lies_among_its_draws(pool):
+    made, rng = agent(), torch.Generator().manual_seed(0)
+    made.session.dynamics = Seer(pool)
+    pool.reset({0: 1000})
+    carry = made.initial(1)
+    found = last_round(made, carry, 15, rng)
+    assert found.shape == (1, 15, 4, 1) and found.abs().max() <= 1
+    assert last_round(made, carry, 99, rng).shape[1] == 20  # there are no more
+    assert found.std() < random_sequences(made, 50, 1, rng).std() * 1.8
+    assert not torch.equal(found, last_round(made, carry, 15, rng))
+
+
+def test_the_belief_that_is_acted_by_is_the_one_that_foretells_best(pool):
+    """The model's error is the first number of the belief: the least of them must be chosen, and survive."""
+    made = agent()
+    made.session.dynamics = Seer(pool, off=lambda state: state.stoch[:, 0].abs())
+    policy, acted, filtered = JudgedFilter(made, pool), [], []
+    decide, observe = made.decide, made.observe
+
+    def seen(*args, **options):
+        filtered.append(observe(*args, **options))
+        return filtered[-1]
+
+    def decided(carry, **options):
+        acted.append(carry.state)
+        return decide(carry, **options)
+
+    made.observe, made.decide = seen, decided
+    play(pool, policy, [1000])
+    assert len(acted) == len(filtered) == 10
+    for chosen, all_of_them in zip(acted, filtered, strict=True):
+        off = all_of_them.state.stoch[:, 0].abs()
+        assert len(off) == FILTERS and off.unique().numel() > FILTERS // 2
+        assert chosen.stoch[0, 0].abs() == off.min()
