@@ -1,6 +1,7 @@
 """Learn a recurrent state-space model from pixels, then act by searching in it.
 
-The public names are loaded when first used, so that `import planet_rssm` imports no torch, mujoco or matplotlib.
+The public names are loaded when first used, so that `import planet_rssm` imports no torch, mujoco
+or matplotlib.
 """
 
 import importlib

@@ -24,16 +24,19 @@ _log = logging.getLogger("planet_rssm")
 class Policy(Protocol):
     """Chooses actions for B rows at once; the rows are independent episodes."""
 
-    def __call__(self, observation: dict[str, Array], executed_action: Array, is_first: Array) -> Array:
+    def __call__(
+        self, observation: dict[str, Array], executed_action: Array, is_first: Array
+    ) -> Array:
         """Return the next actions [B, A]; beyond [-1, 1] they are clipped, of choices each group's largest is executed.
 
         Args:
             observation: uint8 images [B, H, W, C] and float32 vectors [B, N].
-            executed_action: float32 [B, A], the clipped action that led to the observation; zeros at is_first.
+            executed_action: float32 [B, A], the clipped action that led to the observation; zeros
+                at is_first.
             is_first: bool [B], set where an episode begins with this observation.
 
-        Rows without a running episode are given the last observation they had (zeros before any), and what is returned
-        for them is ignored.
+        Rows without a running episode are given the last observation they had (zeros before any),
+        and what is returned for them is ignored.
         """
         ...
 
@@ -44,21 +47,28 @@ class RandomPolicy:
     The n-th episode that begins draws from a stream of its own, whichever row plays it.
     """
 
-    def __init__(self, size: int, seed: int, groups: Groups = (), numbers: Sequence[int] = ()) -> None:
+    def __init__(
+        self, size: int, seed: int, groups: Groups = (), numbers: Sequence[int] = ()
+    ) -> None:
         """Draw actions of `size` entries, one-hot in each of `groups` if there are any; `seed` names the streams.
 
-        `numbers` are those of the episodes' streams in the order in which they begin; () for 0, 1, 2, ...
+        `numbers` are those of the episodes' streams in the order in which they begin; () for 0, 1,
+        2, ...
         """
         after = max(numbers, default=-1) + 1  # a lost episode begins once more, and takes the next
         self._numbers = itertools.chain(numbers, itertools.count(after))
         self._size, self._seed, self._groups = size, seed, groups
         self._rngs: dict[int, np.random.Generator] = {}  # by row
 
-    def __call__(self, observation: dict[str, Array], executed_action: Array, is_first: Array) -> Array:
+    def __call__(
+        self, observation: dict[str, Array], executed_action: Array, is_first: Array
+    ) -> Array:
         """Return actions [B, A]; see Policy."""
         for row in np.flatnonzero(is_first).tolist():
             number = next(self._numbers)
-            self._rngs[row] = np.random.default_rng(stream_seed(self._seed, Stream.RANDOM_ACTIONS, number))
+            self._rngs[row] = np.random.default_rng(
+                stream_seed(self._seed, Stream.RANDOM_ACTIONS, number)
+            )
         action = np.zeros((len(is_first), self._size), np.float32)
         for row, rng in self._rngs.items():
             action[row] = rng.uniform(-1, 1, self._size)
@@ -72,7 +82,9 @@ class ConstantPolicy:
         """Take the action [A], in [-1, 1] or one-hot by group."""
         self._value = np.asarray(value, np.float32)
 
-    def __call__(self, observation: dict[str, Array], executed_action: Array, is_first: Array) -> Array:
+    def __call__(
+        self, observation: dict[str, Array], executed_action: Array, is_first: Array
+    ) -> Array:
         """Return actions [B, A]; see Policy."""
         return np.tile(self._value, (len(is_first), 1))
 
@@ -85,11 +97,12 @@ def collect(
 ) -> Iterator[tuple[int, Episode]]:
     """Play one episode a seed and yield (index into `seeds`, episode) as they end; rows that end take the next seed.
 
-    A row whose worker was lost drops its episode, which is logged, and begins it again from the same seed. `on_step` is
-    called after each step of the pool with its answers by row.
+    A row whose worker was lost drops its episode, which is logged, and begins it again from the
+    same seed. `on_step` is called after each step of the pool with its answers by row.
 
     Raises:
-        PlanetError: an action is not finite, an episode lost its worker `MAX_LOST` times, or see `Episode`.
+        PlanetError: an action is not finite, an episode lost its worker `MAX_LOST` times, or see
+            `Episode`.
     """
     rows = _Rows(pool, seeds)
     rows.begin()
@@ -113,7 +126,10 @@ class _Rows:
         self._lost = dict.fromkeys(range(len(seeds)), 0)  # times each episode lost its worker
         self.writers: dict[int, EpisodeWriter] = {}  # of the running episodes, by row
         spec, count = pool.spec, pool.count
-        self.observation = {key: np.zeros((count, *shape), dtype) for key, (shape, dtype) in spec.observation.items()}
+        self.observation = {
+            key: np.zeros((count, *shape), dtype)
+            for key, (shape, dtype) in spec.observation.items()
+        }
         self.executed_action = np.zeros((count, spec.action_size), np.float32)
         self.is_first = np.zeros(count, bool)
 
@@ -122,9 +138,15 @@ class _Rows:
         for row in range(self._pool.count):
             if row not in self._playing and self._waiting:
                 self._playing[row] = self._waiting.popleft()
-        begun = {row: self._seeds[index] for row, index in self._playing.items() if row not in self.writers}
+        begun = {
+            row: self._seeds[index]
+            for row, index in self._playing.items()
+            if row not in self.writers
+        }
         for row, observation in (self._pool.reset(begun) if begun else {}).items():
-            self.writers[row] = EpisodeWriter(observation, {"env": self._pool.spec.to_json(), "seed": begun[row]})
+            self.writers[row] = EpisodeWriter(
+                observation, {"env": self._pool.spec.to_json(), "seed": begun[row]}
+            )
             self.executed_action[row], self.is_first[row] = 0, True
             self._see(row, observation)
 
@@ -132,7 +154,9 @@ class _Rows:
         """Keep what is executed, for the record and for the policy, and return it by running row."""
         action, running = np.asarray(proposed, np.float32), sorted(self.writers)
         if not np.isfinite(action[running]).all():
-            raise PlanetError(f"policy: returned actions {action[running].tolist()}, must be finite; look at its model")
+            raise PlanetError(
+                f"policy: returned actions {action[running].tolist()}, must be finite; look at its model"
+            )
         groups = self._pool.spec.groups
         action = one_hot(action, groups) if groups else np.clip(action, -1, 1)
         self.executed_action[running] = action[running]
@@ -158,7 +182,12 @@ class _Rows:
         index = self._playing[row]
         del self.writers[row]
         self._lost[index] += 1
-        _log.warning("worker of row %d lost: episode %d is begun again from seed %d", row, index, self._seeds[index])
+        _log.warning(
+            "worker of row %d lost: episode %d is begun again from seed %d",
+            row,
+            index,
+            self._seeds[index],
+        )
         if self._lost[index] >= MAX_LOST:
             raise PlanetError(
                 f"episode {index} (seed {self._seeds[index]}): lost its worker {MAX_LOST} times, at last with: "

@@ -94,7 +94,9 @@ def relative_time(precision: str, device: torch.device, product: Product) -> flo
     try:
         with torch.inference_mode(), torch.autocast(device.type, enabled=False):
             first = [_seconds(device, *tensors) for tensors in pair]
-            if first[0] > TIMED_SECONDS and first[0] > 4 * first[1]:  # no close race: enough is known
+            if (
+                first[0] > TIMED_SECONDS and first[0] > 4 * first[1]
+            ):  # no close race: enough is known
                 return first[0] / min(first[1], _seconds(device, *pair[1]))
             calls = max(2, min(TIMED_CALLS, int(TIMED_SECONDS / max(first))))
             turns = [[_seconds(device, *tensors) for tensors in pair] for _ in range(calls)]

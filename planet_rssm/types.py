@@ -49,8 +49,9 @@ class Batch(NamedTuple):
 class Rollout(NamedTuple):
     """What a dynamics says of sequences: `reward` and `discount` [B, N, H], `last` a pytree of states [B, N, ...].
 
-    The other fields are there only for an objective that has a cost: `states` [B, N, H, ...], those in which the
-    `actions` [B, N, H, A] were taken, and the `previous` [B, N, H, A], the actions one step before.
+    The other fields are there only for an objective that has a cost: `states` [B, N, H, ...], those
+    in which the `actions` [B, N, H, A] were taken, and the `previous` [B, N, H, A], the actions one
+    step before.
     """
 
     reward: Tensor
@@ -74,7 +75,8 @@ class Dynamics(ABC, Generic[S]):
     """A model that can be searched: any torch module, an RSSM, a simulator."""
 
     differentiable: bool
-    capturable = False  # whether `rollout` may be captured as a CUDA graph: never waits, always reads the same memory
+    # whether `rollout` may be captured as a CUDA graph: never waits, always reads the same memory
+    capturable = False
 
     @abstractmethod
     def rollout(self, state: S, actions: Tensor, noise: Tensor | None) -> Rollout:
@@ -86,7 +88,9 @@ class Dynamics(ABC, Generic[S]):
         Raises:
             PlanetError: this dynamics does not tell its states.
         """
-        raise PlanetError(f"cost: {type(self).__name__} does not tell the states on the way; give it a trace() method")
+        raise PlanetError(
+            f"cost: {type(self).__name__} does not tell the states on the way; give it a trace() method"
+        )
 
     @abstractmethod
     def noise_shape(self, batch: int, candidates: int, horizon: int) -> tuple[int, ...] | None:

@@ -15,7 +15,9 @@ def main(version: str, folder: Path) -> None:
     # === takes no other build of the version, where there are several
     install(folder, f"torch==={version}")
     [wanted] = folder.glob("torch-*.dist-info/METADATA")
-    cuda = re.search(r"^Requires-Dist: cuda-toolkit\[.*\]==(\d+\.\d+)", wanted.read_text(), re.MULTILINE)
+    cuda = re.search(
+        r"^Requires-Dist: cuda-toolkit\[.*\]==(\d+\.\d+)", wanted.read_text(), re.MULTILINE
+    )
     if not cuda:
         sys.exit(f"torch {version} does not say which CUDA it is built with")
     install(folder, f"nvidia-cuda-runtime=={cuda[1]}.*")  # its headers

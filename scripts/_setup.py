@@ -2,8 +2,9 @@
 
     python3 _setup.py PROGRAM ARGUMENT...      PROGRAM is a name in .venv/bin
 
-Everything goes into .venv; the Python that runs this is only asked for its venv and pip modules. A killed set-up or a
-damaged .venv is found by looking at the files that are there; whole packages are kept.
+Everything goes into .venv; the Python that runs this is only asked for its venv and pip modules. A
+killed set-up or a damaged .venv is found by looking at the files that are there; whole packages are
+kept.
 """
 
 import contextlib
@@ -26,9 +27,14 @@ LOCK = ROOT / "requirements.lock"
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 SITE = VENV / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
-STAMP = VENV / "ready"  # written last: what was installed, and for which folder; _run.sh compares times with its own
+STAMP = (
+    VENV / "ready"
+)  # written last: what was installed, and for which folder; _run.sh compares times with its own
 LOG = VENV / "setup.log"  # all that the installer says
-QUIET, LINES = 30.0, 15  # seconds between lines where there is no terminal; of LOG, shown when a step fails
+QUIET, LINES = (
+    30.0,
+    15,
+)  # seconds between lines where there is no terminal; of LOG, shown when a step fails
 COST = "downloads about 3 GB (most of it torch with CUDA), takes 6 GB on disk"
 
 
@@ -37,7 +43,9 @@ class SetupError(Exception):
 
 
 def main(program: str, *arguments: str) -> None:
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that run() ends the installer
+    signal.signal(
+        signal.SIGTERM, lambda number, frame: sys.exit(128 + number)
+    )  # so that run() ends the installer
     try:
         ensure()
     except (SetupError, OSError) as error:
@@ -54,7 +62,9 @@ def ensure() -> None:
         with one_at_a_time() as lock:
             if not complete():  # nobody else mended it while this process waited
                 set_up(lock)
-    with contextlib.suppress(PermissionError):  # somebody else's complete .venv: usable, only looked at again each time
+    with contextlib.suppress(
+        PermissionError
+    ):  # somebody else's complete .venv: usable, only looked at again each time
         STAMP.touch()
 
 
@@ -62,12 +72,21 @@ def complete() -> bool:
     if not STAMP.is_file() or not own_python():
         return False
     stamp = STAMP.read_text().splitlines()
-    return stamp[:2] == fingerprint() and set(stamp[2:]) <= {package.name for package in installed()} and not damaged()
+    return (
+        stamp[:2] == fingerprint()
+        and set(stamp[2:]) <= {package.name for package in installed()}
+        and not damaged()
+    )
 
 
 def fingerprint() -> list[str]:
     """This folder, on a line of its own for _run.sh, and a digest of all that decides what is installed."""
-    return [str(ROOT), hashlib.sha256(LOCK.read_bytes() + b"\0" + (ROOT / "pyproject.toml").read_bytes()).hexdigest()]
+    return [
+        str(ROOT),
+        hashlib.sha256(
+            LOCK.read_bytes() + b"\0" + (ROOT / "pyproject.toml").read_bytes()
+        ).hexdigest(),
+    ]
 
 
 def own_python() -> bool:
@@ -75,7 +94,10 @@ def own_python() -> bool:
     question = "import sys; print(sys.prefix, *sys.version_info[:2])"
     with contextlib.suppress(OSError):
         answer = subprocess.run([PYTHON, "-I", "-c", question], capture_output=True, text=True)
-        return answer.stdout.split("\n")[0] == f"{VENV} {sys.version_info.major} {sys.version_info.minor}"
+        return (
+            answer.stdout.split("\n")[0]
+            == f"{VENV} {sys.version_info.major} {sys.version_info.minor}"
+        )
     return False
 
 
@@ -91,7 +113,11 @@ def damaged() -> list[Path]:
 def whole(package: Path) -> bool:
     try:
         with open(package / "RECORD", newline="") as record:
-            return all(os.stat(SITE / name).st_size == int(size) for name, _, size in csv.reader(record) if size)
+            return all(
+                os.stat(SITE / name).st_size == int(size)
+                for name, _, size in csv.reader(record)
+                if size
+            )
     except (OSError, ValueError):  # no RECORD, half a RECORD, or a file that is gone
         return False
 
@@ -103,7 +129,9 @@ def one_at_a_time() -> Iterator[IO]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print("set-up: waiting for another call that is setting up this folder", file=sys.stderr)
+            print(
+                "set-up: waiting for another call that is setting up this folder", file=sys.stderr
+            )
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield lock
 
@@ -114,13 +142,20 @@ def set_up(lock: IO) -> None:
     STAMP.unlink(missing_ok=True)
     make_venv()
     remove_damaged()
-    # First exactly the lock, whatever else its packages ask for (dm-control wants labmaze, which Python 3.13 cannot
-    # install); then what torch brings along on this platform; then this checkout, built with the tools now there.
+    # First exactly the lock, whatever else its packages ask for (dm-control wants labmaze, which
+    # Python 3.13 cannot install); then what torch brings along on this platform; then this
+    # checkout, built with the tools now there.
     LOG.unlink(missing_ok=True)
     run("packages", [*install, "--no-deps", "-r", LOCK], lock)
     run("torch", [*install, "-c", LOCK, "torch"], lock)
-    run("planet_rssm", [*install, "--quiet", "--compile", "--no-deps", "--no-build-isolation", "-e", ROOT], lock)
-    STAMP.write_text("\n".join([*fingerprint(), *sorted(package.name for package in installed()), ""]))
+    run(
+        "planet_rssm",
+        [*install, "--quiet", "--compile", "--no-deps", "--no-build-isolation", "-e", ROOT],
+        lock,
+    )
+    STAMP.write_text(
+        "\n".join([*fingerprint(), *sorted(package.name for package in installed()), ""])
+    )
     print("set-up: done", file=sys.stderr)
 
 
@@ -129,8 +164,18 @@ def installer() -> list[str | Path]:
     if uv := shutil.which("uv"):
         return [uv, "pip", "install", "--python", PYTHON]
     if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True).returncode:
-        raise SetupError(f"{sys.executable} has no pip and there is no uv: install one ('apt install python3-pip')")
-    pip = [sys.executable, "-m", "pip", "--python", PYTHON, "--disable-pip-version-check", "--no-input"]
+        raise SetupError(
+            f"{sys.executable} has no pip and there is no uv: install one ('apt install python3-pip')"
+        )
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        PYTHON,
+        "--disable-pip-version-check",
+        "--no-input",
+    ]
     return [*pip, "install", "--no-user"]
 
 
@@ -140,7 +185,10 @@ def announce() -> None:
               file=sys.stderr)  # fmt: skip
     else:
         free = shutil.disk_usage(ROOT).free / 1e9
-        print(f"set-up: making {VENV}, once: {COST} ({free:.0f} GB are free); log: {LOG}", file=sys.stderr)
+        print(
+            f"set-up: making {VENV}, once: {COST} ({free:.0f} GB are free); log: {LOG}",
+            file=sys.stderr,
+        )
 
 
 def make_venv() -> None:
@@ -163,7 +211,10 @@ def signals_held() -> Iterator[None]:
     """Let SIGINT and SIGTERM act only after the block. They are not blocked: the child would inherit that."""
     came: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, lambda number, frame: came.append(number)) for number in numbers}
+    before = {
+        number: signal.signal(number, lambda number, frame: came.append(number))
+        for number in numbers
+    }
     try:
         yield
     finally:
@@ -175,10 +226,15 @@ def signals_held() -> Iterator[None]:
 
 def run(step: str, command: list[str | Path], lock: IO) -> None:
     """Run one step of the installer. It gets no input and writes to LOG; how far it is goes to standard error."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("PYTHONPATH", "PYTHONHOME")
+    }
     child = None
     try:
-        # signals are held: an interrupt between start and assignment would leave an installer that nobody ends
+        # signals are held: an interrupt between start and assignment would leave an installer that
+        # nobody ends
         with open(LOG, "ab") as log, signals_held():
             child = subprocess.Popen(
                 command,
@@ -213,7 +269,12 @@ def watch(step: str, child: subprocess.Popen) -> int:
             minutes, seconds = divmod(int(now - began), 60)
             line = f"set-up: {step}, {minutes}:{seconds:02d}, {' '.join(last_lines(1))}"
             if terminal:
-                print(f"\r\033[K{line[: shutil.get_terminal_size().columns - 1]}", end="", file=sys.stderr, flush=True)
+                print(
+                    f"\r\033[K{line[: shutil.get_terminal_size().columns - 1]}",
+                    end="",
+                    file=sys.stderr,
+                    flush=True,
+                )
             elif now - spoke >= QUIET:
                 spoke = now
                 print(line, file=sys.stderr, flush=True)

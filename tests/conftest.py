@@ -6,8 +6,9 @@ import tempfile
 import hypothesis
 import pytest
 
-# No test renders with OpenGL in the test process itself: one that does starts a child, which chooses its own backend.
-# Unset, dm_control looks for a display and, on a machine without one, fails at the first frame.
+# No test renders with OpenGL in the test process itself: one that does starts a child, which
+# chooses its own backend. Unset, dm_control looks for a display and, on a machine without one,
+# fails at the first frame.
 os.environ.setdefault("MUJOCO_GL", "disable")
 
 # What tests name as code of their own is not remembered among the user's.
@@ -21,7 +22,9 @@ hypothesis.settings.load_profile("fixed")
 @pytest.fixture(autouse=True)
 def float32_unless_asked(monkeypatch):
     """`precision: auto` is float32, whatever this machine is fast in: tests compare numbers."""
-    if precision := sys.modules.get("planet_rssm.precision"):  # not for the tests that do without torch
+    if precision := sys.modules.get(
+        "planet_rssm.precision"
+    ):  # not for the tests that do without torch
         monkeypatch.setattr(precision, "relative_time", lambda *_: float("inf"))
 
 
@@ -30,7 +33,9 @@ def pytest_collection_modifyitems(items):
     for item in items if "PLANET_PRETENDED_CUDA" in os.environ else ():
         mark = item.get_closest_marker("gpu")
         if mark is not None and mark.kwargs.get("numbers"):
-            item.add_marker(pytest.mark.skip(reason="looks at numbers, which a pretended device has none of"))
+            item.add_marker(
+                pytest.mark.skip(reason="looks at numbers, which a pretended device has none of")
+            )
 
 
 @pytest.fixture

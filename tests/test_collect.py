@@ -48,7 +48,14 @@ class FakePool:
             self.dies.remove((seed, step))
             return Step({"state": np.zeros(2, np.float32)}, 0.0, False, False, 0, True)
         ends = step == 2 + seed % 3
-        return Step(self.observe(row), float(action[0]), ends and seed % 2 == 0, ends and seed % 2 == 1, 4, False)
+        return Step(
+            self.observe(row),
+            float(action[0]),
+            ends and seed % 2 == 0,
+            ends and seed % 2 == 1,
+            4,
+            False,
+        )
 
     def observe(self, row):
         return {"state": np.array(self.rows[row], np.float32)}
@@ -84,7 +91,9 @@ def test_every_seed_is_played_once_and_recorded_as_executed():
         assert (episode.seed, episode.length, episode.env_steps) == (seed, steps + 1, 4 * steps)
         assert EnvSpec.from_json(episode.info["env"]) == pool.spec
         np.testing.assert_array_equal(episode.observation["state"][:, 1], np.arange(steps + 1))
-        np.testing.assert_array_equal(episode.action[:, 0], [0.0, 0.5, 1.0, 1.0, 1.0][: steps + 1])  # clipped
+        np.testing.assert_array_equal(
+            episode.action[:, 0], [0.0, 0.5, 1.0, 1.0, 1.0][: steps + 1]
+        )  # clipped
         np.testing.assert_array_equal(episode.reward, episode.action[:, 0])
         assert bool(episode.is_terminal[-1]) == (seed % 2 == 0) != episode.info["truncated"]
     assert played(on_step) == sum(episode.env_steps for episode in episodes.values())
@@ -95,7 +104,12 @@ def test_the_policy_sees_each_row_from_its_first_frame_with_the_executed_action(
     list(collect(FakePool(2), recorder, [9, 10, 12]))  # 2, 3 and 2 steps
     states, executed, firsts = (np.stack(values) for values in zip(*recorder.calls, strict=True))
     assert states[:, 0].tolist() == [[9, 0], [9, 1], [12, 0], [12, 1]]
-    assert states[:, 1].tolist() == [[10, 0], [10, 1], [10, 2], [10, 3]]  # over, so its last observation stays
+    assert states[:, 1].tolist() == [
+        [10, 0],
+        [10, 1],
+        [10, 2],
+        [10, 3],
+    ]  # over, so its last observation stays
     assert firsts.T.tolist() == [[True, False, True, False], [True, False, False, False]]
     assert executed[:, 0, 0].tolist() == [0, 0.5, 0, 0.5]
     assert executed[:3, 1, 0].tolist() == [0, 0.5, 1]
@@ -123,7 +137,10 @@ def test_each_group_of_choices_is_executed_and_recorded_as_one_hot():
     pool, groups = FakePool(2), (2, 3, 1)
     pool.spec = dataclasses.replace(pool.spec, discrete=True, action_size=6, groups=groups)
     drawn = []
-    for policy in (RandomPolicy(6, seed=1, groups=groups), ConstantPolicy([2.0, 3.0, -1.0, -3.0, -2.0, 0.0])):
+    for policy in (
+        RandomPolicy(6, seed=1, groups=groups),
+        ConstantPolicy([2.0, 3.0, -1.0, -3.0, -2.0, 0.0]),
+    ):
         for _, episode in collect(pool, policy, [10, 11, 12, 13, 14]):
             assert (episode.action[1:] == one_hot(episode.action[1:], groups)).all()
             drawn.append(episode.action[1:])
@@ -158,7 +175,9 @@ def test_a_lost_episode_is_begun_again_from_its_seed(caplog):
     messages = [record.getMessage() for record in caplog.records]
     assert messages == ["worker of row 1 lost: episode 1 is begun again from seed 4"] * 2
     made = played(steps)
-    assert made == sum(episode.env_steps for episode in lost.values()) + 4  # the step before the first loss
+    assert (
+        made == sum(episode.env_steps for episode in lost.values()) + 4
+    )  # the step before the first loss
 
 
 def test_an_episode_that_is_lost_every_time_is_given_up():
@@ -180,4 +199,7 @@ def test_no_seeds_are_no_episodes():
 
 def test_collecting_needs_no_torch():
     code = "import sys, planet_rssm.collect, planet_rssm.data.replay; print({'torch', 'mujoco'} & set(sys.modules))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+        == "set()\n"
+    )

@@ -26,7 +26,12 @@ def test_planet_is_the_papers_recipe():
     s = config.load("planet")
     assert (s.rssm.deter, s.rssm.stoch, s.rssm.hidden, s.rssm.min_std) == (200, 30, 200, 0.1)
     assert (s.model.reward_layers, s.model.reward_units, s.model.reward_scale) == (2, 200, 10)
-    assert (s.kl.form, s.kl.free_nats, s.model.decode_fraction, s.model.image_scale) == ("plain", 3, 1, 1)
+    assert (s.kl.form, s.kl.free_nats, s.model.decode_fraction, s.model.image_scale) == (
+        "plain",
+        3,
+        1,
+        1,
+    )
     assert (s.optimizer.lr, s.optimizer.eps, s.optimizer.clip) == (1e-3, 1e-4, 1000)
     p = s.planner
     assert (p.name, p.candidates, p.horizon, p.iterations, p.elites) == ("cem", 1000, 12, 10, 100)
@@ -45,19 +50,34 @@ def test_presets_are_flat_differences_from_the_defaults():
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
-        (["planner.elitess=3"], "unknown setting 'planner.elitess'; did you mean 'planner.elites'."),
+        (
+            ["planner.elitess=3"],
+            "unknown setting 'planner.elitess'; did you mean 'planner.elites'.",
+        ),
         (["behaviour=v3"], "unknown setting 'behaviour'; did you mean 'behavior'."),
         (
             ["planner.elites=2000"],
             "planner.elites = 2000: at most planner.candidates = 1000; lower the first or raise .*",
         ),
-        (["planner.name=icem", "planner.elites=600"], "planner.elites = 600: icem takes at most half of .* = 1000; .*"),
+        (
+            ["planner.name=icem", "planner.elites=600"],
+            "planner.elites = 600: icem takes at most half of .* = 1000; .*",
+        ),
         (["planner.horizon=0"], "planner.horizon = 0: input should be greater than or equal to 1"),
-        (["planner.colour=-0.5"], "planner.colour = -0.5: input should be greater than or equal to 0"),
+        (
+            ["planner.colour=-0.5"],
+            "planner.colour = -0.5: input should be greater than or equal to 0",
+        ),
         (["planner.momentum=1"], "planner.momentum = 1: input should be less than 1"),
         (["planner.temperature=0"], "planner.temperature = 0: input should be greater than 0"),
-        (["planner.discount=1.5"], "planner.discount = 1.5: input should be less than or equal to 1"),
-        (["planner.particles=0"], "planner.particles = 0: input should be greater than or equal to 1"),
+        (
+            ["planner.discount=1.5"],
+            "planner.discount = 1.5: input should be less than or equal to 1",
+        ),
+        (
+            ["planner.particles=0"],
+            "planner.particles = 0: input should be greater than or equal to 1",
+        ),
         (["planner.risk=best"], "planner.risk.* = 'best': input should be 'mean' or 'worst'"),
         (
             ["planner.min_std=0.5", "planner.max_std=0.1"],
@@ -67,7 +87,10 @@ def test_presets_are_flat_differences_from_the_defaults():
             ["planner.name=mppi", "planner.act_by=draw"],
             "planner.act_by = 'draw': not with planner.weigh = 'all'; set it to elites",
         ),
-        (["planner.name=mpc"], "planner.name = 'mpc': must be cem, icem, mppi, shooting, actor or module:Class"),
+        (
+            ["planner.name=mpc"],
+            "planner.name = 'mpc': must be cem, icem, mppi, shooting, actor or module:Class",
+        ),
         (["env.size=15"], "env.size = 15: input should be greater than or equal to 16"),
         (["env.size=513"], "env.size = 513: input should be less than or equal to 512"),
         (["env.size=64.5"], "env.size = 64.5: input should be a valid integer.*"),
@@ -78,7 +101,10 @@ def test_presets_are_flat_differences_from_the_defaults():
         (["train.updates=0e0"], "train.updates = .*: input should be greater than or equal to 1"),
         (["env.action_repeat=one"], "env.action_repeat = 'one': input should be a valid integer.*"),
         (["optimizer.lr=.inf"], "optimizer.lr = inf: .*finite.*"),
-        (["data.capacity=20"], "data.capacity = 20: at least one chunk of train.batch_length = 50 frames; raise it"),
+        (
+            ["data.capacity=20"],
+            "data.capacity = 20: at least one chunk of train.batch_length = 50 frames; raise it",
+        ),
         (["format=2"], "settings of format 2: this version reads up to 1; upgrade planet_rssm"),
         (["rssm.classes=1"], "rssm.classes = 1: input should be greater than or equal to 2"),
         (["rssm.stoch=0"], "rssm.stoch = 0: input should be greater than or equal to 1"),
@@ -90,28 +116,49 @@ def test_presets_are_flat_differences_from_the_defaults():
             ["rssm.blocks=8", "rssm.cell=norm_gru"],
             "rssm.cell = 'norm_gru': has no blocks; set rssm.blocks=0, or .*=gru",
         ),
-        (["rssm.kind=ssm", "rssm.input_layers=0"], "rssm.input_layers = 0: an ssm needs at least 1; set it"),
+        (
+            ["rssm.kind=ssm", "rssm.input_layers=0"],
+            "rssm.input_layers = 0: an ssm needs at least 1; set it",
+        ),
         (["rssm.kind=lstm"], "rssm.kind = 'lstm': input should be 'rssm', 'ssm' or 'rnn'"),
         (["rssm.latent=vq"], "rssm.latent = 'vq': must be gaussian, categorical or module:Class"),
         (["rssm.cell=lstm"], "rssm.cell = 'lstm': input should be 'gru', 'norm_gru' or 'tf_gru'"),
         (["rssm.unimix=1"], "rssm.unimix = 1: input should be less than 1"),
         (["rssm.min_std=-0.1"], "rssm.min_std = -0.1: input should be greater than or equal to 0"),
-        (["rssm.prior_layers=1000000000"], "rssm.prior_layers = 1000000000: input should be less than or .*"),
-        (["rssm.recurrent_depth=0"], "rssm.recurrent_depth = 0: input should be greater than or equal to 1"),
+        (
+            ["rssm.prior_layers=1000000000"],
+            "rssm.prior_layers = 1000000000: input should be less than or .*",
+        ),
+        (
+            ["rssm.recurrent_depth=0"],
+            "rssm.recurrent_depth = 0: input should be greater than or equal to 1",
+        ),
         (["rssm.act=gelu"], "rssm.act = 'gelu': input should be 'relu', 'elu' or 'silu'"),
         (["model.size=13m"], "model.size = '13m': input should be '1m', .* or '400m'"),
         (["model.size=[12m]"], r"model.size = \['12m'\]: input should be '1m', .* or '400m'"),
-        (["model.grad_heads=[image,value]"], "model.grad_heads.1 = 'value': input should be 'image', .* or 'continue'"),
+        (
+            ["model.grad_heads=[image,value]"],
+            "model.grad_heads.1 = 'value': input should be 'image', .* or 'continue'",
+        ),
         (["model.grad_heads=image"], "model.grad_heads = 'image': input should be a valid tuple"),
         (
             ["model.reward=categorical"],
             "model.reward = 'categorical': input should be 'gaussian', 'twohot' or 'symlog_twohot'",
         ),
-        (["model.continue_discount=1.1"], "model.continue_discount = 1.1: input should be less than or equal to 1"),
+        (
+            ["model.continue_discount=1.1"],
+            "model.continue_discount = 1.1: input should be less than or equal to 1",
+        ),
         (["kl.form=both"], "kl.form = 'both': input should be 'plain' or 'balanced'"),
         (["kl.free_nats=-1"], "kl.free_nats = -1: input should be greater than or equal to 0"),
-        (["kl.overshooting=-1"], "kl.overshooting = -1: input should be greater than or equal to 0"),
-        (["optimizer.name=sgd"], "optimizer.name = 'sgd': input should be 'adam', 'adamw' or 'laprop'"),
+        (
+            ["kl.overshooting=-1"],
+            "kl.overshooting = -1: input should be greater than or equal to 0",
+        ),
+        (
+            ["optimizer.name=sgd"],
+            "optimizer.name = 'sgd': input should be 'adam', 'adamw' or 'laprop'",
+        ),
         (
             ["train.precision=half"],
             "train.precision = 'half': input should be 'auto', 'float32', 'bfloat16' or 'float16'",
@@ -138,7 +185,9 @@ def test_what_the_planner_does_not_read_is_not_checked_against(overrides):
     with pytest.raises(PlanetError, match="planner.elites = 100: at most planner.candidates = 4"):
         config.load("planet", [*overrides, "planner.name=cem", "planner.min_std=0"])
     with pytest.raises(PlanetError, match="planner.elites = 100"):
-        config.load("planet", [*overrides, "planner.name=mppi", "planner.weigh=elites", "planner.min_std=0"])
+        config.load(
+            "planet", [*overrides, "planner.name=mppi", "planner.weigh=elites", "planner.min_std=0"]
+        )
 
 
 def test_every_setting_of_the_planner_is_read_by_some_planner():
@@ -180,7 +229,9 @@ def test_a_settings_file_changes_the_preset_that_it_names(tmp_path, caplog):
     assert not caplog.records
     for wrong in ("quickstat", "[1, 2]", "null"):
         mine.write_text(f"preset: {wrong}\n")
-        with pytest.raises(PlanetError, match=r"mine.yaml: preset: .* is none; (did you mean 'quickstart'|known: )"):
+        with pytest.raises(
+            PlanetError, match=r"mine.yaml: preset: .* is none; (did you mean 'quickstart'|known: )"
+        ):
             config.load(mine)
     with pytest.raises(PlanetError, match="unknown setting 'preset'"):
         config.load("planet", ["preset=quickstart"])
@@ -196,7 +247,9 @@ def test_a_settings_file_without_a_preset_says_whose_settings_it_takes(tmp_path,
     mine.write_text(whole)
     assert config.load(mine) == config.load("quickstart")
     assert not caplog.records
-    mine.write_text("".join(line for line in whole.splitlines(True) if line.startswith(("format", "env."))))
+    mine.write_text(
+        "".join(line for line in whole.splitlines(True) if line.startswith(("format", "env.")))
+    )
     config.load(mine)
     assert "names no preset" in caplog.text
 
@@ -208,8 +261,14 @@ def test_settings_are_frozen():
 
 @pytest.mark.parametrize("text", ["1e6", "1E+6", "10.0e5", "1000000.0", "1.e+6"])
 def test_a_whole_number_may_be_written_as_a_float(text):
-    settings = config.load("planet", [f"train.env_steps={text}", "seed=2e0", "train.batch_length=6e1"])
-    assert (settings.train.env_steps, settings.seed, settings.train.batch_length) == (1_000_000, 2, 60)
+    settings = config.load(
+        "planet", [f"train.env_steps={text}", "seed=2e0", "train.batch_length=6e1"]
+    )
+    assert (settings.train.env_steps, settings.seed, settings.train.batch_length) == (
+        1_000_000,
+        2,
+        60,
+    )
     assert config.load("planet", ["env.action_repeat=4e0"]).env.action_repeat == 4
     assert isinstance(settings.train.env_steps, int)
     assert "1000000\n" in config.dump(settings)
@@ -265,7 +324,16 @@ def test_observations_are_named_in_a_list_or_a_text(text, names, tmp_path):
 
 
 def test_arguments_of_an_environment_are_typed_kept_and_changed_one_by_one(tmp_path):
-    texts = ["n=3", "rate=1e-3", "name=reach-v3", "on=true", "none=null", "sides=[1, 2.5]", "map={a: 1}", 'word="7"']
+    texts = [
+        "n=3",
+        "rate=1e-3",
+        "name=reach-v3",
+        "on=true",
+        "none=null",
+        "sides=[1, 2.5]",
+        "map={a: 1}",
+        'word="7"',
+    ]
     settings = config.load("planet", [f"env.kwargs.{text}" for text in texts])
     assert settings.env.kwargs == {
         "n": 3, "rate": 0.001, "name": "reach-v3", "on": True, "none": None, "sides": [1, 2.5], "map": {"a": 1},
@@ -273,10 +341,14 @@ def test_arguments_of_an_environment_are_typed_kept_and_changed_one_by_one(tmp_p
     }  # fmt: skip
     config.save(settings, tmp_path / "config.yaml")
     assert config.load(tmp_path / "config.yaml") == settings
-    assert type(settings.env).model_validate_json(settings.env.model_dump_json()) == settings.env  # to a worker
+    assert (
+        type(settings.env).model_validate_json(settings.env.model_dump_json()) == settings.env
+    )  # to a worker
     changed = config.load(tmp_path / "config.yaml", ["env.kwargs.n=4"]).env.kwargs
     assert changed == settings.env.kwargs | {"n": 4}
-    (tmp_path / "flat.yaml").write_text("preset: planet\nenv.kwargs.n: 3\nenv.kwargs:\n  rate: 2.0\n")
+    (tmp_path / "flat.yaml").write_text(
+        "preset: planet\nenv.kwargs.n: 3\nenv.kwargs:\n  rate: 2.0\n"
+    )
     assert config.load(tmp_path / "flat.yaml", ["env.kwargs={lit: true}"]).env.kwargs == {
         "n": 3,
         "rate": 2,
@@ -289,9 +361,18 @@ def test_arguments_of_an_environment_are_typed_kept_and_changed_one_by_one(tmp_p
     [
         ("env.kwargs=3", r"env\.kwargs = 3: input should be a valid dictionary"),
         ("env.kwargs.a.b=3", r"env\.kwargs = .*: must name arguments, env\.kwargs\.NAME=value"),
-        ("env.kwargs.render_mode=human", r"env\.kwargs = .*: must not have render_mode, which env\.observe decides"),
-        ("env.kwargs.max_episode_steps=9", r".*must not have max_episode_steps, which env\.time_limit decides"),
-        ("env.kwargs.day=2024-01-02", r".*must have plain values, but day: .* quote it to have a text"),
+        (
+            "env.kwargs.render_mode=human",
+            r"env\.kwargs = .*: must not have render_mode, which env\.observe decides",
+        ),
+        (
+            "env.kwargs.max_episode_steps=9",
+            r".*must not have max_episode_steps, which env\.time_limit decides",
+        ),
+        (
+            "env.kwargs.day=2024-01-02",
+            r".*must have plain values, but day: .* quote it to have a text",
+        ),
         ("env.kwargs.most=.inf", r".*must have plain values, but most: inf"),
         ("env.drop=[[a]]", r"env\.drop\.0 = \['a'\]: input should be a valid string"),
         ("env.drop=[on]", r"env\.drop\.0 = True: input should be a valid string"),

@@ -46,7 +46,9 @@ def here(tmp_path, monkeypatch):
 
 def test_the_pages_latent_term_and_planner_are_trained_and_planned_with(here):
     episodes = ["env.size=32", "env.renderer=raycast", "env.action_repeat=50"]
-    write_episodes(here / "set", simple_actor("dmc/cartpole-swingup", episodes, "random", 0), 2, 0, 2)
+    write_episodes(
+        here / "set", simple_actor("dmc/cartpole-swingup", episodes, "random", 0), 2, 0, 2
+    )
     (here / "mine.yaml").write_text(SETTINGS)
     tiny = [word for setting in TINY for word in ("-s", setting)]
     main(["train", "mine.yaml", "--offline", "--data", "set", "--run-dir", "run", *tiny])
@@ -56,7 +58,9 @@ def test_the_pages_latent_term_and_planner_are_trained_and_planned_with(here):
     assert type(agent.model.rssm.latent).__name__ == "LaplaceLatent"
     assert type(agent.planner).__name__ == "Closer"
     image = torch.zeros(1, 32, 32, 3, dtype=torch.uint8)
-    plan, _ = agent.act(agent.initial(), {"image": image}, torch.zeros(1, 1), torch.ones(1, dtype=torch.bool))
+    plan, _ = agent.act(
+        agent.initial(), {"image": image}, torch.zeros(1, 1), torch.ones(1, dtype=torch.bool)
+    )
     assert plan.action.abs().max() <= 1
     with ControlLoop(agent, hz=100) as loop:
         assert loop.tick({"image": image[0].numpy()}, is_first=True).action.shape == (1,)
@@ -66,7 +70,9 @@ def test_the_pages_latent_term_and_planner_are_trained_and_planned_with(here):
 
 
 def test_the_pages_planner_keeps_the_contract(here):
-    planner = planner_from_settings(PlannerSettings(name="my_planner:Closer", candidates=16, elites=4, horizon=4), 2)
+    planner = planner_from_settings(
+        PlannerSettings(name="my_planner:Closer", candidates=16, elites=4, horizon=4), 2
+    )
     check_planner(planner, 2)
 
 
@@ -80,7 +86,9 @@ def test_a_planner_without_what_diagnostics_read_is_told_so(here):
         "        search = super().start(*args)\n"
         "        return Bare(search.best, search.best)\n"
     )
-    planner = planner_from_settings(PlannerSettings(name="theirs:Blind", candidates=16, elites=4, horizon=4), 2)
+    planner = planner_from_settings(
+        PlannerSettings(name="theirs:Blind", candidates=16, elites=4, horizon=4), 2
+    )
     with pytest.raises(AssertionError) as caught:
         check_planner(planner, 2)
     line, other = str(caught.value).splitlines()
@@ -90,8 +98,13 @@ def test_a_planner_without_what_diagnostics_read_is_told_so(here):
 
 def test_the_pages_latent_is_the_laplace_distribution(here):
     latent = latent_from_settings(RSSMSettings(latent="my_latent:LaplaceLatent", stoch=3))
-    left, right = (latent.params(torch.randn(5, 6, generator=torch.Generator().manual_seed(seed))) for seed in (0, 1))
-    torch.testing.assert_close(latent.kl(left, right), kl_divergence(Laplace(*left), Laplace(*right)).sum(-1))
+    left, right = (
+        latent.params(torch.randn(5, 6, generator=torch.Generator().manual_seed(seed)))
+        for seed in (0, 1)
+    )
+    torch.testing.assert_close(
+        latent.kl(left, right), kl_divergence(Laplace(*left), Laplace(*right)).sum(-1)
+    )
     torch.testing.assert_close(latent.entropy(left), Laplace(*left).entropy().sum(-1))
     params = latent.params(torch.zeros(1, 6))
     noise = torch.randn(100_000, 3, generator=torch.Generator().manual_seed(2))
@@ -111,30 +124,64 @@ def test_the_pages_term_trains_itself_and_the_model(here):
     first = torch.zeros(2, 5, dtype=torch.bool)
     first[:, 0] = True
     batch = Batch(
-        {"vector": torch.randn(2, 5, 3)}, torch.randn(2, 5, 2), torch.zeros(2, 5), first, ~first & first, first | ~first
+        {"vector": torch.randn(2, 5, 3)},
+        torch.randn(2, 5, 2),
+        torch.zeros(2, 5),
+        first,
+        ~first & first,
+        first | ~first,
     )
     noise = model.draw(2, 5, torch.Generator().manual_seed(0), torch.device("cpu"))
     _, metrics = model.loss(batch, noise)
     context = model.context(batch, noise)
     term = model.terms["InverseAction"](model, batch, context)
     torch.testing.assert_close(term.mean(), metrics["loss/InverseAction"])
-    reached = torch.autograd.grad(term.sum(), [*model.terms.parameters(), model.rssm.posterior_net[0].weight])
+    reached = torch.autograd.grad(
+        term.sum(), [*model.terms.parameters(), model.rssm.posterior_net[0].weight]
+    )
     assert all(gradient.any() for gradient in reached)
 
 
 @pytest.mark.parametrize(
     ("override", "line"),
     [
-        ("rssm.latent=laplace", r"rssm.latent = 'laplace': must be gaussian, categorical or module:Class"),
-        ("rssm.latent=missing:Class", r"rssm.latent = 'missing:Class': .*No module named 'missing'.*"),
-        ("rssm.latent=theirs:Missing", r"rssm.latent = 'theirs:Missing': .*has no attribute 'Missing'.*"),
-        ("rssm.latent=theirs:Thing", r"rssm.latent = 'theirs:Thing': .*must be a subclass of .*Latent.*"),
-        ("rssm.latent=theirs:Half", r"rssm.latent = 'theirs:Half': .*lacks entropy, kl, sample\(\).*"),
-        ("rssm.latent=theirs:Unsummed", r"rssm.latent = 'theirs:Unsummed': .*kl\(\) returns shape \[2, 4\].*\[2\].*"),
-        ("rssm.latent=theirs:Sizeless", r"rssm.latent = 'theirs:Sizeless': .*no attribute 'noise_size'.*"),
-        ("planner.name=theirs:Thing", r"planner.name = 'theirs:Thing': .*must be a subclass of .*SearchPlanner.*"),
+        (
+            "rssm.latent=laplace",
+            r"rssm.latent = 'laplace': must be gaussian, categorical or module:Class",
+        ),
+        (
+            "rssm.latent=missing:Class",
+            r"rssm.latent = 'missing:Class': .*No module named 'missing'.*",
+        ),
+        (
+            "rssm.latent=theirs:Missing",
+            r"rssm.latent = 'theirs:Missing': .*has no attribute 'Missing'.*",
+        ),
+        (
+            "rssm.latent=theirs:Thing",
+            r"rssm.latent = 'theirs:Thing': .*must be a subclass of .*Latent.*",
+        ),
+        (
+            "rssm.latent=theirs:Half",
+            r"rssm.latent = 'theirs:Half': .*lacks entropy, kl, sample\(\).*",
+        ),
+        (
+            "rssm.latent=theirs:Unsummed",
+            r"rssm.latent = 'theirs:Unsummed': .*kl\(\) returns shape \[2, 4\].*\[2\].*",
+        ),
+        (
+            "rssm.latent=theirs:Sizeless",
+            r"rssm.latent = 'theirs:Sizeless': .*no attribute 'noise_size'.*",
+        ),
+        (
+            "planner.name=theirs:Thing",
+            r"planner.name = 'theirs:Thing': .*must be a subclass of .*SearchPlanner.*",
+        ),
         ("model.terms=[inverse]", r"model.terms names 'inverse': each must be module:Class"),
-        ("model.terms=[theirs:Thing]", r"model.terms = 'theirs:Thing': .*must be a subclass of torch.nn.*Module.*"),
+        (
+            "model.terms=[theirs:Thing]",
+            r"model.terms = 'theirs:Thing': .*must be a subclass of torch.nn.*Module.*",
+        ),
         (
             "model.terms=[my_term:InverseAction,my_term:InverseAction]",
             r"model.terms = \[.*\]: two of one class name; .*",
@@ -164,7 +211,12 @@ def test_a_term_of_another_shape_is_one_line(here):
     )
     model = WorldModel(config.load("planet", [*TINY, "model.terms=[theirs:Scalar]"]), SPEC)
     yes = torch.ones(2, 4, dtype=torch.bool)
-    batch = Batch({"vector": torch.zeros(2, 4, 3)}, torch.zeros(2, 4, 2), torch.zeros(2, 4), yes, ~yes, yes)
+    batch = Batch(
+        {"vector": torch.zeros(2, 4, 3)}, torch.zeros(2, 4, 2), torch.zeros(2, 4), yes, ~yes, yes
+    )
     noise = model.draw(2, 4, torch.Generator(), torch.device("cpu"))
-    with pytest.raises(PlanetError, match=r"^model.terms: Scalar returns shape \[\], must be \[B, T\] = \[2, 4\]; .*$"):
+    with pytest.raises(
+        PlanetError,
+        match=r"^model.terms: Scalar returns shape \[\], must be \[B, T\] = \[2, 4\]; .*$",
+    ):
         model.loss(batch, noise)

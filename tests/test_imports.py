@@ -38,7 +38,8 @@ MAY_IMPORT = {
     "testing": LEARNED | {"planners"},
     "behavior": LEARNED | {"world_model", "planners", "envs.spec"},
     "agent": AGENT,
-    "control": AGENT | {"agent", "envs.pictures"},  # pictures of any size are brought to the model's
+    "control": AGENT
+    | {"agent", "envs.pictures"},  # pictures of any size are brought to the model's
     "simulator": LEARNED | {"planners", "envs"},
     "evaluation": RUN | {"simulator"},
     "diagnosis": RUN | {"simulator", "evaluation"},
@@ -87,7 +88,9 @@ def test_imports_point_one_way(path):
 @pytest.mark.parametrize("module", ["planet_rssm", "planet_rssm.cli.main", "planet_rssm.config"])
 def test_light_modules_import_nothing_heavy(module):
     code = f"import sys, {module}; print(*(name for name in {HEAVY} if name in sys.modules))"
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert answer.stdout.split() == []
 
 

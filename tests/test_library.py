@@ -21,7 +21,9 @@ QUICK = ["env.observe=vectors", "env.action_repeat=100"]
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    (tmp_path / "mine.py").write_text(POLICY + "\n\nnothing = 3\n\n\ndef broken(*_): raise KeyError('velocity')\n")
+    (tmp_path / "mine.py").write_text(
+        POLICY + "\n\nnothing = 3\n\n\ndef broken(*_): raise KeyError('velocity')\n"
+    )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
     yield tmp_path
@@ -46,7 +48,11 @@ def test_features_and_pictures_of_a_packaged_model():
 def test_own_policy_is_evaluated_and_collects(here, capsys):
     result = evaluate(["mine:Bang@dmc/cartpole-swingup"], seeds=[1000, 1001], overrides=QUICK)
     (row,) = result["results"]
-    assert (row["task"], row["planner"], len(row["episodes"])) == ("dmc/cartpole-swingup", "mine:Bang", 2)
+    assert (row["task"], row["planner"], len(row["episodes"])) == (
+        "dmc/cartpole-swingup",
+        "mine:Bang",
+        2,
+    )
     assert row["observation"]["observe"] == "vectors"
     assert not (here / "runs").exists()
     words = [word for setting in QUICK for word in ("-s", setting)]
@@ -69,7 +75,9 @@ def test_what_is_no_policy_is_one_line(here, name, line):
 
 
 def test_settings_that_a_policy_does_not_read_are_refused(here):
-    (error,) = evaluate(["mine:Bang@walker-walk"], seeds=[1], overrides=["planner.horizon=3"])["errors"]
+    (error,) = evaluate(["mine:Bang@walker-walk"], seeds=[1], overrides=["planner.horizon=3"])[
+        "errors"
+    ]
     assert "takes env.… settings alone" in error["error"]
     with pytest.raises(PlanetError, match="^--policy = 'mine:Missing': does not work"):
         simple_actor("cartpole-swingup", QUICK, "mine:Missing", 0)

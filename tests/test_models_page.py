@@ -19,7 +19,9 @@ def test_every_setting_named_exists() -> None:
 
 
 def test_every_published_model_and_system_is_on_the_page() -> None:
-    named = {name for name in config.presets() if name.startswith(("systems/", "planet", "dreamer"))}
+    named = {
+        name for name in config.presets() if name.startswith(("systems/", "planet", "dreamer"))
+    }
     assert {name for name in named if f"`{name}`" not in PAGE} == set()
 
 

@@ -25,14 +25,18 @@ def bfloat16_takes(monkeypatch):
 
     def pretend(times: float) -> list[Product]:
         asked = []
-        monkeypatch.setattr(precision, "relative_time", lambda name, device, product: asked.append(product) or times)
+        monkeypatch.setattr(
+            precision, "relative_time", lambda name, device, product: asked.append(product) or times
+        )
         precision._warn.cache_clear()
         return asked
 
     return pretend
 
 
-@pytest.mark.parametrize(("times", "chosen"), [(0.4, "bfloat16"), (0.95, "float32"), (9.0, "float32")])
+@pytest.mark.parametrize(
+    ("times", "chosen"), [(0.4, "bfloat16"), (0.95, "float32"), (9.0, "float32")]
+)
 def test_auto_is_bfloat16_only_where_it_is_clearly_faster(times, chosen, bfloat16_takes):
     bfloat16_takes(times)
     settings = config.load("quickstart")
@@ -111,7 +115,9 @@ def test_a_trained_model_says_which_precision_may_change():
     settings = config.load("quickstart")
     with pytest.raises(PlanetError, match="-s train.precision=float32: .*; set planner.precision"):
         config.with_planner(settings, ["train.precision=float32"])
-    assert config.with_planner(settings, ["planner.precision=float32"]).planner.precision == "float32"
+    assert (
+        config.with_planner(settings, ["planner.precision=float32"]).planner.precision == "float32"
+    )
 
 
 def test_devices_of_other_kinds_stay_with_float32():

@@ -55,7 +55,11 @@ def test_what_is_made_of_it_goes_elsewhere(tmp_path, monkeypatch):
     assert checkpoints.outputs(run) == Path("runs") / f"pretrained-{NAMES[0]}"
     assert checkpoints.outputs(tmp_path) == checkpoints.source(tmp_path) == tmp_path
     before = sorted(FOLDER.rglob("*"))
-    monkeypatch.setattr(baselines, "simple_baselines", lambda *_: dict.fromkeys(("random", "zero", "constant"), [0.0]))
+    monkeypatch.setattr(
+        baselines,
+        "simple_baselines",
+        lambda *_: dict.fromkeys(("random", "zero", "constant"), [0.0]),
+    )
     monkeypatch.setattr(baselines, "untrained", lambda *_: [1.0])
     held = checkpoints.load(checkpoints.find(run))
     found = baselines.baselines(run, held.settings, held.spec, 3, torch.device("cpu"))
@@ -69,7 +73,9 @@ def test_the_shipped_baselines_are_taken_where_they_fit(tmp_path, monkeypatch):
     monkeypatch.setattr(baselines, "simple_baselines", lambda *_: pytest.fail("measured again"))
     monkeypatch.setattr(baselines, "untrained", lambda *_: [1.0])
     held = checkpoints.load(checkpoints.find(Path("pretrained:cartpole-swingup")))
-    found = baselines.baselines(Path("pretrained:cartpole-swingup"), held.settings, held.spec, 20, torch.device("cpu"))
+    found = baselines.baselines(
+        Path("pretrained:cartpole-swingup"), held.settings, held.spec, 20, torch.device("cpu")
+    )
     assert set(found) == {"random", "zero", "constant", "untrained"}
 
 
@@ -79,17 +85,24 @@ def test_what_was_measured_before_a_setting_was_there_still_counts(name, tmp_pat
     for measured in ("simple_baselines", "untrained"):
         monkeypatch.setattr(baselines, measured, lambda *_: pytest.fail("measured again"))
     held = checkpoints.load(checkpoints.find(Path(f"pretrained:{name}")))
-    baselines.baselines(Path(f"pretrained:{name}"), held.settings, held.spec, 20, torch.device("cpu"))
+    baselines.baselines(
+        Path(f"pretrained:{name}"), held.settings, held.spec, 20, torch.device("cpu")
+    )
 
 
 def test_an_unknown_name_is_one_line_with_the_nearest():
     with pytest.raises(
-        PlanetError, match="^pretrained:cartpol: no such model in the package; did you mean 'pretrained:c"
+        PlanetError,
+        match="^pretrained:cartpol: no such model in the package; did you mean 'pretrained:c",
     ):
         checkpoints.find(Path("pretrained:cartpol"))
 
 
 def test_collect_takes_it_as_a_policy_and_its_name_is_looked_at(capsys):
     with pytest.raises(SystemExit):
-        main("collect cartpole-swingup --policy pretrained:nothing --episodes 1 --out never".split())
-    assert capsys.readouterr().err.startswith("planet: pretrained:nothing: no such model in the package; ")
+        main(
+            "collect cartpole-swingup --policy pretrained:nothing --episodes 1 --out never".split()
+        )
+    assert capsys.readouterr().err.startswith(
+        "planet: pretrained:nothing: no such model in the package; "
+    )

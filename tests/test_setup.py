@@ -13,7 +13,8 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 STEPS = 3  # calls of the installer in one set-up
 
-# Stands for uv. Like any installer it leaves a package alone whose .dist-info is there; this one brings the programs.
+# Stands for uv. Like any installer it leaves a package alone whose .dist-info is there; this one
+# brings the programs.
 UV = """#!{python} -IS
 import os, pathlib, sys, time
 with open(os.environ["UV_LOG"], "a") as log:
@@ -47,7 +48,11 @@ class Checkout:
 
     def __init__(self, folder: Path):
         self.root = folder / "check out"
-        shutil.copytree(REPOSITORY / "scripts", self.root / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            REPOSITORY / "scripts",
+            self.root / "scripts",
+            ignore=shutil.ignore_patterns("__pycache__"),
+        )
         for name in ("requirements.lock", "pyproject.toml"):
             shutil.copy(REPOSITORY / name, self.root)
         (self.root / "tests").mkdir()
@@ -64,7 +69,9 @@ class Checkout:
         (self.bin / name).write_text(text)
         (self.bin / name).chmod(0o755)
 
-    def start(self, script: str = "planet", *arguments: str, **environment: str) -> subprocess.Popen:
+    def start(
+        self, script: str = "planet", *arguments: str, **environment: str
+    ) -> subprocess.Popen:
         return subprocess.Popen(
             [self.root / "scripts" / script, *arguments],
             env=self.environment | environment,
@@ -151,7 +158,9 @@ DAMAGE = {
     "half a stamp": lambda c: (c.venv / "ready").write_text(""),
     "environment deleted": lambda c: shutil.rmtree(c.venv),
     "package deleted": lambda c: shutil.rmtree(c.site / "demo"),
-    "package uninstalled": lambda c: [shutil.rmtree(c.site / name) for name in ("demo", "demo-1.dist-info")],
+    "package uninstalled": lambda c: [
+        shutil.rmtree(c.site / name) for name in ("demo", "demo-1.dist-info")
+    ],
     "record lost": lambda c: (c.site / "demo-1.dist-info" / "RECORD").unlink(),
     "program deleted": lambda c: (c.venv / "bin" / "planet").unlink(),
     "interpreter deleted": lambda c: (c.venv / "bin" / "python").unlink(),
@@ -188,7 +197,9 @@ def test_the_next_call_mends(ready, damage):
 
 def test_a_file_cut_short_is_mended_when_looked_for(ready):
     time.sleep(0.05)  # file times advance in steps of some milliseconds
-    (ready.site / "demo" / "__init__.py").write_text("")  # a folder does not tell; the next full check does
+    (ready.site / "demo" / "__init__.py").write_text(
+        ""
+    )  # a folder does not tell; the next full check does
     (ready.root / "requirements.lock").touch()
     assert ready.call("planet")[0] == 7
     assert (ready.site / "demo" / "__init__.py").read_text() == "demo = 1"
@@ -245,7 +256,9 @@ def test_without_a_suitable_python_one_line_says_so(fresh):
 
 def test_a_link_to_the_script_works(ready):
     (ready.bin / "planet-here").symlink_to(ready.root / "scripts" / "planet")
-    done = subprocess.run(["planet-here", "x"], env=ready.environment, capture_output=True, text=True, input="")
+    done = subprocess.run(
+        ["planet-here", "x"], env=ready.environment, capture_output=True, text=True, input=""
+    )
     assert (done.returncode, done.stdout) == (7, "planet x\n")
 
 

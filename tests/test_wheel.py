@@ -47,7 +47,11 @@ def call(site: Path, folder: Path, *words: str) -> subprocess.CompletedProcess:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     environment["PYTHONPATH"] = str(site)
     return subprocess.run(
-        [sys.executable, "-P", "-c", CALL, *words], cwd=folder, env=environment, capture_output=True, text=True
+        [sys.executable, "-P", "-c", CALL, *words],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
 
 

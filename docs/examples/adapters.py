@@ -19,7 +19,9 @@ class Crafter(gymnasium.Env[np.ndarray, int]):
         self.observation_space = gymnasium.spaces.Box(0, 255, (64, 64, 3), np.uint8)
         self.action_space = gymnasium.spaces.Discrete(self._env.action_space.n)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict]:
         """Start an episode in a new world, which follows from the seed."""
         super().reset(seed=seed)
         self._env = self._crafter.Env(tuple(self._area), seed=int(self.np_random.integers(1 << 31)))
@@ -36,7 +38,9 @@ class Crafter(gymnasium.Env[np.ndarray, int]):
         return self._env.render()
 
 
-def deep_sea_treasure(render_mode: str | None = None, weights: tuple[float, float] = (1.0, 0.1)) -> gymnasium.Env:
+def deep_sea_treasure(
+    render_mode: str | None = None, weights: tuple[float, float] = (1.0, 0.1)
+) -> gymnasium.Env:
     """Return mo-gymnasium's deep-sea-treasure with its two rewards, treasure and time, weighted into one."""
     import mo_gymnasium
 

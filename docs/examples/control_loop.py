@@ -2,8 +2,9 @@
 
     python docs/examples/control_loop.py runs/my-robot     # or no run: an untrained model, to see the loop turn
 
-`Arm` stands for your robot: what it sees and how it is told to move. All else is what you would write. Read
-docs/control.md for what the loop promises, and measure yours first: planet bench loop runs/my-robot --hz 20
+`Arm` stands for your robot: what it sees and how it is told to move. All else is what you would
+write. Read docs/control.md for what the loop promises, and measure yours first: planet bench loop
+runs/my-robot --hz 20
 """
 
 import sys
@@ -41,7 +42,8 @@ def control(robot: Arm, agent: Agent, seconds: float, clock: Clock | None = None
         agent,
         hz=20,
         budget_ms=40,  # of the 50 ms that a tick lasts: as many rounds of search as fit
-        delay=1,  # act at once on what was planned from the last frame; its plan foresaw the action between
+        # act at once on what was planned from the last frame; its plan foresaw the action between
+        delay=1,
         fallback="zero",  # when not even an old plan is left
         clock=clock,
     )
@@ -57,7 +59,9 @@ def control(robot: Arm, agent: Agent, seconds: float, clock: Clock | None = None
 def untrained() -> Agent:
     """An agent that has learned nothing, for `Arm`."""
     spec = EnvSpec("mine:Arm", {"joint": ((3,), "float32")}, 1, 1, 0.05, 200, "none", "arm 1")
-    settings = config.load("cartpole-vectors", ["planner.candidates=50", "planner.elites=10", "planner.iterations=3"])
+    settings = config.load(
+        "cartpole-vectors", ["planner.candidates=50", "planner.elites=10", "planner.iterations=3"]
+    )
     return Agent.build(settings, spec, untrained_model(settings, spec), device=torch.device("cpu"))
 
 
@@ -65,9 +69,13 @@ def main(run: str | None = None, seconds: float = 5.0, clock: Clock | None = Non
     """Control the arm and tell how it went."""
     agent = untrained() if run is None else Agent.load(run)
     loop = control(Arm(), agent, seconds, clock)
-    print(f"ticks: {loop.counts}, missed: {loop.missed}; rounds of search: {loop.rounds} of {len(loop.times.ms)}")
+    print(
+        f"ticks: {loop.counts}, missed: {loop.missed}; rounds of search: {loop.rounds} of {len(loop.times.ms)}"
+    )
     if loop.latency_ms:  # a decision has ended
-        print(f"from frame to plan: {np.median(loop.latency_ms):.1f} ms, at worst {max(loop.latency_ms):.1f} ms")
+        print(
+            f"from frame to plan: {np.median(loop.latency_ms):.1f} ms, at worst {max(loop.latency_ms):.1f} ms"
+        )
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
     carry = agent.initial(batch=1)
     plan, carry = agent.act(carry, {"image": image}, executed_action, is_first)
 
-Actions are in [-1, 1], or one-hot by group where the environment has choices; `plan.action` is what to execute.
+Actions are in [-1, 1], or one-hot by group where the environment has choices; `plan.action` is what
+to execute.
 """
 
 import itertools
@@ -20,12 +21,25 @@ import torch
 from torch import Tensor
 
 from planet_rssm.agent.inputs import check_inputs
-from planet_rssm.base.device import autocast, generator, require_memory, resolve_device, synchronize, to_device
+from planet_rssm.base.device import (
+    autocast,
+    generator,
+    require_memory,
+    resolve_device,
+    synchronize,
+    to_device,
+)
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.seeding import Stream, stream_seed
 from planet_rssm.base.stopwatch import Stages
 from planet_rssm.base.trust import allowed
-from planet_rssm.behavior import ActorPlanner, ActorProposals, Behavior, CriticValue, untrained_behavior
+from planet_rssm.behavior import (
+    ActorPlanner,
+    ActorProposals,
+    Behavior,
+    CriticValue,
+    untrained_behavior,
+)
 from planet_rssm.config import PlannerSettings, Settings, learned_parts, no_actor
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.planners import Objective, SearchPlanner, choices, planner_from_settings
@@ -79,20 +93,25 @@ class Agent:
         """Put the parts together.
 
         Args:
-            model: on `device`; read at every call, so an agent follows a model that goes on learning.
+            model: on `device`; read at every call, so an agent follows a model that goes on
+                learning.
             planner: how actions are chosen.
             spec: the spaces and rates that the model was trained with.
             device: where everything runs.
             objective: what a plan is worth; None: the sum of the foretold rewards.
             proposals: whose sequences take the place of some candidates.
             precision: of matrix products, see device.DTYPES.
-            exploration_noise: std of the Gaussian added to the chosen action before it is clipped to [-1, 1]; of
-                choices the chance, in each group by itself, of a random one instead.
+            exploration_noise: std of the Gaussian added to the chosen action before it is clipped
+                to [-1, 1]; of choices the chance, in each group by itself, of a random one instead.
             seed: of every draw; two agents with equal seeds and observations act equally.
         """
         self.model, self.spec, self.device = model, spec, device
-        self.planner: Any = planner  # an actor is no search: what only a search has is asked of one alone
-        self.session: Any = planner.prepare(ModelDynamics(model), objective or Objective(), precision)
+        self.planner: Any = (
+            planner  # an actor is no search: what only a search has is asked of one alone
+        )
+        self.session: Any = planner.prepare(
+            ModelDynamics(model), objective or Objective(), precision
+        )
         self.precision = precision
         self._noise, self._seed, self._proposals = exploration_noise, seed, proposals
 
@@ -107,10 +126,12 @@ class Agent:
     ) -> "Agent":
         """Return the agent that `settings` describe around `model` and `behavior`; `options` as for the constructor.
 
-        Without a `precision` among them it decides in `planner.precision`, of which `auto` is what is fast here.
+        Without a `precision` among them it decides in `planner.precision`, of which `auto` is what
+        is fast here.
 
         Raises:
-            PlanetError: the settings need an actor or a critic and there is none, or name no planner for this.
+            PlanetError: the settings need an actor or a critic and there is none, or name no
+                planner for this.
         """
         if behavior is None and (asked := learned_parts(settings.planner)):
             raise PlanetError(no_actor(asked))
@@ -140,13 +161,15 @@ class Agent:
             checkpoint: `last`, `best` or a number of env_steps.
             device: `auto`, `cpu`, `cuda` or `cuda:N`.
             planner: searched with instead of the run's own settings.
-            overrides: `key=value` texts, as `planet plan -s` takes: `planner.…`, `rssm.plan_by` and `rssm.filter_by`.
+            overrides: `key=value` texts, as `planet plan -s` takes: `planner.…`, `rssm.plan_by` and
+                `rssm.filter_by`.
             seed: of the agent's draws.
-            allow_code: import what the run's settings name as `module:Class`, though you have not named it yourself.
+            allow_code: import what the run's settings name as `module:Class`, though you have not
+                named it yourself.
 
         Raises:
-            PlanetError: no such run or checkpoint, a damaged one, an override that is refused, no such device, or code
-                that is not allowed.
+            PlanetError: no such run or checkpoint, a damaged one, an override that is refused, no
+                such device, or code that is not allowed.
         """
         with allowed(allow_code):
             held = checkpoints.load(checkpoints.find(Path(run), checkpoint))
@@ -176,24 +199,32 @@ class Agent:
 
         Args:
             carry: from `initial` or the last call.
-            observation: what `spec.observation` names, uint8 images [B, size, size, 3] and float32 vectors [B, n], or
-                None for a dropped frame: the belief then advances by the prior alone.
-            executed_action: [B, A] in [-1, 1], what the actuators really applied since the last observation; ignored in
-                rows where `is_first` is set.
+            observation: what `spec.observation` names, uint8 images [B, size, size, 3] and float32
+                vectors [B, n], or None for a dropped frame: the belief then advances by the prior
+                alone.
+            executed_action: [B, A] in [-1, 1], what the actuators really applied since the last
+                observation; ignored in rows where `is_first` is set.
             is_first: bool [B], rows in which an episode begins with this observation.
-            rngs: one a row to draw from, instead of what the agent's seed names for all rows together.
+            rngs: one a row to draw from, instead of what the agent's seed names for all rows
+                together.
 
         Raises:
             PlanetError: an input is missing, of another shape or type, not finite or out of range.
         """
         check_inputs(self.spec, len(carry.fresh), observation, executed_action, is_first)
-        told = [_of(torch.float32, executed_action), _of(torch.bool, is_first), *(observation or {}).values()]
+        told = [
+            _of(torch.float32, executed_action),
+            _of(torch.bool, is_first),
+            *(observation or {}).values(),
+        ]
         action, first, *seen = to_device(told, self.device)
         latent, pixels = self._draw(len(first), rngs or [self._generator(carry.step, 0)])
         with autocast(self.device, self.precision):
             if observation is None:
                 before = self.model.rssm.forget(carry.state, first)
-                state = self.model.rssm.imagine_step(before, action * (~first).float()[:, None], latent)
+                state = self.model.rssm.imagine_step(
+                    before, action * (~first).float()[:, None], latent
+                )
             else:
                 embed = self.model.encode(dict(zip(observation, seen, strict=True)), pixels)
                 state, _ = self.model.rssm.observe_step(carry.state, action, embed, first, latent)
@@ -214,20 +245,31 @@ class Agent:
 
         Args:
             carry: from `observe`.
-            committed: [B, d, A], actions that will be executed before the one that is chosen here: the plan begins at
-                the belief that the prior foretells after them. The carry's own belief stays at the last observation.
+            committed: [B, d, A], actions that will be executed before the one that is chosen here:
+                the plan begins at the belief that the prior foretells after them. The carry's own
+                belief stays at the last observation.
             executed: steps between the beginnings of the last plan and of this one, at least 1.
-            rounds: of the search, at least 1; None: all. The diagnostic `rounds_done` [B] says how many it did.
-            rngs: as for `observe`; the exploration noise and the `committed` actions' never come from them.
+            rounds: of the search, at least 1; None: all. The diagnostic `rounds_done` [B] says how
+                many it did.
+            rngs: as for `observe`; the exploration noise and the `committed` actions' never come
+                from them.
         """
         rng = self._generator(carry.step, 1)
         with autocast(self.device, self.precision):
             state = carry.state if committed is None else self._ahead(carry, committed)
             given = None if self._proposals is None else self._proposals(state, rngs or rng)
             plan, memory = self.session.plan(
-                state, carry.planner, carry.fresh, rngs or rng, executed=executed, rounds=rounds, proposals=given
+                state,
+                carry.planner,
+                carry.fresh,
+                rngs or rng,
+                executed=executed,
+                rounds=rounds,
+                proposals=given,
             )
-        done = torch.full((len(carry.fresh),), len(self.planner.populations[:rounds]), device=self.device)
+        done = torch.full(
+            (len(carry.fresh),), len(self.planner.populations[:rounds]), device=self.device
+        )
         plan = plan._replace(diagnostics=plan.diagnostics | {"rounds_done": done})
         if self._noise > 0:
             plan = plan._replace(action=self._explore(plan.action, rng))
@@ -264,22 +306,30 @@ class Agent:
         Args:
             batch: rows.
             delay: how many `committed` actions each decision is given.
-            repeats: times that each number is measured, after a first that is not; the slowest counts.
+            repeats: times that each number is measured, after a first that is not; the slowest
+                counts.
         """
         spec = self.spec
-        blank = {key: np.zeros((batch, *shape), dtype) for key, (shape, dtype) in spec.observation.items()}
+        blank = {
+            key: np.zeros((batch, *shape), dtype)
+            for key, (shape, dtype) in spec.observation.items()
+        }
         still, first = np.zeros((batch, spec.action_size), np.float32), np.ones(batch, bool)
         committed = np.zeros((batch, delay, spec.action_size), np.float32) if delay else None
 
         def act(rounds: int) -> float:
             begin = time.perf_counter()
-            plan, _ = self.act(self.initial(batch), blank, still, first, committed=committed, rounds=rounds)
+            plan, _ = self.act(
+                self.initial(batch), blank, still, first, committed=committed, rounds=rounds
+            )
             plan.action.cpu()  # waits for the device
             return 1000 * (time.perf_counter() - begin)
 
         every = range(1, len(self.planner.populations) + 1)
         act(every[-1])
-        slowest = [max([act(rounds) for _ in range(1 + repeats)][1:]) for rounds in every]  # a round is first captured
+        slowest = [
+            max([act(rounds) for _ in range(1 + repeats)][1:]) for rounds in every
+        ]  # a round is first captured
         return RoundTimes(tuple(itertools.accumulate(slowest, max)))
 
     def _ahead(self, carry: AgentCarry, committed: np.ndarray | Tensor) -> State:
@@ -287,13 +337,20 @@ class Agent:
         [actions] = to_device([_of(torch.float32, committed)], self.device)
         rng, state = self._generator(carry.step, 2), carry.state
         for action in actions.unbind(1):
-            state = self.model.rssm.imagine_step(state, action, self._latent_noise(len(action), rng))
+            state = self.model.rssm.imagine_step(
+                state, action, self._latent_noise(len(action), rng)
+            )
         return State(state.deter.float(), state.stoch.float())
 
-    def _draw(self, rows: int, rngs: Sequence[torch.Generator]) -> tuple[Tensor | None, dict[str, Tensor]]:
+    def _draw(
+        self, rows: int, rngs: Sequence[torch.Generator]
+    ) -> tuple[Tensor | None, dict[str, Tensor]]:
         """Return the noise of the belief and of the pixels by key: each generator draws an equal share of the rows."""
         each = rows // len(rngs)
-        drawn = [(self._latent_noise(each, rng), self.model.draw_pixels((each,), rng, self.device)) for rng in rngs]
+        drawn = [
+            (self._latent_noise(each, rng), self.model.draw_pixels((each,), rng, self.device))
+            for rng in rngs
+        ]
         latents, pixels = zip(*drawn, strict=True)
         joined = {key: torch.cat([share[key] for share in pixels]) for key in pixels[0]}
         return None if latents[0] is None else torch.cat(latents), joined
@@ -322,16 +379,21 @@ class AgentPolicy:
     """An agent as a policy over NumPy observations, what collect.collect drives."""
 
     def __init__(
-        self, agent: Agent, batch: int, *, episodes: Sequence[int] | None = None, stages: Stages | None = None
+        self,
+        agent: Agent,
+        batch: int,
+        *,
+        episodes: Sequence[int] | None = None,
+        stages: Stages | None = None,
     ) -> None:
         """Act for `batch` rows.
 
         Args:
             agent: it decides.
             batch: rows.
-            episodes: a seed a row, from which all is drawn for it: an episode then meets the same noise whatever is
-                played beside it. A row that begins again draws the same again, so each plays one episode. None: the
-                agent's own draws.
+            episodes: a seed a row, from which all is drawn for it: an episode then meets the same
+                noise whatever is played beside it. A row that begins again draws the same again, so
+                each plays one episode. None: the agent's own draws.
             stages: told how long `filter` and `plan` take.
         """
         self._agent, self._carry = agent, agent.initial(batch)
@@ -339,7 +401,9 @@ class AgentPolicy:
         self._steps = np.zeros(batch, int)  # of each row's episode so far
 
     @classmethod
-    def of_episodes(cls, agent: Agent, seeds: Sequence[int], batch: int, *, stages: Stages | None = None) -> Self:
+    def of_episodes(
+        cls, agent: Agent, seeds: Sequence[int], batch: int, *, stages: Stages | None = None
+    ) -> Self:
         """Act in one episode a seed, the first of `batch` rows; the others idle.
 
         What is drawn for an episode is named by its seed, whatever is played beside it.
@@ -347,12 +411,17 @@ class AgentPolicy:
         return cls(agent, batch, episodes=[*seeds, *[0] * (batch - len(seeds))], stages=stages)
 
     def __call__(
-        self, observation: Mapping[str, np.ndarray], executed_action: np.ndarray, is_first: np.ndarray
+        self,
+        observation: Mapping[str, np.ndarray],
+        executed_action: np.ndarray,
+        is_first: np.ndarray,
     ) -> np.ndarray:
         """Return actions [B, A] for observations [B, ...]; see Agent.act."""
         agent, self._steps = self._agent, np.where(is_first, 0, self._steps + 1)
         with self._stages("filter"):
-            self._carry = agent.observe(self._carry, observation, executed_action, is_first, rngs=self._rngs(0))
+            self._carry = agent.observe(
+                self._carry, observation, executed_action, is_first, rngs=self._rngs(0)
+            )
             if self._timed:
                 synchronize(agent.device)
         with self._stages("plan"):
@@ -369,7 +438,11 @@ class AgentPolicy:
 
 def _of(dtype: torch.dtype, values: np.ndarray | Tensor) -> np.ndarray | Tensor:
     """Return values in a dtype; of an array an array, which goes to a device together with others."""
-    return values.to(dtype) if isinstance(values, Tensor) else torch.as_tensor(values, dtype=dtype).numpy()
+    return (
+        values.to(dtype)
+        if isinstance(values, Tensor)
+        else torch.as_tensor(values, dtype=dtype).numpy()
+    )
 
 
 def check_noise(name: str, noise: float, spec: EnvSpec) -> None:
@@ -379,7 +452,9 @@ def check_noise(name: str, noise: float, spec: EnvSpec) -> None:
         PlanetError: it is more than 1.
     """
     if spec.groups and noise > 1:
-        raise PlanetError(f"{name} {noise:g}: in {spec.id} it is the chance of a random choice; give at most 1")
+        raise PlanetError(
+            f"{name} {noise:g}: in {spec.id} it is the chance of a random choice; give at most 1"
+        )
 
 
 def require_search(planner: PlannerSettings, device: torch.device) -> None:
@@ -392,12 +467,16 @@ def require_search(planner: PlannerSettings, device: torch.device) -> None:
         return
     rounds, size, steps = planner.iterations, planner.candidates, planner.horizon
     numbers = rounds * size * planner.particles * steps  # the noise of all rounds is drawn at once
-    what = f"planner.candidates = {size} of planner.horizon = {steps}, planner.iterations = {rounds}"
+    what = (
+        f"planner.candidates = {size} of planner.horizon = {steps}, planner.iterations = {rounds}"
+    )
     require_memory(device, 4 * numbers, what + (f", planner.particles = {planner.particles}" if planner.particles > 1
                    else ""), "lower one of them")  # fmt: skip
 
 
-def _decided_by(settings: Settings, spec: EnvSpec, model: WorldModel, behavior: Behavior | None) -> dict[str, Any]:
+def _decided_by(
+    settings: Settings, spec: EnvSpec, model: WorldModel, behavior: Behavior | None
+) -> dict[str, Any]:
     """Return the planner, what a plan is worth to it, and who proposes, as the constructor's options."""
     chosen = settings.planner
     if chosen.name == "actor" and behavior is not None:
@@ -405,7 +484,9 @@ def _decided_by(settings: Settings, spec: EnvSpec, model: WorldModel, behavior: 
     planner = planner_from_settings(chosen, spec.action_size, spec.groups)
     told: dict[str, Any] = {"planner": planner, "objective": Objective(chosen.discount)}
     if chosen.terminal_value == "critic" and behavior is not None:
-        told["objective"] = Objective(min(chosen.discount, behavior.discount), CriticValue(model, behavior))
+        told["objective"] = Objective(
+            min(chosen.discount, behavior.discount), CriticValue(model, behavior)
+        )
     if chosen.proposals == "actor" and behavior is not None:
         if (most := min(planner.populations) - planner.reserved) < 1:
             counts = f"planner.candidates = {chosen.candidates}, planner.reuse = {chosen.reuse}"

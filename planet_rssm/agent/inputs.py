@@ -33,7 +33,9 @@ def check_inputs(
     for key, (shape, dtype) in spec.observation.items() if observation is not None else ():
         if not isinstance(observation, Mapping) or key not in observation:
             given = sorted(observation) if isinstance(observation, Mapping) else type(observation)
-            raise PlanetError(f"observation: no {key!r} in {given}; the model was trained to see it")
+            raise PlanetError(
+                f"observation: no {key!r} in {given}; the model was trained to see it"
+            )
         _check(f"observation {key!r}", observation[key], rows, shape, dtype)
     _check("executed_action", executed_action, rows, (spec.action_size,), "float32")
     if not spec.groups and _on_host(executed_action) and rows:
@@ -43,7 +45,9 @@ def check_inputs(
                 f"executed_action: {furthest:g} is among it; must be in [-1, 1], the units of Plan.action"
             )
     if tuple(np.shape(is_first)) != (rows,):
-        raise PlanetError(f"is_first: shape {list(np.shape(is_first))}; must be {[rows]}, a bool a row")
+        raise PlanetError(
+            f"is_first: shape {list(np.shape(is_first))}; must be {[rows]}, a bool a row"
+        )
 
 
 def _check(name: str, value: Array, rows: int, shape: tuple[int, ...], dtype: str) -> None:
@@ -58,7 +62,9 @@ def _check(name: str, value: Array, rows: int, shape: tuple[int, ...], dtype: st
     if kind.startswith(("complex", "str", "<U", "object")):
         raise PlanetError(f"{found}; must be numbers, float32 {wanted}")
     if dtype != "uint8" and _on_host(value) and not torch.as_tensor(value).isfinite().all():
-        raise PlanetError(f"{name}: has NaN or infinity in it; {_NOT_KNOWN[name == 'executed_action']}")
+        raise PlanetError(
+            f"{name}: has NaN or infinity in it; {_NOT_KNOWN[name == 'executed_action']}"
+        )
 
 
 def _on_host(value: Array) -> bool:

@@ -8,8 +8,9 @@ from typing import TextIO
 def hold_standard() -> None:
     """Open the null device in place of descriptors 0, 1 and 2 where they are closed, as daemons and cron leave them.
 
-    A pipe or shared memory made now would get such a number, and the start of a child process puts the child's own
-    standard input or output there: what the two were to share is then lost without an error.
+    A pipe or shared memory made now would get such a number, and the start of a child process puts
+    the child's own standard input or output there: what the two were to share is then lost without
+    an error.
     """
     opened = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
     while opened <= 2:

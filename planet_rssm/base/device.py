@@ -19,7 +19,10 @@ from planet_rssm.base.errors import PlanetError
 M = TypeVar("M", bound=torch.nn.Module)
 KINDS = ("cpu", "cuda", "mps", "xpu")
 GEMM_SECONDS = 0.3
-_CPU_FULL = ("not enough memory", "can't allocate memory")  # the CPU's allocator has no exception of its own
+_CPU_FULL = (
+    "not enough memory",
+    "can't allocate memory",
+)  # the CPU's allocator has no exception of its own
 ALIGNED = 64  # bytes to which what is moved together is aligned
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 T = TypeVar("T")
@@ -33,7 +36,9 @@ def resolve_device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.partition(":")[0] not in KINDS:  # torch knows more, most of which hold no numbers or need a plug-in
+    if (
+        name.partition(":")[0] not in KINDS
+    ):  # torch knows more, most of which hold no numbers or need a plug-in
         raise PlanetError(f"device {name!r}: not one of {', '.join(KINDS)}; use auto or cpu")
     try:
         device = torch.device(name)
@@ -80,8 +85,14 @@ def require_memory(device: torch.device, needed: float, what: str, mend: str) ->
     """
     has = total_memory(device)
     if has is not None and needed > has:
-        size = f"{needed / 2**30:,.0f} GiB" if math.isfinite(needed) else "more bytes than can be counted"
-        raise PlanetError(f"{what}: takes at least {size}, {device} has {has / 2**30:.0f} GiB in all; {mend}")
+        size = (
+            f"{needed / 2**30:,.0f} GiB"
+            if math.isfinite(needed)
+            else "more bytes than can be counted"
+        )
+        raise PlanetError(
+            f"{what}: takes at least {size}, {device} has {has / 2**30:.0f} GiB in all; {mend}"
+        )
 
 
 def total_memory(device: torch.device) -> int | None:
@@ -89,15 +100,22 @@ def total_memory(device: torch.device) -> int | None:
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if device.type == "cpu" else None
+        return (
+            os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+            if device.type == "cpu"
+            else None
+        )
     except (OSError, ValueError):  # a system that does not say
         return None
 
 
-def affordable(make: Callable[[], M], device: torch.device, part: str, *, foreign: bool = False) -> M:
+def affordable(
+    make: Callable[[], M], device: torch.device, part: str, *, foreign: bool = False
+) -> M:
     """Return what `make` builds, once its tensors are known to fit into the memory of `device`.
 
-    It is first built without any memory. That is left out with `foreign` code in it, which may not work so.
+    It is first built without any memory. That is left out with `foreign` code in it, which may not
+    work so.
 
     Raises:
         PlanetError: they do not fit.
@@ -133,12 +151,18 @@ def synchronize(device: torch.device) -> None:
 def to_device(values: Sequence[np.ndarray | Tensor], device: torch.device) -> list[Tensor]:
     """Return arrays and tensors as tensors on `device`.
 
-    On a CUDA device all arrays go in one transfer from pinned memory, which is not waited for: each by itself from
-    ordinary memory would be.
+    On a CUDA device all arrays go in one transfer from pinned memory, which is not waited for: each
+    by itself from ordinary memory would be.
     """
     arrays = [value for value in values if isinstance(value, np.ndarray)]
-    moved = iter(_together(arrays, device) if device.type == "cuda" and arrays else map(torch.from_numpy, arrays))
-    return [(next(moved) if isinstance(value, np.ndarray) else value).to(device) for value in values]
+    moved = iter(
+        _together(arrays, device)
+        if device.type == "cuda" and arrays
+        else map(torch.from_numpy, arrays)
+    )
+    return [
+        (next(moved) if isinstance(value, np.ndarray) else value).to(device) for value in values
+    ]
 
 
 def _together(arrays: Sequence[np.ndarray], device: torch.device) -> list[Tensor]:
@@ -149,7 +173,9 @@ def _together(arrays: Sequence[np.ndarray], device: torch.device) -> list[Tensor
     staged = torch.empty(end, dtype=torch.uint8, pin_memory=True)
     for array, span in zip(arrays, spans, strict=True):
         staged.numpy()[span].view(array.dtype).reshape(array.shape)[...] = array
-    there = staged.to(device, non_blocking=True)  # PyTorch keeps the pinned memory until it was read
+    there = staged.to(
+        device, non_blocking=True
+    )  # PyTorch keeps the pinned memory until it was read
     dtypes = [torch.from_numpy(np.empty(0, array.dtype)).dtype for array in arrays]
     pieces = zip(arrays, spans, dtypes, strict=True)
     return [there[span].view(dtype).view(array.shape) for array, span, dtype in pieces]
@@ -160,7 +186,9 @@ def to_host(tree: T) -> T:
     leaves, form = pytree.tree_flatten(tree)
     if not all(leaf.is_cuda for leaf in leaves):
         return pytree.tree_unflatten([leaf.cpu() for leaf in leaves], form)
-    order = sorted(range(len(leaves)), key=lambda i: -leaves[i].element_size())  # so that each is aligned
+    order = sorted(
+        range(len(leaves)), key=lambda i: -leaves[i].element_size()
+    )  # so that each is aligned
     flat = [leaves[i].contiguous().flatten().view(torch.uint8) for i in order]
     parts = torch.cat(flat).cpu().split([len(part) for part in flat])
     for i, part in zip(order, parts, strict=True):
@@ -171,7 +199,9 @@ def to_host(tree: T) -> T:
 def gemm_rate(precision: str, device: torch.device) -> float:
     """Return the GFLOP/s of large square matrix products, the fastest of those done in GEMM_SECONDS."""
     side = 1024 if device.type == "cpu" else 8192
-    matrix = torch.rand(side, side, device=device, generator=generator(0, device)).to(DTYPES[precision])
+    matrix = torch.rand(side, side, device=device, generator=generator(0, device)).to(
+        DTYPES[precision]
+    )
     fastest, end = float("inf"), time.perf_counter() + GEMM_SECONDS
     while time.perf_counter() < end or fastest == float("inf"):
         begin = time.perf_counter()
@@ -194,7 +224,9 @@ def processor() -> str:
             if line.startswith("model name"):
                 name = line.partition(":")[2].strip()
                 return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
-    return f"{platform.processor() or platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+    return (
+        f"{platform.processor() or platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+    )
 
 
 def describe(device: torch.device, rates: Mapping[str, float]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Files that other people may have put there, or that a power cut may leave half-done.
 
-Nothing is written in place: write beside, fsync, rename, fsync the folder. What is written beside is a new file under a
-name that nobody can foresee, so that no link can lead the bytes elsewhere. What is read must be a regular file: a FIFO
-would be waited for, and a device may never end.
+Nothing is written in place: write beside, fsync, rename, fsync the folder. What is written beside
+is a new file under a name that nobody can foresee, so that no link can lead the bytes elsewhere.
+What is read must be a regular file: a FIFO would be waited for, and a device may never end.
 """
 
 import contextlib
@@ -60,7 +60,9 @@ def read_regular(path: Path | str, most: int = SMALL) -> bytes:
     with os.fdopen(open_regular(path), "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size <= most:
-            data = file.read((size or min(most, _PIECE)) + 1)  # 0: one that the system makes up as it is read
+            data = file.read(
+                (size or min(most, _PIECE)) + 1
+            )  # 0: one that the system makes up as it is read
             if len(data) <= most:
                 return data
     raise OSError(errno.EFBIG, f"has more than {most} bytes", str(path))
@@ -71,7 +73,9 @@ def seal(data: bytes) -> bytes:
     place = _SEAL.search(data)
     if place is None or place[1] != UNSEALED.encode():
         raise ValueError("nothing to seal")
-    return b"".join((data[: place.start(1)], f"{zlib.crc32(data):08x}".encode(), data[place.end(1) :]))
+    return b"".join(
+        (data[: place.start(1)], f"{zlib.crc32(data):08x}".encode(), data[place.end(1) :])
+    )
 
 
 def is_sealed(file: BinaryIO) -> bool:
@@ -90,7 +94,8 @@ def write_atomic(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
     """Replace `path` by the concatenated chunks; after a power cut the old or the new content is there, never a mix.
 
     Raises:
-        OSError: the folder cannot be written or the disk is full; nothing is left behind and `path` is as it was.
+        OSError: the folder cannot be written or the disk is full; nothing is left behind and `path`
+            is as it was.
     """
     beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:

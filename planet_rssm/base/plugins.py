@@ -28,7 +28,8 @@ def build(key: str, name: str, base: type[T], *args: Any, **options: Any) -> T: 
         options: for the class too.
 
     Raises:
-        PlanetError: there is no such module or class, it is no `base`, or importing or making it fails.
+        PlanetError: there is no such module or class, it is no `base`, or importing or making it
+            fails.
     """
     kind = find(key, name)
     with told(key, name):
@@ -55,7 +56,9 @@ def told(key: str, name: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = " ".join(str(error).split())
-        raise PlanetError(f"{key} = {name!r}: does not work ({type(error).__name__}: {reason}); mend it") from error
+        raise PlanetError(
+            f"{key} = {name!r}: does not work ({type(error).__name__}: {reason}); mend it"
+        ) from error
 
 
 @contextlib.contextmanager

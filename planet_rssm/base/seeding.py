@@ -1,7 +1,7 @@
 """Counter-based random streams: every draw is named by (run seed, stream, index), so no random state is ever stored.
 
-The index is the episode, update or decision that the draw belongs to. A run that resumes therefore repeats the same
-draws, whatever happened to the process that made them first.
+The index is the episode, update or decision that the draw belongs to. A run that resumes therefore
+repeats the same draws, whatever happened to the process that made them first.
 """
 
 import enum
@@ -24,8 +24,11 @@ class Stream(enum.IntEnum):
     DATA_RESET = 9  # environment resets of `planet collect`, index = episode of the set
     DATA_ACTIONS = 10  # seed of the policy that `planet collect` acts with
     DREAM = 11  # noise of imagined trajectories (run seed 0), index = batch of starts
-    DIAGNOSE = 12  # candidates and noise of `planet diagnose` (run seed 0 scored, 1 judged), index = observation
-    EVALUATE = 13  # an evaluated agent's draws (run seed 0), index = (episode seed, observation, 0 filter or 1 decide)
+    # candidates and noise of `planet diagnose` (run seed 0 scored, 1 judged), index = observation
+    DIAGNOSE = 12
+    # an evaluated agent's draws (run seed 0), index = (episode seed, observation, 0 filter or 1
+    # decide)
+    EVALUATE = 13
     BEHAVIOR = 14  # noise of the imagination that behaviour learns in, index = update
 
 

@@ -40,7 +40,9 @@ class Stages:
 
 def by_length(seconds: Mapping[str, float]) -> dict[str, float]:
     """Return rounded seconds, the longest stage first."""
-    return {name: round(seconds[name], 3) for name in sorted(seconds, key=lambda name: -seconds[name])}
+    return {
+        name: round(seconds[name], 3) for name in sorted(seconds, key=lambda name: -seconds[name])
+    }
 
 
 def shares(seconds: Mapping[str, float]) -> str:
@@ -48,11 +50,19 @@ def shares(seconds: Mapping[str, float]) -> str:
     stages = {name: spent for name, spent in seconds.items() if name != "total"}
     total = max(seconds["total"], sum(stages.values()), 1e-9)
     parts = stages | {"other": total - sum(stages.values())}
-    words = [f"{name} {spent / total:.0%}" for name, spent in parts.items() if spent >= 0.005 * total]
+    words = [
+        f"{name} {spent / total:.0%}" for name, spent in parts.items() if spent >= 0.005 * total
+    ]
     return f"{duration(total)}: {', '.join(words)}"
 
 
 def duration(seconds: float) -> str:
     """Return a time in the unit that suits it."""
     minutes, hours = seconds / 60, seconds / 3600
-    return f"{hours:.1f} h" if hours >= 1 else f"{minutes:.1f} min" if minutes >= 1 else f"{seconds:.1f} s"
+    return (
+        f"{hours:.1f} h"
+        if hours >= 1
+        else f"{minutes:.1f} min"
+        if minutes >= 1
+        else f"{seconds:.1f} s"
+    )

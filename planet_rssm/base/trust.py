@@ -1,8 +1,9 @@
 """Whose word it is that code is run: settings can name any class, and a run may be somebody else's.
 
-What a user names in a command of his own, or passes to the library, is imported. What a run, a checkpoint or a set of
-episodes names is imported only if the same user has named it before, on this machine and from the same file, or if he
-says so now: `--allow-code`, `Agent.load(..., allow_code=True)`.
+What a user names in a command of his own, or passes to the library, is imported. What a run, a
+checkpoint or a set of episodes names is imported only if the same user has named it before, on this
+machine and from the same file, or if he says so now: `--allow-code`, `Agent.load(...,
+allow_code=True)`.
 """
 
 import contextlib
@@ -20,8 +21,11 @@ from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.files import read_regular
 from planet_rssm.base.plugins import FORM, found_from_here
 
-FILE = "planet_rssm/code"  # in the folder where the user's programs keep their state; a line of JSON each
-_GYM = re.compile(r"gym/([A-Za-z_][\w.]*):.+")  # importing the module is what registers the environment
+# in the folder where the user's programs keep their state; a line of JSON each
+FILE = "planet_rssm/code"
+_GYM = re.compile(
+    r"gym/([A-Za-z_][\w.]*):.+"
+)  # importing the module is what registers the environment
 _log = logging.getLogger("planet_rssm")
 _allowed: ContextVar[bool] = ContextVar("allowed", default=False)
 _here: set[tuple[str, str]] = set()  # what was named in this process: the file may be read-only
@@ -55,7 +59,10 @@ def own(values: Mapping[str, Any]) -> None:
         with os.fdopen(os.open(path, how, 0o600), "wb") as file:
             file.write(lines.encode())
     except (OSError, RuntimeError) as error:
-        _log.info("code of your own is not remembered (%s): later commands on this run need --allow-code", error)
+        _log.info(
+            "code of your own is not remembered (%s): later commands on this run need --allow-code",
+            error,
+        )
 
 
 def require(values: Mapping[str, Any], whose: str) -> None:
@@ -64,10 +71,16 @@ def require(values: Mapping[str, Any], whose: str) -> None:
     Raises:
         PlanetError: they name code that the user has neither named himself nor allowed.
     """
-    unknown = {key: name for key, name in code_in(values).items() if (name, _origin(name)) not in _here | _kept()}
+    unknown = {
+        key: name
+        for key, name in code_in(values).items()
+        if (name, _origin(name)) not in _here | _kept()
+    }
     if not unknown:
         return
-    told = ", ".join(f"{key} = {name!r} ({_origin(name) or 'not found here'})" for key, name in unknown.items())
+    told = ", ".join(
+        f"{key} = {name!r} ({_origin(name) or 'not found here'})" for key, name in unknown.items()
+    )
     if not _allowed.get():
         raise PlanetError(f"{whose}: would import and run code that you have not named yourself, {told}; look at it, "
                           "then add --allow-code (in Python allow_code=True), or leave the run alone")  # fmt: skip

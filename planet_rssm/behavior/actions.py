@@ -1,6 +1,7 @@
 """Distributions over actions: drawn from given noise, with densities and entropies in closed form.
 
-All noise is standard normal, [*B, A] for numbers and [*B, G] for choices in G groups, however many there are.
+All noise is standard normal, [*B, A] for numbers and [*B, G] for choices in G groups, however many
+there are.
 """
 
 import functools
@@ -18,8 +19,12 @@ from planet_rssm.world_model.latents import CategoricalLatent
 
 HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 EDGE = 1e-6  # how near to a bound a number is taken, whose density has none there
-FIRST_STD = math.log(math.expm1(5.0))  # softplus of it is 5: a tanh-normal begins with both ends of the range
-NODES, WEIGHTS = (torch.from_numpy(part) for part in np.polynomial.hermite_e.hermegauss(48))  # of the normal's mean
+FIRST_STD = math.log(
+    math.expm1(5.0)
+)  # softplus of it is 5: a tanh-normal begins with both ends of the range
+NODES, WEIGHTS = (
+    torch.from_numpy(part) for part in np.polynomial.hermite_e.hermegauss(48)
+)  # of the normal's mean
 
 
 class ActionDistribution(ABC):
@@ -95,7 +100,9 @@ class TruncatedNormal(ActionDistribution):
 
     def log_prob(self, action: Tensor) -> Tensor:
         """Return the density."""
-        return (_normal_log_prob((action - self.mean) / self.std, self.std) - self.mass.log()).sum(-1)
+        return (_normal_log_prob((action - self.mean) / self.std, self.std) - self.mass.log()).sum(
+            -1
+        )
 
     @property
     def entropy(self) -> Tensor:
@@ -124,14 +131,18 @@ class TanhNormal(ActionDistribution):
     def log_prob(self, action: Tensor) -> Tensor:
         """Return the density; of actions at a bound that of one just inside."""
         inner = action.clamp(EDGE - 1, 1 - EDGE).atanh()
-        return (_normal_log_prob((inner - self.mean) / self.std, self.std) - _log_slope(inner)).sum(-1)
+        return (_normal_log_prob((inner - self.mean) / self.std, self.std) - _log_slope(inner)).sum(
+            -1
+        )
 
     @property
     def entropy(self) -> Tensor:
         """The normal's, and the mean log slope of tanh under it by Gauss-Hermite quadrature."""
         nodes, weights = _quadrature(self.mean.device, self.mean.dtype)
         slopes = _log_slope(self.mean[..., None] + self.std[..., None] * nodes)
-        return (self.std.log() + HALF_LOG_TAU + 0.5 + (slopes * weights).sum(-1) / weights.sum()).sum(-1)
+        return (
+            self.std.log() + HALF_LOG_TAU + 0.5 + (slopes * weights).sum(-1) / weights.sum()
+        ).sum(-1)
 
 
 class OneHot(ActionDistribution):
@@ -165,7 +176,10 @@ class OneHot(ActionDistribution):
     @property
     def entropy(self) -> Tensor:
         """The closed form, summed over the groups."""
-        each = [latent.entropy(params) for latent, params in zip(self._latents, self._params, strict=True)]
+        each = [
+            latent.entropy(params)
+            for latent, params in zip(self._latents, self._params, strict=True)
+        ]
         return torch.stack(each).sum(0)
 
     def _sample(self, noise: Sequence[Tensor | None]) -> Tensor:

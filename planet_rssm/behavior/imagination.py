@@ -26,18 +26,21 @@ class Imagined(NamedTuple):
     """What was imagined from M states in H steps: state h + 1 is what action h led to."""
 
     feat: Tensor  # [M, H + 1, F], the start first
-    action: Tensor  # [M, H, A], as drawn: numbers may lie beyond [-1, 1], where the dynamics sees the bound
+    # [M, H, A], as drawn: numbers may lie beyond [-1, 1], where the dynamics sees the bound
+    action: Tensor
     raw: Tensor  # [M, H, raw_size], the actor's output that each action was drawn from
     reward: Tensor  # [M, H], that came with state h + 1
     goes_on: Tensor  # [M, H], the chance that the episode goes on after it
 
 
-def imagine(model: WorldModel, actor: Actor, start: State, noise: ImaginationNoise, *, gradient: bool) -> Imagined:
+def imagine(
+    model: WorldModel, actor: Actor, start: State, noise: ImaginationNoise, *, gradient: bool
+) -> Imagined:
     """Act for H steps from `start` [M, ...], from which nothing is learned.
 
-    With `gradient` what follows an action depends on it (the dynamics' gradient); the actor itself always sees states
-    as given. Without it only `raw` has a gradient, and is computed once for all steps, after the fact: the imagination
-    itself then runs on weights that were made ready for it.
+    With `gradient` what follows an action depends on it (the dynamics' gradient); the actor itself
+    always sees states as given. Without it only `raw` has a gradient, and is computed once for all
+    steps, after the fact: the imagination itself then runs on weights that were made ready for it.
     """
     start = State(*(part.detach().to(noise.latent.dtype) for part in start))
     if gradient:
@@ -49,7 +52,9 @@ def imagine(model: WorldModel, actor: Actor, start: State, noise: ImaginationNoi
     return dreamed._replace(raw=actor.raw(dreamed.feat[:, :-1]))
 
 
-def _follow_packed(model: WorldModel, actor: Actor, start: State, noise: ImaginationNoise) -> Imagined:
+def _follow_packed(
+    model: WorldModel, actor: Actor, start: State, noise: ImaginationNoise
+) -> Imagined:
     """Do what `_follow` does in the precision of the autocast around it, without gradients and faster."""
     kind = start.deter.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else start.deter.dtype
@@ -64,7 +69,9 @@ def _follow_packed(model: WorldModel, actor: Actor, start: State, noise: Imagina
             return actions[-1].clamp(-1, 1)
 
         reached, reward, goes_on = packed.follow(start, act, noise.latent)
-        states = State(*(torch.cat([one[:, None], rest], 1) for one, rest in zip(start, reached, strict=True)))
+        states = State(
+            *(torch.cat([one[:, None], rest], 1) for one, rest in zip(start, reached, strict=True))
+        )
         raw, action = torch.stack(raws, 1), torch.stack(actions, 1)
     return Imagined(model.rssm.feat(states), action, raw, reward.to(raw), goes_on.to(raw))
 
@@ -74,7 +81,9 @@ def _follow(model: WorldModel, actor: Actor, state: State, noise: ImaginationNoi
     for step in range(noise.action.shape[1]):
         raws.append(actor.raw(model.rssm.feat(states[-1]).detach()))
         actions.append(actor.distribution(raws[-1]).sample(noise.action[:, step]))
-        states.append(model.rssm.imagine_step(states[-1], bounded(actions[-1]), noise.latent[:, step]))
+        states.append(
+            model.rssm.imagine_step(states[-1], bounded(actions[-1]), noise.latent[:, step])
+        )
     reached = State(*(torch.stack(parts, 1) for parts in zip(*states[1:], strict=True)))
     feat = torch.stack([model.rssm.feat(state) for state in states], 1)
     reward, goes_on = model.predict_reward(reached), model.predict_continue(reached)
@@ -84,8 +93,8 @@ def _follow(model: WorldModel, actor: Actor, state: State, noise: ImaginationNoi
 def bounded(action: Tensor) -> Tensor:
     """Return actions [*B, A] moved to the nearest bound of [-1, 1], which keep a gradient beyond it.
 
-    a / stop_gradient(max(1, |a|)), as DreamerV3 has it: a clamp would let no gradient through where an action was drawn
-    beyond a bound, a third of all at the first spread.
+    a / stop_gradient(max(1, |a|)), as DreamerV3 has it: a clamp would let no gradient through where
+    an action was drawn beyond a bound, a third of all at the first spread.
     """
     return action / action.detach().abs().clamp(min=1)
 

@@ -3,9 +3,11 @@
     s_0 -- a_0 --> s_1, r_0, d_0 -- a_1 --> ...  s_H        s_0 a posterior of the batch, the rest imagined
     R_h = r_h + d_h ((1 - trace) v(s_{h+1}) + trace R_{h+1})          lambda-returns, d the discount
     w_h = d_0 ... d_{h-1}                                             weights: how likely it is to get there
-                                                                      (`reached`; see `_weights` for the others)
+                                                                      (`reached`; see `_weights` for
+                                                                      the others)
 
-The actor's loss never touches the model. The critic's touches it only on the batch itself (`replay_value`).
+The actor's loss never touches the model. The critic's touches it only on the batch itself
+(`replay_value`).
 """
 
 from typing import NamedTuple
@@ -63,14 +65,22 @@ class Behavior(nn.Module):
     def parameter_counts(self) -> dict[str, int]:
         """Return the number of parameters that learn by part; the slow copy is none of them."""
         parts = self.named_children()
-        return {name: sum(p.numel() for p in part.parameters() if p.requires_grad) for name, part in parts}
+        return {
+            name: sum(p.numel() for p in part.parameters() if p.requires_grad)
+            for name, part in parts
+        }
 
-    def draw(self, rows: int, latent: int, generator: torch.Generator, device: torch.device) -> ImaginationNoise:
+    def draw(
+        self, rows: int, latent: int, generator: torch.Generator, device: torch.device
+    ) -> ImaginationNoise:
         """Draw the noise of an imagination from so many states whose samples take `latent` draws; moved to `device`."""
         where, horizon = generator.device, self.settings.horizon
         sizes = (self.actor.noise_size, latent)
         return ImaginationNoise(
-            *(torch.randn(rows, horizon, size, generator=generator, device=where).to(device) for size in sizes)
+            *(
+                torch.randn(rows, horizon, size, generator=generator, device=where).to(device)
+                for size in sizes
+            )
         )
 
     def loss(
@@ -85,13 +95,21 @@ class Behavior(nn.Module):
             noise: of B * T rows.
         """
         starts = State(*(part.flatten(0, 1) for part in context.states))
-        ends = batch.is_terminal if self.settings.weights == "reached" else torch.zeros_like(batch.is_terminal)
+        ends = (
+            batch.is_terminal
+            if self.settings.weights == "reached"
+            else torch.zeros_like(batch.is_terminal)
+        )
         alive = (batch.mask & ~ends).flatten()  # padding and ends are no beginnings
         learned = self.imagined(model, starts, alive, noise)
-        loss, metrics = self.replayed(model, batch, context, learned.returns[:, 0].view_as(batch.reward))
+        loss, metrics = self.replayed(
+            model, batch, context, learned.returns[:, 0].view_as(batch.reward)
+        )
         return learned.loss + loss, learned.metrics | metrics, learned.bounds
 
-    def imagined(self, model: WorldModel, starts: State, alive: Tensor, noise: ImaginationNoise) -> Learned:
+    def imagined(
+        self, model: WorldModel, starts: State, alive: Tensor, noise: ImaginationNoise
+    ) -> Learned:
         """Return the losses of actor and critic in imagination from `starts` [M, ...]; rows not `alive` [M] count 0."""
         dreamed = imagine(model, self.actor, starts, noise, gradient=self.share > 0)
         discount = self.discount * dreamed.goes_on
@@ -104,16 +122,29 @@ class Behavior(nn.Module):
             bounds = range_after(self.bounds, returns, alive)
         here = self._own_values(dreamed.feat[:, :-1].detach(), read[:, :-1].detach())
         policy = self.actor.distribution(dreamed.raw)
-        scale = scale_of(bounds) if self.settings.normalise == "percentiles" else torch.ones_like(bounds[0])
+        scale = (
+            scale_of(bounds)
+            if self.settings.normalise == "percentiles"
+            else torch.ones_like(bounds[0])
+        )
         objective = passed * self._objective(policy, dreamed, returns, here, scale)
         if not self.settings.weigh_entropy:
             objective = objective + alive[:, None] * self.settings.entropy * policy.entropy
         actor = -objective.sum()
-        critic = (passed * self._critic_loss(read[:, :-1], returns, dreamed.feat[:, :-1].detach())).sum()
+        critic = (
+            passed * self._critic_loss(read[:, :-1], returns, dreamed.feat[:, :-1].detach())
+        ).sum()
         steps = alive.sum() * passed.shape[1]
-        metrics = self._told(policy, dreamed, returns, here, alive) | {"behavior/advantage_scale": scale}
+        metrics = self._told(policy, dreamed, returns, here, alive) | {
+            "behavior/advantage_scale": scale
+        }
         metrics |= {"loss/actor": actor / steps, "loss/critic": critic / steps}
-        return Learned((actor + critic) / steps, {k: v.detach() for k, v in metrics.items()}, returns.detach(), bounds)
+        return Learned(
+            (actor + critic) / steps,
+            {k: v.detach() for k, v in metrics.items()},
+            returns.detach(),
+            bounds,
+        )
 
     def replayed(
         self, model: WorldModel, batch: Batch, context: Context, ahead: Tensor
@@ -129,7 +160,9 @@ class Behavior(nn.Module):
         real = batch.mask[:, 1:]  # whether there is a step from here
         goes_on = torch.cat([real[:, 1:], torch.zeros_like(real[:, :1])], 1).to(ahead)
         discount = self.settings.discount * (~batch.is_terminal[:, 1:]).to(ahead)
-        returns = lambda_return(batch.reward[:, 1:], ahead[:, 1:], discount, self.settings.trace * goes_on)
+        returns = lambda_return(
+            batch.reward[:, 1:], ahead[:, 1:], discount, self.settings.trace * goes_on
+        )
         error = (self.critic.mean(read.detach()) - returns).abs()
         metrics = {
             "behavior/return_replayed": masked_mean(returns, real),
@@ -157,25 +190,38 @@ class Behavior(nn.Module):
     @torch.no_grad()
     def _own_values(self, feat: Tensor, read: Tensor) -> Tensor:
         """Return the same without a gradient; `read` is what the critic has already said of the features."""
-        return self.critic.slow_value(feat) if self.settings.slow == "target" else self.critic.mean(read)
+        return (
+            self.critic.slow_value(feat)
+            if self.settings.slow == "target"
+            else self.critic.mean(read)
+        )
 
     @torch.no_grad()
     def _weights(self, model: WorldModel, starts: State, alive: Tensor, discount: Tensor) -> Tensor:
         """Return how much the step from each imagined state counts, [M, H], of the `discount` [M, H] after it.
 
-        reached: 1, 0 at a real end, then d_0 ... d_{h-1}, as DreamerV3's first release. head: the first is what the
-        continue head says of the start, as DreamerV3 has it today. late: 1, then the head's of the start and so on, a
-        step behind, as NM512's dreamerv3-torch.
+        reached: 1, 0 at a real end, then d_0 ... d_{h-1}, as DreamerV3's first release. head: the
+        first is what the continue head says of the start, as DreamerV3 has it today. late: 1, then
+        the head's of the start and so on, a step behind, as NM512's dreamerv3-torch.
         """
         first, later = alive[:, None].to(discount), discount
         if self.settings.weights != "reached":
             start = model.predict_continue(starts)[:, None].to(discount)
             head = self.settings.weights == "head"
-            first, later = (first * start, later) if head else (first, torch.cat([self.discount * start, later], 1))
+            first, later = (
+                (first * start, later)
+                if head
+                else (first, torch.cat([self.discount * start, later], 1))
+            )
         return torch.cat([first, later], 1)[:, : discount.shape[1]].cumprod(1)
 
     def _objective(
-        self, policy: ActionDistribution, dreamed: Imagined, returns: Tensor, here: Tensor, scale: Tensor
+        self,
+        policy: ActionDistribution,
+        dreamed: Imagined,
+        returns: Tensor,
+        here: Tensor,
+        scale: Tensor,
     ) -> Tensor:
         """Return what the actor maximises at each step, [M, H], but for an entropy that is not weighed."""
         objective = (self.settings.entropy if self.settings.weigh_entropy else 0.0) * policy.entropy
@@ -187,7 +233,9 @@ class Behavior(nn.Module):
             objective = objective + self.share * gain / scale
         if self.share < 1:
             advantage = (returns.detach() - here) / scale
-            objective = objective + (1 - self.share) * policy.log_prob(dreamed.action.detach()) * advantage
+            objective = (
+                objective + (1 - self.share) * policy.log_prob(dreamed.action.detach()) * advantage
+            )
         return objective
 
     def _critic_loss(self, read: Tensor, returns: Tensor, feat: Tensor) -> Tensor:
@@ -200,10 +248,20 @@ class Behavior(nn.Module):
 
     @torch.no_grad()
     def _told(
-        self, policy: ActionDistribution, dreamed: Imagined, returns: Tensor, values: Tensor, alive: Tensor
+        self,
+        policy: ActionDistribution,
+        dreamed: Imagined,
+        returns: Tensor,
+        values: Tensor,
+        alive: Tensor,
     ) -> dict[str, Tensor]:
         clipped = (dreamed.action.abs() > 1 + 1e-6).to(returns).mean(-1)
-        each = {"return_imagined": returns, "value": values, "entropy": policy.entropy, "clipped_actions": clipped}
+        each = {
+            "return_imagined": returns,
+            "value": values,
+            "entropy": policy.entropy,
+            "clipped_actions": clipped,
+        }
         counted = alive[:, None].expand_as(returns)
         return {f"behavior/{name}": masked_mean(value, counted) for name, value in each.items()}
 
@@ -212,9 +270,14 @@ def check_objective(settings: Settings, spec: EnvSpec) -> None:
     """Refuse what no actor can be trained by.
 
     Raises:
-        PlanetError: the objective is the dynamics' gradient and actions are choices, which have none.
+        PlanetError: the objective is the dynamics' gradient and actions are choices, which have
+            none.
     """
-    if spec.groups and settings.behavior.name != "none" and settings.behavior.objective == "dynamics":
+    if (
+        spec.groups
+        and settings.behavior.name != "none"
+        and settings.behavior.objective == "dynamics"
+    ):
         raise PlanetError(
             f"behavior.objective = 'dynamics': {spec.id} has {' and '.join(map(str, spec.groups))} choices, which have "
             "no gradient; train with -s behavior=v3, or -s behavior.objective=reinforce"

@@ -17,7 +17,12 @@ class Actor(nn.Module):
     """Features [*B, F] to a distribution over actions [*B, A]."""
 
     def __init__(
-        self, feat: int, action_size: int, groups: Groups, settings: BehaviorSettings, model: ModelSettings
+        self,
+        feat: int,
+        action_size: int,
+        groups: Groups,
+        settings: BehaviorSettings,
+        model: ModelSettings,
     ) -> None:
         """Build the network; activation, norm and initial weights are those of the model's heads."""
         super().__init__()
@@ -55,12 +60,16 @@ class Critic(nn.Module):
         self.settings = settings
         self.encoder = None
         if settings.critic != "gaussian":
-            self.encoder = TwohotEncoder(space="symlog" if settings.critic == "symlog_twohot" else "value")
+            self.encoder = TwohotEncoder(
+                space="symlog" if settings.critic == "symlog_twohot" else "value"
+            )
         outputs = 1 if self.encoder is None else BINS
         self.net = mlp(feat, settings.units, settings.critic_layers, outputs, model.act, model.norm)
         initialise(self, model.init)
         scale_last(self.net, settings.critic_outscale)
-        self.slow = None if settings.slow == "none" else copy.deepcopy(self.net).requires_grad_(False)
+        self.slow = (
+            None if settings.slow == "none" else copy.deepcopy(self.net).requires_grad_(False)
+        )
 
     def forward(self, feat: Tensor) -> Tensor:
         """Return the values [*B] of states of the features [*B, F]."""
@@ -81,9 +90,15 @@ class Critic(nn.Module):
     def loss(self, raw: Tensor, *targets: Tensor) -> Tensor:
         """Return the negative log likelihood [*B] of each of `targets` [*B], summed; nothing is learned by them."""
         if self.encoder is None:
-            return torch.stack([half_squared_error(self.mean(raw), target.detach(), 0) for target in targets]).sum(0)
-        places, shares = zip(*(self.encoder.pair(target.detach()) for target in targets), strict=True)
-        return -(raw.log_softmax(-1).gather(-1, torch.cat(places, -1)) * torch.cat(shares, -1)).sum(-1)
+            return torch.stack(
+                [half_squared_error(self.mean(raw), target.detach(), 0) for target in targets]
+            ).sum(0)
+        places, shares = zip(
+            *(self.encoder.pair(target.detach()) for target in targets), strict=True
+        )
+        return -(raw.log_softmax(-1).gather(-1, torch.cat(places, -1)) * torch.cat(shares, -1)).sum(
+            -1
+        )
 
     @torch.no_grad()
     def follow(self, updates: int) -> None:

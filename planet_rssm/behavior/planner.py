@@ -18,14 +18,16 @@ if TYPE_CHECKING:
 class ActorPlanner(Planner[tuple[()]]):
     """Decides by the actor: one pass of its network, no search. With `planner.act_by=draw` its action is drawn.
 
-    A plan is one step long, its value is the critic's. Nothing has to be made ready, and it follows an actor that goes
-    on learning.
+    A plan is one step long, its value is the critic's. Nothing has to be made ready, and it follows
+    an actor that goes on learning.
     """
 
     populations = (1,)  # one candidate in one round
     settings: "PlannerSettings"
 
-    def __init__(self, settings: "PlannerSettings", behavior: Behavior, feat: Callable[[State], Tensor]) -> None:
+    def __init__(
+        self, settings: "PlannerSettings", behavior: Behavior, feat: Callable[[State], Tensor]
+    ) -> None:
         """Take the settings, of which `act_by` counts, the networks, and what they read of a state."""
         self.settings = settings.model_copy(update={"horizon": 1})
         self._behavior, self._feat = behavior, feat
@@ -38,7 +40,9 @@ class ActorPlanner(Planner[tuple[()]]):
     def decide(self, state: State, generator: Rng = None) -> Plan:
         """Return the actions [B, A] of states [B, ...], in [-1, 1] or one-hot by group."""
         feat = self._feat(state)
-        with torch.autocast(feat.device.type, enabled=False):  # too little work for another precision to be worth it
+        with torch.autocast(
+            feat.device.type, enabled=False
+        ):  # too little work for another precision to be worth it
             policy = self._behavior.actor(feat)
             value = self._behavior.critic(feat)
         action = policy.mode
@@ -60,7 +64,9 @@ class ActorPlanner(Planner[tuple[()]]):
         """Decide; nothing but state and generator counts."""
         return self.decide(state, generator), carry
 
-    def prepare(self, dynamics: Dynamics[Any], objective: object, precision: str = "float32") -> "ActorSession":
+    def prepare(
+        self, dynamics: Dynamics[Any], objective: object, precision: str = "float32"
+    ) -> "ActorSession":
         """Return what an agent decides with."""
         return ActorSession(self)
 
@@ -94,13 +100,19 @@ class ActorProposals:
         batch, rssm, size = len(state.deter), self._model.rssm, self._actor.noise_size
         state = State(*(part.repeat_interleave(self.count, 0) for part in state))
         shape = (batch, self.count * self.horizon * (size + rssm.noise_size))
-        noise = normal(shape, generator, state.deter.device).view(batch * self.count, self.horizon, -1)
+        noise = normal(shape, generator, state.deter.device).view(
+            batch * self.count, self.horizon, -1
+        )
         first = torch.arange(len(noise), device=noise.device) % self.count == 0
         actions = []
         for drawn in noise.unbind(1):
             policy = self._actor(rssm.feat(state))
-            action = torch.where(first[:, None], policy.mode, policy.sample(drawn[:, :size])).clamp(-1, 1)
-            state = rssm.imagine_step(state, action, drawn[:, size:] if rssm.settings.plan_by == "sample" else None)
+            action = torch.where(first[:, None], policy.mode, policy.sample(drawn[:, :size])).clamp(
+                -1, 1
+            )
+            state = rssm.imagine_step(
+                state, action, drawn[:, size:] if rssm.settings.plan_by == "sample" else None
+            )
             actions.append(action)
         return torch.stack(actions, 1).unflatten(0, (batch, self.count))
 
@@ -108,7 +120,9 @@ class ActorProposals:
 def normal(shape: tuple[int, int], generator: Rng, device: torch.device) -> Tensor:
     """Return standard normal draws [B, n]; of several generators each draws for a row."""
     if isinstance(generator, Sequence):
-        return torch.cat([torch.randn(1, shape[1], generator=one, device=device) for one in generator])
+        return torch.cat(
+            [torch.randn(1, shape[1], generator=one, device=device) for one in generator]
+        )
     return torch.randn(shape, generator=generator, device=device)
 
 

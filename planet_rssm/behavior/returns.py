@@ -11,7 +11,8 @@ LEAST = 1.0  # returns that range over less are not blown up
 def lambda_return(reward: Tensor, value: Tensor, discount: Tensor, trace: Tensor | float) -> Tensor:
     """Return R_t = r_t + d_t ((1 - trace) v_t + trace R_{t+1}), [M, H] (Dreamer, arXiv 1912.01603, equation 6).
 
-    Every argument is of what the action at t led to: time runs along the second axis, and the last R is r + d v.
+    Every argument is of what the action at t led to: time runs along the second axis, and the last
+    R is r + d v.
 
     Args:
         reward: [M, H], that came with the state after the action.
@@ -39,7 +40,9 @@ def range_after(before: Tensor, returns: Tensor, counted: Tensor) -> Tensor:
         counted: bool [M], at least one.
     """
     whole = returns.detach().masked_fill(~counted[:, None], torch.nan).flatten()
-    at = torch.stack([whole.new_full((), share) for share in (LOW, HIGH)])  # filled there: new_tensor would be a copy
+    at = torch.stack(
+        [whole.new_full((), share) for share in (LOW, HIGH)]
+    )  # filled there: new_tensor would be a copy
     found = torch.nanquantile(whole, at)
     return torch.lerp(before, found.to(before), RATE)
 

@@ -1,10 +1,11 @@
 """How long an update of actor and critic takes, beside one that is written the usual way.
 
-The reference does what `Behavior.loss` does with DreamerV3's recipe, by REINFORCE or by the dynamics' gradient, in
-eager float32, as the public PyTorch ports are written: one `imagine_step` after another with all states joined anew at
-every step; the actor asked at every step and again for its loss; heads, critic and slow critic asked wherever they are
-needed; a gradient kept through the whole imagination, though REINFORCE needs none; an optimiser each for actor and
-critic, PyTorch's default Adam. Both start from the same posterior states of the same model.
+The reference does what `Behavior.loss` does with DreamerV3's recipe, by REINFORCE or by the
+dynamics' gradient, in eager float32, as the public PyTorch ports are written: one `imagine_step`
+after another with all states joined anew at every step; the actor asked at every step and again for
+its loss; heads, critic and slow critic asked wherever they are needed; a gradient kept through the
+whole imagination, though REINFORCE needs none; an optimiser each for actor and critic, PyTorch's
+default Adam. Both start from the same posterior states of the same model.
 """
 
 from collections.abc import Callable, Sequence
@@ -48,7 +49,8 @@ def bench_behavior(
         presets: names or settings files of runs that learn by `behavior=v3`.
         overrides: `key=value` texts for each of them.
         precisions: each is a case; None: float32, and bfloat16 unless it is slow here.
-        repeats: updates of each case after the first, taken in turns with the reference's; fewer on a slow machine.
+        repeats: updates of each case after the first, taken in turns with the reference's; fewer on
+            a slow machine.
         device: where the updates run.
         say: told what is measured next.
 
@@ -76,7 +78,9 @@ def bench_behavior(
     return {"machine": describe(where, rates) | summary(where), "cases": cases}
 
 
-def _case(preset: str, settings: Settings, precision: str, seconds: dict[str, float]) -> dict[str, Any]:
+def _case(
+    preset: str, settings: Settings, precision: str, seconds: dict[str, float]
+) -> dict[str, Any]:
     train = settings.train
     return {
         "preset": preset,
@@ -144,7 +148,10 @@ def _plain(settings: Settings, model: WorldModel, starts: State) -> Update:
     """Return the reference, see the head of this file."""
     behavior, own = _made(settings, model), settings.behavior
     actor, critic = behavior.actor, behavior.critic
-    steps = torch.optim.Adam(actor.parameters(), 4e-5), torch.optim.Adam(critic.net.parameters(), 4e-5)
+    steps = (
+        torch.optim.Adam(actor.parameters(), 4e-5),
+        torch.optim.Adam(critic.net.parameters(), 4e-5),
+    )
     bounds = torch.zeros(2, device=starts.deter.device)
 
     def imagined() -> tuple[Tensor, Tensor]:
@@ -152,7 +159,9 @@ def _plain(settings: Settings, model: WorldModel, starts: State) -> Update:
         state, feats, actions = starts, model.rssm.feat(starts)[None], None
         for _ in range(own.horizon):
             policy = actor(model.rssm.feat(state).detach())
-            action = policy.sample(torch.randn(len(state.deter), actor.noise_size, device=bounds.device))
+            action = policy.sample(
+                torch.randn(len(state.deter), actor.noise_size, device=bounds.device)
+            )
             latent = torch.randn(len(state.deter), model.rssm.noise_size, device=bounds.device)
             state = model.rssm.imagine_step(state, action.clamp(-1, 1), latent)
             feats = torch.cat([feats, model.rssm.feat(state)[None]])
@@ -167,7 +176,10 @@ def _plain(settings: Settings, model: WorldModel, starts: State) -> Update:
         with frozen(model, critic):
             feats, actions = imagined()
             state = State(*feats.split([model.rssm.deter_size, model.rssm.stoch_size], -1))
-            reward, discount = model.predict_reward(state)[1:], behavior.discount * model.predict_continue(state)[1:]
+            reward, discount = (
+                model.predict_reward(state)[1:],
+                behavior.discount * model.predict_continue(state)[1:],
+            )
             value = values(feats)
             returns = [value[-1]]
             for h in reversed(range(own.horizon)):
@@ -176,7 +188,9 @@ def _plain(settings: Settings, model: WorldModel, starts: State) -> Update:
             target = torch.stack(returns[:-1])
             weight = torch.cat([torch.ones_like(discount[:1]), discount[:-1]]).cumprod(0).detach()
             policy = actor(feats[:-1].detach())
-            bounds.copy_(range_after(bounds, target.T, torch.ones_like(target[0], dtype=torch.bool)))
+            bounds.copy_(
+                range_after(bounds, target.T, torch.ones_like(target[0], dtype=torch.bool))
+            )
             advantage = (target - values(feats[:-1])) / scale_of(bounds)
             reinforced = policy.log_prob(actions.detach()) * advantage.detach()
             gain = behavior.share * advantage + (1 - behavior.share) * reinforced
@@ -184,8 +198,12 @@ def _plain(settings: Settings, model: WorldModel, starts: State) -> Update:
             actor_loss = -(weight * objective).mean()
         seen = feats[:-1].detach()
         critic_loss = weight * critic.loss(critic.raw(seen), target.detach())
-        critic_loss = critic_loss + weight * critic.loss(critic.raw(seen), critic.slow_value(seen).detach())
-        for optimizer, part, loss in zip(steps, (actor, critic.net), (actor_loss, critic_loss.mean()), strict=True):
+        critic_loss = critic_loss + weight * critic.loss(
+            critic.raw(seen), critic.slow_value(seen).detach()
+        )
+        for optimizer, part, loss in zip(
+            steps, (actor, critic.net), (actor_loss, critic_loss.mean()), strict=True
+        ):
             optimizer.zero_grad()
             loss.backward(retain_graph=True)
             torch.nn.utils.clip_grad_norm_(part.parameters(), 100.0)

@@ -50,20 +50,28 @@ def bench_loop(
         The object that `planet bench loop --json` prints.
 
     Raises:
-        PlanetError: no such run, checkpoint or device, a damaged checkpoint, or an option out of its range.
+        PlanetError: no such run, checkpoint or device, a damaged checkpoint, or an option out of
+            its range.
     """
     if not 0 < seconds < math.inf:
         raise PlanetError(f"seconds {seconds:g}: must be more than 0 and finite; 60 for example")
-    held, where = checkpoints.load(checkpoints.find(run, checkpoint)).acting(overrides), resolve_device(device)
+    held, where = (
+        checkpoints.load(checkpoints.find(run, checkpoint)).acting(overrides),
+        resolve_device(device),
+    )
     settings = held.settings
     agent = Agent.build(settings, held.spec, *parts_of(held, where), device=where)
-    frames = itertools.cycle([_frame(held.spec, camera, np.random.default_rng(seed)) for seed in range(FRAMES)])
+    frames = itertools.cycle(
+        [_frame(held.spec, camera, np.random.default_rng(seed)) for seed in range(FRAMES)]
+    )
     with within_memory(where, "a decision", "free some, or lower planner.candidates with -s"):
         with ControlLoop(agent, hz=hz, clock=clock, **options) as loop:
             while True:
                 loop.tick(next(frames))
                 on_tick()
-                if sum(loop.counts.values()) >= seconds * loop.hz and loop.latency_ms:  # a decision at least
+                if (
+                    sum(loop.counts.values()) >= seconds * loop.hz and loop.latency_ms
+                ):  # a decision at least
                     break
                 loop.sleep()
     return {
@@ -99,10 +107,14 @@ def _told(loop: ControlLoop, spec: EnvSpec, budget_ms: float | None) -> dict[str
     }
 
 
-def _frame(spec: EnvSpec, camera: tuple[int, int], rng: np.random.Generator) -> dict[str, np.ndarray]:
+def _frame(
+    spec: EnvSpec, camera: tuple[int, int], rng: np.random.Generator
+) -> dict[str, np.ndarray]:
     """Return noise: pictures uint8 [height, width, 3] and vectors float32 [n]."""
     width, height = camera
     return {
-        key: rng.integers(0, 256, (height, width, 3), np.uint8) if len(shape) == 3 else rng.normal(size=shape)
+        key: rng.integers(0, 256, (height, width, 3), np.uint8)
+        if len(shape) == 3
+        else rng.normal(size=shape)
         for key, (shape, _) in spec.observation.items()
     }

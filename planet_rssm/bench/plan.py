@@ -1,9 +1,10 @@
 """How long a decision takes, beside planners written the usual way and beside the machine's matrix products.
 
-Everything runs in one process over the same weights, in turns, so that a busy machine slows all alike. The reference
-`plain` is written as the planner of Kaixhin/PlaNet is: float32, eager, one `imagine_step` after another with its noise
-drawn there, the rewards of all steps in one product; for other planners it is our search over the model as it was
-learned (`planner.fast=false`), in float32. More rivals can be given; scripts/bench_peers has those of other libraries.
+Everything runs in one process over the same weights, in turns, so that a busy machine slows all
+alike. The reference `plain` is written as the planner of Kaixhin/PlaNet is: float32, eager, one
+`imagine_step` after another with its noise drawn there, the rewards of all steps in one product;
+for other planners it is our search over the model as it was learned (`planner.fast=false`), in
+float32. More rivals can be given; scripts/bench_peers has those of other libraries.
 """
 
 import statistics
@@ -29,9 +30,14 @@ from planet_rssm.runs import checkpoint as checkpoints
 from planet_rssm.types import State
 from planet_rssm.world_model import ModelDynamics, WorldModel, untrained_model
 
-PRESETS = {"gaussian": "planet", "categorical": "planet-discrete"}  # models whose decisions are timed
+PRESETS = {
+    "gaussian": "planet",
+    "categorical": "planet-discrete",
+}  # models whose decisions are timed
 PAPER = PlannerSettings()  # PlaNet's: 1000 sequences of 12 steps, ten times
-ICEM = PlannerSettings(name="icem", candidates=40, iterations=3, elites=10)  # its authors' 40 + 32 + 25 = 97
+ICEM = PlannerSettings(
+    name="icem", candidates=40, iterations=3, elites=10
+)  # its authors' 40 + 32 + 25 = 97
 ACTOR = PlannerSettings(name="actor")  # DreamerV3's, on PlaNet's model
 
 Rival = Callable[[State], object]  # decides once for a state of one row
@@ -72,7 +78,8 @@ def bench_plan(
     Args:
         cases: what is planned.
         precisions: each is a case of its own; None: float32, and bfloat16 unless it is slow here.
-        runs: trained models; a case of the same latent is told what value its precision costs there, on average.
+        runs: trained models; a case of the same latent is told what value its precision costs
+            there, on average.
         repeats: decisions of each, taken in turns; fewer on a slow machine.
         device: where everything runs.
         overrides: `key=value` texts for the untrained models that are timed.
@@ -92,7 +99,8 @@ def bench_plan(
     rates = dict.fromkeys(("float32", "bfloat16", *precisions), 0.0)
     take_rates(rates, where)
     models = {
-        latent: _untrained(latent, overrides).to(where) for latent in dict.fromkeys(case.latent for case in cases)
+        latent: _untrained(latent, overrides).to(where)
+        for latent in dict.fromkeys(case.latent for case in cases)
     }
     found = []
     for case in cases:
@@ -102,7 +110,9 @@ def bench_plan(
         say(f"{title}: value")
         gaps = _gaps([m for m in trained if _latent(m) == case.latent], case, precisions)
         take_rates(rates, where)  # again: beside other programs one look is not enough
-        found += [_told(case, name, timed, gaps, rates, _flops(model, case, name)) for name in precisions]
+        found += [
+            _told(case, name, timed, gaps, rates, _flops(model, case, name)) for name in precisions
+        ]
     return {"machine": describe(where, rates) | summary(where), "cases": found}
 
 
@@ -112,7 +122,11 @@ def name_of(settings: PlannerSettings) -> str:
         return settings.name
     planner: SearchPlanner[Any, Any] = planner_from_settings(settings, 1)
     counts = planner.populations
-    shown = f"{counts[0]}x{settings.horizon}x{len(counts)}" if len(set(counts)) == 1 else str(sum(counts))
+    shown = (
+        f"{counts[0]}x{settings.horizon}x{len(counts)}"
+        if len(set(counts)) == 1
+        else str(sum(counts))
+    )
     return f"{settings.name}-{shown}"
 
 
@@ -126,7 +140,9 @@ def plain_cem(model: WorldModel, settings: PlannerSettings) -> Rival:
         std = std + 1.0
         start = State(*(leaf.expand(count, -1) for leaf in state))
         for _ in range(settings.iterations):
-            actions = (mean + std * torch.randn(horizon, count, size, device=mean.device)).clamp(-1, 1)
+            actions = (mean + std * torch.randn(horizon, count, size, device=mean.device)).clamp(
+                -1, 1
+            )
             reached, here = [], start
             for action in actions:
                 noise = torch.randn(count, model.rssm.noise_size, device=mean.device)
@@ -155,7 +171,9 @@ def _time(
     for name in precisions:
         deciders[name] = decider(model, case.planner, name, case.batch)
     if case.planner.name == "cem" and case.batch == 1:
-        deciders |= {name: make(model, case.planner) for name, make in {"plain": plain_cem, **rivals}.items()}
+        deciders |= {
+            name: make(model, case.planner) for name, make in {"plain": plain_cem, **rivals}.items()
+        }
     else:
         slow = case.planner.model_copy(update={"fast": False})
         deciders["plain"] = decider(model, slow, "float32", case.batch)
@@ -163,7 +181,10 @@ def _time(
         say(f"{name}, first")
         decide(state)
     return in_turns(
-        {name: partial(decide, state) for name, decide in deciders.items()}, repeats, state.deter.device, say
+        {name: partial(decide, state) for name, decide in deciders.items()},
+        repeats,
+        state.deter.device,
+        say,
     )
 
 
@@ -175,7 +196,10 @@ def _told(
     rates: Mapping[str, float],
     flops: int,
 ) -> dict[str, Any]:
-    ours, peers = timed[precision], {name: seconds for name, seconds in timed.items() if name not in rates}
+    ours, peers = (
+        timed[precision],
+        {name: seconds for name, seconds in timed.items() if name not in rates},
+    )
     return {
         "planner": name_of(case.planner),
         "latent": case.latent,
@@ -187,12 +211,16 @@ def _told(
         "plans_per_s": round(case.batch / ours, 2),
         "gflop": round(flops / 1e9, 3),
         "gemm_share": round(flops / 1e9 / rates[precision] / ours, 4),
-        "value_gap": None if isinstance(gaps, str) else round(statistics.mean(gap[precision] for gap in gaps), 5),
+        "value_gap": None
+        if isinstance(gaps, str)
+        else round(statistics.mean(gap[precision] for gap in gaps), 5),
         "no_value_gap": gaps if isinstance(gaps, str) else None,
     }
 
 
-def _gaps(models: Sequence[WorldModel], case: Case, precisions: Sequence[str]) -> list[dict[str, float]] | str:
+def _gaps(
+    models: Sequence[WorldModel], case: Case, precisions: Sequence[str]
+) -> list[dict[str, float]] | str:
     """Return what each model says that the precisions cost, or why none does."""
     if case.planner.name == "actor":
         return "the actor that is timed is untrained"
@@ -213,20 +241,26 @@ def _flops(model: WorldModel, case: Case, precision: str) -> int:
     mapping = {}
     if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         mapping[torch.ops.mkldnn._linear_pointwise] = _linear_flops
-    with FlopCounterMode(display=False, custom_mapping=mapping) as counter:  # it sees no product of a captured graph
+    with FlopCounterMode(
+        display=False, custom_mapping=mapping
+    ) as counter:  # it sees no product of a captured graph
         planner.plan(dynamics, Objective(), state, planner.initial(1, first.device), first)
     counts = planner_for(model, case.planner).populations
     return round(counter.get_total_flops() / counts[0] * sum(counts)) * case.batch
 
 
-def _linear_flops(x: torch.Size, weight: torch.Size, *rest: Any, out_shape: Any = None, **others: Any) -> int:  # noqa: ANN401
+def _linear_flops(
+    x: torch.Size, weight: torch.Size, *rest: Any, out_shape: Any = None, **others: Any
+) -> int:  # noqa: ANN401
     return 2 * x.numel() * weight[0]
 
 
 def _untrained(latent: str, overrides: Sequence[str]) -> WorldModel:
     """Return PlaNet's model for 6 actions; it observes a vector, which planning does not see."""
     settings = config.load(PRESETS[latent], ["env.observe=vectors", *overrides])
-    return untrained_model(settings, EnvSpec("bench", {"vector": ((8,), "float32")}, 6, 1, 0.05, 1000, "none", "none"))
+    return untrained_model(
+        settings, EnvSpec("bench", {"vector": ((8,), "float32")}, 6, 1, 0.05, 1000, "none", "none")
+    )
 
 
 def _trained(run: Path, device: torch.device) -> WorldModel:

@@ -21,11 +21,14 @@ STEPS = 50  # a state is reached by up to so many random actions
 
 
 @torch.no_grad()
-def value_gaps(model: WorldModel, settings: PlannerSettings, precisions: Sequence[str]) -> dict[str, float] | None:
+def value_gaps(
+    model: WorldModel, settings: PlannerSettings, precisions: Sequence[str]
+) -> dict[str, float] | None:
     """Return (V_float32 - V_fast) / (V_float32 - V_random) by precision; None where V_float32 is not above V_random.
 
-    V is the mean over STATES of the return of the plan, by the model in float32 over DRAWS of its noise; those, and the
-    noise that the plans are searched with, are the same for all. V_float32 is of the plain path.
+    V is the mean over STATES of the return of the plan, by the model in float32 over DRAWS of its
+    noise; those, and the noise that the plans are searched with, are the same for all. V_float32 is
+    of the plain path.
     """
     states, where = states_of(model, STATES), next(model.parameters()).device
     slow = settings.model_copy(update={"fast": False})
@@ -40,7 +43,9 @@ def value_gaps(model: WorldModel, settings: PlannerSettings, precisions: Sequenc
         noise = None if shape is None else torch.randn(shape, generator=rng, device=where)
         for name, plan in plans.items():
             actions = plan[row].expand(1, DRAWS, -1, -1)
-            values[name] += float(Objective()(dynamics.rollout(state, actions, noise)).mean()) / STATES
+            values[name] += (
+                float(Objective()(dynamics.rollout(state, actions, noise)).mean()) / STATES
+            )
     best, random = values["float32"], values["random"]
     if not best > random:
         return None
@@ -77,14 +82,21 @@ def states_of(model: WorldModel, batch: int) -> State:
         action = _random_actions(model, (batch,), rng)
         noise = torch.randn(batch, model.rssm.noise_size, generator=rng, device=where)
         after = model.rssm.imagine_step(state, action, noise)
-        state = State(*(torch.where(step < steps, new, old) for new, old in zip(after, state, strict=True)))
+        state = State(
+            *(torch.where(step < steps, new, old) for new, old in zip(after, state, strict=True))
+        )
     return state
 
 
 def _plans(model: WorldModel, settings: PlannerSettings, precision: str, states: State) -> Tensor:
     """Return the sequences [STATES, H, A] decided on, each state's with noise of its own."""
     decide = decider(model, settings, precision, 1)
-    return torch.cat([decide(State(*(leaf[row : row + 1] for leaf in states)))[0].sequence for row in range(STATES)])
+    return torch.cat(
+        [
+            decide(State(*(leaf[row : row + 1] for leaf in states)))[0].sequence
+            for row in range(STATES)
+        ]
+    )
 
 
 def _random_actions(model: WorldModel, lead: tuple[int, ...], rng: torch.Generator) -> Tensor:

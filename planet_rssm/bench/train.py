@@ -1,9 +1,10 @@
 """How long an update of the world model takes, beside a plain one and beside the machine's matrix products.
 
-The reference is the same model with the same loss, in eager float32: images and convolution weights in PyTorch's
-default layout (NCHW, contiguous) in place of channels_last, and PyTorch's default Adam in place of the fused one. All
-that the model itself saves stays in it, above all that only `model.decode_fraction` of the frames is decoded and that
-the posterior reads its embeddings in one product. So `speedup` is what precision, layout and optimiser bring.
+The reference is the same model with the same loss, in eager float32: images and convolution weights
+in PyTorch's default layout (NCHW, contiguous) in place of channels_last, and PyTorch's default Adam
+in place of the fused one. All that the model itself saves stays in it, above all that only
+`model.decode_fraction` of the frames is decoded and that the posterior reads its embeddings in one
+product. So `speedup` is what precision, layout and optimiser bring.
 """
 
 import ctypes
@@ -40,7 +41,9 @@ class Timed(NamedTuple):
     """What was measured of one learner."""
 
     seconds: float  # the median update
-    peak: int | None  # bytes beyond what the process held before, None where the system does not tell
+    peak: (
+        int | None
+    )  # bytes beyond what the process held before, None where the system does not tell
     flops: int  # of the matrix products and convolutions of an update
 
 
@@ -59,7 +62,8 @@ def bench_train(
         presets: names or settings files.
         overrides: `key=value` texts for each of them; `train.batch_size=8` makes it shorter.
         precisions: each is a case; None: float32, and bfloat16 unless it is slow here.
-        repeats: updates of each case after the first, taken in turns with the reference's; fewer on a slow machine.
+        repeats: updates of each case after the first, taken in turns with the reference's; fewer on
+            a slow machine.
         device: where the updates run.
         say: told what is measured next.
 
@@ -78,17 +82,29 @@ def bench_train(
     for preset in presets:
         settings = config.load(preset, overrides)
         try:
-            timed = _time(settings, spec_of(settings), precisions, repeats, where, titled(say, preset))
+            timed = _time(
+                settings, spec_of(settings), precisions, repeats, where, titled(say, preset)
+            )
         except torch.OutOfMemoryError:
-            raise PlanetError(f"{preset}: an update does not fit on {where}; add -s train.batch_size=…") from None
+            raise PlanetError(
+                f"{preset}: an update does not fit on {where}; add -s train.batch_size=…"
+            ) from None
         measured.append((preset, timed, settings))
         take_rates(rates, where)  # again: beside other programs one look is not enough
-    cases = [_case(preset, name, timed, settings, rates) for preset, timed, settings in measured for name in precisions]
+    cases = [
+        _case(preset, name, timed, settings, rates)
+        for preset, timed, settings in measured
+        for name in precisions
+    ]
     return {"machine": describe(where, rates) | summary(where), "cases": cases}
 
 
 def _case(
-    preset: str, precision: str, timed: dict[str, Timed], settings: Settings, rates: dict[str, float]
+    preset: str,
+    precision: str,
+    timed: dict[str, Timed],
+    settings: Settings,
+    rates: dict[str, float],
 ) -> dict[str, Any]:
     own, reference, train = timed[precision], timed[REFERENCE], settings.train
     return {
@@ -126,7 +142,9 @@ def _time(
     first: dict[str, tuple[int | None, int]] = {}
     for name in (*dict.fromkeys(precisions), REFERENCE):
         say(f"{name}, first updates")
-        make = partial(_plain if name == REFERENCE else partial(_ours, precision=name), settings, spec, device)
+        make = partial(
+            _plain if name == REFERENCE else partial(_ours, precision=name), settings, spec, device
+        )
         make().update(little, 0)  # loads libraries, which would count as the update's memory
         before = _reset_peak(device)
         learners[name] = make()
@@ -144,7 +162,9 @@ def _little(settings: Settings, spec: EnvSpec) -> Chunks:
     return random_chunks(spec, math.ceil(1 / (settings.model.decode_fraction * length)), length)
 
 
-def _ours(settings: Settings, spec: EnvSpec, device: torch.device, precision: str = "float32") -> Learner:
+def _ours(
+    settings: Settings, spec: EnvSpec, device: torch.device, precision: str = "float32"
+) -> Learner:
     train = settings.train.model_copy(update={"precision": precision})
     settings = settings.model_copy(update={"train": train})
     return Learner(untrained_model(settings, spec).to(device), settings, device)

@@ -31,8 +31,9 @@ verb.add_command(loop)
 def train(presets: tuple[str, ...], as_json: bool, **options: Any) -> None:  # noqa: ANN401
     """Time whole updates of PRESETs (planet and dreamer-v3 of 12m if none is given) on a batch of noise.
 
-    The reference is the same model and loss in eager float32 with contiguous images and PyTorch's own Adam. The GEMM
-    share is the part of the time that the update's arithmetic alone would take at the rate of large matrix products.
+    The reference is the same model and loss in eager float32 with contiguous images and PyTorch's
+    own Adam. The GEMM share is the part of the time that the update's arithmetic alone would take
+    at the rate of large matrix products.
 
     \b
     For example
@@ -50,22 +51,27 @@ def train(presets: tuple[str, ...], as_json: bool, **options: Any) -> None:  # n
 def behavior(presets: tuple[str, ...], as_json: bool, **options: Any) -> None:  # noqa: ANN401
     """Time what actor and critic of PRESETs (dreamer-quickstart and dreamer-v3 of 12m) learn from a batch's states.
 
-    The reference does the same in eager float32, written as the public PyTorch ports are: see the head of
-    planet_rssm/bench/behavior.py.
+    The reference does the same in eager float32, written as the public PyTorch ports are: see the
+    head of planet_rssm/bench/behavior.py.
 
     \b
     For example
       planet bench behavior
       planet bench behavior dreamer-quickstart --repeats 20 --json
     """  # noqa: D301 (click wants the character itself)
-    from planet_rssm.bench.behavior import PRESETS, bench_behavior  # torch: not for `planet bench --help`
+    from planet_rssm.bench.behavior import (
+        PRESETS,
+        bench_behavior,
+    )  # torch: not for `planet bench --help`
 
     measure(partial(bench_behavior, presets or PRESETS, **options), _print_behavior, as_json)
 
 
 def _print_train(result: dict[str, Any], console: Console) -> None:
     heads = ("preset", "batch", "precision", "ms", "ref. ms", "speedup", "frames/s", "GEMM", "MiB")
-    table = Table(*heads, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))  # nine columns in 80 characters
+    table = Table(
+        *heads, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+    )  # nine columns in 80 characters
     for case in result["cases"]:
         peak = "?" if case["peak_mib"] is None else f"{case['peak_mib']:.0f}"
         batch = "x".join(map(str, case["batch"]))
@@ -82,9 +88,16 @@ def _print_train(result: dict[str, Any], console: Console) -> None:
 
 
 def _print_behavior(result: dict[str, Any], console: Console) -> None:
-    table = Table("preset", "states x steps", "precision", "ms", "ref. ms", "speedup", box=SIMPLE_HEAD)
+    table = Table(
+        "preset", "states x steps", "precision", "ms", "ref. ms", "speedup", box=SIMPLE_HEAD
+    )
     for case in result["cases"]:
         times = (f"{case['ms']:.1f}", f"{case['reference_ms']:.1f}", f"{case['speedup']:.2f}")
-        table.add_row(escape(case["preset"]), f"{case['states']} x {case['horizon']}", case["precision"], *times)
+        table.add_row(
+            escape(case["preset"]),
+            f"{case['states']} x {case['horizon']}",
+            case["precision"],
+            *times,
+        )
     console.print(table)
     console.print(machine_line(result["machine"]), soft_wrap=True, markup=False, highlight=False)

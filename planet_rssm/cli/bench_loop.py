@@ -19,11 +19,15 @@ class _Size(click.ParamType):
 
     name = "WxH"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:  # noqa: ANN401, D102
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:  # noqa: ANN401, D102
         if isinstance(value, tuple):
             return value
         if not (found := re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})", value)):
-            self.fail(f"{value!r}: give width and height in pixels, 640x480 for example", param, ctx)
+            self.fail(
+                f"{value!r}: give width and height in pixels, 640x480 for example", param, ctx
+            )
         return int(found[1]), int(found[2])
 
 
@@ -32,25 +36,39 @@ class _Size(click.ParamType):
 @click.option("--hz", type=float, help="Ticks a second.  [default: the rate of the training]")
 @click.option("--seconds", default=60.0, show_default=True, help="How long.")
 @click.option("--budget-ms", type=float, help="As many rounds of search as fit.  [default: all]")
-@click.option("--delay", default=0, show_default=True, help="Ticks from a frame to what was planned from it.")
+@click.option(
+    "--delay", default=0, show_default=True, help="Ticks from a frame to what was planned from it."
+)
 @click.option("--execute", default=1, show_default=True, help="Ticks acted out of each plan.")
-@click.option("--camera", default="640x480", show_default=True, type=_Size(), help="Size of the frames that come in.")
+@click.option(
+    "--camera",
+    default="640x480",
+    show_default=True,
+    type=_Size(),
+    help="Size of the frames that come in.",
+)
 @planner_option
 @complete.setting_option(complete.acting_setting, "Change planner.… or rssm.plan_by.")
-@click.option("--checkpoint", default="last", show_default=True, help="last, best or a number of env_steps.")
+@click.option(
+    "--checkpoint", default="last", show_default=True, help="last, best or a number of env_steps."
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @allow_code
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
-def loop(run: Path, planner: str | None, overrides: tuple[str, ...], as_json: bool, **options: Any) -> None:  # noqa: ANN401
+def loop(
+    run: Path, planner: str | None, overrides: tuple[str, ...], as_json: bool, **options: Any
+) -> None:  # noqa: ANN401
     """Act with RUN in real time and count the ticks that it missed; see docs/control.md.
 
-    Frames of noise come in at the robot's rate and are resized; a thread beside the loop brings them to the device,
-    filters them and plans. A tick is missed if its plan is not there by its end or, with --delay, by its beginning.
+    Frames of noise come in at the robot's rate and are resized; a thread beside the loop brings
+    them to the device, filters them and plans. A tick is missed if its plan is not there by its end
+    or, with --delay, by its beginning.
 
     \b
     For example
       planet bench loop runs/quickstart-cartpole-swingup-seed0 --hz 20 --budget-ms 40
-      planet bench loop pretrained:cartpole-swingup --hz 50 --delay 2 --execute 2 --planner icem --json
+      planet bench loop pretrained:cartpole-swingup --hz 50 --delay 2 --execute 2 --planner icem
+      --json
     """  # noqa: D301 (click wants the character itself)
     from planet_rssm.bench.loop import bench_loop  # torch: not for `planet bench --help`
 
@@ -68,7 +86,11 @@ def loop(run: Path, planner: str | None, overrides: tuple[str, ...], as_json: bo
 def _lines(result: dict[str, Any]) -> list[str]:
     latency, counts, planner = result["latency_ms"], result["counts"], result["planner"]
     spread = ", ".join(f"{name} {value:.1f}" for name, value in latency.items())
-    late = ", ".join(f"{count} {name}" for name, count in counts.items() if name in ("tail", "fallback", "skipped"))
+    late = ", ".join(
+        f"{count} {name}"
+        for name, count in counts.items()
+        if name in ("tail", "fallback", "skipped")
+    )
     return [
         f"{result['task']}, {planner['name']} of {planner['candidates'][0]} candidates, horizon {planner['horizon']}, "
         f"{result['rounds']} of {len(planner['candidates'])} rounds; {result['device']}, {result['threads']} threads, "

@@ -24,7 +24,9 @@ _OPTIONS = (
 
 def timing_options(repeats: int, what: str) -> Callable[[F], F]:
     """Return a decorator that gives a verb --precision, --device, --json and --repeats, so many `what` unless asked."""
-    count = click.option("--repeats", default=repeats, show_default=True, type=click.IntRange(min=1), help=what)
+    count = click.option(
+        "--repeats", default=repeats, show_default=True, type=click.IntRange(min=1), help=what
+    )
 
     def decorate(verb: F) -> F:
         for option in reversed((_OPTIONS[0], count, *_OPTIONS[1:])):

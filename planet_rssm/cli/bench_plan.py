@@ -26,9 +26,10 @@ def plan(
 ) -> None:
     """Time decisions: PlaNet's CEM over both latents, iCEM and an actor for one environment and for 16.
 
-    The reference is a plain float32 loop over the same weights, in the same process and in turns; the value gap is the
-    share of a plan's value that the precision costs, on the trained model of the same latent. The GEMM share is the
-    part of the time that the decision's arithmetic alone would take at the rate of large matrix products.
+    The reference is a plain float32 loop over the same weights, in the same process and in turns;
+    the value gap is the share of a plan's value that the precision costs, on the trained model of
+    the same latent. The GEMM share is the part of the time that the decision's arithmetic alone
+    would take at the rate of large matrix products.
 
     \b
     For example
@@ -48,14 +49,23 @@ def show(result: dict[str, Any], console: Console) -> None:
     table = Table(*heads, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for case in result["cases"]:
         gap = "–" if case["value_gap"] is None else f"{case['value_gap']:.4f}"
-        rest = (f"{case['ours_ms']:.1f}", f"{case['plans_per_s']:.1f}", f"{case['ratio_to_fastest']:.2f}")
+        rest = (
+            f"{case['ours_ms']:.1f}",
+            f"{case['plans_per_s']:.1f}",
+            f"{case['ratio_to_fastest']:.2f}",
+        )
         table.add_row(case["planner"], case["latent"], str(case["batch"]), case["precision"], *rest,
                       f"{case['gemm_share']:.2f}", gap)  # fmt: skip
     console.print(table)
-    for case in {(case["planner"], case["latent"], case["batch"]): case for case in result["cases"]}.values():
+    for case in {
+        (case["planner"], case["latent"], case["batch"]): case for case in result["cases"]
+    }.values():
         peers = ", ".join(f"{name} {ms:.1f} ms" for name, ms in case["peers_ms"].items())
         why = f"; no gap: {case['no_value_gap']}" if case["no_value_gap"] else ""
-        console.print(f"{case['planner']}, {case['latent']}, batch {case['batch']}: {peers}{why}", soft_wrap=True)
+        console.print(
+            f"{case['planner']}, {case['latent']}, batch {case['batch']}: {peers}{why}",
+            soft_wrap=True,
+        )
     told = (
         machine_line(result["machine"]),
         "ratio: to the fastest of those beside it, all float32; GEMM: share of the time that its matrix products alone "

@@ -18,18 +18,38 @@ if TYPE_CHECKING:
 
 @click.command("collect")
 @click.argument("task", shell_complete=complete.task)
-@click.option("--policy", required=True, metavar="random|constant:VALUE|RUN|module:Policy", help="Who acts.")
+@click.option(
+    "--policy", required=True, metavar="random|constant:VALUE|RUN|module:Policy", help="Who acts."
+)
 @click.option("--episodes", required=True, type=click.IntRange(min=1))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Where the episodes are kept.")
-@click.option("--add", is_flag=True, help="Add to the episodes that --out holds, of whatever policy.")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="Where the episodes are kept."
+)
+@click.option(
+    "--add", is_flag=True, help="Add to the episodes that --out holds, of whatever policy."
+)
 @click.option("--noise", default=0.0, show_default=True, type=click.FloatRange(min=0),
               help="With a RUN: std of the Gaussian on its action, or chance of a random choice.")  # fmt: skip
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of resets and actions.")
-@click.option("--envs", default=4, show_default=True, type=click.IntRange(min=1), help="Episodes side by side.")
+@click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Of resets and actions.",
+)
+@click.option(
+    "--envs",
+    default=4,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Episodes side by side.",
+)
 @click.option("--size", type=int, help="Short for -s env.size=…: pixels a side.")
 @click.option("--renderer", help="Short for -s env.renderer=…")
 @complete.setting_option(complete.env_setting, "Change an env.… setting; repeatable.")
-@click.option("--checkpoint", default="last", show_default=True, help="Of a RUN: last, best or a number.")
+@click.option(
+    "--checkpoint", default="last", show_default=True, help="Of a RUN: last, best or a number."
+)
 @click.option("--device", default="auto", show_default=True, help="Of a RUN: auto, cpu or cuda.")
 @allow_code
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
@@ -51,13 +71,14 @@ def verb(
 ) -> None:
     """Write a set of episodes of TASK, for `planet train --offline` and for your own use.
 
-    Reset seeds follow from --seed and are not those of training or tests. With a RUN as policy the environment is the
-    run's own.
+    Reset seeds follow from --seed and are not those of training or tests. With a RUN as policy the
+    environment is the run's own.
 
     \b
     For example
       planet collect cartpole-swingup --policy random --episodes 100 --out sets/random --size 32
-      planet collect cartpole-swingup --policy pretrained:cartpole-swingup --episodes 50 --out sets/random --add
+      planet collect cartpole-swingup --policy pretrained:cartpole-swingup --episodes 50 --out
+      sets/random --add
     """  # noqa: D301 (click wants the character itself)
     wanted = list(overrides)
     wanted += [] if size is None else [f"env.size={size}"]
@@ -73,7 +94,13 @@ def verb(
 
 
 def _actor(
-    task: str, overrides: list[str], policy: str, checkpoint: str, noise: float, seed: int, device: str
+    task: str,
+    overrides: list[str],
+    policy: str,
+    checkpoint: str,
+    noise: float,
+    seed: int,
+    device: str,
 ) -> "Actor":
     from planet_rssm.base.device import resolve_device
     from planet_rssm.runs.checkpoint import PRETRAINED  # torch: not for `planet collect --help`
@@ -83,12 +110,18 @@ def _actor(
     if named or not (policy.startswith(PRETRAINED) or Path(policy).is_dir()):
         actor = simple_actor(task, overrides, policy, seed)
         if noise:
-            raise PlanetError(f"--noise {noise:g}: only with a run folder as --policy; leave it out")
+            raise PlanetError(
+                f"--noise {noise:g}: only with a run folder as --policy; leave it out"
+            )
         return actor
-    return planning_actor(task, overrides, Path(policy), checkpoint, noise, seed, resolve_device(device))
+    return planning_actor(
+        task, overrides, Path(policy), checkpoint, noise, seed, resolve_device(device)
+    )
 
 
-def _play(actor: "Actor", out: Path, episodes: int, seed: int, envs: int, add: bool) -> dict[str, Any]:
+def _play(
+    actor: "Actor", out: Path, episodes: int, seed: int, envs: int, add: bool
+) -> dict[str, Any]:
     """Write the episodes with a bar on a terminal, and return what `--json` prints of them."""
     from planet_rssm.base.interrupt import Interrupted
     from planet_rssm.evaluation.statistics import summary
@@ -110,7 +143,9 @@ def _play(actor: "Actor", out: Path, episodes: int, seed: int, envs: int, add: b
             "simulator": spec.simulator,
         },
         **spec.timing(),
-        "episodes": [{"seed": r.seed, "return": r.episode_return, "env_steps": r.env_steps} for r in results],
+        "episodes": [
+            {"seed": r.seed, "return": r.episode_return, "env_steps": r.env_steps} for r in results
+        ],
         "env_steps": sum(result.env_steps for result in results),
         "return": summary([[result.episode_return for result in results]]),
     }

@@ -34,14 +34,18 @@ def task(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Co
     """Offer dm_control's tasks, with `dmc/` and without."""
     from planet_rssm.envs.registry import task_ids
 
-    return _beginning(task_ids(), incomplete) or _beginning((name[4:] for name in task_ids()), incomplete)
+    return _beginning(task_ids(), incomplete) or _beginning(
+        (name[4:] for name in task_ids()), incomplete
+    )
 
 
 def settings(*prefixes: str) -> Completer:
     """Return a function that offers the settings that begin with one of `prefixes`, as `key=`; without any, all."""
 
     def offer(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        keys = [key for key in flatten(Settings()) if key != "format" and key.startswith(prefixes or "")]
+        keys = [
+            key for key in flatten(Settings()) if key != "format" and key.startswith(prefixes or "")
+        ]
         return _beginning((f"{key}=" for key in keys), incomplete)
 
     return offer
@@ -49,7 +53,9 @@ def settings(*prefixes: str) -> Completer:
 
 def setting_option(offer: Completer, what: str) -> Callable[[F], F]:
     """Return the option -s of a verb, for which `offer` names the settings; `what` is its help."""
-    return click.option("-s", "overrides", multiple=True, metavar="KEY=VALUE", shell_complete=offer, help=what)
+    return click.option(
+        "-s", "overrides", multiple=True, metavar="KEY=VALUE", shell_complete=offer, help=what
+    )
 
 
 any_setting, acting_setting, env_setting = settings(), settings(*ACTING), settings("env.")

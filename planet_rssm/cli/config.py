@@ -14,17 +14,26 @@ from planet_rssm.cli.options import allow_code
 @complete.setting_option(complete.any_setting, "Change a setting; may be repeated.")
 @allow_code
 @click.option("--summary", is_flag=True, help="Print the number of parameters by part, as JSON.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; with --summary it is one anyway.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print one JSON object; with --summary it is one anyway.",
+)
 def verb(preset: str, overrides: tuple[str, ...], summary: bool, as_json: bool) -> None:
     """Show the settings that PRESET, a preset or a settings file, resolves to.
 
-    The output is itself a settings file: planet config quickstart > mine.yaml; planet train mine.yaml. A file with
-    `preset: quickstart` as its first line states only what it changes.
+    The output is itself a settings file: planet config quickstart > mine.yaml; planet train
+    mine.yaml. A file with `preset: quickstart` as its first line states only what it changes.
     """
     settings = settings_of.load(preset, overrides)
     if not summary:
         flat = settings_of.flatten(settings)
-        click.echo(json.dumps({"preset": preset, "settings": flat}) if as_json else settings_of.dump(settings).rstrip())
+        click.echo(
+            json.dumps({"preset": preset, "settings": flat})
+            if as_json
+            else settings_of.dump(settings).rstrip()
+        )
         return
     import torch  # only here: `planet config` itself stays quick
 

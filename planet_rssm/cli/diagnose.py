@@ -22,9 +22,18 @@ NAMES = {
 
 @click.command("diagnose")
 @click.argument("run", shell_complete=complete.run, type=click.Path(path_type=Path))
-@click.option("--episodes", default=8, show_default=True, type=click.IntRange(min=2), help="Of each part exchanged.")
 @click.option(
-    "--checkpoint", default="last", show_default=True, help="last, best or a number of env_steps (offline: updates)."
+    "--episodes",
+    default=8,
+    show_default=True,
+    type=click.IntRange(min=2),
+    help="Of each part exchanged.",
+)
+@click.option(
+    "--checkpoint",
+    default="last",
+    show_default=True,
+    help="last, best or a number of env_steps (offline: updates).",
 )
 @complete.setting_option(complete.acting_setting, "Change planner.… or rssm.plan_by.")
 @click.option("--every", default=10, show_default=True, type=click.IntRange(min=1),
@@ -32,7 +41,9 @@ NAMES = {
 @click.option("--budget", default=10, show_default=True, type=click.IntRange(min=2),
               help="Times as many sequences for the larger planner.")  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for diagnosis.json and diagnosis.png.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder for diagnosis.json and diagnosis.png."
+)
 @allow_code
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 def verb(
@@ -48,19 +59,24 @@ def verb(
 ) -> None:
     """Say where RUN's return is lost: in the model, the planner or the filter.
 
-    The same candidates are scored by the model and by dm_control's own physics, and the run's episodes are played
-    again with one part exchanged for a better one: a larger planner, a better belief, the simulator for the model.
+    The same candidates are scored by the model and by dm_control's own physics, and the run's
+    episodes are played again with one part exchanged for a better one: a larger planner, a better
+    belief, the simulator for the model.
 
     \b
     For example
       planet diagnose runs/quickstart-cartpole-swingup-seed0 --out diagnosis
       planet diagnose pretrained:cartpole-swingup --episodes 20 --json
     """  # noqa: D301 (click wants the character itself)
-    from planet_rssm.diagnosis.diagnose import diagnose_run  # torch: not for `planet diagnose --help`
+    from planet_rssm.diagnosis.diagnose import (
+        diagnose_run,
+    )  # torch: not for `planet diagnose --help`
     from planet_rssm.report.curves import require_matplotlib
 
     if out is not None:
-        require_matplotlib(f"--out {out}: diagnosis.png")  # minutes later is too late to hear that it cannot be
+        require_matplotlib(
+            f"--out {out}: diagnosis.png"
+        )  # minutes later is too late to hear that it cannot be
         out.mkdir(parents=True, exist_ok=True)
     with Shown("load", 4 * episodes) as shown:
         result = diagnose_run(
@@ -111,7 +127,9 @@ def _print(result: dict[str, Any], console: Console) -> None:
         _print_foresight(result, console)
     lines = [f"{part} left out: {reason}" for part, reason in result["left_out"].items()]
     if "model" in result["gain"]:
-        lines.append("the simulator is searched from the true state: its gain includes the filter's")
+        lines.append(
+            "the simulator is searched from the true state: its gain includes the filter's"
+        )
     say(console, "\n".join([*lines, result["limit"]]))
 
 
@@ -121,7 +139,9 @@ def _print_foresight(result: dict[str, Any], console: Console) -> None:
     for kind in ("random", "planned"):
         for name, label in (("one", "one future"), ("mean", "mean future")):
             row = result["rank_correlation"][kind][name]
-            body.append((f"rank correlation, {kind}", label, *(_mean(cell, "+.2f") for cell in row)))
+            body.append(
+                (f"rank correlation, {kind}", label, *(_mean(cell, "+.2f") for cell in row))
+            )
     optimism = [_mean(cell, "+.2f") for cell in result["optimism"]]
     body.append(("optimism of the chosen plan", "mean future", *optimism))
     blank = [""] * (len(result["horizons"]) - 1)
@@ -129,8 +149,16 @@ def _print_foresight(result: dict[str, Any], console: Console) -> None:
     show(console, title, ("of", "of each", *map(str, result["horizons"])), body)
     for name in ("reward", "continue"):
         if bins := result[f"{name}_calibration"]:
-            rows = [(f"{part['predicted']:.2f}", f"{part['real']:.2f}", f"{part['count']}") for part in bins]
-            show(console, f"{name} by the model and by the simulator", ("predicted", "real", "steps"), rows)
+            rows = [
+                (f"{part['predicted']:.2f}", f"{part['real']:.2f}", f"{part['count']}")
+                for part in bins
+            ]
+            show(
+                console,
+                f"{name} by the model and by the simulator",
+                ("predicted", "real", "steps"),
+                rows,
+            )
 
 
 def _mean(cell: dict[str, Any] | None, form: str) -> str:

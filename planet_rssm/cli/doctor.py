@@ -1,6 +1,7 @@
 """`planet doctor`: what works on this machine, how fast, and how to mend the rest; twenty seconds, if nothing hangs.
 
-No GL and no simulator is loaded into this process: torch is, and Mesa's software GL and torch crash each other.
+No GL and no simulator is loaded into this process: torch is, and Mesa's software GL and torch crash
+each other.
 """
 
 import json
@@ -58,7 +59,11 @@ _log = logging.getLogger("planet_rssm")
 
 @click.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
-@click.option("--install-gl", is_flag=True, help="First unpack the distribution's Mesa, if no GL renders; no root.")
+@click.option(
+    "--install-gl",
+    is_flag=True,
+    help="First unpack the distribution's Mesa, if no GL renders; no root.",
+)
 def verb(as_json: bool, install_gl: bool) -> None:
     """Check what works on this machine, measure how fast it is, and say how to mend the rest.
 
@@ -71,7 +76,9 @@ def verb(as_json: bool, install_gl: bool) -> None:
       planet doctor --json > doctor.json
     """  # noqa: D301 (click reads the backspace)
     if install_gl:
-        with Console(stderr=True).status("looking for a GL that renders, else fetching Mesa (50 MB)"):
+        with Console(stderr=True).status(
+            "looking for a GL that renders, else fetching Mesa (50 MB)"
+        ):
             line = mesa.install()
         click.echo(line, err=True)
     with Console(stderr=True).status("looking around"):
@@ -88,7 +95,9 @@ def verb(as_json: bool, install_gl: bool) -> None:
 def examine() -> list[dict[str, Any]]:
     """Run every check; return {"name", "ok", "value", "mend", "needed"} of each, never raise."""
     kinds = ((NEEDED, True), (OPTIONAL, False))
-    checks = [(check, needed) for group, needed in kinds for look in group for check in _looked(look)]
+    checks = [
+        (check, needed) for group, needed in kinds for look in group for check in _looked(look)
+    ]
     return [asdict(check) | {"needed": needed} for check, needed in checks]
 
 
@@ -99,12 +108,20 @@ def _looked(look: Callable[[], Iterable[Check]]) -> list[Check]:
     except Exception as error:
         _log.debug("planet doctor: %s", look.__name__, exc_info=True)
         line = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        return [Check(look.__name__.replace("_", " "), False, line, "planet --debug doctor shows where it failed")]
+        return [
+            Check(
+                look.__name__.replace("_", " "),
+                False,
+                line,
+                "planet --debug doctor shows where it failed",
+            )
+        ]
 
 
 def gemm() -> list[Check]:
     """Measure matrix products on the device that training would use."""
-    # torch: here, not above, so that `planet doctor --help` stays quick and a broken one is a finding
+    # torch: here, not above, so that `planet doctor --help` stays quick and a broken one is a
+    # finding
     from planet_rssm.base.device import gemm_rate, resolve_device
     from planet_rssm.precision import summary
 
@@ -113,7 +130,11 @@ def gemm() -> list[Check]:
     found = [Check(f"gemm {name} (GFLOP/s)", True, round(rate, 1)) for name, rate in rates.items()]
     auto = summary(device)
     times = auto["bfloat16_time"]
-    why = "no bfloat16 here" if times is None else f"bfloat16 products take {times:.2g} times as long as float32's"
+    why = (
+        "no bfloat16 here"
+        if times is None
+        else f"bfloat16 products take {times:.2g} times as long as float32's"
+    )
     return [*found, Check("precision auto is", True, f"{auto['auto_precision']}: {why}")]
 
 
@@ -125,16 +146,29 @@ def raycast() -> list[Check]:
 def _frame_rate(renderer: str) -> Check:
     name = f"{renderer} 64x64 (ms)"
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-    ours = gl.variables("disable" if renderer == "raycast" else renderer) | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    ours = gl.variables("disable" if renderer == "raycast" else renderer) | {
+        "PYTHONPATH": path,
+        "OMP_NUM_THREADS": "1",
+    }
     environment = os.environ | ours
     environment.pop("PYOPENGL_PLATFORM", None)  # mujoco refuses one that disagrees with MUJOCO_GL
     command = [sys.executable, "-P", "-c", _FRAMES, renderer]
     try:
         child = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=FRAMES_TIMEOUT, check=False
+            command,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=FRAMES_TIMEOUT,
+            check=False,
         )
     except subprocess.TimeoutExpired:
-        return Check(name, False, f"no frame within {FRAMES_TIMEOUT:g} s", "try again on a machine that is less busy")
+        return Check(
+            name,
+            False,
+            f"no frame within {FRAMES_TIMEOUT:g} s",
+            "try again on a machine that is less busy",
+        )
     if child.returncode:
         last = (child.stderr.strip().splitlines() or [f"exit code {child.returncode}"])[-1]
         return Check(name, False, last, "mend mujoco and dm-control, see their rows")
@@ -178,7 +212,11 @@ def device() -> list[Check]:
     if not has_nvidia():
         return [Check("device", True, value)]
     built = torch.version.cuda is not None
-    mend = "update the NVIDIA driver" if built else "this torch was built without CUDA: install one that has it"
+    mend = (
+        "update the NVIDIA driver"
+        if built
+        else "this torch was built without CUDA: install one that has it"
+    )
     return [Check("device", False, f"{value}; the NVIDIA GPU is not", mend)]
 
 
@@ -194,13 +232,21 @@ def gl_renderers() -> list[Check]:
     with ThreadPoolExecutor(len(gl.BACKENDS)) as pool:
         probes = list(pool.map(gl.probe, gl.BACKENDS))
     working = [probe.backend for probe in probes if probe.ok]
-    auto = next((probe.backend for probe in probes if probe.hardware), "raycast, as no GPU draws here")
-    return [*map(_gl_check, probes), *map(_frame_rate, working[:1]), Check("env.renderer=auto is", True, auto)]
+    auto = next(
+        (probe.backend for probe in probes if probe.hardware), "raycast, as no GPU draws here"
+    )
+    return [
+        *map(_gl_check, probes),
+        *map(_frame_rate, working[:1]),
+        Check("env.renderer=auto is", True, auto),
+    ]
 
 
 def _gl_check(probe: gl.GlProbe) -> Check:
     name = f"gl {probe.backend}"
-    idle = probe.backend != "osmesa" and not probe.hardware and has_nvidia()  # osmesa is software by its nature
+    idle = (
+        probe.backend != "osmesa" and not probe.hardware and has_nvidia()
+    )  # osmesa is software by its nature
     if probe.ok and not idle:
         return Check(name, True, probe.renderer)
     if probe.ok:
@@ -213,7 +259,9 @@ def compiler() -> list[Check]:
     """Check the C++ compiler that torch.compile would call."""
     name = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
     try:
-        answer = subprocess.run([name, "--version"], capture_output=True, text=True, check=True, timeout=5).stdout
+        answer = subprocess.run(
+            [name, "--version"], capture_output=True, text=True, check=True, timeout=5
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         mend = "for torch.compile: apt install g++, or export CXX=the C++ compiler that you have"
         return [Check("c++ compiler", False, f"{name} does not run", mend)]
@@ -243,7 +291,9 @@ def _is_own(script: Path) -> bool:
     folders = (sysconfig.get_path("scripts"), user, Path(sys.executable).parent)
     ours = {Path(folder).resolve() for folder in folders}
     beside = not ours.isdisjoint({script.parent.resolve(), script.resolve().parent})
-    return beside and b"planet_rssm" in script.read_bytes()  # /usr/bin holds other people's programs too
+    return (
+        beside and b"planet_rssm" in script.read_bytes()
+    )  # /usr/bin holds other people's programs too
 
 
 NEEDED = (python_version, packages, gemm, raycast, disk)
@@ -254,9 +304,19 @@ def _print(rows: list[dict[str, Any]], console: Console) -> None:
     table = Table("check", "", "value")
     for row in rows:
         state = "[green]ok" if row["ok"] else "[bold red]fails" if row["needed"] else "[yellow]note"
-        table.add_row(escape(row["name"]), state, escape(str("none" if row["value"] is None else row["value"])))
+        table.add_row(
+            escape(row["name"]),
+            state,
+            escape(str("none" if row["value"] is None else row["value"])),
+        )
     console.print(table)
-    for row in (row for row in rows if not row["ok"]):  # below the table, where a line can be copied whole
-        console.print(f"{row['name']}: {row['mend']}", soft_wrap=True, markup=False, highlight=False)
+    for row in (
+        row for row in rows if not row["ok"]
+    ):  # below the table, where a line can be copied whole
+        console.print(
+            f"{row['name']}: {row['mend']}", soft_wrap=True, markup=False, highlight=False
+        )
     failing = [row["name"] for row in rows if row["needed"] and not row["ok"]]
-    click.echo(f"needed, but does not work: {', '.join(failing)}" if failing else "everything needed works")
+    click.echo(
+        f"needed, but does not work: {', '.join(failing)}" if failing else "everything needed works"
+    )

@@ -27,14 +27,25 @@ NAMES = {
 @click.command("dream")
 @click.argument("run", shell_complete=complete.run, type=click.Path(path_type=Path))
 @click.option(
-    "--checkpoint", default="last", show_default=True, help="last, best or a number of env_steps (offline: updates)."
+    "--checkpoint",
+    default="last",
+    show_default=True,
+    help="last, best or a number of env_steps (offline: updates).",
 )
-@click.option("--episodes", type=click.IntRange(min=2), help="[default: 10 played now, at most 100 of --data]")
 @click.option(
-    "--data", type=click.Path(path_type=Path), help="Foretell the episodes in this folder; else they are played now."
+    "--episodes", type=click.IntRange(min=2), help="[default: 10 played now, at most 100 of --data]"
 )
 @click.option(
-    "--context", default=5, show_default=True, type=click.IntRange(min=1), help="Frames that the model sees first."
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Foretell the episodes in this folder; else they are played now.",
+)
+@click.option(
+    "--context",
+    default=5,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Frames that the model sees first.",
 )
 @click.option(
     "--horizon",
@@ -48,7 +59,9 @@ NAMES = {
 @click.option("--samples", default=1, show_default=True, type=click.IntRange(min=1),
               help="Imagined futures whose mean is what is foretold.")  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--video/--no-video", default=False, help="Film truth, prediction and error into RUN/videos.")
+@click.option(
+    "--video/--no-video", default=False, help="Film truth, prediction and error into RUN/videos."
+)
 @allow_code
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")  # fmt: skip
 def verb(
@@ -65,8 +78,9 @@ def verb(
 ) -> None:
     """Measure what RUN's model imagines, open loop, of episodes that it was not trained on.
 
-    It sees a few frames and then only the actions. Errors are mean squared ones, of pixels from 0 to 1, averaged over
-    many starts. Without --data half of the episodes are played by the run's agent and half at random.
+    It sees a few frames and then only the actions. Errors are mean squared ones, of pixels from 0
+    to 1, averaged over many starts. Without --data half of the episodes are played by the run's
+    agent and half at random.
 
     \b
     For example

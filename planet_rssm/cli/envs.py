@@ -22,10 +22,12 @@ _OTHERS = (
 def verb(as_json: bool) -> None:
     """List the environments that can be run here, and why the others cannot.
 
-    Of Gymnasium's, the latest version of each registered one is made and drawn once, which takes some seconds. Those
-    that another package registers are gym/MODULE:ID, and a gymnasium.Env class of your own is MODULE:CLASS.
+    Of Gymnasium's, the latest version of each registered one is made and drawn once, which takes
+    some seconds. Those that another package registers are gym/MODULE:ID, and a gymnasium.Env class
+    of your own is MODULE:CLASS.
 
-    Action repeat is the number of control steps that an agent step takes unless env.action_repeat is set.
+    Action repeat is the number of control steps that an agent step takes unless env.action_repeat
+    is set.
 
     \b
     For example
@@ -50,27 +52,46 @@ def _suite() -> list[dict[str, Any]]:
 
 
 def _gymnasium() -> list[dict[str, Any]]:
-    from planet_rssm.envs.survey import registered, survey  # imports gymnasium: not for `planet envs --help`
+    from planet_rssm.envs.survey import (
+        registered,
+        survey,
+    )  # imports gymnasium: not for `planet envs --help`
 
     return [_row(finding.id, finding.observe, finding.why) for finding in survey(registered())]
 
 
 def _row(name: str, observe: list[str], why: str) -> dict[str, Any]:
-    return {"id": name, "action_repeat": action_repeat(name), "ok": bool(observe), "observe": observe, "why": why}
+    return {
+        "id": name,
+        "action_repeat": action_repeat(name),
+        "ok": bool(observe),
+        "observe": observe,
+        "why": why,
+    }
 
 
 def _print(title: str, rows: list[dict[str, Any]]) -> None:
     """Show a table, and below it each reason why something in it does not run."""
-    body = [(row["id"], str(row["action_repeat"]), ", ".join(row["observe"]) or "-") for row in rows]
+    body = [
+        (row["id"], str(row["action_repeat"]), ", ".join(row["observe"]) or "-") for row in rows
+    ]
     show(results(), title, ("environment", "action repeat", "env.observe"), body)
     running = sum(row["ok"] for row in rows)
-    click.echo(f"{title}: {'all' if running == len(rows) else f'{running} of'} {len(rows)} run here")
+    click.echo(
+        f"{title}: {'all' if running == len(rows) else f'{running} of'} {len(rows)} run here"
+    )
     for why in sorted({row["why"] for row in rows} - {""}):
         hit = [row["id"] for row in rows if row["why"] == why]
-        click.echo(f"  {', '.join(hit) if len(hit) < len(rows) else 'none of these runs here'}: {why}")
+        click.echo(
+            f"  {', '.join(hit) if len(hit) < len(rows) else 'none of these runs here'}: {why}"
+        )
 
 
 def _why_no_suite() -> str:
     """Return what keeps the suite from loading, with the mend; empty if nothing does."""
-    faults = [check for check in (installed.package("mujoco"), installed.dm_control()) if not check.ok]
-    return "; ".join(f"{check.name} {check.value or 'is not installed'} ({check.mend})" for check in faults)
+    faults = [
+        check for check in (installed.package("mujoco"), installed.dm_control()) if not check.ok
+    ]
+    return "; ".join(
+        f"{check.name} {check.value or 'is not installed'} ({check.mend})" for check in faults
+    )

@@ -25,10 +25,17 @@ _file = click.Path(path_type=Path, dir_okay=False)
 
 @click.command("eval")
 @click.argument("runs", shell_complete=complete.run, nargs=-1, required=True, metavar="RUN…")
-@click.option("--episodes", type=click.IntRange(min=1), help=f"Of each run, from fixed reset seeds [{EPISODES}].")
+@click.option(
+    "--episodes",
+    type=click.IntRange(min=1),
+    help=f"Of each run, from fixed reset seeds [{EPISODES}].",
+)
 @click.option("--episode-seeds", metavar="LIST", help="Those reset seeds, as 1000-1009 or 3,5,8.")
 @click.option(
-    "--checkpoint", default="last", show_default=True, help="last, best or a number of env_steps (offline: updates)."
+    "--checkpoint",
+    default="last",
+    show_default=True,
+    help="last, best or a number of env_steps (offline: updates).",
 )
 @planner_option
 @complete.setting_option(complete.acting_setting, "Change a planner.… setting; repeatable.")
@@ -61,9 +68,9 @@ def verb(
 ) -> None:
     """Measure trained RUNs by one protocol: last checkpoint, fixed reset seeds, no exploration noise.
 
-    A RUN is a folder, simulator:TASK, or a policy of your own, module:Policy@TASK (docs/library.md).
-    Runs that differ in their seed alone are counted together. What was played is kept in RUN/eval:
-    the same command goes on where it was interrupted.
+    A RUN is a folder, simulator:TASK, or a policy of your own, module:Policy@TASK
+    (docs/library.md). Runs that differ in their seed alone are counted together. What was played is
+    kept in RUN/eval: the same command goes on where it was interrupted.
 
     \b
     For example
@@ -77,7 +84,9 @@ def verb(
     wanted = list(overrides) + ([] if planner is None else [f"planner.name={planner}"])
     for path in filter(None, (csv_file, rows_file, latex_file)):
         if not path.parent.is_dir():
-            raise PlanetError(f"{path}: there is no folder {path.parent}; make it, or give another path")
+            raise PlanetError(
+                f"{path}: there is no folder {path.parent}; make it, or give another path"
+            )
     with Shown("eval", len(seeds) * len(runs)) as shown:
         result = evaluate(
             runs, seeds, checkpoint=checkpoint, overrides=wanted, device=device, group_by=group_by,
@@ -103,21 +112,34 @@ def seeds_of(episodes: int | None, listed: str | None) -> list[int]:
     if listed is None:
         return episode_seeds(EPISODES if episodes is None else episodes)
     if episodes is not None:
-        raise PlanetError(f"--episodes {episodes}: --episode-seeds already says how many; leave one out")
+        raise PlanetError(
+            f"--episodes {episodes}: --episode-seeds already says how many; leave one out"
+        )
     seeds: list[int] = []
     for part in listed.split(","):
         ends = re.fullmatch(r"\s*(\d{1,15})(?:-(\d{1,15}))?\s*", part)
         first, last = (int(ends[1]), int(ends[2] or ends[1])) if ends else (1, 0)
         if not 0 <= last - first < MOST:
-            raise PlanetError(f"--episode-seeds {listed}: {part!r} is no seed and no range; write 1000-1009 or 3,5,8")
+            raise PlanetError(
+                f"--episode-seeds {listed}: {part!r} is no seed and no range; write 1000-1009 or 3,5,8"
+            )
         seeds += range(first, last + 1)
     return list(dict.fromkeys(seeds))
 
 
-def _write(result: Mapping[str, Any], csv_file: Path | None, rows_file: Path | None, latex_file: Path | None) -> None:
+def _write(
+    result: Mapping[str, Any],
+    csv_file: Path | None,
+    rows_file: Path | None,
+    latex_file: Path | None,
+) -> None:
     from planet_rssm.report import tables
 
-    for path, write in ((csv_file, tables.write_csv), (rows_file, tables.write_rows), (latex_file, tables.write_latex)):
+    for path, write in (
+        (csv_file, tables.write_csv),
+        (rows_file, tables.write_rows),
+        (latex_file, tables.write_latex),
+    ):
         if path is not None:
             write(path, result)
 
@@ -126,10 +148,18 @@ def _print(result: Mapping[str, Any], console: Console) -> None:
     from planet_rssm.base.stopwatch import shares
     from planet_rssm.report import tables
 
-    chosen = ", best checkpoint (selected on test episodes)" if _any(result, "checkpoint", "best") else ""
+    chosen = (
+        ", best checkpoint (selected on test episodes)"
+        if _any(result, "checkpoint", "best")
+        else ""
+    )
     places = dict.fromkeys((group["task"], group["observation"]) for group in result["groups"])
     for task, observation in places:  # a table each: its title names what was seen
-        members = [group for group in result["groups"] if (group["task"], group["observation"]) == (task, observation)]
+        members = [
+            group
+            for group in result["groups"]
+            if (group["task"], group["observation"]) == (task, observation)
+        ]
         title, header = f"{task}, {observation}{chosen}", [*tables.COLUMNS[2:], "published"]
         body = zip(tables.rows(members), members, strict=True)
         show(console, title, header, [[*row[2:], _published_beside(group)] for row, group in body])
@@ -157,15 +187,21 @@ def _published_beside(group: Mapping[str, Any]) -> str:
     trained = group["env_steps"]
     obs = "pixels" if "pixels" in group["observation"] else "state"
     method = "Dreamer" if "actor" in str(group["planner"]) else "PlaNet"
-    entry = beside(group["task"], obs, trained if isinstance(trained, int) else max(trained), method)
-    return "" if entry is None else f"{entry['score']:g} ({entry['method']}, {steps(entry['steps'])})"
+    entry = beside(
+        group["task"], obs, trained if isinstance(trained, int) else max(trained), method
+    )
+    return (
+        "" if entry is None else f"{entry['score']:g} ({entry['method']}, {steps(entry['steps'])})"
+    )
 
 
 def _show_normalised(result: Mapping[str, Any], console: Console) -> None:
     from planet_rssm.report.tables import spread
 
     scores = [(group["group"], group["task"], group["normalised"]) for group in result["groups"]]
-    scores += [(told["group"], f"all {len(told['tasks'])} tasks", told) for told in result["aggregates"]]
+    scores += [
+        (told["group"], f"all {len(told['tasks'])} tasks", told) for told in result["aggregates"]
+    ]
     table = [
         [
             label,

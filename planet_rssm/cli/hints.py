@@ -18,7 +18,13 @@ ELSEWHERE = {
     "gpu": "the device is --device cuda",
     "cuda": "the device is --device cuda",
 }
-SAME = {"configs": "config", "config-file": "config", "log-dir": "logdir", "output-dir": "logdir", "env-id": "env"}
+SAME = {
+    "configs": "config",
+    "config-file": "config",
+    "log-dir": "logdir",
+    "output-dir": "logdir",
+    "env-id": "env",
+}
 FEW = 3  # settings of one name that are shown
 
 
@@ -41,4 +47,8 @@ def _setting(name: str) -> str | None:
     """Return how the setting of that name, or the few that end in it, is written."""
     wanted = name.replace("-", "_")
     keys = [key for key in flatten(Settings()) if wanted in (key, key.rpartition(".")[2])]
-    return f"a setting is written {' or '.join(f'-s {key}=…' for key in keys)}" if 0 < len(keys) <= FEW else None
+    return (
+        f"a setting is written {' or '.join(f'-s {key}=…' for key in keys)}"
+        if 0 < len(keys) <= FEW
+        else None
+    )

@@ -7,7 +7,10 @@ import sys
 from dataclasses import dataclass
 
 Version = tuple[int, ...]
-PYTHON = ((3, 11), (3, 14))  # first that works, first that does not; a test compares these with pyproject.toml
+PYTHON = (
+    (3, 11),
+    (3, 14),
+)  # first that works, first that does not; a test compares these with pyproject.toml
 PACKAGES: dict[str, tuple[Version, Version | None]] = {
     "torch": ((2, 11), None),
     "numpy": ((2,), None),
@@ -15,13 +18,18 @@ PACKAGES: dict[str, tuple[Version, Version | None]] = {
     "dm-control": ((1, 0, 50), (1, 0, 51)),
     "gymnasium": ((1, 4), (2,)),
 }
-# What dm-control asks for besides PACKAGES and scipy: all of it but labmaze, which only its maze tasks use.
+# What dm-control asks for besides PACKAGES and scipy: all of it but labmaze, which only its maze
+# tasks use.
 DM_CONTROL_NEEDS = (
     "absl-py", "dm-env", "dm-tree", "glfw", "lxml", "protobuf", "pyopengl", "pyparsing", "requests", "setuptools",
     "tqdm",
 )  # fmt: skip
-_NO_LABMAZE = (3, 13)  # the first Python without a wheel of labmaze, at which an ordinary install stops
-_MUJOCO_PARTS = "mujoco mujoco-core mujoco-studio"  # what version 4 consists of; pip mixes them up with version 3
+_NO_LABMAZE = (
+    3,
+    13,
+)  # the first Python without a wheel of labmaze, at which an ordinary install stops
+# what version 4 consists of; pip mixes them up with version 3
+_MUJOCO_PARTS = "mujoco mujoco-core mujoco-studio"
 
 
 @dataclass(frozen=True)
@@ -65,11 +73,15 @@ def dm_control() -> Check:
     missing = " ".join(name for name in DM_CONTROL_NEEDS if version_of(name) is None)
     if check.ok:
         return (
-            Check(check.name, False, f"{check.value} without {missing}", f"pip install {missing}") if missing else check
+            Check(check.name, False, f"{check.value} without {missing}", f"pip install {missing}")
+            if missing
+            else check
         )
     if sys.version_info < _NO_LABMAZE:
         return Check(check.name, False, check.value, "pip install dm-control==1.0.50")
-    mend = "pip install --no-deps dm-control==1.0.50" + (f" && pip install {missing}" if missing else "")
+    mend = "pip install --no-deps dm-control==1.0.50" + (
+        f" && pip install {missing}" if missing else ""
+    )
     return Check(check.name, False, check.value, mend)
 
 

@@ -19,7 +19,8 @@ from planet_rssm.base.descriptors import hold_standard
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.malloc import keep_memory
 
-# verb: what it does, for `planet --help`; the module of the same name holds the command, called `verb`
+# verb: what it does, for `planet --help`; the module of the same name holds the command, called
+# `verb`
 VERBS = {
     "train": "Learn a world model of an environment from pixels, planning as it goes.",
     "collect": "Write a set of episodes, for learning offline.",
@@ -54,7 +55,9 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the verb's module and return its command."""
         if cmd_name not in VERBS:
-            if ctx.resilient_parsing:  # a shell completes a line with a mistake in it: nothing to offer
+            if (
+                ctx.resilient_parsing
+            ):  # a shell completes a line with a mistake in it: nothing to offer
                 return None
             from planet_rssm.config import nearest
 
@@ -69,7 +72,9 @@ class LazyGroup(click.Group):
                 sys.stdout.flush()  # here an output that is full or closed can still be told
             return done
         except (BrokenPipeError, SystemExit) as error:
-            if not isinstance(error, BrokenPipeError) and not isinstance(error.__context__, BrokenPipeError):
+            if not isinstance(error, BrokenPipeError) and not isinstance(
+                error.__context__, BrokenPipeError
+            ):
                 raise
         _drop_output()
         raise _ClosedError(CLOSED)
@@ -99,13 +104,19 @@ def planet(debug: bool) -> None:
 def main(args: list[str] | None = None) -> None:
     """Run the command line; bad input ends in one line and exit code 1, a traceback only with --debug."""
     hold_standard()  # before anything is opened
-    words = (sys.argv[1:] if args is None else args) or ["--help"]  # bare, click's help would be an error
-    # OpenMP threads spin for milliseconds while they wait. Median ms of a quickstart update/decision on two cores:
-    # default 54/46, OMP_WAIT_POLICY=PASSIVE 80/90, GOMP_SPINCOUNT=1000 56/37. Update beside one busy process: default
-    # 617 to 1151, GOMP_SPINCOUNT=1000 157. Read when torch is imported, which is later; the user's own value wins.
+    words = (sys.argv[1:] if args is None else args) or [
+        "--help"
+    ]  # bare, click's help would be an error
+    # OpenMP threads spin for milliseconds while they wait. Median ms of a quickstart
+    # update/decision on two cores: default 54/46, OMP_WAIT_POLICY=PASSIVE 80/90,
+    # GOMP_SPINCOUNT=1000 56/37. Update beside one busy process: default 617 to 1151,
+    # GOMP_SPINCOUNT=1000 157. Read when torch is imported, which is later; the user's own value
+    # wins.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     keep_memory()
-    main_thread = threading.current_thread() is threading.main_thread()  # elsewhere Python allows no handlers
+    main_thread = (
+        threading.current_thread() is threading.main_thread()
+    )  # elsewhere Python allows no handlers
     before = signal.signal(signal.SIGTERM, _terminate) if main_thread else None
     try:
         _run(words)
@@ -160,7 +171,8 @@ def _check_words(words: list[str]) -> None:
 def visible(text: str) -> str:
     """Return text without what steers a terminal: control characters but tab and newline, each as its number."""
     return "".join(
-        sign if sign in "\t\n" or unicodedata.category(sign) != "Cc" else f"\\x{ord(sign):02x}" for sign in text
+        sign if sign in "\t\n" or unicodedata.category(sign) != "Cc" else f"\\x{ord(sign):02x}"
+        for sign in text
     )
 
 
@@ -184,12 +196,18 @@ def _line(error: Exception) -> str:
         return text
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         return f"{error.strerror}: this system lets a process have too few; raise that, as with ulimit -n 1024"
-    if isinstance(error, OSError) and error.filename and error.strerror:  # a name too long, a folder that is a file
+    if (
+        isinstance(error, OSError) and error.filename and error.strerror
+    ):  # a name too long, a folder that is a file
         return f"{' '.join(str(error.filename).split())}: {error.strerror}; give another path, or mend this one"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         _drop_output()
         return f"output: {error.strerror}; free some, or send it elsewhere"
-    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in text or "CUDA out of memory" in text:
+    if (
+        isinstance(error, MemoryError)
+        or "DefaultCPUAllocator" in text
+        or "CUDA out of memory" in text
+    ):
         return (
             "memory: used up; free some, or lower what there is most of: train.batch_size or planner.candidates with "
             "-s, --envs, the model's widths"

@@ -17,7 +17,8 @@ def install() -> str:
     """Make EGL or OSMesa render here, in software, for the processes that we start; return a line on what was done.
 
     Raises:
-        PlanetError: no apt here, a download that failed, or a Mesa that does not render; nothing is left behind.
+        PlanetError: no apt here, a download that failed, or a Mesa that does not render; nothing is
+            left behind.
     """
     if ready := _rendering():
         return f"nothing to install: {ready}"
@@ -42,14 +43,18 @@ def install() -> str:
         return f"unpacked Mesa into {folder}: {ready}"
     shutil.rmtree(folder)
     failed = "; ".join(f"{backend}: {gl.probe(backend).error}" for backend in ("egl", "osmesa"))
-    raise PlanetError(f"--install-gl: the distribution's Mesa does not render here ({failed}); {_WITHOUT}")
+    raise PlanetError(
+        f"--install-gl: the distribution's Mesa does not render here ({failed}); {_WITHOUT}"
+    )
 
 
 def _rendering() -> str:
     """Return which backends render, or "" if none does."""
     gl.probe.cache_clear()
     probes = [gl.probe(backend) for backend in ("egl", "osmesa")]
-    return ", ".join(f"{probe.backend} renders with {probe.renderer}" for probe in probes if probe.ok)
+    return ", ".join(
+        f"{probe.backend} renders with {probe.renderer}" for probe in probes if probe.ok
+    )
 
 
 def _download(scratch: Path) -> list[Path]:
@@ -57,10 +62,29 @@ def _download(scratch: Path) -> list[Path]:
     for name in ("lists/partial", "cache/archives/partial"):
         (scratch / name).mkdir(parents=True)
     options = ["-o", f"Dir::State::lists={scratch}/lists", "-o", f"Dir::Cache={scratch}/cache"]
-    options += ["-o", f"Dir::Log={scratch}", "-o", "Debug::NoLocking=true", "-o", "APT::Sandbox::User="]
+    options += [
+        "-o",
+        f"Dir::Log={scratch}",
+        "-o",
+        "Debug::NoLocking=true",
+        "-o",
+        "APT::Sandbox::User=",
+    ]
     _apt(["apt-get", *options, "-q", "update"])
     known = [name for name in OPTIONAL if _knows(["apt-cache", *options, "show", name])]
-    _apt(["apt-get", *options, "-q", "-y", "--no-install-recommends", "--download-only", "install", *PACKAGES, *known])
+    _apt(
+        [
+            "apt-get",
+            *options,
+            "-q",
+            "-y",
+            "--no-install-recommends",
+            "--download-only",
+            "install",
+            *PACKAGES,
+            *known,
+        ]
+    )
     return sorted((scratch / "cache" / "archives").glob("*.deb"))
 
 
@@ -79,4 +103,6 @@ def _apt(command: list[str]) -> None:
     child = subprocess.run(command, capture_output=True, text=True, check=False)
     if child.returncode:
         words = (child.stderr.strip().splitlines() or [f"exit code {child.returncode}"])[-1]
-        raise PlanetError(f"--install-gl: {command[0]} failed ({words}); try again with a network, {_WITHOUT}")
+        raise PlanetError(
+            f"--install-gl: {command[0]} failed ({words}); try again with a network, {_WITHOUT}"
+        )

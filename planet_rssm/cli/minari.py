@@ -25,12 +25,22 @@ def verb() -> None:
 
 @verb.command("import")
 @click.argument("dataset")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Where the episodes are kept.")
-@click.option("--observe", type=click.Choice(["pixels", "vectors", "both"]), help="What to take [all there is].")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="Where the episodes are kept."
+)
+@click.option(
+    "--observe",
+    type=click.Choice(["pixels", "vectors", "both"]),
+    help="What to take [all there is].",
+)
 @click.option("--size", default=64, show_default=True, type=click.IntRange(SMALLEST, LARGEST),
               help="Pixels a side.")  # fmt: skip
 @click.option("--drop", multiple=True, metavar="KEY", help="Leave an observation out; repeatable.")
-@click.option("--scale-actions", is_flag=True, help="Actions without bounds: take the least and greatest of the data.")
+@click.option(
+    "--scale-actions",
+    is_flag=True,
+    help="Actions without bounds: take the least and greatest of the data.",
+)
 @allow_code
 @click.option("--download", is_flag=True, help="Fetch it if it is not on this machine.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
@@ -46,14 +56,16 @@ def import_(
 ) -> None:
     """Write the episodes of DATASET, an ID or a folder, for `planet train --offline`.
 
-    Actions become numbers in [-1, 1], by the bounds of the dataset's action space, or choices. An import that was
-    killed is gone on with by the same command.
+    Actions become numbers in [-1, 1], by the bounds of the dataset's action space, or choices. An
+    import that was killed is gone on with by the same command.
 
     For example: planet minari import mujoco/hopper/medium-v0 --download --out sets/hopper
     """
     from planet_rssm.datasets.minari import import_dataset
 
-    replay = import_dataset(dataset, out, observe, size, download, drop=drop, scale_actions=scale_actions)
+    replay = import_dataset(
+        dataset, out, observe, size, download, drop=drop, scale_actions=scale_actions
+    )
     env = replay.env or {}
     result = {
         "dataset": dataset,

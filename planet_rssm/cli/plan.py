@@ -22,7 +22,10 @@ from planet_rssm.cli.progress import Shown
 @complete.setting_option(complete.acting_setting, "Change planner.… or rssm.plan_by.")
 @click.option("--episodes", default=20, show_default=True, type=click.IntRange(min=1))
 @click.option(
-    "--checkpoint", default="last", show_default=True, help="last, best or a number of env_steps (offline: updates)."
+    "--checkpoint",
+    default="last",
+    show_default=True,
+    help="last, best or a number of env_steps (offline: updates).",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--video/--no-video", default=False, help="Film the first episode into RUN/videos.")
@@ -40,16 +43,17 @@ def verb(
 ) -> None:
     """Act in RUN's environment by planning in what it learned; no exploration noise, fixed reset seeds.
 
-    RUN is a folder; or pretrained:NAME, a model that comes with the package (cartpole-swingup); or simulator:TASK:
-    dm_control's own physics are the model, and nothing is learned. There the planner is icem unless another is named,
-    and -s changes env.action_repeat and env.time_limit too. The video of a pretrained model or of a simulator
-    goes into runs/pretrained-NAME or runs/simulator-TASK.
+    RUN is a folder; or pretrained:NAME, a model that comes with the package (cartpole-swingup); or
+    simulator:TASK: dm_control's own physics are the model, and nothing is learned. There the
+    planner is icem unless another is named, and -s changes env.action_repeat and env.time_limit
+    too. The video of a pretrained model or of a simulator goes into runs/pretrained-NAME or
+    runs/simulator-TASK.
 
     \b
     For example
       planet plan runs/quickstart-cartpole-swingup-seed0 --episodes 20 --video
-      planet plan runs/quickstart-cartpole-swingup-seed0 --planner icem -s planner.candidates=50 --json
-      planet plan pretrained:cartpole-swingup --episodes 4 --video
+      planet plan runs/quickstart-cartpole-swingup-seed0 --planner icem -s planner.candidates=50
+      --json planet plan pretrained:cartpole-swingup --episodes 4 --video
       planet plan simulator:cartpole-swingup --episodes 3
     """  # noqa: D301 (click wants the character itself)
     wanted = list(overrides) + ([] if planner is None else [f"planner.name={planner}"])
@@ -73,7 +77,9 @@ def plan_and_print(
     from planet_rssm.runs.run import VIDEOS
 
     simulated = str(run).startswith(PREFIX)
-    folder = Path("runs") / str(run).replace(":", "-").replace("/", "-") if simulated else outputs(run)
+    folder = (
+        Path("runs") / str(run).replace(":", "-").replace("/", "-") if simulated else outputs(run)
+    )
 
     def film(frames: Sequence[np.ndarray], fps: float) -> Path:
         (folder / VIDEOS).mkdir(parents=True, exist_ok=True)
@@ -101,7 +107,9 @@ def plan_and_print(
 def _refuse(checkpoint: str, device: str) -> None:
     """Refuse what a simulator does not have."""
     if checkpoint != "last":
-        raise PlanetError(f"--checkpoint {checkpoint}: a simulator has none, nothing is learned; leave it out")
+        raise PlanetError(
+            f"--checkpoint {checkpoint}: a simulator has none, nothing is learned; leave it out"
+        )
     if device not in ("auto", "cpu"):
         raise PlanetError(f"--device {device}: simulators run on the CPU; leave it out")
 
@@ -110,14 +118,21 @@ def _print(result: dict[str, Any], console: Console) -> None:
     from planet_rssm.base.stopwatch import shares
     from planet_rssm.evaluation.protocol import seen_by
 
-    title = f"{result['task']}, {seen_by(result['observation'])}, {len(result['episodes'])} episodes"
+    title = (
+        f"{result['task']}, {seen_by(result['observation'])}, {len(result['episodes'])} episodes"
+    )
     if result["checkpoint"] == "best":
         title += ", best checkpoint (selected on test episodes)"
     rows = {result["planner"]: (result["return"]["mean"], result["return"]["episode_ci95"])}
     rows |= {
-        name: (mean, result["baselines_ci95"][name]) for name, mean in result["baselines"].items() if mean is not None
+        name: (mean, result["baselines_ci95"][name])
+        for name, mean in result["baselines"].items()
+        if mean is not None
     }
-    body = [(name, f"{mean:.1f}", f"{low:.1f} to {high:.1f}") for name, (mean, (low, high)) in rows.items()]
+    body = [
+        (name, f"{mean:.1f}", f"{low:.1f} to {high:.1f}")
+        for name, (mean, (low, high)) in rows.items()
+    ]
     tables.show(console, title, ("policy", "mean return", "episode 95 % interval"), body)
     latency = result["latency_ms"]
     batch = "1 environment" if result["batch"] == 1 else f"{result['batch']} environments"

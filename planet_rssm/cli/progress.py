@@ -29,7 +29,9 @@ class Shown:
             self._bar.start()
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Take the bar away."""
         self.stop()
 
@@ -61,9 +63,15 @@ class Shown:
     def _show(self) -> None:
         now = time.monotonic()
         if self._bar and self._task is not None:
-            self._bar.update(self._task, completed=self.done, total=self._total, description=self._name)
+            self._bar.update(
+                self._task, completed=self.done, total=self._total, description=self._name
+            )
         elif now - self._spoke >= QUIET:
             self._spoke = now
             spent = now - self._began
-            left = f", {duration(spent / self.done * (self._total - self.done))} left" if self.done else ""
+            left = (
+                f", {duration(spent / self.done * (self._total - self.done))} left"
+                if self.done
+                else ""
+            )
             click.echo(f"{self._name}: {self.done} of {self._total} {self._unit}{left}", err=True)

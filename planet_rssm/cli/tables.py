@@ -14,7 +14,9 @@ def results() -> Console:
     return console if console.is_terminal else Console(width=WIDE)
 
 
-def show(console: Console, title: str, header: Sequence[str], body: Sequence[Sequence[str]]) -> None:
+def show(
+    console: Console, title: str, header: Sequence[str], body: Sequence[Sequence[str]]
+) -> None:
     """Print a title and a table; where the terminal is too narrow, cells take more lines."""
     say(console, title)
     table = Table(*(Column(name, overflow="fold") for name in header))

@@ -31,17 +31,32 @@ CURVE = "curve.png"
 @click.command("train")
 @click.argument("preset", shell_complete=complete.preset)
 @complete.setting_option(complete.any_setting, "Change a setting; may be repeated.")
-@click.option("--run-dir", type=click.Path(path_type=Path), help="Where the run is kept [runs/PRESET-TASK-seedN].")
+@click.option(
+    "--run-dir",
+    type=click.Path(path_type=Path),
+    help="Where the run is kept [runs/PRESET-TASK-seedN].",
+)
 @click.option("--seed", type=click.IntRange(min=0), help="Short for -s seed=N.")
 @click.option("--device", help="Short for -s device=…: auto, cpu or cuda.")
 @click.option("--resume", is_flag=True, help="Go on with the run where it was last committed.")
-@click.option("--data", type=click.Path(path_type=Path), help="With --offline: a folder of episodes.")
-@click.option("--offline", is_flag=True, help="Learn from the episodes of --data alone; start no environment.")
-@click.option("--updates", type=click.IntRange(min=1), help="Offline: short for -s train.offline_updates=N.")
 @click.option(
-    "--dry-run", "dry", is_flag=True, help="Measure each part once, say how long the run takes, keep nothing."
+    "--data", type=click.Path(path_type=Path), help="With --offline: a folder of episodes."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the dry run's result as one JSON object.")
+@click.option(
+    "--offline", is_flag=True, help="Learn from the episodes of --data alone; start no environment."
+)
+@click.option(
+    "--updates", type=click.IntRange(min=1), help="Offline: short for -s train.offline_updates=N."
+)
+@click.option(
+    "--dry-run",
+    "dry",
+    is_flag=True,
+    help="Measure each part once, say how long the run takes, keep nothing.",
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the dry run's result as one JSON object."
+)
 @allow_code
 @click.option("--plan-episodes", type=click.IntRange(min=0),
               help="Episodes to plan with the trained model at the end; 0 for none [20, offline 0].")  # fmt: skip
@@ -61,8 +76,8 @@ def verb(
 ) -> None:
     """Train PRESET, a preset or a settings file, then plan with what was learned.
 
-    A settings file names the preset that it changes in its first line, `preset: quickstart`, or states every setting,
-    as `planet config quickstart` prints them.
+    A settings file names the preset that it changes in its first line, `preset: quickstart`, or
+    states every setting, as `planet config quickstart` prints them.
 
     Safe to interrupt: the same command with --resume goes on.
 
@@ -85,7 +100,9 @@ def verb(
         _dry_run(folder, settings, as_json, episodes)
         return
     if settings.data.folder and plan_episodes:
-        require(config.flatten(settings), f"--data {settings.data.folder}")  # now, not when all has been learned
+        require(
+            config.flatten(settings), f"--data {settings.data.folder}"
+        )  # now, not when all has been learned
     run = _open(folder, settings) if resume else _create(folder, settings)
     learned = _train(run, episodes)
     if not learned and plan_episodes is None:
@@ -98,31 +115,44 @@ def verb(
 def default_folder(preset: str, settings: config.Settings) -> Path:
     """Return where a run is kept unless --run-dir says so: runs/PRESET-TASK-seedN.
 
-    TASK is the environment's id without `dmc/` or `gym/`; what is no letter, digit, dot, _ or - in it becomes a -.
+    TASK is the environment's id without `dmc/` or `gym/`; what is no letter, digit, dot, _ or - in
+    it becomes a -.
     """
     from planet_rssm.envs.registry import canonical_id
 
-    task = re.sub(r"[^\w.-]", "-", canonical_id(settings.env.id).removeprefix("dmc/").removeprefix("gym/"))
+    task = re.sub(
+        r"[^\w.-]", "-", canonical_id(settings.env.id).removeprefix("dmc/").removeprefix("gym/")
+    )
     return Path("runs") / f"{Path(preset).stem}-{task}-seed{settings.seed}"
 
 
 def _with_data(
-    settings: config.Settings, overrides: Sequence[str], data: Path | None, offline: bool, updates: int | None
+    settings: config.Settings,
+    overrides: Sequence[str],
+    data: Path | None,
+    offline: bool,
+    updates: int | None,
 ) -> config.Settings:
     """Return the settings with the episodes to learn from offline, and the environment that those decide."""
     changed: dict[str, object] = {}
     if data is not None:
         if not offline:
-            raise PlanetError(f"--data {data}: only with --offline; a run that collects begins without episodes")
+            raise PlanetError(
+                f"--data {data}: only with --offline; a run that collects begins without episodes"
+            )
         changed["data.folder"] = str(data.resolve())  # a resumed run may be started from elsewhere
     elif offline and settings.data.folder is None:
-        raise PlanetError("--offline: nothing to learn from; add --data DIR, a folder that `planet collect` wrote")
+        raise PlanetError(
+            "--offline: nothing to learn from; add --data DIR, a folder that `planet collect` wrote"
+        )
     if updates is not None:
         changed["train.offline_updates"] = updates
     settings = config.resolve(config.flatten(settings) | changed)
     if settings.data.folder is None:
         if updates is not None:
-            raise PlanetError(f"--updates {updates}: only with --offline; else train.env_steps is the budget")
+            raise PlanetError(
+                f"--updates {updates}: only with --offline; else train.env_steps is the budget"
+            )
         return settings
     from planet_rssm.training.offline import adopt_environment
 
@@ -133,7 +163,9 @@ def _with_data(
 
 def _check_dry(dry: bool, resume: bool, offline: bool) -> None:
     if not dry:
-        raise PlanetError("--json: only with --dry-run; what a run measures is in its metrics.jsonl")
+        raise PlanetError(
+            "--json: only with --dry-run; what a run measures is in its metrics.jsonl"
+        )
     if resume or offline:
         other = "--resume" if resume else "--offline"
         raise PlanetError(f"--dry-run: foretells a whole run that collects; leave {other} out")
@@ -147,7 +179,9 @@ def _dry_run(folder: Path, settings: config.Settings, as_json: bool, plan_episod
     place_of(folder)
     Run(folder, settings).check_new()  # as the run itself would be refused
     settings, device = _checked(settings)
-    result = dry_run(settings, device, folder, lambda line: click.echo(line, err=True), plan_episodes)
+    result = dry_run(
+        settings, device, folder, lambda line: click.echo(line, err=True), plan_episodes
+    )
     if as_json:
         click.echo(json.dumps(result))
         return
@@ -158,7 +192,9 @@ def _print_forecast(result: dict[str, Any], console: Console) -> None:
     from planet_rssm.evaluation.protocol import seen_by
     from planet_rssm.training.session import padding_line
 
-    run, seconds, size, one, free = (result[key] for key in ("run", "seconds", "bytes", "measured", "free"))
+    run, seconds, size, one, free = (
+        result[key] for key in ("run", "seconds", "bytes", "measured", "free")
+    )
     told = {
         "collect": f"{run['episodes']} episodes, step {_ms(one['env_step'])}, decision {_ms(one['decision'])}",
         "learn": f"{run['updates']} updates, {_ms(one['update'])} each",
@@ -175,8 +211,12 @@ def _print_forecast(result: dict[str, Any], console: Console) -> None:
     console.print(f"disk: {_gib(size['total'])} (episodes {episodes}, checkpoints {checkpoints}), {_gib(free['disk'])} "
                   "free", soft_wrap=True)  # fmt: skip
     known = {"": free["memory"], " on the device": free["device_memory"]}
-    left = ", ".join(f"{_gib(value)} free{where}" for where, value in known.items() if value is not None)
-    console.print(f"memory: {_gib(result['peak_memory'])} at most in this process, {left or 'free: unknown'}")
+    left = ", ".join(
+        f"{_gib(value)} free{where}" for where, value in known.items() if value is not None
+    )
+    console.print(
+        f"memory: {_gib(result['peak_memory'])} at most in this process, {left or 'free: unknown'}"
+    )
     if short := result["short_episodes"]:
         time = f"{duration(short['seconds']['total'])}, {short['run']['updates']} updates"
         console.print(f"episodes may end early: all as short as random ones, {short['steps']:.0f} env_steps, it takes "
@@ -218,11 +258,17 @@ def _create(folder: Path, settings: config.Settings) -> "Run":
     from planet_rssm.runs.run import Run
 
     asked = settings.train.precision
-    settings, device = _checked(settings)  # before anything is written: no mistake may leave a half-made run
+    settings, device = _checked(
+        settings
+    )  # before anything is written: no mistake may leave a half-made run
     run = Run.create(folder, settings, str(device))
     if asked == AUTO:
         chosen = settings.train.precision
-        why = "bfloat16 products are not faster" if chosen == EXACT else "its products are faster than float32's"
+        why = (
+            "bfloat16 products are not faster"
+            if chosen == EXACT
+            else "its products are faster than float32's"
+        )
         click.echo(f"precision {chosen}: {why} on this machine", err=True)
     return run
 
@@ -247,8 +293,12 @@ def _check_learnable(settings: config.Settings, device: "torch.device") -> None:
 
     env = settings.env
     if env.renderer == "none" and env.observe != "vectors":
-        raise PlanetError("env.renderer = 'none': there would be nothing to see; use auto, or env.observe=vectors")
-    with EnvPool(env, 1) as pool:  # what only the environment itself can say, a missing package among it
+        raise PlanetError(
+            "env.renderer = 'none': there would be nothing to see; use auto, or env.observe=vectors"
+        )
+    with EnvPool(
+        env, 1
+    ) as pool:  # what only the environment itself can say, a missing package among it
         spec = pool.spec
         _try_out(pool)
     check_sizes(settings, spec, device)
@@ -299,7 +349,11 @@ def _plan(run: "Run", episodes: int) -> None:
 
 
 def _say_what_an_extra_adds() -> None:
-    adds = {"tensorboard": "TensorBoard events", "matplotlib": "the learning curve", "av": "MP4 films in place of GIF"}
+    adds = {
+        "tensorboard": "TensorBoard events",
+        "matplotlib": "the learning curve",
+        "av": "MP4 films in place of GIF",
+    }
     if missing := [what for name, what in adds.items() if importlib.util.find_spec(name) is None]:
         click.echo(f"pip install 'planet-rssm[report]' adds {', '.join(missing)}; metrics.jsonl is there without it",
                    err=True)  # fmt: skip

@@ -1,7 +1,7 @@
 """Typed, frozen, validated settings; presets, overrides, load and save.
 
-A settings file is a flat YAML mapping from dotted keys to values, the same keys that `-s key=value` takes. A preset is
-such a file holding only its differences from the defaults in schema.py.
+A settings file is a flat YAML mapping from dotted keys to values, the same keys that `-s key=value`
+takes. A preset is such a file holding only its differences from the defaults in schema.py.
 """
 
 from planet_rssm.config.schema import (

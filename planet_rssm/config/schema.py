@@ -14,7 +14,10 @@ FORMAT = 1
 PlannerName = Literal["cem", "icem", "mppi", "shooting", "actor"]
 PLANNERS: tuple[str, ...] = get_args(PlannerName)
 SMALLEST, LARGEST = 16, 512  # pixels a side of an image
-V3_SIDE, V3_LAYERS = 4, 5  # DreamerV3's convolutions halve an image down to this side or more, at most so often
+V3_SIDE, V3_LAYERS = (
+    4,
+    5,
+)  # DreamerV3's convolutions halve an image down to this side or more, at most so often
 
 
 def _whole(value: Any) -> Any:  # noqa: ANN401 (whatever a file holds)
@@ -40,14 +43,19 @@ NonNegative = Annotated[Number, Field(ge=0)]
 Switch = Annotated[bool, Field(strict=True)]  # true or false, not what Python takes for one
 Count = Annotated[Whole, Field(ge=1, le=2**53)]  # a whole number that no tool rounds
 Share = Annotated[Number, Field(gt=0, le=1)]
-Layers = Annotated[Whole, Field(ge=0, le=1000)]  # beyond that it is a mistake that would take hours to build
+Layers = Annotated[
+    Whole, Field(ge=0, le=1000)
+]  # beyond that it is a mistake that would take hours to build
 
 
 def _names(value: Any) -> Any:  # noqa: ANN401
     """Return a list of the names that are written as one text, `a,b`; numbers are those of a Tuple's parts."""
     parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
     parts = parts if isinstance(parts, list | tuple) else [parts]
-    return [str(part) if isinstance(part, int) and not isinstance(part, bool) else part for part in parts]
+    return [
+        str(part) if isinstance(part, int) and not isinstance(part, bool) else part
+        for part in parts
+    ]
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401
@@ -62,9 +70,15 @@ def _plain(value: Any) -> Any:  # noqa: ANN401
         return [_plain(part) for part in value]
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
         return {key: _plain(part) for key, part in value.items()}
-    if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+    if (
+        value is None
+        or isinstance(value, bool | int)
+        or (isinstance(value, float) and math.isfinite(value))
+    ):
         return value
-    raise ValueError(f"{value!r} is no number, text, list or mapping of such; quote it to have a text")
+    raise ValueError(
+        f"{value!r} is no number, text, list or mapping of such; quote it to have a text"
+    )
 
 
 def _arguments(value: Any) -> Any:  # noqa: ANN401
@@ -111,7 +125,8 @@ SIZES = {
 }
 Size = Literal["1m", "12m", "25m", "50m", "100m", "200m", "400m"]
 
-# of matrix products and convolutions; auto: bfloat16 where this machine is faster in it, else float32
+# of matrix products and convolutions; auto: bfloat16 where this machine is faster in it, else
+# float32
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -126,9 +141,13 @@ class EnvSettings(_Section):
     observe: Literal["pixels", "vectors", "both"] = "pixels"
     size: Annotated[Whole, Field(ge=SMALLEST, le=LARGEST)] = 64  # pixels a side
     renderer: Literal["auto", "egl", "osmesa", "glfw", "raycast", "own", "none"] = "auto"
-    time_limit: Count | None = None  # control steps until an episode is truncated; None: the environment's own
+    time_limit: Count | None = (
+        None  # control steps until an episode is truncated; None: the environment's own
+    )
     action_repeat: Count | None = None  # None: the domain's own, see envs.registry
-    step_timeout: Positive = 60.0  # seconds before a silent worker is replaced; to start it has twice that, at least 30
+    step_timeout: Positive = (
+        60.0  # seconds before a silent worker is replaced; to start it has twice that, at least 30
+    )
     drop: Names = ()  # observations that are left out, by name: a,b or [a, b]
     keys: Names = ()  # all that are seen, by name; (): every one
     kwargs: Arguments = {}  # of what makes the environment, each written as env.kwargs.NAME
@@ -141,7 +160,9 @@ class DataSettings(_Section):
     """The replay."""
 
     capacity: Count = 1_000_000  # frames; the oldest episodes leave first
-    first_action: FirstAction = "zeros"  # what led to a chunk's first frame: forgotten, or kept (PlaNet's code)
+    first_action: FirstAction = (
+        "zeros"  # what led to a chunk's first frame: forgotten, or kept (PlaNet's code)
+    )
     folder: Annotated[str, Field(min_length=1)] | None = (
         None  # offline: learn from the episodes in this folder alone; None: collect
     )
@@ -156,35 +177,55 @@ class RSSMSettings(_Section):
     """The recurrent state-space model (PlaNet, arXiv 1811.04551, appendix A; DreamerV2 2010.02193; V3 2301.04104)."""
 
     kind: Literal["rssm", "ssm", "rnn"] = "rssm"  # ssm: stochastic only, rnn: deterministic only
-    latent: str = "gaussian"  # or categorical, or a Latent of your own as module:Class, see docs/extend.md
+    latent: str = (
+        "gaussian"  # or categorical, or a Latent of your own as module:Class, see docs/extend.md
+    )
     deter: Count = 200
     stoch: Count = 30  # dimensions of a Gaussian latent, variables of a categorical one
     classes: Annotated[Whole, Field(ge=2)] = 32  # of each categorical variable
     hidden: Count = 200
-    cell: Literal["gru", "norm_gru", "tf_gru"] = "gru"  # tf_gru: TensorFlow's GRUBlockCell, as PlaNet's code has it
-    blocks: Annotated[Whole, Field(ge=0)] = 0  # of DreamerV3's block-diagonal GRU; 0: the plain `cell`
+    cell: Literal["gru", "norm_gru", "tf_gru"] = (
+        "gru"  # tf_gru: TensorFlow's GRUBlockCell, as PlaNet's code has it
+    )
+    blocks: Annotated[Whole, Field(ge=0)] = (
+        0  # of DreamerV3's block-diagonal GRU; 0: the plain `cell`
+    )
     recurrent_depth: Annotated[Layers, Field(ge=1)] = 1  # times that the cell is applied a step
     input_layers: Layers = 1  # dense layers before the cell
     prior_layers: Layers = 1
     posterior_layers: Layers = 1
     act: Activation = "relu"
     norm: Norm = "none"
-    mean: Literal["none", "tanh5"] = "none"  # Gaussian: what the mean goes through, nothing or 5 tanh(x / 5)
-    std: Literal["softplus", "sigmoid2"] = "softplus"  # Gaussian: how the standard deviation is made positive
+    mean: Literal["none", "tanh5"] = (
+        "none"  # Gaussian: what the mean goes through, nothing or 5 tanh(x / 5)
+    )
+    std: Literal["softplus", "sigmoid2"] = (
+        "softplus"  # Gaussian: how the standard deviation is made positive
+    )
     min_std: NonNegative = 0.1
-    unimix: Annotated[float, Field(ge=0, lt=1)] = 0.0  # categorical: share of the uniform distribution
+    unimix: Annotated[float, Field(ge=0, lt=1)] = (
+        0.0  # categorical: share of the uniform distribution
+    )
     initial: Literal["zeros", "learned"] = "zeros"
-    filter_by: Literal["sample", "mode"] = "sample"  # how an agent's belief is taken from the posterior
+    filter_by: Literal["sample", "mode"] = (
+        "sample"  # how an agent's belief is taken from the posterior
+    )
     plan_by: Literal["sample", "mode"] = "sample"  # how planned states are taken from the prior
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.latent not in LATENTS and not FORM.fullmatch(self.latent):
-            raise ValueError(f"rssm.latent = {self.latent!r}: must be {', '.join(LATENTS)} or module:Class")
+            raise ValueError(
+                f"rssm.latent = {self.latent!r}: must be {', '.join(LATENTS)} or module:Class"
+            )
         if self.blocks and self.deter % self.blocks:
-            raise ValueError(f"rssm.blocks = {self.blocks}: must divide rssm.deter = {self.deter}; change one of them")
+            raise ValueError(
+                f"rssm.blocks = {self.blocks}: must divide rssm.deter = {self.deter}; change one of them"
+            )
         if self.blocks and self.cell != "gru":
-            raise ValueError(f"rssm.cell = {self.cell!r}: has no blocks; set rssm.blocks=0, or leave rssm.cell=gru")
+            raise ValueError(
+                f"rssm.cell = {self.cell!r}: has no blocks; set rssm.blocks=0, or leave rssm.cell=gru"
+            )
         if self.kind == "ssm" and not self.input_layers:
             raise ValueError("rssm.input_layers = 0: an ssm needs at least 1; set it")
         return self
@@ -194,12 +235,16 @@ class KLSettings(_Section):
     """How far posterior and prior may be apart, and who moves."""
 
     form: Literal["plain", "balanced"] = "plain"
-    free: Literal["step", "mean"] = "step"  # what free_nats are compared with: each step's KL, or the batch's mean
+    free: Literal["step", "mean"] = (
+        "step"  # what free_nats are compared with: each step's KL, or the batch's mean
+    )
     free_nats: NonNegative = 3.0  # with "balanced" for each of its two terms
     dyn: NonNegative = 1.0  # balanced: weight of KL(sg posterior || prior)
     rep: NonNegative = 0.1  # balanced: weight of KL(posterior || sg prior)
     scale: NonNegative = 1.0
-    overshooting: Annotated[Whole, Field(ge=0, le=10_000)] = 0  # steps ahead of latent overshooting, 0 or 1 for none
+    overshooting: Annotated[Whole, Field(ge=0, le=10_000)] = (
+        0  # steps ahead of latent overshooting, 0 or 1 for none
+    )
     overshooting_scale: NonNegative = 1.0
 
 
@@ -210,20 +255,30 @@ class ModelSettings(_Section):
     conv: Literal["planet", "dreamer-v3"] = "planet"
     conv_act: Activation = "relu"  # of planet's convolutions; dreamer-v3's have `act` and `norm`
     depth: Count = 32  # channels of the first convolution
-    pixels: Literal["quantised", "scaled"] = "quantised"  # 5 bits and noise (PlaNet), or divided by 255 (Dreamer)
+    pixels: Literal["quantised", "scaled"] = (
+        "quantised"  # 5 bits and noise (PlaNet), or divided by 255 (Dreamer)
+    )
     vector_layers: Annotated[Layers, Field(ge=1)] = 2  # of the vectors' encoder and decoder
     vector_units: Count = 200
     act: Activation = "relu"  # of vectors' networks and heads
     norm: Norm = "none"
     init: Literal["torch", "trunc_normal"] = "torch"  # of weights; the second is DreamerV3's
-    reward: Literal["gaussian", "twohot", "symlog_twohot"] = "gaussian"  # two-hot: over the values, or their symlog
+    reward: Literal["gaussian", "twohot", "symlog_twohot"] = (
+        "gaussian"  # two-hot: over the values, or their symlog
+    )
     reward_layers: Layers = 2
     reward_units: Count = 200
-    reward_outscale: NonNegative = 1.0  # of the last layer's first weights; 0: an untrained head says 0
+    reward_outscale: NonNegative = (
+        1.0  # of the last layer's first weights; 0: an untrained head says 0
+    )
     continue_layers: Layers = 2
     continue_units: Count = 200
-    continue_discount: Share = 1.0  # the continue head's target where an episode goes on (DreamerV3: 1 - 1 / 333)
-    decode_fraction: Share = 1.0  # share of the frames of a batch that is decoded for the image loss
+    continue_discount: Share = (
+        1.0  # the continue head's target where an episode goes on (DreamerV3: 1 - 1 / 333)
+    )
+    decode_fraction: Share = (
+        1.0  # share of the frames of a batch that is decoded for the image loss
+    )
     image_scale: NonNegative = 1.0
     vector_scale: NonNegative = 1.0
     reward_scale: NonNegative = 10.0
@@ -300,27 +355,42 @@ RECIPES: dict[str, dict[str, Any]] = {
 class BehaviorSettings(_Section):
     """An actor and a critic that learn in imagination (Dreamer, arXiv 1912.01603; V2 2010.02193; V3 2301.04104).
 
-    `name` alone stands for all the rest, see RECIPES; what is given beside it wins. `behavior=v3` is short for it.
+    `name` alone stands for all the rest, see RECIPES; what is given beside it wins. `behavior=v3`
+    is short for it.
     """
 
     name: Literal["none", "v1", "v2", "v3"] = "none"
-    objective: Literal["auto", "dynamics", "reinforce", "mix"] = "reinforce"  # auto: reinforce for choices
+    objective: Literal["auto", "dynamics", "reinforce", "mix"] = (
+        "reinforce"  # auto: reinforce for choices
+    )
     mix: Share = 0.1  # mix: the share of the dynamics' gradient
     horizon: Count = 15  # agent steps imagined
     discount: Share = 0.997  # of one agent step; 1 - 1 / 333
     trace: Annotated[Number, Field(ge=0, le=1)] = 0.95  # the lambda of lambda-returns
     action: Literal["normal", "trunc_normal", "tanh_normal"] = "normal"  # how numbers are drawn
-    unimix: Annotated[float, Field(ge=0, lt=1)] = 0.01  # of choices: share of the uniform distribution
+    unimix: Annotated[float, Field(ge=0, lt=1)] = (
+        0.01  # of choices: share of the uniform distribution
+    )
     entropy: NonNegative = 3e-4  # weight of the actor's entropy
     weigh_entropy: Switch = True  # at each step by how likely it is to be reached
-    weights: Literal["reached", "head", "late"] = "reached"  # of imagined steps: see behavior.learning, _weights
-    subtract_value: Switch = False  # dynamics: take the critic's value, gradient and all, off the return
-    normalise: Literal["none", "percentiles"] = "percentiles"  # what returns are divided by: 1, or the range of theirs
+    weights: Literal["reached", "head", "late"] = (
+        "reached"  # of imagined steps: see behavior.learning, _weights
+    )
+    subtract_value: Switch = (
+        False  # dynamics: take the critic's value, gradient and all, off the return
+    )
+    normalise: Literal["none", "percentiles"] = (
+        "percentiles"  # what returns are divided by: 1, or the range of theirs
+    )
     critic: Literal["gaussian", "twohot", "symlog_twohot"] = "twohot"
-    slow: Literal["none", "target", "regulariser"] = "regulariser"  # what the critic's slow copy is for
+    slow: Literal["none", "target", "regulariser"] = (
+        "regulariser"  # what the critic's slow copy is for
+    )
     slow_every: Count = 1  # updates between two steps of the slow copy
     slow_share: Share = 0.02  # of the way that a step goes
-    replay_value: NonNegative = 0.3  # weight of the critic's loss on the batch itself, which trains the model too
+    replay_value: NonNegative = (
+        0.3  # weight of the critic's loss on the batch itself, which trains the model too
+    )
     actor_layers: Layers = 3
     critic_layers: Layers = 3
     units: Count = 256
@@ -331,7 +401,8 @@ class BehaviorSettings(_Section):
     clip: Positive | None = 100.0  # of the actor's norm and of the critic's
 
 
-# The settings of the planner that each planner reads; of the actor's search nothing is read, it has none.
+# The settings of the planner that each planner reads; of the actor's search nothing is read, it has
+# none.
 _SEARCH = frozenset("horizon candidates iterations warm_start discount precision fast particles risk proposals "
                     "proposal_share terminal_value".split())  # fmt: skip
 _FITTED = _SEARCH | {"elites", "init_std", "min_std", "max_std", "momentum"}
@@ -348,7 +419,8 @@ _BY_ELITES = {"elites", "min_std", "max_std"}  # mppi reads them only where it w
 class PlannerSettings(_Section):
     """How actions are searched for. Spreads are in halves of an action's range; None is the planner's own default."""
 
-    name: str = "cem"  # who decides: one of PLANNERS, or a SearchPlanner as module:Class; the actor needs `behavior`
+    # who decides: one of PLANNERS, or a SearchPlanner as module:Class; the actor needs `behavior`
+    name: str = "cem"
     horizon: Count = 12  # agent steps
     candidates: Count = 1000
     iterations: Count = 10
@@ -356,27 +428,51 @@ class PlannerSettings(_Section):
     init_std: Positive | None = None  # icem and mppi 0.5, else 1
     min_std: NonNegative | None = None  # mppi by elites 0.05, else 0
     max_std: Positive | None = None  # mppi by elites 2, else no bound
-    momentum: Annotated[Number, Field(ge=0, lt=1)] | None = None  # share of the old distribution kept; icem 0.1, else 0
-    warm_start: Switch | None = None  # begin with the last plan, shifted; icem and mppi do, cem and shooting do not
+    momentum: Annotated[Number, Field(ge=0, lt=1)] | None = (
+        None  # share of the old distribution kept; icem 0.1, else 0
+    )
+    warm_start: Switch | None = (
+        None  # begin with the last plan, shifted; icem and mppi do, cem and shooting do not
+    )
     discount: Share = 1.0  # of one agent step
-    precision: Precision = "auto"  # auto: while training train.precision, else what is fast on this machine
-    fast: Switch = True  # prepared weights, and captured graphs on a CUDA device; false: the plain path, a check of it
+    precision: Precision = (
+        "auto"  # auto: while training train.precision, else what is fast on this machine
+    )
+    # prepared weights, and captured graphs on a CUDA device; false: the plain path, a check of it
+    fast: Switch = True
     particles: Count = 1  # times that a stochastic model follows each candidate
-    risk: Literal["mean", "worst"] | Share = "mean"  # of particles: mean, worst, or mean of this worst share (CVaR)
+    risk: Literal["mean", "worst"] | Share = (
+        "mean"  # of particles: mean, worst, or mean of this worst share (CVaR)
+    )
     colour: NonNegative = 2.5  # icem: exponent of the noise spectrum, 0 = white
-    decay: Annotated[Number, Field(ge=1)] = 1.25  # icem: the population shrinks by this factor a round
-    reuse: Annotated[Number, Field(ge=0, le=1)] = 0.3  # icem: share of the elites kept for the next round and decision
-    temperature: Positive | None = None  # mppi: in units of the return; None: the spread of a round's returns
-    weigh: Literal["all", "elites"] = "all"  # mppi: candidates that count; elites (TD-MPC2) also refit the spread
-    act_by: Literal["mean", "draw"] = "mean"  # mppi by elites: the mean, or one drawn by its weight; actor: a sample
-    proposals: Literal["none", "actor"] = "none"  # whose sequences take the place of some candidates
+    decay: Annotated[Number, Field(ge=1)] = (
+        1.25  # icem: the population shrinks by this factor a round
+    )
+    reuse: Annotated[Number, Field(ge=0, le=1)] = (
+        0.3  # icem: share of the elites kept for the next round and decision
+    )
+    temperature: Positive | None = (
+        None  # mppi: in units of the return; None: the spread of a round's returns
+    )
+    weigh: Literal["all", "elites"] = (
+        "all"  # mppi: candidates that count; elites (TD-MPC2) also refit the spread
+    )
+    act_by: Literal["mean", "draw"] = (
+        "mean"  # mppi by elites: the mean, or one drawn by its weight; actor: a sample
+    )
+    proposals: Literal["none", "actor"] = (
+        "none"  # whose sequences take the place of some candidates
+    )
     proposal_share: Share = 0.1  # of a round's candidates
     terminal_value: Literal["none", "critic"] = "none"  # what counts beyond the horizon
 
     @property
     def label(self) -> str:
         """The name in tables: with what helps the planner, as `cem+actor+critic`."""
-        return "+".join([self.name] + [helper for helper in (self.proposals, self.terminal_value) if helper != "none"])
+        return "+".join(
+            [self.name]
+            + [helper for helper in (self.proposals, self.terminal_value) if helper != "none"]
+        )
 
     @property
     def read(self) -> frozenset[str]:
@@ -412,7 +508,9 @@ class PlannerSettings(_Section):
                 "or planner.name=cem"
             )
         if self.name == "mppi" and self.act_by == "draw" and self.weigh != "elites":
-            raise ValueError(f"planner.act_by = 'draw': not with planner.weigh = {self.weigh!r}; set it to elites")
+            raise ValueError(
+                f"planner.act_by = 'draw': not with planner.weigh = {self.weigh!r}; set it to elites"
+            )
         if "min_std" in self.read and self.min_std and self.max_std and self.min_std > self.max_std:
             raise ValueError(
                 f"planner.min_std = {self.min_std}: at most planner.max_std = {self.max_std}; change one of them"
@@ -424,13 +522,17 @@ class TrainSettings(_Section):
     """The loop: collect a round of episodes, learn, test, checkpoint."""
 
     env_steps: Count = 1_000_000  # budget in simulator control steps, action repeats included
-    offline_updates: Count = 10_000  # the budget instead where data.folder is set, in optimiser steps
+    offline_updates: Count = (
+        10_000  # the budget instead where data.folder is set, in optimiser steps
+    )
     seed_episodes: Count = 5  # random, before the first update
     envs: Count = 1  # episodes collected side by side, one round of collection
     updates: Count = 100  # optimiser steps a round
     batch_size: Count = 50
     batch_length: Annotated[Count, Field(ge=2)] = 50  # agent steps a chunk
-    exploration_noise: NonNegative = 0.3  # std added to the planned action; of choices, the chance of a random one
+    exploration_noise: NonNegative = (
+        0.3  # std added to the planned action; of choices, the chance of a random one
+    )
     test_every: Count = 10  # rounds between tests without noise
     test_episodes: Count = 1
     precision: Precision = "auto"  # a run keeps what auto chose when it began, see device.py
@@ -458,7 +560,11 @@ class Settings(_Section):
     def _check(self) -> Self:
         if self.behavior.name == "none" and (asked := learned_parts(self.planner)):
             raise ValueError(no_actor(asked))
-        if self.model.conv == "dreamer-v3" and self.env.observe != "vectors" and not v3_takes(self.env.size):
+        if (
+            self.model.conv == "dreamer-v3"
+            and self.env.observe != "vectors"
+            and not v3_takes(self.env.size)
+        ):
             raise ValueError(_other_sizes(self.env.size))
         batch = self.train.batch_size * self.train.batch_length
         if self.data.capacity < self.train.batch_length:
@@ -468,7 +574,9 @@ class Settings(_Section):
             )
         if round(self.model.decode_fraction * batch) < 1:
             share = self.model.decode_fraction
-            raise ValueError(f"model.decode_fraction = {share}: decodes none of a batch's {batch} frames; raise it")
+            raise ValueError(
+                f"model.decode_fraction = {share}: decodes none of a batch's {batch} frames; raise it"
+            )
         return self
 
 
@@ -485,7 +593,10 @@ def v3_takes(size: int) -> bool:
 def _other_sizes(size: int) -> str:
     """Return the error line for a size that DreamerV3's convolutions cannot take, with the nearest that they can."""
     working = [other for other in range(SMALLEST, LARGEST + 1) if v3_takes(other)]
-    below, above = max(other for other in working if other < size), min(other for other in working if other > size)
+    below, above = (
+        max(other for other in working if other < size),
+        min(other for other in working if other > size),
+    )
     return (
         f"env.size = {size}: model.conv = 'dreamer-v3' halves an image {v3_layers(size)} times, which leaves a rest; "
         f"use {below} or {above}, or model.conv=planet, which takes any"
@@ -495,7 +606,14 @@ def _other_sizes(size: int) -> str:
 def learned_parts(settings: PlannerSettings) -> str | None:
     """Return a setting, as `key = value`, that needs an actor or a critic; None if none does."""
     needs = {"name": "actor", "proposals": "actor", "terminal_value": "critic"}
-    return next((f"planner.{key} = {value!r}" for key, value in needs.items() if getattr(settings, key) == value), None)
+    return next(
+        (
+            f"planner.{key} = {value!r}"
+            for key, value in needs.items()
+            if getattr(settings, key) == value
+        ),
+        None,
+    )
 
 
 def no_actor(asked: str) -> str:

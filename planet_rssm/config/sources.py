@@ -15,11 +15,24 @@ from planet_rssm.base.files import read_regular, write_atomic
 from planet_rssm.base.trust import require
 from planet_rssm.config.schema import FORMAT, RECIPES, SIZES, BehaviorSettings, Settings
 
-# What PyYAML raises: its constructors of dates, numbers and switches let Python's own errors through.
-_NOT_YAML = (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, OverflowError, RecursionError)
+# What PyYAML raises: its constructors of dates, numbers and switches let Python's own errors
+# through.
+_NOT_YAML = (
+    yaml.YAMLError,
+    ValueError,
+    KeyError,
+    AttributeError,
+    TypeError,
+    OverflowError,
+    RecursionError,
+)
 _shortener = reprlib.Repr()
 _shortener.maxstring = _shortener.maxother = 80
-ACTING = ("planner.", "rssm.filter_by", "rssm.plan_by")  # how a trained model is acted with: no weight depends on them
+ACTING = (
+    "planner.",
+    "rssm.filter_by",
+    "rssm.plan_by",
+)  # how a trained model is acted with: no weight depends on them
 MOST = 1 << 18  # bytes of a settings file; ours have some 4000
 SHORT = "behavior"  # may be written for its `.name`
 OPEN = "env.kwargs"  # a mapping whose entries are written as keys of their own
@@ -31,17 +44,22 @@ _log = logging.getLogger("planet_rssm")
 def presets() -> dict[str, Path]:
     """Return the shipped presets by name, `systems/NAME` in a folder of their own."""
     folder = _preset_folder()
-    return {str(path.relative_to(folder).with_suffix("")): path for path in sorted(folder.rglob("*.yaml"))}
+    return {
+        str(path.relative_to(folder).with_suffix("")): path
+        for path in sorted(folder.rglob("*.yaml"))
+    }
 
 
 def load(preset: str | Path, overrides: Sequence[str] = ()) -> Settings:
     """Resolve a preset's name or a settings file, then `key=value` overrides, later ones winning.
 
-    A settings file changes the preset that its key `preset` names. One that names none either states every setting, as
-    `dump` writes it, or takes the others from the defaults, which are those of `planet`: that is logged.
+    A settings file changes the preset that its key `preset` names. One that names none either
+    states every setting, as `dump` writes it, or takes the others from the defaults, which are
+    those of `planet`: that is logged.
 
     Raises:
-        PlanetError: an unknown preset or key, a value that does not fit, or settings that contradict each other.
+        PlanetError: an unknown preset or key, a value that does not fit, or settings that
+            contradict each other.
     """
     values = parse_overrides(overrides)
     path = _find(str(preset))
@@ -55,12 +73,18 @@ def load(preset: str | Path, overrides: Sequence[str] = ()) -> Settings:
 def imported(settings: Settings) -> dict[str, Any]:
     """Return, as dotted keys, the settings that may name code which training with them imports."""
     values = flatten(settings)
-    return {key: value for key, value in values.items() if key != "env.id" or settings.data.folder is None}
+    return {
+        key: value
+        for key, value in values.items()
+        if key != "env.id" or settings.data.folder is None
+    }
 
 
 def _of_a_run(path: Path) -> bool:
     """Return whether a settings file is one that a run was written with: then its maker's word, not the user's."""
-    return any((path.parent / name).exists() for name in ("run.json", "checkpoints", "metrics.jsonl"))
+    return any(
+        (path.parent / name).exists() for name in ("run.json", "checkpoints", "metrics.jsonl")
+    )
 
 
 def override(settings: Settings, overrides: Sequence[str]) -> Settings:
@@ -93,7 +117,9 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals:
-            raise PlanetError(f"-s {text}: not of the form key=value; write for example -s env.size=64")
+            raise PlanetError(
+                f"-s {text}: not of the form key=value; write for example -s env.size=64"
+            )
         try:
             values[key.strip()] = yaml.load(value, _Loader)
         except _NOT_YAML:
@@ -104,19 +130,24 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
 def resolve(values: Mapping[str, Any]) -> Settings:
     """Build settings from dotted keys; see `load` for what is raised.
 
-    A `model.size` stands for the keys in SIZES, a `behavior.name` for those in RECIPES; those given beside it win.
+    A `model.size` stands for the keys in SIZES, a `behavior.name` for those in RECIPES; those given
+    beside it win.
     """
     known = flatten(Settings())
     values = _spelled_out(values)
     values = _stood_for(values) | values
     newer = values.get("format")
     if isinstance(newer, int) and newer > FORMAT:
-        raise PlanetError(f"settings of format {_shown(newer)}: this version reads up to {FORMAT}; upgrade planet_rssm")
+        raise PlanetError(
+            f"settings of format {_shown(newer)}: this version reads up to {FORMAT}; upgrade planet_rssm"
+        )
     tree: dict[str, Any] = {}
     for key, value in values.items():
         if key not in known:
             shown, names = _shown(key), [*known, SHORT]
-            raise PlanetError(f"unknown setting {shown}{nearest(key if isinstance(key, str) else shown, names)}")
+            raise PlanetError(
+                f"unknown setting {shown}{nearest(key if isinstance(key, str) else shown, names)}"
+            )
         section, _, name = key.rpartition(".")
         (tree.setdefault(section, {}) if section else tree)[name] = value
     try:
@@ -128,7 +159,8 @@ def resolve(values: Mapping[str, Any]) -> Settings:
 def upgraded(values: dict[str, Any]) -> dict[str, Any]:
     """Return what a file holds as it was meant when it was written.
 
-    Before there was `planner.warm_start`, whole files had iCEM's momentum and CEM's first spread whatever the planner.
+    Before there was `planner.warm_start`, whole files had iCEM's momentum and CEM's first spread
+    whatever the planner.
     """
     whole = "format" in values and "planner.warm_start" not in values
     if not whole or values.get("planner.name") == "icem":
@@ -142,8 +174,16 @@ def sized(size: Any) -> dict[str, Any]:  # noqa: ANN401 (whatever a file holds)
     if not isinstance(size, str) or size not in SIZES:
         return {}
     deter, hidden, classes, depth, units = SIZES[size]
-    widths = {f"model.{name}_units": units for name in ("vector", "reward", "continue")} | {"behavior.units": units}
-    return {"rssm.deter": deter, "rssm.hidden": hidden, "rssm.classes": classes, "model.depth": depth, **widths}
+    widths = {f"model.{name}_units": units for name in ("vector", "reward", "continue")} | {
+        "behavior.units": units
+    }
+    return {
+        "rssm.deter": deter,
+        "rssm.hidden": hidden,
+        "rssm.classes": classes,
+        "model.depth": depth,
+        **widths,
+    }
 
 
 def _on_its_preset(path: Path, values: dict[str, Any]) -> dict[str, Any]:
@@ -151,10 +191,14 @@ def _on_its_preset(path: Path, values: dict[str, Any]) -> dict[str, Any]:
     if BASE in values:
         name, shipped = values.pop(BASE), presets()
         if not isinstance(name, str) or name not in shipped:
-            raise PlanetError(f"settings file {path}: {BASE}: {_shown(name)} is none{nearest(str(name), shipped)}")
+            raise PlanetError(
+                f"settings file {path}: {BASE}: {_shown(name)} is none{nearest(str(name), shipped)}"
+            )
         return _merged(_read(shipped[name]), _spelled_out(values))
     open_keys = [key for key in flatten(Settings()) if key not in values]
-    if open_keys and ("format" not in values or len(open_keys) > len(values)):  # else `planet config` has written it
+    if open_keys and (
+        "format" not in values or len(open_keys) > len(values)
+    ):  # else `planet config` has written it
         _log.warning(
             "settings file %s: names no preset, so the %d settings that it does not state are those of planet, such as "
             "env.id and train.env_steps; for others write one as its first line, such as `preset: quickstart`",
@@ -171,10 +215,20 @@ def _changed(held: Mapping[str, Any], values: Mapping[str, Any]) -> Settings:
 def _merged(held: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings `held`, changed by `values`: what a new name stands for wins over the old."""
     new = _stood_for(values)
-    if "behavior.name" in values and "model.size" not in values:  # the size that there is sets the width still
-        new |= {key: width for key, width in sized(held.get("model.size")).items() if key == "behavior.units"}
+    if (
+        "behavior.name" in values and "model.size" not in values
+    ):  # the size that there is sets the width still
+        new |= {
+            key: width
+            for key, width in sized(held.get("model.size")).items()
+            if key == "behavior.units"
+        }
     named = values.get("env.id")
-    if isinstance(named, str) and (named.startswith("gym/") or ":" in named) and held.get("env.renderer") == "raycast":
+    if (
+        isinstance(named, str)
+        and (named.startswith("gym/") or ":" in named)
+        and held.get("env.renderer") == "raycast"
+    ):
         new["env.renderer"] = "auto"  # was said of a task of dm_control, which alone are ray cast
     return {**held, **new, **values, **_opened(held, values)}
 
@@ -182,20 +236,32 @@ def _merged(held: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any
 def _opened(held: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the mapping OPEN with what `values` change in it."""
     before, after = held.get(OPEN), values.get(OPEN)
-    return {OPEN: {**before, **after}} if isinstance(before, dict) and isinstance(after, dict) else {}
+    return (
+        {OPEN: {**before, **after}} if isinstance(before, dict) and isinstance(after, dict) else {}
+    )
 
 
 def _stood_for(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that the names of a recipe and of a size stand for."""
     name = values.get("behavior.name")
-    recipe = flatten(BehaviorSettings()) | RECIPES[name] if isinstance(name, str) and name in RECIPES else {}
-    return {f"behavior.{key}": value for key, value in recipe.items()} | sized(values.get("model.size"))
+    recipe = (
+        flatten(BehaviorSettings()) | RECIPES[name]
+        if isinstance(name, str) and name in RECIPES
+        else {}
+    )
+    return {f"behavior.{key}": value for key, value in recipe.items()} | sized(
+        values.get("model.size")
+    )
 
 
 def _spelled_out(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return `values` with the short form of one key written out, and the entries of OPEN in one mapping."""
     long = {f"{SHORT}.name" if key == SHORT else key: value for key, value in values.items()}
-    entries = {key: long.pop(key) for key in list(long) if isinstance(key, str) and key.startswith(f"{OPEN}.")}
+    entries = {
+        key: long.pop(key)
+        for key in list(long)
+        if isinstance(key, str) and key.startswith(f"{OPEN}.")
+    }
     if not entries:
         return long
     named = {key.removeprefix(f"{OPEN}."): value for key, value in entries.items()}
@@ -243,7 +309,9 @@ def _find(preset: str) -> Path:
     if path.suffix in (".yaml", ".yml"):
         if path.exists():
             return path
-        raise PlanetError(f"settings file {preset}: no such file; give a preset ({', '.join(shipped)}) or a file")
+        raise PlanetError(
+            f"settings file {preset}: no such file; give a preset ({', '.join(shipped)}) or a file"
+        )
     raise PlanetError(f"unknown preset {preset!r}{nearest(preset, shipped)}")
 
 
@@ -251,13 +319,19 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         values = yaml.load(read_regular(path, MOST).decode(), _Loader)
     except OSError as error:
-        raise PlanetError(f"settings file {path}: not readable ({error.strerror}); give another") from None
+        raise PlanetError(
+            f"settings file {path}: not readable ({error.strerror}); give another"
+        ) from None
     except _NOT_YAML as error:
-        raise PlanetError(f"settings file {path}: not readable as YAML ({' '.join(str(error).split())})") from None
+        raise PlanetError(
+            f"settings file {path}: not readable as YAML ({' '.join(str(error).split())})"
+        ) from None
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise PlanetError(f"settings file {path}: holds {type(values).__name__}, not lines of `section.key: value`")
+        raise PlanetError(
+            f"settings file {path}: holds {type(values).__name__}, not lines of `section.key: value`"
+        )
     return upgraded(values)
 
 
@@ -283,5 +357,7 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         mapping = super().construct_mapping(node, deep)
         if len(mapping) < len(node.value):
-            raise yaml.constructor.ConstructorError(None, None, "a key is given twice", node.start_mark)
+            raise yaml.constructor.ConstructorError(
+                None, None, "a key is given twice", node.start_mark
+            )
         return mapping

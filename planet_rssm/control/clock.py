@@ -42,13 +42,19 @@ class RealTime:
         """Sleep."""
         time.sleep(max(0.0, when - self.now()))
 
-    def start(self, job: Callable[[], T], *, decides: bool) -> concurrent.futures.Future[tuple[T, float]]:
+    def start(
+        self, job: Callable[[], T], *, decides: bool
+    ) -> concurrent.futures.Future[tuple[T, float]]:
         """Begin a job in the thread."""
         return self._thread.submit(lambda: (job(), self.now()))
 
-    def result(self, handle: concurrent.futures.Future[tuple[T, float]], until: float) -> tuple[T, float] | None:
+    def result(
+        self, handle: concurrent.futures.Future[tuple[T, float]], until: float
+    ) -> tuple[T, float] | None:
         """Wait for the job; see Clock."""
-        concurrent.futures.wait([handle], None if until == math.inf else max(0.0, until - self.now()))
+        concurrent.futures.wait(
+            [handle], None if until == math.inf else max(0.0, until - self.now())
+        )
         return handle.result() if handle.done() else None
 
     def close(self) -> None:
@@ -59,7 +65,8 @@ class RealTime:
 class SimulatedTime:
     """A clock that moves only while the loop sleeps or waits: the same plans at the same ticks on every machine.
 
-    A decision takes `decision_s` seconds of it, which may be changed at any time; all else takes none.
+    A decision takes `decision_s` seconds of it, which may be changed at any time; all else takes
+    none.
     """
 
     def __init__(self, decision_s: float = 0.0) -> None:

@@ -13,7 +13,9 @@ from planet_rssm.envs.spec import EnvSpec
 Array = np.ndarray
 
 
-def fit_observation(observation: Mapping[str, Array] | None, spec: EnvSpec) -> dict[str, Array] | None:
+def fit_observation(
+    observation: Mapping[str, Array] | None, spec: EnvSpec
+) -> dict[str, Array] | None:
     """Return copies [1, ...] of what the model sees, in its sizes; None stays None.
 
     Raises:
@@ -22,12 +24,21 @@ def fit_observation(observation: Mapping[str, Array] | None, spec: EnvSpec) -> d
     if observation is None:
         return None
     if not isinstance(observation, Mapping):
-        raise PlanetError(f"observation: {type(observation).__name__}; must be a dict with {list(spec.observation)}")
+        raise PlanetError(
+            f"observation: {type(observation).__name__}; must be a dict with {list(spec.observation)}"
+        )
     for key in spec.observation:
         if key not in observation:
-            raise PlanetError(f"observation: no {key!r} among {sorted(observation)}; the model was trained to see it")
-    held = {key: (np.asarray(observation[key]), *of_model) for key, of_model in spec.observation.items()}
-    return {key: _fit_value(key, value, shape, dtype)[None] for key, (value, shape, dtype) in held.items()}
+            raise PlanetError(
+                f"observation: no {key!r} among {sorted(observation)}; the model was trained to see it"
+            )
+    held = {
+        key: (np.asarray(observation[key]), *of_model) for key, of_model in spec.observation.items()
+    }
+    return {
+        key: _fit_value(key, value, shape, dtype)[None]
+        for key, (value, shape, dtype) in held.items()
+    }
 
 
 def fit_action(action: Array, spec: EnvSpec) -> Array:
@@ -37,27 +48,41 @@ def fit_action(action: Array, spec: EnvSpec) -> Array:
         PlanetError: it has another shape, is not finite or is out of its range.
     """
     if np.shape(action) != (spec.action_size,):
-        raise PlanetError(f"executed_action: shape {list(np.shape(action))}; must be {[spec.action_size]}")
-    done = _finite("executed_action", np.array(action, np.float32), "leave it out if it is not known")
+        raise PlanetError(
+            f"executed_action: shape {list(np.shape(action))}; must be {[spec.action_size]}"
+        )
+    done = _finite(
+        "executed_action", np.array(action, np.float32), "leave it out if it is not known"
+    )
     if spec.groups:
         if not np.array_equal(done, one_hot(done, spec.groups)):
-            where = "" if len(spec.groups) == 1 else f" in each of the groups of {list(spec.groups)}"
+            where = (
+                "" if len(spec.groups) == 1 else f" in each of the groups of {list(spec.groups)}"
+            )
             raise PlanetError(
                 f"executed_action: {done.tolist()}; must be one-hot{where}, 1 for the choice and 0 elsewhere"
             )
     elif np.abs(done).max() > 1 + SLACK:
-        raise PlanetError(f"executed_action: {done.tolist()}; must be in [-1, 1], the units of Command.action")
+        raise PlanetError(
+            f"executed_action: {done.tolist()}; must be in [-1, 1], the units of Command.action"
+        )
     return done if spec.groups else done.clip(-1, 1)
 
 
 def _fit_value(key: str, value: Array, shape: tuple[int, ...], dtype: str) -> Array:
     if len(shape) == 3:
         if value.dtype != np.uint8 or value.ndim != 3 or value.shape[2] != 3 or not value.size:
-            raise PlanetError(f"observation {key!r}: {value.dtype} {list(value.shape)}; must be uint8 [H, W, 3]")
+            raise PlanetError(
+                f"observation {key!r}: {value.dtype} {list(value.shape)}; must be uint8 [H, W, 3]"
+            )
         return resized(value, shape[0])
     if value.shape != shape:
         raise PlanetError(f"observation {key!r}: shape {list(value.shape)}; must be {list(shape)}")
-    return _finite(f"observation {key!r}", np.array(value, dtype), "give None as the observation of a dropped frame")
+    return _finite(
+        f"observation {key!r}",
+        np.array(value, dtype),
+        "give None as the observation of a dropped frame",
+    )
 
 
 def _finite(name: str, value: Array, mend: str) -> Array:

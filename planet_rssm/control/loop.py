@@ -10,8 +10,8 @@
     delay 0    frame n  >-- plan --> action n           the tick waits for its plan, a period at most
     delay 1    frame n  >--- plan ------> action n+1    the tick returns at once, what was planned from frame n-1
 
-Decisions run in a thread of their own, one at a time. Where a plan is late the one before it goes on; when it comes it
-is used from where it then stands.
+Decisions run in a thread of their own, one at a time. Where a plan is late the one before it goes
+on; when it comes it is used from where it then stands.
 """
 
 import contextlib
@@ -34,8 +34,9 @@ from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.types import Plan
 
 Array = np.ndarray
-# Where an action came from: the plan that was due, an older one because that was late, no plan at all, or none was due
-# yet; `skipped` ticks had no action because the caller itself came a period late.
+# Where an action came from: the plan that was due, an older one because that was late, no plan at
+# all, or none was due yet; `skipped` ticks had no action because the caller itself came a period
+# late.
 SOURCES = ("plan", "tail", "fallback", "start", "skipped")
 BACKLOG = 32  # frames that a decision takes in at most, the newest
 KEPT = 100_000  # latencies remembered: more than an hour at 20 Hz
@@ -73,13 +74,14 @@ class ControlLoop:
         Args:
             agent: its model and planner; no other loop or thread may use it meanwhile.
             hz: ticks a second; None: the rate of the agent steps that the model was trained with.
-            budget_ms: from frame to plan; the search makes as many rounds as fit, by the times measured here. None:
-                all rounds, however long they take.
-            delay: ticks between a frame and the first action planned from it, at least 0. The plan begins at the belief
-                after the actions of these ticks, which are committed already.
-            execute: ticks that each plan is meant for, 1 to the planner's horizon: it is replanned as often.
-            fallback: what is done where the last plan has no more actions: `hold` the last one, or `zero` (of choices
-                the first).
+            budget_ms: from frame to plan; the search makes as many rounds as fit, by the times
+                measured here. None: all rounds, however long they take.
+            delay: ticks between a frame and the first action planned from it, at least 0. The plan
+                begins at the belief after the actions of these ticks, which are committed already.
+            execute: ticks that each plan is meant for, 1 to the planner's horizon: it is replanned
+                as often.
+            fallback: what is done where the last plan has no more actions: `hold` the last one, or
+                `zero` (of choices the first).
             clock: RealTime if not given.
 
         Raises:
@@ -91,7 +93,12 @@ class ControlLoop:
         self.hz = trained if hz is None else hz
         _check(agent, self.hz, budget_ms, delay, execute, fallback)
         if abs(self.hz / trained - 1) > 0.01:
-            _log.warning("hz %g: the model was trained at %g Hz, steps of %g ms", self.hz, trained, 1000 / trained)
+            _log.warning(
+                "hz %g: the model was trained at %g Hz, steps of %g ms",
+                self.hz,
+                trained,
+                1000 / trained,
+            )
         self.agent, self.period = agent, 1 / self.hz
         self.delay, self.execute, self.fallback = delay, execute, fallback
         self.counts = dict.fromkeys(SOURCES, 0)
@@ -102,34 +109,50 @@ class ControlLoop:
         self.times, self._carry = self._warm()
         self.rounds = None if budget_ms is None else self.times.within(budget_ms)
         self._job: _Job | None = None
-        self.dropped = 0  # frames that the belief leapt over, for there were more than BACKLOG to take in at once
+        # frames that the belief leapt over, for there were more than BACKLOG to take in at once
+        self.dropped = 0
         self._seen: list[_Seen] = []  # frames that the belief has not taken in yet
         self._schedule: Schedule | None = None  # of the episode; None before the first
         self._tick, self._begin = 0, 0.0  # of the episode; when the last one began
         self._due: float | None = None  # when it was due, of those that `sleep` paces
         self._asked: int | None = None  # tick that the last plan asked for begins at
-        self._failed = False  # the last tick raised a decision's error, whose frames are lost: the next begins anew
+        # the last tick raised a decision's error, whose frames are lost: the next begins anew
+        self._failed = False
 
     def tick(
-        self, observation: Mapping[str, Array] | None, executed_action: Array | None = None, *, is_first: bool = False
+        self,
+        observation: Mapping[str, Array] | None,
+        executed_action: Array | None = None,
+        *,
+        is_first: bool = False,
     ) -> Command:
         """Take in what is seen now and return what to do now.
 
         Args:
-            observation: what the model was trained to see: images uint8 [H, W, 3], brought to its size here, and
-                vectors float32 [n]. None: the frame was dropped, the belief advances by the prior.
-            executed_action: [A], what the actuators really did since the last tick; None: what was returned there.
+            observation: what the model was trained to see: images uint8 [H, W, 3], brought to its
+                size here, and vectors float32 [n]. None: the frame was dropped, the belief advances
+                by the prior.
+            executed_action: [A], what the actuators really did since the last tick; None: what was
+                returned there.
             is_first: an episode begins. A decision still under way is waited for and dropped.
 
         Raises:
-            PlanetError: something else is observed than what the model was trained with; the tick may be tried again.
-            Exception: whatever a decision raised, once; the next tick begins an episode, as if by `is_first`.
+            PlanetError: something else is observed than what the model was trained with; the tick
+                may be tried again.
+            Exception: whatever a decision raised, once; the next tick begins an episode, as if by
+                `is_first`.
         """
         anew = is_first or self._failed
         schedule = self._new_episode() if anew or self._schedule is None else self._schedule
         self._begin = self._clock.now()
-        done = schedule.last if executed_action is None else fit_action(executed_action, self.agent.spec)
-        self._remember(_Seen(fit_observation(observation, self.agent.spec), done[None], self._tick == 0))
+        done = (
+            schedule.last
+            if executed_action is None
+            else fit_action(executed_action, self.agent.spec)
+        )
+        self._remember(
+            _Seen(fit_observation(observation, self.agent.spec), done[None], self._tick == 0)
+        )
         self._failed = True  # unless this tick comes to its end
         self._take(schedule, self._begin)
         if self._job is None:
@@ -145,9 +168,10 @@ class ControlLoop:
     def sleep(self) -> None:
         """Sleep until the next tick.
 
-        Ticks that are over already are skipped and counted; the belief passes them as dropped frames, during which the
-        actuators went on with the last action. Of a long pause it passes the last BACKLOG ticks only; after one in
-        which the robot was moved otherwise, begin an episode.
+        Ticks that are over already are skipped and counted; the belief passes them as dropped
+        frames, during which the actuators went on with the last action. Of a long pause it passes
+        the last BACKLOG ticks only; after one in which the robot was moved otherwise, begin an
+        episode.
         """
         if self._schedule is None:
             raise PlanetError("sleep: no tick to follow; call tick first")
@@ -182,7 +206,8 @@ class ControlLoop:
     def _remember(self, frame: _Seen, times: int = 1) -> None:
         """Have the belief take in a frame, so many times; what it cannot keep up with is dropped, the oldest first.
 
-        The first frame of an episode is never among it: a decision that is asked for at once has taken it in.
+        The first frame of an episode is never among it: a decision that is asked for at once has
+        taken it in.
         """
         waiting = len(self._seen) + times
         self._seen = [*self._seen, *[frame] * min(times, BACKLOG)][-BACKLOG:]
@@ -194,7 +219,9 @@ class ControlLoop:
             self._failed = True  # unless the last decision ended well
             self._take(self._schedule, math.inf)
             self._failed = False
-        self._schedule = Schedule(self.agent.spec.nothing(), self.delay, self.execute, self.fallback)
+        self._schedule = Schedule(
+            self.agent.spec.nothing(), self.delay, self.execute, self.fallback
+        )
         self._seen, self._tick, self._due, self._asked = [], 0, None, None
         return self._schedule
 
@@ -209,7 +236,11 @@ class ControlLoop:
         def job() -> tuple[Plan | None, AgentCarry]:
             with self._stream():
                 filtered = _observe(self.agent, carry, seen)
-                return _decide(self.agent, filtered, committed, executed, self.rounds) if due else (None, filtered)
+                return (
+                    _decide(self.agent, filtered, committed, executed, self.rounds)
+                    if due
+                    else (None, filtered)
+                )
 
         self._seen, self._asked = [], start if due else self._asked
         return _Job(self._clock.start(job, decides=due), start if due else None, self._begin)
@@ -251,7 +282,9 @@ def _decide(
 ) -> tuple[Plan, AgentCarry]:
     """Decide, and wait for the device."""
     plan, carry = agent.decide(carry, committed=committed, executed=executed, rounds=rounds)
-    sequence = torch.cat([plan.action[:, None], plan.sequence[:, 1:]], 1)  # the action may have exploration noise
+    sequence = torch.cat(
+        [plan.action[:, None], plan.sequence[:, 1:]], 1
+    )  # the action may have exploration noise
     return to_host(plan._replace(sequence=sequence.float())), carry
 
 
@@ -260,7 +293,9 @@ def _own_stream(device: torch.device) -> Any:  # noqa: ANN401 (makes a context)
     if device.type != "cuda":
         return contextlib.nullcontext
     stream = torch.cuda.Stream(device)
-    stream.wait_stream(torch.cuda.current_stream(device))  # the weights may still be on their way in
+    stream.wait_stream(
+        torch.cuda.current_stream(device)
+    )  # the weights may still be on their way in
     return lambda: torch.cuda.stream(stream)
 
 
@@ -271,7 +306,9 @@ def _warn_of_old_rate(spec: EnvSpec, trained: float) -> None:
         _log.warning(line, trained)
 
 
-def _check(agent: Agent, hz: float, budget_ms: float | None, delay: int, execute: int, fallback: str) -> None:
+def _check(
+    agent: Agent, hz: float, budget_ms: float | None, delay: int, execute: int, fallback: str
+) -> None:
     horizon = agent.planner.settings.horizon
     if not 0 < hz < math.inf:
         raise PlanetError(f"hz {hz:g}: must be more than 0, in ticks a second; 20 for example")

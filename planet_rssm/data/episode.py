@@ -28,7 +28,12 @@ from planet_rssm.data.header import PREFIX, DamagedFileError, parse_header, writ
 
 Array = np.ndarray
 MOST = 1 << 34  # bytes that are read of an episode's file
-INFO = {"env": dict, "seed": int, "env_steps": int, "truncated": bool}  # what every episode's info holds, and its types
+INFO = {
+    "env": dict,
+    "seed": int,
+    "env_steps": int,
+    "truncated": bool,
+}  # what every episode's info holds, and its types
 
 
 class Transitions(NamedTuple):
@@ -46,12 +51,14 @@ class Transitions(NamedTuple):
 class Episode:
     """A whole episode of T frames, aligned as drawn above.
 
-    `observation` holds uint8 images [T, H, W, C] (0 to 255) and finite float32 vectors [T, N]; `action` [T, A] and
-    `reward` [T] are finite float32; the flags are bool [T]. `info` is a JSON object with at least `env` (an `EnvSpec`
-    as JSON), `seed` (of the reset), `env_steps` (control steps, repeats included) and `truncated`; more may be added.
+    `observation` holds uint8 images [T, H, W, C] (0 to 255) and finite float32 vectors [T, N];
+    `action` [T, A] and `reward` [T] are finite float32; the flags are bool [T]. `info` is a JSON
+    object with at least `env` (an `EnvSpec` as JSON), `seed` (of the reset), `env_steps` (control
+    steps, repeats included) and `truncated`; more may be added.
 
     Raises:
-        PlanetError: an array of another dtype, rank or length, a value that is not finite, frames that are not aligned.
+        PlanetError: an array of another dtype, rank or length, a value that is not finite, frames
+            that are not aligned.
     """
 
     observation: dict[str, Array]
@@ -117,7 +124,9 @@ class Episode:
     def to_transitions(self) -> Transitions:
         """Return the inverse of `from_transitions`."""
         terminated, truncated = bool(self.is_terminal[-1]), self.info["truncated"]
-        return Transitions(self.observation, self.action[1:], self.reward[1:], terminated, truncated, self.info)
+        return Transitions(
+            self.observation, self.action[1:], self.reward[1:], terminated, truncated, self.info
+        )
 
     def to_bytes(self) -> bytes:
         """Return the safetensors file; equal episodes give equal bytes."""
@@ -140,21 +149,35 @@ class Episode:
         try:
             data = read_regular(path, MOST)
         except OSError as error:
-            raise PlanetError(f"episode {path}: not readable ({error.strerror}); give a .safetensors file") from None
+            raise PlanetError(
+                f"episode {path}: not readable ({error.strerror}); give a .safetensors file"
+            ) from None
         header = parse_header(path, data, len(data))
         if not is_sealed(io.BytesIO(data)):
-            raise DamagedFileError(f"episode {path}: changed since it was written; collect it again or delete it")
+            raise DamagedFileError(
+                f"episode {path}: changed since it was written; collect it again or delete it"
+            )
         try:
             arrays = safetensors.numpy.load(data)
-            observation = {key.removeprefix(PREFIX): arrays.pop(key) for key in list(arrays) if key.startswith(PREFIX)}
+            observation = {
+                key.removeprefix(PREFIX): arrays.pop(key)
+                for key in list(arrays)
+                if key.startswith(PREFIX)
+            }
             return cls(observation, **arrays, info=header.info)
         except (safetensors.SafetensorError, PlanetError, TypeError) as error:
-            raise DamagedFileError(f"episode {path}: {error}; collect it again or delete it") from None
+            raise DamagedFileError(
+                f"episode {path}: {error}; collect it again or delete it"
+            ) from None
 
     def arrays(self) -> dict[str, Array]:
         """Return every array by the name that it has in the file."""
         named = {PREFIX + key: value for key, value in self.observation.items()}
-        flags = {"is_first": self.is_first, "is_last": self.is_last, "is_terminal": self.is_terminal}
+        flags = {
+            "is_first": self.is_first,
+            "is_last": self.is_last,
+            "is_terminal": self.is_terminal,
+        }
         return {**named, "action": self.action, "reward": self.reward, **flags}
 
 
@@ -196,11 +219,15 @@ class EpisodeWriter:
             PlanetError: not a step was taken, or an array does not fit; see `Episode`.
         """
         if not self._rewards:
-            raise PlanetError("episode of one frame: at least one step is needed; let the environment step once")
+            raise PlanetError(
+                "episode of one frame: at least one step is needed; let the environment step once"
+            )
         observation = {key: np.stack(values) for key, values in self._observations.items()}
         reward = np.array(self._rewards, np.float32)
         info = {**self._info, "env_steps": self._env_steps}
-        return Episode.from_transitions(observation, np.stack(self._actions), reward, *self._ended, info)
+        return Episode.from_transitions(
+            observation, np.stack(self._actions), reward, *self._ended, info
+        )
 
 
 def _plain_info(info: Mapping[str, Any]) -> dict[str, Any]:
@@ -208,28 +235,40 @@ def _plain_info(info: Mapping[str, Any]) -> dict[str, Any]:
     try:
         plain = json.loads(json.dumps(info, allow_nan=False))
     except (TypeError, ValueError) as error:
-        raise PlanetError(f"episode info: not JSON ({error}); give numbers, strings, lists and objects") from None
+        raise PlanetError(
+            f"episode info: not JSON ({error}); give numbers, strings, lists and objects"
+        ) from None
     for key, kind in INFO.items():
         if not isinstance(plain.get(key), kind):
             given = repr(plain.get(key))
-            raise PlanetError(f"episode info[{key!r}] = {given}: must be {kind.__name__}; give {', '.join(INFO)}")
+            raise PlanetError(
+                f"episode info[{key!r}] = {given}: must be {kind.__name__}; give {', '.join(INFO)}"
+            )
     return plain
 
 
 def _check_arrays(episode: Episode) -> None:
     frames = len(episode.reward)
     if frames < 2 or not episode.observation:
-        raise PlanetError(f"episode of {frames} frames and {len(episode.observation)} observations: at least 2 and 1")
+        raise PlanetError(
+            f"episode of {frames} frames and {len(episode.observation)} observations: at least 2 and 1"
+        )
     for key, value in episode.arrays().items():
         kinds = _kinds(key)
         if (value.dtype.name, value.ndim) not in kinds:
             allowed = " or ".join(f"{dtype} of rank {rank}" for dtype, rank in kinds)
-            raise PlanetError(f"episode {key}: {value.dtype} of rank {value.ndim}, must be {allowed}; convert it")
+            raise PlanetError(
+                f"episode {key}: {value.dtype} of rank {value.ndim}, must be {allowed}; convert it"
+            )
         if len(value) != frames:
-            raise PlanetError(f"episode {key}: {len(value)} frames, reward has {frames}; give all the same length")
+            raise PlanetError(
+                f"episode {key}: {len(value)} frames, reward has {frames}; give all the same length"
+            )
         if value.dtype.kind == "f" and not np.isfinite(value).all():
             frame = int(np.argwhere(~np.isfinite(value))[0][0])
-            raise PlanetError(f"episode {key}: not finite at frame {frame}; drop the episode or mend the environment")
+            raise PlanetError(
+                f"episode {key}: not finite at frame {frame}; drop the episode or mend the environment"
+            )
 
 
 def _kinds(key: str) -> tuple[tuple[str, int], ...]:
@@ -243,11 +282,15 @@ def _check_alignment(episode: Episode) -> None:
     inner = np.arange(episode.length)
     expected = {
         "is_first must be set at frame 0 only": (episode.is_first == (inner == 0)).all(),
-        "is_last must be set at the last frame only": (episode.is_last == (inner == episode.length - 1)).all(),
+        "is_last must be set at the last frame only": (
+            episode.is_last == (inner == episode.length - 1)
+        ).all(),
         "is_terminal may be set at the last frame only": not episode.is_terminal[:-1].any(),
         "action must be 0 at frame 0": not episode.action[0].any(),
         "reward must be 0 at frame 0": episode.reward[0] == 0,
     }
     for rule, holds in expected.items():
         if not holds:
-            raise PlanetError(f"episode of {episode.length} frames: {rule}; build it with Episode.from_transitions")
+            raise PlanetError(
+                f"episode of {episode.length} frames: {rule}; build it with Episode.from_transitions"
+            )

@@ -1,7 +1,8 @@
 """A set of episodes while it is made: how many it shall have, who makes it, and how the same command goes on.
 
-What `planet collect` and `planet minari import` begin is written into the manifest before the first episode: a `Part`.
-A set whose maker was killed is therefore known as such, and the same command makes what is missing, no more.
+What `planet collect` and `planet minari import` begin is written into the manifest before the first
+episode: a `Part`. A set whose maker was killed is therefore known as such, and the same command
+makes what is missing, no more.
 """
 
 import contextlib
@@ -17,7 +18,18 @@ from planet_rssm.data.manifest import Part
 from planet_rssm.data.replay import EPISODES, Replay
 
 _RUN = ("config.yaml", "checkpoints")  # of a run, beside its episodes
-_OTHERS = (".npz", ".hdf5", ".h5", ".parquet", ".pkl", ".npy", ".tfrecord", ".zarr", ".mcap", ".bag")
+_OTHERS = (
+    ".npz",
+    ".hdf5",
+    ".h5",
+    ".parquet",
+    ".pkl",
+    ".npy",
+    ".tfrecord",
+    ".zarr",
+    ".mcap",
+    ".bag",
+)
 
 
 def check_free(folder: Path, part: Part, *, add: bool = False) -> None:
@@ -41,11 +53,15 @@ def check_free(folder: Path, part: Part, *, add: bool = False) -> None:
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise PlanetError(f"--out {folder}: cannot be written; give another folder")
     parts = _parts(folder)
-    if add or any(other.made_by == part.made_by and other.episodes == part.episodes for other in parts):
+    if add or any(
+        other.made_by == part.made_by and other.episodes == part.episodes for other in parts
+    ):
         return  # what is complete is refused once the episodes are counted
     if found := next(folder.glob("*.safetensors*"), None):
         begun = f", begun by {_words(parts[-1])}" if parts else ""
-        raise PlanetError(f"--out {folder}: holds {found.name} already{begun}; give a folder without episodes")
+        raise PlanetError(
+            f"--out {folder}: holds {found.name} already{begun}; give a folder without episodes"
+        )
 
 
 @contextlib.contextmanager
@@ -84,13 +100,17 @@ def begin(replay: Replay, part: Part, *, add: bool = False) -> tuple[Part, list[
     there = {entry.index for entry in replay.episodes}
     if not there:
         replay.parts = []
-    same = [old for old in replay.parts if (old.made_by, old.episodes) == (part.made_by, part.episodes)]
+    same = [
+        old for old in replay.parts if (old.made_by, old.episodes) == (part.made_by, part.episodes)
+    ]
     for old in same:
         if missing := [index for index in old.indices if index not in there]:
             return old, missing
     if there and not add:
         more = "; add --add for others beside them" if same else ""
-        raise PlanetError(f"--out {replay.folder}: holds {len(there)} episodes already{more}, or give another folder")
+        raise PlanetError(
+            f"--out {replay.folder}: holds {len(there)} episodes already{more}, or give another folder"
+        )
     ends = [old.first + old.episodes for old in replay.parts] + [index + 1 for index in there]
     part = part._replace(first=max(ends, default=0))
     replay.parts = [*replay.parts, part]
@@ -132,4 +152,6 @@ def _parts(folder: Path) -> list[Part]:
 
 
 def _words(part: Part) -> str:
-    return ", ".join(f"{key} {value}" for key, value in [*part.made_by.items(), ("episodes", part.episodes)])
+    return ", ".join(
+        f"{key} {value}" for key, value in [*part.made_by.items(), ("episodes", part.episodes)]
+    )

@@ -1,8 +1,9 @@
 """The header of an episode's safetensors file: where each tensor lies, so that a chunk is read without the rest.
 
-A safetensors file is 8 bytes (length of the header, little endian), the header (JSON) and the tensors' bytes. Ours has
-one key of metadata, `planet_rssm`, whose value is a JSON text: the library writes several keys in random order, and
-equal episodes shall be equal files. Its `crc32` is that of the whole file, see `files.seal`.
+A safetensors file is 8 bytes (length of the header, little endian), the header (JSON) and the
+tensors' bytes. Ours has one key of metadata, `planet_rssm`, whose value is a JSON text: the library
+writes several keys in random order, and equal episodes shall be equal files. Its `crc32` is that of
+the whole file, see `files.seal`.
 """
 
 import json
@@ -20,7 +21,11 @@ from planet_rssm.base.files import UNSEALED, IrregularFileError, is_sealed, open
 FORMAT = 1
 PREFIX = "observation/"  # of an observation's tensor, before its key
 REQUIRED = frozenset({"action", "reward", "is_first", "is_last", "is_terminal"})
-DTYPES: dict[str, np.dtype[Any]] = {"U8": np.dtype(np.uint8), "F32": np.dtype(np.float32), "BOOL": np.dtype(np.bool_)}
+DTYPES: dict[str, np.dtype[Any]] = {
+    "U8": np.dtype(np.uint8),
+    "F32": np.dtype(np.float32),
+    "BOOL": np.dtype(np.bool_),
+}
 _METADATA = "planet_rssm"
 _GUESS = 4096  # bytes that hold most headers: one read instead of two
 
@@ -62,14 +67,19 @@ class Header:
 
 def write_metadata(described: dict[str, Any]) -> dict[str, str]:
     """Return the metadata that `parse_header` reads back; the file has yet to be sealed."""
-    return {_METADATA: json.dumps({"crc32": UNSEALED, "format": FORMAT, **described}, sort_keys=True, allow_nan=False)}
+    return {
+        _METADATA: json.dumps(
+            {"crc32": UNSEALED, "format": FORMAT, **described}, sort_keys=True, allow_nan=False
+        )
+    }
 
 
 def open_file(path: Path) -> int:
     """Open an episode's file and return the descriptor.
 
     Raises:
-        DamagedFileError: there is no such file, it may not be read, or something that is no file is in its place.
+        DamagedFileError: there is no such file, it may not be read, or something that is no file is
+            in its place.
     """
     try:
         return open_regular(path)
@@ -90,14 +100,17 @@ def check_whole(path: Path) -> None:
     with os.fdopen(open_file(path), "rb") as file:
         whole = is_sealed(file)
     if not whole:
-        raise DamagedFileError(f"episode {path}: changed since it was written, its crc32 is another")
+        raise DamagedFileError(
+            f"episode {path}: changed since it was written, its crc32 is another"
+        )
 
 
 def read_header(path: Path) -> Header:
     """Read and check the header of an episode's file; the arrays' bytes are not looked at.
 
     Raises:
-        DamagedFileError: there is no such file, it is shorter or longer than its header says, or it is not an episode.
+        DamagedFileError: there is no such file, it is shorter or longer than its header says, or it
+            is not an episode.
         PlanetError: it is of a newer format.
     """
     descriptor = open_file(path)
@@ -125,8 +138,14 @@ def parse_header(path: Path, start: bytes, size: int) -> Header:
             mend = f"this version reads up to {FORMAT}; upgrade planet_rssm"
             raise PlanetError(f"episode {path}: format {version}, {mend}")
         tensors = {name: _tensor(field, 8 + length) for name, field in fields.items()}
-        frames, episode_return, info = int(described["frames"]), float(described["return"]), dict(described["info"])
-        header = Header(size, frames, episode_return, dict(info["env"]), int(info["env_steps"]), info, tensors)
+        frames, episode_return, info = (
+            int(described["frames"]),
+            float(described["return"]),
+            dict(described["info"]),
+        )
+        header = Header(
+            size, frames, episode_return, dict(info["env"]), int(info["env_steps"]), info, tensors
+        )
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         raise DamagedFileError(f"episode {path}: its header is not that of an episode") from None
     _check_extent(path, header, 8 + length)
@@ -136,7 +155,11 @@ def parse_header(path: Path, start: bytes, size: int) -> Header:
 def _tensor(field: dict[str, Any], base: int) -> Tensor:
     shape = tuple(int(size) for size in field["shape"])
     tensor = Tensor(str(field["dtype"]), shape, base + int(field["data_offsets"][0]))
-    if not shape or min(shape) < 0 or base + int(field["data_offsets"][1]) != tensor.offset + tensor.nbytes:
+    if (
+        not shape
+        or min(shape) < 0
+        or base + int(field["data_offsets"][1]) != tensor.offset + tensor.nbytes
+    ):
         raise ValueError
     return tensor
 
@@ -144,7 +167,9 @@ def _tensor(field: dict[str, Any], base: int) -> Tensor:
 def _check_extent(path: Path, header: Header, base: int) -> None:
     names = set(header.tensors)
     if not names >= REQUIRED or not all(name.startswith(PREFIX) for name in names - REQUIRED):
-        raise DamagedFileError(f"episode {path}: holds {', '.join(sorted(names))}, which is not an episode")
+        raise DamagedFileError(
+            f"episode {path}: holds {', '.join(sorted(names))}, which is not an episode"
+        )
     if any(tensor.shape[0] != header.frames for tensor in header.tensors.values()):
         raise DamagedFileError(f"episode {path}: its tensors are not all of {header.frames} frames")
     position = base
@@ -153,4 +178,6 @@ def _check_extent(path: Path, header: Header, base: int) -> None:
             raise DamagedFileError(f"episode {path}: its tensors overlap or leave a gap")
         position += tensor.nbytes
     if position != header.size:
-        raise DamagedFileError(f"episode {path}: truncated or grown, {header.size} bytes where {position} were written")
+        raise DamagedFileError(
+            f"episode {path}: truncated or grown, {header.size} bytes where {position} were written"
+        )

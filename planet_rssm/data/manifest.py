@@ -54,7 +54,15 @@ class Entry:
 
 def entry(index: int, file: str, header: Header) -> Entry:
     """Return the manifest's entry of a file with this header."""
-    return Entry(index, file, header.size, header.frames, header.env_steps, header.episode_return, header.tensors)
+    return Entry(
+        index,
+        file,
+        header.size,
+        header.frames,
+        header.env_steps,
+        header.episode_return,
+        header.tensors,
+    )
 
 
 def identity(header: Header) -> dict[str, Any]:
@@ -65,7 +73,9 @@ def identity(header: Header) -> dict[str, Any]:
 
 def write(path: Path, entries: list[Entry], parts: Sequence[Part] = ()) -> None:
     """Replace the manifest; see `files.write_atomic` and `files.seal`."""
-    lines = ",\n".join(json.dumps(vars(entry)) for entry in entries)  # one a line, for diff and grep
+    lines = ",\n".join(
+        json.dumps(vars(entry)) for entry in entries
+    )  # one a line, for diff and grep
     made = f', "parts": {json.dumps([part._asdict() for part in parts])}' if parts else ""
     text = f'{{"format": {FORMAT}, "crc32": "{UNSEALED}"{made}, "episodes": [\n{lines}\n]}}\n'
     write_atomic(path, [seal(text.encode())])
@@ -80,7 +90,8 @@ def load(path: Path) -> tuple[dict[int, Entry], list[Part]]:
     """Return the entries by index, and the parts of a set; none where there is no manifest.
 
     Raises:
-        DamagedFileError: it is not a manifest, or not as it was written: it must not condemn the episodes' files.
+        DamagedFileError: it is not a manifest, or not as it was written: it must not condemn the
+            episodes' files.
         PlanetError: it is of a newer format.
     """
     try:
@@ -93,7 +104,9 @@ def load(path: Path) -> tuple[dict[int, Entry], list[Part]]:
         value = json.loads(data)
         version = int(value["format"])
         if version > FORMAT:
-            raise PlanetError(f"{path}: format {version}, this version reads up to {FORMAT}; upgrade planet_rssm")
+            raise PlanetError(
+                f"{path}: format {version}, this version reads up to {FORMAT}; upgrade planet_rssm"
+            )
         if not is_sealed(io.BytesIO(data)):
             raise ValueError
         parts = [_part(fields) for fields in value.get("parts", [])]
@@ -119,8 +132,13 @@ def _part(fields: dict[str, Any]) -> Part:
 
 
 def _entry(fields: dict[str, Any]) -> Entry:
-    tensors = {name: Tensor(dtype, tuple(shape), offset) for name, (dtype, shape, offset) in fields["tensors"].items()}
+    tensors = {
+        name: Tensor(dtype, tuple(shape), offset)
+        for name, (dtype, shape, offset) in fields["tensors"].items()
+    }
     entry = Entry(**{**fields, "tensors": tensors})
-    if type(entry.index) is not int or entry.file != f"{entry.index:06d}.safetensors":  # no file of another folder
+    if (
+        type(entry.index) is not int or entry.file != f"{entry.index:06d}.safetensors"
+    ):  # no file of another folder
         raise ValueError
     return entry

@@ -4,16 +4,17 @@
     manifest.json                 the episodes that were committed, oldest first
     NNNNNN.safetensors.damaged    set aside, skipped, left for a person to look at
 
-What is sampled follows from the episodes and the capacity alone: the newest that fit. A run commits in the order
-episodes, manifest, checkpoint; until the checkpoint is there it may go back to the one before, and sample again what
-that one had seen. Therefore an episode that no longer fits keeps its file for one more commit, and `truncate` gives
-back exactly what the checkpoint had seen.
+What is sampled follows from the episodes and the capacity alone: the newest that fit. A run commits
+in the order episodes, manifest, checkpoint; until the checkpoint is there it may go back to the one
+before, and sample again what that one had seen. Therefore an episode that no longer fits keeps its
+file for one more commit, and `truncate` gives back exactly what the checkpoint had seen.
 
-Files are checked when the folder is opened as far as their headers tell, which takes milliseconds, and the first time
-that a chunk is read from each as a whole: nothing is learned from an episode with a wrong byte in it.
+Files are checked when the folder is opened as far as their headers tell, which takes milliseconds,
+and the first time that a chunk is read from each as a whole: nothing is learned from an episode
+with a wrong byte in it.
 
-Only `add`, `commit` and `truncate` write, so a run's replay may be opened by others while it trains; opening and
-sampling only set damaged files aside.
+Only `add`, `commit` and `truncate` write, so a run's replay may be opened by others while it
+trains; opening and sampling only set damaged files aside.
 """
 
 import logging
@@ -30,7 +31,15 @@ from planet_rssm.base.files import remove_stale, write_atomic
 from planet_rssm.config import FirstAction
 from planet_rssm.data import manifest
 from planet_rssm.data.episode import Episode
-from planet_rssm.data.header import DTYPES, PREFIX, DamagedFileError, check_whole, open_file, parse_header, read_header
+from planet_rssm.data.header import (
+    DTYPES,
+    PREFIX,
+    DamagedFileError,
+    check_whole,
+    open_file,
+    parse_header,
+    read_header,
+)
 from planet_rssm.data.manifest import Entry, Part
 
 Array = np.ndarray
@@ -55,7 +64,8 @@ class Chunks(NamedTuple):
         return self._replace(observation={key: self.observation[key] for key in keys})
 
 
-# Earlier versions took an environment's render_fps for its rate; nothing that is learned depends on it.
+# Earlier versions took an environment's render_fps for its rate; nothing that is learned depends on
+# it.
 _OF_TIME = {"env.control_interval", "env.interval_from", "env.limit_from"}
 
 
@@ -63,7 +73,8 @@ class Replay:
     """The episodes of one environment in `folder`; the newest that hold `capacity` frames together are sampled.
 
     Raises:
-        PlanetError: the episodes differ in environment, renderer, size or simulator, or have a newer format.
+        PlanetError: the episodes differ in environment, renderer, size or simulator, or have a
+            newer format.
     """
 
     def __init__(self, folder: Path, capacity: int) -> None:
@@ -102,16 +113,23 @@ class Replay:
         """The `EnvSpec`, as JSON, that all episodes share; None before there is one."""
         if self._identity is None:
             return None
-        return {key.removeprefix("env."): value for key, value in self._identity.items() if key.startswith("env.")}
+        return {
+            key.removeprefix("env."): value
+            for key, value in self._identity.items()
+            if key.startswith("env.")
+        }
 
     def add(self, episode: Episode, index: int) -> None:
         """Write an episode, which is sampled from now on; it is kept for good by the next `commit`.
 
         Raises:
-            PlanetError: the index is taken, or the episode differs in environment, renderer, size or simulator.
+            PlanetError: the index is taken, or the episode differs in environment, renderer, size
+                or simulator.
         """
         if index in self._entries:
-            raise PlanetError(f"episode {index}: {self.folder} has one already; take another index or truncate first")
+            raise PlanetError(
+                f"episode {index}: {self.folder} has one already; take another index or truncate first"
+            )
         self._refuse_foreign()
         path, data = self.folder / f"{index:06d}.safetensors", episode.to_bytes()
         header = parse_header(path, data, len(data))
@@ -125,7 +143,13 @@ class Replay:
     def commit(self) -> None:
         """Write the manifest; the caller's checkpoint follows. Files go that neither it nor the one before samples."""
         live = {entry.index for entry in self._live}  # among them an early one that was added late
-        self._forget([entry for index, entry in self._entries.items() if index < self._needed and index not in live])
+        self._forget(
+            [
+                entry
+                for index, entry in self._entries.items()
+                if index < self._needed and index not in live
+            ]
+        )
         self._write()
 
     def truncate(self, count: int) -> None:
@@ -149,13 +173,17 @@ class Replay:
         return float(starts @ np.maximum(length - self._frames, 0) / (starts.sum() * length))
 
     def sample(
-        self, rng: np.random.Generator, batch_size: int, length: int, first_action: FirstAction = "zeros"
+        self,
+        rng: np.random.Generator,
+        batch_size: int,
+        length: int,
+        first_action: FirstAction = "zeros",
     ) -> Chunks:
         """Draw B chunks of L frames, every start at which a whole chunk fits as likely as any other.
 
-        An episode shorter than L counts as one start and is padded. The chunks follow from the state of `rng` and the
-        episodes alone. With `first_action` kept, the action that led to a chunk's first frame stays, and `is_first` is
-        set there only where an episode begins.
+        An episode shorter than L counts as one start and is padded. The chunks follow from the
+        state of `rng` and the episodes alone. With `first_action` kept, the action that led to a
+        chunk's first frame stays, and `is_first` is set there only where an episode begins.
 
         Raises:
             PlanetError: there is no episode.
@@ -173,7 +201,11 @@ class Replay:
         if first_action == "zeros":
             out["action"][:, 0] = 0
             out["is_first"][:, 0] = True
-        observation = {name.removeprefix(PREFIX): out.pop(name) for name in list(out) if name.startswith(PREFIX)}
+        observation = {
+            name.removeprefix(PREFIX): out.pop(name)
+            for name in list(out)
+            if name.startswith(PREFIX)
+        }
         return Chunks(observation, **out, mask=mask)
 
     def _check_filled(self) -> None:
@@ -189,14 +221,21 @@ class Replay:
         ends = np.cumsum(starts)
         picks = rng.integers(ends[-1], size=count)
         chosen = np.searchsorted(ends, picks, side="right")
-        return [(self._live[i], int(pick - ends[i] + starts[i])) for i, pick in zip(chosen, picks, strict=True)]
+        return [
+            (self._live[i], int(pick - ends[i] + starts[i]))
+            for i, pick in zip(chosen, picks, strict=True)
+        ]
 
-    def _read_or_redraw(self, rng: np.random.Generator, entry: Entry, start: int, length: int) -> dict[str, Array]:
+    def _read_or_redraw(
+        self, rng: np.random.Generator, entry: Entry, start: int, length: int
+    ) -> dict[str, Array]:
         while True:
             if entry.index in self._entries:  # another row may have found it damaged
                 try:
                     self._check_whole(entry.index, self.folder / entry.file)
-                    return _read_frames(self.folder / entry.file, entry, start, min(length, entry.frames - start))
+                    return _read_frames(
+                        self.folder / entry.file, entry, start, min(length, entry.frames - start)
+                    )
                 except DamagedFileError as error:
                     self._set_aside(self.folder / entry.file, str(error))
                     self._keep([kept for kept in self._entries.values() if kept is not entry])
@@ -211,22 +250,36 @@ class Replay:
         return True
 
     def _open(self) -> None:
-        matches = [(_EPISODE_FILE.fullmatch(path.name), path) for path in self.folder.glob("*.safetensors")]
+        matches = [
+            (_EPISODE_FILE.fullmatch(path.name), path) for path in self.folder.glob("*.safetensors")
+        ]
         paths = {int(match[1]): path for match, path in matches if match}
         listed = self.folder / manifest.NAME
         named, self.parts = self._checked(lambda: manifest.load(listed), listed) or ({}, [])
         oldest = min(named, default=0)
-        self._unwanted = {path for index, path in paths.items() if index < oldest}  # left by a killed commit
+        self._unwanted = {
+            path for index, path in paths.items() if index < oldest
+        }  # left by a killed commit
         found = {index: self.folder / entry.file for index, entry in named.items()}
         found.update({index: path for index, path in paths.items() if index >= oldest})
-        entries = [self._open_episode(index, path, named.get(index)) for index, path in sorted(found.items())]
+        entries = [
+            self._open_episode(index, path, named.get(index))
+            for index, path in sorted(found.items())
+        ]
         self._keep([entry for entry in entries if entry is not None])
         self._needed = self._oldest()
         self._settle(listed)
         if unnamed := sorted(self._entries.keys() - named.keys()):
             span = f"{unnamed[0]} to {unnamed[-1]}"
-            # Usual after a kill, and not yet decided: a trainer next truncates to what its checkpoint knows.
-            _log.debug("%s: took in %d episodes that %s lacks (%s)", self.folder, len(unnamed), manifest.NAME, span)
+            # Usual after a kill, and not yet decided: a trainer next truncates to what its
+            # checkpoint knows.
+            _log.debug(
+                "%s: took in %d episodes that %s lacks (%s)",
+                self.folder,
+                len(unnamed),
+                manifest.NAME,
+                span,
+            )
 
     def _settle(self, listed: Path) -> None:
         """Set aside what was found wrong, unless nothing tells that this is a folder of episodes at all."""
@@ -241,7 +294,9 @@ class Replay:
 
     def _refuse_foreign(self) -> None:
         if self._foreign:
-            raise PlanetError(f"{self.folder}: its {manifest.NAME} is not that of episodes; give another folder")
+            raise PlanetError(
+                f"{self.folder}: its {manifest.NAME} is not that of episodes; give another folder"
+            )
 
     def _open_episode(self, index: int, path: Path, named: Entry | None) -> Entry | None:
         header = self._checked(lambda: read_header(path), path)
@@ -252,8 +307,11 @@ class Replay:
             self._set_aside(path, f"episode {path}: not the file that {manifest.NAME} names")
             return None
         identity = manifest.identity(header)
-        # A wrong byte in one header must not refuse all the others, nor in the first one's decide over them.
-        if identity != self._identity and not self._checked(lambda: self._check_whole(index, path), path):
+        # A wrong byte in one header must not refuse all the others, nor in the first one's decide
+        # over them.
+        if identity != self._identity and not self._checked(
+            lambda: self._check_whole(index, path), path
+        ):
             return None
         self._admit(path, identity)
         return entry
@@ -327,8 +385,12 @@ def _read_frames(path: Path, entry: Entry, start: int, count: int) -> dict[str, 
                 size = tensor.frame_bytes
                 data = os.pread(descriptor, count * size, tensor.offset + start * size)
                 if len(data) != count * size:
-                    raise DamagedFileError(f"episode {path}: cut short, {name} ends before frame {start + count}")
-                pieces[name] = np.frombuffer(data, DTYPES[tensor.dtype]).reshape(count, *tensor.shape[1:])
+                    raise DamagedFileError(
+                        f"episode {path}: cut short, {name} ends before frame {start + count}"
+                    )
+                pieces[name] = np.frombuffer(data, DTYPES[tensor.dtype]).reshape(
+                    count, *tensor.shape[1:]
+                )
         return pieces
     finally:
         os.close(descriptor)

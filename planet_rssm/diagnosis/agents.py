@@ -27,14 +27,17 @@ class Moment(NamedTuple):
 
     episode: int  # as they began
     claimed: float  # what the planner believed that its plan returns
-    foretold: dict[str, Foretold]  # by KINDS: random sequences, the last round's, and the chosen plan alone
+    foretold: dict[
+        str, Foretold
+    ]  # by KINDS: random sequences, the last round's, and the chosen plan alone
 
 
 class WatchedAgent:
     """An agent as a policy that scores candidates by its model and by the simulator at every so-manieth decision.
 
-    It acts as AgentPolicy does: what it scores takes draws of its own. The model begins at the filtered belief, the
-    simulator at the true state. Candidates are random actions, and those that the planner's last round would draw.
+    It acts as AgentPolicy does: what it scores takes draws of its own. The model begins at the
+    filtered belief, the simulator at the true state. Candidates are random actions, and those that
+    the planner's last round would draw.
     """
 
     def __init__(self, agent: Agent, pool: ShadowedPool, every: int) -> None:
@@ -75,26 +78,34 @@ class WatchedAgent:
         parts = zip(*(part.split(sizes, -2) for part in (*imagined, *real)), strict=True)
         scored = dict(zip(KINDS, parts, strict=True))
         for index, row in enumerate(rows):
-            foretold = {kind: Foretold(*(part.select(-3, index).numpy() for part in scored[kind])) for kind in KINDS}
+            foretold = {
+                kind: Foretold(*(part.select(-3, index).numpy() for part in scored[kind]))
+                for kind in KINDS
+            }
             self.moments.append(Moment(int(self._episode[row]), float(value[row]), foretold))
 
 
 class JudgedFilter:
     """An agent whose belief is, at every decision, the one of many that foretells the simulator best.
 
-    What a better filter could gain needs a belief nearer to the truth, and a true state has no belief of its own: it
-    can only be reached by filtering. A belief as after an endless warm-up would foretell the rewards that really come.
-    So `FILTERS` filters run side by side on the same observations, each with posterior samples of its own. At every
-    step random sequences are followed from each belief and, by the simulator, from the true state; beliefs are ranked
-    by the squared error of their rewards. The agent acts by the best; the worse half goes on as copies of the better
-    half. Model, planner and budget stay as they are. Beliefs that no sample of the posterior comes near stay out of
-    reach: what the encoder does not see counts as the model's error.
+    What a better filter could gain needs a belief nearer to the truth, and a true state has no
+    belief of its own: it can only be reached by filtering. A belief as after an endless warm-up
+    would foretell the rewards that really come. So `FILTERS` filters run side by side on the same
+    observations, each with posterior samples of its own. At every step random sequences are
+    followed from each belief and, by the simulator, from the true state; beliefs are ranked by the
+    squared error of their rewards. The agent acts by the best; the worse half goes on as copies of
+    the better half. Model, planner and budget stay as they are. Beliefs that no sample of the
+    posterior comes near stay out of reach: what the encoder does not see counts as the model's
+    error.
     """
 
     def __init__(self, agent: Agent, pool: ShadowedPool) -> None:
         """Take an agent whose beliefs are samples, and the pool that it will play in."""
         self._agent, self._pool = agent, pool
-        self._filters, self._decider = agent.initial(pool.count * FILTERS), agent.initial(pool.count)
+        self._filters, self._decider = (
+            agent.initial(pool.count * FILTERS),
+            agent.initial(pool.count),
+        )
 
     def __call__(
         self, observation: dict[str, np.ndarray], executed_action: np.ndarray, is_first: np.ndarray
@@ -109,7 +120,9 @@ class JudgedFilter:
         best = State(*(part[offset[:, 0] + order[:, 0]] for part in held.state))
         self._filters = held._replace(state=State(*(part[better] for part in held.state)))
         fresh = self._decider.fresh | torch.as_tensor(is_first, device=order.device)
-        plan, self._decider = self._agent.decide(self._decider._replace(state=best, fresh=fresh, step=held.step))
+        plan, self._decider = self._agent.decide(
+            self._decider._replace(state=best, fresh=fresh, step=held.step)
+        )
         return plan.action.cpu().numpy()
 
     @torch.inference_mode()
@@ -124,8 +137,14 @@ class JudgedFilter:
         rows = batch * FILTERS  # the same noise in each: they differ by their beliefs alone
         noise = None
         if shape is not None:
-            noise = torch.randn(shape, generator=rng, device=agent.device).expand(rows, *shape[1:]).contiguous()
-        said = dynamics.rollout(held.state, actions.repeat_interleave(FILTERS, 0), noise).reward.double()
+            noise = (
+                torch.randn(shape, generator=rng, device=agent.device)
+                .expand(rows, *shape[1:])
+                .contiguous()
+            )
+        said = dynamics.rollout(
+            held.state, actions.repeat_interleave(FILTERS, 0), noise
+        ).reward.double()
         return (said.unflatten(0, (batch, FILTERS)) - real[:, None]).square().nanmean((2, 3))
 
 
@@ -140,7 +159,8 @@ def random_sequences(agent: Agent, count: int, batch: int, rng: torch.Generator)
 def last_round(agent: Agent, carry: AgentCarry, count: int, rng: torch.Generator) -> Tensor:
     """Return at most `count` action sequences [B, N, H, A] as the last round of a decision proposes them.
 
-    The search is made anew, with draws of its own, and so are the proposals: none has been scored yet.
+    The search is made anew, with draws of its own, and so are the proposals: none has been scored
+    yet.
     """
     planner, session = agent.planner, agent.session
     searches = []
@@ -151,17 +171,27 @@ def last_round(agent: Agent, carry: AgentCarry, count: int, rng: torch.Generator
 
     state = carry.state
     drawn = planner.draw(session.dynamics, state, rng)
-    planner.solve(session.dynamics, session.objective, state, carry.planner, carry.fresh, drawn, run=run)
+    planner.solve(
+        session.dynamics, session.objective, state, carry.planner, carry.fresh, drawn, run=run
+    )
     fresh = planner.draw(session.dynamics, state, rng)[-1].actions
     return planner.box.actions(planner.propose(searches[-1], fresh, last=True)[:, :count])
 
 
-def imagine(dynamics: Dynamics[State], belief: State, actions: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+def imagine(
+    dynamics: Dynamics[State], belief: State, actions: Tensor, rng: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """Return rewards and discounts [S, B, N, H], float64 on the CPU, of `FUTURES` futures, of one if no more differ."""
     shape = dynamics.noise_shape(*actions.shape[:3])
-    drawn = [None] if shape is None else [torch.randn(shape, generator=rng, device=rng.device) for _ in range(FUTURES)]
+    drawn = (
+        [None]
+        if shape is None
+        else [torch.randn(shape, generator=rng, device=rng.device) for _ in range(FUTURES)]
+    )
     futures: list[Rollout] = [dynamics.rollout(belief, actions, noise) for noise in drawn]
-    reward, discount = (torch.stack(parts) for parts in zip(*((f.reward, f.discount) for f in futures), strict=True))
+    reward, discount = (
+        torch.stack(parts) for parts in zip(*((f.reward, f.discount) for f in futures), strict=True)
+    )
     return reward.double().cpu(), discount.double().cpu()
 
 

@@ -15,7 +15,14 @@ from planet_rssm.base.device import resolve_device, within_memory
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.collect import Policy
 from planet_rssm.config import PlannerSettings, Settings, learned_parts
-from planet_rssm.diagnosis.forecast import by_episode, calibration, horizons_of, reached, returns_by_horizon, spearman
+from planet_rssm.diagnosis.forecast import (
+    by_episode,
+    calibration,
+    horizons_of,
+    reached,
+    returns_by_horizon,
+    spearman,
+)
 from planet_rssm.envs.pool import EnvPool, Pool
 from planet_rssm.evaluation.plan_run import same_pixels
 from planet_rssm.evaluation.protocol import PARALLEL, EpisodeResult, episode_seeds, play
@@ -46,13 +53,16 @@ def diagnose_run(
 
     The same reset seeds are played noise-free by the agent as it is and with one part exchanged:
 
-    - `planner`: `budget` times as many sequences, by more rounds and more candidates in equal parts, in the same model.
-    - `filter`: the belief that foretells the simulator best, of many, see `substitutes.JudgedFilter`.
-    - `model`: the simulator is searched from the true state with the run's own planner settings. Its gain includes what
-      the filter loses, for a true state needs no filter.
+    - `planner`: `budget` times as many sequences, by more rounds and more candidates in equal
+      parts, in the same model.
+    - `filter`: the belief that foretells the simulator best, of many, see
+      `substitutes.JudgedFilter`.
+    - `model`: the simulator is searched from the true state with the run's own planner settings.
+      Its gain includes what the filter loses, for a true state needs no filter.
 
-    During the first, at every so-manieth decision, random sequences, sequences that the planner's last round proposes
-    and the chosen plan are followed by the model from the filtered belief and by the simulator from the true state.
+    During the first, at every so-manieth decision, random sequences, sequences that the planner's
+    last round proposes and the chosen plan are followed by the model from the filtered belief and
+    by the simulator from the true state.
 
     Args:
         run: a run folder, or `pretrained:NAME`.
@@ -66,13 +76,18 @@ def diagnose_run(
         on_episode: told each episode as it ends.
 
     Returns:
-        The object that `planet diagnose --json` prints; what cannot be measured is None, and named in `left_out`.
+        The object that `planet diagnose --json` prints; what cannot be measured is None, and named
+        in `left_out`.
 
     Raises:
-        PlanetError: no such run, checkpoint or device, a damaged checkpoint, an override that is refused, or
-            environments that are no longer those of the training; the planner needs an actor or a critic.
+        PlanetError: no such run, checkpoint or device, a damaged checkpoint, an override that is
+            refused, or environments that are no longer those of the training; the planner needs an
+            actor or a critic.
     """
-    held, where = checkpoints.load(checkpoints.find(run, checkpoint)).acting(overrides), resolve_device(device)
+    held, where = (
+        checkpoints.load(checkpoints.find(run, checkpoint)).acting(overrides),
+        resolve_device(device),
+    )
     settings = held.settings
     require_search(settings.planner, where)  # before any environment is started
     if asked := learned_parts(settings.planner):
@@ -81,15 +96,23 @@ def diagnose_run(
             f"{asked}: only parts of a search without actor and critic can be exchanged; add -s {key}={other}"
         )
     parts = _Parts(held, where, episodes, on_stage, on_episode)
-    with within_memory(where, "a decision", "free some, or lower planner.candidates with -s, or --budget"):
+    with within_memory(
+        where, "a decision", "free some, or lower planner.candidates with -s, or --budget"
+    ):
         moments = parts.play_all(every, budget)
-    returns = {name: [result.episode_return for result in played] for name, played in parts.played.items()}
-    gains = {name: _gain(returns["as is"], other) for name, other in returns.items() if name != "as is"}
+    returns = {
+        name: [result.episode_return for result in played] for name, played in parts.played.items()
+    }
+    gains = {
+        name: _gain(returns["as is"], other) for name, other in returns.items() if name != "as is"
+    }
     return {
         "task": held.spec.id,
         "planner": settings.planner.name,
         "seeds": episode_seeds(episodes),
-        "returns": {name: {"episodes": values, **summary([values])} for name, values in returns.items()},
+        "returns": {
+            name: {"episodes": values, **summary([values])} for name, values in returns.items()
+        },
         "gain": gains,
         "left_out": parts.left_out,
         "limit": limit(gains),
@@ -141,8 +164,12 @@ class _Parts:
             return self._beside_simulator(pool, every, budget)
 
     def _beside_simulator(self, pool: EnvPool, every: int, budget: int) -> list[Any]:
-        os.environ["MUJOCO_GL"] = "disable"  # this process has torch in it: no software GL, whatever the user's is
-        logging.getLogger("absl").setLevel(logging.ERROR)  # mujoco says that dm_control's models are of an older style
+        os.environ["MUJOCO_GL"] = (
+            "disable"  # this process has torch in it: no software GL, whatever the user's is
+        )
+        logging.getLogger("absl").setLevel(
+            logging.ERROR
+        )  # mujoco says that dm_control's models are of an older style
         from planet_rssm.diagnosis.agents import JudgedFilter, WatchedAgent
         from planet_rssm.simulator.dynamics import SimulatorPolicy
         from planet_rssm.simulator.local import LocalPool
@@ -152,14 +179,19 @@ class _Parts:
         env, threads = self._settings.env, torch.get_num_threads()
         shadowed = ShadowedPool(pool, env, threads)
         if not shadowed.simulators[0].batched:
-            _log.warning("%s: its reward is asked of the task, state by state: slower than PlaNet's six tasks", env.id)
+            _log.warning(
+                "%s: its reward is asked of the task, state by state: slower than PlaNet's six tasks",
+                env.id,
+            )
         watched = WatchedAgent(self._agent(), shadowed, every)
         self._play("as is", shadowed, watched)
         self._play("planner", pool, AgentPolicy(self._agent(budget), self._rows))
         if self._settings.rssm.filter_by == "sample":
             self._play("filter", shadowed, JudgedFilter(self._agent(), shadowed))
         else:
-            self.left_out["filter"] = "rssm.filter_by = mode: of each belief there is one only, none to choose from"
+            self.left_out["filter"] = (
+                "rssm.filter_by = mode: of each belief there is one only, none to choose from"
+            )
         alone = LocalPool(unseen(env))
         planner = planner_from_settings(self._settings.planner, pool.spec.action_size)
         self._play("model", alone, SimulatorPolicy([Simulator(alone.env, threads)], planner))
@@ -170,8 +202,12 @@ class _Parts:
         self.played[name] = play(pool, policy, self._seeds, on_episode=self._on_episode)
 
     def _agent(self, budget: int = 1) -> Agent:
-        settings = self._settings.model_copy(update={"planner": larger(self._settings.planner, budget)})
-        return Agent.build(settings, self._held.spec, self._model, self._behavior, device=self._device)
+        settings = self._settings.model_copy(
+            update={"planner": larger(self._settings.planner, budget)}
+        )
+        return Agent.build(
+            settings, self._held.spec, self._model, self._behavior, device=self._device
+        )
 
 
 def larger(planner: PlannerSettings, budget: int) -> PlannerSettings:
@@ -181,7 +217,8 @@ def larger(planner: PlannerSettings, budget: int) -> PlannerSettings:
         "iterations": rounds * planner.iterations,
         "candidates": round(budget / rounds * planner.candidates),
         "elites": math.floor(budget / rounds * planner.elites),
-        "decay": planner.decay ** (1 / rounds),  # icem: over all rounds the population shrinks as much as before
+        "decay": planner.decay
+        ** (1 / rounds),  # icem: over all rounds the population shrinks as much as before
     }
     return planner.model_copy(update=more)
 
@@ -209,15 +246,18 @@ UNMEASURED = dict.fromkeys(("moments", "horizons", "rank_correlation", "optimism
 def measured(moments: Sequence[Any], settings: Settings, terminates: bool) -> dict[str, Any]:
     """Return what the scored moments say.
 
-    `rank_correlation` has for random and for planned candidates, by horizon, Spearman's with `one` future of each as
-    the planner sees it and with the `mean` of all that were drawn; `optimism` is the return that the model imagines of
-    the chosen plan less the one it has, `claimed` the planner's own belief less that.
+    `rank_correlation` has for random and for planned candidates, by horizon, Spearman's with `one`
+    future of each as the planner sees it and with the `mean` of all that were drawn; `optimism` is
+    the return that the model imagines of the chosen plan less the one it has, `claimed` the
+    planner's own belief less that.
     """
     horizons = horizons_of(settings.planner.horizon)
     objective = Objective(settings.planner.discount)
 
     def worth(reward: np.ndarray, discount: np.ndarray) -> np.ndarray:
-        return returns_by_horizon(torch.from_numpy(reward), torch.from_numpy(discount), horizons, objective).numpy()
+        return returns_by_horizon(
+            torch.from_numpy(reward), torch.from_numpy(discount), horizons, objective
+        ).numpy()
 
     episodes = [moment.episode for moment in moments]
     correlation: dict[str, Any] = {}
@@ -225,12 +265,24 @@ def measured(moments: Sequence[Any], settings: Settings, terminates: bool) -> di
         one, mean = [], []
         for moment in moments:
             said, real = _worths(moment.foretold[kind], worth)
-            one.append(spearman(said.swapaxes(1, 2), np.broadcast_to(real.T, said.swapaxes(1, 2).shape)).mean(0))
+            one.append(
+                spearman(
+                    said.swapaxes(1, 2), np.broadcast_to(real.T, said.swapaxes(1, 2).shape)
+                ).mean(0)
+            )
             mean.append(spearman(said.mean(0).T, real.T))
-        correlation[kind] = {name: _columns(values, episodes) for name, values in (("one", one), ("mean", mean))}
+        correlation[kind] = {
+            name: _columns(values, episodes) for name, values in (("one", one), ("mean", mean))
+        }
     chosen = [_worths(moment.foretold["chosen"], worth) for moment in moments]
-    optimism = [(said.mean(0) - real)[0] if len(real) else np.full(len(horizons), np.nan) for said, real in chosen]
-    claimed = [m.claimed - real[0, -1] if len(real) else np.nan for m, (_, real) in zip(moments, chosen, strict=True)]
+    optimism = [
+        (said.mean(0) - real)[0] if len(real) else np.full(len(horizons), np.nan)
+        for said, real in chosen
+    ]
+    claimed = [
+        m.claimed - real[0, -1] if len(real) else np.nan
+        for m, (_, real) in zip(moments, chosen, strict=True)
+    ]
     return {
         "moments": len(moments),
         "horizons": horizons,

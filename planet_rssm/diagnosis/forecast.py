@@ -31,7 +31,9 @@ def horizons_of(longest: int) -> list[int]:
     return [2**power for power in range(longest.bit_length()) if 2**power < longest] + [longest]
 
 
-def returns_by_horizon(reward: Tensor, discount: Tensor, horizons: Sequence[int], objective: Objective) -> Tensor:
+def returns_by_horizon(
+    reward: Tensor, discount: Tensor, horizons: Sequence[int], objective: Objective
+) -> Tensor:
     """Return what the first steps of sequences [..., H] are worth, [..., K], one column a horizon."""
     parts = (Rollout(reward[..., :horizon], discount[..., :horizon], None) for horizon in horizons)
     return stack([objective(part) for part in parts], -1)
@@ -42,10 +44,14 @@ def spearman(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     ranks = [stats.rankdata(values, axis=-1) for values in (one, other)]
     first, second = (rank - rank.mean(-1, keepdims=True) for rank in ranks)
     scale = np.sqrt((first**2).sum(-1) * (second**2).sum(-1))
-    return np.divide((first * second).sum(-1), scale, out=np.full(scale.shape, np.nan), where=scale > 0)
+    return np.divide(
+        (first * second).sum(-1), scale, out=np.full(scale.shape, np.nan), where=scale > 0
+    )
 
 
-def by_episode(values: Sequence[np.ndarray | float], episodes: Sequence[int]) -> dict[str, Any] | None:
+def by_episode(
+    values: Sequence[np.ndarray | float], episodes: Sequence[int]
+) -> dict[str, Any] | None:
     """Return the mean of numbers that belong to episodes, and its 95 % interval; NaN do not count, None if all are.
 
     Numbers of one episode go together: the interval resamples episodes, then the numbers of each.
@@ -60,7 +66,9 @@ def by_episode(values: Sequence[np.ndarray | float], episodes: Sequence[int]) ->
     return {"mean": float(mean), "episode_ci95": list(interval(list(groups.values())))}
 
 
-def calibration(predicted: np.ndarray, real: np.ndarray, bins: int = BINS) -> list[dict[str, float]]:
+def calibration(
+    predicted: np.ndarray, real: np.ndarray, bins: int = BINS
+) -> list[dict[str, float]]:
     """Return by bins of what was predicted, as many numbers in each as ties allow, the means of both.
 
     Args:
@@ -71,7 +79,11 @@ def calibration(predicted: np.ndarray, real: np.ndarray, bins: int = BINS) -> li
     edges = np.unique(np.quantile(predicted, np.linspace(0, 1, bins + 1)[1:-1]))
     place = np.searchsorted(edges, predicted, side="right")
     return [
-        {"predicted": float(predicted[inside].mean()), "real": float(real[inside].mean()), "count": int(inside.sum())}
+        {
+            "predicted": float(predicted[inside].mean()),
+            "real": float(real[inside].mean()),
+            "count": int(inside.sum()),
+        }
         for inside in (place == index for index in range(len(edges) + 1))
         if inside.any()
     ]

@@ -16,7 +16,9 @@ _OLD = "so Gymnasium has it, and Gym since 0.26"
 class Answers(gymnasium.Wrapper[Any, Any, Any, Any]):
     """Checks what the environment under it returns, before a wrapper of gymnasium's unpacks it."""
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         """Start an episode; see `Env.reset`.
 
         Raises:
@@ -25,7 +27,9 @@ class Answers(gymnasium.Wrapper[Any, Any, Any, Any]):
         answer: Any = self.env.reset(seed=seed, options=options)
         pair = isinstance(answer, tuple | list) and len(answer) == 2
         if not pair or not isinstance(answer[1], Mapping | None):
-            raise UndeclaredError(f"reset returned {_kind(answer)}, must be (observation, info), a dict; {_OLD}")
+            raise UndeclaredError(
+                f"reset returned {_kind(answer)}, must be (observation, info), a dict; {_OLD}"
+            )
         return answer[0], dict(answer[1] or {})
 
     def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:  # noqa: ANN401 (whatever it returns)
@@ -89,7 +93,9 @@ def switch(name: str, flag: Any) -> bool:  # noqa: ANN401
     Raises:
         UndeclaredError: it is neither true nor false, nor 1 or 0.
     """
-    value = np.asarray(flag) if np.isscalar(flag) or isinstance(flag, np.ndarray) else np.array(None)
+    value = (
+        np.asarray(flag) if np.isscalar(flag) or isinstance(flag, np.ndarray) else np.array(None)
+    )
     if value.dtype.kind not in "biu" or value.size != 1 or value.item() not in (0, 1):
         raise UndeclaredError(f"{name} is {_kind(flag)}, must be True or False")
     return bool(value.item())
@@ -101,4 +107,8 @@ def _kind(value: Any) -> str:  # noqa: ANN401
         return f"an array of {value.size}" if value.ndim == 1 else f"an array {list(value.shape)}"
     if isinstance(value, tuple | list):
         return f"{len(value)} values"
-    return f"{value!r:.40}" if value is None or isinstance(value, bool | int | float | str) else type(value).__name__
+    return (
+        f"{value!r:.40}"
+        if value is None or isinstance(value, bool | int | float | str)
+        else type(value).__name__
+    )

@@ -1,14 +1,16 @@
 """Actions that are choices: one one-hot vector a group, side by side.
 
-`groups` is the number of choices in each group, (3, 2) of an action [5]; one choice alone is one group, and actions
-that are numbers have none, ().
+`groups` is the number of choices in each group, (3, 2) of an action [5]; one choice alone is one
+group, and actions that are numbers have none, ().
 """
 
 import numpy as np
 
 Array = np.ndarray
 Groups = tuple[int, ...]
-MOST = 8192  # choices of all groups together: each is a float32 in every step that is kept and planned
+MOST = (
+    8192  # choices of all groups together: each is a float32 in every step that is kept and planned
+)
 
 
 def places(action: Array, groups: Groups) -> Array:

@@ -15,22 +15,26 @@ if TYPE_CHECKING:  # both import mujoco, for which MUJOCO_GL must be set
     from planet_rssm.envs.opengl import GlRenderer
     from planet_rssm.envs.raycast import RayCaster
 
-EPISODE_STEPS = 1000  # control steps; so the suite has it, but for lqr, which never ends by time and is cut there too
+# control steps; so the suite has it, but for lqr, which never ends by time and is cut there too
+EPISODE_STEPS = 1000
 MAX_FRAME = 480  # pixels a side: the suite's models reserve a GL buffer 480 high
 _CAMERA = 0  # as PlaNet
 _IMAGE = "image"
 _UNBOUNDED = 1e6  # lqr's actuators have no limits (dm_control says 1e10): they get [-1, 1]
-_ENDING = ("lqr",)  # domains with an end of their own: only a point at rest has nothing left to earn
+_ENDING = (
+    "lqr",
+)  # domains with an end of their own: only a point at rest has nothing left to earn
 _MODEL_SEED = 0  # lqr draws its masses and springs when it is loaded: one system for everybody
 
 
 class DMControlEnv(gymnasium.Env[Any, np.ndarray]):
     """One task of the suite.
 
-    Observation: {"image": uint8 [size, size, 3]}, the task's own vectors by dm_control's names, float32 [n] each, or
-    both, as `settings.observe` has it. Action: float32 [A] in [-1, 1], mapped linearly onto the task's bounds and
-    applied for `action_repeat` control steps, fewer when the episode ends among them. `terminated` means that the task
-    ended it (discount 0), `truncated` that its time is over. info["env_steps"] = control steps done.
+    Observation: {"image": uint8 [size, size, 3]}, the task's own vectors by dm_control's names,
+    float32 [n] each, or both, as `settings.observe` has it. Action: float32 [A] in [-1, 1], mapped
+    linearly onto the task's bounds and applied for `action_repeat` control steps, fewer when the
+    episode ends among them. `terminated` means that the task ended it (discount 0), `truncated`
+    that its time is over. info["env_steps"] = control steps done.
     """
 
     def __init__(self, settings: EnvSettings) -> None:
@@ -52,7 +56,9 @@ class DMControlEnv(gymnasium.Env[Any, np.ndarray]):
         spaces = _spaces(settings, self._env.observation_spec())
         self.env_spec = EnvSpec(
             id=canonical_id(settings.id),
-            observation={key: (space.shape or (), str(space.dtype)) for key, space in spaces.items()},
+            observation={
+                key: (space.shape or (), str(space.dtype)) for key, space in spaces.items()
+            },
             action_size=len(self._half),
             action_repeat=repeat,
             control_interval=repeat * self._env.control_timestep(),
@@ -68,7 +74,10 @@ class DMControlEnv(gymnasium.Env[Any, np.ndarray]):
         self.observation_space = gymnasium.spaces.Dict(spaces)
         self.action_space = gymnasium.spaces.Box(-1, 1, self._half.shape, np.float32)
         self.render_mode = "rgb_array"
-        self.metadata = {"render_modes": ["rgb_array"], "render_fps": round(1 / self.env_spec.control_interval)}
+        self.metadata = {
+            "render_modes": ["rgb_array"],
+            "render_fps": round(1 / self.env_spec.control_interval),
+        }
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -76,14 +85,18 @@ class DMControlEnv(gymnasium.Env[Any, np.ndarray]):
         """Start an episode; with a seed (any non-negative integer) it depends on nothing that went before."""
         super().reset(seed=seed)
         if seed is not None:  # RandomState itself takes 32 bits only
-            self._env.task._random = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(seed)))
+            self._env.task._random = np.random.RandomState(
+                np.random.MT19937(np.random.SeedSequence(seed))
+            )
         self._vectors = self._env.reset().observation
         self._elapsed = 0
         for renderer in self._renderers.values():
             renderer.refresh()
         return self._observe(), {"env_steps": 0}
 
-    def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+    def step(
+        self, action: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """Apply one action; see the class.
 
         Raises:
@@ -106,7 +119,13 @@ class DMControlEnv(gymnasium.Env[Any, np.ndarray]):
         if terminated or truncated:
             self._elapsed = self._limit
         self._vectors = time_step.observation
-        return self._observe(), float(reward), bool(terminated), bool(truncated), {"env_steps": steps}
+        return (
+            self._observe(),
+            float(reward),
+            bool(terminated),
+            bool(truncated),
+            {"env_steps": steps},
+        )
 
     @property
     def inner(self) -> Any:  # noqa: ANN401 (dm_control has no types)
@@ -147,7 +166,9 @@ class DMControlEnv(gymnasium.Env[Any, np.ndarray]):
     def _observe(self) -> dict[str, np.ndarray]:
         """Return what the specification names."""
         wanted = self.env_spec.observation
-        seen = {key: np.array(self._vectors[key], np.float32).ravel() for key in wanted if key != _IMAGE}
+        seen = {
+            key: np.array(self._vectors[key], np.float32).ravel() for key in wanted if key != _IMAGE
+        }
         if _IMAGE in wanted:
             seen[_IMAGE] = self._image()
         return seen
@@ -158,17 +179,23 @@ class DMControlEnv(gymnasium.Env[Any, np.ndarray]):
         return self.render_frame(self._size)
 
 
-def _spaces(settings: EnvSettings, vectors: dict[str, Any]) -> dict[str, gymnasium.spaces.Space[Any]]:
+def _spaces(
+    settings: EnvSettings, vectors: dict[str, Any]
+) -> dict[str, gymnasium.spaces.Space[Any]]:
     """Return the space of each key that is observed; `vectors` are dm_control's specs, scalars among them."""
     spaces: dict[str, gymnasium.spaces.Space[Any]] = {}
     if settings.observe != "vectors":
         spaces[_IMAGE] = gymnasium.spaces.Box(0, 255, (settings.size, settings.size, 3), np.uint8)
     if settings.observe != "pixels":
         for key, spec in vectors.items():
-            spaces[key] = gymnasium.spaces.Box(-np.inf, np.inf, (int(np.prod(spec.shape)),), np.float32)
+            spaces[key] = gymnasium.spaces.Box(
+                -np.inf, np.inf, (int(np.prod(spec.shape)),), np.float32
+            )
     names = chosen(settings.id, list(spaces), settings.drop, settings.keys)
     if not names:
-        raise PlanetError(f"env.drop: leaves nothing of what {settings.id} shows, {', '.join(spaces)}; name less")
+        raise PlanetError(
+            f"env.drop: leaves nothing of what {settings.id} shows, {', '.join(spaces)}; name less"
+        )
     return {key: space for key, space in spaces.items() if key in names}
 
 

@@ -11,7 +11,10 @@ from pathlib import Path
 from types import ModuleType
 
 BACKENDS = ("egl", "osmesa", "glfw")  # in the order of trying
-_DRAWING = ("mujoco", "dm_control")  # they read MUJOCO_GL when they are imported, the second before the first
+_DRAWING = (
+    "mujoco",
+    "dm_control",
+)  # they read MUJOCO_GL when they are imported, the second before the first
 DEVICE = "MUJOCO_EGL_DEVICE_ID"
 _SOFTWARE = ("llvmpipe", "softpipe", "swrast", "software")
 _CHILD = """
@@ -63,7 +66,10 @@ def _mesa_variables(folder: Path) -> dict[str, str]:
     if not libraries:
         return {}
     paths = [*map(str, libraries), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
-    theirs = os.environ.get("__EGL_VENDOR_LIBRARY_DIRS") or "/etc/glvnd/egl_vendor.d:/usr/share/glvnd/egl_vendor.d"
+    theirs = (
+        os.environ.get("__EGL_VENDOR_LIBRARY_DIRS")
+        or "/etc/glvnd/egl_vendor.d:/usr/share/glvnd/egl_vendor.d"
+    )
     vendors = [theirs, f"{folder}/usr/share/glvnd/egl_vendor.d"]
     return {
         "LD_LIBRARY_PATH": os.pathsep.join(paths),
@@ -84,7 +90,9 @@ class _Chooser(importlib.abc.MetaPathFinder):
 
 def choose_when_mujoco_loads() -> None:
     """Have `choose` called when this process first imports mujoco or dm_control, which settle what they draw with."""
-    if sys.modules.keys().isdisjoint(_DRAWING) and not any(isinstance(finder, _Chooser) for finder in sys.meta_path):
+    if sys.modules.keys().isdisjoint(_DRAWING) and not any(
+        isinstance(finder, _Chooser) for finder in sys.meta_path
+    ):
         sys.meta_path.insert(0, _Chooser())
 
 
@@ -104,8 +112,9 @@ def choose() -> list[GlProbe]:
 def device_variables(row: int) -> dict[str, str]:
     """Return the variable by which the `row`-th worker draws on a GPU of CUDA_VISIBLE_DEVICES, each on the next.
 
-    MuJoCo counts EGL's devices, which are all that the machine has, and takes the first. A number counts where a frame
-    was drawn on it; names of devices, and a variable that the user has set, are left alone.
+    MuJoCo counts EGL's devices, which are all that the machine has, and takes the first. A number
+    counts where a frame was drawn on it; names of devices, and a variable that the user has set,
+    are left alone.
     """
     listed = [device.strip() for device in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
     if DEVICE in os.environ or listed == ["0"] or not all(device.isdecimal() for device in listed):
@@ -127,12 +136,21 @@ def probe(backend: str, timeout: float = 60.0, device: str | None = None) -> GlP
     environment.pop("PYOPENGL_PLATFORM", None)  # mujoco refuses one that disagrees with MUJOCO_GL
     try:
         command = [sys.executable, "-c", _CHILD]
-        child = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
+        child = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+        )
     except subprocess.TimeoutExpired:
         return GlProbe(backend, False, "", f"no frame within {timeout:g} s")
     try:
         answer = json.loads(child.stdout.splitlines()[-1])
     except (IndexError, json.JSONDecodeError):
         lines = child.stderr.strip().splitlines()
-        return GlProbe(backend, False, "", lines[-1] if lines else f"the probe died with exit code {child.returncode}")
-    return GlProbe(backend, answer["lit"], answer["renderer"], "" if answer["lit"] else "the frame is black")
+        return GlProbe(
+            backend,
+            False,
+            "",
+            lines[-1] if lines else f"the probe died with exit code {child.returncode}",
+        )
+    return GlProbe(
+        backend, answer["lit"], answer["renderer"], "" if answer["lit"] else "the frame is black"
+    )

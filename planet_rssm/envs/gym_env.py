@@ -26,11 +26,19 @@ from planet_rssm.envs.observer import Observer
 from planet_rssm.envs.older_mujoco import older_mujoco
 from planet_rssm.envs.pictures import UndeclaredError
 from planet_rssm.envs.rates import mujoco_model, own_limit, parts, step_seconds
-from planet_rssm.envs.registry import GL_BACKENDS, action_repeat, canonical_id, gym_name, require_registered
+from planet_rssm.envs.registry import (
+    GL_BACKENDS,
+    action_repeat,
+    canonical_id,
+    gym_name,
+    require_registered,
+)
 from planet_rssm.envs.spaces import action_map
 from planet_rssm.envs.spec import EnvSpec
 
-EPISODE_STEPS = 1000  # control steps of an episode that neither the environment nor env.time_limit limits
+EPISODE_STEPS = (
+    1000  # control steps of an episode that neither the environment nor env.time_limit limits
+)
 T = TypeVar("T")
 _LIMIT = "_max_episode_steps"  # gymnasium.wrappers.TimeLimit's; it has no other name for it
 _SEEDS = 1 << 31  # environments may draw from old generators, which take no larger seed
@@ -41,16 +49,18 @@ _log = logging.getLogger("planet_rssm")
 class GymEnv(gymnasium.Env[Any, np.ndarray]):
     """One Gymnasium environment, seen as `observer.Observer` says, with actions as `spaces.action_map` takes them.
 
-    An action is applied for `action_repeat` control steps, fewer when the episode ends among them; the rewards are
-    summed. `terminated` means that the environment ended the episode, `truncated` that its time is over, never both.
-    info["env_steps"] = control steps done. With the renderer `none` images are black.
+    An action is applied for `action_repeat` control steps, fewer when the episode ends among them;
+    the rewards are summed. `terminated` means that the environment ended the episode, `truncated`
+    that its time is over, never both. info["env_steps"] = control steps done. With the renderer
+    `none` images are black.
     """
 
     def __init__(self, settings: EnvSettings) -> None:
         """Make the environment; `settings` must be resolved, see `registry.resolve`.
 
         Raises:
-            PlanetError: it cannot be made, observed as asked or acted in; the line says what would work.
+            PlanetError: it cannot be made, observed as asked or acted in; the line says what would
+                work.
         """
         task = self._task = canonical_id(settings.id)
         if settings.renderer in GL_BACKENDS:
@@ -92,7 +102,10 @@ class GymEnv(gymnasium.Env[Any, np.ndarray]):
         )
         self.action_space = gymnasium.spaces.Box(-1, 1, (self._action.size,), np.float32)
         self.render_mode = "rgb_array"
-        self.metadata = {"render_modes": ["rgb_array"], "render_fps": max(1, round(1 / self.env_spec.control_interval))}
+        self.metadata = {
+            "render_modes": ["rgb_array"],
+            "render_fps": max(1, round(1 / self.env_spec.control_interval)),
+        }
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -104,17 +117,22 @@ class GymEnv(gymnasium.Env[Any, np.ndarray]):
             ValueError: a later one did, or there is NaN or infinity in it.
         """
         with self._as_declared("reset"):
-            observation, _ = self._env.reset(seed=None if seed is None else seed % _SEEDS, options=options)
+            observation, _ = self._env.reset(
+                seed=None if seed is None else seed % _SEEDS, options=options
+            )
             self._playing = True
             return self._observe(observation), {"env_steps": 0}
 
-    def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+    def step(
+        self, action: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """Apply one action; see the class.
 
         Raises:
             gymnasium.error.ResetNeeded: no episode is under way.
             ContractError: the first one ever returned what the environment does not declare.
-            ValueError: a later one did; an action of another shape; NaN or infinity in an action or observation.
+            ValueError: a later one did; an action of another shape; NaN or infinity in an action or
+                observation.
         """
         if not self._playing:
             raise gymnasium.error.ResetNeeded("step before reset, or after the end of the episode")
@@ -128,7 +146,13 @@ class GymEnv(gymnasium.Env[Any, np.ndarray]):
                 if any(ends):
                     self._playing = False
                     break
-            return self._observe(observation), total, ends[0], ends[1] and not ends[0], {"env_steps": steps}
+            return (
+                self._observe(observation),
+                total,
+                ends[0],
+                ends[1] and not ends[0],
+                {"env_steps": steps},
+            )
 
     def render(self) -> np.ndarray:
         """Return a frame for videos, uint8 [480, 480, 3]."""
@@ -167,9 +191,15 @@ class GymEnv(gymnasium.Env[Any, np.ndarray]):
     def _observe(self, observation: Any) -> dict[str, np.ndarray]:  # noqa: ANN401
         frame = self._frame() if self._observer.draws and not self._blind else None
         try:
-            return self._observer.blind(observation) if self._blind else self._observer(observation, frame)
+            return (
+                self._observer.blind(observation)
+                if self._blind
+                else self._observer(observation, frame)
+            )
         except UndeclaredError as error:
-            raise UndeclaredError(f"{error}; return what observation_space declares, or declare the other") from None
+            raise UndeclaredError(
+                f"{error}; return what observation_space declares, or declare the other"
+            ) from None
 
     def _require_drawing(self) -> None:
         instead = "use env.observe=vectors"
@@ -188,7 +218,9 @@ class GymEnv(gymnasium.Env[Any, np.ndarray]):
         _choose_gl(self._env)
         frame = np.asarray(self._env.render())
         if frame.ndim != 3 or frame.shape[2] not in (3, 4) or frame.dtype != np.uint8:
-            raise ValueError(f"render() gave {frame.dtype} {list(frame.shape)}, must be uint8 [H, W, 3]")
+            raise ValueError(
+                f"render() gave {frame.dtype} {list(frame.shape)}, must be uint8 [H, W, 3]"
+            )
         return np.ascontiguousarray(frame[..., :3])
 
 
@@ -207,7 +239,11 @@ def _make(settings: EnvSettings) -> tuple[gymnasium.Env[Any, Any], int, str]:
         _log.info(line, settings.id, EPISODE_STEPS)
         return TimeLimit(env, EPISODE_STEPS), EPISODE_STEPS, "default"
     limit = min(steps for steps in (settings.time_limit, own) if steps)
-    return (env if limit == applied else TimeLimit(env, limit)), limit, "environment" if limit == own else "setting"
+    return (
+        (env if limit == applied else TimeLimit(env, limit)),
+        limit,
+        "environment" if limit == own else "setting",
+    )
 
 
 def _registered(settings: EnvSettings) -> tuple[gymnasium.Env[Any, Any], int | None]:
@@ -217,11 +253,17 @@ def _registered(settings: EnvSettings) -> tuple[gymnasium.Env[Any, Any], int | N
         importlib.import_module(module)
     require_registered(settings.id)
     spec = registration.registry[name]
-    creator = registration.load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
+    creator = (
+        registration.load_env_creator(spec.entry_point)
+        if isinstance(spec.entry_point, str)
+        else spec.entry_point
+    )
     draws = {"render_mode": "rgb_array"} if "rgb_array" in _render_modes(creator) else {}
     limit = -1 if settings.time_limit else None
     _check_arguments(settings, creator, spec.kwargs)
-    env = gymnasium.make(spec, max_episode_steps=limit, disable_env_checker=True, **draws, **settings.kwargs)
+    env = gymnasium.make(
+        spec, max_episode_steps=limit, disable_env_checker=True, **draws, **settings.kwargs
+    )
     return env, None if settings.time_limit else spec.max_episode_steps
 
 
@@ -230,7 +272,10 @@ def _users(settings: EnvSettings) -> tuple[gymnasium.Env[Any, Any], int | None]:
     module, _, name = settings.id.partition(":")
     creator: Any = functools.reduce(getattr, name.split("."), importlib.import_module(module))
     takes = inspect.signature(creator).parameters.values()
-    draws = any(parameter.name == "render_mode" or parameter.kind is parameter.VAR_KEYWORD for parameter in takes)
+    draws = any(
+        parameter.name == "render_mode" or parameter.kind is parameter.VAR_KEYWORD
+        for parameter in takes
+    )
     _check_arguments(settings, creator, {})
     env = creator(**{"render_mode": "rgb_array"} if draws else {}, **settings.kwargs)
     if not isinstance(env, gymnasium.Env):
@@ -251,7 +296,9 @@ def _check_arguments(settings: EnvSettings, creator: Any, given: Collection[str]
         return
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes):
         return
-    named = {parameter.name for parameter in takes if parameter.kind is not parameter.VAR_POSITIONAL}
+    named = {
+        parameter.name for parameter in takes if parameter.kind is not parameter.VAR_POSITIONAL
+    }
     for name in settings.kwargs:
         if name not in named:
             known = sorted(named - {"render_mode"} | {*given})
@@ -275,7 +322,9 @@ def _attempt(task: str, what: str, act: Callable[[], T]) -> T:
     except PlanetError:
         raise
     except Exception as error:
-        raise PlanetError(f"env.id = {task!r}: {what}: {_line(error)}{_mend(task, error)}") from error
+        raise PlanetError(
+            f"env.id = {task!r}: {what}: {_line(error)}{_mend(task, error)}"
+        ) from error
 
 
 def _line(error: Exception) -> str:
@@ -307,7 +356,9 @@ def _simulator(env: gymnasium.Env[Any, Any]) -> str:
 
 
 def _uses_mujoco(env: gymnasium.Env[Any, Any]) -> bool:
-    return any(kind.__module__.startswith("gymnasium.envs.mujoco") for kind in type(env.unwrapped).__mro__)
+    return any(
+        kind.__module__.startswith("gymnasium.envs.mujoco") for kind in type(env.unwrapped).__mro__
+    )
 
 
 def _choose_gl(env: gymnasium.Env[Any, Any]) -> None:

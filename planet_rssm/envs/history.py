@@ -16,7 +16,9 @@ class Past:
         self.actions: list[np.ndarray] = []  # float32 [A] each, what was done and answered
         self._seen: list[int] = []
 
-    def add(self, action: np.ndarray | None, answer: Mapping[str, Any], seen: Mapping[str, np.ndarray]) -> None:
+    def add(
+        self, action: np.ndarray | None, answer: Mapping[str, Any], seen: Mapping[str, np.ndarray]
+    ) -> None:
         """Take in what the worker answered to an action, None for the reset, and the observation."""
         if action is not None:
             self.actions.append(np.array(action))

@@ -9,7 +9,12 @@ from gymnasium import Space, spaces
 from planet_rssm.envs.pictures import UndeclaredError, described, is_picture
 
 IMAGE, VECTOR = "image", "vector"  # names of what has none
-VECTORS = (spaces.Box, spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)  # what makes a vector
+VECTORS = (
+    spaces.Box,
+    spaces.Discrete,
+    spaces.MultiBinary,
+    spaces.MultiDiscrete,
+)  # what makes a vector
 
 Array = np.ndarray
 
@@ -42,7 +47,9 @@ def leaves_of(space: Space[Any], path: tuple[str | int, ...] = ()) -> Iterator[L
     elif isinstance(space, spaces.Tuple):
         parts = list(enumerate(space.spaces))
     else:
-        yield Leaf(path, space, ".".join(map(str, path)) or (IMAGE if is_picture(space) else VECTOR))
+        yield Leaf(
+            path, space, ".".join(map(str, path)) or (IMAGE if is_picture(space) else VECTOR)
+        )
         return
     for key, part in parts:
         yield from leaves_of(part, (*path, key))
@@ -74,7 +81,9 @@ def array_of(space: Space[Any], value: Any) -> Array:  # noqa: ANN401
     except ValueError:  # lists of different lengths
         array = np.array(None)
     if array.dtype.kind not in "biuf":
-        raise UndeclaredError(f"is no array of numbers but {type(value).__name__}, its space is {space}")
+        raise UndeclaredError(
+            f"is no array of numbers but {type(value).__name__}, its space is {space}"
+        )
     shape = space.shape or ()
     if _long(array.shape) != _long(shape):
         raise UndeclaredError(f"has shape {list(array.shape)}, its space {list(shape)}")

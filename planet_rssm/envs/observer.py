@@ -13,7 +13,16 @@ from gymnasium import Space, spaces
 
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.envs import pictures
-from planet_rssm.envs.leaves import IMAGE, VECTORS, Leaf, array_of, is_empty, leaves_of, read, vector_of
+from planet_rssm.envs.leaves import (
+    IMAGE,
+    VECTORS,
+    Leaf,
+    array_of,
+    is_empty,
+    leaves_of,
+    read,
+    vector_of,
+)
 from planet_rssm.envs.pictures import Scale, could_be_picture, is_picture, resized
 from planet_rssm.envs.spec import chosen
 
@@ -44,9 +53,10 @@ SETTINGS = Spelling()
 class Observer:
     """Turns what a Gymnasium environment shows into arrays of fixed shapes.
 
-    pixels are its own images if it has any, else the frame that it draws, under the key "image"; vectors are all else
-    that it observes, discrete parts one-hot, under the key "vector"; both are both. The entries of a Dict or Tuple keep
-    their own names, nested ones joined by dots. Images of other numbers than bytes are scaled from their bounds.
+    pixels are its own images if it has any, else the frame that it draws, under the key "image";
+    vectors are all else that it observes, discrete parts one-hot, under the key "vector"; both are
+    both. The entries of a Dict or Tuple keep their own names, nested ones joined by dots. Images of
+    other numbers than bytes are scaled from their bounds.
     """
 
     def __init__(
@@ -85,7 +95,9 @@ class Observer:
         self._refuse_clash([*drawn, *(leaf.name for leaf in self._vectors)])
         self._tell(kept)
         self.spec: dict[str, tuple[tuple[int, ...], str]]
-        self.spec = {leaf.name: ((spaces.flatdim(leaf.space),), "float32") for leaf in self._vectors}
+        self.spec = {
+            leaf.name: ((spaces.flatdim(leaf.space),), "float32") for leaf in self._vectors
+        }
         self.spec |= {key: ((size, size, 3), "uint8") for key in drawn}
 
     def __call__(self, observation: Any, frame: Array | None) -> dict[str, Array]:  # noqa: ANN401
@@ -106,13 +118,19 @@ class Observer:
 
     def blind(self, observation: Any) -> dict[str, Array]:  # noqa: ANN401
         """Return the same arrays with black images."""
-        black = {key: np.zeros(shape, np.uint8) for key, (shape, dtype) in self.spec.items() if dtype == "uint8"}
+        black = {
+            key: np.zeros(shape, np.uint8)
+            for key, (shape, dtype) in self.spec.items()
+            if dtype == "uint8"
+        }
         return black | {leaf.name: read(leaf, observation, vector_of) for leaf in self._vectors}
 
     def _image(self, scale: Scale, space: Space[Any], value: Any) -> Array:  # noqa: ANN401
         return resized(pictures.channels_last(scale(array_of(space, value))), self._size)
 
-    def _kept(self, leaves: list[Leaf], observe: str, drop: Sequence[str], keys: Sequence[str]) -> list[Leaf]:
+    def _kept(
+        self, leaves: list[Leaf], observe: str, drop: Sequence[str], keys: Sequence[str]
+    ) -> list[Leaf]:
         """Return what is not left out by name."""
         own = [leaf.name for leaf in leaves]
         drawn = [IMAGE] if observe != "vectors" and IMAGE not in own else []
@@ -133,9 +151,13 @@ class Observer:
         full = [leaf for leaf in leaves if not is_empty(leaf.space)]
         odd = [leaf for leaf in full if not isinstance(leaf.space, VECTORS)]
         if odd or (leaves and not full):
-            raise PlanetError(f"env.id = {self._task!r}: {self._no_vector(odd or leaves, len(odd) < len(full))}")
+            raise PlanetError(
+                f"env.id = {self._task!r}: {self._no_vector(odd or leaves, len(odd) < len(full))}"
+            )
         if not full:
-            raise PlanetError(f"env.observe = {observe!r}: {self._task} shows images only; use {self._use('pixels')}")
+            raise PlanetError(
+                f"env.observe = {observe!r}: {self._task} shows images only; use {self._use('pixels')}"
+            )
         return full
 
     def _no_vector(self, odd: list[Leaf], others: bool) -> str:
@@ -171,15 +193,26 @@ class Observer:
         """Log what is taken otherwise than one may think."""
         for leaf, scale in self._images:
             if not scale.plain:
-                _log.info("%s: its image %s has %s, scaled to 0 to 255", self._task, leaf.name, scale)
+                _log.info(
+                    "%s: its image %s has %s, scaled to 0 to 255", self._task, leaf.name, scale
+                )
         for leaf in kept:
             shape = list(leaf.space.shape or ())
             if is_empty(leaf.space):
-                _log.info("%s: its observation %s has shape %s and is left out", self._task, leaf.name, shape)
+                _log.info(
+                    "%s: its observation %s has shape %s and is left out",
+                    self._task,
+                    leaf.name,
+                    shape,
+                )
             elif could_be_picture(leaf.space) and not is_picture(leaf.space):
                 why = "small" if pictures.is_bounded(leaf.space) else "without bounds"
                 _log.info(
-                    "%s: its observation %s, %s and %s, is a table, not an image", self._task, leaf.name, shape, why
+                    "%s: its observation %s, %s and %s, is a table, not an image",
+                    self._task,
+                    leaf.name,
+                    shape,
+                    why,
                 )
 
     def _use(self, observe: str) -> str:

@@ -3,7 +3,9 @@
 import importlib.metadata
 import re
 
-_WAY = "record in a virtual environment of its own and import the episodes, see docs/environments.md"
+_WAY = (
+    "record in a virtual environment of its own and import the episodes, see docs/environments.md"
+)
 
 
 def older_mujoco(module: str, fault: str) -> str:
@@ -14,7 +16,9 @@ def older_mujoco(module: str, fault: str) -> str:
         fault: the error in one line.
     """
     here = importlib.metadata.version("mujoco")
-    if "AssertionError" in fault and "mujoco.mjt" in fault:  # number == member is true, member == number is not
+    if (
+        "AssertionError" in fault and "mujoco.mjt" in fault
+    ):  # number == member is true, member == number is not
         return f"; this is code for an older mujoco than {here}: {_WAY}"
     for name in importlib.metadata.packages_distributions().get(module.partition(".")[0], ()):
         for wish in importlib.metadata.requires(name) or ():

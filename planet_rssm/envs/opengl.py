@@ -1,8 +1,9 @@
 """dm_control's own picture at a lower price: `physics.render`, byte for byte, for one model, camera and size.
 
-Saved everywhere: a scene and buffers made anew for every frame, and a framebuffer of 640x480 for one of 64x64. Saved
-where the processor draws (Mesa's llvmpipe), where nearly all of the time goes into the shadow map of 2048x2048: filling
-it with the floor, and clearing its depths around a stencil that nobody uses. `scripts/bench_renderers` compares.
+Saved everywhere: a scene and buffers made anew for every frame, and a framebuffer of 640x480 for
+one of 64x64. Saved where the processor draws (Mesa's llvmpipe), where nearly all of the time goes
+into the shadow map of 2048x2048: filling it with the floor, and clearing its depths around a
+stencil that nobody uses. `scripts/bench_renderers` compares.
 """
 
 import atexit
@@ -15,21 +16,23 @@ import numpy as np
 from planet_rssm.envs.gl import is_software
 
 _PLANE = int(mujoco.mjtGeom.mjGEOM_PLANE)
-_LEVEL = 0.999  # cosine of a floor's slope, at least; upright walls do darken themselves, as the reacher's
+# cosine of a floor's slope, at least; upright walls do darken themselves, as the reacher's
+_LEVEL = 0.999
 
 
 class GlRenderer:
     """Renders one model from one camera at one size, in a GL context of its own, as MUJOCO_GL has it.
 
-    The context is tied to the thread that made it. Poses and colours are read anew for every frame; `refresh` reads
-    what a reset may have changed beside them.
+    The context is tied to the thread that made it. Poses and colours are read anew for every frame;
+    `refresh` reads what a reset may have changed beside them.
     """
 
     def __init__(self, model: mujoco.MjModel, size: int, camera: int = 0) -> None:
         """Make the context; `model` must be as its first episode has it, since planes keep the size they have now.
 
         Raises:
-            RuntimeError: no context (or whatever MuJoCo and PyOpenGL raise): the backend does not work here.
+            RuntimeError: no context (or whatever MuJoCo and PyOpenGL raise): the backend does not
+                work here.
         """
         self._model, self._rect = model, mujoco.MjrRect(0, 0, size, size)
         self._pixels = np.empty((size, size, 3), np.uint8)
@@ -43,7 +46,11 @@ class GlRenderer:
         if self._cheaper_shadows and self._context.shadowTex:
             _drop_stencil(self._context)
         self._scene = mujoco.MjvScene(model, maxgeom=_most_geoms(model))
-        self._option, self._nudge, self._camera = mujoco.MjvOption(), mujoco.MjvPerturb(), mujoco.MjvCamera()
+        self._option, self._nudge, self._camera = (
+            mujoco.MjvOption(),
+            mujoco.MjvPerturb(),
+            mujoco.MjvCamera(),
+        )
         self._option.flags[mujoco.mjtVisFlag.mjVIS_RANGEFINDER] = False  # so dm_control has it
         self._camera.type, self._camera.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, camera
 
@@ -51,7 +58,13 @@ class GlRenderer:
         """Return what the camera sees, uint8 [size, size, 3]; `data` must be up to date (mj_forward, or a step)."""
         everything = mujoco.mjtCatBit.mjCAT_ALL
         mujoco.mjv_updateScene(
-            self._model, data, self._option, self._nudge, self._camera, everything.value, self._scene
+            self._model,
+            data,
+            self._option,
+            self._nudge,
+            self._camera,
+            everything.value,
+            self._scene,
         )
         if self._cheaper_shadows:
             self._cast_no_shadow_of_the_floor()
@@ -78,7 +91,8 @@ class GlRenderer:
     def _cast_no_shadow_of_the_floor(self) -> None:
         """Keep level planes out of the shadow map, as MuJoCo keeps decoration: what they would darken lies below.
 
-        Unless another plane leans through them, as the walls of quadruped-fetch: what is below is then seen beyond it.
+        Unless another plane leans through them, as the walls of quadruped-fetch: what is below is
+        then seen beyond it.
         """
         geoms = [self._scene.geoms[index] for index in range(self._scene.ngeom)]
         planes = [(geom, geom.mat[2, 2]) for geom in geoms if geom.type == _PLANE]

@@ -21,7 +21,8 @@ class UndeclaredError(ValueError):
 def is_picture(space: Space[Any]) -> bool:
     """Return whether it holds pixels, of one image or of a stack of frames, by its shape.
 
-    Bytes from 0 to 255 and colours do from 16 pixels a side; other numbers from 32, and if they are bounded.
+    Bytes from 0 to 255 and colours do from 16 pixels a side; other numbers from 32, and if they are
+    bounded.
     """
     if not could_be_picture(space):
         return False
@@ -32,7 +33,11 @@ def is_picture(space: Space[Any]) -> bool:
 
 def could_be_picture(space: Space[Any]) -> bool:
     """Return whether it has the shape of something that is looked at."""
-    return isinstance(space, spaces.Box) and len(space.shape) >= 2 and sorted(space.shape)[-2] >= _SMALLEST
+    return (
+        isinstance(space, spaces.Box)
+        and len(space.shape) >= 2
+        and sorted(space.shape)[-2] >= _SMALLEST
+    )
 
 
 def is_bounded(space: Space[Any]) -> bool:
@@ -44,7 +49,9 @@ def is_bounded(space: Space[Any]) -> bool:
 def is_one(space: Space[Any]) -> bool:
     """Return whether a picture is one image: [H, W], or with 3 channels or 1 as its first or last axis."""
     shape = space.shape or ()
-    return 0 not in shape and (len(shape) == 2 or (len(shape) == 3 and bool({shape[0], shape[2]} & {*_COLOURS})))
+    return 0 not in shape and (
+        len(shape) == 2 or (len(shape) == 3 and bool({shape[0], shape[2]} & {*_COLOURS}))
+    )
 
 
 class Scale:
@@ -108,7 +115,11 @@ def described(values: Array) -> str:
     if values.dtype.kind not in "fiu":
         return str(values.dtype)
     finite = values[np.isfinite(values)]
-    return f"{values.dtype} from {finite.min():g} to {finite.max():g}" if finite.size else f"{values.dtype}"
+    return (
+        f"{values.dtype} from {finite.min():g} to {finite.max():g}"
+        if finite.size
+        else f"{values.dtype}"
+    )
 
 
 def _is_plain(space: Space[Any]) -> bool:

@@ -16,7 +16,10 @@ from planet_rssm.envs.history import Past
 from planet_rssm.envs.process import SILENT, Ending, WorkerProcess
 from planet_rssm.envs.spec import EnvSpec
 
-STARTS, SHORTEST_START = 2.0, 30.0  # a worker has so many step timeouts to load its task, or so many seconds
+STARTS, SHORTEST_START = (
+    2.0,
+    30.0,
+)  # a worker has so many step timeouts to load its task, or so many seconds
 _MAX_FAILURES = 3  # of one row in a row: no accident any more
 _PATIENCE = 1.0  # seconds that a dying worker has to end by itself
 _CLOSING = 5.0  # seconds that all have together to close their environments
@@ -63,16 +66,18 @@ class Pool(Protocol):
 class EnvPool:
     """`count` environments of the same settings (resolved, see `registry.resolve`), the rows 0 to count - 1.
 
-    A worker that dies, raises or is silent for longer than `settings.step_timeout` is killed and replaced; `lost`
-    counts them. If it was killed from outside or silent, the new one plays the episode again from its seed by the same
-    actions: where it sees the same, which is compared at each step, the episode goes on as if nothing had happened.
-    Else the row's step is reported as lost. A reset is simply done again on the new worker. It raises too where a
-    reward or an observation is not finite: such a number never leaves it. To load a task it has twice
-    `settings.step_timeout`, at least 30 s. Whatever a method raises but ResetNeeded and ValueError, the pool is closed.
+    A worker that dies, raises or is silent for longer than `settings.step_timeout` is killed and
+    replaced; `lost` counts them. If it was killed from outside or silent, the new one plays the
+    episode again from its seed by the same actions: where it sees the same, which is compared at
+    each step, the episode goes on as if nothing had happened. Else the row's step is reported as
+    lost. A reset is simply done again on the new worker. It raises too where a reward or an
+    observation is not finite: such a number never leaves it. To load a task it has twice
+    `settings.step_timeout`, at least 30 s. Whatever a method raises but ResetNeeded and ValueError,
+    the pool is closed.
 
     Raises:
-        PlanetError: settings that no worker can load, or a row whose worker failed three times and no episode ended in
-            between; the line ends with the last one's last words.
+        PlanetError: settings that no worker can load, or a row whose worker failed three times and
+            no episode ended in between; the line ends with the last one's last words.
     """
 
     def __init__(self, settings: EnvSettings, count: int) -> None:
@@ -83,7 +88,9 @@ class EnvPool:
         self._steps = [0] * count  # of the episode, the one under way included
         self._playing: set[int] = set()  # rows with an episode under way
         self._past: dict[int, Past] = {}  # of the episodes under way
-        self._broken: dict[int, str] = {}  # last words of workers whose loss the row's next step is to tell
+        self._broken: dict[
+            int, str
+        ] = {}  # last words of workers whose loss the row's next step is to tell
         self._workers = [WorkerProcess(settings, row) for row in range(count)]
         self._exchange({})
         self.spec = self._workers[0].spec
@@ -117,7 +124,11 @@ class EnvPool:
             gymnasium.error.ResetNeeded: a row has no episode under way.
             ValueError: an action of another shape, or with NaN or infinity in it.
         """
-        checked = {row: self._checked(row, action) for row, action in actions.items() if row not in self._broken}
+        checked = {
+            row: self._checked(row, action)
+            for row, action in actions.items()
+            if row not in self._broken
+        }
         for row, action in checked.items():
             self._workers[row].shared.action[:] = action
             self._steps[row] += 1
@@ -148,12 +159,16 @@ class EnvPool:
             raise gymnasium.error.ResetNeeded(f"row {row} has no episode under way: reset it")
         action = np.asarray(action, np.float32)
         if action.shape != (self.spec.action_size,) or not np.isfinite(action).all():
-            raise ValueError(f"action {action.tolist()} of row {row}: needs {self.spec.action_size} finite values")
+            raise ValueError(
+                f"action {action.tolist()} of row {row}: needs {self.spec.action_size} finite values"
+            )
         return action
 
     def _step(self, row: int, answer: dict[str, Any] | None) -> Step:
         if answer is None:
-            nothing = {key: np.zeros(shape, dtype) for key, (shape, dtype) in self.spec.observation.items()}
+            nothing = {
+                key: np.zeros(shape, dtype) for key, (shape, dtype) in self.spec.observation.items()
+            }
             return Step(nothing, 0.0, False, False, 0, lost=True, words=self._broken.pop(row))
         if answer["terminated"] or answer["truncated"]:
             self._playing.discard(row)
@@ -172,7 +187,9 @@ class EnvPool:
                 again = self._replace(row, commands[row])
                 if again is not None:
                     answers[row] = again
-        except BaseException:  # Ctrl-C too: an answer that nobody read would be taken for the next one
+        except (
+            BaseException
+        ):  # Ctrl-C too: an answer that nobody read would be taken for the next one
             self.close()
             raise
         return answers
@@ -186,7 +203,10 @@ class EnvPool:
                 if row in answers:
                     self._workers[row].begin(answers[row])
                 else:
-                    self._bury(row, f"not ready within {limit:g} s; if it needs longer, raise env.step_timeout")
+                    self._bury(
+                        row,
+                        f"not ready within {limit:g} s; if it needs longer, raise env.step_timeout",
+                    )
 
     def _ask(self, commands: Mapping[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
         for row, command in commands.items():
@@ -230,17 +250,25 @@ class EnvPool:
         ending = self._bury(row)
         if row not in self._playing:
             return None
-        if ending.accident and command["do"] != "reset" and (answer := self._go_on(row, command, action)) is not None:
+        if (
+            ending.accident
+            and command["do"] != "reset"
+            and (answer := self._go_on(row, command, action)) is not None
+        ):
             return answer
         self._playing.discard(row)
         self._broken[row] = ending.words
         return None
 
-    def _go_on(self, row: int, command: dict[str, Any], action: np.ndarray) -> dict[str, Any] | None:
+    def _go_on(
+        self, row: int, command: dict[str, Any], action: np.ndarray
+    ) -> dict[str, Any] | None:
         """Have a new worker play a row's episode up to now, then obey; None if it cannot, or sees something else."""
         past = self._past[row]
         self._await_start()
-        played: list[tuple[dict[str, Any], np.ndarray]] = [({"do": "reset", "seed": past.seed}, action)]
+        played: list[tuple[dict[str, Any], np.ndarray]] = [
+            ({"do": "reset", "seed": past.seed}, action)
+        ]
         played += [({"do": "step"}, done) for done in past.actions]
         for step, (asked, done) in enumerate([*played, (command, action)]):
             self._workers[row].shared.action[:] = done
@@ -248,11 +276,19 @@ class EnvPool:
             if answer is None:
                 self._bury(row)
                 return None
-            if step < len(played) and not past.agrees(step, answer, self._workers[row].shared.observation):
-                line = "environment %d does not play the same again: its episode ends at step %d of %d"
+            if step < len(played) and not past.agrees(
+                step, answer, self._workers[row].shared.observation
+            ):
+                line = (
+                    "environment %d does not play the same again: its episode ends at step %d of %d"
+                )
                 _log.warning(line, row, step, len(past.actions))
                 return None
-        _log.info("environment %d: its episode goes on from step %d, played again up to there", row, len(past.actions))
+        _log.info(
+            "environment %d: its episode goes on from step %d, played again up to there",
+            row,
+            len(past.actions),
+        )
         return answer
 
     def _bury(self, row: int, words: str | None = None) -> Ending:
@@ -261,10 +297,16 @@ class EnvPool:
         words = words if words and ending.words == SILENT else ending.words
         self.lost += 1
         self._failures[row] += 1
-        when = f"in step {self._steps[row]} of an episode" if row in self._playing else "before an episode"
+        when = (
+            f"in step {self._steps[row]} of an episode"
+            if row in self._playing
+            else "before an episode"
+        )
         self._workers[row] = WorkerProcess(self._settings, row)
         if self._failures[row] >= _MAX_FAILURES:
             task, times = self._settings.id, self._failures[row]
-            raise PlanetError(f"env.id = {task!r}: its worker failed {times} times in a row, at last {when}: {words}")
+            raise PlanetError(
+                f"env.id = {task!r}: its worker failed {times} times in a row, at last {when}: {words}"
+            )
         _log.warning("environment %d was lost %s and is replaced: %s", row, when, words)
         return ending

@@ -42,9 +42,9 @@ class Ending(NamedTuple):
 class WorkerProcess:
     """One `planet_rssm.envs.worker`. It holds nothing that outlives a kill -9 of parent or worker.
 
-    It runs in a session of its own, so that Ctrl-C reaches the parent alone, which then finishes what it must; it sees
-    the modules that the parent sees, and has one thread for arithmetic. When it ends, and when the parent dies, the
-    processes that its environment started end with it.
+    It runs in a session of its own, so that Ctrl-C reaches the parent alone, which then finishes
+    what it must; it sees the modules that the parent sees, and has one thread for arithmetic. When
+    it ends, and when the parent dies, the processes that its environment started end with it.
     """
 
     shared: Shared
@@ -58,7 +58,9 @@ class WorkerProcess:
         self._received, self._printed = b"", b""
         self.descriptor, replies = os.pipe()  # readable when there is something to receive
         self.prints, printed = os.pipe()  # readable when there is something to `listen` to
-        life, self._life = os.pipe()  # nothing is ever written: it tells the worker when this process is no more
+        life, self._life = (
+            os.pipe()
+        )  # nothing is ever written: it tells the worker when this process is no more
         os.set_blocking(self.prints, False)
         arguments = [settings.model_dump_json(), str(self._memory), str(replies), str(life)]
         self._process = subprocess.Popen(
@@ -92,7 +94,8 @@ class WorkerProcess:
 
         Raises:
             EOFError: the worker is dead, or dying.
-            PlanetError: settings or environment are at fault, in the worker's words; another would say the same.
+            PlanetError: settings or environment are at fault, in the worker's words; another would
+                say the same.
         """
         data = os.read(self.descriptor, _CHUNK)
         if not data:
@@ -137,7 +140,9 @@ class WorkerProcess:
         while not (ended := self.dead) and (left := deadline - time.monotonic()) > 0:
             self._hear(min(left, _LOOK))
         _kill(_started_by(self.pid))
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: of a group of zombies
+        with contextlib.suppress(
+            ProcessLookupError, PermissionError
+        ):  # macOS: of a group of zombies
             os.killpg(self.pid, signal.SIGKILL)
         code = self._process.wait()
         for _ in range(_PIPES):  # a process that left the session may print for ever
@@ -173,7 +178,9 @@ def _started_by(pid: int) -> set[int]:
         with contextlib.suppress(OSError, ValueError, IndexError):
             _, parent, _, session = path.read_text(errors="replace").rpartition(")")[2].split()[:4]
             parents[int(path.parent.name)] = int(parent), int(session)
-    while new := {child for child, above in parents.items() if child not in found and found & {*above}}:
+    while new := {
+        child for child, above in parents.items() if child not in found and found & {*above}
+    }:
         found |= new
     return found - {pid}
 
@@ -198,7 +205,11 @@ def environment(settings: EnvSettings, row: int = 0) -> dict[str, str]:
     It finds the modules that we find, then those in the current folder.
     """
     path = os.pathsep.join([*(entry or os.getcwd() for entry in sys.path), os.getcwd()])
-    ours = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYOPENGL_PLATFORM": None} | worker_environment(settings)
+    ours = {
+        "PYTHONPATH": path,
+        "OMP_NUM_THREADS": "1",
+        "PYOPENGL_PLATFORM": None,
+    } | worker_environment(settings)
     if ours.get("MUJOCO_GL") == "egl":
         ours |= gl.device_variables(row)
     return {key: value for key, value in (os.environ | ours).items() if value is not None}

@@ -9,9 +9,22 @@ import gymnasium
 FRAMES_PER_SECOND = 30.0  # control steps a second, where nothing tells
 _ATARI_HZ = 60.0  # frames a second of the emulated console
 _FRAME_LIMIT = "max_num_frames_per_episode"  # ALE's
-_RATES = ("control_hz", "control_freq", "policy_frequency")  # gym-pusht's, robosuite's, highway-env's (in its config)
-_SUBSTEPS = ("frame_skip", "n_substeps", "n_sub_steps")  # physics steps a control step, beside a MuJoCo model
-_LIMITS = ("max_episode_steps", "_max_episode_steps", "max_steps", "_max_steps")  # minigrid's is max_steps
+_RATES = (
+    "control_hz",
+    "control_freq",
+    "policy_frequency",
+)  # gym-pusht's, robosuite's, highway-env's (in its config)
+_SUBSTEPS = (
+    "frame_skip",
+    "n_substeps",
+    "n_sub_steps",
+)  # physics steps a control step, beside a MuJoCo model
+_LIMITS = (
+    "max_episode_steps",
+    "_max_episode_steps",
+    "max_steps",
+    "_max_steps",
+)  # minigrid's is max_steps
 
 Env = gymnasium.Env[Any, Any]
 
@@ -26,9 +39,9 @@ class Figure(NamedTuple):
 def step_seconds(env: Env) -> Figure:
     """Return the simulated time of a control step in seconds.
 
-    It is read from what the environment steps by. `render_fps` says at which rate somebody wants to see it, which is
-    often another (Pendulum-v1: 30 for 20 steps a second, Acrobot-v1: 15 for 5), and counts only where nothing else is
-    there.
+    It is read from what the environment steps by. `render_fps` says at which rate somebody wants to
+    see it, which is often another (Pendulum-v1: 30 for 20 steps a second, Acrobot-v1: 15 for 5),
+    and counts only where nothing else is there.
     """
     for read in (_control_timestep, _atari, _doom, _rate, _mujoco, _dt):
         if figure := read(env):
@@ -86,7 +99,10 @@ def _doom(env: Env) -> Figure | None:
 
 def _tics(inner: Any) -> int | None:  # noqa: ANN401
     """Return ViZDoom's time limit, of which gymnasium is not informed; 0 for none."""
-    asked, skip = _read(_read(inner, "game"), "get_episode_timeout"), _number(_read(inner, "frame_skip"))
+    asked, skip = (
+        _read(_read(inner, "game"), "get_episode_timeout"),
+        _number(_read(inner, "frame_skip")),
+    )
     return math.ceil(asked() / skip) if callable(asked) and skip else None
 
 
@@ -122,7 +138,11 @@ def _mujoco(env: Env) -> Figure | None:
 
 def _dt(env: Env) -> Figure | None:
     inner = env.unwrapped
-    for part, name in ((inner, "dt"), (_read(inner, "sim"), "dt"), (inner, "tau")):  # tau: CartPole's
+    for part, name in (
+        (inner, "dt"),
+        (_read(inner, "sim"), "dt"),
+        (inner, "tau"),
+    ):  # tau: CartPole's
         if seconds := _number(_read(part, name)):
             return Figure(seconds, name)
     return None

@@ -1,8 +1,9 @@
 """Frames without GL: one ray a pixel against the model's geoms, about a millisecond for 64x64.
 
-It draws what dm_control draws by default (geoms, sites and tendons of groups 0 to 2, in the colours and under the
-lights of the model) less shadows, reflections, highlights, skins and transparency. Of textures it keeps a plane's
-checker, the only cue of motion where the camera follows the body, and the sky's gradient.
+It draws what dm_control draws by default (geoms, sites and tendons of groups 0 to 2, in the colours
+and under the lights of the model) less shadows, reflections, highlights, skins and transparency. Of
+textures it keeps a plane's checker, the only cue of motion where the camera follows the body, and
+the sky's gradient.
 """
 
 import contextlib
@@ -12,15 +13,21 @@ from typing import NamedTuple
 import mujoco
 import numpy as np
 
-_SHOWN = np.array([1, 1, 1, 0, 0, 0], np.uint8)  # the groups that MuJoCo's visualiser shows by default
+_SHOWN = np.array(
+    [1, 1, 1, 0, 0, 0], np.uint8
+)  # the groups that MuJoCo's visualiser shows by default
 _HIDDEN_GROUP = 5
-_COLLISION_GROUP = 3  # shown for a model with a skin (the dog), whose visible groups hold next to nothing
-_NO_COLOUR = np.array([0.5, 0.5, 0.5, 1], np.float32)  # the default rgba: the material's is used in its place
+_COLLISION_GROUP = (
+    3  # shown for a model with a skin (the dog), whose visible groups hold next to nothing
+)
+_NO_COLOUR = np.array(
+    [0.5, 0.5, 0.5, 1], np.float32
+)  # the default rgba: the material's is used in its place
 _FACES = 6  # of a skybox, stacked: right, left, up, down, front, back
 _FRONT = 4
 
-# Where in a pixel its rays go, in pixels from the centre. No two share a row or a column, so a thin pole that is
-# upright or level is met at a width of half (a quarter) of a pixel.
+# Where in a pixel its rays go, in pixels from the centre. No two share a row or a column, so a thin
+# pole that is upright or level is met at a width of half (a quarter) of a pixel.
 _SAMPLES = {
     1: np.array([[0.0, 0.0]]),
     2: np.array([[-0.25, -0.25], [0.25, 0.25]]),
@@ -36,19 +43,35 @@ def default_samples(size: int) -> int:
 class RayCaster:
     """Renders one model from one camera at one size; the rays and all large buffers are made once.
 
-    Colours, alphas, sizes and poses are read anew for every frame, since tasks change them at a reset.
+    Colours, alphas, sizes and poses are read anew for every frame, since tasks change them at a
+    reset.
     """
 
-    def __init__(self, model: mujoco.MjModel, size: int, camera: int = 0, samples: int | None = None) -> None:
+    def __init__(
+        self, model: mujoco.MjModel, size: int, camera: int = 0, samples: int | None = None
+    ) -> None:
         """Prepare size x size frames with `samples` rays a pixel: 1, 2, 4, or None for the default of the size."""
         self._model, self._camera, self._size = model, camera, size
         self._samples = samples or default_samples(size)
-        self._camera_rays, self._pitch = _camera_rays(size, self._samples, float(model.cam_fovy[camera]))
+        self._camera_rays, self._pitch = _camera_rays(
+            size, self._samples, float(model.cam_fovy[camera])
+        )
         count = len(self._camera_rays)
         self._rotation = np.zeros((3, 3))  # of the camera, for which _rays and _sky hold
-        self._rays, self._normal, self._point = np.zeros((count, 3)), np.zeros((count, 3)), np.zeros((count, 3))
-        self._hit, self._distance = np.zeros(count, np.int32), np.zeros(count)  # a geom, ngeom + an overlay, or -1
-        self._light, self._facing, self._mask = np.zeros(count), np.zeros(count), np.zeros(count, bool)
+        self._rays, self._normal, self._point = (
+            np.zeros((count, 3)),
+            np.zeros((count, 3)),
+            np.zeros((count, 3)),
+        )
+        self._hit, self._distance = (
+            np.zeros(count, np.int32),
+            np.zeros(count),
+        )  # a geom, ngeom + an overlay, or -1
+        self._light, self._facing, self._mask = (
+            np.zeros(count),
+            np.zeros(count),
+            np.zeros(count, bool),
+        )
         self._uv, self._texel = np.zeros((count, 2)), np.zeros(count, np.intp)
         self._colour, self._sky = np.zeros((count, 3)), np.zeros((count, 3))
         self._groups = _SHOWN.copy()
@@ -65,7 +88,11 @@ class RayCaster:
         self._cast(data, eye, hidden=geom_rgba[:, 3] == 0)
         for index, shape in enumerate(overlays):
             self._cast_at(shape, self._model.ngeom + index, eye)
-        colours = [*geom_rgba[:, :3] * self._tint, *(shape.rgba[:3] for shape in overlays), np.zeros(3)]
+        colours = [
+            *geom_rgba[:, :3] * self._tint,
+            *(shape.rgba[:3] for shape in overlays),
+            np.zeros(3),
+        ]
         self._paint(data, eye, np.array(colours, np.float64))
         return self._to_pixels()
 
@@ -104,9 +131,10 @@ class RayCaster:
     def _prepared(self, hidden: np.ndarray) -> Iterator[None]:
         """Change the model so that mj_multiRay (MuJoCo 3.17) sees what is to be seen, and change it back.
 
-        Geoms of alpha 0 go to a hidden group: MuJoCo skips them only if they have no material. Bodies get looser
-        bounds: it takes a sphere about the centre of a body's bounding box but forgets to turn that centre with the
-        body, and so cuts off parts of those whose box is off-centre (the finger's tip, the pendulum's rod).
+        Geoms of alpha 0 go to a hidden group: MuJoCo skips them only if they have no material.
+        Bodies get looser bounds: it takes a sphere about the centre of a body's bounding box but
+        forgets to turn that centre with the body, and so cuts off parts of those whose box is
+        off-centre (the finger's tip, the pendulum's rod).
         """
         model = self._model
         groups, bounds = model.geom_group.copy(), model.bvh_aabb[self._roots]
@@ -123,7 +151,9 @@ class RayCaster:
         normal = np.zeros(3)
         for ray in self._candidates(shape, eye):
             towards = self._rays[ray]
-            distance = mujoco.mju_rayGeom(shape.position, shape.axes, shape.size, eye, towards, shape.kind, normal)
+            distance = mujoco.mju_rayGeom(
+                shape.position, shape.axes, shape.size, eye, towards, shape.kind, normal
+            )
             if distance >= 0 and (self._hit[ray] < 0 or distance < self._distance[ray]):
                 self._hit[ray], self._distance[ray], self._normal[ray] = index, distance, normal
 
@@ -191,12 +221,16 @@ class RayCaster:
             points = data.wrap_xpos.reshape(-1, 3)[first : first + data.ten_wrapnum[tendon]]
             for start, end in zip(points[:-1], points[1:], strict=True):
                 thinnest = self._pitch * float(np.linalg.norm((start + end) / 2 - eye)) / 2
-                yield _segment(start, end, max(float(model.tendon_width[tendon]), thinnest), rgba[tendon])
+                yield _segment(
+                    start, end, max(float(model.tendon_width[tendon]), thinnest), rgba[tendon]
+                )
 
     def _to_pixels(self) -> np.ndarray:
         np.clip(self._colour, 0, 1, out=self._colour)
         pixels = self._colour.reshape(self._size, self._size, self._samples, 3)
-        mean = pixels[:, :, 0] if self._samples == 1 else np.add.reduce(pixels, axis=2) / self._samples
+        mean = (
+            pixels[:, :, 0] if self._samples == 1 else np.add.reduce(pixels, axis=2) / self._samples
+        )
         return np.rint(mean * 255).astype(np.uint8)
 
 
@@ -231,7 +265,10 @@ def _camera_rays(size: int, samples: int, fovy: float) -> tuple[np.ndarray, floa
 def _loose_bounds(model: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray]:
     """Return the index of each body's bounding box, and boxes about its centre of mass good for any orientation."""
     radius = np.zeros(model.nbody)
-    reach = np.linalg.norm(model.geom_pos - model.body_ipos[model.geom_bodyid], axis=1) + model.geom_rbound
+    reach = (
+        np.linalg.norm(model.geom_pos - model.body_ipos[model.geom_bodyid], axis=1)
+        + model.geom_rbound
+    )
     reach[model.geom_rbound == 0] = mujoco.mjMAXVAL  # planes
     np.maximum.at(radius, model.geom_bodyid, reach)
     bodies = np.flatnonzero(model.body_bvhadr >= 0)
@@ -278,14 +315,18 @@ def _texels(model: mujoco.MjModel, texture: int) -> np.ndarray:
     """Return a texture reduced to 2 x 2 texels, [4, 3] in [0, 1], x running fastest."""
     image = _texture_image(model, texture)
     height, width = image.shape[0] // 2, image.shape[1] // 2
-    quarters = [image[y : y + height, x : x + width].mean((0, 1)) for y in (0, height) for x in (0, width)]
+    quarters = [
+        image[y : y + height, x : x + width].mean((0, 1)) for y in (0, height) for x in (0, width)
+    ]
     return np.array(quarters, np.float64)
 
 
 def _texture_image(model: mujoco.MjModel, texture: int) -> np.ndarray:
     height, width = model.tex_height[texture], model.tex_width[texture]
     channels, first = model.tex_nchannel[texture], model.tex_adr[texture]
-    image = model.tex_data[first : first + height * width * channels].reshape(height, width, channels)
+    image = model.tex_data[first : first + height * width * channels].reshape(
+        height, width, channels
+    )
     return image[..., :3].astype(np.float32) / 255
 
 

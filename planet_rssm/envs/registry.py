@@ -1,6 +1,7 @@
 """Task ids, their action repeats, and the one place where `auto` becomes something concrete. Imports no simulator.
 
-An id is dm_control's, `dmc/walker-walk`; Gymnasium's, `gym/ID` or `gym/module:ID`; or a user's class, `module:Class`.
+An id is dm_control's, `dmc/walker-walk`; Gymnasium's, `gym/ID` or `gym/module:ID`; or a user's
+class, `module:Class`.
 """
 
 import difflib
@@ -21,11 +22,19 @@ if TYPE_CHECKING:
     from planet_rssm.envs.dmc import DMControlEnv
     from planet_rssm.envs.gym_env import GymEnv
 
-# dm_control.suite.ALL_TASKS as of 1.0.50 (a test compares), so that naming a task costs no simulator import.
+# dm_control.suite.ALL_TASKS as of 1.0.50 (a test compares), so that naming a task costs no
+# simulator import.
 _TASKS_OF = {
     "acrobot": ("swingup", "swingup_sparse"),
     "ball_in_cup": ("catch",),
-    "cartpole": ("balance", "balance_sparse", "swingup", "swingup_sparse", "two_poles", "three_poles"),
+    "cartpole": (
+        "balance",
+        "balance_sparse",
+        "swingup",
+        "swingup_sparse",
+        "two_poles",
+        "three_poles",
+    ),
     "cheetah": ("run",),
     "dog": ("stand", "walk", "trot", "run", "fetch"),
     "finger": ("spin", "turn_easy", "turn_hard"),
@@ -44,7 +53,14 @@ _TASKS_OF = {
     "walker": ("stand", "walk", "run"),
 }
 TASKS = tuple((domain, task) for domain, tasks in _TASKS_OF.items() for task in tasks)
-ACTION_REPEAT = {"cartpole": 8, "reacher": 4, "cheetah": 4, "finger": 2, "ball_in_cup": 4, "walker": 2}
+ACTION_REPEAT = {
+    "cartpole": 8,
+    "reacher": 4,
+    "cheetah": 4,
+    "finger": 2,
+    "ball_in_cup": 4,
+    "walker": 2,
+}
 DEFAULT_ACTION_REPEAT = 2
 GL_BACKENDS = gl.BACKENDS
 _ALIASES = {"cup_catch": ("ball_in_cup", "catch")}
@@ -68,8 +84,12 @@ def parse(task_id: str) -> tuple[str, str]:
     if _spelling(bare) in known:
         return known[_spelling(bare)]
     if re.fullmatch(r"[\w./-]+-v\d+", task_id):
-        raise PlanetError(f"env.id = {task_id!r}: there is no such task; did you mean 'gym/{task_id}'?")
-    raise PlanetError(f"env.id = {task_id!r}: there is no such task{nearest(f'dmc/{bare}', task_ids())}")
+        raise PlanetError(
+            f"env.id = {task_id!r}: there is no such task; did you mean 'gym/{task_id}'?"
+        )
+    raise PlanetError(
+        f"env.id = {task_id!r}: there is no such task{nearest(f'dmc/{bare}', task_ids())}"
+    )
 
 
 def gym_name(task_id: str) -> tuple[str, str]:
@@ -106,7 +126,8 @@ def canonical_id(task_id: str) -> str:
     """Return the canonical spelling, `dmc/walker-walk`; Gymnasium's and classes stay as they are.
 
     Raises:
-        PlanetError: no such task of dm_control, or an id of no known form. Others are not looked up here.
+        PlanetError: no such task of dm_control, or an id of no known form. Others are not looked up
+            here.
     """
     return _scheme(task_id).canonical(task_id)
 
@@ -134,7 +155,8 @@ def resolve(settings: EnvSettings) -> EnvSettings:
     """Return the settings with a canonical id, an action repeat and a renderer that works on this machine.
 
     Raises:
-        PlanetError: an unknown task, or a renderer was asked for that does not draw it or does not work here.
+        PlanetError: an unknown task, or a renderer was asked for that does not draw it or does not
+            work here.
     """
     if settings.kwargs and _scheme(settings.id) is _DMC:
         name = next(iter(settings.kwargs))
@@ -183,14 +205,20 @@ def _gym_id(task_id: str) -> str:
     """Return the id if it is one by its form; whether there is such an environment, its module knows."""
     if re.fullmatch(r"gym/([A-Za-z_][\w.]*:)?[\w./-]+|[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", task_id):
         return task_id
-    raise PlanetError(f"env.id = {task_id!r}: must be dmc/DOMAIN-TASK, gym/ID, gym/module:ID or module:Class")
+    raise PlanetError(
+        f"env.id = {task_id!r}: must be dmc/DOMAIN-TASK, gym/ID, gym/module:ID or module:Class"
+    )
 
 
 def _gym_renderer(settings: EnvSettings) -> str:
-    if settings.id.startswith("gym/") and not gym_name(settings.id)[0]:  # else known once the module is imported
+    if (
+        settings.id.startswith("gym/") and not gym_name(settings.id)[0]
+    ):  # else known once the module is imported
         require_registered(settings.id)
     if settings.renderer == "raycast":
-        raise PlanetError("env.renderer = 'raycast': only dm_control's tasks are ray cast; use env.renderer=auto")
+        raise PlanetError(
+            "env.renderer = 'raycast': only dm_control's tasks are ray cast; use env.renderer=auto"
+        )
     if settings.renderer == "auto":
         return "none" if settings.observe == "vectors" else "own"
     if settings.renderer in ("own", "none"):
@@ -204,12 +232,16 @@ def _gym_variables(renderer: str) -> dict[str, str | None]:
     backend = renderer if renderer in GL_BACKENDS else theirs if theirs in GL_BACKENDS else None
     display = sys.platform != "linux" or bool(os.environ.get("DISPLAY"))
     return {
-        **gl.variables(backend or GL_BACKENDS[0]),  # where the libraries are, should it draw with GL
+        **gl.variables(
+            backend or GL_BACKENDS[0]
+        ),  # where the libraries are, should it draw with GL
         "MUJOCO_GL": backend,
         "SDL_VIDEODRIVER": "dummy",
         "SDL_AUDIODRIVER": "dummy",
         "PYGAME_HIDE_SUPPORT_PROMPT": "1",
-        **({} if display else {"PYGLET_HEADLESS": os.environ.get("PYGLET_HEADLESS", "true")}),  # miniworld: by EGL
+        **(
+            {} if display else {"PYGLET_HEADLESS": os.environ.get("PYGLET_HEADLESS", "true")}
+        ),  # miniworld: by EGL
     }
 
 
@@ -226,14 +258,19 @@ def _working_gl(backend: str, instead: str) -> str:
 def _auto_renderer() -> str:
     """Return a backend that draws with a GPU, else "raycast": software GL takes ten times as long."""
     has_display = sys.platform != "linux" or bool(os.environ.get("DISPLAY"))
-    backends = (("egl", "osmesa") if sys.platform == "linux" else ()) + (("glfw",) if has_display else ())
+    backends = (("egl", "osmesa") if sys.platform == "linux" else ()) + (
+        ("glfw",) if has_display else ()
+    )
     probes = []
     for backend in backends:
         probes.append(gl.probe(backend))
         if probes[-1].hardware:
             return backend
     found = "; ".join(f"{probe.backend}: {probe.renderer or probe.error}" for probe in probes)
-    slow = next((f"env.renderer={probe.backend}" for probe in probes if probe.ok), "planet doctor --install-gl")
+    slow = next(
+        (f"env.renderer={probe.backend}" for probe in probes if probe.ok),
+        "planet doctor --install-gl",
+    )
     _log.warning(
         "env.renderer = auto: no hardware GL here (%s), so frames are ray cast; dm_control's own, slowly: %s",
         found,
@@ -253,8 +290,12 @@ class _Scheme:
     variables: Callable[[str], dict[str, str | None]]  # of a worker, by renderer
 
 
-_DMC = _Scheme("planet_rssm.envs.dmc:DMControlEnv", _dmc_id, _dmc_repeat, _dmc_renderer, _dmc_variables)
-_GYM = _Scheme("planet_rssm.envs.gym_env:GymEnv", _gym_id, lambda task_id: 1, _gym_renderer, _gym_variables)
+_DMC = _Scheme(
+    "planet_rssm.envs.dmc:DMControlEnv", _dmc_id, _dmc_repeat, _dmc_renderer, _dmc_variables
+)
+_GYM = _Scheme(
+    "planet_rssm.envs.gym_env:GymEnv", _gym_id, lambda task_id: 1, _gym_renderer, _gym_variables
+)
 
 
 def _scheme(task_id: str) -> _Scheme:

@@ -34,15 +34,26 @@ class Numbers:
             PlanetError: whole numbers, or a dimension that is bounded on one side only.
         """
         if 0 in space.shape:
-            raise PlanetError(f"env.id = {task!r}: it takes no actions, {space}; {_WRAP} with at least one")
+            raise PlanetError(
+                f"env.id = {task!r}: it takes no actions, {space}; {_WRAP} with at least one"
+            )
         low, high = space.low.astype(np.float64).ravel(), space.high.astype(np.float64).ravel()
         below, above = low >= -UNBOUNDED, high <= UNBOUNDED
         if space.dtype is None or not np.issubdtype(space.dtype, np.floating):
-            raise PlanetError(f"env.id = {task!r}: its actions are whole numbers, {space}; {_WRAP} with floats")
+            raise PlanetError(
+                f"env.id = {task!r}: its actions are whole numbers, {space}; {_WRAP} with floats"
+            )
         if (below != above).any():
-            raise PlanetError(f"env.id = {task!r}: its actions are bounded on one side, {space}; {_WRAP} with both")
+            raise PlanetError(
+                f"env.id = {task!r}: its actions are bounded on one side, {space}; {_WRAP} with both"
+            )
         if not below.all():
-            _log.warning("%s: %d of its %d actions have no bounds and get [-1, 1]", task, (~below).sum(), below.size)
+            _log.warning(
+                "%s: %d of its %d actions have no bounds and get [-1, 1]",
+                task,
+                (~below).sum(),
+                below.size,
+            )
         self._space, self.size = space, low.size
         self._low, self._high = np.where(below, low, -1.0), np.where(above, high, 1.0)
 
@@ -54,7 +65,10 @@ class Numbers:
 
     def inverse(self, actions: Array) -> Array:
         """Return our actions, float32 [T, A], for T of the environment's; what lies beyond its bounds, beyond 1."""
-        flat, width = np.asarray(actions, np.float64).reshape(len(actions), -1), self._high - self._low
+        flat, width = (
+            np.asarray(actions, np.float64).reshape(len(actions), -1),
+            self._high - self._low,
+        )
         ours = 2 * (flat - self._low) / np.where(width > 0, width, 1) - 1
         return np.where(width > 0, ours, 0).astype(np.float32)
 
@@ -62,7 +76,9 @@ class Numbers:
 class Choice:
     """Choices from one space: a one-hot in each of its groups."""
 
-    def __init__(self, task: str, space: spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary) -> None:
+    def __init__(
+        self, task: str, space: spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary
+    ) -> None:
         """Read how many there are.
 
         Raises:
@@ -73,7 +89,9 @@ class Choice:
         elif isinstance(space, spaces.MultiDiscrete):
             count, start = space.nvec.ravel(), space.start.ravel()
         else:
-            count, start = (np.broadcast_to(np.int64(value), math.prod(space.shape)) for value in (2, 0))
+            count, start = (
+                np.broadcast_to(np.int64(value), math.prod(space.shape)) for value in (2, 0)
+            )
         _refuse_many(task, space, int(count.sum(dtype=np.int64)))
         self.groups = tuple(count.tolist())
         self.size = sum(self.groups)
@@ -96,7 +114,9 @@ class Choice:
         wrong = (index < 0) | (index >= self.groups)
         for group in np.flatnonzero(wrong.any(0))[:1].tolist():
             start, value = int(self._start[group]), int(index[wrong[:, group], group][0])
-            raise ValueError(f"action {start + value}: must be one of {self.groups[group]} from {start} on")
+            raise ValueError(
+                f"action {start + value}: must be one of {self.groups[group]} from {start} on"
+            )
         return from_places(index, self.groups)
 
 
@@ -110,12 +130,21 @@ class Joint:
             PlanetError: none, one that is refused alone, or a mix of numbers and choices.
         """
         self._named = isinstance(space, spaces.Dict)
-        parts: dict[Any, Space[Any]] = dict(space.items()) if isinstance(space, spaces.Dict) else dict(enumerate(space))
-        self._maps: dict[Any, Numbers | Choice | Joint] = {key: action_map(task, part) for key, part in parts.items()}
+        parts: dict[Any, Space[Any]] = (
+            dict(space.items()) if isinstance(space, spaces.Dict) else dict(enumerate(space))
+        )
+        self._maps: dict[Any, Numbers | Choice | Joint] = {
+            key: action_map(task, part) for key, part in parts.items()
+        }
         if not self._maps:
-            raise PlanetError(f"env.id = {task!r}: it takes no actions, {space}; {_WRAP} with at least one")
+            raise PlanetError(
+                f"env.id = {task!r}: it takes no actions, {space}; {_WRAP} with at least one"
+            )
         if len({bool(one.groups) for one in self._maps.values()}) > 1:
-            kinds = ", ".join(f"{key!r} {'choices' if one.groups else 'numbers'}" for key, one in self._maps.items())
+            kinds = ", ".join(
+                f"{key!r} {'choices' if one.groups else 'numbers'}"
+                for key, one in self._maps.items()
+            )
             raise PlanetError(
                 f"env.id = {task!r}: its actions mix numbers and choices ({kinds}); {_WRAP} with choices only, a "
                 "MultiDiscrete of levels in place of each Box, or with numbers only"
@@ -129,7 +158,9 @@ class Joint:
     def __call__(self, action: Array) -> dict[Any, Any] | tuple[Any, ...]:
         """Return the environment's action for float32 [A]; see the parts."""
         parts = np.split(checked(action, self.size), self._ends)
-        values = {key: one(part) for (key, one), part in zip(self._maps.items(), parts, strict=True)}
+        values = {
+            key: one(part) for (key, one), part in zip(self._maps.items(), parts, strict=True)
+        }
         return values if self._named else tuple(values.values())
 
     def inverse(self, actions: Any) -> Array:  # noqa: ANN401 (as nested as the space)
@@ -148,8 +179,8 @@ def action_map(task: str, space: Space[Any]) -> Actions:
     """Return what turns our actions into those of `space`; its `groups` are () where they are numbers.
 
     Raises:
-        PlanetError: it is not made of Boxes of floats, bounded on both sides or on none, nor of choices that are not
-            too many; or it is made of both.
+        PlanetError: it is not made of Boxes of floats, bounded on both sides or on none, nor of
+            choices that are not too many; or it is made of both.
     """
     if isinstance(space, spaces.Box):
         return Numbers(task, space)
@@ -166,13 +197,19 @@ def action_map(task: str, space: Space[Any]) -> Actions:
 def _refuse_many(task: str, space: Space[Any], count: int) -> None:
     """Refuse no choice, and more than `MOST`, before anything of that size is made."""
     if not (count or isinstance(space, spaces.Dict | spaces.Tuple)):
-        raise PlanetError(f"env.id = {task!r}: it takes no actions, {space}; {_WRAP} with at least one")
+        raise PlanetError(
+            f"env.id = {task!r}: it takes no actions, {space}; {_WRAP} with at least one"
+        )
     if count <= MOST:
         return
     instead = "fewer"
-    if isinstance(space, spaces.Discrete):  # as the digits of a number: two groups of a thousand for a million
+    if isinstance(
+        space, spaces.Discrete
+    ):  # as the digits of a number: two groups of a thousand for a million
         digits = next(n for n in itertools.count(2) if n * math.ceil(count ** (1 / n)) <= MOST)
-        instead = f"several smaller ones, MultiDiscrete({[math.ceil(count ** (1 / digits))] * digits})"
+        instead = (
+            f"several smaller ones, MultiDiscrete({[math.ceil(count ** (1 / digits))] * digits})"
+        )
     raise PlanetError(
         f"env.id = {task!r}: its actions are {count} choices in {type(space).__name__}, at most {MOST} are taken, for "
         f"each is a number of every step; {_WRAP} with {instead}"

@@ -12,7 +12,13 @@ from planet_rssm.base.errors import PlanetError
 from planet_rssm.config import nearest
 from planet_rssm.envs.choices import Groups, from_places
 
-_SAID = ("control_interval", "interval_from", "limit_from", "drop", "keys")  # beside what makes an environment another
+_SAID = (
+    "control_interval",
+    "interval_from",
+    "limit_from",
+    "drop",
+    "keys",
+)  # beside what makes an environment another
 
 
 @dataclass(frozen=True)
@@ -20,23 +26,36 @@ class EnvSpec:
     """Spaces, rates and the identity of the pixels; stored in every run, episode and checkpoint."""
 
     id: str  # canonical, "dmc/walker-walk"
-    observation: dict[str, tuple[tuple[int, ...], str]]  # key: (shape, dtype): uint8 [size, size, 3] or float32 [n]
+    observation: dict[
+        str, tuple[tuple[int, ...], str]
+    ]  # key: (shape, dtype): uint8 [size, size, 3] or float32 [n]
     action_size: int  # actions are float32 in [-1, 1]; with `discrete` one-hot in each of `groups`
     action_repeat: int  # control steps an agent step
     control_interval: float  # seconds of simulated time an agent step
     episode_steps: int  # control steps after which an episode is truncated
-    renderer: str  # resolved: egl, osmesa, glfw, raycast, own (the environment draws itself) or none
+    renderer: (
+        str  # resolved: egl, osmesa, glfw, raycast, own (the environment draws itself) or none
+    )
     simulator: str  # name and version of what these observations come from, "mujoco 3.17.0"
     discrete: bool = False  # actions are choices, not numbers
     terminates: bool = False  # an episode may end by itself, before its time is over
-    interval_from: str = ""  # what control_interval was read from: dt, render_fps, …; "": of an earlier version
-    limit_from: str = ""  # who set episode_steps: environment, setting or default; "": of an earlier version
-    groups: Groups = ()  # how many choices each group of a discrete action has; alone it is one of action_size
-    kwargs: dict[str, Any] = field(default_factory=dict)  # arguments that the environment was made with
+    interval_from: str = (
+        ""  # what control_interval was read from: dt, render_fps, …; "": of an earlier version
+    )
+    limit_from: str = (
+        ""  # who set episode_steps: environment, setting or default; "": of an earlier version
+    )
+    # how many choices each group of a discrete action has; alone it is one of action_size
+    groups: Groups = ()
+    kwargs: dict[str, Any] = field(
+        default_factory=dict
+    )  # arguments that the environment was made with
     drop: tuple[str, ...] = ()  # what is left out of what it shows, as env.drop has it
     keys: tuple[str, ...] = ()  # all that is seen of it, as env.keys has it; (): every one
 
-    __pydantic_config__ = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)  # of from_json
+    __pydantic_config__ = ConfigDict(
+        strict=True, extra="forbid", allow_inf_nan=False
+    )  # of from_json
 
     def __post_init__(self) -> None:
         """Make a discrete action without groups one group.
@@ -60,8 +79,9 @@ class EnvSpec:
     def seen(self, observe: str, drop: Sequence[str] = (), keys: Sequence[str] = ()) -> "EnvSpec":
         """Return the same environment observed by `pixels` or `vectors` alone, or by `both` as it is.
 
-        What `drop` names is left out, if it is there at all, and with `keys` what those do not name. What was left out
-        when it was recorded is so already: another may have its name now, as the frame that is drawn has "image".
+        What `drop` names is left out, if it is there at all, and with `keys` what those do not
+        name. What was left out when it was recorded is so already: another may have its name now,
+        as the frame that is drawn has "image".
 
         Raises:
             PlanetError: there is nothing of that kind, or of a name in `keys`.
@@ -69,18 +89,24 @@ class EnvSpec:
         rank, names = {"pixels": 3, "vectors": 1}.get(observe), list(self.observation)
         new = [name for name in drop if name not in self.drop]
         there = [name for name in new if any(_is_in(known, name) for known in names)]
-        names = [key for key in chosen(self.id, names, there, keys) if rank in (None, len(self.observation[key][0]))]
+        names = [
+            key
+            for key in chosen(self.id, names, there, keys)
+            if rank in (None, len(self.observation[key][0]))
+        ]
         kept = {key: self.observation[key] for key in names}
         if not kept:
             raise PlanetError(f"env.observe = {observe}: the episodes have only {', '.join(self.observation)}; "
                               "leave it out")  # fmt: skip
-        return replace(self, observation=kept, renderer="none" if observe == "vectors" else self.renderer)
+        return replace(
+            self, observation=kept, renderer="none" if observe == "vectors" else self.renderer
+        )
 
     def differs(self, other: "EnvSpec") -> str | None:
         """Return a field in which two environments differ; None if they are the same. What is said of time is no part.
 
-        Earlier versions took `render_fps` for the rate; nothing that is learned depends on it. What was left out, the
-        observation tells.
+        Earlier versions took `render_fps` for the rate; nothing that is learned depends on it. What
+        was left out, the observation tells.
         """
         mine, theirs = asdict(self), asdict(other)
         return next((key for key in mine if key not in _SAID and mine[key] != theirs[key]), None)
@@ -106,7 +132,8 @@ class EnvSpec:
         """Read what `to_json` wrote.
 
         Raises:
-            PlanetError: a field is missing, unknown or of another type; files of another version look like that.
+            PlanetError: a field is missing, unknown or of another type; files of another version
+                look like that.
         """
         try:
             return TypeAdapter(cls).validate_json(json.dumps(value))
@@ -114,7 +141,9 @@ class EnvSpec:
             first = error.errors()[0]
             name = ".".join(str(part) for part in first["loc"]) or "it"
             what = f"description of an environment: {name}: {first['msg'][0].lower()}{first['msg'][1:]}"
-            raise PlanetError(f"{what}; read it with the version of planet_rssm that wrote it") from None
+            raise PlanetError(
+                f"{what}; read it with the version of planet_rssm that wrote it"
+            ) from None
 
 
 def chosen(task: str, names: Sequence[str], drop: Sequence[str], keys: Sequence[str]) -> list[str]:
@@ -126,11 +155,14 @@ def chosen(task: str, names: Sequence[str], drop: Sequence[str], keys: Sequence[
     for setting, wanted in (("drop", drop), ("keys", keys)):
         for name in wanted:
             if not any(_is_in(known, name) for known in names):
-                raise PlanetError(f"env.{setting} = {name!r}: {task} has no such observation{nearest(name, names)}")
+                raise PlanetError(
+                    f"env.{setting} = {name!r}: {task} has no such observation{nearest(name, names)}"
+                )
     return [
         name
         for name in names
-        if not any(_is_in(name, left) for left in drop) and (not keys or any(_is_in(name, key) for key in keys))
+        if not any(_is_in(name, left) for left in drop)
+        and (not keys or any(_is_in(name, key) for key in keys))
     ]
 
 

@@ -1,6 +1,7 @@
 """Which of Gymnasium's registered environments run here, tried in a child process: `python -m planet_rssm.envs.survey`.
 
-To know an environment's spaces one must make it, and some, made without what they need, crash their process.
+To know an environment's spaces one must make it, and some, made without what they need, crash their
+process.
 """
 
 import json
@@ -53,10 +54,14 @@ def _child(ids: list[str]) -> tuple[list[str], str]:
     """Return the findings that a child printed, and what ended it if they are too few."""
     command = [sys.executable, "-P", "-m", "planet_rssm.envs.survey", *ids]
     variables = environment(EnvSettings(id=ids[0], renderer="own"))
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=variables) as child:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=variables
+    ) as child:
         try:
             out, err = child.communicate(timeout=_TIMEOUT)
-            death = (err.strip().splitlines() or [f"its process died with exit code {child.returncode}"])[-1]
+            death = (
+                err.strip().splitlines() or [f"its process died with exit code {child.returncode}"]
+            )[-1]
         except subprocess.TimeoutExpired:
             child.kill()
             out, _ = child.communicate()

@@ -1,10 +1,11 @@
 """One environment in a process of its own, commanded by JSON lines; run as `python -m planet_rssm.envs.worker`.
 
-Commands come on standard input, `{"do": "reset", "seed": 1}`, `{"do": "step"}`, `{"do": "render", "size": 64}`, and
-each is answered by one line on a pipe of their own, which has under "log" what was logged meanwhile. Actions and frames
-go through memory that both sides map. An error ends the process; its traceback, then a line that says it all, are the
-parent's to read. At the end of standard input the environment is closed; when the parent dies, this process and those
-that the environment started are killed, whatever they are doing.
+Commands come on standard input, `{"do": "reset", "seed": 1}`, `{"do": "step"}`, `{"do": "render",
+"size": 64}`, and each is answered by one line on a pipe of their own, which has under "log" what
+was logged meanwhile. Actions and frames go through memory that both sides map. An error ends the
+process; its traceback, then a line that says it all, are the parent's to read. At the end of
+standard input the environment is closed; when the parent dies, this process and those that the
+environment started are killed, whatever they are doing.
 """
 
 import fcntl
@@ -39,7 +40,11 @@ class Shared:
 
     def __init__(self, descriptor: int, spec: EnvSpec) -> None:
         """Map `descriptor`, grown to what `spec` needs; pages that are never touched cost nothing."""
-        fields = {_ACTION: ((spec.action_size,), "float32"), **spec.observation, _FRAME: ((MAX_FRAME**2 * 3,), "uint8")}
+        fields = {
+            _ACTION: ((spec.action_size,), "float32"),
+            **spec.observation,
+            _FRAME: ((MAX_FRAME**2 * 3,), "uint8"),
+        }
         offsets, size = {}, 0
         for key, (shape, dtype) in fields.items():
             offsets[key] = size
@@ -47,7 +52,10 @@ class Shared:
         if os.fstat(descriptor).st_size < size:
             os.ftruncate(descriptor, size)
         memory = mmap.mmap(descriptor, size)
-        arrays = {key: np.ndarray(shape, dtype, memory, offsets[key]) for key, (shape, dtype) in fields.items()}
+        arrays = {
+            key: np.ndarray(shape, dtype, memory, offsets[key])
+            for key, (shape, dtype) in fields.items()
+        }
         self.action, self.frame = arrays.pop(_ACTION), arrays.pop(_FRAME)
         self.observation = arrays
 
@@ -117,7 +125,8 @@ def _own_commands() -> TextIO:
 def _die_with_parent(life: int) -> None:
     """Have the processes of this one's group killed when the pipe's other end closes.
 
-    On Linux by the system, which waits neither for a call to return nor for Python's lock; elsewhere by a thread.
+    On Linux by the system, which waits neither for a call to return nor for Python's lock;
+    elsewhere by a thread.
     """
     try:
         fcntl.fcntl(life, fcntl.F_SETOWN, -os.getpgrp())
@@ -137,7 +146,9 @@ def _kill_group_after(life: int, milliseconds: int | None) -> None:
         os.killpg(0, signal.SIGKILL)
 
 
-def _last_words(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def _last_words(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
     sys.__excepthook__(kind, error, trace)
     if isinstance(error, PlanetError):  # ours: whole as it is
         return print(error, file=sys.stderr)
@@ -155,7 +166,12 @@ def _obey(env: DMControlEnv | GymEnv, shared: Shared, command: dict[str, Any]) -
         answer: dict[str, Any] = {}
     else:
         observation, reward, terminated, truncated, info = env.step(shared.action)
-        answer = {"reward": reward, "terminated": terminated, "truncated": truncated, "env_steps": info["env_steps"]}
+        answer = {
+            "reward": reward,
+            "terminated": terminated,
+            "truncated": truncated,
+            "env_steps": info["env_steps"],
+        }
     for key, value in observation.items():
         shared.observation[key][:] = value
     _check_finite({"reward": answer.get("reward", 0.0), **shared.observation})
@@ -167,7 +183,9 @@ def _check_finite(values: dict[str, Any]) -> None:
     for key, value in values.items():
         wrong = np.extract(~(np.abs(value) <= np.finfo(np.float32).max), value)
         if wrong.size:
-            raise PlanetError(f"{key} = {wrong[0]}: must be finite, in float32; mend the environment")
+            raise PlanetError(
+                f"{key} = {wrong[0]}: must be finite, in float32; mend the environment"
+            )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What a return must be compared with: random, doing nothing, the best constant action, the planner without learning.
 
-On cartpole-balance doing nothing scores 745 of 1000 and random 257: "better than random" alone proves nothing.
+On cartpole-balance doing nothing scores 745 of 1000 and random 257: "better than random" alone
+proves nothing.
 """
 
 import io
@@ -33,7 +34,10 @@ BLIND_ROWS = 2  # environments of the baselines that look at nothing
 MOST_CONSTANTS = 64  # choices that are each tried as a constant action
 CACHE = "baselines.json"
 SEAL = "crc32"  # key of the checksum in it
-PARTS = {"blind": ("random", "zero", "constant"), "untrained": ("untrained",)}  # by what they depend on
+PARTS = {
+    "blind": ("random", "zero", "constant"),
+    "untrained": ("untrained",),
+}  # by what they depend on
 
 _log = logging.getLogger("planet_rssm")
 
@@ -53,30 +57,50 @@ def baselines(
 
     Another planner costs a measurement of the untrained model alone: the others look at nothing.
 
-    `spec` is that of the environments as they are now. A run folder that cannot be written costs a warning.
+    `spec` is that of the environments as they are now. A run folder that cannot be written costs a
+    warning.
 
-    The constant is the one with the best mean, chosen on the very episodes it is then reported on: a generous
-    baseline.
+    The constant is the one with the best mean, chosen on the very episodes it is then reported on:
+    a generous baseline.
     """
     cache = outputs(run) / CACHE
     kept, known = (
         _read(cache) or _read(source(run) / CACHE),
         {"episodes": episodes, "seed": settings.seed, "simulator": spec.simulator},
     )
-    decisive = ["env", "rssm", "model", "planner", *(["behavior"] if learned_parts(settings.planner) else [])]
+    decisive = [
+        "env",
+        "rssm",
+        "model",
+        "planner",
+        *(["behavior"] if learned_parts(settings.planner) else []),
+    ]
     sections = {name: flatten(getattr(settings, name)) for name in decisive}
     told = on_stage, on_progress
     wanted: dict[str, tuple[dict[str, Any], Callable[[], Returns]]] = {
-        "blind": ({**known, "env": sections["env"]}, lambda: simple_baselines(settings, spec, episodes, *told)),
-        "untrained": ({**known, **sections}, lambda: _untrained(settings, spec, episodes, device, *told)),
+        "blind": (
+            {**known, "env": sections["env"]},
+            lambda: simple_baselines(settings, spec, episodes, *told),
+        ),
+        "untrained": (
+            {**known, **sections},
+            lambda: _untrained(settings, spec, episodes, device, *told),
+        ),
     }
-    found = {part: _taken(kept, part, key) or _entry(key, measure()) for part, (key, measure) in wanted.items()}
+    found = {
+        part: _taken(kept, part, key) or _entry(key, measure())
+        for part, (key, measure) in wanted.items()
+    }
     if found != kept:
         try:
             cache.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(cache, [seal(json.dumps({SEAL: UNSEALED, **found}).encode())])
         except OSError as error:
-            _log.warning("baselines not kept in %s (%s); the next plan measures them again", cache, error.strerror)
+            _log.warning(
+                "baselines not kept in %s (%s); the next plan measures them again",
+                cache,
+                error.strerror,
+            )
     return {name: returns for part in found.values() for name, returns in part["returns"].items()}
 
 
@@ -118,12 +142,16 @@ def _completed(key: dict[str, Any]) -> dict[str, Any]:
     """Return a key with the settings that are newer than it, which were as they are by default."""
     known = Settings()
     return {
-        name: flatten(getattr(known, name)) | value if isinstance(value, dict) else value for name, value in key.items()
+        name: flatten(getattr(known, name)) | value if isinstance(value, dict) else value
+        for name, value in key.items()
     }
 
 
 def _entry(key: dict[str, Any], returns: Returns) -> dict[str, Any]:
-    return {"key": json.loads(json.dumps(key)), "returns": returns}  # as a file gives it back: tuples become lists
+    return {
+        "key": json.loads(json.dumps(key)),
+        "returns": returns,
+    }  # as a file gives it back: tuples become lists
 
 
 def _untrained(
@@ -139,7 +167,11 @@ def _untrained(
 
 
 def simple_baselines(
-    settings: Settings, spec: EnvSpec, episodes: int, on_stage: Callable[[str], None], on_progress: OnProgress
+    settings: Settings,
+    spec: EnvSpec,
+    episodes: int,
+    on_stage: Callable[[str], None],
+    on_progress: OnProgress,
 ) -> Returns:
     """Measure the baselines that look at nothing, in environments that render nothing."""
     blind = settings.env.model_copy(update={"renderer": "none"})
@@ -155,7 +187,9 @@ def simple_baselines(
         returns["random"] = measure("random", RandomPolicy(spec.action_size, seed, spec.groups))
         nothing, constants = constant_actions(spec)
         returns["zero"] = measure("zero", ConstantPolicy(nothing))
-        constants_returns = [measure(name, ConstantPolicy(action)) for name, action in constants.items()]
+        constants_returns = [
+            measure(name, ConstantPolicy(action)) for name, action in constants.items()
+        ]
     returns["constant"] = max(constants_returns, key=lambda held: float(np.mean(held)))
     return returns
 
@@ -163,7 +197,10 @@ def simple_baselines(
 def constant_actions(spec: EnvSpec) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Return the action that stands for doing nothing (of choices the first ones), and the constant ones by name."""
     if not spec.groups:
-        constants = {f"constant {value:+.1f}": np.full(spec.action_size, value, np.float32) for value in CONSTANTS}
+        constants = {
+            f"constant {value:+.1f}": np.full(spec.action_size, value, np.float32)
+            for value in CONSTANTS
+        }
         return spec.nothing(), constants
     chosen = constant_choices(spec.groups)
     names = [f"choice {' '.join(map(str, one))}" for one in chosen]
@@ -173,25 +210,41 @@ def constant_actions(spec: EnvSpec) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 def constant_choices(groups: Groups) -> list[tuple[int, ...]]:
     """Return the choices, one a group, that are tried as constant actions.
 
-    All that there are, up to `MOST_CONSTANTS`. Of more, every group at the same share of its range, as joints are, and,
-    if those are no more than so many, each choice of one group with the first choice of all others.
+    All that there are, up to `MOST_CONSTANTS`. Of more, every group at the same share of its range,
+    as joints are, and, if those are no more than so many, each choice of one group with the first
+    choice of all others.
     """
     if math.prod(groups) <= MOST_CONSTANTS:
         return list(itertools.product(*map(range, groups)))
-    chosen = [tuple(round((share + 1) / 2 * (size - 1)) for size in groups) for share in CONSTANTS.tolist()]
+    chosen = [
+        tuple(round((share + 1) / 2 * (size - 1)) for size in groups)
+        for share in CONSTANTS.tolist()
+    ]
     if sum(groups) <= MOST_CONSTANTS:
         first = (0,) * len(groups)
-        chosen += [(*first[:at], one, *first[at + 1 :]) for at, size in enumerate(groups) for one in range(size)]
+        chosen += [
+            (*first[:at], one, *first[at + 1 :])
+            for at, size in enumerate(groups)
+            for one in range(size)
+        ]
     return list(dict.fromkeys(chosen))
 
 
 def untrained(
-    settings: Settings, spec: EnvSpec, episodes: int, device: torch.device, on_progress: OnProgress | None = None
+    settings: Settings,
+    spec: EnvSpec,
+    episodes: int,
+    device: torch.device,
+    on_progress: OnProgress | None = None,
 ) -> list[float]:
     """Return what the same planner gets on the model as it was before the first update."""
     model = untrained_model(settings, spec).to(device)
-    agent = Agent.build(settings, spec, model, untrained_behavior(settings, model), device=device, seed=0)
+    agent = Agent.build(
+        settings, spec, model, untrained_behavior(settings, model), device=device, seed=0
+    )
     rows = min(episodes, PARALLEL)
     with EnvPool(settings.env, rows) as pool:
-        played = play(pool, AgentPolicy(agent, rows), episode_seeds(episodes), None, None, on_progress)
+        played = play(
+            pool, AgentPolicy(agent, rows), episode_seeds(episodes), None, None, on_progress
+        )
         return [result.episode_return for result in played]

@@ -24,7 +24,9 @@ class Kept:
 
         Without a folder nothing is read or written.
         """
-        self._made_of = json.loads(json.dumps(made_of))  # as the file gives it back: tuples become lists
+        self._made_of = json.loads(
+            json.dumps(made_of)
+        )  # as the file gives it back: tuples become lists
         crc = zlib.crc32(json.dumps(self._made_of, sort_keys=True).encode())
         self.path = None if folder is None else folder / FOLDER / f"{name}-{crc:08x}.json"
         self.rows: dict[int, EpisodeResult] = {} if self.path is None else self._read(self.path)
@@ -33,9 +35,14 @@ class Kept:
         try:
             data = read_regular(path)
             held = json.loads(data)
-            if is_sealed(io.BytesIO(data)) and held["format"] == FORMAT and held["made_of"] == self._made_of:
+            if (
+                is_sealed(io.BytesIO(data))
+                and held["format"] == FORMAT
+                and held["made_of"] == self._made_of
+            ):
                 return {
-                    row["seed"]: EpisodeResult(row["seed"], row["return"], row["env_steps"]) for row in held["rows"]
+                    row["seed"]: EpisodeResult(row["seed"], row["return"], row["env_steps"])
+                    for row in held["rows"]
                 }
         except FileNotFoundError:
             return {}
@@ -55,7 +62,11 @@ class Kept:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(self.path, [seal(json.dumps(held).encode())])
         except OSError as error:
-            _log.warning("episodes not kept in %s (%s); the next eval plays them again", self.path, error.strerror)
+            _log.warning(
+                "episodes not kept in %s (%s); the next eval plays them again",
+                self.path,
+                error.strerror,
+            )
 
 
 def row(result: EpisodeResult) -> dict[str, Any]:

@@ -33,24 +33,27 @@ def evaluate(
 ) -> dict[str, Any]:
     """Play the same episodes with every run, and say how well each and each group did.
 
-    What was played is kept beside each run as it ends, and not played again. An episode's noise is its seed's own,
-    whatever is played beside it.
+    What was played is kept beside each run as it ends, and not played again. An episode's noise is
+    its seed's own, whatever is played beside it.
 
     Args:
         runs: run folders, `simulator:TASK`, and policies of your own, `module:Policy@TASK`.
         seeds: of the episodes' resets.
         checkpoint: `last`, `best` or a number of env_steps.
-        overrides: `key=value` texts for `planner.…`, `rssm.filter_by` and `rssm.plan_by`, for all runs.
+        overrides: `key=value` texts for `planner.…`, `rssm.filter_by` and `rssm.plan_by`, for all
+            runs.
         device: where the models run.
-        group_by: the dotted setting by which runs are grouped; None: by all in which they differ but their seeds.
+        group_by: the dotted setting by which runs are grouped; None: by all in which they differ
+            but their seeds.
         normalise: `max` or the method of a published score, by which scores are divided.
         fresh: play again what was kept.
         on_run: told each run's name as it begins.
         on_episode: told each episode as it ends, also those that were kept.
 
     Returns:
-        The object that `planet eval --json` prints. A run that cannot be evaluated has its line in `errors`, and the
-        others are evaluated all the same. Equal evaluations are equal but for `seconds`.
+        The object that `planet eval --json` prints. A run that cannot be evaluated has its line in
+        `errors`, and the others are evaluated all the same. Equal evaluations are equal but for
+        `seconds`.
 
     Raises:
         PlanetError: a key or a method that there is not.
@@ -95,7 +98,9 @@ def _evaluated(
             grouping.scale_of(normalise, subject.spec)
         for other in done:
             if other.made_of == subject.made_of:
-                raise PlanetError(f"{run}: the same as {other.name}, no other seed; evaluate it once")
+                raise PlanetError(
+                    f"{run}: the same as {other.name}, no other seed; evaluate it once"
+                )
         kept = Kept(subject.folder, f"{subject.checkpoint or 'simulator'}-{subject.settings.planner.name}",
                     subject.made_of)  # fmt: skip
     if fresh:
@@ -103,7 +108,9 @@ def _evaluated(
     for seed in seeds:
         if seed in kept.rows:
             on_episode(kept.rows[seed])
-    width = min(subject.batch, len(seeds))  # the same whatever was kept: other widths round otherwise
+    width = min(
+        subject.batch, len(seeds)
+    )  # the same whatever was kept: other widths round otherwise
     for batch in batches([seed for seed in seeds if seed not in kept.rows], width):
         kept.add(subject.play(batch, width, pools, stages, on_episode))
     return Evaluated(subject.settings, subject.spec, _result(subject, [kept.rows[seed] for seed in seeds]),
@@ -133,17 +140,26 @@ def _last_test(subject: Subject) -> float | None:
     if subject.folder is None or not (subject.folder / METRICS).is_file():
         return None
     try:
-        tests = [line for line in read_metrics(subject.folder) if line["phase"] == "test" and "return" in line]
+        tests = [
+            line
+            for line in read_metrics(subject.folder)
+            if line["phase"] == "test" and "return" in line
+        ]
     except PlanetError as error:
         _log.warning("%s", error)
         return None
     learned = subject.trained["updates"]
-    before = [line["return"] for line in tests if learned is None or line.get("updates", 0) <= learned]
+    before = [
+        line["return"] for line in tests if learned is None or line.get("updates", 0) <= learned
+    ]
     return before[-1] if before else None
 
 
 def _told(
-    done: Sequence[Evaluated], wrong: list[dict[str, str]], group_by: str | None, normalise: str | None
+    done: Sequence[Evaluated],
+    wrong: list[dict[str, str]],
+    group_by: str | None,
+    normalise: str | None,
 ) -> dict[str, Any]:
     seen = [seen_by(run.result["observation"]) for run in done]
     found = grouping.cells(done, grouping.labels(done, group_by), seen, wrong)
@@ -155,6 +171,10 @@ def _told(
         "groups": groups,
         "improvement": grouping.improvements(found),
         "aggregates": grouping.aggregates(found, normalise),
-        "published": [entry for task in dict.fromkeys(run.spec.id for run in done) for entry in published(task)],
+        "published": [
+            entry
+            for task in dict.fromkeys(run.spec.id for run in done)
+            for entry in published(task)
+        ],
         "errors": wrong,
     }

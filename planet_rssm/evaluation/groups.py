@@ -45,11 +45,14 @@ class Evaluated:
 def labels(runs: Sequence[Evaluated], key: str | None) -> list[str]:
     """Return what group each run belongs to: by the setting `key`, or by all that its returns may depend on.
 
-    Runs that differ in their seed, and in what a resumed run may change, are seeds of one another. Simulators are a
-    group of their own.
+    Runs that differ in their seed, and in what a resumed run may change, are seeds of one another.
+    Simulators are a group of their own.
     """
     learned = iter(_labels([run.settings for run in runs if not run.simulated], key))
-    return [f"simulator, {run.settings.planner.label}" if run.simulated else next(learned) for run in runs]
+    return [
+        f"simulator, {run.settings.planner.label}" if run.simulated else next(learned)
+        for run in runs
+    ]
 
 
 def _labels(settings: Sequence[Settings], key: str | None) -> list[str]:
@@ -57,7 +60,11 @@ def _labels(settings: Sequence[Settings], key: str | None) -> list[str]:
     if key is not None:
         return [_named(values, [key]) for values in flat]
     ignored = RESUMABLE | {"seed"}
-    keys = [name for name in flat[0] if name not in ignored and not name.startswith("env.")] if flat else []
+    keys = (
+        [name for name in flat[0] if name not in ignored and not name.startswith("env.")]
+        if flat
+        else []
+    )
     differing = [name for name in keys if any(values[name] != flat[0][name] for values in flat)]
     whole = [_named(values, differing) for values in flat]
     for count in range(1, len(differing)):  # called by as few settings as tell them apart
@@ -81,10 +88,16 @@ def check_key(key: str | None) -> None:
 Cells = dict[tuple[str, str, str], list[Evaluated]]  # by task, observation and label
 
 
-def cells(runs: Sequence[Evaluated], names: Sequence[str], seen: Sequence[str], wrong: list[dict[str, str]]) -> Cells:
+def cells(
+    runs: Sequence[Evaluated],
+    names: Sequence[str],
+    seen: Sequence[str],
+    wrong: list[dict[str, str]],
+) -> Cells:
     """Return the runs that are counted together, by task, observation in words and group.
 
-    A run whose actions or rates are not those of its group is left out, and its line added to `wrong`.
+    A run whose actions or rates are not those of its group is left out, and its line added to
+    `wrong`.
     """
     found: Cells = {}
     for run, name, observation in zip(runs, names, seen, strict=True):
@@ -113,7 +126,9 @@ def scale_of(normalise: str, spec: EnvSpec) -> float:
         PlanetError: nothing is known of that task, or there is no such method.
     """
     if not spec.id.startswith("dmc/"):
-        raise PlanetError(f"--normalise {normalise}: the range of {spec.id} is not known; only of dm_control's tasks")
+        raise PlanetError(
+            f"--normalise {normalise}: the range of {spec.id} is not known; only of dm_control's tasks"
+        )
     return float(spec.episode_steps) if normalise == MAX else score_of(normalise, spec.id)
 
 
@@ -140,7 +155,8 @@ def told(found: Cells, normalise: str | None) -> list[dict[str, Any]]:
 def improvements(found: Cells) -> list[dict[str, Any]]:
     """Return for each two groups how probably a run of the first scores more than one of the second.
 
-    Where both have runs that saw the same, those are compared; else what they saw is what sets them apart.
+    Where both have runs that saw the same, those are compared; else what they saw is what sets them
+    apart.
     """
     compared = []
     for first, second in combinations(dict.fromkeys(label for _, _, label in found), 2):
@@ -180,7 +196,9 @@ def warn_of_few(groups: Sequence[Mapping[str, Any]]) -> None:
     """Say in one line which groups have so few seeds that their percentile intervals are too narrow, and how much."""
     held = statistics.COVERAGE
     few = dict.fromkeys((group["group"], group["seeds"]) for group in groups)
-    if several := [f"{label}: {seeds} seeds, about {held[seeds]} %" for label, seeds in few if seeds in held]:
+    if several := [
+        f"{label}: {seeds} seeds, about {held[seeds]} %" for label, seeds in few if seeds in held
+    ]:
         line = "ci95 of few seeds holds the true mean less often than in 95 %% of cases (%s); t95, wider, holds it"
         _log.warning(line, ", ".join(several))
     if single := [label for label, seeds in few if seeds == 1]:
@@ -191,7 +209,10 @@ def warn_of_few(groups: Sequence[Mapping[str, Any]]) -> None:
 def _normalised(members: Sequence[Evaluated], normalise: str | None) -> dict[str, Any]:
     if normalise is None:
         return {}
-    return {"normalised": statistics.summary(_scaled(members, normalise)), "normalised_by": normalise}
+    return {
+        "normalised": statistics.summary(_scaled(members, normalise)),
+        "normalised_by": normalise,
+    }
 
 
 def _scaled(members: Sequence[Evaluated], normalise: str) -> list[list[float]]:
@@ -199,12 +220,16 @@ def _scaled(members: Sequence[Evaluated], normalise: str) -> list[list[float]]:
     return [[value / scale for value in run.returns] for run in members]
 
 
-def _by_place(found: Cells, label: str, observed: bool = True) -> dict[tuple[str, str], list[list[float]]]:
+def _by_place(
+    found: Cells, label: str, observed: bool = True
+) -> dict[tuple[str, str], list[list[float]]]:
     """Return the returns of a group's runs by task and, if `observed`, what was seen."""
     places: dict[tuple[str, str], list[list[float]]] = {}
     for (task, observation, name), members in found.items():
         if name == label:
-            places.setdefault((task, observation if observed else ""), []).extend(run.returns for run in members)
+            places.setdefault((task, observation if observed else ""), []).extend(
+                run.returns for run in members
+            )
     return places
 
 

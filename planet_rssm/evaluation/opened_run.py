@@ -67,8 +67,9 @@ class Pools:
 class Subject:
     """Something to be evaluated.
 
-    `name` is what the user called it, `folder` where its rows are kept; `made_of` says all that decides its returns,
-    `trained` what it has learned from; `batch` episodes are played side by side at most, by `play` (see `_Model.play`).
+    `name` is what the user called it, `folder` where its rows are kept; `made_of` says all that
+    decides its returns, `trained` what it has learned from; `batch` episodes are played side by
+    side at most, by `play` (see `_Model.play`).
     """
 
     name: str
@@ -125,7 +126,9 @@ def _made_of(settings: Settings, spec: EnvSpec, learned: str | None, device: str
         "planner": settings.planner.model_dump(mode="json", exclude={"precision"}),
         "filter_by": settings.rssm.filter_by,
         "plan_by": settings.rssm.plan_by,
-        "precision": EXACT if learned is None else planning_precision(settings, torch.device(device)),
+        "precision": EXACT
+        if learned is None
+        else planning_precision(settings, torch.device(device)),
         "device": device,
         "versions": versions(),
     }
@@ -144,14 +147,20 @@ class _Model:
         """Play an episode a seed, all side by side in `width` rows; those left over idle."""
         with stages("start"):
             pool = pools.of(self._settings.env, width)
-            agent = self._agent = self._agent or self._build(same_pixels(self._held.spec, pool.spec))
+            agent = self._agent = self._agent or self._build(
+                same_pixels(self._held.spec, pool.spec)
+            )
         policy = AgentPolicy.of_episodes(agent, seeds, width, stages=stages)
-        with within_memory(self._device, "a decision", "free some, or lower planner.candidates with -s"):
+        with within_memory(
+            self._device, "a decision", "free some, or lower planner.candidates with -s"
+        ):
             with stages("environment"):
                 return play(pool, policy, seeds, None, on_episode)
 
     def _build(self, seen: EnvSpec) -> Agent:
-        return Agent.build(self._settings, seen, *parts_of(self._held, self._device), device=self._device)
+        return Agent.build(
+            self._settings, seen, *parts_of(self._held, self._device), device=self._device
+        )
 
 
 def _own(run: str, checkpoint: str, overrides: Sequence[str]) -> Subject:
@@ -186,10 +195,16 @@ def _own(run: str, checkpoint: str, overrides: Sequence[str]) -> Subject:
 
 def _simulated(run: str, checkpoint: str, overrides: Sequence[str]) -> Subject:
     if checkpoint != "last":
-        raise PlanetError(f"--checkpoint {checkpoint}: {run} has none, nothing is learned; leave it out")
+        raise PlanetError(
+            f"--checkpoint {checkpoint}: {run} has none, nothing is learned; leave it out"
+        )
     settings = simulator_settings(run, overrides)
-    os.environ["MUJOCO_GL"] = "disable"  # this process has torch in it: no software GL, whatever the user's is
-    logging.getLogger("absl").setLevel(logging.ERROR)  # mujoco says that dm_control's models are of an older style
+    os.environ["MUJOCO_GL"] = (
+        "disable"  # this process has torch in it: no software GL, whatever the user's is
+    )
+    logging.getLogger("absl").setLevel(
+        logging.ERROR
+    )  # mujoco says that dm_control's models are of an older style
     from planet_rssm.planners import planner_from_settings
     from planet_rssm.simulator.dynamics import SimulatorPolicy
     from planet_rssm.simulator.local import LocalPool

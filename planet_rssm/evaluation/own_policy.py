@@ -31,7 +31,9 @@ def settings_of(run: str, overrides: Sequence[str]) -> tuple[str, Settings]:
     values = config.parse_overrides(overrides)
     for key, value in values.items():
         if not key.startswith("env.") or key == "env.id":
-            raise PlanetError(f"-s {key}={value}: {run} takes env.… settings alone, and the task is {task}")
+            raise PlanetError(
+                f"-s {key}={value}: {run} takes env.… settings alone, and the task is {task}"
+            )
     settings = config.resolve({**values, "env.id": task, "planner.name": name})
     return name, settings.model_copy(update={"env": resolve(settings.env)})
 
@@ -52,5 +54,7 @@ def own_policy(key: str, name: str, spec: EnvSpec, rows: int) -> Policy:
     with told(key, name):
         policy = found(spec, rows) if isinstance(found, type) else found
         if not callable(policy):
-            raise TypeError(f"a {type(policy).__name__} cannot be called as (observation, action, is_first)")
+            raise TypeError(
+                f"a {type(policy).__name__} cannot be called as (observation, action, is_first)"
+            )
     return policy

@@ -32,7 +32,9 @@ from planet_rssm.runs import checkpoint as checkpoints
 
 VIDEO_SIZE = 256  # pixels a side; what is filmed is drawn again, larger than what the agent sees
 
-Film = Callable[[Sequence[np.ndarray], float], Path]  # of frames [VIDEO_SIZE, VIDEO_SIZE, 3] and frames a second
+Film = Callable[
+    [Sequence[np.ndarray], float], Path
+]  # of frames [VIDEO_SIZE, VIDEO_SIZE, 3] and frames a second
 
 F = TypeVar("F")  # what a film is made of
 
@@ -59,22 +61,28 @@ def plan_run(
         checkpoint: `last`, `best` or a number of env_steps.
         overrides: `key=value` texts for `planner.…`, `rssm.filter_by` and `rssm.plan_by`.
         device: where the model runs.
-        film: given the frames and the rate of the first episode; returns the file that it made of them.
+        film: given the frames and the rate of the first episode; returns the file that it made of
+            them.
         on_stage: told the name of each baseline as it begins.
         on_episode: told each planned episode as it ends.
-        on_progress: told the decisions made, and all of them, of the plan and then of each baseline.
+        on_progress: told the decisions made, and all of them, of the plan and then of each
+            baseline.
 
     Returns:
-        The object that `planet plan --json` prints; a film that cannot be written costs a warning and is None in it.
+        The object that `planet plan --json` prints; a film that cannot be written costs a warning
+        and is None in it.
 
     Raises:
-        PlanetError: no such run, checkpoint or device, a damaged checkpoint, an override that is refused, or
-            environments that are no longer those of the training.
+        PlanetError: no such run, checkpoint or device, a damaged checkpoint, an override that is
+            refused, or environments that are no longer those of the training.
     """
     stages = Stages()
     with contextlib.ExitStack() as held_open:
         with stages("start"):
-            held, where = checkpoints.load(checkpoints.find(run, checkpoint)).acting(overrides), resolve_device(device)
+            held, where = (
+                checkpoints.load(checkpoints.find(run, checkpoint)).acting(overrides),
+                resolve_device(device),
+            )
             settings = held.settings
             require_search(settings.planner, where)  # before any environment is started
             rows = min(episodes, PARALLEL)
@@ -94,7 +102,9 @@ def plan_run(
             within_memory(where, "a decision", "free some, or lower planner.candidates with -s"),
             stages("environment"),
         ):
-            for batch in batches(seeds, rows):  # what is drawn is named by the seed, as in `planet eval`
+            for batch in batches(
+                seeds, rows
+            ):  # what is drawn is named by the seed, as in `planet eval`
                 policy.policy = AgentPolicy.of_episodes(agent, batch, rows, stages=stages)
                 results += play(pool, policy, batch, on_step, on_episode)
     with stages("baselines"):
@@ -112,7 +122,9 @@ def plan_run(
             "size": settings.env.size,
             "simulator": seen.simulator,
         },
-        "checkpoint": int(checkpoint) if checkpoint.isdecimal() else checkpoint,  # as asked for: best is a selected one
+        "checkpoint": int(checkpoint)
+        if checkpoint.isdecimal()
+        else checkpoint,  # as asked for: best is a selected one
         "env_steps": held.progress["env_steps"],
         "seconds": stages.told(),
     }
@@ -129,10 +141,14 @@ def told(
     return {
         "task": spec.id,
         "planner": settings.planner.label,
-        "episodes": [{"seed": r.seed, "return": r.episode_return, "env_steps": r.env_steps} for r in results],
+        "episodes": [
+            {"seed": r.seed, "return": r.episode_return, "env_steps": r.env_steps} for r in results
+        ],
         "return": summary([[result.episode_return for result in results]]),
         "baselines": {name: summary([returns])["mean"] for name, returns in compared.items()},
-        "baselines_ci95": {name: summary([returns])["episode_ci95"] for name, returns in compared.items()},
+        "baselines_ci95": {
+            name: summary([returns])["episode_ci95"] for name, returns in compared.items()
+        },
         "latency_ms": policy.latency_ms(),
     }
 
@@ -159,7 +175,9 @@ def filmed(film: Callable[[F, float], Path], shown: F, fps: float) -> str | None
     """Return the file that `film` made; one that cannot be written costs a warning and is None."""
     try:
         return str(film(shown, fps))
-    except OSError as error:  # a shared run may be read-only: the numbers are worth more than the film
+    except (
+        OSError
+    ) as error:  # a shared run may be read-only: the numbers are worth more than the film
         _log.warning("video not written (%s)", error)
         return None
 

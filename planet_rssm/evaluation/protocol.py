@@ -12,11 +12,14 @@ from planet_rssm.collect import Policy, collect
 from planet_rssm.envs.pool import Pool, Step
 from planet_rssm.envs.spec import EnvSpec
 
-FIRST_SEED = 1000  # of the evaluation's resets; training resets are seeded by 63-bit hashes and never collide
+# of the evaluation's resets; training resets are seeded by 63-bit hashes and never collide
+FIRST_SEED = 1000
 PARALLEL = 4  # episodes played side by side
 
 
-OnProgress = Callable[[int, int], object]  # told the decisions made, and all of them if no episode ends early
+OnProgress = Callable[
+    [int, int], object
+]  # told the decisions made, and all of them if no episode ends early
 
 
 class EpisodeResult(NamedTuple):
@@ -48,7 +51,10 @@ def play(
 ) -> list[EpisodeResult]:
     """Play one episode a seed and return the results in the order of the seeds."""
     results: dict[int, EpisodeResult] = {}
-    listeners = [on_step, None if on_progress is None else Decisions(pool.spec, len(seeds), on_progress)]
+    listeners = [
+        on_step,
+        None if on_progress is None else Decisions(pool.spec, len(seeds), on_progress),
+    ]
 
     def tell(steps: Mapping[int, Step]) -> None:
         for listener in filter(None, listeners):
@@ -112,5 +118,10 @@ class TimedPolicy:
 def seen_by(observation: dict[str, Any]) -> str:
     """Return what is seen in words, of `observation` as the verbs print it in JSON."""
     pixels = "{renderer} {size}x{size} pixels".format(**observation)
-    words = {"pixels": pixels, "vectors": "vectors", "both": f"{pixels} and vectors", "state": "the simulator's state"}
+    words = {
+        "pixels": pixels,
+        "vectors": "vectors",
+        "both": f"{pixels} and vectors",
+        "state": "the simulator's state",
+    }
     return words[observation["observe"]]

@@ -40,10 +40,14 @@ def beside(task: str, obs: str, steps: int, method: str) -> dict[str, Any] | Non
         method: how the names of the methods begin that are taken where there is one, say `PlaNet`.
     """
     alike = [entry for entry in published(task) if entry["obs"] == obs]
-    found = [entry for entry in alike if bool(entry["steps"]) == bool(steps)]  # what learned nothing stands alone
+    found = [
+        entry for entry in alike if bool(entry["steps"]) == bool(steps)
+    ]  # what learned nothing stands alone
 
     def unlike(entry: dict[str, Any]) -> tuple[bool, float]:
-        return not entry["method"].startswith(method), abs(math.log(max(entry["steps"], 1) / max(steps, 1)))
+        return not entry["method"].startswith(method), abs(
+            math.log(max(entry["steps"], 1) / max(steps, 1))
+        )
 
     return min(found, key=unlike, default=None)
 
@@ -67,5 +71,7 @@ def score_of(method: str, task: str) -> float:
     """
     found = [entry for entry in published(task) if entry["method"] == method]
     if not found:
-        raise PlanetError(f"--normalise {method}: has no published score of {task}; normalise by another, or by max")
+        raise PlanetError(
+            f"--normalise {method}: has no published score of {task}; normalise by another, or by max"
+        )
     return max(found, key=lambda entry: (entry["obs"] == "pixels", entry["steps"]))["score"]

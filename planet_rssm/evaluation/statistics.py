@@ -1,8 +1,8 @@
 """What is said of returns: mean, spread, interquartile mean, intervals, probability of improvement.
 
-On equal arrays these are the numbers of rliable (Agarwal et al. 2021, arXiv 2108.13264); beyond it, the intervals
-resample the episodes within a run too. Percentile intervals of a few seeds are too narrow, see COVERAGE; so there are
-Student's beside them.
+On equal arrays these are the numbers of rliable (Agarwal et al. 2021, arXiv 2108.13264); beyond it,
+the intervals resample the episodes within a run too. Percentile intervals of a few seeds are too
+narrow, see COVERAGE; so there are Student's beside them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,12 +16,14 @@ from planet_rssm.base.errors import PlanetError
 LEVEL = 0.95
 RESAMPLES = 2000
 
-# How often, in per cent, the bootstrap's 95 % interval of the mean holds the true one, by the number of seeds: counted
-# in thousands of evaluations of normal seeds. With 10 it is 89, with 20 it is 92. Where the episodes of a seed differ
-# more than seeds do it is more at any number.
+# How often, in per cent, the bootstrap's 95 % interval of the mean holds the true one, by the
+# number of seeds: counted in thousands of evaluations of normal seeds. With 10 it is 89, with 20 it
+# is 92. Where the episodes of a seed differ more than seeds do it is more at any number.
 COVERAGE = {2: 49, 3: 75, 4: 80, 5: 83, 6: 86, 7: 87, 8: 89, 9: 89}
 
-Returns = Sequence[Sequence[float] | np.ndarray]  # one inner sequence a training seed, one value an episode
+Returns = Sequence[
+    Sequence[float] | np.ndarray
+]  # one inner sequence a training seed, one value an episode
 Runs = list[np.ndarray]  # the same, checked
 Statistic = Callable[..., Any]  # of values, and of an `axis` of them, as np.mean
 
@@ -39,9 +41,10 @@ STATISTICS: dict[str, Statistic] = {"mean": np.mean, "median": np.median, "iqm":
 def interval(returns: Returns, statistic: Statistic = np.mean) -> tuple[float, float]:
     """Return the 95 % bootstrap percentile interval of a statistic of all episodes; equal returns give equal numbers.
 
-    Seeds are resampled first, then the episodes of each drawn seed, because episodes of one seed share its model. With
-    one seed only episodes are resampled: that interval says nothing about other seeds and is named `episode_ci95`.
-    With a handful of seeds or episodes percentile intervals are too narrow; show the single values too.
+    Seeds are resampled first, then the episodes of each drawn seed, because episodes of one seed
+    share its model. With one seed only episodes are resampled: that interval says nothing about
+    other seeds and is named `episode_ci95`. With a handful of seeds or episodes percentile
+    intervals are too narrow; show the single values too.
 
     Raises:
         PlanetError: there is no return, or one is not finite.
@@ -49,7 +52,9 @@ def interval(returns: Returns, statistic: Statistic = np.mean) -> tuple[float, f
     return intervals(returns, {"": statistic})[""]
 
 
-def intervals(returns: Returns, statistics: Mapping[str, Statistic]) -> dict[str, tuple[float, float]]:
+def intervals(
+    returns: Returns, statistics: Mapping[str, Statistic]
+) -> dict[str, tuple[float, float]]:
     """Return the intervals of several statistics by name, from the same draws; see `interval`."""
     return {name: _ends(values) for name, values in _draws(checked(returns), statistics).items()}
 
@@ -57,21 +62,24 @@ def intervals(returns: Returns, statistics: Mapping[str, Statistic]) -> dict[str
 def _draws(runs: Runs, statistics: Mapping[str, Statistic]) -> dict[str, np.ndarray]:
     """Return the values of each statistic in all draws."""
     rng = np.random.default_rng(0)
-    draws: dict[int, list[np.ndarray]] = {}  # by size, where runs have different numbers of episodes
+    draws: dict[
+        int, list[np.ndarray]
+    ] = {}  # by size, where runs have different numbers of episodes
     for _ in range(RESAMPLES):
         episodes = np.concatenate(_resampled(runs, rng))
         draws.setdefault(episodes.size, []).append(episodes)
     stacks = [np.stack(alike) for alike in draws.values()]
     return {
-        name: np.concatenate([statistic(stack, axis=-1) for stack in stacks]) for name, statistic in statistics.items()
+        name: np.concatenate([statistic(stack, axis=-1) for stack in stacks])
+        for name, statistic in statistics.items()
     }
 
 
 def summary(returns: Returns) -> dict[str, Any]:
     """Return mean, std (of the episodes, about their mean), median, iqm and their intervals, ready for `--json`.
 
-    The mean's interval is called `ci95`, with a single seed `episode_ci95`; the others' `median_ci95` and so on. Beside
-    each is Student's, `t95`; see `student`.
+    The mean's interval is called `ci95`, with a single seed `episode_ci95`; the others'
+    `median_ci95` and so on. Beside each is Student's, `t95`; see `student`.
     """
     runs = checked(returns)
     episodes = np.concatenate(runs)
@@ -79,7 +87,9 @@ def summary(returns: Returns) -> dict[str, Any]:
     draws = _draws(runs, STATISTICS)
     spread, seeds = {name: _ends(values) for name, values in draws.items()}, len(runs)
     wide = student(told, draws, [runs])
-    return told | {"std": float(episodes.std())} | _named(spread, seeds) | _named(wide, seeds, "t95")
+    return (
+        told | {"std": float(episodes.std())} | _named(spread, seeds) | _named(wide, seeds, "t95")
+    )
 
 
 def student(
@@ -87,10 +97,11 @@ def student(
 ) -> dict[str, list[float] | None]:
     """Return 95 % intervals by Student's t of what was `found`, which hold the truth at few seeds too.
 
-    The mean's is the exact one of normal seeds: of the runs' means, with several tasks by Welch and Satterthwaite. The
-    others have t times the bootstrap's deviation, which is too small by sqrt((K - 1) / K) of K seeds, about the number
-    itself: they hold it at least as often as they say. A task of a single run counts its episodes as seeds; where there
-    is but one of them there is no interval, None.
+    The mean's is the exact one of normal seeds: of the runs' means, with several tasks by Welch and
+    Satterthwaite. The others have t times the bootstrap's deviation, which is too small by sqrt((K
+    - 1) / K) of K seeds, about the number itself: they hold it at least as often as they say. A
+    task of a single run counts its episodes as seeds; where there is but one of them there is no
+    interval, None.
 
     Args:
         found: mean, median and iqm.
@@ -103,7 +114,9 @@ def student(
         return dict.fromkeys(found, None)
     beyond = (1 + LEVEL) / 2
     stretch = stdtrit(fewest - 1, beyond) * np.sqrt(fewest / (fewest - 1))
-    halves = {name: float(stretch * draws[name].std()) for name in found} | {"mean": _half(tasks, units, beyond)}
+    halves = {name: float(stretch * draws[name].std()) for name in found} | {
+        "mean": _half(tasks, units, beyond)
+    }
     return {name: [value - halves[name], value + halves[name]] for name, value in found.items()}
 
 
@@ -111,8 +124,12 @@ def _half(tasks: Sequence[Runs], units: Sequence[np.ndarray], beyond: float) -> 
     """Return half the interval of the mean of the tasks' means, whose `units` each are independent draws."""
     parts = []
     for runs, values in zip(tasks, units, strict=True):
-        sizes = np.array([run.size for run in runs], float) if len(runs) > 1 else np.ones(values.size)
-        share = np.square(sizes / sizes.sum()).sum() if len(tasks) == 1 else 1 / values.size  # as the mean weighs them
+        sizes = (
+            np.array([run.size for run in runs], float) if len(runs) > 1 else np.ones(values.size)
+        )
+        share = (
+            np.square(sizes / sizes.sum()).sum() if len(tasks) == 1 else 1 / values.size
+        )  # as the mean weighs them
         parts.append((values.var(ddof=1) * share, values.size - 1))
     total = sum(part for part, _ in parts)
     if not total:
@@ -124,8 +141,8 @@ def _half(tasks: Sequence[Runs], units: Sequence[np.ndarray], beyond: float) -> 
 def across_tasks(tasks: Sequence[Returns]) -> dict[str, Any]:
     """Return mean, median and iqm over tasks and their intervals; the returns must be on a common scale.
 
-    A run's score is the mean of its episodes. `mean` and `median` are of the tasks' mean scores, `iqm` of the scores of
-    all runs of all tasks, as in rliable. Draws are made within each task.
+    A run's score is the mean of its episodes. `mean` and `median` are of the tasks' mean scores,
+    `iqm` of the scores of all runs of all tasks, as in rliable. Draws are made within each task.
 
     Args:
         tasks: the returns of each.
@@ -151,9 +168,9 @@ def across_tasks(tasks: Sequence[Returns]) -> dict[str, Any]:
 def improvement(first: Sequence[Returns], second: Sequence[Returns]) -> dict[str, Any]:
     """Return the probability that a run of `first` scores more than one of `second`, and its interval.
 
-    A tie counts half, and tasks count alike (Agarwal et al. 2021, section 4.3). A run's score is the mean of its
-    episodes; where a side has a single run, `of` says that single episodes were compared instead, which says nothing
-    about other seeds.
+    A tie counts half, and tasks count alike (Agarwal et al. 2021, section 4.3). A run's score is
+    the mean of its episodes; where a side has a single run, `of` says that single episodes were
+    compared instead, which says nothing about other seeds.
 
     Args:
         first: the returns of each task.
@@ -167,10 +184,18 @@ def improvement(first: Sequence[Returns], second: Sequence[Returns]) -> dict[str
     score = np.concatenate if single else _means
 
     def of(ours: Sequence[Runs], theirs: Sequence[Runs]) -> float:
-        return float(np.mean([_above(score(a), score(b)) for a, b in zip(ours, theirs, strict=True)]))
+        return float(
+            np.mean([_above(score(a), score(b)) for a, b in zip(ours, theirs, strict=True)])
+        )
 
-    draws = _bootstrap(lambda rng: [of(*([_resampled(runs, rng) for runs in side] for side in sides))])
-    return {"probability": of(*sides), "ci95": list(_ends(draws[:, 0])), "of": "episodes" if single else "runs"}
+    draws = _bootstrap(
+        lambda rng: [of(*([_resampled(runs, rng) for runs in side] for side in sides))]
+    )
+    return {
+        "probability": of(*sides),
+        "ci95": list(_ends(draws[:, 0])),
+        "of": "episodes" if single else "runs",
+    }
 
 
 def checked(returns: Returns) -> Runs:
@@ -181,9 +206,13 @@ def checked(returns: Returns) -> Runs:
     """
     runs = [np.asarray(run, np.float64) for run in returns]
     if not runs or not all(run.size for run in runs):
-        raise PlanetError(f"returns of {[run.size for run in runs]} episodes: every seed needs at least one episode")
+        raise PlanetError(
+            f"returns of {[run.size for run in runs]} episodes: every seed needs at least one episode"
+        )
     if not all(np.isfinite(run).all() for run in runs):
-        raise PlanetError("returns: one is not finite; look for the episode whose rewards are broken")
+        raise PlanetError(
+            "returns: one is not finite; look for the episode whose rewards are broken"
+        )
     return runs
 
 
@@ -214,7 +243,9 @@ def _above(first: np.ndarray, second: np.ndarray) -> float:
     return float(((difference > 0) + 0.5 * (difference == 0)).mean())
 
 
-def _named(spread: Mapping[str, Sequence[float] | None], seeds: int, kind: str = "ci95") -> dict[str, Any]:
+def _named(
+    spread: Mapping[str, Sequence[float] | None], seeds: int, kind: str = "ci95"
+) -> dict[str, Any]:
     kind = f"episode_{kind}" if seeds == 1 else kind
     return {
         kind if name == "mean" else f"{name}_{kind}": None if ends is None else list(ends)

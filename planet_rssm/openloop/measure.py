@@ -25,9 +25,21 @@ from planet_rssm.runs import checkpoint as checkpoints
 from planet_rssm.runs.checkpoint import Checkpoint
 from planet_rssm.world_model import WorldModel
 
-SAME = ("id", "kwargs", "observation", "action_size", "action_repeat", "renderer", "discrete", "groups")  # also of data
+SAME = (
+    "id",
+    "kwargs",
+    "observation",
+    "action_size",
+    "action_repeat",
+    "renderer",
+    "discrete",
+    "groups",
+)  # also of data
 
-PLAYED, READ = 10, 100  # episodes by default: played now, and at most of a folder, which may hold a whole run's
+PLAYED, READ = (
+    10,
+    100,
+)  # episodes by default: played now, and at most of a folder, which may hold a whole run's
 
 _log = logging.getLogger("planet_rssm")
 
@@ -64,15 +76,16 @@ def dream_run(
         context: frames that the model sees first.
         samples: of the latent, whose mean is what is foretold.
         device: where the model runs.
-        film: given what `dream.dream_film` returns and the frames a second; returns the file that it made of it.
+        film: given what `dream.dream_film` returns and the frames a second; returns the file that
+            it made of it.
         on_episode: told when an episode has been played.
 
     Returns:
         The object that `planet dream --json` prints.
 
     Raises:
-        PlanetError: no such run, checkpoint or device, a damaged checkpoint, episodes of another environment or too
-            short, or a film of a model that sees no images.
+        PlanetError: no such run, checkpoint or device, a damaged checkpoint, episodes of another
+            environment or too short, or a film of a model that sees no images.
     """
     held = checkpoints.load(checkpoints.find(run, checkpoint))
     where = resolve_device(device)
@@ -115,7 +128,11 @@ def dream_run(
 
 
 def played(
-    held: Checkpoint, model: WorldModel, count: int, device: torch.device, on_episode: Callable[[], None]
+    held: Checkpoint,
+    model: WorldModel,
+    count: int,
+    device: torch.device,
+    on_episode: Callable[[], None],
 ) -> HeldOut:
     """Play episodes from reset seeds that no training uses: the first half by the run's agent, the rest at random.
 
@@ -155,7 +172,9 @@ def recorded(held: Checkpoint, run: Path, folder: Path, count: int) -> HeldOut:
     if replay.env is None:
         raise PlanetError(f"--data {folder}: {episode_set.no_episode(folder)}")
     env = held.settings.env
-    _check_same(held.spec, EnvSpec.from_json(replay.env).seen(env.observe, env.drop, env.keys), folder)
+    _check_same(
+        held.spec, EnvSpec.from_json(replay.env).seen(env.observe, env.drop, env.keys), folder
+    )
     entries = replay.episodes
     if count < len(entries):
         entries = tuple(entries[at] for at in np.linspace(0, len(entries) - 1, count).astype(int))
@@ -163,10 +182,15 @@ def recorded(held: Checkpoint, run: Path, folder: Path, count: int) -> HeldOut:
     own = Path(trained_on) if trained_on else run / EPISODES
     held_out = folder.resolve() != own.resolve()
     if not held_out:
-        _log.warning("--data %s: the run has learned from these episodes; what it knows of others may be less", folder)
+        _log.warning(
+            "--data %s: the run has learned from these episodes; what it knows of others may be less",
+            folder,
+        )
     source = f"{len(entries)} of {len(replay)} episodes in {folder}"
     return HeldOut(
-        [Episode.load(folder / entry.file).seen(held.spec.observation) for entry in entries], source, held_out
+        [Episode.load(folder / entry.file).seen(held.spec.observation) for entry in entries],
+        source,
+        held_out,
     )
 
 
@@ -179,4 +203,9 @@ def _check_same(trained: EnvSpec, data: EnvSpec, folder: Path) -> None:
                 f"{trained.id} as the run sees it (planet collect {trained.id} --policy RUN)"
             )
     if data.simulator != trained.simulator:
-        _log.warning("--data %s: from %s, the run was trained with %s", folder, data.simulator, trained.simulator)
+        _log.warning(
+            "--data %s: from %s, the run was trained with %s",
+            folder,
+            data.simulator,
+            trained.simulator,
+        )

@@ -1,11 +1,13 @@
 """Open-loop imagination: what a world model foretells of recorded episodes that it cannot see any further.
 
-A start is `context` frames that are filtered from the initial state, as a training chunk begins; from there the model
-imagines with the actions that were recorded. Horizon h is h agent steps after the last frame it saw.
+A start is `context` frames that are filtered from the initial state, as a training chunk begins;
+from there the model imagines with the actions that were recorded. Horizon h is h agent steps after
+the last frame it saw.
 
-All errors are mean squared errors, each row against the same truth. Images are in pixels of 0 to 1 and as the model is
-shown them: where it is shown 5 bits, truth, last frame and mean frame are the middles of these 32 levels, so that
-nobody pays for what was rounded away. Vectors are in symlog units, rewards in the environment's.
+All errors are mean squared errors, each row against the same truth. Images are in pixels of 0 to 1
+and as the model is shown them: where it is shown 5 bits, truth, last frame and mean frame are the
+middles of these 32 levels, so that nobody pays for what was rounded away. Vectors are in symlog
+units, rewards in the environment's.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -59,12 +61,13 @@ def dream_errors(
 ) -> dict[str, Any]:
     """Measure how far from the truth a model imagines, beside what it must beat; the same numbers at every call.
 
-    One latent sample is followed from each start (modes where `rssm.filter_by` or `rssm.plan_by` say so), in float32:
-    what one imagined future is off. Where several futures are possible a single one has up to twice the squared error
-    of the best guess; the mean of many `samples` is such a guess, and the fair rival of the mean frame.
+    One latent sample is followed from each start (modes where `rssm.filter_by` or `rssm.plan_by`
+    say so), in float32: what one imagined future is off. Where several futures are possible a
+    single one has up to twice the squared error of the best guess; the mean of many `samples` is
+    such a guess, and the fair rival of the mean frame.
 
-    An average is over all starts that reach a horizon; in an episode too short for the largest horizon the only start
-    is its first frame. Horizons that no episode reaches are left out.
+    An average is over all starts that reach a horizon; in an episode too short for the largest
+    horizon the only start is its first frame. Horizons that no episode reaches are left out.
 
     Args:
         model: on `device`.
@@ -76,10 +79,12 @@ def dream_errors(
         samples: what is foretold is the mean over so many.
 
     Returns:
-        Lists by horizon: `horizons`, `starts` (how many each average is over), and for `image` and `vector` (None where
-        there are none): `_error`, `_copy_last` (the last frame seen, kept), `_mean_frame` (of these very episodes) and
-        `_shuffled_actions` (imagined with the actions of another episode); `reward_error`, `reward_mean` (the error of
-        always foretelling the mean reward of these episodes) and `reward_shuffled_actions`.
+        Lists by horizon: `horizons`, `starts` (how many each average is over), and for `image` and
+            `vector` (None where
+        there are none): `_error`, `_copy_last` (the last frame seen, kept), `_mean_frame` (of these
+        very episodes) and `_shuffled_actions` (imagined with the actions of another episode);
+        `reward_error`, `reward_mean` (the error of always foretelling the mean reward of these
+        episodes) and `reward_shuffled_actions`.
 
     Raises:
         PlanetError: fewer than two episodes, or none is longer than the context.
@@ -87,7 +92,9 @@ def dream_errors(
     device = device or torch.device("cpu")
     horizons = _reached(episodes, sorted(set(horizons)), context)
     mean = _mean_frame(model, episodes, device)
-    rewards = np.concatenate([episode.reward[1:] for episode in episodes])  # the first came with no action
+    rewards = np.concatenate(
+        [episode.reward[1:] for episode in episodes]
+    )  # the first came with no action
     totals: dict[str, Tensor] = {}
     for index, batch in enumerate(_batches(episodes, horizons, context, starts, device)):
         rng = generator(stream_seed(0, Stream.DREAM, index), device)
@@ -114,15 +121,22 @@ class Film(NamedTuple):
 
 @torch.inference_mode()
 def dream_film(
-    model: WorldModel, episodes: Sequence[Episode], horizon: int, context: int, device: torch.device, rows: int = 3
+    model: WorldModel,
+    episodes: Sequence[Episode],
+    horizon: int,
+    context: int,
+    device: torch.device,
+    rows: int = 3,
 ) -> Film:
     """Return what a model sees and then imagines from the first frames of a few episodes, of the first image key.
 
     Args:
         model: on `device`; it sees images.
-        episodes: `rows` at most are taken of those with `context + horizon` frames, evenly spread; there must be one.
+        episodes: `rows` at most are taken of those with `context + horizon` frames, evenly spread;
+            there must be one.
         horizon: agent steps that are imagined.
-        context: frames that are filtered first; of them the prediction is what the belief decodes to.
+        context: frames that are filtered first; of them the prediction is what the belief decodes
+            to.
         device: where the model is.
         rows: sequences at most.
     """
@@ -130,7 +144,9 @@ def dream_film(
     long = [episode for episode in episodes if episode.length >= length]
     chosen = [long[at] for at in np.unique(np.linspace(0, len(long) - 1, rows).astype(int))]
     observation = {
-        name: torch.from_numpy(np.stack([episode.observation[name][:length] for episode in chosen])).to(device)
+        name: torch.from_numpy(
+            np.stack([episode.observation[name][:length] for episode in chosen])
+        ).to(device)
         for name in chosen[0].observation
     }
     action = torch.from_numpy(np.stack([episode.action[:length] for episode in chosen])).to(device)
@@ -138,7 +154,9 @@ def dream_film(
     past = {name: value[:, :context] for name, value in observation.items()}
     belief = filtered(model, past, action[:, :context], rng)
     last = State(belief.deter[:, -1], belief.stoch[:, -1])
-    ahead = model.rssm.imagine(last, action[:, context:], _noise(model, (len(chosen), horizon), "plan_by", rng))
+    ahead = model.rssm.imagine(
+        last, action[:, context:], _noise(model, (len(chosen), horizon), "plan_by", rng)
+    )
     prediction = [decoded(model, states)[key] for states in (belief, ahead)]
     return Film(_pixels(shown(model, observation)[key]), _pixels(torch.cat(prediction, 1)), context)
 
@@ -163,7 +181,11 @@ def _reached(episodes: Sequence[Episode], horizons: list[int], context: int) -> 
 
 
 def _batches(
-    episodes: Sequence[Episode], horizons: Sequence[int], context: int, starts: int, device: torch.device
+    episodes: Sequence[Episode],
+    horizons: Sequence[int],
+    context: int,
+    starts: int,
+    device: torch.device,
 ) -> Iterator[Starts]:
     """Yield all starts, `ROWS` at a time; half the set further on lies the episode whose actions are borrowed."""
     places = []
@@ -171,12 +193,19 @@ def _batches(
         if episode.length >= context + horizons[0]:
             last = max(episode.length - context - horizons[-1], 0)
             other = episodes[(number + len(episodes) // 2) % len(episodes)]
-            places += [(episode, other, int(at)) for at in np.unique(np.linspace(0, last, starts).astype(int))]
+            places += [
+                (episode, other, int(at))
+                for at in np.unique(np.linspace(0, last, starts).astype(int))
+            ]
     for first in range(0, len(places), ROWS):
-        yield _stacked([_start(*place, horizons, context) for place in places[first : first + ROWS]], device)
+        yield _stacked(
+            [_start(*place, horizons, context) for place in places[first : first + ROWS]], device
+        )
 
 
-def _start(episode: Episode, other: Episode, at: int, horizons: Sequence[int], context: int) -> dict[str, Any]:
+def _start(
+    episode: Episode, other: Episode, at: int, horizons: Sequence[int], context: int
+) -> dict[str, Any]:
     """Return one start as arrays; `other`'s actions are taken from the same time on and begin again at its end."""
     steps = at + context + np.arange(horizons[-1])
     targets = at + context - 1 + np.array(horizons)
@@ -216,15 +245,24 @@ def _errors(
     errors: dict[str, Tensor] = {}
     for name in drawn[0]:
         said = [sample[name] for sample in drawn]
-        observation = {key: torch.stack([one.observation[key] for one in said]).mean(0) for key in said[0].observation}
+        observation = {
+            key: torch.stack([one.observation[key] for one in said]).mean(0)
+            for key in said[0].observation
+        }
         reward = torch.stack([one.reward for one in said]).mean(0)
         errors |= _by_kind(model, observation, target, name)
         errors[f"reward_{name}"] = (reward - batch.reward).square()
     final = shown(model, {key: value[:, -1:] for key, value in batch.context.items()})
-    return errors | _by_kind(model, final, target, "copy_last") | _by_kind(model, mean, target, "mean_frame")
+    return (
+        errors
+        | _by_kind(model, final, target, "copy_last")
+        | _by_kind(model, mean, target, "mean_frame")
+    )
 
 
-def _imagined(model: WorldModel, batch: Starts, horizons: Sequence[int], rng: torch.Generator) -> dict[str, Foretold]:
+def _imagined(
+    model: WorldModel, batch: Starts, horizons: Sequence[int], rng: torch.Generator
+) -> dict[str, Foretold]:
     """Return what one sample says with the true actions and with others; only the actions differ."""
     rows, ahead = batch.other.shape[:2]
     context = batch.action.shape[1] - ahead
@@ -240,13 +278,17 @@ def _imagined(model: WorldModel, batch: Starts, horizons: Sequence[int], rng: to
     return said
 
 
-def filtered(model: WorldModel, seen: Mapping[str, Tensor], action: Tensor, rng: torch.Generator) -> State:
+def filtered(
+    model: WorldModel, seen: Mapping[str, Tensor], action: Tensor, rng: torch.Generator
+) -> State:
     """Return the beliefs [R, T, ...] of a model that is shown `seen` [R, T, ...] from the initial state on."""
     rows, length = action.shape[:2]
     first = torch.zeros(rows, length, dtype=torch.bool, device=action.device)
     first[:, 0] = True
     embed = model.encode(seen, model.draw_pixels((rows, length), rng, action.device))
-    return model.rssm.observe(embed, action, first, _noise(model, (rows, length), "filter_by", rng))[0]
+    return model.rssm.observe(
+        embed, action, first, _noise(model, (rows, length), "filter_by", rng)
+    )[0]
 
 
 def decoded(model: WorldModel, states: State) -> dict[str, Tensor]:
@@ -259,12 +301,21 @@ def decoded(model: WorldModel, states: State) -> dict[str, Tensor]:
 def shown(model: WorldModel, observation: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return what a decoder should say of observations [*B, ...]: images less 0.5 at the middle of their level."""
     levels = model.encoder.image_keys if model.settings.pixels == "quantised" else []
-    return preprocess(observation, {key: torch.full_like(observation[key], 0.5, dtype=torch.float32) for key in levels})
+    return preprocess(
+        observation,
+        {key: torch.full_like(observation[key], 0.5, dtype=torch.float32) for key in levels},
+    )
 
 
-def _noise(model: WorldModel, lead: tuple[int, ...], way: str, rng: torch.Generator) -> Tensor | None:
+def _noise(
+    model: WorldModel, lead: tuple[int, ...], way: str, rng: torch.Generator
+) -> Tensor | None:
     sampled = getattr(model.rssm.settings, way) == "sample"
-    return torch.randn(*lead, model.rssm.noise_size, generator=rng, device=rng.device) if sampled else None
+    return (
+        torch.randn(*lead, model.rssm.noise_size, generator=rng, device=rng.device)
+        if sampled
+        else None
+    )
 
 
 def _by_kind(
@@ -280,11 +331,15 @@ def _by_kind(
     return errors
 
 
-def _mean_frame(model: WorldModel, episodes: Sequence[Episode], device: torch.device) -> dict[str, Tensor]:
+def _mean_frame(
+    model: WorldModel, episodes: Sequence[Episode], device: torch.device
+) -> dict[str, Tensor]:
     """Return the mean over all frames of each observation [...], as `shown`."""
     totals: dict[str, Tensor] = {}
     for episode in episodes:
-        seen = {key: torch.from_numpy(value).to(device) for key, value in episode.observation.items()}
+        seen = {
+            key: torch.from_numpy(value).to(device) for key, value in episode.observation.items()
+        }
         for key, value in shown(model, seen).items():
             total = value.double().sum(0)
             totals[key] = totals[key] + total if key in totals else total

@@ -78,10 +78,13 @@ def planner_from_settings(
     `discrete` says that actions are choices, and in which groups; see SearchPlanner.
 
     Raises:
-        PlanetError: the bounds or groups are refused, or candidates of so many choices take too much memory.
+        PlanetError: the bounds or groups are refused, or candidates of so many choices take too
+            much memory.
     """
     if settings.name == "actor":
-        raise PlanetError("planner.name = 'actor': it is learned, not searched; load a run that has one: Agent.load")
+        raise PlanetError(
+            "planner.name = 'actor': it is learned, not searched; load a run that has one: Agent.load"
+        )
     if discrete:
         _check_memory(settings, action_size)
     box = (settings, action_size, low, high)

@@ -43,10 +43,10 @@ V = TypeVar("V")
 class SearchPlanner(Planner[C], Generic[C, T]):
     """A planner that searches for action sequences in rounds.
 
-    It searches numbers in [−1, 1], which `box` turns into actions, or choices, one-hot in each of `groups`; its
-    `distribution` is that of what it searches. A concrete planner fills in the abstract methods, may change what the
-    two before them say, and is never subclassed. It holds settings only, so one object serves any number of
-    environments and threads.
+    It searches numbers in [−1, 1], which `box` turns into actions, or choices, one-hot in each of
+    `groups`; its `distribution` is that of what it searches. A concrete planner fills in the
+    abstract methods, may change what the two before them say, and is never subclassed. It holds
+    settings only, so one object serves any number of environments and threads.
     """
 
     own_init_std = 1.0  # what a None in the settings stands for
@@ -73,10 +73,12 @@ class SearchPlanner(Planner[C], Generic[C, T]):
             action_size: A.
             low: the least action, a number or [A].
             high: the greatest, likewise.
-            discrete: True: one choice among A, one-hot; or how many choices each of several groups has, A in all.
+            discrete: True: one choice among A, one-hot; or how many choices each of several groups
+                has, A in all.
 
         Raises:
-            PlanetError: the box has no finite bounds, or none inside, or groups are not of that size.
+            PlanetError: the box has no finite bounds, or none inside, or groups are not of that
+                size.
         """
         self.settings, self.action_size = settings, action_size
         self.box = Box(low, high, action_size)
@@ -86,7 +88,9 @@ class SearchPlanner(Planner[C], Generic[C, T]):
         self.min_std, self.max_std = settings.min_std or 0.0, settings.max_std or math.inf
         self.groups = groups_of(discrete, action_size)
         self.distribution: Gaussian | Categorical
-        self.distribution = Categorical(self.groups) if self.groups else Gaussian(action_size, self.init_std)
+        self.distribution = (
+            Categorical(self.groups) if self.groups else Gaussian(action_size, self.init_std)
+        )
         self.noise_size = self.distribution.noise_size
 
     def plan(
@@ -108,32 +112,45 @@ class SearchPlanner(Planner[C], Generic[C, T]):
         Args:
             dynamics: the model that is searched.
             objective: returns [B, N] of a rollout, higher is better; see `Objective`.
-            state: pytree of tensors [B, ...]. The search runs in float32, in float64 when the state does.
+            state: pytree of tensors [B, ...]. The search runs in float32, in float64 when the state
+                does.
             carry: what `initial` or the previous call returned.
             is_first: bool [B].
-            generator: source of the noise, on the state's device; None is torch's global one. Of several each draws for
-                a row, which then does not depend on its neighbours.
-            executed: steps of the last plan that were acted out since, at least 1: how far the carry is shifted.
+            generator: source of the noise, on the state's device; None is torch's global one. Of
+                several each draws for a row, which then does not depend on its neighbours.
+            executed: steps of the last plan that were acted out since, at least 1: how far the
+                carry is shifted.
             rounds: stop after so many, at least 1; None: all that the settings name.
-            proposals: sequences [B, K, H, A] from elsewhere, an actor say; they take the place of as many samples in
-                every round, inside the bounds.
+            proposals: sequences [B, K, H, A] from elsewhere, an actor say; they take the place of
+                as many samples in every round, inside the bounds.
             previous: the action [B, A] before this decision, which a cost may look at; None: zeros.
 
         Returns:
-            The plan and the next carry. Diagnostics by round, [B, I]: `returns_max`, `returns_mean` of the finite
-            ones, `elite_std` and `entropy` of what the next round would draw from; and `nonfinite` [B], how many
-            candidates had a return that is not finite.
+            The plan and the next carry. Diagnostics by round, [B, I]: `returns_max`, `returns_mean`
+            of the finite ones, `elite_std` and `entropy` of what the next round would draw from;
+            and `nonfinite` [B], how many candidates had a return that is not finite.
 
         Raises:
             PlanetError: proposals or returns of a wrong shape, or no round at all.
         """
         noise = self.draw(dynamics, state, generator, rounds)
         return self.solve(
-            dynamics, objective, state, carry, is_first, noise, executed, proposals=proposals, previous=previous
+            dynamics,
+            objective,
+            state,
+            carry,
+            is_first,
+            noise,
+            executed,
+            proposals=proposals,
+            previous=previous,
         )
 
     def prepare(
-        self, dynamics: Dynamics[S], objective: Callable[[Rollout], Tensor], precision: str = "float32"
+        self,
+        dynamics: Dynamics[S],
+        objective: Callable[[Rollout], Tensor],
+        precision: str = "float32",
     ) -> "Session[S, C]":
         """Return a session: the same decisions as `plan`, with all that can be made ready once made ready."""
         from planet_rssm.planners.prepared import Session  # which names this class
@@ -189,18 +206,24 @@ class SearchPlanner(Planner[C], Generic[C, T]):
         if proposed is not None:
             sequences[:, -proposed.shape[1] :] = proposed
         returns = self.score(dynamics, objective, state, sequences, model, previous)
-        precedence = self.precedence(returns, 0 if proposed is None else proposed.shape[1], last=last)
+        precedence = self.precedence(
+            returns, 0 if proposed is None else proposed.shape[1], last=last
+        )
         search = self.refit(search, sequences, returns, precedence)
         return search, watch(search, returns)
 
     def precedence(self, returns: Tensor, proposals: int, *, last: bool) -> Tensor | None:
         """Return the places [N] of candidates in the order in which they win a tie; None: as they stand.
 
-        What was handed in comes before what was drawn: the mean of the last round, the proposals, which stand at the
-        end, then the kept elites, which stand at the beginning. So where every return is the same, as in a sparse task
-        far from its reward, a search keeps to what it knew.
+        What was handed in comes before what was drawn: the mean of the last round, the proposals,
+        which stand at the end, then the kept elites, which stand at the beginning. So where every
+        return is the same, as in a sparse task far from its reward, a search keeps to what it knew.
         """
-        mean = slice(0, 0) if self.mean_at is None or not last else slice(self.mean_at, self.mean_at + 1)
+        mean = (
+            slice(0, 0)
+            if self.mean_at is None or not last
+            else slice(self.mean_at, self.mean_at + 1)
+        )
         if not proposals and mean.start == mean.stop:
             return None
         places = torch.arange(returns.shape[1], device=returns.device)
@@ -223,10 +246,14 @@ class SearchPlanner(Planner[C], Generic[C, T]):
         """
         actions, particles = self.box.actions(sequences), self.settings.particles
         if particles > 1:
-            actions = actions.repeat_interleave(particles, 1)  # those of one candidate stand together
+            actions = actions.repeat_interleave(
+                particles, 1
+            )  # those of one candidate stand together
         if has_cost(objective):
             rollout = dynamics.trace(state, actions, noise)
-            rollout = rollout._replace(actions=actions, previous=_one_step_before(actions, previous))
+            rollout = rollout._replace(
+                actions=actions, previous=_one_step_before(actions, previous)
+            )
         else:
             rollout = dynamics.rollout(state, actions, noise)
         returns = objective(rollout)
@@ -246,9 +273,17 @@ class SearchPlanner(Planner[C], Generic[C, T]):
         if proposals is None:
             return None
         first = noise[0].actions
-        batch, horizon, most = len(first), first.shape[2], min(n.actions.shape[1] for n in noise) - self.reserved
+        batch, horizon, most = (
+            len(first),
+            first.shape[2],
+            min(n.actions.shape[1] for n in noise) - self.reserved,
+        )
         shape = tuple(proposals.shape)
-        if len(shape) != 4 or shape != (batch, shape[1], horizon, self.action_size) or not 1 <= shape[1] <= most:
+        if (
+            len(shape) != 4
+            or shape != (batch, shape[1], horizon, self.action_size)
+            or not 1 <= shape[1] <= most
+        ):
             raise PlanetError(
                 f"proposals of shape {shape}: must be (B, K, H, A) = ({batch}, K, {horizon}, {self.action_size}) with "
                 f"K from 1 to {most}"
@@ -267,14 +302,18 @@ class SearchPlanner(Planner[C], Generic[C, T]):
             PlanetError: no round at all.
         """
         if rounds is not None and rounds < 1:
-            raise PlanetError(f"rounds {rounds}: must be at least 1; leave it out for all {len(self.populations)}")
+            raise PlanetError(
+                f"rounds {rounds}: must be at least 1; leave it out for all {len(self.populations)}"
+            )
         leaves = pytree.tree_leaves(state)
         batch, device = len(leaves[0]), leaves[0].device
         if isinstance(generator, Sequence) and device.type == "cpu":
             row = pytree.tree_map(lambda leaf: leaf[:1], state)
             drawn = [self.draw(dynamics, row, one, rounds) for one in generator]
             return pytree.tree_map(_joined, *drawn)
-        dtype = functools.reduce(torch.promote_types, (leaf.dtype for leaf in leaves), torch.float32)
+        dtype = functools.reduce(
+            torch.promote_types, (leaf.dtype for leaf in leaves), torch.float32
+        )
         horizon = self.settings.horizon
         shapes: list[tuple[int, ...] | None] = []
         for count in self.populations[:rounds]:
@@ -285,7 +324,9 @@ class SearchPlanner(Planner[C], Generic[C, T]):
             ]
         parts = normals(shapes, generator, device, dtype)
         rounds_of = zip(parts[::3], parts[1::3], parts[2::3], strict=True)
-        return tuple(Noise(self.correlate(actions), model, choice) for actions, model, choice in rounds_of)
+        return tuple(
+            Noise(self.correlate(actions), model, choice) for actions, model, choice in rounds_of
+        )
 
     @property
     def populations(self) -> tuple[int, ...]:
@@ -308,7 +349,9 @@ class SearchPlanner(Planner[C], Generic[C, T]):
         """Return a round's candidates [B, N, H, A], in [−1, 1] or one-hot by group; `last`: no round follows."""
 
     @abstractmethod
-    def refit(self, search: T, sequences: Tensor, returns: Tensor, precedence: Tensor | None = None) -> T:
+    def refit(
+        self, search: T, sequences: Tensor, returns: Tensor, precedence: Tensor | None = None
+    ) -> T:
         """Learn from the candidates [B, N, H, A] and their returns [B, N], finite or −inf; ties by `precedence`."""
 
     @abstractmethod
@@ -322,12 +365,20 @@ class SearchPlanner(Planner[C], Generic[C, T]):
 def watch(search: Search, returns: Tensor) -> tuple[Tensor, ...]:
     """Return what is told of a round, each [B]; see `diagnostics`."""
     broken = returns.isinf()
-    return returns.amax(1), mean_of_whole(returns), search.std.mean((1, 2)), search.entropy, broken.sum(1)
+    return (
+        returns.amax(1),
+        mean_of_whole(returns),
+        search.std.mean((1, 2)),
+        search.entropy,
+        broken.sum(1),
+    )
 
 
 def diagnostics(found: Sequence[tuple[Tensor, ...]]) -> dict[str, Tensor]:
     """Join what `watch` told of each round; see `SearchPlanner.plan`."""
-    highest, mean, spread, entropy, broken = (torch.stack(values, 1) for values in zip(*found, strict=True))
+    highest, mean, spread, entropy, broken = (
+        torch.stack(values, 1) for values in zip(*found, strict=True)
+    )
     return {
         "returns_max": highest,
         "returns_mean": mean,

@@ -21,7 +21,9 @@ class Box:
         """
         self._bounds = torch.stack([_bound("low", low, size), _bound("high", high, size)])
         if not bool((self._bounds[0] < self._bounds[1]).all()):
-            raise PlanetError(f"low = {low}, high = {high}: every low must be below its high; change one of them")
+            raise PlanetError(
+                f"low = {low}, high = {high}: every low must be below its high; change one of them"
+            )
         self.size = float(self._bounds.abs().max())  # of the largest bound
         self.unit = bool((self._bounds.abs() == 1).all())
         self._held: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
@@ -49,7 +51,9 @@ class Box:
 def _bound(name: str, value: Bound, size: int) -> Tensor:
     bound = torch.as_tensor(value, dtype=torch.float64, device="cpu")
     if bound.shape not in ((), (size,)):
-        raise PlanetError(f"{name} of shape {tuple(bound.shape)}: must be a number or ({size},), one for each action")
+        raise PlanetError(
+            f"{name} of shape {tuple(bound.shape)}: must be a number or ({size},), one for each action"
+        )
     if not bool(bound.isfinite().all()):
         raise PlanetError(f"{name} = {value}: actions need finite bounds to be searched; give some")
     return bound.expand(size)

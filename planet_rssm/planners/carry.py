@@ -17,7 +17,9 @@ class Carry(NamedTuple):
     known: Tensor
 
 
-def nothing(batch: int, elites: int, horizon: int, action_size: int, device: torch.device | None) -> Carry:
+def nothing(
+    batch: int, elites: int, horizon: int, action_size: int, device: torch.device | None
+) -> Carry:
     """Return the carry of rows that have decided nothing yet, with room for so many elites."""
     mean = torch.zeros(batch, horizon, action_size, device=device)
     known = torch.zeros(batch, dtype=torch.bool, device=device)
@@ -27,14 +29,19 @@ def nothing(batch: int, elites: int, horizon: int, action_size: int, device: tor
 def remembered(mean: Tensor, elites: Tensor | None = None) -> Carry:
     """Return the carry of rows that have decided."""
     known = torch.ones(len(mean), dtype=torch.bool, device=mean.device)
-    return Carry(mean, mean.new_zeros(len(mean), 0, *mean.shape[1:]) if elites is None else elites, known)
+    return Carry(
+        mean, mean.new_zeros(len(mean), 0, *mean.shape[1:]) if elites is None else elites, known
+    )
 
 
-def resumed(carry: Carry, is_first: Tensor, executed: int, fresh: Tensor, warm: bool) -> tuple[Tensor, Tensor]:
+def resumed(
+    carry: Carry, is_first: Tensor, executed: int, fresh: Tensor, warm: bool
+) -> tuple[Tensor, Tensor]:
     """Return what a decision begins with [B, H, A], and in which rows [B] it is remembered.
 
-    The remembered mean is shifted by the steps `executed` since, its last action filling the end. Rows that remember
-    nothing or forget (`is_first`), and all rows unless `warm`, begin with `fresh` [B, H, A].
+    The remembered mean is shifted by the steps `executed` since, its last action filling the end.
+    Rows that remember nothing or forget (`is_first`), and all rows unless `warm`, begin with
+    `fresh` [B, H, A].
     """
     known = carry.known & ~is_first
     if not warm:

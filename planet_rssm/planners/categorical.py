@@ -8,7 +8,9 @@ from torch import Tensor
 
 from planet_rssm.planners.choices import Groups, joined, likeliest, runs, split, split_groups
 
-SMOOTHING = 0.02  # share of the uniform distribution in every refit: no choice ever becomes impossible
+SMOOTHING = (
+    0.02  # share of the uniform distribution in every refit: no choice ever becomes impossible
+)
 RESTART = 0.5  # share of the uniform distribution that a warm start begins with
 
 
@@ -36,10 +38,21 @@ class Categorical:
     def sample(self, mean: Tensor, std: Tensor, noise: Tensor) -> Tensor:
         """Return candidates [B, N, H, A] by the inverse of the cumulated probabilities at Phi(`noise` [B, N, H, G])."""
         drawn = split_groups(torch.special.ndtr(noise), self.groups)
-        return joined([_inverted(probs, one) for probs, one in zip(split(mean, self.groups), drawn, strict=True)])
+        return joined(
+            [
+                _inverted(probs, one)
+                for probs, one in zip(split(mean, self.groups), drawn, strict=True)
+            ]
+        )
 
     def fit(
-        self, mean: Tensor, std: Tensor, sequences: Tensor, weights: Tensor, share: Tensor, limits: tuple[float, float]
+        self,
+        mean: Tensor,
+        std: Tensor,
+        sequences: Tensor,
+        weights: Tensor,
+        share: Tensor,
+        limits: tuple[float, float],
     ) -> tuple[Tensor, Tensor]:
         """Count the choices of `sequences` by weight, see Gaussian.fit; `limits` are of numbers."""
         counted = (weights[:, :, None, None] * sequences).sum(1)

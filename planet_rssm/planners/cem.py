@@ -22,10 +22,11 @@ class CEMSearch(NamedTuple):
 class CEM(SearchPlanner[Carry, CEMSearch]):
     """Sample, keep the elites, refit a diagonal Gaussian, repeat; act by the final mean.
 
-    Every decision starts from N(0, init_std²), with `warm_start` from N(last mean, init_std²). Over choices, a
-    product of categoricals is refitted by counting, and the likeliest choices are acted by; a decision starts
-    from equal chances, with `warm_start` from half of them and half of what the last one ended with. The plan's
-    value is the mean return of the last round's elites, an estimate for the final mean that errs upwards.
+    Every decision starts from N(0, init_std²), with `warm_start` from N(last mean, init_std²). Over
+    choices, a product of categoricals is refitted by counting, and the likeliest choices are acted
+    by; a decision starts from equal chances, with `warm_start` from half of them and half of what
+    the last one ended with. The plan's value is the mean return of the last round's elites, an
+    estimate for the final mean that errs upwards.
     """
 
     def initial(self, batch: int, device: torch.device | None = None) -> Carry:
@@ -34,7 +35,9 @@ class CEM(SearchPlanner[Carry, CEMSearch]):
 
     def start(self, carry: Carry, is_first: Tensor, noise: Tensor, executed: int = 1) -> CEMSearch:
         """Begin at N(0, init_std²) or with equal chances, or where the last decision ended."""
-        mean, _ = resumed(carry, is_first, executed, self.distribution.fresh(noise), self.warm_start)
+        mean, _ = resumed(
+            carry, is_first, executed, self.distribution.fresh(noise), self.warm_start
+        )
         mean = self.distribution.loosened(mean)
         return self._search(mean, self.distribution.spread(mean), mean.new_zeros(len(mean)))
 
@@ -43,7 +46,11 @@ class CEM(SearchPlanner[Carry, CEMSearch]):
         return self.distribution.sample(search.mean, search.std, noise)
 
     def refit(
-        self, search: CEMSearch, sequences: Tensor, returns: Tensor, precedence: Tensor | None = None
+        self,
+        search: CEMSearch,
+        sequences: Tensor,
+        returns: Tensor,
+        precedence: Tensor | None = None,
     ) -> CEMSearch:
         """Fit the distribution to the elites, a share `momentum` of it staying."""
         elites, returns = top(sequences, returns, self.settings.elites, precedence)
@@ -52,7 +59,9 @@ class CEM(SearchPlanner[Carry, CEMSearch]):
         mean, std = self.distribution.fit(search.mean, search.std, elites, weights, share, limits)
         return self._search(mean, std, mean_of_whole(returns))
 
-    def choose(self, search: CEMSearch, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Carry]:
+    def choose(
+        self, search: CEMSearch, noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Carry]:
         """Act by the final mean or the likeliest choices, and remember the distribution."""
         return self.distribution.mode(search.mean), search.value, remembered(search.mean)
 

@@ -54,13 +54,20 @@ def one_hots(index: Tensor, groups: Groups, dtype: torch.dtype) -> Tensor:
 
 def likeliest(flat: Tensor, groups: Groups) -> Tensor:
     """Return actions [..., A] with the largest entry of each group of `flat` [..., A]."""
-    return joined([_one_hot(part.argmax(-1), part.shape[-1], flat.dtype) for part in split(flat, groups)])
+    return joined(
+        [_one_hot(part.argmax(-1), part.shape[-1], flat.dtype) for part in split(flat, groups)]
+    )
 
 
 def uniform(drawn: Tensor, groups: Groups, dtype: torch.dtype) -> Tensor:
     """Return actions [..., A] of choices that are all equally likely, from `drawn` [..., G] uniform in [0, 1]."""
     pairs = zip(split_groups(drawn, groups), runs(groups), strict=True)
-    return joined([_one_hot((part * size).long().clamp(max=size - 1), size, dtype) for part, (_, size) in pairs])
+    return joined(
+        [
+            _one_hot((part * size).long().clamp(max=size - 1), size, dtype)
+            for part, (_, size) in pairs
+        ]
+    )
 
 
 def each_entry(flags: Tensor, groups: Groups) -> Tensor:
@@ -70,4 +77,6 @@ def each_entry(flags: Tensor, groups: Groups) -> Tensor:
 
 
 def _one_hot(index: Tensor, size: int, dtype: torch.dtype) -> Tensor:
-    return torch.zeros(*index.shape, size, dtype=dtype, device=index.device).scatter_(-1, index[..., None], 1)
+    return torch.zeros(*index.shape, size, dtype=dtype, device=index.device).scatter_(
+        -1, index[..., None], 1
+    )

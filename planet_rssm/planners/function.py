@@ -16,9 +16,11 @@ class FunctionDynamics(Dynamics[S]):
     Gradients reach the actions wherever the functions let them through.
 
     Args:
-        step: `step(state, action) -> next_state`; the state is any pytree of tensors [M, ...], the action [M, A].
+        step: `step(state, action) -> next_state`; the state is any pytree of tensors [M, ...], the
+            action [M, A].
         reward: `reward(state, action, next_state) -> [M]`: what comes with the next state.
-        discount: `discount(state, action, next_state) -> [M]`, 0 where the episode ends, else 1; None is 1 throughout.
+        discount: `discount(state, action, next_state) -> [M]`, 0 where the episode ends, else 1;
+            None is 1 throughout.
     """
 
     differentiable = True
@@ -49,7 +51,9 @@ class FunctionDynamics(Dynamics[S]):
         """Do what `rollout` does and keep the states on the way."""
         before: list[S] = []
         rollout = self._follow(state, actions, before)
-        states = pytree.tree_map(lambda *leaves: torch.stack(leaves, 1).unflatten(0, actions.shape[:2]), *before)
+        states = pytree.tree_map(
+            lambda *leaves: torch.stack(leaves, 1).unflatten(0, actions.shape[:2]), *before
+        )
         return rollout._replace(states=states)
 
     def _follow(self, state: S, actions: Tensor, before: list[S] | None) -> Rollout:
@@ -61,12 +65,18 @@ class FunctionDynamics(Dynamics[S]):
         for action in actions.flatten(0, 1).unbind(1):
             following = self.step(state, action)
             rewards.append(_check("reward", self.reward(state, action, following), len(action)))
-            discounts.append(_check("discount", self.discount(state, action, following), len(action)))
+            discounts.append(
+                _check("discount", self.discount(state, action, following), len(action))
+            )
             if before is not None:
                 before.append(state)
             state = following
         last = pytree.tree_map(lambda leaf: leaf.unflatten(0, rows), state)
-        return Rollout(torch.stack(rewards, 1).unflatten(0, rows), torch.stack(discounts, 1).unflatten(0, rows), last)
+        return Rollout(
+            torch.stack(rewards, 1).unflatten(0, rows),
+            torch.stack(discounts, 1).unflatten(0, rows),
+            last,
+        )
 
 
 def _never_ends(state: object, action: Tensor, following: object) -> Tensor:
@@ -75,5 +85,7 @@ def _never_ends(state: object, action: Tensor, following: object) -> Tensor:
 
 def _check(name: str, value: Tensor, rows: int) -> Tensor:
     if value.shape != (rows,):
-        raise PlanetError(f"{name} of shape {tuple(value.shape)}: must be ({rows},), one number a row; squeeze it")
+        raise PlanetError(
+            f"{name} of shape {tuple(value.shape)}: must be ({rows},), one number a row; squeeze it"
+        )
     return value

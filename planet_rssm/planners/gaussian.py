@@ -33,11 +33,18 @@ class Gaussian:
         return torch.addcmul(mean[:, None], std[:, None], noise).clamp_(-1.0, 1.0)
 
     def fit(
-        self, mean: Tensor, std: Tensor, sequences: Tensor, weights: Tensor, share: Tensor, limits: tuple[float, float]
+        self,
+        mean: Tensor,
+        std: Tensor,
+        sequences: Tensor,
+        weights: Tensor,
+        share: Tensor,
+        limits: tuple[float, float],
     ) -> tuple[Tensor, Tensor]:
         """Move `mean` and `std` a `share` [B, 1, 1] of the way to those of `sequences` [B, K, H, A] by `weights`.
 
-        `weights` [B, K] sum to 1, or to 0 where the share is 0; the new spread is kept within `limits`.
+        `weights` [B, K] sum to 1, or to 0 where the share is 0; the new spread is kept within
+        `limits`.
         """
         fitted, spread = weighted(sequences, weights)
         return torch.lerp(mean, fitted, share), torch.lerp(std, spread, share).clamp(*limits)
@@ -51,11 +58,14 @@ class Gaussian:
         return std.log().mean((1, 2)) + STANDARD_ENTROPY
 
 
-def top(sequences: Tensor, returns: Tensor, count: int, precedence: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def top(
+    sequences: Tensor, returns: Tensor, count: int, precedence: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Return the `count` best of `sequences` [B, N, H, A] and their returns [B, count], the best first.
 
-    Of equal returns the one whose place comes first in `precedence` [N] is the better, None: the one that stands first.
-    A stable sort, because topk takes any of them: others on other devices and at other sizes.
+    Of equal returns the one whose place comes first in `precedence` [N] is the better, None: the
+    one that stands first. A stable sort, because topk takes any of them: others on other devices
+    and at other sizes.
     """
     returns = returns if precedence is None else returns[:, precedence]
     best, index = (found[:, :count] for found in returns.sort(dim=1, descending=True, stable=True))
@@ -73,11 +83,14 @@ def mean_of_whole(returns: Tensor) -> Tensor:
 def elite_weights(returns: Tensor, momentum: float) -> tuple[Tensor, Tensor]:
     """Return the weights [B, K] of elites with `returns` [B, K], and the share [B, 1, 1] of the way to go to them.
 
-    Elites whose return is −inf do not count, and what is fitted moves by the share of those that do, all but `momentum`
-    of the way: it neither collapses on the one candidate that the model did not break on, nor moves when there is none.
+    Elites whose return is −inf do not count, and what is fitted moves by the share of those that
+    do, all but `momentum` of the way: it neither collapses on the one candidate that the model did
+    not break on, nor moves when there is none.
     """
     whole = (returns > -torch.inf).to(returns.dtype)
-    return whole / whole.sum(1, keepdim=True).clamp(min=1.0), (1.0 - momentum) * whole.mean(1)[:, None, None]
+    return whole / whole.sum(1, keepdim=True).clamp(min=1.0), (1.0 - momentum) * whole.mean(1)[
+        :, None, None
+    ]
 
 
 def weighted(sequences: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

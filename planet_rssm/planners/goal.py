@@ -15,14 +15,19 @@ def goal_reward(goal: Any, weight: Any = 1.0) -> Callable[[Any, Tensor, Any], Te
     """Return a reward for FunctionDynamics: minus the weighted squared distance of the next state from the goal.
 
     Args:
-        goal: built as the state is, of tensors without the row axis. Goals that differ by row belong in the state.
-        weight: a number; or built as the goal is, of what multiplies the squared differences, 0 where all is well.
+        goal: built as the state is, of tensors without the row axis. Goals that differ by row
+            belong in the state.
+        weight: a number; or built as the goal is, of what multiplies the squared differences, 0
+            where all is well.
 
     Raises:
-        PlanetError: when called, a part of the goal is of another shape than that of one row of the state.
+        PlanetError: when called, a part of the goal is of another shape than that of one row of the
+            state.
     """
     wanted, built = pytree.tree_flatten(goal)
-    weights = [weight] * len(wanted) if isinstance(weight, (int, float)) else built.flatten_up_to(weight)
+    weights = (
+        [weight] * len(wanted) if isinstance(weight, (int, float)) else built.flatten_up_to(weight)
+    )
 
     def reward(state: Any, action: Tensor, following: Any) -> Tensor:  # noqa: ANN401
         parts = map(_distance, built.flatten_up_to(following), wanted, weights)

@@ -14,7 +14,9 @@ from torch.utils import _pytree as pytree
 
 from planet_rssm.base.errors import PlanetError
 
-WARMUPS = 2  # runs before a capture, in which libraries choose their kernels and take their workspaces
+WARMUPS = (
+    2  # runs before a capture, in which libraries choose their kernels and take their workspaces
+)
 _capturing = threading.Lock()  # all captures of a device are made on one stream
 _shared: "dict[tuple[int, int], _Shared]" = {}  # by device and stream
 
@@ -29,19 +31,25 @@ class _Captured(NamedTuple):
 class _Shared(NamedTuple):
     """What all graphs that are replayed on one stream have in common.
 
-    They can share memory: none of a graph's results lies there any longer when the next one runs, for they are copied.
+    They can share memory: none of a graph's results lies there any longer when the next one runs,
+    for they are copied.
     """
 
     pool: Any  # torch's own
-    keeper: torch.cuda.CUDAGraph  # of next to nothing: a pool that no graph is left in cannot be used again
-    lock: threading.Lock  # from copying in until the results are copied out, against other threads on this stream
+    keeper: (
+        torch.cuda.CUDAGraph
+    )  # of next to nothing: a pool that no graph is left in cannot be used again
+    lock: (
+        threading.Lock
+    )  # from copying in until the results are copied out, against other threads on this stream
 
 
 class Graphs:
     """Runs functions of tensors as CUDA graphs, one captured for each sort of call.
 
-    A graph reads and writes memory of its own: inputs are copied in, results are copies. The graphs of one object are
-    for one thread at a time; what they share with those of others is kept apart here.
+    A graph reads and writes memory of its own: inputs are copied in, results are copies. The graphs
+    of one object are for one thread at a time; what they share with those of others is kept apart
+    here.
     """
 
     def __init__(self, most: int) -> None:
@@ -84,7 +92,11 @@ def _shared_by(device: int, stream: int) -> _Shared:
 
 def _new(device: int) -> _Shared:
     keeper, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
-    with torch.inference_mode(False), torch.cuda.stream(_capture_stream(device)), _captured_by(keeper, pool):
+    with (
+        torch.inference_mode(False),
+        torch.cuda.stream(_capture_stream(device)),
+        _captured_by(keeper, pool),
+    ):
         torch.zeros(1, device="cuda")
     return _Shared(pool, keeper, threading.Lock())
 
@@ -93,14 +105,16 @@ def _new(device: int) -> _Shared:
 def _capture_stream(device: int) -> torch.cuda.Stream:
     """Return the stream that all graphs of a device are captured on, and nothing else runs on.
 
-    PyTorch hands its streams out in turn, 32 of each priority. One of the common priority would come to be somebody
-    else's too, a control loop's say, whose work a capture would then take in. The products' workspace belongs to the
-    stream: there is one, however many sessions come and go.
+    PyTorch hands its streams out in turn, 32 of each priority. One of the common priority would
+    come to be somebody else's too, a control loop's say, whose work a capture would then take in.
+    The products' workspace belongs to the stream: there is one, however many sessions come and go.
     """
     return torch.cuda.Stream(device, priority=-1)
 
 
-def _capture(one: Callable[..., Any], leaves: list[Tensor | None], form: pytree.TreeSpec, pool: Any) -> _Captured:  # noqa: ANN401
+def _capture(
+    one: Callable[..., Any], leaves: list[Tensor | None], form: pytree.TreeSpec, pool: Any
+) -> _Captured:  # noqa: ANN401
     """Return a graph of `one`, whose memory comes from `pool`."""
     # with inference on, the memory could not be written to outside it
     with _capturing, torch.inference_mode(False), torch.no_grad(), _capturable():
@@ -108,14 +122,18 @@ def _capture(one: Callable[..., Any], leaves: list[Tensor | None], form: pytree.
         tensors = pytree.tree_unflatten(own, form)
         try:
             graph, result = _recorded(one, tensors, pool)
-        except torch.OutOfMemoryError:  # inside a capture PyTorch gives back none of what it keeps for later
+        except (
+            torch.OutOfMemoryError
+        ):  # inside a capture PyTorch gives back none of what it keeps for later
             torch.cuda.empty_cache()
             graph, result = _recorded(one, tensors, pool)
     outputs, form = pytree.tree_flatten(result)
     return _Captured(graph, [leaf for leaf in own if leaf is not None], outputs, form)
 
 
-def _recorded(one: Callable[..., Any], tensors: tuple[Any, ...], pool: Any) -> tuple[torch.cuda.CUDAGraph, Any]:  # noqa: ANN401
+def _recorded(
+    one: Callable[..., Any], tensors: tuple[Any, ...], pool: Any
+) -> tuple[torch.cuda.CUDAGraph, Any]:  # noqa: ANN401
     """Return a graph of `one(*tensors)`, and the result that it writes."""
     graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
     stream = _capture_stream(torch.cuda.current_device())
@@ -133,13 +151,14 @@ def _recorded(one: Callable[..., Any], tensors: tuple[Any, ...], pool: Any) -> t
 def _captured_by(graph: torch.cuda.CUDAGraph, pool: Any) -> Iterator[None]:  # noqa: ANN401 (torch's own)
     """Capture what is done inside on the current stream.
 
-    `torch.cuda.graph` would first wait for the whole device and give all unused memory back, which other threads pay
-    for, and would leave its stream the current one where the capture fails.
+    `torch.cuda.graph` would first wait for the whole device and give all unused memory back, which
+    other threads pay for, and would leave its stream the current one where the capture fails.
     """
     collects = gc.isenabled()
     gc.disable()  # a dead graph that is collected inside would end the capture
     try:
-        # thread_local: what other threads do with the device meanwhile is no concern of this capture
+        # thread_local: what other threads do with the device meanwhile is no concern of this
+        # capture
         graph.capture_begin(pool=pool, capture_error_mode="thread_local")
         try:
             yield
@@ -163,7 +182,9 @@ def _capturable() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # torch.AcceleratorError is one
-        if "captur" not in str(error).lower():  # as CUDA's own errors of a capture and PyTorch's all say
+        if (
+            "captur" not in str(error).lower()
+        ):  # as CUDA's own errors of a capture and PyTorch's all say
             raise
         raise PlanetError(
             "the search cannot be captured as a CUDA graph: something in the model waits for the device, .item() or "

@@ -33,9 +33,10 @@ class ICEMSearch(NamedTuple):
 class ICEM(SearchPlanner[Carry, ICEMSearch]):
     """CEM that samples coloured noise, remembers elites, starts warm and acts by the best sequence it has seen.
 
-    Round i scores `candidates / decay**i` sequences, never fewer than twice the elites. The kept elites and, in the
-    last round, the mean take the place of as many samples. The plan's value is the return of its own sequence when it
-    was scored; with a stochastic model the best of many draws errs upwards.
+    Round i scores `candidates / decay**i` sequences, never fewer than twice the elites. The kept
+    elites and, in the last round, the mean take the place of as many samples. The plan's value is
+    the return of its own sequence when it was scored; with a stochastic model the best of many
+    draws errs upwards.
     """
 
     own_init_std, own_momentum, own_warm_start = 0.5, 0.1, True  # the authors'
@@ -62,7 +63,10 @@ class ICEM(SearchPlanner[Carry, ICEMSearch]):
     def populations(self) -> tuple[int, ...]:
         """How many candidates each round scores, kept elites and mean included."""
         full, decay = self.settings.candidates, self.settings.decay
-        return tuple(max(2 * self.settings.elites, int(full / decay**i)) for i in range(self.settings.iterations))
+        return tuple(
+            max(2 * self.settings.elites, int(full / decay**i))
+            for i in range(self.settings.iterations)
+        )
 
     def correlate(self, white: Tensor) -> Tensor:
         """Colour the noise along time."""
@@ -73,14 +77,20 @@ class ICEM(SearchPlanner[Carry, ICEMSearch]):
 
         The mean repeats its last action; each elite ends in newly sampled ones.
         """
-        mean, known = resumed(carry, is_first, executed, self.distribution.fresh(noise), self.warm_start)
+        mean, known = resumed(
+            carry, is_first, executed, self.distribution.fresh(noise), self.warm_start
+        )
         mean = self.distribution.loosened(mean)
         std, entropy = self.distribution.spread(mean), mean.new_zeros(len(mean))
         gone = min(executed, self.settings.horizon)
-        ends = self.distribution.sample(mean, std, noise[:, : self.kept])[:, :, mean.shape[1] - gone :]
+        ends = self.distribution.sample(mean, std, noise[:, : self.kept])[
+            :, :, mean.shape[1] - gone :
+        ]
         kept = torch.cat([carry.elites[:, :, gone:].to(noise.dtype), ends], 2)
         best = self.distribution.mode(mean)
-        return ICEMSearch(mean, std, entropy, kept, known, best, mean.new_full((len(mean),), -torch.inf))
+        return ICEMSearch(
+            mean, std, entropy, kept, known, best, mean.new_full((len(mean),), -torch.inf)
+        )
 
     def propose(self, search: ICEMSearch, noise: Tensor, *, last: bool) -> Tensor:
         """Sample the distribution; the kept elites come first, then in the last round its mean or likeliest."""
@@ -92,7 +102,11 @@ class ICEM(SearchPlanner[Carry, ICEMSearch]):
         return sequences
 
     def refit(
-        self, search: ICEMSearch, sequences: Tensor, returns: Tensor, precedence: Tensor | None = None
+        self,
+        search: ICEMSearch,
+        sequences: Tensor,
+        returns: Tensor,
+        precedence: Tensor | None = None,
     ) -> ICEMSearch:
         """Move the distribution to the elites, all but a share `momentum`; keep the best elites and the best seen."""
         elites, returns = top(sequences, returns, self.settings.elites, precedence)
@@ -110,7 +124,9 @@ class ICEM(SearchPlanner[Carry, ICEMSearch]):
             torch.where(better, returns[:, 0], search.value),
         )
 
-    def choose(self, search: ICEMSearch, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Carry]:
+    def choose(
+        self, search: ICEMSearch, noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Carry]:
         """Act by the best sequence seen; remember the mean and the kept elites."""
         return search.best, search.value, remembered(search.mean, search.kept)
 
@@ -118,10 +134,15 @@ class ICEM(SearchPlanner[Carry, ICEMSearch]):
 def coloured(white: Tensor, exponent: float) -> Tensor:
     """Filter white noise [B, N, H, A] along H to a power spectrum f**−exponent with unit variance at every step.
 
-    The mean over time, f = 0, gets the power of the lowest other frequency, 1 / H (Timmer & König 1995).
+    The mean over time, f = 0, gets the power of the lowest other frequency, 1 / H (Timmer & König
+    1995).
     """
     horizon = white.shape[2]
-    frequency = torch.fft.fftfreq(horizon, device=white.device, dtype=white.dtype).abs().clamp(min=1 / horizon)
+    frequency = (
+        torch.fft.fftfreq(horizon, device=white.device, dtype=white.dtype)
+        .abs()
+        .clamp(min=1 / horizon)
+    )
     power = frequency.pow(-exponent)
     gain = (power / power.mean()).sqrt()[: horizon // 2 + 1, None]
     return torch.fft.irfft(gain * torch.fft.rfft(white, dim=2), n=horizon, dim=2)

@@ -33,11 +33,12 @@ class MPPISearch(NamedTuple):
 class MPPI(SearchPlanner[Carry, MPPISearch]):
     """Sample around the mean, weigh by exp(return / temperature), move the mean to the weighted one, repeat.
 
-    With `weigh = all` this is information-theoretic MPPI (Williams et al. 2018, arXiv 1707.02342, algorithm 2, several
-    rounds a decision): every candidate counts and the spread stays init_std. The last mean is its own base
-    distribution, so nothing but the objective prices control. With `weigh = elites` it is TD-MPC2's form (Hansen et
-    al. 2024, arXiv 2310.16828): the elites alone count, the spread is refitted within [min_std, max_std], and with
-    `act_by = draw` an elite drawn by its weight is acted by. TD-MPC2's "temperature" 0.5 is the inverse of ours: 2.
+    With `weigh = all` this is information-theoretic MPPI (Williams et al. 2018, arXiv 1707.02342,
+    algorithm 2, several rounds a decision): every candidate counts and the spread stays init_std.
+    The last mean is its own base distribution, so nothing but the objective prices control. With
+    `weigh = elites` it is TD-MPC2's form (Hansen et al. 2024, arXiv 2310.16828): the elites alone
+    count, the spread is refitted within [min_std, max_std], and with `act_by = draw` an elite drawn
+    by its weight is acted by. TD-MPC2's "temperature" 0.5 is the inverse of ours: 2.
 
     The plan's value is the weighted mean return of the last round, or that of the elite drawn.
     """
@@ -67,37 +68,58 @@ class MPPI(SearchPlanner[Carry, MPPISearch]):
 
     def start(self, carry: Carry, is_first: Tensor, noise: Tensor, executed: int = 1) -> MPPISearch:
         """Begin where the last decision ended; the spread starts anew."""
-        mean, _ = resumed(carry, is_first, executed, self.distribution.fresh(noise), self.warm_start)
+        mean, _ = resumed(
+            carry, is_first, executed, self.distribution.fresh(noise), self.warm_start
+        )
         mean = self.distribution.loosened(mean)
         nothing, none = mean[:, None][:, :0], mean.new_zeros(len(mean), 0)
-        return self._search(mean, self.distribution.spread(mean), nothing, none, none, mean.new_zeros(len(mean)))
+        return self._search(
+            mean, self.distribution.spread(mean), nothing, none, none, mean.new_zeros(len(mean))
+        )
 
     def propose(self, search: MPPISearch, noise: Tensor, *, last: bool) -> Tensor:
         """Sample the distribution."""
         return self.distribution.sample(search.mean, search.std, noise)
 
     def refit(
-        self, search: MPPISearch, sequences: Tensor, returns: Tensor, precedence: Tensor | None = None
+        self,
+        search: MPPISearch,
+        sequences: Tensor,
+        returns: Tensor,
+        precedence: Tensor | None = None,
     ) -> MPPISearch:
         """Move the mean, by elites the spread too, to the weighted candidates; a share `momentum` of it stays."""
         if self.by_elites:
             sequences, returns = top(sequences, returns, self.settings.elites, precedence)
         weights = softmax(returns, self.settings.temperature)
-        share = (1.0 - self.momentum) * weights.sum(1)[:, None, None]  # the sum is 0 where every return is −inf
+        share = (1.0 - self.momentum) * weights.sum(1)[
+            :, None, None
+        ]  # the sum is 0 where every return is −inf
         if self.by_elites:
-            share = share * (returns > -torch.inf).to(share.dtype).mean(1)[:, None, None]  # see elite_weights
+            share = (
+                share * (returns > -torch.inf).to(share.dtype).mean(1)[:, None, None]
+            )  # see elite_weights
         limits = self.min_std, self.max_std
-        mean, std = self.distribution.fit(search.mean, search.std, sequences, weights, share, limits)
+        mean, std = self.distribution.fit(
+            search.mean, search.std, sequences, weights, share, limits
+        )
         if not self.by_elites:
             std = self.distribution.spread(mean)
-        value = (weights * returns.nan_to_num(neginf=0.0)).sum(1).masked_fill(returns.amax(1).isinf(), -torch.inf)
+        value = (
+            (weights * returns.nan_to_num(neginf=0.0))
+            .sum(1)
+            .masked_fill(returns.amax(1).isinf(), -torch.inf)
+        )
         return self._search(mean, std, sequences, weights, returns, value)
 
-    def choose(self, search: MPPISearch, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Carry]:
+    def choose(
+        self, search: MPPISearch, noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Carry]:
         """Act by the mean or the likeliest choices, or by an elite drawn with `noise` [B]; remember the mean."""
         sequence, value = self.distribution.mode(search.mean), search.value
         if noise is not None:
-            # the inverse of the cumulated weights: the same law as TD-MPC2's Gumbel draw, with one number
+            # the inverse of the cumulated weights: the same law as TD-MPC2's Gumbel draw, with one
+            # number
             drawn = torch.special.ndtr(noise)[:, None] > search.weights.cumsum(1)[:, :-1]
             index = drawn.sum(1)
             rows = torch.arange(len(index), device=index.device)

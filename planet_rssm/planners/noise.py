@@ -13,7 +13,8 @@ Rng = torch.Generator | Sequence[torch.Generator] | None
 class Noise(NamedTuple):
     """The normal draws of one round.
 
-    `actions` [B, N, H, noise_size]; `model` [B, ...] if the dynamics draws; `choice` [B] if the planner's choice does.
+    `actions` [B, N, H, noise_size]; `model` [B, ...] if the dynamics draws; `choice` [B] if the
+    planner's choice does.
     """
 
     actions: Tensor
@@ -21,11 +22,14 @@ class Noise(NamedTuple):
     choice: Tensor | None = None
 
 
-def normals(shapes: Sequence[tuple[int, ...] | None], rng: Rng, device: torch.device, dtype: torch.dtype) -> list[Any]:
+def normals(
+    shapes: Sequence[tuple[int, ...] | None], rng: Rng, device: torch.device, dtype: torch.dtype
+) -> list[Any]:
     """Return standard normal numbers of each shape [B, ...], and None for None.
 
-    On a CPU every shape is a draw of `rng`. On other devices, where each would be a launch, all shapes are parts of one
-    draw; of several generators each draws an equal share of the rows, the same whatever the others draw.
+    On a CPU every shape is a draw of `rng`. On other devices, where each would be a launch, all
+    shapes are parts of one draw; of several generators each draws an equal share of the rows, the
+    same whatever the others draw.
     """
     if device.type == "cpu":
         assert not isinstance(rng, Sequence)
@@ -35,4 +39,7 @@ def normals(shapes: Sequence[tuple[int, ...] | None], rng: Rng, device: torch.de
     sizes = [0 if shape is None else math.prod(shape) // len(rngs) for shape in shapes]
     drawn = [torch.randn(sum(sizes), generator=one, device=device, dtype=dtype) for one in rngs]
     parts = (torch.stack(drawn) if len(drawn) > 1 else drawn[0][None]).split(sizes, 1)
-    return [None if shape is None else part.reshape(shape) for shape, part in zip(shapes, parts, strict=True)]
+    return [
+        None if shape is None else part.reshape(shape)
+        for shape, part in zip(shapes, parts, strict=True)
+    ]

@@ -15,8 +15,9 @@ from planet_rssm.types import Rollout
 class Objective:
     """The discounted sum of rewards, less costs, plus what the last state is worth.
 
-    Reward h counts by `discount**h` and by the product of the rollout's own discounts *before* h: a discount of 0 at
-    step h says that the episode ends there, so its own reward still counts and nothing later does.
+    Reward h counts by `discount**h` and by the product of the rollout's own discounts *before* h: a
+    discount of 0 at step h says that the episode ends there, so its own reward still counts and
+    nothing later does.
     """
 
     def __init__(
@@ -29,9 +30,11 @@ class Objective:
 
         Args:
             discount: of one agent step, 0 to 1.
-            terminal_value: `terminal_value(last_state) -> [M]`, what may still come after the last step.
-            cost: `cost(state, action, previous_action) -> [M]`, taken off the reward that the action brings. The state
-                is the one that the action is taken in; before the first action of a plan is what `plan` is told.
+            terminal_value: `terminal_value(last_state) -> [M]`, what may still come after the last
+                step.
+            cost: `cost(state, action, previous_action) -> [M]`, taken off the reward that the
+                action brings. The state is the one that the action is taken in; before the first
+                action of a plan is what `plan` is told.
         """
         self.discount, self.terminal_value, self.cost = discount, terminal_value, cost
 
@@ -39,11 +42,16 @@ class Objective:
         """Return the returns [B, N]; they are not finite where a reward or a discount is not.
 
         Raises:
-            PlanetError: a function returned another shape than [M], or there is a cost and no `states` of the rollout.
+            PlanetError: a function returned another shape than [M], or there is a cost and no
+                `states` of the rollout.
         """
         weight = (self.discount * rollout.discount).cumprod(-1)
         first = torch.ones_like(weight[..., :1])
-        reward = rollout.reward if self.cost is None else rollout.reward - self._costs(self.cost, rollout)
+        reward = (
+            rollout.reward
+            if self.cost is None
+            else rollout.reward - self._costs(self.cost, rollout)
+        )
         returns = (torch.cat([first, weight[..., :-1]], -1) * reward).sum(-1)
         if self.terminal_value is None:
             return returns
@@ -52,14 +60,22 @@ class Objective:
 
     def _costs(self, cost: Callable[[Any, Tensor, Tensor], Tensor], rollout: Rollout) -> Tensor:
         if rollout.actions is None or rollout.previous is None or rollout.states is None:
-            raise PlanetError("cost: the rollout has no states; score it with SearchPlanner.score, or use trace()")
+            raise PlanetError(
+                "cost: the rollout has no states; score it with SearchPlanner.score, or use trace()"
+            )
         rows = (rollout.states, rollout.actions, rollout.previous)
-        return _rows("cost", cost(*pytree.tree_map(lambda leaf: leaf.flatten(0, 2), rows)), rollout.reward.shape)
+        return _rows(
+            "cost",
+            cost(*pytree.tree_map(lambda leaf: leaf.flatten(0, 2), rows)),
+            rollout.reward.shape,
+        )
 
 
 def _rows(name: str, value: Tensor, shape: torch.Size) -> Tensor:
     if value.shape != (math.prod(shape),):
-        raise PlanetError(f"{name} of shape {tuple(value.shape)}: must be ({math.prod(shape)},), one number a row")
+        raise PlanetError(
+            f"{name} of shape {tuple(value.shape)}: must be ({math.prod(shape)},), one number a row"
+        )
     return value.unflatten(0, shape)
 
 
@@ -76,12 +92,16 @@ def rank(returns: Tensor) -> Tensor:
 def risk_adjusted(returns: Tensor, particles: int, risk: str | float) -> Tensor:
     """Return one return [B, N] of the returns [B, N · P] of P particles a candidate: their mean, their worst, or CVaR.
 
-    `risk` is "mean", "worst", or the share of the worst particles whose mean counts. A particle of −inf makes every
-    form −inf.
+    `risk` is "mean", "worst", or the share of the worst particles whose mean counts. A particle of
+    −inf makes every form −inf.
     """
     if particles == 1:
         return returns
     each = returns.unflatten(1, (-1, particles))
-    count = {"mean": particles, "worst": 1}.get(risk, 0) if isinstance(risk, str) else math.ceil(risk * particles)
+    count = (
+        {"mean": particles, "worst": 1}.get(risk, 0)
+        if isinstance(risk, str)
+        else math.ceil(risk * particles)
+    )
     worst = each if count == particles else each.topk(count, -1, largest=False).values
     return worst.mean(-1)

@@ -17,7 +17,8 @@ SORTS = 8  # of decisions whose graphs a session remembers: numbers of rows, say
 class Session(Generic[S, C]):
     """A planner bound to a dynamics and an objective; decides as the planner's `plan` does, but faster.
 
-    It follows a model that goes on learning. `planner.fast=false` makes it the plain path. Not for two threads at once.
+    It follows a model that goes on learning. `planner.fast=false` makes it the plain path. Not for
+    two threads at once.
     """
 
     def __init__(
@@ -30,9 +31,15 @@ class Session(Generic[S, C]):
         """Prepare `dynamics`; `precision` is that of its products, see device.DTYPES."""
         self.planner, self.objective = planner, objective
         self.dynamics = dynamics.prepare(precision) if planner.settings.fast else dynamics
-        own = type(objective) is Objective and objective.cost is None and objective.terminal_value is None
+        own = (
+            type(objective) is Objective
+            and objective.cost is None
+            and objective.terminal_value is None
+        )
         # A user's functions may wait for the device, which no graph can.
-        kinds = 2 * len(set(planner.populations))  # of rounds within a decision; the last round is another
+        kinds = 2 * len(
+            set(planner.populations)
+        )  # of rounds within a decision; the last round is another
         self._run = Graphs(SORTS * kinds) if self.dynamics.capturable and own else None
 
     def plan(

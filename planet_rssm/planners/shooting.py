@@ -29,8 +29,9 @@ class ShootingSearch(NamedTuple):
 class RandomShooting(SearchPlanner[Carry, ShootingSearch]):
     """Draw uniformly over the box, or over the choices of each group; act by the best seen.
 
-    Every round draws anew, so its rounds are a budget, nothing else. With `warm_start` the last decision's best is the
-    first candidate. The plan's value is the return that its sequence was chosen for, which errs upwards.
+    Every round draws anew, so its rounds are a budget, nothing else. With `warm_start` the last
+    decision's best is the first candidate. The plan's value is the return that its sequence was
+    chosen for, which errs upwards.
     """
 
     def __init__(
@@ -50,9 +51,13 @@ class RandomShooting(SearchPlanner[Carry, ShootingSearch]):
         """Return the carry of rows that have decided nothing yet."""
         return nothing(batch, 0, self.settings.horizon, self.action_size, device)
 
-    def start(self, carry: Carry, is_first: Tensor, noise: Tensor, executed: int = 1) -> ShootingSearch:
+    def start(
+        self, carry: Carry, is_first: Tensor, noise: Tensor, executed: int = 1
+    ) -> ShootingSearch:
         """Begin with nothing, or with the last decision's best."""
-        drawn = self._draw(noise[:, 0])  # so that there is a whole action even where every return is −inf
+        drawn = self._draw(
+            noise[:, 0]
+        )  # so that there is a whole action even where every return is −inf
         best, _ = resumed(carry, is_first, executed, drawn, self.warm_start)
         worst = best.new_full((len(best),), -torch.inf)
         std, entropy = torch.full_like(best, 1 / 3**0.5), math.log(2)
@@ -69,7 +74,11 @@ class RandomShooting(SearchPlanner[Carry, ShootingSearch]):
         return sequences
 
     def refit(
-        self, search: ShootingSearch, sequences: Tensor, returns: Tensor, precedence: Tensor | None = None
+        self,
+        search: ShootingSearch,
+        sequences: Tensor,
+        returns: Tensor,
+        precedence: Tensor | None = None,
     ) -> ShootingSearch:
         """Keep the best seen."""
         found, values = (part[:, 0] for part in top(sequences, returns, 1, precedence))
@@ -77,7 +86,9 @@ class RandomShooting(SearchPlanner[Carry, ShootingSearch]):
         best = torch.where(better[:, None, None], found, search.best)
         return search._replace(best=best, value=torch.where(better, values, search.value))
 
-    def choose(self, search: ShootingSearch, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Carry]:
+    def choose(
+        self, search: ShootingSearch, noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Carry]:
         """Act by the best seen, and remember it."""
         return search.best, search.value, remembered(search.best)
 

@@ -15,18 +15,25 @@ from planet_rssm.runs.run import CONFIG, METRICS, read_metrics
 LINE_STYLES = ("--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)))  # of the baselines
 
 
-def plot_curves(runs: Sequence[Path], out: Path, baselines: Mapping[str, float] | None = None) -> None:
+def plot_curves(
+    runs: Sequence[Path], out: Path, baselines: Mapping[str, float] | None = None
+) -> None:
     """Draw train and test returns over env_steps as a PNG, one colour a run, and a horizontal line for each baseline.
 
     Raises:
-        PlanetError: matplotlib is not installed, or a run has no readable metrics; see `read_metrics`.
+        PlanetError: matplotlib is not installed, or a run has no readable metrics; see
+            `read_metrics`.
     """
-    axes = _axes("env_steps (control steps, action repeats included)", "episode return", _title(runs))
+    axes = _axes(
+        "env_steps (control steps, action repeats included)", "episode return", _title(runs)
+    )
     for number, run in enumerate(runs):
         _draw_run(axes, run, f"C{number % 10}")
     for number, (name, value) in enumerate((baselines or {}).items()):
         style = LINE_STYLES[number % len(LINE_STYLES)]
-        axes.axhline(value, color="0.35", linestyle=style, linewidth=1.2, label=f"{name} ({value:.0f})")
+        axes.axhline(
+            value, color="0.35", linestyle=style, linewidth=1.2, label=f"{name} ({value:.0f})"
+        )
     _save(axes, out)
 
 
@@ -38,11 +45,19 @@ def plot_key(runs: Sequence[Path], out: Path, key: str) -> None:
     """
     axes = _axes("updates", key, _title(runs))
     for run in runs:
-        points = [(line["updates"], line[key]) for line in read_metrics(run) if isinstance(line.get(key), int | float)]
+        points = [
+            (line["updates"], line[key])
+            for line in read_metrics(run)
+            if isinstance(line.get(key), int | float)
+        ]
         if not points:
-            raise PlanetError(f"{run / METRICS}: no number {key!r} in it; give another of its keys, say memory_mib")
+            raise PlanetError(
+                f"{run / METRICS}: no number {key!r} in it; give another of its keys, say memory_mib"
+            )
         axes.plot(*zip(*points, strict=True), label=run.name)
-    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))  # whether it grows is seen beside how much it is
+    axes.set_ylim(
+        bottom=min(0.0, axes.get_ylim()[0])
+    )  # whether it grows is seen beside how much it is
     _save(axes, out)
 
 
@@ -64,7 +79,9 @@ def _title(runs: Sequence[Path]) -> str:
             if (run / CONFIG).is_file():
                 env = config.load(run / CONFIG).env
                 pixels = f"{env.renderer} {env.size}x{env.size} pixels"
-                seen = {"pixels": pixels, "vectors": "vectors", "both": f"{pixels} and vectors"}[env.observe]
+                seen = {"pixels": pixels, "vectors": "vectors", "both": f"{pixels} and vectors"}[
+                    env.observe
+                ]
                 found[f"{env.id}, {seen}"] = None
     return "; ".join(found)
 
@@ -93,6 +110,8 @@ def _draw_run(axes: Any, run: Path, colour: str) -> None:  # noqa: ANN401 (matpl
         ("collect", "train", {"linewidth": 1, "alpha": 0.45}),
         ("test", "test", {"linewidth": 2, "marker": "o", "markersize": 4}),
     ):
-        points = [(line["env_steps"], line["return"]) for line in measured if line["phase"] == phase]
+        points = [
+            (line["env_steps"], line["return"]) for line in measured if line["phase"] == phase
+        ]
         if points:
             axes.plot(*zip(*points, strict=True), color=colour, label=f"{run.name} {name}", **style)

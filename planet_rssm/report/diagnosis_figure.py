@@ -44,7 +44,13 @@ def _gains(ax: Any, result: Mapping[str, Any]) -> None:  # noqa: ANN401 (matplot
     for index, (name, held) in enumerate(result["returns"].items()):
         low, high = held["episode_ci95"]
         spread = [[held["mean"] - low], [high - held["mean"]]]
-        ax.bar(index, held["mean"], yerr=spread, capsize=4, color="0.6" if name == "as is" else f"C{index + 1}")
+        ax.bar(
+            index,
+            held["mean"],
+            yerr=spread,
+            capsize=4,
+            color="0.6" if name == "as is" else f"C{index + 1}",
+        )
     ax.set_xticks(range(len(result["returns"])), list(result["returns"]))
 
 
@@ -53,13 +59,20 @@ def _correlation(ax: Any, result: Mapping[str, Any]) -> None:  # noqa: ANN401
     for kind, colour in COLOURS.items():
         for name, style in (("one", ":"), ("mean", "-")):
             _line(
-                ax, result["horizons"], result["rank_correlation"][kind][name], f"{kind}, {name} future", colour, style
+                ax,
+                result["horizons"],
+                result["rank_correlation"][kind][name],
+                f"{kind}, {name} future",
+                colour,
+                style,
             )
     ax.legend(fontsize="small")
 
 
 def _optimism(ax: Any, result: Mapping[str, Any]) -> None:  # noqa: ANN401
-    ax.set(title="optimism of the chosen plan", xlabel="agent steps", ylabel="imagined − real return")
+    ax.set(
+        title="optimism of the chosen plan", xlabel="agent steps", ylabel="imagined − real return"
+    )
     ax.axhline(0, color="0.4", linewidth=1)
     _line(ax, result["horizons"], result["optimism"], "the model", "C3", "-")
     if claimed := result["claimed"]:
@@ -71,11 +84,22 @@ def _calibration(ax: Any, bins: list[dict[str, float]]) -> None:  # noqa: ANN401
     ax.set(title="reward of a step, by tenths", xlabel="foretold", ylabel="real")
     ends = [value for part in bins for value in (part["predicted"], part["real"])]
     ax.plot([min(ends), max(ends)], [min(ends), max(ends)], color="0.4", linewidth=1)
-    ax.plot([part["predicted"] for part in bins], [part["real"] for part in bins], marker="o", color="C3")
+    ax.plot(
+        [part["predicted"] for part in bins],
+        [part["real"] for part in bins],
+        marker="o",
+        color="C3",
+    )
 
 
-def _line(ax: Any, horizons: list[int], cells: list[Any], label: str, colour: str, style: Any) -> None:  # noqa: ANN401
-    known = [(at, cell["mean"], *cell["episode_ci95"]) for at, cell in zip(horizons, cells, strict=True) if cell]
+def _line(
+    ax: Any, horizons: list[int], cells: list[Any], label: str, colour: str, style: Any
+) -> None:  # noqa: ANN401
+    known = [
+        (at, cell["mean"], *cell["episode_ci95"])
+        for at, cell in zip(horizons, cells, strict=True)
+        if cell
+    ]
     if known:
         at, mean, low, high = zip(*known, strict=True)
         ax.plot(at, mean, label=label, color=colour, linestyle=style, marker="o", markersize=4)

@@ -16,18 +16,23 @@ SEEN, IMAGINED = (60, 160, 80), (225, 120, 30)  # green, orange
 def panels(truth: np.ndarray, prediction: np.ndarray, context: int) -> Iterator[np.ndarray]:
     """Yield one film frame, uint8 [height, width, 3], a time step: truth | prediction | absolute error.
 
-    Words above the pictures name them, and say whether the model sees the truth or only imagines; so does the colour of
-    the strip above each row, green while it sees and orange from then on.
+    Words above the pictures name them, and say whether the model sees the truth or only imagines;
+    so does the colour of the strip above each row, green while it sees and orange from then on.
 
     Args:
-        truth: float [R, T, size, size, 3] in 0 to 1; each of the R sequences is a row of the picture.
+        truth: float [R, T, size, size, 3] in 0 to 1; each of the R sequences is a row of the
+            picture.
         prediction: of the same shape.
         context: how many of the T frames the model sees.
     """
     for time in range(truth.shape[1]):
         colour = SEEN if time < context else IMAGINED
-        rows = [_row(*pair, colour) for pair in zip(truth[:, time], prediction[:, time], strict=True)]
-        words = f"frame {time + 1}: the model {'sees the truth' if time < context else 'only imagines'}"
+        rows = [
+            _row(*pair, colour) for pair in zip(truth[:, time], prediction[:, time], strict=True)
+        ]
+        words = (
+            f"frame {time + 1}: the model {'sees the truth' if time < context else 'only imagines'}"
+        )
         yield np.concatenate([_head(rows[0].shape[1], words, colour), *rows])
 
 

@@ -31,13 +31,22 @@ def rows(groups: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 
 def _trained(group: Mapping[str, Any]) -> str:
     """Return how long a group has learned; a checkpoint that was selected is never taken for the last."""
-    return steps(group["env_steps"]) + (" (best: selected)" if group["checkpoint"] == "best" else "")
+    return steps(group["env_steps"]) + (
+        " (best: selected)" if group["checkpoint"] == "best" else ""
+    )
 
 
 def published_rows(entries: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """Return the table of the published scores as `PUBLISHED`."""
     return [
-        [entry["task"], entry["method"], entry["obs"], steps(entry["steps"]), f"{entry['score']:g}", entry["protocol"]]
+        [
+            entry["task"],
+            entry["method"],
+            entry["obs"],
+            steps(entry["steps"]),
+            f"{entry['score']:g}",
+            entry["protocol"],
+        ]
         for entry in entries
     ]
 
@@ -46,7 +55,11 @@ def spread(told: Mapping[str, Any], kind: str = "ci95") -> str:
     """Return the interval of the mean in words: the bootstrap's, or Student's `t95`."""
     single = "episode_ci95" in told
     ends = told[f"episode_{kind}" if single else kind]
-    return "none" if ends is None else "{:.4g} to {:.4g}".format(*ends) + (" (episodes)" if single else "")
+    return (
+        "none"
+        if ends is None
+        else "{:.4g} to {:.4g}".format(*ends) + (" (episodes)" if single else "")
+    )
 
 
 def steps(count: int | Sequence[int]) -> str:
@@ -62,12 +75,25 @@ def write_csv(path: Path, result: Mapping[str, Any]) -> None:
     """Write the groups with all their numbers, a row each."""
     numbers = ("mean", "std", "median", "iqm")
     kinds, wide = ("ci95", "median_ci95", "iqm_ci95"), ("t95", "median_t95", "iqm_t95")
-    header = ["task", "observation", "group", "planner", "checkpoint", "env_steps", "seeds", "episodes", *numbers]
+    header = [
+        "task",
+        "observation",
+        "group",
+        "planner",
+        "checkpoint",
+        "env_steps",
+        "seeds",
+        "episodes",
+        *numbers,
+    ]
     header += [*_ends_of(kinds), "interval_resamples", *_ends_of(wide)]
     table = []
     for group in result["groups"]:
         single = "episode_ci95" in group
-        found = {kind: group[_of_episodes(kind) if single else kind] or ("", "") for kind in (*kinds, *wide)}
+        found = {
+            kind: group[_of_episodes(kind) if single else kind] or ("", "")
+            for kind in (*kinds, *wide)
+        }
         table.append([group[key] for key in header[:8]] + [group[key] for key in numbers]
                      + [end for kind in kinds for end in found[kind]] + ["episodes" if single else "seeds and episodes"]
                      + [end for kind in wide for end in found[kind]])  # fmt: skip
@@ -108,13 +134,24 @@ def write_rows(path: Path, result: Mapping[str, Any]) -> None:
 def write_latex(path: Path, result: Mapping[str, Any]) -> None:
     """Write the groups, and the published scores of their tasks with their protocols, as two LaTeX tables."""
     ours = _tabular(COLUMNS, rows(result["groups"]), "lllrrrrllrr")
-    theirs = _tabular(PUBLISHED, published_rows(result["published"]), "lllrrl") if result["published"] else ""
+    theirs = (
+        _tabular(PUBLISHED, published_rows(result["published"]), "lllrrl")
+        if result["published"]
+        else ""
+    )
     write_atomic(path, [_bytes(f"% needs \\usepackage{{booktabs}}\n{ours}{theirs}")])
 
 
 def _tabular(header: Sequence[str], table: Sequence[Sequence[str]], columns: str) -> str:
     body = [" & ".join(map(_escaped, line)) + r" \\" for line in (header, *table)]
-    lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", body[0], r"\midrule", *body[1:], r"\bottomrule"]
+    lines = [
+        rf"\begin{{tabular}}{{{columns}}}",
+        r"\toprule",
+        body[0],
+        r"\midrule",
+        *body[1:],
+        r"\bottomrule",
+    ]
     return "\n".join([*lines, r"\end{tabular}", ""])
 
 
@@ -124,13 +161,19 @@ def _escaped(text: str) -> str:
 
 def _write(path: Path, header: Sequence[str], table: Sequence[Sequence[Any]]) -> None:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *([_cell(value) for value in row] for row in table)])
+    csv.writer(text, lineterminator="\n").writerows(
+        [header, *([_cell(value) for value in row] for row in table)]
+    )
     write_atomic(path, [_bytes(text.getvalue())])
 
 
 def _cell(value: Any) -> Any:  # noqa: ANN401
     """Return a cell that a spreadsheet takes for text if it is text: a run's name may begin as a formula does."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+    return (
+        f"'{value}"
+        if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+        else value
+    )
 
 
 def _bytes(text: str) -> bytes:

@@ -14,7 +14,9 @@ from PIL import Image
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.files import write_atomic
 
-SHORTEST = 2  # hundredths of a second that a GIF's frame is shown: viewers slow down what is shorter
+SHORTEST = (
+    2  # hundredths of a second that a GIF's frame is shown: viewers slow down what is shorter
+)
 
 _log = logging.getLogger("planet_rssm")
 
@@ -22,8 +24,8 @@ _log = logging.getLogger("planet_rssm")
 def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> Path:
     """Write frames (uint8 [H, W, 3], all of one size) as MP4 and return the file that was written.
 
-    H.264 with yuv420p, which browsers play; an odd side is made even by repeating its last row or column. Without PyAV
-    (extra `report`) it is a GIF, under the same name with `.gif`.
+    H.264 with yuv420p, which browsers play; an odd side is made even by repeating its last row or
+    column. Without PyAV (extra `report`) it is a GIF, under the same name with `.gif`.
 
     Raises:
         PlanetError: there is no frame.
@@ -34,7 +36,10 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> Path:
         data = _mp4(first, frames, fps)
     else:
         path = path.with_suffix(".gif")
-        _log.warning("PyAV is not installed, so the video is %s; for MP4: pip install 'planet-rssm[report]'", path)
+        _log.warning(
+            "PyAV is not installed, so the video is %s; for MP4: pip install 'planet-rssm[report]'",
+            path,
+        )
         data = _gif(frames, fps)
     write_atomic(path, [data.getbuffer()])
     return path
@@ -54,10 +59,16 @@ def _mp4(first: np.ndarray, frames: Iterator[np.ndarray], fps: float) -> io.Byte
     data = io.BytesIO()
     height, width = (size + size % 2 for size in first.shape[:2])  # yuv420p halves both sides
     with av.open(data, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000), options={"crf": "18"})
+        stream = container.add_stream(
+            "libx264", rate=Fraction(fps).limit_denominator(1000), options={"crf": "18"}
+        )
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for frame in frames:
-            even = np.pad(frame, ((0, height - frame.shape[0]), (0, width - frame.shape[1]), (0, 0)), mode="edge")
+            even = np.pad(
+                frame,
+                ((0, height - frame.shape[0]), (0, width - frame.shape[1]), (0, 0)),
+                mode="edge",
+            )
             container.mux(stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
         container.mux(stream.encode(None))
     return data
@@ -66,7 +77,8 @@ def _mp4(first: np.ndarray, frames: Iterator[np.ndarray], fps: float) -> io.Byte
 def _gif(frames: Iterator[np.ndarray], fps: float) -> io.BytesIO:
     """Return a GIF that plays in the time of the film; of frames that come too fast for the format some are left out.
 
-    It counts in hundredths of a second. Each frame begins at the one nearest to its time, so no error adds up.
+    It counts in hundredths of a second. Each frame begins at the one nearest to its time, so no
+    error adds up.
     """
     shown: list[tuple[int, Image.Image]] = []  # when each begins
     count = 0
@@ -75,7 +87,9 @@ def _gif(frames: Iterator[np.ndarray], fps: float) -> io.BytesIO:
         if not shown or begin - shown[-1][0] >= SHORTEST:
             shown.append((begin, Image.fromarray(frame)))
     end = max(round(100 * count / fps), SHORTEST)
-    if end - shown[-1][0] < SHORTEST and len(shown) > 1:  # the end is worth more than what is just before it
+    if (
+        end - shown[-1][0] < SHORTEST and len(shown) > 1
+    ):  # the end is worth more than what is just before it
         begin = shown.pop(-2)[0]
         shown[-1] = begin, shown[-1][1]
     begins = [begin for begin, _ in shown]

@@ -1,6 +1,7 @@
 """One checkpoint, one safetensors file: weights, optimiser state, and a JSON header that says what they belong to.
 
-It holds all that acting needs: settings, spaces and the control interval. No pickle is read or written.
+It holds all that acting needs: settings, spaces and the control interval. No pickle is read or
+written.
 """
 
 import json
@@ -38,7 +39,9 @@ class Checkpoint:
     progress: dict[str, Any]  # the trainer's counters
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor]
-    behavior: dict[str, Tensor] = field(default_factory=dict)  # actor and critic; empty where a run learns none
+    behavior: dict[str, Tensor] = field(
+        default_factory=dict
+    )  # actor and critic; empty where a run learns none
     name: str = "checkpoint"  # for error lines: with the file that it was read from
 
     def acting(self, overrides: Sequence[str]) -> "Checkpoint":
@@ -56,8 +59,16 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
     Raises:
         OSError: the folder cannot be written or the disk is full.
     """
-    groups = {"model": checkpoint.model, "optimizer": checkpoint.optimizer, "behavior": checkpoint.behavior}
-    tensors = {f"{group}/{key}": tensor.contiguous() for group, held in groups.items() for key, tensor in held.items()}
+    groups = {
+        "model": checkpoint.model,
+        "optimizer": checkpoint.optimizer,
+        "behavior": checkpoint.behavior,
+    }
+    tensors = {
+        f"{group}/{key}": tensor.contiguous()
+        for group, held in groups.items()
+        for key, tensor in held.items()
+    }
     header = {
         "format": FORMAT,
         "settings": config.flatten(checkpoint.settings),
@@ -65,14 +76,16 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         "progress": checkpoint.progress,
     }
     header["crc32"] = _crc32(header, tensors)
-    # One string: the order of several metadata keys is not fixed, and equal checkpoints should be equal files.
+    # One string: the order of several metadata keys is not fixed, and equal checkpoints should be
+    # equal files.
     write_atomic(path, [safetensors.torch.save(tensors, {"planet_rssm": json.dumps(header)})])
 
 
 def load(path: Path, *, trusted: bool = False) -> Checkpoint:
     """Read a checkpoint and check that header and tensors are as they were written.
 
-    Unless it is `trusted`, the code that its settings name must be the user's own, or allowed; see trust.py.
+    Unless it is `trusted`, the code that its settings name must be the user's own, or allowed; see
+    trust.py.
 
     Raises:
         DamagedCheckpointError: they are not.
@@ -86,13 +99,17 @@ def load(path: Path, *, trusted: bool = False) -> Checkpoint:
         length = int.from_bytes(data[:8], "little")
         header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["planet_rssm"])
         if (newer := header["format"]) > FORMAT:
-            raise PlanetError(f"checkpoint {path}: format {newer}, this version reads up to {FORMAT}; upgrade")
+            raise PlanetError(
+                f"checkpoint {path}: format {newer}, this version reads up to {FORMAT}; upgrade"
+            )
         tensors = safetensors.torch.load(data)
         whole = header.pop("crc32") == _crc32(header, tensors)
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         whole = False
     if not whole:
-        raise DamagedCheckpointError(f"checkpoint {path}: damaged or not a checkpoint; {_others(path)}")
+        raise DamagedCheckpointError(
+            f"checkpoint {path}: damaged or not a checkpoint; {_others(path)}"
+        )
     read = _read(f"checkpoint {path}", header, tensors)
     _check_name(path, read)
     if not trusted:
@@ -110,11 +127,15 @@ def _read(name: str, header: dict[str, Any], tensors: dict[str, Tensor]) -> Chec
         settings = config.resolve(config.upgraded(dict(header["settings"])))
         spec, progress = EnvSpec.from_json(header["spec"]), _plain(header["progress"])
     except (PlanetError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise PlanetError(f"{name}: of another version of planet_rssm ({error}); use that one") from None
+        raise PlanetError(
+            f"{name}: of another version of planet_rssm ({error}); use that one"
+        ) from None
     for group, tensors_of in groups.items():
         for inside, tensor in tensors_of.items():
             if not _finite(tensor):
-                raise PlanetError(f"{name}: {group}/{inside} holds numbers that are not finite; use another checkpoint")
+                raise PlanetError(
+                    f"{name}: {group}/{inside} holds numbers that are not finite; use another checkpoint"
+                )
     return Checkpoint(settings, spec, progress, **groups, name=name)
 
 
@@ -132,12 +153,20 @@ def _plain(progress: Any) -> dict[str, Any]:  # noqa: ANN401 (whatever a file ho
         leaves = [value]
         while leaves:
             leaf = leaves.pop()
-            leaves += leaf.values() if isinstance(leaf, dict) else leaf if isinstance(leaf, list) else []
-            wrong = isinstance(leaf, int | float) and not abs(leaf) <= (2**53 if isinstance(leaf, int) else 1e300)
+            leaves += (
+                leaf.values() if isinstance(leaf, dict) else leaf if isinstance(leaf, list) else []
+            )
+            wrong = isinstance(leaf, int | float) and not abs(leaf) <= (
+                2**53 if isinstance(leaf, int) else 1e300
+            )
             if wrong or isinstance(leaf, str):
                 raise ValueError(f"progress {key} = {str(leaf)[:40]}")
     for key in ("env_steps", "updates"):
-        if type(value := progress.get(key, 0)) is not int or value < 0 or "env_steps" not in progress:
+        if (
+            type(value := progress.get(key, 0)) is not int
+            or value < 0
+            or "env_steps" not in progress
+        ):
             raise ValueError(f"progress {key} = {progress.get(key)}")
     return progress
 
@@ -153,7 +182,9 @@ def _check_name(path: Path, read: Checkpoint) -> None:
         )
     best = read.progress.get("best_env_steps")
     if path.stem == BEST and best is not None and best != count:
-        raise PlanetError(f"{read.name}: holds {count} {unit}, the best had {best}; use another checkpoint")
+        raise PlanetError(
+            f"{read.name}: holds {count} {unit}, the best had {best}; use another checkpoint"
+        )
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
@@ -166,7 +197,9 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
     odd = sorted(wanted.keys() ^ tensors.keys())
     for key in odd:
         how = "lacks" if key in wanted else "has, which its settings make no place for,"
-        raise PlanetError(f"{what} {how} {key} ({len(odd)} such): not as planet_rssm wrote it; use another checkpoint")
+        raise PlanetError(
+            f"{what} {how} {key} ({len(odd)} such): not as planet_rssm wrote it; use another checkpoint"
+        )
     for key, tensor in wanted.items():
         for name, of in {"shape": lambda t: list(t.shape), "type": lambda t: t.dtype}.items():
             if of(tensors[key]) != of(tensor):
@@ -182,7 +215,11 @@ def numbered(run: Path) -> list[Path]:
 
 def path_of(run: Path, name: int | str) -> Path:
     """Return where a run keeps the checkpoint of so many env_steps (offline: updates), or the best."""
-    return run / FOLDER / f"{name:010d}{SUFFIX}" if isinstance(name, int) else run / FOLDER / f"{name}{SUFFIX}"
+    return (
+        run / FOLDER / f"{name:010d}{SUFFIX}"
+        if isinstance(name, int)
+        else run / FOLDER / f"{name}{SUFFIX}"
+    )
 
 
 def find(run: Path, which: str = "last") -> Path:
@@ -199,7 +236,9 @@ def find(run: Path, which: str = "last") -> Path:
     except OSError as error:  # a parent that may not be entered
         raise PlanetError(f"run folder {run}: not readable ({error.strerror})") from None
     if not there:
-        raise PlanetError(f"{run}: not a run folder (it holds no {FOLDER}/); give the --run-dir of a `planet train`")
+        raise PlanetError(
+            f"{run}: not a run folder (it holds no {FOLDER}/); give the --run-dir of a `planet train`"
+        )
     steps = [int(path.stem) for path in numbered(run)]
     if which == "last" and steps:
         return path_of(run, steps[-1])
@@ -208,7 +247,9 @@ def find(run: Path, which: str = "last") -> Path:
     if which.isdecimal() and int(which) in steps:
         return path_of(run, int(which))
     have = [str(step) for step in steps] + [BEST] * path_of(run, BEST).is_file()
-    raise PlanetError(f"{asked}: no checkpoint {which!r}; it has {', '.join(have) or 'none yet: train it first'}")
+    raise PlanetError(
+        f"{asked}: no checkpoint {which!r}; it has {', '.join(have) or 'none yet: train it first'}"
+    )
 
 
 def source(run: Path) -> Path:
@@ -219,7 +260,9 @@ def source(run: Path) -> Path:
     """
     if not str(run).startswith(PRETRAINED):
         return run
-    names = sorted(f"{PRETRAINED}{folder.name}" for folder in _PACKAGED.iterdir() if (folder / FOLDER).is_dir())
+    names = sorted(
+        f"{PRETRAINED}{folder.name}" for folder in _PACKAGED.iterdir() if (folder / FOLDER).is_dir()
+    )
     if str(run) not in names:
         raise PlanetError(f"{run}: no such model in the package{config.nearest(str(run), names)}")
     return _PACKAGED / str(run).removeprefix(PRETRAINED)
@@ -240,4 +283,8 @@ def _crc32(header: dict[str, Any], tensors: dict[str, Tensor]) -> int:
 
 def _others(path: Path) -> str:
     others = [other.stem for other in sorted(path.parent.glob(f"*{SUFFIX}")) if other != path]
-    return f"use --checkpoint {' or '.join(others)}" if others else "there is no other beside it; train again"
+    return (
+        f"use --checkpoint {' or '.join(others)}"
+        if others
+        else "there is no other beside it; train again"
+    )

@@ -29,7 +29,13 @@ from planet_rssm.envs import gl
 from planet_rssm.envs.registry import GL_BACKENDS, canonical_id
 from planet_rssm.runs import checkpoint
 
-CONFIG, RECORD, METRICS, VIDEOS, LOCK = "config.yaml", "run.json", "metrics.jsonl", "videos", ".lock"
+CONFIG, RECORD, METRICS, VIDEOS, LOCK = (
+    "config.yaml",
+    "run.json",
+    "metrics.jsonl",
+    "videos",
+    ".lock",
+)
 EVENTS = "tensorboard"
 COMMITTED = "committed"  # key of the record: there was a checkpoint once
 MOST_METRICS = 1 << 32  # bytes that are read of metrics.jsonl
@@ -92,15 +98,17 @@ class Run:
         """Open a run folder to go on with it, as it is or with `settings`, which are kept.
 
         Raises:
-            PlanetError: it is no run folder, is in use or of a newer format, cannot be written, or `settings` differ in
-                more than RESUMABLE.
+            PlanetError: it is no run folder, is in use or of a newer format, cannot be written, or
+                `settings` differ in more than RESUMABLE.
         """
         path = folder / CONFIG
         if settings is not None:
             own(config.imported(settings))
         try:
             if not path.is_file():
-                raise PlanetError(f"{folder}: not a run folder (no {CONFIG}); give the --run-dir of a `planet train`")
+                raise PlanetError(
+                    f"{folder}: not a run folder (no {CONFIG}); give the --run-dir of a `planet train`"
+                )
             saved = config.load(path)
             _check_format(folder / RECORD)
             settings = saved if settings is None else _as_resolved(settings, saved)
@@ -112,7 +120,9 @@ class Run:
                     f"have {after}: another --run-dir, without --resume"
                 )
             if not os.access(folder, os.W_OK):
-                raise PlanetError(f"run folder {folder}: cannot be written; change its permissions or copy it")
+                raise PlanetError(
+                    f"run folder {folder}: cannot be written; change its permissions or copy it"
+                )
             if saved != settings:
                 with cls(folder, saved).lock():  # not under the hands of a process that trains
                     config.save(settings, path)
@@ -129,7 +139,11 @@ class Run:
         """
         _refuse_links(self.folder)
         path = self.folder / LOCK
-        os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666))
+        os.close(
+            os.open(
+                path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666
+            )
+        )
         with contextlib.ExitStack() as held:
             try:
                 held.enter_context(exclusive(path))
@@ -142,28 +156,42 @@ class Run:
     def is_uncommitted(self) -> bool:
         """Return whether a run began in this folder and ended before it committed anything: nothing can be lost."""
         begun = (self.folder / CONFIG).exists() and bool(_record(self.folder))
-        return begun and not any((self.folder / checkpoint.FOLDER).glob("[!.]*")) and not self.was_committed()
+        return (
+            begun
+            and not any((self.folder / checkpoint.FOLDER).glob("[!.]*"))
+            and not self.was_committed()
+        )
 
     def was_committed(self) -> bool:
         """Return whether a checkpoint was ever written in this folder, as far as its other files tell."""
         if _record(self.folder).get(COMMITTED):
             return True
-        try:  # of a run that is older than that record: a second round begins after the first commit
+        try:
+            # of a run that is older than that record: a second round begins after the first commit
             lines = read_regular(self.folder / METRICS, MOST_METRICS).splitlines()
         except OSError:
             return False
-        return any(sum(phase in line for line in lines) > 1 for phase in (b'"phase": "collect"', b'"phase": "train"'))
+        return any(
+            sum(phase in line for line in lines) > 1
+            for phase in (b'"phase": "collect"', b'"phase": "train"')
+        )
 
     def mark_committed(self) -> None:
         """Keep in the record that there is a checkpoint; a record that cannot be read stays as it is."""
         if (record := _record(self.folder)) and not record.get(COMMITTED):
-            write_atomic(self.folder / RECORD, [json.dumps({**record, COMMITTED: True}, indent=1).encode()])
+            write_atomic(
+                self.folder / RECORD, [json.dumps({**record, COMMITTED: True}, indent=1).encode()]
+            )
 
 
 def _clear(folder: Path) -> None:
     """Delete what a run that committed nothing has left: its episodes and measurements may be of other settings."""
     _refuse_links(folder)
-    for path in (*(folder / EPISODES).glob("*.safetensors*"), folder / EPISODES / manifest.NAME, folder / METRICS):
+    for path in (
+        *(folder / EPISODES).glob("*.safetensors*"),
+        folder / EPISODES / manifest.NAME,
+        folder / METRICS,
+    ):
         path.unlink(missing_ok=True)
 
 
@@ -196,7 +224,9 @@ def _check_format(path: Path) -> None:
     """Refuse a record of a newer format; one that is missing or damaged stands in nobody's way."""
     newer = _record(path.parent).get("format")
     if isinstance(newer, int) and newer > FORMAT:
-        raise PlanetError(f"{path}: of a newer format, this version reads up to {FORMAT}; upgrade planet_rssm")
+        raise PlanetError(
+            f"{path}: of a newer format, this version reads up to {FORMAT}; upgrade planet_rssm"
+        )
 
 
 def _as_resolved(settings: Settings, saved: Settings) -> Settings:
@@ -214,20 +244,25 @@ def _as_resolved(settings: Settings, saved: Settings) -> Settings:
 
 
 def _unwritable(folder: Path, error: OSError) -> PlanetError:
-    return PlanetError(f"run folder {folder}: cannot be written ({error.strerror}); give another --run-dir")
+    return PlanetError(
+        f"run folder {folder}: cannot be written ({error.strerror}); give another --run-dir"
+    )
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
     """Return the lines of a run's metrics; a last line that a killed run left half-written is skipped.
 
     Raises:
-        PlanetError: there is no such file, it is of a newer format, or a line before the last is damaged.
+        PlanetError: there is no such file, it is of a newer format, or a line before the last is
+            damaged.
     """
     path = run / METRICS
     try:
         lines = read_regular(path, MOST_METRICS).decode(errors="replace").splitlines()
     except OSError as error:
-        raise PlanetError(f"{path}: not readable ({error.strerror}); give the folder of a run") from None
+        raise PlanetError(
+            f"{path}: not readable ({error.strerror}); give the folder of a run"
+        ) from None
     measured = []
     for number, line in enumerate(lines, 1):
         try:
@@ -237,7 +272,9 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
                 what = f"line {number} is not a measurement"
                 raise PlanetError(f"{path}: {what}; restore the file or delete the line") from None
     if measured and (newer := measured[-1].get("format", FORMAT)) > FORMAT:
-        raise PlanetError(f"{path}: format {newer}, this version reads up to {FORMAT}; upgrade planet_rssm")
+        raise PlanetError(
+            f"{path}: format {newer}, this version reads up to {FORMAT}; upgrade planet_rssm"
+        )
     return measured
 
 
@@ -264,7 +301,11 @@ def surroundings(settings: Settings, device: str) -> dict[str, Any]:
         "commit": _commit(),
         "device": device,
         "renderer": {"backend": settings.env.renderer, "gl": _gl_renderer(settings)},
-        "machine": {"system": platform.platform(), "cpus": os.cpu_count(), "processor": processor()},
+        "machine": {
+            "system": platform.platform(),
+            "cpus": os.cpu_count(),
+            "processor": processor(),
+        },
     }
 
 
@@ -283,8 +324,18 @@ def _version(name: str) -> str:
 
 def _commit() -> str | None:
     """Return the checkout's commit, or None where the package is not in a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    command = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=12",
+    ]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None

@@ -1,7 +1,7 @@
 """The simulator as the model: plan in dm_control itself, with nothing learned.
 
-It shows what a planner alone can do: the best that a learned model could hope for (PlaNet's row "CEM + true
-simulator", arXiv 1811.04551, table 1).
+It shows what a planner alone can do: the best that a learned model could hope for (PlaNet's row
+"CEM + true simulator", arXiv 1811.04551, table 1).
 
     >>> import torch
     >>> from planet_rssm import ICEM, Objective, SimulatorDynamics
@@ -61,9 +61,14 @@ class SimulatorDynamics(Dynamics[Tensor]):
             PlanetError: B is not the number of simulators.
         """
         if len(state) != len(self.simulators):
-            raise PlanetError(f"state of {len(state)} rows: must be {len(self.simulators)}, one a simulator")
+            raise PlanetError(
+                f"state of {len(state)} rows: must be {len(self.simulators)}, one a simulator"
+            )
         rows = zip(self.simulators, state.cpu().numpy(), actions.cpu().numpy(), strict=True)
-        parts = zip(*(simulator.follow(start, sequences) for simulator, start, sequences in rows), strict=True)
+        parts = zip(
+            *(simulator.follow(start, sequences) for simulator, start, sequences in rows),
+            strict=True,
+        )
         reward, discount, last = (torch.from_numpy(np.stack(part)) for part in parts)
         return Rollout(reward.to(actions), discount.to(actions), last.to(actions.device))
 
@@ -74,7 +79,9 @@ class SimulatorPolicy:
     It looks at no observation: it reads the physics itself.
     """
 
-    def __init__(self, simulators: Sequence[Simulator], planner: SearchPlanner, seed: int = 0) -> None:
+    def __init__(
+        self, simulators: Sequence[Simulator], planner: SearchPlanner, seed: int = 0
+    ) -> None:
         """Take one simulator for each row that is played, and the `seed` of the planner's draws."""
         self._dynamics = SimulatorDynamics(simulators)
         self._session = planner.prepare(self._dynamics, Objective(planner.settings.discount))
@@ -85,7 +92,9 @@ class SimulatorPolicy:
         self, observation: dict[str, np.ndarray], executed_action: np.ndarray, is_first: np.ndarray
     ) -> np.ndarray:
         """Return actions [B, A]; see Policy."""
-        rng = torch.Generator().manual_seed(stream_seed(self._seed, Stream.PLAN, self._decisions, 1))
+        rng = torch.Generator().manual_seed(
+            stream_seed(self._seed, Stream.PLAN, self._decisions, 1)
+        )
         self._decisions += 1
         begins = torch.from_numpy(np.array(is_first))
         plan, self._carry = self._session.plan(self._dynamics.state(), self._carry, begins, rng)

@@ -39,7 +39,9 @@ class LocalPool:
                 raise PlanetError(
                     f"{self.spec.id}: the simulation broke down ({error}); a lower planner.init_std acts less roughly"
                 ) from None
-            steps[row] = Step(observation, reward, terminated, truncated, info["env_steps"], lost=False)
+            steps[row] = Step(
+                observation, reward, terminated, truncated, info["env_steps"], lost=False
+            )
         return steps
 
     def render(self, row: int, size: int) -> np.ndarray:

@@ -15,7 +15,9 @@ from planet_rssm.simulator.rewards import REWARDS, Reward, Seen
 class Followed(NamedTuple):
     """What came of N sequences of H actions: all float64."""
 
-    reward: np.ndarray  # [N, H], summed over the action repeat; NaN from where the simulation broke down
+    reward: (
+        np.ndarray
+    )  # [N, H], summed over the action repeat; NaN from where the simulation broke down
     discount: np.ndarray  # [N, H], 0 from where the task ended the episode, else 1
     last: np.ndarray  # [N, S], states
 
@@ -23,11 +25,12 @@ class Followed(NamedTuple):
 class Simulator:
     """Follows the episode that `env` is in, without touching it: the same model, its random parts included.
 
-    A state is one row of float64, mujoco's mjSTATE_FULLPHYSICS (time, positions, velocities, activations, …) and after
-    it the solver's warm start [nv]: with both, following actions gives what stepping `env` gives, bit for bit.
-    `mujoco.rollout` does the stepping, in `threads` threads, where the task's reward is known for many states at once
-    (`task_rewards.REWARDS`); elsewhere the task itself is stepped, one sequence after another: ten to a hundred times
-    as slow. Time limits are not followed: beyond its last step an episode goes on.
+    A state is one row of float64, mujoco's mjSTATE_FULLPHYSICS (time, positions, velocities,
+    activations, …) and after it the solver's warm start [nv]: with both, following actions gives
+    what stepping `env` gives, bit for bit. `mujoco.rollout` does the stepping, in `threads`
+    threads, where the task's reward is known for many states at once (`task_rewards.REWARDS`);
+    elsewhere the task itself is stepped, one sequence after another: ten to a hundred times as
+    slow. Time limits are not followed: beyond its last step an episode goes on.
     """
 
     def __init__(self, env: DMControlEnv, threads: int) -> None:
@@ -37,14 +40,18 @@ class Simulator:
             PlanetError: no threads.
         """
         if threads < 1:
-            raise PlanetError(f"threads {threads}: must be at least 1; a core each is as fast as it gets")
+            raise PlanetError(
+                f"threads {threads}: must be at least 1; a core each is as fast as it gets"
+            )
         import mujoco  # not before the environment has: it sees to MUJOCO_GL
         from mujoco import rollout
 
         self._env, self._threads = env, threads
         self._inner, self._physics = env.inner, env.inner.physics
         self._model = self._physics.model.ptr
-        self._substeps = round(env.inner.control_timestep() / self._physics.timestep())  # physics steps a control step
+        self._substeps = round(
+            env.inner.control_timestep() / self._physics.timestep()
+        )  # physics steps a control step
         self._repeat = env.env_spec.action_repeat
         self._begin_step = mujoco.mj_step1
         self._reward = REWARDS.get(parse(env.env_spec.id))
@@ -77,17 +84,29 @@ class Simulator:
     def _roll(self, state: np.ndarray, control: np.ndarray, reward_of: Reward) -> Followed:
         """Follow controls [N, H, nu] with `mujoco.rollout`.
 
-        After a step mujoco's sensors are still those of the state before it, while dm_control rewards what the state
-        after it shows. So a step more is taken: its sensors are those of the last state.
+        After a step mujoco's sensors are still those of the state before it, while dm_control
+        rewards what the state after it shows. So a step more is taken: its sensors are those of the
+        last state.
         """
         count, horizon, _ = control.shape
         each = self._repeat * self._substeps
         steps = np.concatenate([control.repeat(each, 1), control[:, -1:]], 1)
         start, warm = state[None, : self._physics_size], state[None, self._physics_size :]
-        states, sensors = self._pool.rollout(self._model, self._data, start, steps, initial_warmstart=warm)
-        after = states[:, self._substeps - 1 : -1 : self._substeps]  # [N, H · repeat, ...], after each control step
-        time, qpos, qvel, _ = np.split(after, np.cumsum([1, self._model.nq, self._model.nv]), axis=-1)
-        seen = Seen(qpos, qvel, control.repeat(self._repeat, 1), sensors[:, self._substeps :: self._substeps])
+        states, sensors = self._pool.rollout(
+            self._model, self._data, start, steps, initial_warmstart=warm
+        )
+        after = states[
+            :, self._substeps - 1 : -1 : self._substeps
+        ]  # [N, H · repeat, ...], after each control step
+        time, qpos, qvel, _ = np.split(
+            after, np.cumsum([1, self._model.nq, self._model.nv]), axis=-1
+        )
+        seen = Seen(
+            qpos,
+            qvel,
+            control.repeat(self._repeat, 1),
+            sensors[:, self._substeps :: self._substeps],
+        )
         reward = reward_of(self._inner.task, self._physics, seen)
         reward = np.where(self._sound(state[0], time[..., 0]), reward, np.nan)
         # a rollout does not tell the solver's last warm start: from `last` it starts cold
@@ -141,6 +160,10 @@ class Simulator:
         """
         physics.set_state(state[: self._physics_size], self._full)
         physics.set_state(state[self._physics_size :], self._warm)
-        physics.data.warning.number[:] = 0  # a second one of a kind, after mujoco's own reset, would look like none
+        physics.data.warning.number[:] = (
+            0  # a second one of a kind, after mujoco's own reset, would look like none
+        )
         with physics.check_invalid_state():
-            self._begin_step(self._model, physics.data.ptr)  # dm_control's step begins with mj_step2
+            self._begin_step(
+                self._model, physics.data.ptr
+            )  # dm_control's step begins with mj_step2

@@ -1,8 +1,8 @@
 """Rewards of dm_control's tasks for many states at once, each equal to the task's own `get_reward`.
 
-They read the positions, velocities, controls and sensors of a rollout; all that an episode draws at random, such as the
-place of reacher's target, is read from the model of the episode under way. The tasks' modules are imported when used:
-they import mujoco, for which MUJOCO_GL must be set.
+They read the positions, velocities, controls and sensors of a rollout; all that an episode draws at
+random, such as the place of reacher's target, is read from the model of the episode under way. The
+tasks' modules are imported when used: they import mujoco, for which MUJOCO_GL must be set.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,9 @@ def cartpole(task: Any, physics: Any, seen: Seen) -> np.ndarray:  # noqa: ANN401
     """Balance and swing-up of one pole, dense."""
     upright = (np.cos(seen.qpos[..., 1]) + 1) / 2
     centred = (1 + tolerance(seen.qpos[..., 0], margin=2)) / 2
-    little_control = tolerance(seen.control[..., 0], margin=1, value_at_margin=0, sigmoid="quadratic")
+    little_control = tolerance(
+        seen.control[..., 0], margin=1, value_at_margin=0, sigmoid="quadratic"
+    )
     little_speed = tolerance(seen.qvel[..., 1], margin=5)
     return upright * (4 + little_control) / 5 * (1 + little_speed) / 2 * centred
 
@@ -48,7 +50,9 @@ def cheetah_run(task: Any, physics: Any, seen: Seen) -> np.ndarray:  # noqa: ANN
     from dm_control.suite import cheetah
 
     fast = cheetah._RUN_SPEED
-    return tolerance(_speed(physics, seen), (fast, np.inf), margin=fast, value_at_margin=0, sigmoid="linear")
+    return tolerance(
+        _speed(physics, seen), (fast, np.inf), margin=fast, value_at_margin=0, sigmoid="linear"
+    )
 
 
 def finger_spin(task: Any, physics: Any, seen: Seen) -> np.ndarray:  # noqa: ANN401
@@ -62,7 +66,11 @@ def finger_spin(task: Any, physics: Any, seen: Seen) -> np.ndarray:  # noqa: ANN
 def ball_in_cup(task: Any, physics: Any, seen: Seen) -> np.ndarray:  # noqa: ANN401
     """The ball inside the cup's target, in x and in z; joints are cup x, z, then ball x, z."""
     model = physics.named.model
-    target = seen.qpos[..., :2] + model.body_pos["cup", ["x", "z"]] + model.site_pos["target", ["x", "z"]]
+    target = (
+        seen.qpos[..., :2]
+        + model.body_pos["cup", ["x", "z"]]
+        + model.site_pos["target", ["x", "z"]]
+    )
     ball = seen.qpos[..., 2:] + model.body_pos["ball", ["x", "z"]]
     room = model.site_size["target", [0, 2]] - model.geom_size["ball", 0]
     return (np.abs(target - ball) < room).all(-1).astype(float)
@@ -79,7 +87,9 @@ def planar_walker(task: Any, physics: Any, seen: Seen) -> np.ndarray:  # noqa: A
     if wanted == 0:
         return stand
     speed = _speed(physics, seen)
-    move = tolerance(speed, (wanted, np.inf), margin=wanted / 2, value_at_margin=0.5, sigmoid="linear")
+    move = tolerance(
+        speed, (wanted, np.inf), margin=wanted / 2, value_at_margin=0.5, sigmoid="linear"
+    )
     return stand * (5 * move + 1) / 6
 
 

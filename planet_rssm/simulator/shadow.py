@@ -17,8 +17,9 @@ TOLERANCE = 1e-6  # of a reward: what the two say differs by nothing at all wher
 class ShadowedPool:
     """A pool of dm_control's episodes, and for each row the same episode here, in an environment that draws nothing.
 
-    Reset seeds and actions decide an episode, so nothing but they is passed: whatever the workers draw with, this
-    process needs no GL, which it must not have beside torch. `simulators` follow the rows, see `Simulator`.
+    Reset seeds and actions decide an episode, so nothing but they is passed: whatever the workers
+    draw with, this process needs no GL, which it must not have beside torch. `simulators` follow
+    the rows, see `Simulator`.
     """
 
     def __init__(self, pool: Pool, settings: EnvSettings, threads: int) -> None:

@@ -5,8 +5,8 @@
     def test_my_model():
         check_dynamics(MyDynamics(), state=torch.zeros(3, 8), action_size=2)
 
-Both return nothing, or raise an AssertionError with a line for each thing that is broken. What your code raises itself
-comes through as it is.
+Both return nothing, or raise an AssertionError with a line for each thing that is broken. What your
+code raises itself comes through as it is.
 """
 
 from planet_rssm.testing.dynamics import check_dynamics

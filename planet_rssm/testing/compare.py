@@ -23,13 +23,17 @@ def some_actions(
     """Return actions [B, N, H, A] that differ, the same at every call."""
     leaves, dtype = pytree.tree_leaves(state), precision(state)
     shape = (len(leaves[0]), candidates, horizon)
-    uniform = torch.rand(*shape, size, dtype=dtype, generator=torch.Generator().manual_seed(1)).to(leaves[0].device)
+    uniform = torch.rand(*shape, size, dtype=dtype, generator=torch.Generator().manual_seed(1)).to(
+        leaves[0].device
+    )
     return likeliest(uniform, groups) if groups else box.actions(2 * uniform - 1)
 
 
 def precision(state: Any) -> torch.dtype:  # noqa: ANN401
     """Return what is searched in from such a state: float32, or float64 where any part of it is."""
-    return functools.reduce(torch.promote_types, (leaf.dtype for leaf in pytree.tree_leaves(state)), torch.float32)
+    return functools.reduce(
+        torch.promote_types, (leaf.dtype for leaf in pytree.tree_leaves(state)), torch.float32
+    )
 
 
 def take(tree: Any, *part: slice) -> Any:  # noqa: ANN401

@@ -29,7 +29,8 @@ def check_dynamics(
 
     Args:
         dynamics: yours.
-        state: a pytree of tensors [B, ...] that it may start from; at least two rows that differ tell the most.
+        state: a pytree of tensors [B, ...] that it may start from; at least two rows that differ
+            tell the most.
         action_size: A.
         low: the least action, a number or [A].
         high: the greatest.
@@ -40,19 +41,39 @@ def check_dynamics(
         AssertionError: it breaks the contract; a line for each way in which it does.
     """
     groups = groups_of(discrete, action_size)
-    actions = some_actions(state, action_size, Box(low, high, action_size), groups, CANDIDATES, HORIZON)
+    actions = some_actions(
+        state, action_size, Box(low, high, action_size), groups, CANDIDATES, HORIZON
+    )
     trial = _Trial(dynamics, state, actions, tolerance)
     tell(trial.shapes())
-    tell([*trial.repeats(), *trial.alone(), *trial.causal(), *trial.gradients(), *trial.traced(), *trial.prepared()])
+    tell(
+        [
+            *trial.repeats(),
+            *trial.alone(),
+            *trial.causal(),
+            *trial.gradients(),
+            *trial.traced(),
+            *trial.prepared(),
+        ]
+    )
 
 
 class _Trial:
     """A dynamics and what it is tried on."""
 
     def __init__(self, dynamics: Dynamics, state: Any, actions: Tensor, tolerance: float) -> None:  # noqa: ANN401
-        self.dynamics, self.state, self.actions, self.tolerance = dynamics, state, actions, tolerance
+        self.dynamics, self.state, self.actions, self.tolerance = (
+            dynamics,
+            state,
+            actions,
+            tolerance,
+        )
         shape = dynamics.noise_shape(*actions.shape[:3])
-        self.noise = None if shape is None else torch.randn(shape, device=actions.device, dtype=actions.dtype)
+        self.noise = (
+            None
+            if shape is None
+            else torch.randn(shape, device=actions.device, dtype=actions.dtype)
+        )
 
     def shapes(self) -> Iterator[str]:
         rows, shape = tuple(self.actions.shape[:2]), tuple(self.actions.shape[:3])
@@ -95,7 +116,8 @@ class _Trial:
             return  # noise that candidates share cannot be taken apart
         noise = None if self.noise is None else self.noise[:, -1:]
         if not self._near(
-            self._roll(self.state, self.actions[:, -1:], noise), take(whole, slice(None), slice(-1, None))
+            self._roll(self.state, self.actions[:, -1:], noise),
+            take(whole, slice(None), slice(-1, None)),
         ):
             yield "the last candidate alone differs from itself among the others: candidates must not see each other"
 
@@ -118,14 +140,18 @@ class _Trial:
     def traced(self) -> Iterator[str]:
         if type(self.dynamics).trace is Dynamics.trace:
             return  # it has none, and says so when it is asked
-        traced, shape = self.dynamics.trace(self.state, self.actions, self.noise), tuple(self.actions.shape[:3])
+        traced, shape = (
+            self.dynamics.trace(self.state, self.actions, self.noise),
+            tuple(self.actions.shape[:3]),
+        )
         if not self._near(traced[:3], self._roll()):
             yield "trace and rollout differ: they must foretell the same"
         leaves = pytree.tree_leaves(traced.states)
         if any(tuple(leaf.shape[:3]) != shape for leaf in leaves):
             yield f"trace gives states that do not begin with [B, N, H] = {shape}"
         elif not all(
-            self._near(leaf[:, 0, 0], start) for leaf, start in zip(leaves, pytree.tree_leaves(self.state), strict=True)
+            self._near(leaf[:, 0, 0], start)
+            for leaf, start in zip(leaves, pytree.tree_leaves(self.state), strict=True)
         ):
             yield "the first state of trace is not the one that was given: they are those that actions are taken in"
 

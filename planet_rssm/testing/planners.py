@@ -26,7 +26,8 @@ def check_planner(
 ) -> None:
     """Try a planner: shapes, dtype, bounds, determinism, untouched inputs, resets by row, models that break.
 
-    One that is a SearchPlanner is tried on rows alone, fewer rounds, longer shifts and proposals too.
+    One that is a SearchPlanner is tried on rows alone, fewer rounds, longer shifts and proposals
+    too.
 
     Args:
         planner: yours.
@@ -42,7 +43,10 @@ def check_planner(
     """
     box = Box(low, high, action_size)
     if dynamics is None:
-        dynamics, state = _walk(), {"x": torch.linspace(-1, 1, 3 * action_size).reshape(3, action_size)}
+        dynamics, state = (
+            _walk(),
+            {"x": torch.linspace(-1, 1, 3 * action_size).reshape(3, action_size)},
+        )
     use = _Use(planner, dynamics, state, action_size, box, groups_of(discrete, action_size))
     if isinstance(planner, SearchPlanner):
         tell(use.search_state(planner))  # the loop reads it before anything else can be said
@@ -123,7 +127,11 @@ class _Use:
         _, carry = self._plan()
         some = ~self.first
         some[1:2] = True
-        (mixed, _), (fresh, _), (kept, _) = self._plan(carry, some), self._plan(None), self._plan(carry, ~self.first)
+        (mixed, _), (fresh, _), (kept, _) = (
+            self._plan(carry, some),
+            self._plan(None),
+            self._plan(carry, ~self.first),
+        )
         for row in range(self.batch):
             alike = fresh if some[row] else kept
             if not close(mixed.sequence[row], alike.sequence[row]):
@@ -168,14 +176,19 @@ class _Use:
         self.dynamics.seen.clear()
         self._plan(proposals=wanted)
         if not any(
-            torch.isclose(seen, wanted, atol=1e-5).flatten(2).all(2).any(1).all() for seen in self.dynamics.seen
+            torch.isclose(seen, wanted, atol=1e-5).flatten(2).all(2).any(1).all()
+            for seen in self.dynamics.seen
         ):
             yield "proposals are not among the candidates"
 
-    def _plan(self, carry: Any = None, is_first: Tensor | None = None, **options: Any) -> tuple[Plan, Any]:  # noqa: ANN401
+    def _plan(
+        self, carry: Any = None, is_first: Tensor | None = None, **options: Any
+    ) -> tuple[Plan, Any]:  # noqa: ANN401
         carry = self.planner.initial(self.batch, self.device) if carry is None else carry
         first = self.first if is_first is None else is_first
-        return self.planner.plan(self.dynamics, Objective(), self.state, carry, first, self._generator(), **options)
+        return self.planner.plan(
+            self.dynamics, Objective(), self.state, carry, first, self._generator(), **options
+        )
 
     def _generator(self) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(0)
@@ -183,7 +196,10 @@ class _Use:
     def _inside(self, actions: Tensor) -> bool:
         if self.groups:
             return torch.equal(actions, likeliest(actions, self.groups))
-        return bool((self.box.actions(self.box.sequences(actions)) - actions).abs().max() <= 1e-5 * self.box.size)
+        return bool(
+            (self.box.actions(self.box.sequences(actions)) - actions).abs().max()
+            <= 1e-5 * self.box.size
+        )
 
     def _where(self) -> str:
         return "one-hot in each group" if self.groups else "within the bounds"
@@ -203,7 +219,9 @@ class _Watched(Dynamics[Any]):
     def rollout(self, state: Any, actions: Tensor, noise: Tensor | None) -> Rollout:  # noqa: ANN401
         self.seen.append(actions.clone())
         rollout = self.dynamics.rollout(state, actions, noise)
-        hurt = torch.arange(actions.shape[1], device=actions.device) < round(self.broken * actions.shape[1])
+        hurt = torch.arange(actions.shape[1], device=actions.device) < round(
+            self.broken * actions.shape[1]
+        )
         return rollout._replace(reward=rollout.reward.masked_fill(hurt[None, :, None], torch.nan))
 
 

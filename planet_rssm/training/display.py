@@ -6,12 +6,16 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-# What a person reads of each line of the metrics, at most MOST of them; all numbers are in metrics.jsonl.
+# What a person reads of each line of the metrics, at most MOST of them; all numbers are in
+# metrics.jsonl.
 READ = ("return", "loss/total", "loss/kl", "loss/reward", "loss/image", "loss/vector")
 MOST = 4
 WRONG = ("skipped", "lost", "damaged")  # counts that are shown where they are not 0
-PLAYED_AGAIN = 3  # the plan at the end: by the model, by an untrained one, and blind ones about as long together
-QUIET = 30.0  # seconds between plain lines: a log stays short, and still shows that the run is alive
+# the plan at the end: by the model, by an untrained one, and blind ones about as long together
+PLAYED_AGAIN = 3
+QUIET = (
+    30.0  # seconds between plain lines: a log stays short, and still shows that the run is alive
+)
 
 
 class Display:
@@ -19,7 +23,10 @@ class Display:
 
     def __init__(self, plan_episodes: int = 0) -> None:
         """Count the episodes that are planned once the training ends into the time left."""
-        self._plan_episodes, self._after = plan_episodes, 0.0  # the second in seconds, known from the first test on
+        self._plan_episodes, self._after = (
+            plan_episodes,
+            0.0,
+        )  # the second in seconds, known from the first test on
         self._console = Console(file=sys.stderr)
         self._bar: Progress | None = None
         self._axis = "env_steps"  # the counter that the budget is of
@@ -70,7 +77,9 @@ class Display:
         """Show that a long episode is still being played."""
         self._show()
 
-    def wrote(self, phase: str, counters: dict[str, int], seconds: float, values: dict[str, object]) -> None:
+    def wrote(
+        self, phase: str, counters: dict[str, int], seconds: float, values: dict[str, object]
+    ) -> None:
         """Report a line of the metrics: the few numbers that say whether it goes well."""
         if phase == "collect":
             self._time_left.collected(counters["env_steps"], time.monotonic())
@@ -79,7 +88,9 @@ class Display:
             self._after = PLAYED_AGAIN * self._plan_episodes * each
         if self._bar is not None:
             self._bar.update(self._run_task, completed=counters[self._axis])
-        numbers = [f"{key} {value:.4g}" for key in READ if isinstance(value := values.get(key), float)][:MOST]
+        numbers = [
+            f"{key} {value:.4g}" for key in READ if isinstance(value := values.get(key), float)
+        ][:MOST]
         numbers += [f"{key} {value}" for key in WRONG if (value := values.get(key))]
         steps = f"{counters['env_steps']} env_steps {counters['updates']} updates"
         self.say(f"{_clock(seconds)} {phase:7} {steps} {' '.join(numbers)}")
@@ -96,7 +107,9 @@ class Display:
         numbers = [f"{name} {value:.2f}" for name, value in self._latest.items()]
         if self._bar is not None:
             self._bar.update(self._run_task, note=run)
-            self._bar.update(self._stage_task, completed=self._done, note=" ".join([*self._pace(now), *numbers]))
+            self._bar.update(
+                self._stage_task, completed=self._done, note=" ".join([*self._pace(now), *numbers])
+            )
         elif now - self._spoke >= QUIET:
             parts = [f"{self._name} {self._done}/{self._total}", *self._pace(now), *numbers]
             self.say(", ".join([*parts, f"run {run}"] if run else parts))
@@ -113,8 +126,8 @@ class Display:
 class TimeLeft:
     """How long a run still takes, from the pace of its whole rounds: a round's stages differ, rounds hardly do.
 
-    A round is told by its collected env_steps; the first one in a process, which may be random episodes or half a
-    round, only starts the clock. Times are in seconds of one monotonic clock.
+    A round is told by its collected env_steps; the first one in a process, which may be random
+    episodes or half a round, only starts the clock. Times are in seconds of one monotonic clock.
     """
 
     def __init__(self, budget: int) -> None:
@@ -129,7 +142,11 @@ class TimeLeft:
         """Return the seconds left, or None before a whole round was seen."""
         if len(self._marks) < 2:
             return None
-        (first, began), (before, _), (last, ended) = self._marks[0], self._marks[-2], self._marks[-1]
+        (first, began), (before, _), (last, ended) = (
+            self._marks[0],
+            self._marks[-2],
+            self._marks[-1],
+        )
         pace = (ended - began) / (last - first)
         unlearned = last - before  # collected, but the round's updates are still to come
         return max((max(self._budget - last, 0) + unlearned) * pace - (now - ended), 0.0)

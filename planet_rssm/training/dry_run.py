@@ -58,14 +58,19 @@ class Costs(NamedTuple):
 
 
 def dry_run(
-    settings: Settings, device: torch.device, run: Path, say: Callable[[str], object], plan_episodes: int = 0
+    settings: Settings,
+    device: torch.device,
+    run: Path,
+    say: Callable[[str], object],
+    plan_episodes: int = 0,
 ) -> dict[str, Any]:
     """Do each part of a run once, and return what it measured and what the whole run would take.
 
     Args:
         settings: resolved, see `envs.registry.resolve`.
         device: where the model runs.
-        run: the run folder to be; what is written goes beside it, onto the same disk, and is removed.
+        run: the run folder to be; what is written goes beside it, onto the same disk, and is
+            removed.
         say: told each part as it begins.
         plan_episodes: played with the trained model at the end, and by each baseline.
 
@@ -75,17 +80,26 @@ def dry_run(
     beside = place_of(run)
     mend = "lower train.batch_size, train.batch_length or planner.candidates"
     try:
-        with scratch_folder(beside, PREFIX) as folder, within_memory(device, "one update and one decision", mend):
+        with (
+            scratch_folder(beside, PREFIX) as folder,
+            within_memory(device, "one update and one decision", mend),
+        ):
             spec, costs, short = _measure(settings, device, folder, say)
             if plan_episodes:
                 say("baselines: 2 environments that draw nothing")
                 costs = costs._replace(blind_step=_blind_step(settings))
         free_disk = _free_disk(beside)
     except OSError as error:
-        raise PlanetError(f"{beside}: {error.strerror or error}; mend that, or give another --run-dir") from None
+        raise PlanetError(
+            f"{beside}: {error.strerror or error}; mend that, or give another --run-dir"
+        ) from None
     return {
         "task": spec.id,
-        "observation": {"observe": settings.env.observe, "renderer": spec.renderer, "size": settings.env.size},
+        "observation": {
+            "observe": settings.env.observe,
+            "renderer": spec.renderer,
+            "size": settings.env.size,
+        },
         "device": str(device),
         "batch_length": settings.train.batch_length,
         "precision": training_precision(settings, device),
@@ -107,12 +121,18 @@ def place_of(run: Path) -> Path:
     """
     beside = next(parent for parent in run.absolute().parents if parent.exists())
     if not beside.is_dir():
-        raise PlanetError(f"{beside}: {os.strerror(errno.ENOTDIR)}; mend that, or give another --run-dir")
+        raise PlanetError(
+            f"{beside}: {os.strerror(errno.ENOTDIR)}; mend that, or give another --run-dir"
+        )
     return beside
 
 
 def forecast(
-    settings: Settings, spec: EnvSpec, costs: Costs, length: float | None = None, plan_episodes: int = 0
+    settings: Settings,
+    spec: EnvSpec,
+    costs: Costs,
+    length: float | None = None,
+    plan_episodes: int = 0,
 ) -> dict[str, Any]:
     """Return counts, padding, seconds and bytes of a run whose episodes all end by time, or after `length` env_steps.
 
@@ -120,7 +140,9 @@ def forecast(
     """
     length = length or spec.episode_steps
     train, steps = settings.train, math.ceil(length / spec.action_repeat)
-    planned_rounds = max(math.ceil((train.env_steps / length - train.seed_episodes) / train.envs), 0)
+    planned_rounds = max(
+        math.ceil((train.env_steps / length - train.seed_episodes) / train.envs), 0
+    )
     rounds, episodes = 1 + planned_rounds, train.seed_episodes + planned_rounds * train.envs
     tests = math.ceil(rounds / train.test_every)
     episode_bytes = (steps + 1) * costs.frame_bytes
@@ -136,7 +158,10 @@ def forecast(
         "commit": (rounds + tests) * costs.checkpoint,
         "plan": _planning(costs, spec, train.envs, steps, plan_episodes),
     }
-    size = {"episodes": kept * episode_bytes, "checkpoints": (train.keep + 1) * costs.checkpoint_bytes}
+    size = {
+        "episodes": kept * episode_bytes,
+        "checkpoints": (train.keep + 1) * costs.checkpoint_bytes,
+    }
     return {
         "run": {
             "env_steps": round(episodes * length),
@@ -161,7 +186,9 @@ def _planning(costs: Costs, spec: EnvSpec, envs: int, steps: int, episodes: int)
     seeing = costs.env_reset + steps * wider * (costs.env_step + costs.decision)
     nothing, constants = constant_actions(spec)
     blind = (2 + len(constants)) * math.ceil(episodes / BLIND_ROWS) * steps * costs.blind_step
-    return 2 * math.ceil(episodes / rows) * seeing + blind  # twice: by the trained model and by an untrained one
+    return (
+        2 * math.ceil(episodes / rows) * seeing + blind
+    )  # twice: by the trained model and by an untrained one
 
 
 def _measure(
@@ -182,9 +209,22 @@ def _measure(
     decision = _decision(settings, spec, learner, device)
     say("checkpoint: written and read back")
     checkpoint, checkpoint_bytes = _checkpoint(settings, spec, learner, folder)
-    arrays = [math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in spec.observation.values()]
+    arrays = [
+        math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in spec.observation.values()
+    ]
     frame = sum(arrays) + 4 * (spec.action_size + 1) + 3  # action and reward, three flags
-    costs = Costs(env_start, env_reset, env_step, decision, update, checkpoint, fsync, disk, checkpoint_bytes, frame)
+    costs = Costs(
+        env_start,
+        env_reset,
+        env_step,
+        decision,
+        update,
+        checkpoint,
+        fsync,
+        disk,
+        checkpoint_bytes,
+        frame,
+    )
     return spec, costs, short
 
 
@@ -202,8 +242,8 @@ def _disk(folder: Path) -> tuple[float, float]:
 def _environment(settings: Settings) -> tuple[EnvSpec, float, float, float, float | None]:
     """Start the run's own environments and one episode in each.
 
-    Return the seconds of start, reset and agent step, and the env_steps that passed for each that ended an episode
-    before its time, None where none did.
+    Return the seconds of start, reset and agent step, and the env_steps that passed for each that
+    ended an episode before its time, None where none did.
     """
     rows = range(settings.train.envs)
     begin = time.perf_counter()
@@ -216,7 +256,10 @@ def _environment(settings: Settings) -> tuple[EnvSpec, float, float, float, floa
         seconds: list[float] = []
         passed = ended = 0
         policy = RandomPolicy(pool.spec.action_size, settings.seed, pool.spec.groups)
-        nothing, first = np.zeros((len(rows), pool.spec.action_size), np.float32), np.ones(len(rows), bool)
+        nothing, first = (
+            np.zeros((len(rows), pool.spec.action_size), np.float32),
+            np.ones(len(rows), bool),
+        )
         waits = LONG if pool.spec.terminates else CALLS
         while len(seconds) < (CALLS if ended else waits) and sum(seconds) < PATIENCE:
             actions = dict(enumerate(policy({}, nothing, first)))
@@ -225,7 +268,9 @@ def _environment(settings: Settings) -> tuple[EnvSpec, float, float, float, floa
             seconds.append(time.perf_counter() - begin)
             passed += sum(step.env_steps for step in steps.values())
             ended += sum(step.terminated for step in steps.values())
-            if over := [row for row, step in steps.items() if step.lost or step.terminated or step.truncated]:
+            if over := [
+                row for row, step in steps.items() if step.lost or step.terminated or step.truncated
+            ]:
                 pool.reset({row: seeds[row] for row in over})
         short = passed / ended if ended else None
         return pool.spec, start, reset, statistics.fmean(seconds[1:] or seconds), short
@@ -241,7 +286,9 @@ def _blind_step(settings: Settings) -> float:
             begin = time.perf_counter()
             steps = pool.step(dict.fromkeys(range(BLIND_ROWS), action))
             seconds.append(time.perf_counter() - begin)
-            if over := [row for row, step in steps.items() if step.lost or step.terminated or step.truncated]:
+            if over := [
+                row for row, step in steps.items() if step.lost or step.terminated or step.truncated
+            ]:
                 pool.reset(dict.fromkeys(over, 0))
     return statistics.fmean(seconds[1:] or seconds)
 
@@ -265,13 +312,21 @@ def random_chunks(spec: EnvSpec, batch: int, length: int) -> Chunks:
 def _decision(settings: Settings, spec: EnvSpec, learner: Learner, device: torch.device) -> float:
     rows = settings.train.envs
     precision = collecting_precision(settings, device)
-    agent = Agent.build(settings, spec, learner.model, learner.behavior, device=device, precision=precision)
+    agent = Agent.build(
+        settings, spec, learner.model, learner.behavior, device=device, precision=precision
+    )
     frames = {key: value[:, 0] for key, value in random_chunks(spec, rows, 1).observation.items()}
-    carry, action, first = agent.initial(rows), np.zeros((rows, spec.action_size), np.float32), np.zeros(rows, bool)
+    carry, action, first = (
+        agent.initial(rows),
+        np.zeros((rows, spec.action_size), np.float32),
+        np.zeros(rows, bool),
+    )
     return _typical(lambda: agent.act(carry, frames, action, first), device)
 
 
-def _checkpoint(settings: Settings, spec: EnvSpec, learner: Learner, folder: Path) -> tuple[float, int]:
+def _checkpoint(
+    settings: Settings, spec: EnvSpec, learner: Learner, folder: Path
+) -> tuple[float, int]:
     """Write a checkpoint, read it back, and return the seconds that writing took and its bytes."""
     path = folder / "checkpoint.safetensors"
     begin = time.perf_counter()
@@ -280,7 +335,9 @@ def _checkpoint(settings: Settings, spec: EnvSpec, learner: Learner, folder: Pat
     seconds = time.perf_counter() - begin
     held = checkpoints.load(path, trusted=True)
     if any(not torch.equal(held.model[key], tensor) for key, tensor in written.model.items()):
-        raise PlanetError(f"{folder.parent}: a checkpoint read back differs from what was written; use another disk")
+        raise PlanetError(
+            f"{folder.parent}: a checkpoint read back differs from what was written; use another disk"
+        )
     return seconds, path.stat().st_size
 
 
@@ -311,7 +368,9 @@ def _free_memory() -> int | None:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:  # not Linux
         return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+    return next(
+        (int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None
+    )
 
 
 def _free_on(device: torch.device) -> int | None:

@@ -21,7 +21,8 @@ from planet_rssm.training.optim import build_optimizer, warm
 from planet_rssm.types import Batch
 from planet_rssm.world_model import WorldModel
 
-FIRST_SCALE = 1024.0  # of the loss in float16: it sums over pixels, so PyTorch's 65536 would overflow for long
+# of the loss in float16: it sums over pixels, so PyTorch's 65536 would overflow for long
+FIRST_SCALE = 1024.0
 SCALER = "<scaler>"  # no parameter is called so
 BEHAVIOR = "behavior."  # before the names of the actor's and the critic's parameters
 
@@ -33,19 +34,26 @@ class Learner:
     """
 
     def __init__(
-        self, model: WorldModel, settings: Settings, device: torch.device, behavior: Behavior | None = None
+        self,
+        model: WorldModel,
+        settings: Settings,
+        device: torch.device,
+        behavior: Behavior | None = None,
     ) -> None:
         self.model, self.settings, self.device, self.behavior = model, settings, device, behavior
         self.precision = training_precision(settings, device)
         self.optimizer = build_optimizer(_groups(model, behavior, settings), settings.optimizer)
-        self.scaler = torch.amp.GradScaler(device.type, init_scale=FIRST_SCALE, enabled=self.precision == "float16")
+        self.scaler = torch.amp.GradScaler(
+            device.type, init_scale=FIRST_SCALE, enabled=self.precision == "float16"
+        )
 
     def update(self, chunks: Chunks, index: int) -> dict[str, float]:
         """Take the optimiser step number `index` of the run on `chunks`.
 
         Returns:
-            The loss's parts, `grad_norm` of the model before clipping and that of each part, as floats. Where a loss or
-            a gradient is not finite nothing is changed, and the only entry is `skipped`.
+            The loss's parts, `grad_norm` of the model before clipping and that of each part, as
+            floats. Where a loss or a gradient is not finite nothing is changed, and the only entry
+            is `skipped`.
         """
         batch = to_batch(chunks.seen(self.model.spec.observation), self.device)
         rng = generator(stream_seed(self.settings.seed, Stream.UPDATE, index), self.device)
@@ -55,8 +63,12 @@ class Learner:
             context = self.model.context(batch, noise)
             loss, metrics = self.model.loss_from(batch, context, noise)
             if self.behavior is not None:
-                rng = generator(stream_seed(self.settings.seed, Stream.BEHAVIOR, index), self.device)
-                drawn = self.behavior.draw(batch_size * length, self.model.rssm.noise_size, rng, self.device)
+                rng = generator(
+                    stream_seed(self.settings.seed, Stream.BEHAVIOR, index), self.device
+                )
+                drawn = self.behavior.draw(
+                    batch_size * length, self.model.rssm.noise_size, rng, self.device
+                )
                 more, told, bounds = self.behavior.loss(self.model, batch, context, drawn)
                 loss, metrics = loss + more, metrics | told
         self.optimizer.zero_grad()
@@ -64,8 +76,18 @@ class Learner:
         self.scaler.unscale_(self.optimizer)
         metrics |= self._clip()
         # One transfer for all numbers: each by itself would wait for the device.
-        values = dict(zip(metrics, torch.stack([value.float() for value in metrics.values()]).tolist(), strict=True))
-        finite = all(math.isfinite(value) for name, value in values.items() if name.startswith(("loss/", "grad_norm")))
+        values = dict(
+            zip(
+                metrics,
+                torch.stack([value.float() for value in metrics.values()]).tolist(),
+                strict=True,
+            )
+        )
+        finite = all(
+            math.isfinite(value)
+            for name, value in values.items()
+            if name.startswith(("loss/", "grad_norm"))
+        )
         if finite:
             warm(self.optimizer, self.settings.optimizer, index)
             self.scaler.step(self.optimizer)
@@ -94,7 +116,9 @@ class Learner:
     def optimizer_tensors(self) -> dict[str, Tensor]:
         """Return the optimiser's state by `parameter/entry`, and the scaler's, for a checkpoint."""
         names = {parameter: name for name, parameter in self.parameters().items()}
-        scaler = {key: torch.tensor(float(value)) for key, value in self.scaler.state_dict().items()}
+        scaler = {
+            key: torch.tensor(float(value)) for key, value in self.scaler.state_dict().items()
+        }
         return {f"{SCALER}/{key}": value for key, value in scaler.items()} | {
             f"{names[parameter]}/{entry}": tensor.detach().cpu()
             for parameter, state in self.optimizer.state.items()
@@ -104,18 +128,31 @@ class Learner:
     def load_optimizer_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Take back what `optimizer_tensors` gave."""
         parameters = self.parameters()
-        scaler = {key.removeprefix(f"{SCALER}/"): tensor for key, tensor in tensors.items() if key.startswith(SCALER)}
+        scaler = {
+            key.removeprefix(f"{SCALER}/"): tensor
+            for key, tensor in tensors.items()
+            if key.startswith(SCALER)
+        }
         if scaler and self.scaler.is_enabled():  # a run may be opened in another precision
             held = self.scaler.state_dict()
-            self.scaler.load_state_dict({key: type(held[key])(tensor) for key, tensor in scaler.items()})
+            self.scaler.load_state_dict(
+                {key: type(held[key])(tensor) for key, tensor in scaler.items()}
+            )
         tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(SCALER)}
         for key, tensor in tensors.items():
             name, _, entry = key.rpartition("/")
             parameter = parameters[name]
-            # The fused step walks parameter and moments in memory order: they must share their layout.
+            # The fused step walks parameter and moments in memory order: they must share their
+            # layout.
             like = parameter if tensor.shape == parameter.shape else tensor
-            where = torch.device("cpu") if entry in getattr(self.optimizer, "on_host", ()) else self.device
-            self.optimizer.state[parameter][entry] = torch.empty_like(like, device=where).detach().copy_(tensor)
+            where = (
+                torch.device("cpu")
+                if entry in getattr(self.optimizer, "on_host", ())
+                else self.device
+            )
+            self.optimizer.state[parameter][entry] = (
+                torch.empty_like(like, device=where).detach().copy_(tensor)
+            )
 
     def checkpoint(self, spec: EnvSpec, progress: dict[str, Any]) -> Checkpoint:
         """Return all that was learned, on the CPU."""
@@ -127,7 +164,10 @@ class Learner:
         """Return every parameter by the name under which a checkpoint keeps its optimiser state."""
         parameters: dict[str, Tensor] = dict(self.model.named_parameters())
         if self.behavior is not None:
-            parameters |= {f"{BEHAVIOR}{name}": parameter for name, parameter in self.behavior.named_parameters()}
+            parameters |= {
+                f"{BEHAVIOR}{name}": parameter
+                for name, parameter in self.behavior.named_parameters()
+            }
         return parameters
 
 
@@ -149,16 +189,22 @@ def check_state(parameters: Mapping[str, Tensor], held: Checkpoint) -> None:
         if like is None:
             wrong = f"{key} is of no parameter"
         elif tensor.numel() != 1 and tensor.shape != like.shape or not tensor.is_floating_point():
-            wrong = f"{key} is {tensor.dtype} {list(tensor.shape)}, its parameter {list(like.shape)}"
+            wrong = (
+                f"{key} is {tensor.dtype} {list(tensor.shape)}, its parameter {list(like.shape)}"
+            )
     if wrong is None and len({frozenset(names) for names in entries.values()}) > 1:
         wrong = "some parameters have less of it than others"
     if not entries and held.progress["updates"] > held.progress.get("skipped", 0):
         wrong = "there is none"
     if wrong:
-        raise PlanetError(f"{held.name}: its optimiser's state: {wrong}; go on from another checkpoint")
+        raise PlanetError(
+            f"{held.name}: its optimiser's state: {wrong}; go on from another checkpoint"
+        )
 
 
-def _groups(model: WorldModel, behavior: Behavior | None, settings: Settings) -> list[dict[str, Any]]:
+def _groups(
+    model: WorldModel, behavior: Behavior | None, settings: Settings
+) -> list[dict[str, Any]]:
     """Return the model's parameters and those of behaviour, which may have a learning rate and an eps of their own."""
     groups: list[dict[str, Any]] = [{"params": list(model.parameters())}]
     if behavior is not None:
@@ -169,7 +215,8 @@ def _groups(model: WorldModel, behavior: Behavior | None, settings: Settings) ->
             "lr": lr,
             "full_lr": lr,  # after the warm-up
             "eps": own.eps or shared.eps,
-            "weight_decay": shared.weight_decay * shared.lr / lr,  # as much off the weights an update
+            # as much off the weights an update
+            "weight_decay": shared.weight_decay * shared.lr / lr,
         })  # fmt: skip
     return groups
 
@@ -181,7 +228,10 @@ def _on_cpu(module: nn.Module) -> dict[str, Tensor]:
 def _norms(module: nn.Module) -> dict[str, Tensor]:
     """Return the norm of the gradient of each part that has one."""
     parts = {name: list(part.parameters()) for name, part in module.named_children()}
-    grads = {name: [p.grad for p in parameters if p.grad is not None] for name, parameters in parts.items()}
+    grads = {
+        name: [p.grad for p in parameters if p.grad is not None]
+        for name, parameters in parts.items()
+    }
     return {f"grad_norm/{name}": get_total_norm(part) for name, part in grads.items() if part}
 
 

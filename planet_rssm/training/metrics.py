@@ -19,14 +19,20 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 COUNTERS = ("env_steps", "agent_steps", "updates", "episodes")
-OF_THE_MACHINE = ("seconds", "memory_mib", "stage_seconds")  # the only keys of a line in which equal runs may differ
+OF_THE_MACHINE = (
+    "seconds",
+    "memory_mib",
+    "stage_seconds",
+)  # the only keys of a line in which equal runs may differ
 _log = logging.getLogger("planet_rssm")
 
 
 class MetricsLog:
     """Appends measurements. A resumed run first cuts the file back to where its checkpoint was written."""
 
-    def __init__(self, folder: Path, offset: int, done: int, axis: str = "env_steps", crc: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, offset: int, done: int, axis: str = "env_steps", crc: int | None = None
+    ) -> None:
         """Cut the file to `offset` bytes, whose CRC-32 was `crc` (None: not known).
 
         `done` is what the counter `axis`, where events are placed, stood at then.
@@ -40,9 +46,17 @@ class MetricsLog:
         whole = kept.rfind(b"\n") + 1  # whole lines: the next one must not continue a torn one
         self.crc = zlib.crc32(kept[:whole])  # of all that the file holds
         if whole < offset:
-            _log.warning("%s: %d bytes, the checkpoint knew %d; what is missing stays lost", path, whole, offset)
+            _log.warning(
+                "%s: %d bytes, the checkpoint knew %d; what is missing stays lost",
+                path,
+                whole,
+                offset,
+            )
         elif crc is not None and crc != self.crc:
-            _log.warning("%s: changed since the checkpoint was written; its lines are kept as they are now", path)
+            _log.warning(
+                "%s: changed since the checkpoint was written; its lines are kept as they are now",
+                path,
+            )
         self._file = open(path, "ab", opener=_no_link)  # held open as long as the run
         self._file.truncate(whole)
         self._path, self._events, self._hook = path, None, threading.excepthook
@@ -52,9 +66,17 @@ class MetricsLog:
             threading.excepthook = self._in_thread
             self._events = SummaryWriter(str(folder / EVENTS), purge_step=done + 1)
 
-    def write(self, phase: str, counters: dict[str, int], seconds: float, values: dict[str, Any]) -> None:
+    def write(
+        self, phase: str, counters: dict[str, int], seconds: float, values: dict[str, Any]
+    ) -> None:
         """Append one line; `counters` as in DESIGN: env_steps, agent_steps, updates, episodes."""
-        line = {"format": FORMAT, "phase": phase, **counters, "seconds": round(seconds, 3), **values}
+        line = {
+            "format": FORMAT,
+            "phase": phase,
+            **counters,
+            "seconds": round(seconds, 3),
+            **values,
+        }
         data = json.dumps(line).encode() + b"\n"
         self._file.write(data)
         self.crc = zlib.crc32(data, self.crc)
@@ -85,7 +107,11 @@ class MetricsLog:
             events.close()
         except OSError as error:
             if self._path.exists():  # else the run itself has more to say
-                _log.warning("%s: TensorBoard's events are not all written (%s)", self._path.parent, error.strerror)
+                _log.warning(
+                    "%s: TensorBoard's events are not all written (%s)",
+                    self._path.parent,
+                    error.strerror,
+                )
         finally:
             threading.excepthook = self._hook
 
@@ -109,7 +135,11 @@ def resident_mib() -> float:
     except OSError:  # not Linux
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
-    return round(sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon:", "RssShmem:"))) / 2**10, 1)
+    return round(
+        sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon:", "RssShmem:")))
+        / 2**10,
+        1,
+    )
 
 
 class Meter:

@@ -20,8 +20,8 @@ from planet_rssm.training.session import Loop
 class OfflineTrainer(Loop):
     """Rounds of optimiser steps on the episodes of `settings.data.folder`; no environment is ever started.
 
-    `env_steps`, `agent_steps` and `episodes` count the data and stay as they are, so checkpoints are named by their
-    updates.
+    `env_steps`, `agent_steps` and `episodes` count the data and stay as they are, so checkpoints
+    are named by their updates.
     """
 
     axis = "updates"
@@ -31,7 +31,8 @@ class OfflineTrainer(Loop):
 
         Raises:
             Interrupted: a signal asked to stop; what was learned is committed.
-            PlanetError: the episodes, the disk or the loss make going on impossible; see `Session.restore` too.
+            PlanetError: the episodes, the disk or the loss make going on impossible; see
+                `Session.restore` too.
         """
         with self.session.locked(), InterruptGuard() as self.guard:
             self.restore()
@@ -83,14 +84,19 @@ def open_episodes(settings: Settings) -> tuple[Replay, EnvSpec]:
     """
     folder = Path(settings.data.folder or "")
     if not folder.is_dir():
-        raise PlanetError(f"--data {folder}: no such folder; give one that `planet collect` wrote, or RUN/episodes")
+        raise PlanetError(
+            f"--data {folder}: no such folder; give one that `planet collect` wrote, or RUN/episodes"
+        )
     replay = Replay(folder, settings.data.capacity)
     if replay.env is None:
         raise PlanetError(f"--data {folder}: {episode_set.no_episode(folder)}")
     spec = EnvSpec.from_json(replay.env)
     shapes = [shape for shape, _ in spec.observation.values()]
     if not shapes or not all(len(shape) == 1 or _is_image(shape) for shape in shapes):
-        seen = ", ".join(f"{key} {list(shape)}" for key, (shape, _) in spec.observation.items()) or "nothing"
+        seen = (
+            ", ".join(f"{key} {list(shape)}" for key, (shape, _) in spec.observation.items())
+            or "nothing"
+        )
         raise PlanetError(
             f"--data {folder}: observes {seen}; needs images [size, size, 3] of size {SMALLEST} to {LARGEST}, or "
             "vectors [n]: collect it with such"
@@ -99,14 +105,19 @@ def open_episodes(settings: Settings) -> tuple[Replay, EnvSpec]:
 
 
 def _is_image(shape: tuple[int, ...]) -> bool:
-    return len(shape) == 3 and shape[0] == shape[1] and SMALLEST <= shape[0] <= LARGEST and shape[2] == 3
+    return (
+        len(shape) == 3
+        and shape[0] == shape[1]
+        and SMALLEST <= shape[0] <= LARGEST
+        and shape[2] == 3
+    )
 
 
 def adopt_environment(settings: Settings, overrides: Sequence[str]) -> tuple[Settings, str]:
     """Return the settings with the environment that the episodes of `settings.data.folder` were recorded in.
 
-    Whatever the preset names is replaced, and the line returned says by what. What the user asked for by `key=value`
-    `overrides` must agree.
+    Whatever the preset names is replaced, and the line returned says by what. What the user asked
+    for by `key=value` `overrides` must agree.
 
     Raises:
         PlanetError: an override disagrees, no actor could learn from these, or see `open_episodes`.
@@ -114,7 +125,9 @@ def adopt_environment(settings: Settings, overrides: Sequence[str]) -> tuple[Set
     replay, spec = open_episodes(settings)
     asked, wanted = config.flatten(settings), config.parse_overrides(overrides)
     if "env.drop" in wanted:
-        chosen(spec.id, [*spec.observation, *spec.drop], asked["env.drop"], ())  # refuses what was never there
+        chosen(
+            spec.id, [*spec.observation, *spec.drop], asked["env.drop"], ()
+        )  # refuses what was never there
     drop, keys = (*dict.fromkeys((*spec.drop, *asked["env.drop"])),), asked["env.keys"] or spec.keys
     # of images and vectors either may be left out, and any by name
     spec = spec.seen(asked["env.observe"] if "env.observe" in wanted else "both", drop, keys)

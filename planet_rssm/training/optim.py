@@ -9,18 +9,22 @@ from torch.optim import Optimizer
 
 from planet_rssm.config import OptimizerSettings
 
-SMALLEST = 1e-3  # a tensor's norm counts as at least this when its gradient is clipped to a share of it
+SMALLEST = (
+    1e-3  # a tensor's norm counts as at least this when its gradient is clipped to a share of it
+)
 
 
 class LaProp(Optimizer):
     """DreamerV3's optimiser: adaptive gradient clipping, RMS scaling, then momentum (LaProp, arXiv 2002.04839).
 
     For each tensor: g *= min(1, agc max(1e-3, |p|) / |g|) (AGC, 2102.06171, by whole tensors);
-    g /= sqrt(second moment); p -= lr * (mean of the g of late). Both moments are corrected for their start at 0. The
-    maths runs over all tensors at once.
+    g /= sqrt(second moment); p -= lr * (mean of the g of late). Both moments are corrected for
+    their start at 0. The maths runs over all tensors at once.
     """
 
-    on_host = ("step",)  # entries of the state that live on the CPU: read at each step, on a device each is waited for
+    on_host = (
+        "step",
+    )  # entries of the state that live on the CPU: read at each step, on a device each is waited for
 
     def __init__(
         self,
@@ -32,7 +36,9 @@ class LaProp(Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         """Take the parameters and the recipe; `agc` is the share of a tensor's norm that its gradient may have."""
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "agc": agc, "weight_decay": weight_decay})
+        super().__init__(
+            params, {"lr": lr, "betas": betas, "eps": eps, "agc": agc, "weight_decay": weight_decay}
+        )
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
@@ -50,24 +56,35 @@ class LaProp(Optimizer):
                     "exp_avg": torch.zeros_like(p),
                     "exp_avg_sq": torch.zeros_like(p),
                 }
-        steps, means, squares = ([self.state[p][name] for p in params] for name in ("step", "exp_avg", "exp_avg_sq"))
+        steps, means, squares = (
+            [self.state[p][name] for p in params] for name in ("step", "exp_avg", "exp_avg_sq")
+        )
         torch._foreach_add_(steps, 1)
         counts, (beta1, beta2) = [float(step) for step in steps], group["betas"]
         grads = clipped([p.grad for p in params if p.grad is not None], params, group["agc"])
         torch._foreach_lerp_(squares, torch._foreach_mul(grads, grads), 1 - beta2)
-        scale = torch._foreach_sqrt(torch._foreach_div(squares, [1 - beta2**count for count in counts]))
+        scale = torch._foreach_sqrt(
+            torch._foreach_div(squares, [1 - beta2**count for count in counts])
+        )
         torch._foreach_add_(scale, group["eps"])
         torch._foreach_lerp_(means, torch._foreach_div(grads, scale), 1 - beta1)
         if group["weight_decay"]:
             torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
-        torch._foreach_add_(params, torch._foreach_mul(means, [-group["lr"] / (1 - beta1**count) for count in counts]))
+        torch._foreach_add_(
+            params,
+            torch._foreach_mul(means, [-group["lr"] / (1 - beta1**count) for count in counts]),
+        )
 
 
 def clipped(grads: list[Tensor], params: list[Tensor], share: float) -> list[Tensor]:
     """Return the gradients, each scaled down to at most `share` of its tensor's norm (AGC)."""
-    limits = torch._foreach_mul(torch._foreach_clamp_min(torch._foreach_norm(params), SMALLEST), share)
+    limits = torch._foreach_mul(
+        torch._foreach_clamp_min(torch._foreach_norm(params), SMALLEST), share
+    )
     norms = torch._foreach_clamp_min(torch._foreach_norm(grads), 1e-12)
-    return list(torch._foreach_mul(grads, torch._foreach_clamp_max(torch._foreach_div(limits, norms), 1.0)))
+    return list(
+        torch._foreach_mul(grads, torch._foreach_clamp_max(torch._foreach_div(limits, norms), 1.0))
+    )
 
 
 def build_optimizer(params: Iterable[Any], settings: OptimizerSettings) -> Optimizer:

@@ -1,11 +1,12 @@
 """A set of episodes as a replay folder: what `planet collect` writes and `planet train --offline` learns from.
 
-Episode i of a set is reset with `stream_seed(seed, Stream.DATA_RESET, i)`, which no training run and no test uses: sets
-of equal seeds begin in the same states whatever acts in them. Random and constant episodes are the same for any number
-of environments side by side; planned ones draw their noise for all rows at once and are the same for equal numbers.
+Episode i of a set is reset with `stream_seed(seed, Stream.DATA_RESET, i)`, which no training run
+and no test uses: sets of equal seeds begin in the same states whatever acts in them. Random and
+constant episodes are the same for any number of environments side by side; planned ones draw their
+noise for all rows at once and are the same for equal numbers.
 
-The same call goes on with a set that it has begun. Random and constant episodes are then those that it would have made;
-planned ones begin in the states that they would have had, with other noise.
+The same call goes on with a set that it has begun. Random and constant episodes are then those that
+it would have made; planned ones begin in the states that they would have had, with other noise.
 """
 
 import sys
@@ -43,7 +44,9 @@ class Actor(NamedTuple):
     """Who acts, and in what."""
 
     env: EnvSettings  # resolved
-    policy: Callable[[EnvSpec, int, Sequence[int]], Policy]  # of these rows, for the episodes of these indices
+    policy: Callable[
+        [EnvSpec, int, Sequence[int]], Policy
+    ]  # of these rows, for the episodes of these indices
     made_by: dict[str, Any]  # what tells it from others, as JSON
 
 
@@ -51,22 +54,31 @@ def simple_actor(task: str, overrides: Sequence[str], policy: str, seed: int) ->
     """Return one that looks at nothing: `random`, or `constant:VALUE`, see `_constant_action`.
 
     Raises:
-        PlanetError: no such task or policy, an override that is not of `env`, or one that leaves nothing to see.
+        PlanetError: no such task or policy, an override that is not of `env`, or one that leaves
+            nothing to see.
     """
     settings = config.resolve({"env.id": task} | _env_overrides(overrides))
     own(config.flatten(settings))  # a run that learns from the set has the same environment
     if settings.env.renderer == "none" and settings.env.observe != "vectors":
-        raise PlanetError("env.renderer = 'none': the episodes would show nothing; use auto, or env.observe=vectors")
+        raise PlanetError(
+            "env.renderer = 'none': the episodes would show nothing; use auto, or env.observe=vectors"
+        )
     if FORM.fullmatch(policy) and not policy.startswith(("random:", "constant:")):
         find("--policy", policy)  # before an environment is started
         env = resolve(settings.env)
-        return Actor(env, lambda spec, rows, _: own_policy("--policy", policy, spec, rows), {"policy": policy})
+        return Actor(
+            env,
+            lambda spec, rows, _: own_policy("--policy", policy, spec, rows),
+            {"policy": policy},
+        )
     kind, _, value = policy.partition(":")
     if kind == "random" and not value:
         actions_seed = stream_seed(seed, Stream.DATA_ACTIONS)
         return Actor(
             resolve(settings.env),
-            lambda spec, rows, indices: RandomPolicy(spec.action_size, actions_seed, spec.groups, indices),
+            lambda spec, rows, indices: RandomPolicy(
+                spec.action_size, actions_seed, spec.groups, indices
+            ),
             {"policy": policy},
         )
     try:
@@ -80,28 +92,48 @@ def simple_actor(task: str, overrides: Sequence[str], policy: str, seed: int) ->
         )
     env = resolve(settings.env)
     check_constant(env, numbers)
-    return Actor(env, lambda spec, rows, _: ConstantPolicy(_constant_action(spec, numbers)), {"policy": policy})
+    return Actor(
+        env,
+        lambda spec, rows, _: ConstantPolicy(_constant_action(spec, numbers)),
+        {"policy": policy},
+    )
 
 
 def planning_actor(
-    task: str, overrides: Sequence[str], run: Path, checkpoint: str, noise: float, seed: int, device: torch.device
+    task: str,
+    overrides: Sequence[str],
+    run: Path,
+    checkpoint: str,
+    noise: float,
+    seed: int,
+    device: torch.device,
 ) -> Actor:
     """Return a run's agent in the run's own environment, with `noise` on the planned action, see `Agent`.
 
     Raises:
-        PlanetError: no such run or checkpoint, noise that is no chance, a task or override unlike the run's.
+        PlanetError: no such run or checkpoint, noise that is no chance, a task or override unlike
+            the run's.
     """
     held = checkpoints.load(checkpoints.find(run, checkpoint))
     if canonical_id(task) != held.spec.id:
-        raise PlanetError(f"TASK {task}: the run in {run} acts in {held.spec.id}; give that, or another run")
+        raise PlanetError(
+            f"TASK {task}: the run in {run} acts in {held.spec.id}; give that, or another run"
+        )
     check_noise("--noise", noise, held.spec)
     env = _as_the_run(held, overrides, run)
 
     def agent(spec: EnvSpec, rows: int, indices: Sequence[int]) -> Policy:
         spec = same_pixels(held.spec, spec)
-        beside = indices[:1] if indices[0] else ()  # episodes that are added act otherwise than the first did
-        parts, actions_seed = parts_of(held, device), stream_seed(seed, Stream.DATA_ACTIONS, *beside)
-        built = Agent.build(held.settings, spec, *parts, device=device, exploration_noise=noise, seed=actions_seed)
+        beside = (
+            indices[:1] if indices[0] else ()
+        )  # episodes that are added act otherwise than the first did
+        parts, actions_seed = (
+            parts_of(held, device),
+            stream_seed(seed, Stream.DATA_ACTIONS, *beside),
+        )
+        built = Agent.build(
+            held.settings, spec, *parts, device=device, exploration_noise=noise, seed=actions_seed
+        )
         return AgentPolicy(built, rows)
 
     updates = held.progress.get("updates")
@@ -120,24 +152,31 @@ def write_episodes(
 ) -> tuple[EnvSpec, list[EpisodeResult]]:
     """Play the episodes, `envs` side by side, and keep each in `folder` as it ends; return what was seen of them.
 
-    With `add` they go on where the episodes in `folder` end, and so do their indices and with them their draws. What an
-    equal call had begun is completed, and what it had made is among the results.
+    With `add` they go on where the episodes in `folder` end, and so do their indices and with them
+    their draws. What an equal call had begun is completed, and what it had made is among the
+    results.
 
     Raises:
         Interrupted: a signal asked to stop; the episodes that had ended are kept.
-        PlanetError: the folder holds episodes already (with `add`: of another environment), belongs to a run, is in
-            use or cannot be written, or the environment does not work.
+        PlanetError: the folder holds episodes already (with `add`: of another environment), belongs
+            to a run, is in use or cannot be written, or the environment does not work.
     """
     part = Part({"verb": "collect", "env": actor.env.id, **actor.made_by, "seed": seed}, episodes)
     episode_set.check_free(folder, part, add=add)
     results: dict[int, EpisodeResult] = {}
 
     def note(index: int, episode_return: float, env_steps: int) -> None:
-        results[index] = EpisodeResult(stream_seed(seed, Stream.DATA_RESET, index), episode_return, env_steps)
+        results[index] = EpisodeResult(
+            stream_seed(seed, Stream.DATA_RESET, index), episode_return, env_steps
+        )
         on_episode(results[index])
 
     try:
-        with EnvPool(actor.env, min(envs, episodes)) as pool, episode_set.claimed(folder), InterruptGuard() as guard:
+        with (
+            EnvPool(actor.env, min(envs, episodes)) as pool,
+            episode_set.claimed(folder),
+            InterruptGuard() as guard,
+        ):
             replay = Replay(folder, sys.maxsize)
             _check_same(replay, pool.spec)
             part, missing = episode_set.begin(replay, part, add=add)
@@ -149,7 +188,9 @@ def write_episodes(
             _make(replay, pool, policy, seed, missing, note, guard)
             return pool.spec, [results[index] for index in part.indices]
     except OSError as error:
-        raise PlanetError(f"--out {folder}: {error.strerror or error}; {len(results)} episodes are kept") from error
+        raise PlanetError(
+            f"--out {folder}: {error.strerror or error}; {len(results)} episodes are kept"
+        ) from error
 
 
 def _make(
@@ -164,7 +205,9 @@ def _make(
     """Play the episodes of these indices, and keep and note each as it ends."""
     seeds = [stream_seed(seed, Stream.DATA_RESET, index) for index in missing]
     try:
-        for done, (at, episode) in enumerate(collect(pool, policy, seeds, on_step=lambda _: _stop_if_asked(guard)), 1):
+        for done, (at, episode) in enumerate(
+            collect(pool, policy, seeds, on_step=lambda _: _stop_if_asked(guard)), 1
+        ):
             replay.add(episode, missing[at])
             note(missing[at], episode.episode_return, episode.env_steps)
             if done % pool.count == 0:
@@ -193,7 +236,9 @@ def check_constant(env: EnvSettings, numbers: Sequence[float]) -> None:
     """
     if env.id.startswith("dmc/"):  # whose actions are all in [-1, 1]
         if not (len(numbers) == 1 and -1 <= numbers[0] <= 1):
-            raise PlanetError(f"--policy constant:{_listed(numbers)}: in {env.id} it must be in [-1, 1]")
+            raise PlanetError(
+                f"--policy constant:{_listed(numbers)}: in {env.id} it must be in [-1, 1]"
+            )
     else:
         with EnvPool(env.model_copy(update={"renderer": "none"}), 1) as pool:
             _constant_action(pool.spec, numbers)
@@ -215,7 +260,11 @@ def _constant_action(spec: EnvSpec, numbers: Sequence[float]) -> np.ndarray:
         ):
             return from_places(np.array(numbers, int), spec.groups)
         most = [size - 1 for size in spec.groups]
-        allowed = f"a choice, 0 to {most[0]}" if len(most) == 1 else f"{len(most)} choices, 0,0,… to {_listed(most)}"
+        allowed = (
+            f"a choice, 0 to {most[0]}"
+            if len(most) == 1
+            else f"{len(most)} choices, 0,0,… to {_listed(most)}"
+        )
     raise PlanetError(f"--policy constant:{_listed(numbers)}: in {spec.id} it must be {allowed}")
 
 
@@ -231,8 +280,12 @@ def _stop_if_asked(guard: InterruptGuard) -> None:
 def _env_overrides(overrides: Sequence[str]) -> dict[str, object]:
     values = config.parse_overrides(overrides)
     for key, value in values.items():
-        if key in config.flatten(config.Settings()) and (not key.startswith("env.") or key == "env.id"):
-            raise PlanetError(f"-s {key}={value}: `planet collect` changes only env.… settings, and the task is TASK")
+        if key in config.flatten(config.Settings()) and (
+            not key.startswith("env.") or key == "env.id"
+        ):
+            raise PlanetError(
+                f"-s {key}={value}: `planet collect` changes only env.… settings, and the task is TASK"
+            )
     return values
 
 
@@ -242,5 +295,7 @@ def _as_the_run(held: Checkpoint, overrides: Sequence[str], run: Path) -> EnvSet
     after = config.flatten(config.resolve(before | _env_overrides(overrides)))
     for key in before:
         if key != "env.step_timeout" and after[key] not in (before[key], None, "auto"):
-            raise PlanetError(f"{key} = {after[key]}: the run in {run} has {before[key]}; leave it out")
+            raise PlanetError(
+                f"{key} = {after[key]}: the run in {run} has {before[key]}; leave it out"
+            )
     return held.settings.env.model_copy(update={"step_timeout": after["env.step_timeout"]})

@@ -30,7 +30,14 @@ from planet_rssm.training.metrics import COUNTERS, Meter, MetricsLog, resident_m
 from planet_rssm.world_model import untrained_model
 
 MUCH_PADDING = 0.5  # of a batch: from here on it is said
-NEEDED = ("rounds", "env_steps", "agent_steps", "updates", "episodes", "metrics_offset")  # of what is counted
+NEEDED = (
+    "rounds",
+    "env_steps",
+    "agent_steps",
+    "updates",
+    "episodes",
+    "metrics_offset",
+)  # of what is counted
 
 
 @dataclass
@@ -43,7 +50,9 @@ class Progress:
     updates: int = 0
     episodes: int = 0
     lost: int = 0  # episodes dropped because their worker died
-    damaged: int = 0  # committed episodes set aside because their file was not as it had been written
+    damaged: int = (
+        0  # committed episodes set aside because their file was not as it had been written
+    )
     skipped: int = 0  # updates with a non-finite loss
     skipped_in_a_row: int = 0
     best_return: float | None = None
@@ -52,7 +61,9 @@ class Progress:
     metrics_offset: int = 0  # bytes of metrics.jsonl that this state has written
     metrics_crc: int | None = None  # their CRC-32
     data_crc: int = 0  # offline: of the episodes that are learned from
-    meter: dict[str, list[float]] = field(default_factory=dict)  # means of the round's updates so far
+    meter: dict[str, list[float]] = field(
+        default_factory=dict
+    )  # means of the round's updates so far
     stage_seconds: dict[str, float] = field(default_factory=dict)  # where `seconds` went, by stage
 
     @classmethod
@@ -60,12 +71,17 @@ class Progress:
         """Return what a checkpoint's run had counted.
 
         Raises:
-            PlanetError: a count is missing or of another kind; beginning at 0 instead would delete episodes.
+            PlanetError: a count is missing or of another kind; beginning at 0 instead would delete
+                episodes.
         """
         known = {one.name: one for one in fields(cls)}
         odd = [f"lacks {name}" for name in NEEDED if name not in held.progress]
         odd += [f"has {name}" for name in held.progress if name not in known]
-        counts = [name for name, one in known.items() if one.type in ("int", int) and name in held.progress]
+        counts = [
+            name
+            for name, one in known.items()
+            if one.type in ("int", int) and name in held.progress
+        ]
         odd += [f"has {name} = {held.progress[name]!r}" for name in counts
                 if type(held.progress[name]) is not int or held.progress[name] < 0]  # fmt: skip
         made = cls(**{name: value for name, value in held.progress.items() if name in known})
@@ -84,7 +100,8 @@ class Progress:
 class Session:
     """A run in the hands of the one process that trains it.
 
-    `axis` is the counter that grows as the run goes on: it names checkpoints and places TensorBoard's points.
+    `axis` is the counter that grows as the run goes on: it names checkpoints and places
+    TensorBoard's points.
     """
 
     spec: EnvSpec
@@ -93,7 +110,13 @@ class Session:
     rounds_before = 0  # that the checkpoint had which was taken up
 
     def __init__(self, run: Run, display: Display, axis: str = "env_steps") -> None:
-        self.run, self.folder, self.settings, self.display, self.axis = run, run.folder, run.settings, display, axis
+        self.run, self.folder, self.settings, self.display, self.axis = (
+            run,
+            run.folder,
+            run.settings,
+            display,
+            axis,
+        )
         self.device = resolve_device(run.settings.device)
         self.progress = Progress()
         self.stages = Stages(self.progress.stage_seconds)
@@ -112,7 +135,9 @@ class Session:
                 yield
         except OSError as error:
             reason = error.strerror or str(error)
-            raise PlanetError(f"run folder {self.folder}: {reason}; mend that, then go on with --resume") from error
+            raise PlanetError(
+                f"run folder {self.folder}: {reason}; mend that, then go on with --resume"
+            ) from error
 
     def check_there(self) -> None:
         """Refuse to write where the folder was, before anything would make it anew.
@@ -130,7 +155,8 @@ class Session:
         """Build the model for `spec`, and take up the newest checkpoint if there is one.
 
         Raises:
-            PlanetError: checkpoints that cannot be read, or settings or an environment other than those learned with.
+            PlanetError: checkpoints that cannot be read, or settings or an environment other than
+                those learned with.
         """
         self.spec = spec
         held = self._newest()
@@ -166,16 +192,27 @@ class Session:
     def learn(self, replay: Replay, last: int, on_update: Callable[[], object]) -> None:
         """Take the optimiser steps that are missing of `last`, then write the round's line; `on_update` may raise."""
         train, progress = self.settings.train, self.progress
-        if not progress.updates and (line := padding_line(replay.padding(train.batch_length), train.batch_length)):
+        if not progress.updates and (
+            line := padding_line(replay.padding(train.batch_length), train.batch_length)
+        ):
             self.display.say(line)
-        mend = "free some and go on with --resume, or train another run with a lower train.batch_size"
+        mend = (
+            "free some and go on with --resume, or train another run with a lower train.batch_size"
+        )
         meter = Meter(progress.meter)
         while progress.updates < last:
             self.check_there()  # else the episodes seem to be missing one by one
-            rng = np.random.default_rng(stream_seed(self.settings.seed, Stream.BATCH, progress.updates))
+            rng = np.random.default_rng(
+                stream_seed(self.settings.seed, Stream.BATCH, progress.updates)
+            )
             with self.stages("waiting"):
-                chunks = replay.sample(rng, train.batch_size, train.batch_length, self.settings.data.first_action)
-            with self.stages("learn"), within_memory(self.device, f"update {progress.updates + 1}", mend):
+                chunks = replay.sample(
+                    rng, train.batch_size, train.batch_length, self.settings.data.first_action
+                )
+            with (
+                self.stages("learn"),
+                within_memory(self.device, f"update {progress.updates + 1}", mend),
+            ):
                 values = self.learner.update(chunks, progress.updates)
             progress.updates += 1
             self._count_skipped(values)
@@ -198,7 +235,10 @@ class Session:
         """Make metrics and checkpoint durable, in that order, and let the oldest checkpoints go."""
         self.check_there()
         with self.stages("checkpoint"):
-            self.progress.metrics_offset, self.progress.metrics_crc = self.metrics.sync(), self.metrics.crc
+            self.progress.metrics_offset, self.progress.metrics_crc = (
+                self.metrics.sync(),
+                self.metrics.crc,
+            )
             self._seconds()
             self._save(self._number())
             self.run.mark_committed()
@@ -250,7 +290,9 @@ class Session:
         """Load the newest checkpoint that is whole; a damaged one is named, set aside, and the one before it taken."""
         for path in reversed(checkpoints.numbered(self.folder)):
             try:
-                return checkpoints.load(path, trusted=True)  # its settings must be those that the run was opened with
+                return checkpoints.load(
+                    path, trusted=True
+                )  # its settings must be those that the run was opened with
             except DamagedCheckpointError as error:
                 if path == checkpoints.numbered(self.folder)[0]:
                     raise PlanetError(
@@ -260,7 +302,9 @@ class Session:
                         "--run-dir ANOTHER"
                     ) from error
                 aside = path.with_name(f"{path.name}.damaged")
-                self.display.say(f"checkpoint {path}: damaged; set aside as {aside.name}, going back to the one before")
+                self.display.say(
+                    f"checkpoint {path}: damaged; set aside as {aside.name}, going back to the one before"
+                )
                 path.rename(aside)
         return None
 
@@ -284,7 +328,11 @@ class Loop(ABC):
     replay: Replay
 
     def __init__(self, run: Run, display: Display) -> None:
-        self.session, self.settings, self.display = Session(run, display, self.axis), run.settings, display
+        self.session, self.settings, self.display = (
+            Session(run, display, self.axis),
+            run.settings,
+            display,
+        )
 
     @property
     def progress(self) -> Progress:

@@ -24,11 +24,15 @@ def check_sizes(settings: Settings, spec: EnvSpec, device: torch.device) -> None
         PlanetError: one of them is too large, in the line that names it.
     """
     train = settings.train
-    frame = sum(4 * math.prod(shape) for shape, _ in spec.observation.values())  # as floats, which networks take
+    frame = sum(
+        4 * math.prod(shape) for shape, _ in spec.observation.values()
+    )  # as floats, which networks take
     frames = train.batch_size * train.batch_length
     batch = f"train.batch_size = {train.batch_size}, train.batch_length = {train.batch_length}"
     require_memory(device, frames * frame, batch, "lower one of them")
-    require_memory(torch.device("cpu"), train.envs * WORKER, f"train.envs = {train.envs}", "lower it")
+    require_memory(
+        torch.device("cpu"), train.envs * WORKER, f"train.envs = {train.envs}", "lower it"
+    )
     weights = f"{_largest(settings)}: the weights and what learns them"
     require_memory(device, COPIES * 4 * _weights(settings, spec), weights,
                    "lower it; `planet config PRESET --summary` counts weights by part")  # fmt: skip
@@ -50,6 +54,8 @@ def _weights(settings: Settings, spec: EnvSpec) -> float:
     except PlanetError:
         raise
     except (RuntimeError, NotImplementedError) as error:
-        return math.inf if "overflow" in str(error) else 0  # 0: a part of the user's own that cannot be counted so
+        return (
+            math.inf if "overflow" in str(error) else 0
+        )  # 0: a part of the user's own that cannot be counted so
     own = 0 if behavior is None else sum(behavior.parameter_counts().values())
     return model.parameter_counts()["total"] + own

@@ -23,7 +23,8 @@ from planet_rssm.training.session import Loop
 class Trainer(Loop):
     """PlaNet's algorithm 1, with V environments collected side by side.
 
-    Every random draw is named by a counter (seeding.py), so a round that was not committed is simply done again.
+    Every random draw is named by a counter (seeding.py), so a round that was not committed is
+    simply done again.
     """
 
     pool: EnvPool
@@ -33,7 +34,8 @@ class Trainer(Loop):
 
         Raises:
             Interrupted: a signal asked to stop; what was learned is committed.
-            PlanetError: the environment, the disk or the loss makes going on impossible; see `Session.restore` too.
+            PlanetError: the environment, the disk or the loss makes going on impossible; see
+                `Session.restore` too.
         """
         env, rows = self.settings.env, self.settings.train.envs
         self.stages = self.session.stages
@@ -77,11 +79,17 @@ class Trainer(Loop):
         policy: Policy
         if self.progress.rounds == 0:
             spec = self.pool.spec
-            policy = RandomPolicy(spec.action_size, stream_seed(seed, Stream.RANDOM_ACTIONS), spec.groups)
+            policy = RandomPolicy(
+                spec.action_size, stream_seed(seed, Stream.RANDOM_ACTIONS), spec.groups
+            )
         else:
-            policy = self._planned(Stream.COLLECT, self.settings.train.exploration_noise, self.stages)
+            policy = self._planned(
+                Stream.COLLECT, self.settings.train.exploration_noise, self.stages
+            )
         with self.stages("environment"):
-            episodes = self._play(policy, [stream_seed(seed, Stream.RESET, index) for index in wanted])
+            episodes = self._play(
+                policy, [stream_seed(seed, Stream.RESET, index) for index in wanted]
+            )
         self.session.check_there()
         for index, episode in zip(wanted, episodes, strict=True):
             self.replay.add(episode, index)
@@ -104,7 +112,10 @@ class Trainer(Loop):
         if (progress.rounds + 1) % train.test_every and progress.env_steps < train.env_steps:
             return
         self.display.stage("test", train.test_episodes)
-        seeds = [stream_seed(self.settings.seed, Stream.TEST_RESET, index) for index in range(train.test_episodes)]
+        seeds = [
+            stream_seed(self.settings.seed, Stream.TEST_RESET, index)
+            for index in range(train.test_episodes)
+        ]
         with self.stages("test"):
             returns = _returns(self._play(self._planned(Stream.TEST, 0.0), seeds))
         self.session.write("test", returns)
@@ -135,7 +146,10 @@ class Trainer(Loop):
         """
         progress, updates = self.progress, self.settings.train.updates
         begun = (self._episodes_after(progress.rounds - 1), self._episodes_after(progress.rounds))
-        if progress.episodes not in begun or not 0 <= progress.updates - progress.rounds * updates <= updates:
+        if (
+            progress.episodes not in begun
+            or not 0 <= progress.updates - progress.rounds * updates <= updates
+        ):
             told = f"{progress.episodes} episodes and {progress.updates} updates in {progress.rounds} rounds"
             raise PlanetError(f"run folder {self.session.folder}: its checkpoint counts {told}, which these settings "
                               "never come to; go on from another copy of it")  # fmt: skip
@@ -155,34 +169,51 @@ class Trainer(Loop):
             return
         told = f"{self.replay.folder}: {lost} of the run's {progress.episodes} episodes are gone"
         if not there and self._round_begun():
-            raise PlanetError(f"{told}, and a round's updates are still to be made from them; bring them back")
+            raise PlanetError(
+                f"{told}, and a round's updates are still to be made from them; bring them back"
+            )
         self.display.say(f"{told}; it goes on from its checkpoint and the {len(there)} that are left, and learns "
                          "otherwise than it would have")  # fmt: skip
 
     def _round_begun(self) -> bool:
         progress = self.progress
-        done = self._episodes_after(progress.rounds - 1), progress.rounds * self.settings.train.updates
+        done = (
+            self._episodes_after(progress.rounds - 1),
+            progress.rounds * self.settings.train.updates,
+        )
         return (progress.episodes, progress.updates) != done
 
     def _episodes_after(self, rounds: int) -> int:
         """Return how many episodes there are once round number `rounds` (from 0) has collected."""
-        return self.settings.train.seed_episodes + rounds * self.settings.train.envs if rounds >= 0 else 0
+        return (
+            self.settings.train.seed_episodes + rounds * self.settings.train.envs
+            if rounds >= 0
+            else 0
+        )
 
     def _planned(self, stream: Stream, noise: float, stages: Stages | None = None) -> AgentPolicy:
         seed = stream_seed(self.settings.seed, stream, self.progress.rounds)
         learner, device, settings = self.session.learner, self.session.device, self.settings
-        if settings.planner.name == "actor" and stream is Stream.COLLECT:  # it explores by drawing its actions
-            settings = settings.model_copy(update={"planner": settings.planner.model_copy(update={"act_by": "draw"})})
+        if (
+            settings.planner.name == "actor" and stream is Stream.COLLECT
+        ):  # it explores by drawing its actions
+            settings = settings.model_copy(
+                update={"planner": settings.planner.model_copy(update={"act_by": "draw"})}
+            )
         parts = (settings, self.session.spec, learner.model, learner.behavior)
         precision = collecting_precision(self.settings, device)
-        agent = Agent.build(*parts, device=device, precision=precision, exploration_noise=noise, seed=seed)
+        agent = Agent.build(
+            *parts, device=device, precision=precision, exploration_noise=noise, seed=seed
+        )
         return AgentPolicy(agent, self.settings.train.envs, stages=stages)
 
     def _play(self, policy: Policy, seeds: Sequence[int]) -> list[Episode]:
         """Return one episode a seed, in the order of the seeds; a signal abandons them all."""
         before = self.pool.lost
         done: dict[int, Episode] = {}
-        mend = "free some and go on with --resume, or train another run with lower planner.candidates"
+        mend = (
+            "free some and go on with --resume, or train another run with lower planner.candidates"
+        )
         with within_memory(self.session.device, "a decision", mend):
             for index, episode in collect(self.pool, policy, seeds, on_step=self._on_step):
                 done[index] = episode

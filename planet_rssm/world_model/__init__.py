@@ -2,7 +2,13 @@
 
 from planet_rssm.world_model.dynamics import ModelDynamics
 from planet_rssm.world_model.heads import TwohotEncoder
-from planet_rssm.world_model.latents import Categorical, CategoricalLatent, Gaussian, GaussianLatent, Latent
+from planet_rssm.world_model.latents import (
+    Categorical,
+    CategoricalLatent,
+    Gaussian,
+    GaussianLatent,
+    Latent,
+)
 from planet_rssm.world_model.losses import kl_balanced_loss
 from planet_rssm.world_model.model import Context, LossNoise, WorldModel, model_for, untrained_model
 from planet_rssm.world_model.networks import symexp, symlog

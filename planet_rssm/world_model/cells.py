@@ -14,8 +14,8 @@ from planet_rssm.world_model.networks import BlockLinear, dense, normalised, pre
 class NormGRUCell(nn.Module):
     """GRU with one layer norm over all gates, and a bias of -1 that keeps the state at first (DreamerV2).
 
-    reset, candidate, update = split(LayerNorm(W [x, h])); c = tanh(sig(reset) * candidate); u = sig(update - 1);
-    h' = u c + (1 - u) h.
+    reset, candidate, update = split(LayerNorm(W [x, h])); c = tanh(sig(reset) * candidate); u =
+    sig(update - 1); h' = u c + (1 - u) h.
     """
 
     def __init__(self, inputs: int, deter: int) -> None:
@@ -31,14 +31,17 @@ class NormGRUCell(nn.Module):
 class GRUCell(nn.GRUCell):
     """PyTorch's cell, whose products alone are in the precision of an autocast: deter stays in float32 on any device.
 
-    By itself PyTorch does so on a CPU, while its autocast of CUDA returns the new deter in half precision.
+    By itself PyTorch does so on a CPU, while its autocast of CUDA returns the new deter in half
+    precision.
     """
 
     def forward(self, x: Tensor, deter: Tensor) -> Tensor:  # type: ignore[override]  # noqa: D102
         if not x.is_cuda or not torch.is_autocast_enabled("cuda"):
             return super().forward(x, deter)
         inputs, hidden = linear(x, self.weight_ih), linear(deter, self.weight_hh)
-        with torch.autocast("cuda", enabled=False):  # the kernel that PyTorch runs here without an autocast
+        with torch.autocast(
+            "cuda", enabled=False
+        ):  # the kernel that PyTorch runs here without an autocast
             parts = (part.to(self.weight_hh.dtype) for part in (inputs, hidden, deter))
             return torch.ops.aten._thnn_fused_gru_cell(*parts, self.bias_ih, self.bias_hh)[0]
 
@@ -72,7 +75,9 @@ class GRUCore(nn.Module):
     def __init__(self, settings: RSSMSettings, stoch: int, action: int) -> None:
         super().__init__()
         self.depth = settings.recurrent_depth
-        self.inputs = dense(stoch + action, settings.hidden, settings.input_layers, settings.act, settings.norm)
+        self.inputs = dense(
+            stoch + action, settings.hidden, settings.input_layers, settings.act, settings.norm
+        )
         width = settings.hidden if settings.input_layers else stoch + action
         kind = {"gru": GRUCell, "norm_gru": NormGRUCell, "tf_gru": TFGRUCell}[settings.cell]
         self.cell = kind(width, settings.deter)
@@ -87,16 +92,18 @@ class GRUCore(nn.Module):
 class BlockGRUCore(nn.Module):
     """Block-diagonal GRU (DreamerV3, the code of 2024 and after).
 
-    deter, stoch and action are each brought to `hidden` by Linear, norm, activation. Every block of deter sees itself
-    and all three; `input_layers` block-diagonal layers with norm over the whole deter and activation lead to the gates,
-    which have no norm. Actions beyond [-1, 1] are scaled into it.
+    deter, stoch and action are each brought to `hidden` by Linear, norm, activation. Every block of
+    deter sees itself and all three; `input_layers` block-diagonal layers with norm over the whole
+    deter and activation lead to the gates, which have no norm. Actions beyond [-1, 1] are scaled
+    into it.
     """
 
     def __init__(self, settings: RSSMSettings, stoch: int, action: int) -> None:
         super().__init__()
         self.depth, self.blocks = settings.recurrent_depth, settings.blocks
         self.projections = nn.ModuleList(
-            dense(width, settings.hidden, 1, settings.act, settings.norm) for width in (settings.deter, stoch, action)
+            dense(width, settings.hidden, 1, settings.act, settings.norm)
+            for width in (settings.deter, stoch, action)
         )
         width = settings.deter + 3 * settings.hidden * settings.blocks
         layers: list[nn.Module] = []
@@ -114,7 +121,10 @@ class BlockGRUCore(nn.Module):
         return deter
 
     def _step(self, deter: Tensor, stoch: Tensor, action: Tensor) -> Tensor:
-        seen = torch.cat([net(part) for net, part in zip(self.projections, (deter, stoch, action), strict=True)], -1)
+        seen = torch.cat(
+            [net(part) for net, part in zip(self.projections, (deter, stoch, action), strict=True)],
+            -1,
+        )
         own = deter.unflatten(-1, (self.blocks, -1))
         whole = torch.cat([own, seen[:, None].expand(-1, self.blocks, -1)], -1).flatten(-2)
         gates = self.gates(self.mixed(whole)).unflatten(-1, (self.blocks, -1)).chunk(3, -1)
@@ -127,7 +137,9 @@ class MemorylessCore(nn.Module):
 
     def __init__(self, settings: RSSMSettings, stoch: int, action: int) -> None:
         super().__init__()
-        self.inputs = dense(stoch + action, settings.deter, settings.input_layers, settings.act, settings.norm)
+        self.inputs = dense(
+            stoch + action, settings.deter, settings.input_layers, settings.act, settings.norm
+        )
 
     def forward(self, deter: Tensor, stoch: Tensor, action: Tensor) -> Tensor:  # noqa: D102
         return self.inputs(torch.cat([stoch, action], -1))

@@ -19,7 +19,11 @@ class ModelDynamics(Dynamics[State]):
     def noise_shape(self, batch: int, candidates: int, horizon: int) -> tuple[int, ...] | None:
         """Return [B, N, H, noise_size]: the prior's standard normal noise; None where planning follows its mode."""
         rssm = self.model.rssm
-        return (batch, candidates, horizon, rssm.noise_size) if rssm.settings.plan_by == "sample" else None
+        return (
+            (batch, candidates, horizon, rssm.noise_size)
+            if rssm.settings.plan_by == "sample"
+            else None
+        )
 
     def rollout(self, state: State, actions: Tensor, noise: Tensor | None) -> Rollout:
         """Follow `actions` [B, N, H, A] from `state` [B, ...]; the discount is the chance to go on."""
@@ -37,7 +41,9 @@ class ModelDynamics(Dynamics[State]):
         """Return the states [B · N, H, ...] that the actions lead to."""
         # batch-major rows b0n0, b0n1, ..: as actions.flatten(0, 1) has them
         start = State(*(part.repeat_interleave(actions.shape[1], 0) for part in state))
-        return self.model.rssm.imagine(start, actions.flatten(0, 1), None if noise is None else noise.flatten(0, 1))
+        return self.model.rssm.imagine(
+            start, actions.flatten(0, 1), None if noise is None else noise.flatten(0, 1)
+        )
 
     def _foretell(self, states: State, rows: torch.Size) -> Rollout:
         reward = self.model.predict_reward(states).unflatten(0, rows)

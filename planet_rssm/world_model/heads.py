@@ -17,20 +17,26 @@ LIMIT = 20.0
 class TwohotEncoder(nn.Module):
     """Numbers as weights on two neighbouring bins, and back (DreamerV3, arXiv 2301.04104, equations 9 and 10).
 
-    The `count` bins (odd) are symexp(linspace(-limit, limit)), so that the same few serve rewards of any size. With
-    `space="symlog"` they are linspace(-limit, limit) and hold symlog(value), as in DreamerV3's first release: a mean is
-    then taken there, below that of the values themselves.
+    The `count` bins (odd) are symexp(linspace(-limit, limit)), so that the same few serve rewards
+    of any size. With `space="symlog"` they are linspace(-limit, limit) and hold symlog(value), as
+    in DreamerV3's first release: a mean is then taken there, below that of the values themselves.
     """
 
     bins: Tensor  # [count], float32
 
-    def __init__(self, count: int = BINS, limit: float = LIMIT, space: Literal["value", "symlog"] = "value") -> None:
+    def __init__(
+        self, count: int = BINS, limit: float = LIMIT, space: Literal["value", "symlog"] = "value"
+    ) -> None:
         super().__init__()
         self.space = space
         positive = torch.linspace(0, limit, count // 2 + 1, dtype=torch.float64)[1:]
         positive = symexp(positive) if space == "value" else positive
-        bins = torch.cat([-positive.flip(0), positive.new_zeros(1), positive])  # mirrored to the last bit
-        self.register_buffer("bins", bins.float(), persistent=False)  # not every device knows float64
+        bins = torch.cat(
+            [-positive.flip(0), positive.new_zeros(1), positive]
+        )  # mirrored to the last bit
+        self.register_buffer(
+            "bins", bins.float(), persistent=False
+        )  # not every device knows float64
 
     def encode(self, value: Tensor) -> Tensor:
         """Return weights [*B, count] that sum to 1 and whose mean bin is `value` [*B], clipped to the bins."""
@@ -50,7 +56,9 @@ class TwohotEncoder(nn.Module):
         """Return the mean bin [*B] under softmax(logits) [*B, count]; equal logits give exactly 0."""
         weighted = logits.softmax(-1) * self.bins.to(logits)
         middle = weighted.shape[-1] // 2
-        mean = (weighted[..., middle + 1 :] + weighted[..., :middle].flip(-1)).sum(-1)  # mirrored bins cancel
+        mean = (weighted[..., middle + 1 :] + weighted[..., :middle].flip(-1)).sum(
+            -1
+        )  # mirrored bins cancel
         return mean if self.space == "value" else symexp(mean)
 
 
@@ -78,7 +86,9 @@ class TwohotHead(nn.Module):
         super().__init__()
         units, layers = settings.reward_units, settings.reward_layers
         self.net = mlp(inputs, units, layers, BINS, settings.act, settings.norm)
-        self.encoder = TwohotEncoder(space="symlog" if settings.reward == "symlog_twohot" else "value")
+        self.encoder = TwohotEncoder(
+            space="symlog" if settings.reward == "symlog_twohot" else "value"
+        )
 
     def logits(self, feat: Tensor) -> Tensor:
         """Return one logit a bin, [*B, 255], of `feat` [*B, F]."""
@@ -114,7 +124,9 @@ class ContinueHead(nn.Module):
     def loss(self, feat: Tensor, target: Tensor) -> Tensor:
         """Return the binary cross entropy [*B] of `target` [*B], True where it goes on."""
         logit = self.logits(feat).squeeze(-1)
-        return binary_cross_entropy_with_logits(logit, self.discount * target.to(logit), reduction="none")
+        return binary_cross_entropy_with_logits(
+            logit, self.discount * target.to(logit), reduction="none"
+        )
 
 
 REWARD_HEADS: dict[str, type[GaussianHead] | type[TwohotHead]] = {

@@ -1,7 +1,8 @@
 """The stochastic part of the state: distributions, sampling from given noise, divergences in closed form.
 
-The only place that knows which kind of latent a model has. Parameters are NamedTuples of tensors and opaque elsewhere;
-`stack` and `stopped` work on any of them. All noise is standard normal [*B, noise_size], and None asks for the mode.
+The only place that knows which kind of latent a model has. Parameters are NamedTuples of tensors
+and opaque elsewhere; `stack` and `stopped` work on any of them. All noise is standard normal [*B,
+noise_size], and None asks for the mode.
 """
 
 import math
@@ -50,8 +51,8 @@ class Latent(ABC, Generic[P]):
     def pick(self, raw: Tensor, noise: Tensor | None) -> Tensor:
         """Return `sample(params(raw), noise)`, [*B, size], in a form that is quickly made and has no gradient.
 
-        Where a sample is ones at a few places and zeros elsewhere, these places may be returned, int64 [*B, ones];
-        the place `size`, which there is not, says that this one is NaN.
+        Where a sample is ones at a few places and zeros elsewhere, these places may be returned,
+        int64 [*B, ones]; the place `size`, which there is not, says that this one is NaN.
         """
         return self.sample(self.params(raw), noise)
 
@@ -71,15 +72,20 @@ class Latent(ABC, Generic[P]):
 class GaussianLatent(Latent[Gaussian]):
     """Diagonal Gaussian of `size` dimensions.
 
-    std = softplus(raw) + min_std (PlaNet, appendix A), or with `sigmoid2` 2 sigmoid(raw / 2) + min_std (DreamerV2).
-    With `tanh5` the mean stays inside [-5, 5].
+    std = softplus(raw) + min_std (PlaNet, appendix A), or with `sigmoid2` 2 sigmoid(raw / 2) +
+    min_std (DreamerV2). With `tanh5` the mean stays inside [-5, 5].
     """
 
-    def __init__(self, size: int, min_std: float, std: str = "softplus", mean: str = "none") -> None:
+    def __init__(
+        self, size: int, min_std: float, std: str = "softplus", mean: str = "none"
+    ) -> None:
         self.size = self.noise_size = size
         self.raw_size = 2 * size
         self.min_std = min_std
-        positive: dict[str, Callable[[Tensor], Tensor]] = {"softplus": softplus, "sigmoid2": _sigmoid2}
+        positive: dict[str, Callable[[Tensor], Tensor]] = {
+            "softplus": softplus,
+            "sigmoid2": _sigmoid2,
+        }
         self._positive, self._bounded = positive[std], {"none": _same, "tanh5": _tanh5}[mean]
 
     def params(self, raw: Tensor) -> Gaussian:
@@ -106,8 +112,9 @@ class GaussianLatent(Latent[Gaussian]):
 class CategoricalLatent(Latent[Categorical]):
     """`groups` one-hot variables of `classes` classes, a sample flattened to [*B, groups * classes] (DreamerV2).
 
-    With `unimix` u, probabilities are (1 - u) softmax(raw) + u / classes (DreamerV3), in samples, KL and entropy alike.
-    The gradient of a sample is that of the probabilities (straight-through): onehot + p - stop_gradient(p).
+    With `unimix` u, probabilities are (1 - u) softmax(raw) + u / classes (DreamerV3), in samples,
+    KL and entropy alike. The gradient of a sample is that of the probabilities (straight-through):
+    onehot + p - stop_gradient(p).
     """
 
     def __init__(self, groups: int, classes: int, unimix: float) -> None:
@@ -128,7 +135,9 @@ class CategoricalLatent(Latent[Categorical]):
         if noise is None:
             chosen = probs.argmax(-1)
         else:
-            below = probs.detach().cumsum(-1)[..., :-1]  # the last bound is 1, whatever rounding says
+            below = probs.detach().cumsum(-1)[
+                ..., :-1
+            ]  # the last bound is 1, whatever rounding says
             chosen = (torch.special.ndtr(noise)[..., None] > below).sum(-1)
         hard = one_hot(chosen, self.classes).to(probs.dtype)
         return (hard + (probs - probs.detach())).flatten(-2)  # in this order exactly one-hot
@@ -146,7 +155,9 @@ class CategoricalLatent(Latent[Categorical]):
             drawn = torch.special.ndtr(noise)[..., None].to(below.dtype)
             chosen = torch.searchsorted(below, drawn).squeeze(-1).clamp_(max=self.classes - 1)
         chosen.add_(torch.arange(0, self.size, self.classes, device=raw.device))
-        return chosen.masked_fill_(probs[..., 0].isnan(), self.size)  # softmax: where one class is NaN all are
+        return chosen.masked_fill_(
+            probs[..., 0].isnan(), self.size
+        )  # softmax: where one class is NaN all are
 
     def kl(self, left: Categorical, right: Categorical) -> Tensor:
         """Return the sum over groups of sum_k p_k (log p_k - log q_k); see `Latent.kl`."""
@@ -166,7 +177,8 @@ def latent_from_settings(settings: RSSMSettings) -> Latent[Any]:
     """Return the latent that the settings name.
 
     Raises:
-        PlanetError: a class of the user's that cannot be made, or that does not do what `Latent` says.
+        PlanetError: a class of the user's that cannot be made, or that does not do what `Latent`
+            says.
     """
     if settings.latent == "categorical":
         return CategoricalLatent(settings.stoch, settings.classes, settings.unimix)
@@ -182,7 +194,9 @@ def _check(latent: Latent[Any]) -> None:
     """Use every method once on two rows, and compare the shapes with what `Latent` says."""
     params = latent.params(torch.zeros(2, latent.raw_size))
     if not (isinstance(params, tuple) and hasattr(params, "_make")):
-        raise TypeError(f"params() returns a {type(params).__name__}, must be a NamedTuple of tensors")
+        raise TypeError(
+            f"params() returns a {type(params).__name__}, must be a NamedTuple of tensors"
+        )
     drawn, row = (2, latent.size), (2,)
     found = {
         "sample()": (latent.sample(params, torch.zeros(2, latent.noise_size)), drawn),
@@ -192,7 +206,9 @@ def _check(latent: Latent[Any]) -> None:
     }
     for what, (value, shape) in found.items():
         if value.shape != shape:
-            raise TypeError(f"{what} returns shape {list(value.shape)} for 2 rows, must be {list(shape)}")
+            raise TypeError(
+                f"{what} returns shape {list(value.shape)} for 2 rows, must be {list(shape)}"
+            )
 
 
 def stack(params: Sequence[P], dim: int) -> P:

@@ -20,21 +20,29 @@ def half_squared_error(prediction: Tensor, target: Tensor, event_dims: int) -> T
 
 
 def kl_balanced_loss(
-    latent: Latent[Any], posterior: Params, prior: Params, free_nats: float = 1.0, dyn: float = 1.0, rep: float = 0.1
+    latent: Latent[Any],
+    posterior: Params,
+    prior: Params,
+    free_nats: float = 1.0,
+    dyn: float = 1.0,
+    rep: float = 0.1,
 ) -> Tensor:
     """Return the KL split by who learns from it, [B, T] (DreamerV3, arXiv 2301.04104, equation 5).
 
-    dyn * max(free, KL(sg posterior || prior)) trains the prior, rep * max(free, KL(posterior || sg prior)) the
-    posterior. DreamerV2's balance of 0.8 (2010.02193, algorithm 2) is dyn=0.8, rep=0.2.
+    dyn * max(free, KL(sg posterior || prior)) trains the prior, rep * max(free, KL(posterior || sg
+    prior)) the posterior. DreamerV2's balance of 0.8 (2010.02193, algorithm 2) is dyn=0.8, rep=0.2.
     """
     terms = kl_terms(latent, posterior, prior, KLSettings(form="balanced", dyn=dyn, rep=rep))
     return torch.stack([weight * kl.clamp(min=free_nats) for weight, kl in terms]).sum(0)
 
 
-def kl_terms(latent: Latent[Any], posterior: Params, prior: Params, settings: KLSettings) -> list[tuple[float, Tensor]]:
+def kl_terms(
+    latent: Latent[Any], posterior: Params, prior: Params, settings: KLSettings
+) -> list[tuple[float, Tensor]]:
     """Return the weighted divergences [B, T] that make up the KL loss, before free nats.
 
-    `plain` is KL(posterior || prior), which trains both (PlaNet, equation 3); `balanced` see `kl_balanced_loss`.
+    `plain` is KL(posterior || prior), which trains both (PlaNet, equation 3); `balanced` see
+    `kl_balanced_loss`.
     """
     if settings.form == "plain":
         return [(1.0, latent.kl(posterior, prior))]
@@ -63,9 +71,9 @@ def overshooting(
 ) -> Tensor:
     """Return latent overshooting, a scalar (PlaNet, equation 7): multi-step priors are drawn to the posteriors.
 
-    From the posterior state of every step at once the prior is followed for d = 2 ... D steps; the posterior there is a
-    target and learns nothing from it. A distance counts where chunk, mask and episode reach that far; d = 1 is the
-    ordinary KL and is left out.
+    From the posterior state of every step at once the prior is followed for d = 2 ... D steps; the
+    posterior there is a target and learns nothing from it. A distance counts where chunk, mask and
+    episode reach that far; d = 1 is the ordinary KL and is left out.
 
     Args:
         rssm: the model.
@@ -84,7 +92,9 @@ def overshooting(
         left = length - d  # starts 0 ... left - 1 have a step d ahead
         alive = alive[:, :left] & mask[:, d:] & ~is_first[:, d:]
         before = State(*(part[:, :left].flatten(0, 1) for part in state))
-        after = rssm.imagine_step(before, action[:, d:].flatten(0, 1), noise[d - 1, :, :left].flatten(0, 1))
+        after = rssm.imagine_step(
+            before, action[:, d:].flatten(0, 1), noise[d - 1, :, :left].flatten(0, 1)
+        )
         state = State(*(part.unflatten(0, (-1, left)) for part in after))
         if d > 1:
             ahead = type(target)._make(part[:, d:] for part in target)

@@ -51,8 +51,8 @@ class Context(NamedTuple):
 class WorldModel(nn.Module):
     """Learns p(observation, reward | actions) by the bound of PlaNet's equation 3.
 
-    Where the environment ends episodes by itself (`spec.terminates`), a third head foretells whether the state is one
-    after which it goes on.
+    Where the environment ends episodes by itself (`spec.terminates`), a third head foretells
+    whether the state is one after which it goes on.
     """
 
     def __init__(self, settings: Settings, spec: EnvSpec) -> None:
@@ -68,14 +68,23 @@ class WorldModel(nn.Module):
         self.rssm = RSSM(settings.rssm, spec.action_size, self.encoder.embed_size)
         feat, stoch = self.rssm.feat_size, self.rssm.stoch_size
         self.decoder = Decoder(feat - stoch, stoch, spec, self.settings)
-        self.reward: GaussianHead | TwohotHead = REWARD_HEADS[self.settings.reward](feat, self.settings)
-        self.goes_on: ContinueHead | None = ContinueHead(feat, self.settings) if spec.terminates else None
+        self.reward: GaussianHead | TwohotHead = REWARD_HEADS[self.settings.reward](
+            feat, self.settings
+        )
+        self.goes_on: ContinueHead | None = (
+            ContinueHead(feat, self.settings) if spec.terminates else None
+        )
         initialise(self, self.settings.init)
         scale_last(self.reward.net, self.settings.reward_outscale)
-        terms = [build("model.terms", name, nn.Module, settings, spec, feat) for name in self.settings.terms]
+        terms = [
+            build("model.terms", name, nn.Module, settings, spec, feat)
+            for name in self.settings.terms
+        ]
         self.terms = nn.ModuleDict({type(term).__name__: term for term in terms})
         if len(self.terms) < len(terms):
-            raise PlanetError(f"model.terms = {list(self.settings.terms)}: two of one class name; rename one")
+            raise PlanetError(
+                f"model.terms = {list(self.settings.terms)}: two of one class name; rename one"
+            )
 
     def encode(self, observation: Mapping[str, Tensor], noise: Mapping[str, Tensor]) -> Tensor:
         """Encode observations [*B, ...] as the environment gives them, with `draw_pixels` noise, into [*B, E]."""
@@ -110,7 +119,9 @@ class WorldModel(nn.Module):
             return torch.ones_like(state.stoch[..., 0])
         return self.goes_on(self.rssm.feat(state))
 
-    def draw_pixels(self, lead: tuple[int, ...], generator: torch.Generator, device: torch.device) -> dict[str, Tensor]:
+    def draw_pixels(
+        self, lead: tuple[int, ...], generator: torch.Generator, device: torch.device
+    ) -> dict[str, Tensor]:
         """Draw the noise that images [*lead, ...] are quantised with by key, none for images that are only scaled.
 
         It is drawn on the generator's device and moved to `device`.
@@ -118,22 +129,30 @@ class WorldModel(nn.Module):
         keys = self.encoder.image_keys if self.settings.pixels == "quantised" else []
         shapes = {key: (*lead, *self.spec.observation[key][0]) for key in keys}
         where = generator.device
-        return {key: torch.rand(shape, generator=generator, device=where).to(device) for key, shape in shapes.items()}
+        return {
+            key: torch.rand(shape, generator=generator, device=where).to(device)
+            for key, shape in shapes.items()
+        }
 
-    def draw(self, batch: int, length: int, generator: torch.Generator, device: torch.device) -> LossNoise:
+    def draw(
+        self, batch: int, length: int, generator: torch.Generator, device: torch.device
+    ) -> LossNoise:
         """Draw the randomness of one loss over [batch, length] steps, on the generator's device, moved to `device`."""
         frames, size, where = batch * length, self.rssm.noise_size, generator.device
         decoded = round(self.settings.decode_fraction * frames)
         chosen = torch.randperm(frames, generator=generator, device=where)[:decoded].sort().values
         pixels = self.draw_pixels((batch, length), generator, device)
         latent = torch.randn(batch, length, size, generator=generator, device=where)
-        ahead = torch.randn(self.kl.overshooting, batch, length, size, generator=generator, device=where)
+        ahead = torch.randn(
+            self.kl.overshooting, batch, length, size, generator=generator, device=where
+        )
         return LossNoise(pixels, latent.to(device), chosen.to(device), ahead.to(device))
 
     def loss(self, batch: Batch, noise: LossNoise) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss to minimise, a scalar, and metrics by name (detached scalars): each term, KL, entropies.
 
-        Every term is averaged over the unmasked steps; observations are summed over pixels and entries.
+        Every term is averaged over the unmasked steps; observations are summed over pixels and
+        entries.
         """
         return self.loss_from(batch, self.context(batch, noise), noise)
 
@@ -144,19 +163,25 @@ class WorldModel(nn.Module):
         states, posterior = self.rssm.observe(embed, batch.action, batch.is_first, noise.latent)
         return Context(seen, embed, states, posterior, self.rssm.prior(states.deter))
 
-    def loss_from(self, batch: Batch, context: Context, noise: LossNoise) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss_from(
+        self, batch: Batch, context: Context, noise: LossNoise
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return what `loss` returns, from the context of the same batch and noise."""
         _, _, states, posterior, prior = context
         terms = self._prediction_losses(batch, states, context.seen, noise.frames)
         terms |= self._kl_losses(batch, states, posterior, prior, noise.overshooting)
         terms |= self._added_losses(batch, context)
         total = torch.stack(list(terms.values())).sum()
-        metrics = {f"loss/{name}": term.detach() for name, term in terms.items()} | {"loss/total": total.detach()}
+        metrics = {f"loss/{name}": term.detach() for name, term in terms.items()} | {
+            "loss/total": total.detach()
+        }
         return total, metrics | self._diagnostics(batch, states, posterior, prior)
 
     def parameter_counts(self) -> dict[str, int]:
         """Return the number of parameters by part, and their total."""
-        counts = {name: sum(p.numel() for p in part.parameters()) for name, part in self.named_children()}
+        counts = {
+            name: sum(p.numel() for p in part.parameters()) for name, part in self.named_children()
+        }
         counts = {name: count for name, count in counts.items() if count}
         return counts | {"total": sum(counts.values())}
 
@@ -168,17 +193,23 @@ class WorldModel(nn.Module):
         read = {head: feat if head in scale.grad_heads else feat.detach() for head in HEADS}
         terms = {}
         if self.decoder.image_keys:
-            terms["image"] = scale.image_scale * self._image_loss(read["image"], seen, batch.mask, frames)
+            terms["image"] = scale.image_scale * self._image_loss(
+                read["image"], seen, batch.mask, frames
+            )
         if self.decoder.vector_keys:
             error = summed_error(self.decoder.decode_vectors(read["vector"]), seen, 1)
             terms["vector"] = scale.vector_scale * masked_mean(error, batch.mask)
-        terms["reward"] = scale.reward_scale * masked_mean(self.reward.loss(read["reward"], batch.reward), batch.mask)
+        terms["reward"] = scale.reward_scale * masked_mean(
+            self.reward.loss(read["reward"], batch.reward), batch.mask
+        )
         if self.goes_on is not None:
             error = self.goes_on.loss(read["continue"], ~batch.is_terminal)
             terms["continue"] = scale.continue_scale * masked_mean(error, batch.mask)
         return terms
 
-    def _image_loss(self, feat: Tensor, seen: dict[str, Tensor], mask: Tensor, frames: Tensor) -> Tensor:
+    def _image_loss(
+        self, feat: Tensor, seen: dict[str, Tensor], mask: Tensor, frames: Tensor
+    ) -> Tensor:
         """Estimate the mean over steps from the chosen frames alone; decoding is the most expensive part."""
         chosen = {key: seen[key].flatten(0, 1)[frames] for key in self.decoder.image_keys}
         error = summed_error(self.decoder.decode_images(feat.flatten(0, 1)[frames]), chosen, 3)
@@ -193,7 +224,9 @@ class WorldModel(nn.Module):
         terms = {"kl": self.kl.scale * torch.stack(parts).sum()}
         if self.kl.overshooting > 1:
             like = (batch.action, batch.is_first, batch.mask, noise, self.kl)
-            terms["overshooting"] = self.kl.overshooting_scale * overshooting(self.rssm, states, posterior, *like)
+            terms["overshooting"] = self.kl.overshooting_scale * overshooting(
+                self.rssm, states, posterior, *like
+            )
         return terms
 
     def _added_losses(self, batch: Batch, context: Context) -> dict[str, Tensor]:
@@ -203,21 +236,31 @@ class WorldModel(nn.Module):
             value = term(self, batch, context)
             if value.shape != batch.mask.shape:
                 shape, steps = list(value.shape), list(batch.mask.shape)
-                raise PlanetError(f"model.terms: {name} returns shape {shape}, must be [B, T] = {steps}; mend it")
+                raise PlanetError(
+                    f"model.terms: {name} returns shape {shape}, must be [B, T] = {steps}; mend it"
+                )
             terms[name] = masked_mean(value, batch.mask)
         return terms
 
     @torch.no_grad()
-    def _diagnostics(self, batch: Batch, states: State, posterior: Params, prior: Params) -> dict[str, Tensor]:
+    def _diagnostics(
+        self, batch: Batch, states: State, posterior: Params, prior: Params
+    ) -> dict[str, Tensor]:
         """Return the KL raw and clipped, what each distribution is like, and predictions beside what came."""
         latent, mask = self.rssm.latent, batch.mask
         kl = latent.kl(posterior, prior)
         metrics = {"kl": masked_mean(kl, mask), "kl/clipped": free_mean(kl, mask, self.kl)}
         for name, params in (("prior", prior), ("posterior", posterior)):
-            metrics |= {f"{key}/{name}": masked_mean(value, mask) for key, value in latent.diagnostics(params).items()}
+            metrics |= {
+                f"{key}/{name}": masked_mean(value, mask)
+                for key, value in latent.diagnostics(params).items()
+            }
         pairs = {"reward": (self.predict_reward(states), batch.reward)}
         if self.goes_on is not None:
-            pairs["continue"] = (self.predict_continue(states), self.goes_on.discount * (~batch.is_terminal).float())
+            pairs["continue"] = (
+                self.predict_continue(states),
+                self.goes_on.discount * (~batch.is_terminal).float(),
+            )
         for name, (predicted, real) in pairs.items():
             metrics[f"{name}/predicted"] = masked_mean(predicted, mask)
             metrics[f"{name}/real"] = masked_mean(real, mask)
@@ -233,9 +276,13 @@ def _check_heads(settings: ModelSettings, spec: EnvSpec) -> None:
         "continue": spec.terminates,
     }
     missing = [head for head in settings.grad_heads if not there[head]]
-    if missing and set(settings.grad_heads) != set(HEADS):  # the default names all: those that there are
+    if missing and set(settings.grad_heads) != set(
+        HEADS
+    ):  # the default names all: those that there are
         known = ", ".join(head for head in HEADS if there[head])
-        raise PlanetError(f"model.grad_heads names {missing[0]!r}: {spec.id} has only {known}; take it out")
+        raise PlanetError(
+            f"model.grad_heads names {missing[0]!r}: {spec.id} has only {known}; take it out"
+        )
 
 
 def untrained_model(settings: Settings, spec: EnvSpec) -> WorldModel:
@@ -245,7 +292,9 @@ def untrained_model(settings: Settings, spec: EnvSpec) -> WorldModel:
         torch.manual_seed(stream_seed(settings.seed, Stream.INIT))
         return WorldModel(settings, spec)
 
-    with torch.random.fork_rng(devices=[]):  # layers draw their weights from the global generator, which is put back
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # layers draw their weights from the global generator, which is put back
         return _affordable(make, settings, "the world model")
 
 
@@ -256,4 +305,6 @@ def model_for(settings: Settings, spec: EnvSpec, name: str) -> WorldModel:
 
 def _affordable(make: Callable[[], WorldModel], settings: Settings, part: str) -> WorldModel:
     foreign = bool(settings.model.terms) or settings.rssm.latent not in LATENTS
-    return affordable(make, torch.device("cpu"), part, foreign=foreign)  # every model is first made there
+    return affordable(
+        make, torch.device("cpu"), part, foreign=foreign
+    )  # every model is first made there

@@ -40,7 +40,8 @@ def encoder_layers(size: int) -> int:
 def decoder_kernels(size: int) -> tuple[int, ...]:
     """Return the kernels of PlaNet's decoder, whose layers grow 1x1 to exactly the image: 5, 5, 6, 6 to 64x64.
 
-    From the image down, a layer's kernel is 6 where its output has an even side, 5 where it has an odd one.
+    From the image down, a layer's kernel is 6 where its output has an even side, 5 where it has an
+    odd one.
     """
     kernels: list[int] = []
     while size > 1:
@@ -64,7 +65,8 @@ class ConvEncoder(nn.Module):
         self.embed_size = channels * side * side
 
     def forward(self, image: Tensor) -> Tensor:  # noqa: D102
-        # NHWC seen as NCHW is channels_last already: no copy, and the layout in which CPU and GPU convolve fastest.
+        # NHWC seen as NCHW is channels_last already: no copy, and the layout in which CPU and GPU
+        # convolve fastest.
         return self.layers(image.permute(0, 3, 1, 2)).flatten(1)
 
 
@@ -114,11 +116,13 @@ class V3Encoder(nn.Module):
 class V3Decoder(nn.Module):
     """Features [M, F], deter before stoch, to the mean of the preprocessed image [M, size, size, 3] (DreamerV3).
 
-    The smallest map is a block-diagonal layer of deter plus a small network of stoch; then each layer doubles the side
-    by repetition and convolves with kernel 5; a sigmoid ends it.
+    The smallest map is a block-diagonal layer of deter plus a small network of stoch; then each
+    layer doubles the side by repetition and convolves with kernel 5; a sigmoid ends it.
     """
 
-    def __init__(self, deter: int, stoch: int, size: int, depth: int, units: int, act: str, norm: str) -> None:
+    def __init__(
+        self, deter: int, stoch: int, size: int, depth: int, units: int, act: str, norm: str
+    ) -> None:
         super().__init__()
         widths = [width * depth for width in V3_WIDTHS[: v3_layers(size)]]
         self.deter, self.side, channels = deter, size >> len(widths), widths[-1]
@@ -156,16 +160,25 @@ def _over_channels(width: int, act: str, norm: str) -> list[nn.Module]:
     return [*(ChannelNorm(part) for part in norms), activation]
 
 
-def mlp(inputs: int, hidden: int, layers: int, outputs: int, act: str = "relu", norm: str = "none") -> nn.Sequential:
+def mlp(
+    inputs: int, hidden: int, layers: int, outputs: int, act: str = "relu", norm: str = "none"
+) -> nn.Sequential:
     """Return `layers` dense layers, see `dense`, and a linear one, [*B, inputs] to [*B, outputs]."""
-    return nn.Sequential(*dense(inputs, hidden, layers, act, norm), nn.Linear(hidden if layers else inputs, outputs))
+    return nn.Sequential(
+        *dense(inputs, hidden, layers, act, norm), nn.Linear(hidden if layers else inputs, outputs)
+    )
 
 
-def dense(inputs: int, hidden: int, layers: int, act: str = "relu", norm: str = "none") -> nn.Sequential:
+def dense(
+    inputs: int, hidden: int, layers: int, act: str = "relu", norm: str = "none"
+) -> nn.Sequential:
     """Return `layers` times Linear, norm and activation, [*B, inputs] to [*B, hidden]; nothing for 0 layers."""
     parts: list[nn.Module] = []
     for layer in range(layers):
-        parts += [nn.Linear(inputs if layer == 0 else hidden, hidden), *normalised(hidden, act, norm)]
+        parts += [
+            nn.Linear(inputs if layer == 0 else hidden, hidden),
+            *normalised(hidden, act, norm),
+        ]
     return nn.Sequential(*parts)
 
 
@@ -204,7 +217,9 @@ class BlockLinear(nn.Module):
         nn.init.uniform_(self.weight, -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
-        parts = x.reshape(-1, self.blocks, self.weight.shape[1]).transpose(0, 1)  # [blocks, M, inputs / blocks]
+        parts = x.reshape(-1, self.blocks, self.weight.shape[1]).transpose(
+            0, 1
+        )  # [blocks, M, inputs / blocks]
         return torch.bmm(parts, self.weight).transpose(0, 1).reshape(*x.shape[:-1], -1) + self.bias
 
 
@@ -219,7 +234,8 @@ def channels_last(module: nn.Sequential) -> nn.Sequential:
 def initialise(module: nn.Module, how: str) -> None:
     """Draw the weights anew: `torch` leaves PyTorch's, `trunc_normal` is DreamerV3's.
 
-    That is a normal of variance 1 / fan_in after its cut at two standard deviations, and biases of 0.
+    That is a normal of variance 1 / fan_in after its cut at two standard deviations, and biases of
+    0.
     """
     if how == "torch":
         return

@@ -26,15 +26,17 @@ def preprocess(observation: Mapping[str, Tensor], noise: Mapping[str, Tensor]) -
 
     Args:
         observation: uint8 images [*B, size, size, 3] and float vectors [*B, n] by key.
-        noise: uniform [0, 1) for images that are to be quantised, of their shape; fresh at each read, in training and
-            in acting.
+        noise: uniform [0, 1) for images that are to be quantised, of their shape; fresh at each
+            read, in training and in acting.
 
     Returns:
-        Images in [-0.5, 0.5], reduced to 5 bits and dequantised where there is noise (PlaNet, appendix A), else as they
-        are (Dreamer); vectors by symlog.
+        Images in [-0.5, 0.5], reduced to 5 bits and dequantised where there is noise (PlaNet,
+        appendix A), else as they are (Dreamer); vectors by symlog.
     """
     return {
-        key: _pixels(value, noise.get(key)) if value.dtype == torch.uint8 else symlog(precise(value))
+        key: _pixels(value, noise.get(key))
+        if value.dtype == torch.uint8
+        else symlog(precise(value))
         for key, value in observation.items()
     }
 
@@ -50,7 +52,11 @@ def restored_vector(seen: Tensor) -> Tensor:
 
 
 def _pixels(image: Tensor, noise: Tensor | None) -> Tensor:
-    return image.float() / 255 - 0.5 if noise is None else (torch.floor(image.float() / 8) + noise) / 32 - 0.5
+    return (
+        image.float() / 255 - 0.5
+        if noise is None
+        else (torch.floor(image.float() / 8) + noise) / 32 - 0.5
+    )
 
 
 class Encoder(nn.Module):
@@ -82,12 +88,18 @@ class Decoder(nn.Module):
 
     def __init__(self, deter: int, stoch: int, spec: EnvSpec, settings: ModelSettings) -> None:
         super().__init__()
-        self.image_keys, self.vector_keys, self.widths = image_keys(spec), vector_keys(spec), _widths(spec)
+        self.image_keys, self.vector_keys, self.widths = (
+            image_keys(spec),
+            vector_keys(spec),
+            _widths(spec),
+        )
         sides = [spec.observation[key][0][0] for key in self.image_keys]
         self.images = nn.ModuleList(_image_decoder(deter, stoch, side, settings) for side in sides)
         if self.vector_keys:
             layers, units = settings.vector_layers, settings.vector_units
-            self.vectors = mlp(deter + stoch, units, layers, sum(self.widths), settings.act, settings.norm)
+            self.vectors = mlp(
+                deter + stoch, units, layers, sum(self.widths), settings.act, settings.norm
+            )
 
     def decode_images(self, feat: Tensor) -> dict[str, Tensor]:
         """Return images [M, size, size, 3] by key of `feat` [M, F]."""
@@ -110,9 +122,13 @@ def vector_keys(spec: EnvSpec) -> list[str]:
     return sorted(key for key, (shape, _) in spec.observation.items() if len(shape) == 1)
 
 
-def summed_error(predicted: Mapping[str, Tensor], target: Mapping[str, Tensor], event_dims: int) -> Tensor:
+def summed_error(
+    predicted: Mapping[str, Tensor], target: Mapping[str, Tensor], event_dims: int
+) -> Tensor:
     """Return the half squared errors of every key together, [*B]; see `losses.half_squared_error`."""
-    errors: Sequence[Tensor] = [half_squared_error(mean, target[key], event_dims) for key, mean in predicted.items()]
+    errors: Sequence[Tensor] = [
+        half_squared_error(mean, target[key], event_dims) for key, mean in predicted.items()
+    ]
     return torch.stack(list(errors)).sum(0)
 
 
@@ -122,10 +138,14 @@ def _image_encoder(side: int, settings: ModelSettings) -> ConvEncoder | V3Encode
     return V3Encoder(side, settings.depth, settings.act, settings.norm)
 
 
-def _image_decoder(deter: int, stoch: int, side: int, settings: ModelSettings) -> ConvDecoder | V3Decoder:
+def _image_decoder(
+    deter: int, stoch: int, side: int, settings: ModelSettings
+) -> ConvDecoder | V3Decoder:
     if settings.conv == "planet":
         return ConvDecoder(deter + stoch, side, settings.depth, settings.conv_act)
-    return V3Decoder(deter, stoch, side, settings.depth, settings.vector_units, settings.act, settings.norm)
+    return V3Decoder(
+        deter, stoch, side, settings.depth, settings.vector_units, settings.act, settings.norm
+    )
 
 
 def _widths(spec: EnvSpec) -> list[int]:

@@ -1,7 +1,8 @@
 """Networks made ready to be run many times without gradients: weights in one precision, laid out for the products.
 
-On a CPU with oneDNN a packed layer takes its weight in oneDNN's own blocked layout, with the bias and the activation in
-the product's last pass. In float32 this alone is up to twice as fast as MKL on processors that MKL does not favour.
+On a CPU with oneDNN a packed layer takes its weight in oneDNN's own blocked layout, with the bias
+and the activation in the product's last pass. In float32 this alone is up to twice as fast as MKL
+on processors that MKL does not favour.
 """
 
 import copy
@@ -17,7 +18,9 @@ from planet_rssm.world_model.networks import BlockLinear, precise
 # Activations that oneDNN does within the product; its ReLU is not one, for it makes NaN 0.
 FUSED: dict[type[nn.Module], str] = {nn.SiLU: "swish"}
 ROWS = 1024  # that layouts are chosen for: a thousand candidates
-FEW = 2**14  # numbers, of which PyTorch's own tanh takes less time than the way to oneDNN's and back
+FEW = (
+    2**14
+)  # numbers, of which PyTorch's own tanh takes less time than the way to oneDNN's and back
 
 
 def pack(module: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -88,7 +91,9 @@ class PackedLinear(nn.Module):
     weight: Tensor
     bias: Tensor | None
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, act: str = "none") -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, act: str = "none"
+    ) -> None:
         super().__init__()
         self.dtype, self.act, self.rectifies = dtype, act, False
         weight = weight.detach().to(dtype, copy=True)
@@ -120,8 +125,8 @@ class PackedLinear(nn.Module):
 class PackedJoint(nn.Module):
     """The first layer of a net that reads a vector [M, R] joined with a latent sample, and its activation.
 
-    The sample [M, S] is as `Latent.pick` returns it: of a one-hot one the columns that it names are summed, which takes
-    a fraction of the time of a product.
+    The sample [M, S] is as `Latent.pick` returns it: of a one-hot one the columns that it names are
+    summed, which takes a fraction of the time of a product.
     """
 
     table: Tensor  # [S + 1, outputs], the last row NaN
@@ -155,7 +160,9 @@ class PackedJoint(nn.Module):
     def first(self, rest: Tensor, sample: Tensor) -> Tensor:
         """Do the same for a dense sample [B, S] that `rest` [B * N, R] has in common, N rows each."""
         common = self.of_sample(sample)[:, None]
-        return self.act(self.of_rest(rest).unflatten(0, (len(sample), -1)).add_(common).flatten(0, 1))
+        return self.act(
+            self.of_rest(rest).unflatten(0, (len(sample), -1)).add_(common).flatten(0, 1)
+        )
 
 
 PLAIN = nn.GRUCell | TFGRUCell  # cells whose gates have no norm, which `PackedCore` takes apart
@@ -164,16 +171,22 @@ PLAIN = nn.GRUCell | TFGRUCell  # cells whose gates have no norm, which `PackedC
 class PackedCore(nn.Module):
     """A `GRUCore` with one of the PLAIN cells, and the first layer of the prior, which reads its deter.
 
-    Of a new deter one product makes that layer and the hidden gates of the step after it, and of x one makes all its
-    gates: of few rows a product takes little longer than two a half its size. What the former makes is `seen`, with the
-    prior's layer as its last columns. A call takes B rows of deter and of `seen` and M of actions: in the first step M
-    / B have a deter in common, after it M is B. Devices other than a CPU have a kernel for the whole cell.
+    Of a new deter one product makes that layer and the hidden gates of the step after it, and of x
+    one makes all its gates: of few rows a product takes little longer than two a half its size.
+    What the former makes is `seen`, with the prior's layer as its last columns. A call takes B rows
+    of deter and of `seen` and M of actions: in the first step M / B have a deter in common, after
+    it M is B. Devices other than a CPU have a kernel for the whole cell.
     """
 
     def __init__(self, core: GRUCore, prior: nn.Linear, sample: int, dtype: torch.dtype) -> None:
         """Take a core with at least one layer before its cell; `sample` is the size of the latent's."""
         super().__init__()
-        self.depth, self.dtype, self.prior_size, cell = core.depth, dtype, prior.out_features, core.cell
+        self.depth, self.dtype, self.prior_size, cell = (
+            core.depth,
+            dtype,
+            prior.out_features,
+            core.cell,
+        )
         assert isinstance(cell, PLAIN)
         joint, *rest = pack_joint(core.inputs, slice(0, sample), dtype)
         assert isinstance(joint, PackedJoint)
@@ -183,16 +196,23 @@ class PackedCore(nn.Module):
         if self.cell is None:
             of_x, of_deter, of_reset = _parts(cell)
             self.of_x = PackedLinear(*of_x, dtype)
-            weights, biases = torch.cat([of_deter[0], prior.weight]), torch.cat([of_deter[1], prior.bias])
+            weights, biases = (
+                torch.cat([of_deter[0], prior.weight]),
+                torch.cat([of_deter[1], prior.bias]),
+            )
             self.of_deter = PackedLinear(weights, biases, dtype)
             self.of_reset = None if of_reset is None else PackedLinear(of_reset, None, dtype)
             self.tanh = Tensor.tanh_ if self.of_x.blocked is None else tanh_
 
-    def forward(self, deter: Tensor, seen: Tensor, sample: Tensor, action: Tensor, last: bool) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, deter: Tensor, seen: Tensor, sample: Tensor, action: Tensor, last: bool
+    ) -> tuple[Tensor, Tensor]:
         """Return the next deter [M, D] and what is seen of it; after the `last` step nobody asks for gates."""
         return self._repeat(self.joint((action, sample)), deter, seen, last)
 
-    def first(self, deter: Tensor, sample: Tensor, action: Tensor, last: bool) -> tuple[Tensor, Tensor]:
+    def first(
+        self, deter: Tensor, sample: Tensor, action: Tensor, last: bool
+    ) -> tuple[Tensor, Tensor]:
         """Do the same for a dense `sample` [B, S]."""
         deter = deter.to(self.dtype)
         if self.cell is None:
@@ -240,8 +260,9 @@ def gru(
 ) -> Tensor:
     """Return n + z (h - n) [M, D] of `inputs` [M, 3 D], the gates' part of x, `hidden` [B, 3 D..], that of h, and h.
 
-    M / B rows have a row of `deter` [B, D] in common; the gates stand as in nn.GRUCell: reset, update z, candidate n.
-    With `of_reset`, which multiplies what the reset leaves of h, `hidden` [B, 2 D..] has no candidate.
+    M / B rows have a row of `deter` [B, D] in common; the gates stand as in nn.GRUCell: reset,
+    update z, candidate n. With `of_reset`, which multiplies what the reset leaves of h, `hidden`
+    [B, 2 D..] has no candidate.
     """
     size, (rows, width) = deter.shape[1], hidden.shape
     if rows != inputs.shape[0]:

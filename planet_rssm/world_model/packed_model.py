@@ -15,18 +15,26 @@ from planet_rssm.world_model.model import WorldModel
 from planet_rssm.world_model.packed_layers import PLAIN, PackedCore, dense, pack, pack_joint
 
 MEMORY = 2**28  # bytes that the candidates' states may take at once on a CPU
-SHARE = 8  # of a CUDA device's memory they may take one part in so many: not of what is free, which differs by the run
-Before = tuple[Tensor, Tensor, Tensor]  # of the last step: its deter, what was seen of it, its sample
-HEAD_ROWS = 4096  # states that the heads read at once on a CPU: what lies between their layers stays in cache
-HEAD_ROWS_THERE = 2**17  # and on another device, where each part is a few launches more: some 100 MiB a layer
+# of a CUDA device's memory they may take one part in so many: not of what is free, which differs by
+# the run
+SHARE = 8
+Before = tuple[
+    Tensor, Tensor, Tensor
+]  # of the last step: its deter, what was seen of it, its sample
+# states that the heads read at once on a CPU: what lies between their layers stays in cache
+HEAD_ROWS = 4096
+HEAD_ROWS_THERE = (
+    2**17
+)  # and on another device, where each part is a few launches more: some 100 MiB a layer
 
 
 class FastDynamics(Dynamics[State]):
     """`ModelDynamics` without gradients and made ready: what `ModelDynamics.prepare` returns.
 
-    Weights are copied in the given precision and laid out for the products; of the first step, what a row's candidates
-    have in common is done once; the heads run once over all steps. It follows a model that goes on learning: every
-    rollout looks whether PyTorch has counted a write since, and `refresh` at the numbers too, for not all are counted.
+    Weights are copied in the given precision and laid out for the products; of the first step, what
+    a row's candidates have in common is done once; the heads run once over all steps. It follows a
+    model that goes on learning: every rollout looks whether PyTorch has counted a write since, and
+    `refresh` at the numbers too, for not all are counted.
     """
 
     differentiable = False
@@ -37,23 +45,33 @@ class FastDynamics(Dynamics[State]):
         Args:
             model: on any device, of any latent and cell; float64 stays float64.
             precision: of the products, see device.DTYPES.
-            memory: bytes that the candidates' states may take; more candidates are followed one part after another,
-                with the same result. None: MEMORY, on a CUDA device an eighth of all.
+            memory: bytes that the candidates' states may take; more candidates are followed one
+                part after another, with the same result. None: MEMORY, on a CUDA device an eighth
+                of all.
         """
         like = next(model.rssm.parameters())
         self.model = model
         parts = (model.rssm.core, model.rssm.prior_net, model.reward, model.goes_on)
-        # where parameters are held, not they themselves: load_state_dict(assign=True) puts others in their place
-        self._held = [module._parameters for part in parts if part is not None for module in part.modules()]
+        # where parameters are held, not they themselves: load_state_dict(assign=True) puts others
+        # in their place
+        self._held = [
+            module._parameters for part in parts if part is not None for module in part.modules()
+        ]
         self.dtype = like.dtype if like.dtype == torch.float64 else DTYPES[precision]
-        self.memory = memory or (torch.cuda.mem_get_info(like.device)[1] // SHARE if like.is_cuda else MEMORY)
+        self.memory = memory or (
+            torch.cuda.mem_get_info(like.device)[1] // SHARE if like.is_cuda else MEMORY
+        )
         self.capturable = self._in_place = like.is_cuda
         self.packed = self._pack()
 
     def noise_shape(self, batch: int, candidates: int, horizon: int) -> tuple[int, ...] | None:
         """Return what `ModelDynamics.noise_shape` does."""
         rssm = self.model.rssm
-        return (batch, candidates, horizon, rssm.noise_size) if rssm.settings.plan_by == "sample" else None
+        return (
+            (batch, candidates, horizon, rssm.noise_size)
+            if rssm.settings.plan_by == "sample"
+            else None
+        )
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -71,14 +89,20 @@ class FastDynamics(Dynamics[State]):
 
     @torch.no_grad()
     def _follow(self, state: State, actions: Tensor, noise: Tensor | None, trace: bool) -> Rollout:
-        if self._written() != self._stamp:  # no more: a graph that is being captured may not wait for an answer
+        if (
+            self._written() != self._stamp
+        ):  # no more: a graph that is being captured may not wait for an answer
             self._take_up()
         batch, candidates, horizon, size = actions.shape
         widths = self.packed.width + horizon * (self.packed.kept + size)
-        row = batch * (widths * self.dtype.itemsize + 4 * horizon * (0 if noise is None else noise.shape[-1]))
+        row = batch * (
+            widths * self.dtype.itemsize + 4 * horizon * (0 if noise is None else noise.shape[-1])
+        )
         count = max(1, min(candidates, self.memory // row))
         drawn = itertools.repeat(None) if noise is None else noise.split(count, 1)
-        with torch.autocast(actions.device.type, enabled=False):  # the precision was chosen when this was made
+        with torch.autocast(
+            actions.device.type, enabled=False
+        ):  # the precision was chosen when this was made
             pairs = zip(actions.split(count, 1), drawn)  # noqa: B905 (the second may have no end)
             parts = [self.packed.rollout(state, *part, trace) for part in pairs]
         return parts[0] if len(parts) == 1 else _joined(parts)
@@ -121,15 +145,23 @@ class PackedModel:
         self.reward = self._head(model.reward)
         self.goes_on = None if model.goes_on is None else self._head(model.goes_on)
         settings = rssm.settings
-        self.kept = rssm.deter_size + rssm.latent.noise_size  # numbers a row keeps of every step, for the heads
-        self.width = 8 * (rssm.deter_size + settings.hidden) + 4 * rssm.latent.raw_size  # and needs within a step
+        self.kept = (
+            rssm.deter_size + rssm.latent.noise_size
+        )  # numbers a row keeps of every step, for the heads
+        self.width = (
+            8 * (rssm.deter_size + settings.hidden) + 4 * rssm.latent.raw_size
+        )  # and needs within a step
 
     @torch.no_grad()
     def rollout(self, state: State, actions: Tensor, noise: Tensor | None, trace: bool) -> Rollout:
         """See `ModelDynamics`: its `trace` or its `rollout`."""
         batch, candidates, horizon, _ = actions.shape
-        steps = actions.to(self.dtype).flatten(0, 1).transpose(0, 1).contiguous()  # [H, M, A]: a step lies together
-        drawn = [None] * horizon if noise is None else noise.flatten(0, 1).transpose(0, 1).contiguous()
+        steps = (
+            actions.to(self.dtype).flatten(0, 1).transpose(0, 1).contiguous()
+        )  # [H, M, A]: a step lies together
+        drawn = (
+            [None] * horizon if noise is None else noise.flatten(0, 1).transpose(0, 1).contiguous()
+        )
         deters: list[Tensor] = []
         samples: list[Tensor] = []
         before: Before | None = None
@@ -139,18 +171,30 @@ class PackedModel:
             samples.append(self._pick(seen, part))
             before = deter, seen, samples[-1]
         reward = self._read(self.reward, deters, samples)
-        discount = torch.ones_like(reward) if self.goes_on is None else self._read(self.goes_on, deters, samples)
+        discount = (
+            torch.ones_like(reward)
+            if self.goes_on is None
+            else self._read(self.goes_on, deters, samples)
+        )
         rows, shape = (batch, candidates), (horizon, batch, candidates)
         last = self._state(state, deters[-1], samples[-1], rows)
-        found = Rollout(reward.view(shape).permute(1, 2, 0), discount.view(shape).permute(1, 2, 0), last)
+        found = Rollout(
+            reward.view(shape).permute(1, 2, 0), discount.view(shape).permute(1, 2, 0), last
+        )
         if not trace:
             return found
         states = [State(*(leaf[:, None].expand(*rows, -1) for leaf in state))]
-        states += [self._state(state, *both, rows) for both in zip(deters[:-1], samples[:-1], strict=True)]
-        return found._replace(states=State(*(torch.stack(leaves, 2) for leaves in zip(*states, strict=True))))
+        states += [
+            self._state(state, *both, rows) for both in zip(deters[:-1], samples[:-1], strict=True)
+        ]
+        return found._replace(
+            states=State(*(torch.stack(leaves, 2) for leaves in zip(*states, strict=True)))
+        )
 
     @torch.no_grad()
-    def follow(self, state: State, act: Callable[[Tensor, int], Tensor], noise: Tensor) -> tuple[State, Tensor, Tensor]:
+    def follow(
+        self, state: State, act: Callable[[Tensor, int], Tensor], noise: Tensor
+    ) -> tuple[State, Tensor, Tensor]:
         """Act by `act(feat [M, F], step) -> [M, A]` from `state` [M, ...] with `noise` [M, H, noise_size].
 
         Returns the states reached [M, H, ...], and their rewards and chances to go on [M, H].
@@ -168,7 +212,11 @@ class PackedModel:
             stoch = dense(samples[-1], self._rssm.stoch_size).to(state.stoch.dtype)
             states.append(State(deters[-1].to(state.deter.dtype), stoch))
         reward = self._read(self.reward, deters, samples)
-        goes_on = torch.ones_like(reward) if self.goes_on is None else self._read(self.goes_on, deters, samples)
+        goes_on = (
+            torch.ones_like(reward)
+            if self.goes_on is None
+            else self._read(self.goes_on, deters, samples)
+        )
         reached = State(*(torch.stack(leaves, 1) for leaves in zip(*states[1:], strict=True)))
         return reached, reward.view(len(deters), -1).t(), goes_on.view(len(deters), -1).t()
 
@@ -187,12 +235,18 @@ class PackedModel:
     def _state(self, like: State, deter: Tensor, sample: Tensor, rows: tuple[int, int]) -> State:
         """Return states of M rows as [B, N, ...] in the precision of `like`."""
         stoch = dense(sample, self._rssm.stoch_size)
-        return State(deter.to(like.deter.dtype).unflatten(0, rows), stoch.to(like.stoch.dtype).unflatten(0, rows))
+        return State(
+            deter.to(like.deter.dtype).unflatten(0, rows),
+            stoch.to(like.stoch.dtype).unflatten(0, rows),
+        )
 
-    def _next(self, state: State, before: Before | None, action: Tensor, last: bool) -> tuple[Tensor, Tensor]:
+    def _next(
+        self, state: State, before: Before | None, action: Tensor, last: bool
+    ) -> tuple[Tensor, Tensor]:
         """Return the next deter [M, D] and what is seen of it: what the prior, and the step after, have in common.
 
-        At the first step, of nothing `before`, M / B rows of `action` [M, A] have a row of `state` [B, ...] in common.
+        At the first step, of nothing `before`, M / B rows of `action` [M, A] have a row of `state`
+        [B, ...] in common.
         """
         if isinstance(self.core, PackedCore):
             if before is None:
@@ -204,13 +258,17 @@ class PackedModel:
             None,
             state.stoch.repeat_interleave(many, 0),
         )
-        deter = self.core(deter.to(self.dtype), dense(sample, self._rssm.stoch_size).to(self.dtype), action)
+        deter = self.core(
+            deter.to(self.dtype), dense(sample, self._rssm.stoch_size).to(self.dtype), action
+        )
         return deter, deter
 
     def _pick(self, seen: Tensor, noise: Tensor | None) -> Tensor:
         if isinstance(self.core, PackedCore):
             seen = self.core.prior(seen)
-        return self._rssm.latent.pick(self.prior(seen), None if self._rssm.settings.kind == "rnn" else noise)
+        return self._rssm.latent.pick(
+            self.prior(seen), None if self._rssm.settings.kind == "rnn" else noise
+        )
 
     def _read(self, head: nn.Module, deters: list[Tensor], samples: list[Tensor]) -> Tensor:
         """Apply a head to all states in parts of HEAD_ROWS, [H * M]."""
@@ -228,10 +286,14 @@ def _equal(these: list[Tensor], those: list[Tensor]) -> bool:
     """Say whether all hold equal numbers; with NaN among them they do not."""
     if not these[0].is_cuda:
         return all(map(torch.equal, these, those))
-    apart = torch._foreach_norm(torch._foreach_sub(these, those), torch.inf)  # few launches and one wait
+    apart = torch._foreach_norm(
+        torch._foreach_sub(these, those), torch.inf
+    )  # few launches and one wait
     return not bool(torch.stack(apart).any())
 
 
 def _joined(parts: list[Rollout]) -> Rollout:
     """Put together the rollouts of parts of the candidates."""
-    return pytree.tree_map(lambda *leaves: None if leaves[0] is None else torch.cat(leaves, 1), *parts)
+    return pytree.tree_map(
+        lambda *leaves: None if leaves[0] is None else torch.cat(leaves, 1), *parts
+    )

@@ -23,9 +23,9 @@ from planet_rssm.world_model.networks import mlp
 class RSSM(nn.Module):
     """Every state-space model of the family: what differs is the latent (latents.py) and the core (cells.py).
 
-    `kind` is the ablation of PlaNet's figure 4: `rssm` has both paths; `ssm` is stochastic only, so that `deter`
-    carries nothing from step to step and the heads do not see it; `rnn` is deterministic only, so that every latent is
-    its mode and no noise is used.
+    `kind` is the ablation of PlaNet's figure 4: `rssm` has both paths; `ssm` is stochastic only, so
+    that `deter` carries nothing from step to step and the heads do not see it; `rnn` is
+    deterministic only, so that every latent is its mode and no noise is used.
     """
 
     def __init__(self, settings: RSSMSettings, action_size: int, embed_size: int) -> None:
@@ -35,7 +35,12 @@ class RSSM(nn.Module):
         self.deter_size, self.stoch_size = settings.deter, self.latent.size
         self.feat_size = self.stoch_size + (0 if settings.kind == "ssm" else self.deter_size)
         self.core = core_from_settings(settings, self.stoch_size, action_size)
-        deter, hidden, raw, style = settings.deter, settings.hidden, self.latent.raw_size, (settings.act, settings.norm)
+        deter, hidden, raw, style = (
+            settings.deter,
+            settings.hidden,
+            self.latent.raw_size,
+            (settings.act, settings.norm),
+        )
         self.prior_net = mlp(deter, hidden, settings.prior_layers, raw, *style)
         self.posterior_net = mlp(deter + embed_size, hidden, settings.posterior_layers, raw, *style)
         if settings.initial == "learned":
@@ -54,7 +59,9 @@ class RSSM(nn.Module):
         """Return the state of `batch` rows before anything: zeros, or learned (tanh of a parameter, its prior)."""
         like = next(self.parameters())
         if self.settings.initial == "zeros":
-            return State(like.new_zeros(batch, self.deter_size), like.new_zeros(batch, self.stoch_size))
+            return State(
+                like.new_zeros(batch, self.deter_size), like.new_zeros(batch, self.stoch_size)
+            )
         deter = torch.tanh(self.initial_deter).expand(batch, -1)
         return State(deter, self.latent.sample(self.prior(deter), None))
 
@@ -86,7 +93,12 @@ class RSSM(nn.Module):
         return State(deter, self._sample(self.prior(deter), noise))
 
     def observe(
-        self, embed: Tensor, action: Tensor, is_first: Tensor, noise: Tensor | None, state: State | None = None
+        self,
+        embed: Tensor,
+        action: Tensor,
+        is_first: Tensor,
+        noise: Tensor | None,
+        state: State | None = None,
     ) -> tuple[State, Any]:
         """Filter a batch of sequences: `observe_step` for each t, from `state` or the initial one.
 
@@ -101,7 +113,9 @@ class RSSM(nn.Module):
             States [B, T, ...] and the posteriors [B, T, ...] that they were sampled from.
         """
         state = self.initial_state(len(embed)) if state is None else state
-        weight, projected = self._split_posterior(embed)  # one product over all steps, outside the recurrence
+        weight, projected = self._split_posterior(
+            embed
+        )  # one product over all steps, outside the recurrence
         states, posteriors = [], []
         for t in range(embed.shape[1]):
             drawn = None if noise is None else noise[:, t]
@@ -126,7 +140,12 @@ class RSSM(nn.Module):
             keep = (~is_first).to(state.deter.dtype)[:, None]
             return State(state.deter * keep, state.stoch * keep)
         fresh = self.initial_state(len(is_first))
-        return State(*(torch.where(is_first[:, None], new, old) for new, old in zip(fresh, state, strict=True)))
+        return State(
+            *(
+                torch.where(is_first[:, None], new, old)
+                for new, old in zip(fresh, state, strict=True)
+            )
+        )
 
     def _sample(self, params: Any, noise: Tensor | None) -> Tensor:  # noqa: ANN401
         return self.latent.sample(params, None if self.settings.kind == "rnn" else noise)
@@ -139,7 +158,13 @@ class RSSM(nn.Module):
         return deter, linear(embed, rest, first.bias)
 
     def _observe_projected(
-        self, state: State, action: Tensor, weight: Tensor, projected: Tensor, is_first: Tensor, noise: Tensor | None
+        self,
+        state: State,
+        action: Tensor,
+        weight: Tensor,
+        projected: Tensor,
+        is_first: Tensor,
+        noise: Tensor | None,
     ) -> tuple[State, Any]:
         state = self.forget(state, is_first)
         deter = self.core(state.deter, state.stoch, action * (~is_first).to(action.dtype)[:, None])
@@ -151,4 +176,6 @@ class RSSM(nn.Module):
 
 
 def _stack_states(states: list[State]) -> State:
-    return State(torch.stack([s.deter for s in states], 1), torch.stack([s.stoch for s in states], 1))
+    return State(
+        torch.stack([s.deter for s in states], 1), torch.stack([s.stoch for s in states], 1)
+    )

@@ -16,7 +16,16 @@ from planet_rssm.runs.checkpoint import Checkpoint
 from planet_rssm.world_model import untrained_model
 
 CPU = torch.device("cpu")
-SPEC = EnvSpec("dmc/cartpole-swingup", {"image": ((32, 32, 3), "uint8")}, 2, 8, 0.08, 1000, "raycast", "mujoco 3.17.0")
+SPEC = EnvSpec(
+    "dmc/cartpole-swingup",
+    {"image": ((32, 32, 3), "uint8")},
+    2,
+    8,
+    0.08,
+    1000,
+    "raycast",
+    "mujoco 3.17.0",
+)
 SETTINGS = config.load(
     "planet",
     "env.size=32 model.depth=2 rssm.deter=16 rssm.stoch=4 rssm.hidden=16 planner.candidates=16 planner.elites=4 "
@@ -47,7 +56,9 @@ def test_actions_are_within_bounds_and_noise_is_added_before_the_clip():
     plan, _ = made.decide(begin(made))
     assert plan.action.shape == (B, 2)
     assert (plan.action.abs() <= 1).all()
-    assert (plan.action.abs() == 1).float().mean() > 0.5  # noise this large nearly always ends at a bound
+    assert (
+        plan.action.abs() == 1
+    ).float().mean() > 0.5  # noise this large nearly always ends at a bound
     quiet, _ = agent().decide(begin(agent()))
     assert torch.equal(quiet.action, quiet.sequence[:, 0])
 
@@ -68,7 +79,9 @@ def test_choices_are_one_hot_and_the_noise_is_the_chance_of_any_other():
 def test_each_group_of_choices_explores_by_itself():
     groups, many = (2, 4), 2000
     spec = dataclasses.replace(SPEC, discrete=True, action_size=6, groups=groups)
-    made = Agent.build(SETTINGS, spec, untrained_model(SETTINGS, spec), device=CPU, exploration_noise=0.5)
+    made = Agent.build(
+        SETTINGS, spec, untrained_model(SETTINGS, spec), device=CPU, exploration_noise=0.5
+    )
     kept = torch.tensor([1.0, 0, 0, 0, 1, 0]).expand(many, 6)
     acted = made._explore(kept, torch.Generator().manual_seed(0))
     assert (acted[:, :2].sum(1) == 1).all() and (acted[:, 2:].sum(1) == 1).all()
@@ -80,7 +93,9 @@ def test_each_group_of_choices_explores_by_itself():
 
 
 def test_equal_seeds_act_equally_and_others_do_not():
-    one, same, other = (made.decide(begin(made))[0].action for made in (agent(seed=1), agent(seed=1), agent(seed=2)))
+    one, same, other = (
+        made.decide(begin(made))[0].action for made in (agent(seed=1), agent(seed=1), agent(seed=2))
+    )
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
 
@@ -89,7 +104,9 @@ def test_a_row_that_begins_an_episode_forgets_its_past_and_no_other_row_does():
     made = agent()
     carry = made.observe(begin(made), images(1), torch.ones(B, 2), first())
     again = made.observe(carry, images(2), torch.ones(B, 2), first(1))
-    fresh = made.observe(made.initial(B)._replace(step=carry.step), images(2), torch.zeros(B, 2), first(0, 1, 2))
+    fresh = made.observe(
+        made.initial(B)._replace(step=carry.step), images(2), torch.zeros(B, 2), first(0, 1, 2)
+    )
     torch.testing.assert_close(again.state.deter[1], fresh.state.deter[1])
     assert not torch.allclose(again.state.deter[0], fresh.state.deter[0])
 
@@ -101,7 +118,9 @@ def test_the_planner_is_told_once_that_an_episode_began():
     _, carry = made.decide(carry)
     assert not carry.fresh.any()
     carry = made.observe(carry, images(1), torch.zeros(B, 2), first(2))
-    carry = made.observe(carry, images(2), torch.zeros(B, 2), first())  # observed twice before the next decision
+    carry = made.observe(
+        carry, images(2), torch.zeros(B, 2), first()
+    )  # observed twice before the next decision
     assert carry.fresh.tolist() == [False, False, True]
 
 
@@ -119,7 +138,9 @@ def test_a_dropped_first_frame_still_forgets_the_past():
     made = agent()
     carry = begin(made)
     blind = made.observe(carry, None, torch.ones(B, 2), first(0))
-    fresh = made.observe(made.initial(B)._replace(step=carry.step), None, torch.zeros(B, 2), first(0, 1, 2))
+    fresh = made.observe(
+        made.initial(B)._replace(step=carry.step), None, torch.zeros(B, 2), first(0, 1, 2)
+    )
     torch.testing.assert_close(blind.state.deter[0], fresh.state.deter[0])
     assert not torch.allclose(blind.state.deter[1], fresh.state.deter[1])
 
@@ -131,7 +152,9 @@ def test_an_agent_loads_from_a_run_alone(tmp_path):
     checkpoints.save(held, checkpoints.path_of(tmp_path, 5))
     loaded = Agent.load(tmp_path, device="cpu")
     assert loaded.spec == SPEC
-    assert torch.equal(loaded.decide(begin(loaded))[0].action, agent().decide(begin(agent()))[0].action)
+    assert torch.equal(
+        loaded.decide(begin(loaded))[0].action, agent().decide(begin(agent()))[0].action
+    )
     icem = PlannerSettings(name="icem", candidates=20, elites=5, iterations=2, horizon=5)
     loaded = Agent.load(tmp_path, device="cpu", planner=icem)
     plan, carry = loaded.decide(begin(loaded))
@@ -139,18 +162,30 @@ def test_an_agent_loads_from_a_run_alone(tmp_path):
     assert carry.planner.known.all()
     modes = ["rssm.plan_by=mode", "rssm.filter_by=mode", "planner.horizon=4"]
     loaded = Agent.load(tmp_path, device="cpu", overrides=modes)
-    assert (loaded.model.rssm.settings.plan_by, loaded.model.rssm.settings.filter_by) == ("mode", "mode")
+    assert (loaded.model.rssm.settings.plan_by, loaded.model.rssm.settings.filter_by) == (
+        "mode",
+        "mode",
+    )
     assert loaded.decide(begin(loaded))[0].sequence.shape == (B, 4, 2)
     with pytest.raises(PlanetError, match="rssm.deter=9: only planner"):
         Agent.load(tmp_path, device="cpu", overrides=["rssm.deter=9"])
 
 
 def test_a_device_that_is_not_there_is_one_line(tmp_path):
-    for name, line in (("cuda:99", "'cuda:99': not usable here"), ("tpu", "'tpu': not one of cpu, cuda")):
+    for name, line in (
+        ("cuda:99", "'cuda:99': not usable here"),
+        ("tpu", "'tpu': not one of cpu, cuda"),
+    ):
         with pytest.raises(PlanetError, match=line):
             (tmp_path / checkpoints.FOLDER).mkdir(exist_ok=True)
             checkpoints.save(
-                Checkpoint(SETTINGS, SPEC, {"env_steps": 5}, dict(untrained_model(SETTINGS, SPEC).state_dict()), {}),
+                Checkpoint(
+                    SETTINGS,
+                    SPEC,
+                    {"env_steps": 5},
+                    dict(untrained_model(SETTINGS, SPEC).state_dict()),
+                    {},
+                ),
                 checkpoints.path_of(tmp_path, 5),
             )
             Agent.load(tmp_path, device=name)
@@ -184,7 +219,9 @@ def test_a_plan_after_committed_actions_begins_at_the_belief_that_the_prior_fore
 
 
 def mode_settings() -> config.Settings:
-    return SETTINGS.model_copy(update={"rssm": SETTINGS.rssm.model_copy(update={"filter_by": "mode"})})
+    return SETTINGS.model_copy(
+        update={"rssm": SETTINGS.rssm.model_copy(update={"filter_by": "mode"})}
+    )
 
 
 def test_fewer_rounds_are_told():

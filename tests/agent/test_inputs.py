@@ -48,7 +48,10 @@ def test_what_would_be_believed_wrongly_is_one_line(given, line):
 
 
 def test_a_missing_key_is_named():
-    with pytest.raises(PlanetError, match=r"^observation: no 'joints' in \['image'\]; the model was trained to see it"):
+    with pytest.raises(
+        PlanetError,
+        match=r"^observation: no 'joints' in \['image'\]; the model was trained to see it",
+    ):
         check_inputs(SPEC, 1, {"image": IMAGE}, ACTION, FIRST)
     with pytest.raises(PlanetError, match="^observation: no 'image' in "):
         check_inputs(SPEC, 1, IMAGE, ACTION, FIRST)

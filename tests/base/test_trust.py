@@ -52,8 +52,13 @@ def test_no_verb_imports_what_a_run_names(here, key, words, capsys, caplog):
     with pytest.raises(SystemExit) as ended:
         main(words.split())
     assert ended.value.code == 1
-    line = capsys.readouterr().err or caplog.messages[-1] + "\n"  # `eval` logs it, and does the other runs
-    assert "would import and run code that you have not named yourself" in line and "--allow-code" in line
+    line = (
+        capsys.readouterr().err or caplog.messages[-1] + "\n"
+    )  # `eval` logs it, and does the other runs
+    assert (
+        "would import and run code that you have not named yourself" in line
+        and "--allow-code" in line
+    )
     assert f"{key}[0] = 'theirs:Term'" in line or f"{key} = 'theirs:" in line
     assert str(here / "theirs.py") in line and line.count("\n") == 1
     assert not (here / "imported").exists()
@@ -64,10 +69,14 @@ def test_it_is_imported_when_it_is_allowed_and_named_first(here, caplog):
     with pytest.raises(PlanetError, match="not named yourself"):
         Agent.load(run, device="cpu")
     assert not (here / "imported").exists()
-    with pytest.raises(PlanetError, match="rssm.latent = 'theirs:Latent': .*has no attribute 'Latent'"):
+    with pytest.raises(
+        PlanetError, match="rssm.latent = 'theirs:Latent': .*has no attribute 'Latent'"
+    ):
         Agent.load(run, device="cpu", allow_code=True)
     assert (here / "imported").exists()
-    assert "runs code that it names, as allowed: rssm.latent = 'theirs:Latent'" in caplog.messages[-1]
+    assert (
+        "runs code that it names, as allowed: rssm.latent = 'theirs:Latent'" in caplog.messages[-1]
+    )
     with pytest.raises(PlanetError, match="not named yourself"):  # only that once
         Agent.load(run, device="cpu")
 
@@ -86,7 +95,9 @@ def test_what_the_user_has_named_is_his_as_long_as_it_is_the_same_file(here, mon
     monkeypatch.chdir(elsewhere)
     importlib.invalidate_caches()
     with pytest.raises(PlanetError, match="elsewhere/theirs.py"):
-        trust.require({"rssm.latent": "theirs:Latent"}, "a run with a module of that name beside it")
+        trust.require(
+            {"rssm.latent": "theirs:Latent"}, "a run with a module of that name beside it"
+        )
 
 
 def test_what_cannot_be_remembered_is_told_and_a_damaged_memory_only_asks_again(here, caplog):

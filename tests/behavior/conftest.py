@@ -41,7 +41,11 @@ class World(nn.Module):
         return self._reward(state.deter, state.stoch)
 
     def predict_continue(self, state: State) -> Tensor:
-        return torch.ones_like(state.deter[..., 0]) if self._goes_on is None else self._goes_on(state.deter)
+        return (
+            torch.ones_like(state.deter[..., 0])
+            if self._goes_on is None
+            else self._goes_on(state.deter)
+        )
 
 
 @pytest.fixture
@@ -58,7 +62,11 @@ def behavior():
         settings = config.load("planet", [f"behavior={name}", *layers, *overrides])
         seen = {"vector": ((2,), "float32")}
         options = {"discrete": discrete, "groups": groups, "terminates": terminates}
-        return Behavior(settings, EnvSpec("gym/T-v0", seen, actions, 1, 0.1, 100, "none", "fake 0", **options), feat)
+        return Behavior(
+            settings,
+            EnvSpec("gym/T-v0", seen, actions, 1, 0.1, 100, "none", "fake 0", **options),
+            feat,
+        )
 
     return make
 

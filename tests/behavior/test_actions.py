@@ -28,11 +28,16 @@ def grid(kind):
 @pytest.mark.parametrize("raw", RAWS)
 def test_density_and_entropy_agree(kind, raw):
     if kind == "tanh_normal":
-        raw = (raw[0], raw[1] - 4.5)  # its first spread of 5 has nearly all of it beyond the grid's last digit
+        raw = (
+            raw[0],
+            raw[1] - 4.5,
+        )  # its first spread of 5 has nearly all of it beyond the grid's last digit
     policy, (places, widths) = made(kind, *raw), grid(kind)
     density = policy.log_prob(places)
     assert float((density.exp() * widths).sum()) == pytest.approx(1, abs=1e-3)
-    assert float(policy.entropy) == pytest.approx(float(-(density.exp() * density * widths).sum()), abs=3e-3)
+    assert float(policy.entropy) == pytest.approx(
+        float(-(density.exp() * density * widths).sum()), abs=3e-3
+    )
 
 
 @pytest.mark.parametrize("kind", NUMBERS)
@@ -42,7 +47,9 @@ def test_samples_have_the_density(kind, raw):
     policy = made(kind, *raw)
     noise = torch.linspace(-1.5, 1.5, 7, dtype=torch.float64)[:, None].requires_grad_()
     action = policy.sample(noise)
-    inside = action.abs().squeeze(-1) < 0.999 if kind != "normal" else torch.ones(7, dtype=torch.bool)
+    inside = (
+        action.abs().squeeze(-1) < 0.999 if kind != "normal" else torch.ones(7, dtype=torch.bool)
+    )
     (slope,) = torch.autograd.grad(action.sum(), noise)
     found = policy.log_prob(action) + slope.squeeze(-1).log()
     wanted = -0.5 * noise.squeeze(-1).square() - 0.5 * math.log(2 * math.pi)
@@ -57,7 +64,9 @@ def test_samples_are_finite_at_any_noise(kind):
         action = policy.sample(torch.full((3, 1), noise))
         assert action.isfinite().all() and policy.log_prob(action).isfinite().all()
         assert kind == "normal" or (action.abs() <= 1).all()
-        (slope,) = torch.autograd.grad((action + policy.entropy[:, None]).sum(), raw, retain_graph=True)
+        (slope,) = torch.autograd.grad(
+            (action + policy.entropy[:, None]).sum(), raw, retain_graph=True
+        )
         assert slope.isfinite().all()
 
 
@@ -94,10 +103,16 @@ def test_a_product_of_choices_by_hand():
     ]
     torch.testing.assert_close(policy.logits.exp(), torch.tensor([sum(each, [])]))
     action = torch.tensor([[0.0, 1, 0, 1, 0, 0, 0, 1]])
-    assert float(policy.log_prob(action)) == pytest.approx(sum(math.log(p) for p in (0.3, each[1][1], each[2][2])))
-    assert float(policy.entropy) == pytest.approx(-sum(p * math.log(p) for group in each for p in group))
+    assert float(policy.log_prob(action)) == pytest.approx(
+        sum(math.log(p) for p in (0.3, each[1][1], each[2][2]))
+    )
+    assert float(policy.entropy) == pytest.approx(
+        -sum(p * math.log(p) for group in each for p in group)
+    )
     assert policy.mode.tolist() == [[1, 0, 0, 1, 0, 0, 0, 1]]
-    assert OneHot(raw, 0.2).logits.exp().sum() == pytest.approx(1)  # without groups it is one choice among eight
+    assert OneHot(raw, 0.2).logits.exp().sum() == pytest.approx(
+        1
+    )  # without groups it is one choice among eight
 
 
 def test_each_group_is_drawn_by_its_own_noise_and_has_its_own_gradient():
@@ -107,7 +122,9 @@ def test_each_group_is_drawn_by_its_own_noise_and_has_its_own_gradient():
     probs = torch.cat([raw[:3].softmax(-1), raw[3:].softmax(-1)])
     torch.testing.assert_close(drawn.mean(0), probs, atol=0.02, rtol=0)
     pairs = (drawn[:, :3, None] * drawn[:, None, 3:]).mean(0)
-    torch.testing.assert_close(pairs, drawn[:, :3].mean(0)[:, None] * drawn[:, 3:].mean(0), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        pairs, drawn[:, :3].mean(0)[:, None] * drawn[:, 3:].mean(0), atol=1e-6, rtol=0
+    )
     (straight,) = torch.autograd.grad(drawn[0, 4], raw, retain_graph=True)
     torch.testing.assert_close(straight, torch.autograd.grad(probs[4], raw)[0])
     assert not straight[:3].any()
@@ -118,7 +135,9 @@ def test_choices_come_as_often_as_they_should_and_are_exactly_one_hot():
     probs = raw.softmax(-1)
     noise = ndtri((torch.arange(1000) + 0.5) / 1000)[:, None]
     drawn = OneHot(raw.expand(1000, 3)).sample(noise)
-    assert torch.equal(drawn.detach(), drawn.detach().round()) and torch.equal(drawn.sum(-1), torch.ones(1000))
+    assert torch.equal(drawn.detach(), drawn.detach().round()) and torch.equal(
+        drawn.sum(-1), torch.ones(1000)
+    )
     torch.testing.assert_close(drawn.mean(0), probs, atol=1e-3, rtol=0)
     (straight,) = torch.autograd.grad(drawn[0, 1], raw, retain_graph=True)
     torch.testing.assert_close(straight, torch.autograd.grad(probs[1], raw)[0])

@@ -27,7 +27,9 @@ def train(behavior, world, states, updates, learn, lr):
 def test_reinforce_is_the_gradient_of_a_two_armed_bandit(world, behavior, learn, baseline):
     """d/dlogit_a of sum p r is p_a (r_a - sum p r), whatever the baseline."""
     pays = torch.tensor([1.0, 3.0])
-    bandit = world(lambda x, a: x, lambda x, a: (a * pays).sum(-1), lambda x: torch.zeros_like(x[..., 0]))
+    bandit = world(
+        lambda x, a: x, lambda x, a: (a * pays).sum(-1), lambda x: torch.zeros_like(x[..., 0])
+    )
     options = ("behavior.horizon=1", "behavior.entropy=0", "behavior.normalise=none", "behavior.unimix=0",
                "behavior.critic=gaussian", "behavior.slow=none")  # fmt: skip
     player = behavior("v3", *options, feat=1, actions=2, discrete=True, terminates=True)
@@ -35,36 +37,54 @@ def test_reinforce_is_the_gradient_of_a_two_armed_bandit(world, behavior, learn,
     player.actor.net[-1].bias.data.copy_(probs.log())
     player.actor.net[-1].weight.data.zero_()
     player.critic.net[-1].bias.data.fill_(baseline)
-    even = ndtri((torch.arange(rows) + 0.5) / rows).reshape(rows, 1, 1)  # draws each arm exactly as often as it should
+    even = ndtri((torch.arange(rows) + 0.5) / rows).reshape(
+        rows, 1, 1
+    )  # draws each arm exactly as often as it should
     start = State(torch.ones(rows, 1), torch.zeros(rows, 2))
-    noise = type(player.draw(1, 1, torch.Generator(), torch.device("cpu")))(even, torch.zeros(rows, 1, 1))
+    noise = type(player.draw(1, 1, torch.Generator(), torch.device("cpu")))(
+        even, torch.zeros(rows, 1, 1)
+    )
     player.imagined(bandit, start, torch.ones(rows, dtype=torch.bool), noise).loss.backward()
-    torch.testing.assert_close(-player.actor.net[-1].bias.grad, probs * (pays - (probs * pays).sum()))
+    torch.testing.assert_close(
+        -player.actor.net[-1].bias.grad, probs * (pays - (probs * pays).sum())
+    )
 
 
 def test_reinforce_is_the_gradient_of_two_bandits_at_once(world, behavior):
     """Each group gets its own gradient p_a (r_a - sum p r), for what the other pays is the same for all its arms."""
     pays = torch.tensor([1.0, 3.0, 0.0, 2.0, -1.0])
-    bandit = world(lambda x, a: x, lambda x, a: (a * pays).sum(-1), lambda x: torch.zeros_like(x[..., 0]))
+    bandit = world(
+        lambda x, a: x, lambda x, a: (a * pays).sum(-1), lambda x: torch.zeros_like(x[..., 0])
+    )
     options = ("behavior.horizon=1", "behavior.entropy=0", "behavior.normalise=none", "behavior.unimix=0",
                "behavior.critic=gaussian", "behavior.slow=none")  # fmt: skip
-    player = behavior("v3", *options, feat=1, actions=5, discrete=True, groups=(2, 3), terminates=True)
+    player = behavior(
+        "v3", *options, feat=1, actions=5, discrete=True, groups=(2, 3), terminates=True
+    )
     probs, even = torch.tensor([0.75, 0.25, 0.5, 0.3, 0.2]), ndtri((torch.arange(20) + 0.5) / 20)
     player.actor.net[-1].bias.data.copy_(probs.log())
     player.actor.net[-1].weight.data.zero_()
     player.critic.net[-1].bias.data.fill_(2.0)
     start = State(torch.ones(400, 1), torch.zeros(400, 5))
-    drawn = torch.cartesian_prod(even, even)[:, None]  # each pair of arms exactly as often as it should
-    noise = type(player.draw(1, 1, torch.Generator(), torch.device("cpu")))(drawn, torch.zeros(400, 1, 1))
+    drawn = torch.cartesian_prod(even, even)[
+        :, None
+    ]  # each pair of arms exactly as often as it should
+    noise = type(player.draw(1, 1, torch.Generator(), torch.device("cpu")))(
+        drawn, torch.zeros(400, 1, 1)
+    )
     player.imagined(bandit, start, torch.ones(400, dtype=torch.bool), noise).loss.backward()
-    mean = torch.cat([(probs[:2] * pays[:2]).sum().expand(2), (probs[2:] * pays[2:]).sum().expand(3)])
+    mean = torch.cat(
+        [(probs[:2] * pays[:2]).sum().expand(2), (probs[2:] * pays[2:]).sum().expand(3)]
+    )
     torch.testing.assert_close(-player.actor.net[-1].bias.grad, probs * (pays - mean))
 
 
 @pytest.mark.parametrize(("slow", "baseline"), [("target", 0.5), ("regulariser", 2.0)])
 def test_the_baseline_is_the_critic_that_returns_are_made_of(world, behavior, slow, baseline):
     """V2's target copy, else the critic itself: of an arm that pays 3 the log probability rises by 3 less that."""
-    bandit = world(lambda x, a: x, lambda x, a: 3 * a[..., 0], lambda x: torch.zeros_like(x[..., 0]))
+    bandit = world(
+        lambda x, a: x, lambda x, a: 3 * a[..., 0], lambda x: torch.zeros_like(x[..., 0])
+    )
     options = ("behavior.objective=reinforce", "behavior.horizon=1", "behavior.entropy=0", "behavior.normalise=none",
                "behavior.unimix=0", "behavior.critic=gaussian", f"behavior.slow={slow}")  # fmt: skip
     player = behavior("v2", *options, feat=1, actions=2, discrete=True, terminates=True)
@@ -78,7 +98,9 @@ def test_the_baseline_is_the_critic_that_returns_are_made_of(world, behavior, sl
     )
     start = State(torch.ones(4, 1), torch.zeros(4, 2))
     player.imagined(bandit, start, torch.ones(4, dtype=torch.bool), noise).loss.backward()
-    torch.testing.assert_close(-player.actor.net[-1].bias.grad, (3 - baseline) * torch.tensor([0.5, -0.5]))
+    torch.testing.assert_close(
+        -player.actor.net[-1].bias.grad, (3 - baseline) * torch.tensor([0.5, -0.5])
+    )
 
 
 @pytest.mark.parametrize("objective", ["dynamics", "reinforce", "mix"])
@@ -106,9 +128,16 @@ def test_the_dynamics_gradient_is_that_of_finite_differences(world, behavior, le
 
     All actions are drawn inside the bounds; see the next test for those beyond.
     """
-    a, b = torch.tensor([[0.9, 0.2], [-0.1, 0.8]], dtype=F64), torch.tensor([[0.3], [0.5]], dtype=F64)
-    linear = world(lambda x, u: x @ a.T + u @ b.T, lambda x, u: x @ torch.tensor([1.0, -0.5], dtype=F64))
-    player = behavior("v1", f"behavior.action={kind}", "behavior.horizon=4", feat=2, actions=1).double()
+    a, b = (
+        torch.tensor([[0.9, 0.2], [-0.1, 0.8]], dtype=F64),
+        torch.tensor([[0.3], [0.5]], dtype=F64),
+    )
+    linear = world(
+        lambda x, u: x @ a.T + u @ b.T, lambda x, u: x @ torch.tensor([1.0, -0.5], dtype=F64)
+    )
+    player = behavior(
+        "v1", f"behavior.action={kind}", "behavior.horizon=4", feat=2, actions=1
+    ).double()
     torch.nn.init.normal_(player.critic.net[-1].weight)
     last = player.actor.net[-1]
     last.weight.data.zero_()
@@ -122,19 +151,31 @@ def test_the_dynamics_gradient_is_that_of_finite_differences(world, behavior, le
                 weight.data[index] += step
                 losses.append(float(learn(player, linear, states).metrics["loss/actor"]))
                 weight.data[index] -= step
-            assert float(weight.grad[index]) == pytest.approx((losses[0] - losses[1]) / 2e-5, rel=1e-4, abs=1e-8)
+            assert float(weight.grad[index]) == pytest.approx(
+                (losses[0] - losses[1]) / 2e-5, rel=1e-4, abs=1e-8
+            )
 
 
 def test_an_action_beyond_a_bound_has_a_gradient_by_hand(world, behavior, learn):
     """Of r = a / stopped(max(1, |a|)): 1 / max(1, |a|) times that of a = tanh(m) + std(s) noise."""
     payer = world(lambda x, u: x, lambda x, u: u[..., 0])
-    player = behavior("v1", "behavior.action=normal", "behavior.horizon=1", feat=1, actions=1).double()
+    player = behavior(
+        "v1", "behavior.action=normal", "behavior.horizon=1", feat=1, actions=1
+    ).double()
     player.critic.net[-1].weight.data.zero_()
-    last, mean, spread = player.actor.net[-1], torch.tensor(0.3, dtype=F64), torch.tensor(2.0, dtype=F64)
+    last, mean, spread = (
+        player.actor.net[-1],
+        torch.tensor(0.3, dtype=F64),
+        torch.tensor(2.0, dtype=F64),
+    )
     last.weight.data.zero_()
     last.bias.data.copy_(torch.stack([mean, spread]))
     rows = 400
-    noise = player.draw(rows, 1, torch.Generator().manual_seed(0), torch.device("cpu")).action[:, 0, 0].double()
+    noise = (
+        player.draw(rows, 1, torch.Generator().manual_seed(0), torch.device("cpu"))
+        .action[:, 0, 0]
+        .double()
+    )
     learn(player, payer, torch.zeros(rows, 1, dtype=F64)).loss.backward()
     gate = torch.sigmoid(spread + 2)
     action = mean.tanh() + (0.9 * gate + 0.1) * noise
@@ -161,7 +202,9 @@ def test_the_actor_is_as_good_as_riccati(world, behavior, learn):
     states = 0.4 * torch.randn(32, 2, generator=torch.Generator().manual_seed(1), dtype=F64)
     train(player, system, states, 200, learn, 1e-2)
     least = solve_discrete_are(np.sqrt(discount) * a, np.sqrt(discount) * b, q, discount * r)
-    best = ((states @ torch.tensor(least - q) * states).sum(-1) / discount).sum()  # the first state costs nothing
+    best = (
+        (states @ torch.tensor(least - q) * states).sum(-1) / discount
+    ).sum()  # the first state costs nothing
     with torch.no_grad():
         state, total = states, 0.0
         for h in range(100):
@@ -180,7 +223,9 @@ def test_the_actor_solves_a_chain(world, behavior, learn, objective):
         place = (x * torch.arange(float(count))).sum(-1) + action[..., 1] - action[..., 0]
         return torch.nn.functional.one_hot(place.long().clamp(0, count - 1), count).float()
 
-    chain = world(step, lambda x, a: 0.2 * x[..., 0] + x[..., -1], lambda x: 1 - x[..., 0] - x[..., -1])
+    chain = world(
+        step, lambda x, a: 0.2 * x[..., 0] + x[..., -1], lambda x: 1 - x[..., 0] - x[..., -1]
+    )
     options = (f"behavior.objective={objective}", f"behavior.discount={discount}", "behavior.critic=gaussian",
                "behavior.horizon=6", "behavior.slow=none", "behavior.unimix=0")  # fmt: skip
     player = behavior("v3", *options, feat=count, actions=2, discrete=True, terminates=True)
@@ -188,13 +233,17 @@ def test_the_actor_solves_a_chain(world, behavior, learn, objective):
     train(player, chain, states, 150, learn, 0.05)
     assert player.actor(torch.eye(count)[1:-1]).mode.argmax(-1).tolist() == [1, 1, 1, 1]
     values = player.critic(torch.eye(count)[1:-1])
-    torch.testing.assert_close(values, discount ** torch.tensor([3.0, 2.0, 1.0, 0.0]), atol=0.05, rtol=0)
+    torch.testing.assert_close(
+        values, discount ** torch.tensor([3.0, 2.0, 1.0, 0.0]), atol=0.05, rtol=0
+    )
 
 
 def test_nothing_after_an_end_counts(world, behavior, learn):
     """The value beyond is enormous; the episode ends before it."""
     line = world(lambda x, a: x + 1, lambda x, a: x[..., 0], lambda x: (x[..., 0] < 2).to(x))
-    player = behavior("v1", "behavior.horizon=4", "behavior.trace=1", feat=1, actions=1, terminates=True)
+    player = behavior(
+        "v1", "behavior.horizon=4", "behavior.trace=1", feat=1, actions=1, terminates=True
+    )
     player.critic.net[-1].bias.data.fill_(1e6)
     learned = learn(player, line, torch.tensor([[0.0], [1.0]]))
     assert learned.returns[:, 0].tolist() == pytest.approx([1 + 0.99 * 2, 2])
@@ -214,7 +263,9 @@ def test_steps_weigh_by_hand(world, behavior, learn, weights, expected):
     found = []
     for paid in (1, 2, 3):  # the reward came with the state after the step
         line = world(
-            lambda x, a: x + 1, lambda x, a, paid=paid: (x[..., 0] == paid).float(), lambda x: chances[x[..., 0].long()]
+            lambda x, a: x + 1,
+            lambda x, a, paid=paid: (x[..., 0] == paid).float(),
+            lambda x: chances[x[..., 0].long()],
         )
         options = (f"behavior.weights={weights}", "behavior.horizon=3", "behavior.trace=0")
         player = behavior("v1", *options, feat=1, actions=1, terminates=True)
@@ -226,7 +277,9 @@ def test_steps_weigh_by_hand(world, behavior, learn, weights, expected):
 
 @pytest.mark.parametrize("weighed", [True, False])
 def test_an_entropy_that_is_not_weighed_counts_alike_at_every_step(world, behavior, learn, weighed):
-    ends = world(lambda x, a: x, lambda x, a: 0 * x[..., 0], lambda x: torch.full_like(x[..., 0], 0.5))
+    ends = world(
+        lambda x, a: x, lambda x, a: 0 * x[..., 0], lambda x: torch.full_like(x[..., 0], 0.5)
+    )
     options = (f"behavior.weigh_entropy={str(weighed).lower()}", "behavior.horizon=2", "behavior.entropy=0.1",
                "behavior.objective=reinforce")  # fmt: skip
     player = behavior("v1", *options, feat=1, actions=1, terminates=True)
@@ -241,7 +294,8 @@ def test_an_entropy_that_is_not_weighed_counts_alike_at_every_step(world, behavi
 def test_the_critics_value_may_be_taken_off_with_its_gradient(world, behavior, learn):
     """x' = x + a pays x'; the critic says 0.5 x. Of two steps, from 0, with a lambda of 1 and a discount of 0.99:
 
-    R_0 = (1 + 0.99 (1 + 0.5 * 0.99)) a_0 + ..., R_1 = (1 + 0.5 * 0.99) a_0 + ..., and v(x_1) = 0.5 a_0 is taken off.
+    R_0 = (1 + 0.99 (1 + 0.5 * 0.99)) a_0 + ..., R_1 = (1 + 0.5 * 0.99) a_0 + ..., and v(x_1) = 0.5
+    a_0 is taken off.
     """
     line = world(lambda x, a: x + a, lambda x, a: x[..., 0])
     slopes = {}
@@ -253,7 +307,9 @@ def test_the_critics_value_may_be_taken_off_with_its_gradient(world, behavior, l
         player.critic.net[-1].bias.data.zero_()
         last = player.actor.net[-1]
         last.weight.data.zero_()
-        last.bias.data.copy_(torch.tensor([0.0, -50.0]))  # a mean of 0, a spread of 0.1: nothing beyond the bounds
+        last.bias.data.copy_(
+            torch.tensor([0.0, -50.0])
+        )  # a mean of 0, a spread of 0.1: nothing beyond the bounds
         learn(player, line, torch.zeros(8, 1, dtype=F64)).loss.backward()
         slopes[subtract] = float(-last.bias.grad[0])
         assert float(player.critic.net[-1].weight.grad) != 0
@@ -267,7 +323,10 @@ def test_starts_that_are_no_beginnings_count_nothing(world, behavior, learn):
     walk = world(lambda x, a: x + a, lambda x, a: -x[..., 0].square())
     player = behavior("v3", feat=1, actions=1)
     alive = torch.tensor([True, True, False])
-    near, far = (learn(player, walk, torch.tensor([[0.5], [-0.5], [third]]), alive=alive) for third in (0.0, 9e9))
+    near, far = (
+        learn(player, walk, torch.tensor([[0.5], [-0.5], [third]]), alive=alive)
+        for third in (0.0, 9e9)
+    )
     assert torch.equal(near.loss, far.loss) and torch.equal(near.bounds, far.bounds)
 
 
@@ -282,7 +341,9 @@ def test_the_slow_critic_follows_exactly(behavior, name, overrides):
             wanted = 0.98 * wanted + 0.02 * player.critic.net[-1].weight
         elif update % 3 == 0:
             wanted = player.critic.net[-1].weight.clone()
-        torch.testing.assert_close(player.critic.slow[-1].weight, wanted, rtol=0, atol=1e-6 if name == "v3" else 0)
+        torch.testing.assert_close(
+            player.critic.slow[-1].weight, wanted, rtol=0, atol=1e-6 if name == "v3" else 0
+        )
 
 
 @pytest.mark.parametrize("name", ["v1", "v2", "v3"])
@@ -307,5 +368,7 @@ def test_the_advantage_is_divided_by_the_range_of_returns(world, behavior, learn
 
 
 def test_choices_have_no_dynamics_gradient(behavior):
-    with pytest.raises(PlanetError, match="behavior.objective = 'dynamics': gym/T-v0 has 2 choices.*behavior=v3"):
+    with pytest.raises(
+        PlanetError, match="behavior.objective = 'dynamics': gym/T-v0 has 2 choices.*behavior=v3"
+    ):
         behavior("v1", feat=1, actions=2, discrete=True)

@@ -25,7 +25,9 @@ SIZE = """
     planner.iterations=1 planner.elites=2 planner.horizon=3 train.batch_size=2 train.batch_length=4
 """.split()
 KEYS = {"image": ((32, 32, 3), "uint8"), "speed": ((3,), "float32")}
-SPEC = EnvSpec("gym/Test-v0", {"speed": KEYS["speed"]}, 2, 1, 0.1, 100, "own", "fake 0", terminates=True)
+SPEC = EnvSpec(
+    "gym/Test-v0", {"speed": KEYS["speed"]}, 2, 1, 0.1, 100, "own", "fake 0", terminates=True
+)
 MODELS = {
     "gaussian": ("planet", []),
     "ssm": ("planet", ["rssm.kind=ssm"]),
@@ -65,7 +67,9 @@ def starts_of(model: WorldModel, rows: int) -> State:
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("model", MODELS)
 def test_an_update_learns_and_the_actor_acts(model: str, recipe: str) -> None:
-    settings = settings_of(model, f"behavior={recipe}", "behavior.units=8", "behavior.horizon=3", "planner.name=actor")
+    settings = settings_of(
+        model, f"behavior={recipe}", "behavior.units=8", "behavior.horizon=3", "planner.name=actor"
+    )
     learner = learner_of(settings, SPEC)
     assert learner.behavior is not None
     before = {name: p.clone() for name, p in learner.behavior.named_parameters() if p.requires_grad}
@@ -75,19 +79,29 @@ def test_an_update_learns_and_the_actor_acts(model: str, recipe: str) -> None:
     assert "skipped" not in told and told["grad_norm/actor"] > 0 and told["grad_norm/critic"] > 0
     assert all(torch.isfinite(p).all() for p in learner.behavior.parameters())
     after = dict(learner.behavior.named_parameters())
-    assert [name for name, p in before.items() if name.startswith("actor") and torch.equal(p, after[name])] == []
+    assert [
+        name
+        for name, p in before.items()
+        if name.startswith("actor") and torch.equal(p, after[name])
+    ] == []
     agent = Agent.build(settings, SPEC, learner.model, learner.behavior, device=CPU)
     seen = {key: value[:, 0] for key, value in chunks.observation.items()}
     plan, _ = agent.act(agent.initial(B), seen, torch.zeros(B, 2), torch.ones(B, dtype=torch.bool))
-    assert plan.action.shape == (B, 2) and (plan.action.abs() <= 1).all() and plan.value.shape == (B,)
+    assert (
+        plan.action.shape == (B, 2) and (plan.action.abs() <= 1).all() and plan.value.shape == (B,)
+    )
 
 
 @pytest.mark.parametrize("keys", [("image",), ("image", "speed")])
 @pytest.mark.parametrize("groups", [(), (2,), (1, 1)], ids=str)
-def test_from_pixels_or_both_and_of_numbers_or_choices(keys: tuple[str, ...], groups: tuple[int, ...]) -> None:
+def test_from_pixels_or_both_and_of_numbers_or_choices(
+    keys: tuple[str, ...], groups: tuple[int, ...]
+) -> None:
     seen = {key: KEYS[key] for key in keys}
     spec = dataclasses.replace(SPEC, observation=seen, discrete=bool(groups), groups=groups)
-    learner = learner_of(settings_of("gaussian", "behavior=v2", "behavior.units=8", "behavior.horizon=3"), spec)
+    learner = learner_of(
+        settings_of("gaussian", "behavior=v2", "behavior.units=8", "behavior.horizon=3"), spec
+    )
     assert "skipped" not in learner.update(random_chunks(spec, B, T), 0)
 
 
@@ -98,7 +112,10 @@ def test_the_quick_imagination_is_the_plain_one(model: str) -> None:
     behavior, world = learner.behavior, learner.model
     noise = behavior.draw(5, world.rssm.noise_size, generator(1, CPU), CPU)
     with torch.no_grad():
-        plain, quick = (way(world, behavior.actor, starts_of(world, 5), noise) for way in (_follow, _follow_packed))
+        plain, quick = (
+            way(world, behavior.actor, starts_of(world, 5), noise)
+            for way in (_follow, _follow_packed)
+        )
     for one, other in zip(plain, quick, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
@@ -106,7 +123,12 @@ def test_the_quick_imagination_is_the_plain_one(model: str) -> None:
 @pytest.mark.parametrize("recipe", ["v1", "v2", "v3"])
 def test_only_the_replay_value_loss_touches_the_model(recipe: str) -> None:
     """Without it the model learns to the last bit what it learns alone."""
-    options = ["optimizer.name=adam", "optimizer.lr=1e-3", "optimizer.clip=1e9", f"behavior={recipe}"]
+    options = [
+        "optimizer.name=adam",
+        "optimizer.lr=1e-3",
+        "optimizer.clip=1e9",
+        f"behavior={recipe}",
+    ]
     small = ["behavior.units=8", "behavior.horizon=3", "behavior.critic_outscale=1"]
     chunks = random_chunks(SPEC, B, T)
     weights = {}
@@ -134,20 +156,31 @@ def test_all_weights_learn_in_half_precision_too(precision: str) -> None:
     ]
     learner = learner_of(settings_of("gaussian", *options, f"train.precision={precision}"), SPEC)
     learner.update(random_chunks(SPEC, B, T), 0)
-    learned = {name for name, p in learner.behavior.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    learned = {
+        name
+        for name, p in learner.behavior.named_parameters()
+        if p.grad is not None and p.grad.abs().sum() > 0
+    }
     assert {name for name, p in learner.behavior.named_parameters() if p.requires_grad} == learned
 
 
 def test_real_returns_by_hand() -> None:
     """What came with the states after it, then what is imagined from there: 0.5 of the way at each."""
-    options = ["behavior=v3", "behavior.trace=0.5", "behavior.discount=0.9", "behavior.units=8", "behavior.horizon=3"]
+    options = [
+        "behavior=v3",
+        "behavior.trace=0.5",
+        "behavior.discount=0.9",
+        "behavior.units=8",
+        "behavior.horizon=3",
+    ]
     learner = learner_of(settings_of("gaussian", *options), SPEC)
     batch = to_batch(random_chunks(SPEC, B, T), CPU)
     context = learner.model.context(batch, learner.model.draw(B, T, generator(0, CPU), CPU))
     rewards, ahead = torch.tensor([[0.0, 1.0, 2.0, 3.0]]), torch.tensor([[7.0, 10.0, 20.0, 30.0]])
     batch = batch._replace(reward=rewards.expand(B, T))
     _, told = learner.behavior.replayed(learner.model, batch, context, ahead.expand(B, T))
-    # 3 + 0.9 * 30; 2 + 0.9 (0.5 * 20 + 0.5 * 30); 1 + 0.9 (0.5 * 10 + 0.5 * 24.5); a critic that begins at 0
+    # 3 + 0.9 * 30; 2 + 0.9 (0.5 * 20 + 0.5 * 30); 1 + 0.9 (0.5 * 10 + 0.5 * 24.5); a critic that
+    # begins at 0
     for name in ("return_replayed", "value_error"):
         assert float(told[f"behavior/{name}"]) == pytest.approx((30 + 24.5 + 16.525) / 3)
 
@@ -155,20 +188,31 @@ def test_real_returns_by_hand() -> None:
 @pytest.mark.parametrize("weights", ["reached", "head", "late"])
 def test_ends_and_padding_are_no_beginnings(monkeypatch: pytest.MonkeyPatch, weights: str) -> None:
     """But where the continue head says what a start weighs, which has its own belief about ends."""
-    options = ["behavior=v3", "behavior.units=8", "behavior.horizon=3", f"behavior.weights={weights}"]
+    options = [
+        "behavior=v3",
+        "behavior.units=8",
+        "behavior.horizon=3",
+        f"behavior.weights={weights}",
+    ]
     learner = learner_of(settings_of("gaussian", *options), SPEC)
     batch = to_batch(random_chunks(SPEC, B, T), CPU)
     batch.is_terminal[0, 2] = True
     batch.mask[:] = torch.tensor([[True, True, True, False], [True] * 4])
     begun, own = [], learner.behavior.imagined
-    monkeypatch.setattr(learner.behavior, "imagined", lambda *given: begun.append(given[2]) or own(*given))
+    monkeypatch.setattr(
+        learner.behavior, "imagined", lambda *given: begun.append(given[2]) or own(*given)
+    )
     context = learner.model.context(batch, learner.model.draw(B, T, generator(0, CPU), CPU))
-    learner.behavior.loss(learner.model, batch, context, learner.behavior.draw(B * T, 3, generator(1, CPU), CPU))
+    learner.behavior.loss(
+        learner.model, batch, context, learner.behavior.draw(B * T, 3, generator(1, CPU), CPU)
+    )
     assert begun[0].tolist() == [True, True, weights != "reached", False, True, True, True, True]
 
 
 def test_an_end_in_the_batch_cuts_the_real_return() -> None:
-    learner = learner_of(settings_of("gaussian", "behavior=v3", "behavior.units=8", "behavior.horizon=3"), SPEC)
+    learner = learner_of(
+        settings_of("gaussian", "behavior=v3", "behavior.units=8", "behavior.horizon=3"), SPEC
+    )
     assert learner.behavior is not None
     batch = to_batch(random_chunks(SPEC, B, T), CPU)
     ends = batch.is_terminal.clone()
@@ -178,14 +222,18 @@ def test_an_end_in_the_batch_cuts_the_real_return() -> None:
     for is_terminal, beyond in ((ends, 1e6), (ends, 0.0), (batch.is_terminal, 1e6)):
         ahead = torch.zeros(B, T)
         ahead[:, -1] = beyond
-        _, metrics = learner.behavior.replayed(learner.model, batch._replace(is_terminal=is_terminal), context, ahead)
+        _, metrics = learner.behavior.replayed(
+            learner.model, batch._replace(is_terminal=is_terminal), context, ahead
+        )
         told.append(float(metrics["behavior/return_replayed"]))
     assert told[0] == told[1] and told[2] > 1e5
 
 
 def test_a_half_empty_chunk_ends_with_what_is_imagined_there() -> None:
     """Returns of a chunk whose last two steps are padding are those of the chunk without them."""
-    learner = learner_of(settings_of("gaussian", "behavior=v3", "behavior.units=8", "behavior.horizon=3"), SPEC)
+    learner = learner_of(
+        settings_of("gaussian", "behavior=v3", "behavior.units=8", "behavior.horizon=3"), SPEC
+    )
     assert learner.behavior is not None
     batch = to_batch(random_chunks(SPEC, B, T), CPU)
     context = learner.model.context(batch, learner.model.draw(B, T, generator(0, CPU), CPU))

@@ -11,7 +11,13 @@ from planet_rssm import config
 from planet_rssm.agent import Agent
 from planet_rssm.base.device import generator
 from planet_rssm.base.errors import PlanetError
-from planet_rssm.behavior import ActorPlanner, ActorProposals, Behavior, CriticValue, untrained_behavior
+from planet_rssm.behavior import (
+    ActorPlanner,
+    ActorProposals,
+    Behavior,
+    CriticValue,
+    untrained_behavior,
+)
 from planet_rssm.config import PlannerSettings, Settings
 from planet_rssm.control import ControlLoop, SimulatedTime
 from planet_rssm.envs.spec import EnvSpec
@@ -28,7 +34,9 @@ SIZE = """
 """.split()
 SPEC = EnvSpec("gym/Test-v0", {"speed": ((3,), "float32")}, A, 1, 0.1, 100, "none", "fake 0")
 MIX = ("planner.proposals=actor", "planner.terminal_value=critic")
-CHOICES = EnvSpec("gym/Test-v0", {"speed": ((3,), "float32")}, A, 1, 0.1, 100, "none", "fake 0", discrete=True)
+CHOICES = EnvSpec(
+    "gym/Test-v0", {"speed": ((3,), "float32")}, A, 1, 0.1, 100, "none", "fake 0", discrete=True
+)
 
 SEVERAL = replace(CHOICES, groups=(1,) * A)
 
@@ -40,12 +48,16 @@ def settings_of(*overrides: str) -> Settings:
 def agent_of(*overrides: str, spec: EnvSpec = SPEC, **options: object) -> Agent:
     settings = settings_of(*overrides)
     model = untrained_model(settings, spec)
-    return Agent.build(settings, spec, model, untrained_behavior(settings, model), device=CPU, **options)
+    return Agent.build(
+        settings, spec, model, untrained_behavior(settings, model), device=CPU, **options
+    )
 
 
 def decide(agent: Agent, batch: int = B, rngs: Sequence[torch.Generator] | None = None) -> Plan:
     seen = {"speed": torch.arange(3.0).expand(B, 3)[:batch] * torch.arange(1.0, 1 + batch)[:, None]}
-    carry = agent.observe(agent.initial(batch), seen, torch.zeros(batch, A), torch.ones(batch, dtype=torch.bool))
+    carry = agent.observe(
+        agent.initial(batch), seen, torch.zeros(batch, A), torch.ones(batch, dtype=torch.bool)
+    )
     return agent.decide(carry, rngs=rngs)[0]
 
 
@@ -55,10 +67,16 @@ def seeded(seeds: Iterable[int]) -> list[torch.Generator]:
 
 @pytest.mark.parametrize("spec", [SPEC, CHOICES], ids=["numbers", "choices"])
 def test_the_actor_decides_by_its_mode_and_explores_by_drawing(spec: EnvSpec) -> None:
-    quiet, same = (decide(agent_of("planner.name=actor", "rssm.filter_by=mode", spec=spec, seed=s)) for s in (0, 1))
+    quiet, same = (
+        decide(agent_of("planner.name=actor", "rssm.filter_by=mode", spec=spec, seed=s))
+        for s in (0, 1)
+    )
     assert torch.equal(quiet.action, same.action)
     assert quiet.sequence.shape == (B, 1, A) and quiet.value.shape == (B,)
-    drawn = [decide(agent_of("planner.name=actor", "planner.act_by=draw", spec=spec, seed=s)).action for s in range(9)]
+    drawn = [
+        decide(agent_of("planner.name=actor", "planner.act_by=draw", spec=spec, seed=s)).action
+        for s in range(9)
+    ]
     assert any(not torch.equal(action, drawn[0]) for action in drawn)
     assert all((action.abs() <= 1).all() for action in drawn)
     if spec.discrete:
@@ -73,19 +91,34 @@ def test_rows_are_decided_as_if_alone() -> None:
 @pytest.mark.parametrize("latent", ["gaussian", "categorical"])
 @pytest.mark.parametrize(
     ("name", "spec"),
-    [(name, spec) for spec in (SPEC, CHOICES, SEVERAL) for name in ("cem", "icem", "mppi", "shooting")],
+    [
+        (name, spec)
+        for spec in (SPEC, CHOICES, SEVERAL)
+        for name in ("cem", "icem", "mppi", "shooting")
+    ],
 )
-def test_every_planner_takes_proposals_and_the_critics_value(name: str, spec: EnvSpec, latent: str) -> None:
+def test_every_planner_takes_proposals_and_the_critics_value(
+    name: str, spec: EnvSpec, latent: str
+) -> None:
     """With particles too; rows that draw from generators of their own are decided as if alone."""
-    options = (f"planner.name={name}", f"rssm.latent={latent}", "rssm.classes=3", "rssm.filter_by=mode")
+    options = (
+        f"planner.name={name}",
+        f"rssm.latent={latent}",
+        "rssm.classes=3",
+        "rssm.filter_by=mode",
+    )
     mixed = agent_of(*options, *MIX, "planner.particles=2", spec=spec)
     whole = decide(mixed, rngs=seeded(range(B)))
     assert whole.sequence.shape == (B, 4, A) and whole.value.isfinite().all()
     if spec.discrete:
         assert torch.equal(whole.sequence.sum(-1), torch.full((B, 4), float(len(spec.groups))))
     else:
-        assert not torch.equal(whole.action, decide(agent_of(*options, spec=spec), rngs=seeded(range(B))).action)
-    torch.testing.assert_close(decide(mixed, 1, seeded([0])).sequence, whole.sequence[:1], rtol=0, atol=1e-4)
+        assert not torch.equal(
+            whole.action, decide(agent_of(*options, spec=spec), rngs=seeded(range(B))).action
+        )
+    torch.testing.assert_close(
+        decide(mixed, 1, seeded([0])).sequence, whole.sequence[:1], rtol=0, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
@@ -98,7 +131,11 @@ def test_the_mix_decides_in_half_precision_too(precision: str, fast: str) -> Non
 
 @pytest.mark.parametrize("particles", [1, 2])
 def test_a_plan_is_worth_its_rewards_and_what_the_critic_says_of_its_end(particles: int) -> None:
-    options = ("planner.terminal_value=critic", "planner.discount=0.9", f"planner.particles={particles}")
+    options = (
+        "planner.terminal_value=critic",
+        "planner.discount=0.9",
+        f"planner.particles={particles}",
+    )
     settings = settings_of(*options, "rssm.plan_by=mode")
     model = untrained_model(settings, SPEC)
     behavior = untrained_behavior(settings, model)
@@ -106,9 +143,16 @@ def test_a_plan_is_worth_its_rewards_and_what_the_critic_says_of_its_end(particl
     state = State(torch.randn(1, 16, generator=generator(0, CPU)), torch.zeros(1, 4))
     actions = 2 * torch.rand(1, 3, 4, A, generator=generator(1, CPU)) - 1
     with torch.no_grad():
-        found = agent.planner.score(agent.session.dynamics, agent.session.objective, state, actions, None)
-        states = model.rssm.imagine(State(*(part.expand(3, -1) for part in state)), actions[0], None)
-        rewards, last = model.predict_reward(states), behavior.critic(model.rssm.feat(states)[:, -1])
+        found = agent.planner.score(
+            agent.session.dynamics, agent.session.objective, state, actions, None
+        )
+        states = model.rssm.imagine(
+            State(*(part.expand(3, -1) for part in state)), actions[0], None
+        )
+        rewards, last = (
+            model.predict_reward(states),
+            behavior.critic(model.rssm.feat(states)[:, -1]),
+        )
         wanted = (rewards * 0.9 ** torch.arange(4)).sum(1) + 0.9**4 * last
     torch.testing.assert_close(found[0], wanted, rtol=1e-4, atol=1e-5)
 
@@ -117,7 +161,9 @@ def test_the_actor_keeps_the_contract_of_planners() -> None:
     settings = settings_of("behavior.units=4")
     own = Behavior(settings, SPEC, 2)
     for act_by in ("mean", "draw"):
-        planner = ActorPlanner(PlannerSettings(name="actor", act_by=act_by), own, lambda state: state["x"])
+        planner = ActorPlanner(
+            PlannerSettings(name="actor", act_by=act_by), own, lambda state: state["x"]
+        )
         check_planner(planner, A)
 
 
@@ -156,26 +202,32 @@ def test_a_share_of_the_candidates_is_the_actors() -> None:
 
 def test_a_planner_without_a_place_for_proposals_says_so() -> None:
     few = ("planner.candidates=2", "planner.elites=1", "planner.reuse=1")
-    with pytest.raises(PlanetError, match="planner.proposals = 'actor': icem has no place for them"):
+    with pytest.raises(
+        PlanetError, match="planner.proposals = 'actor': icem has no place for them"
+    ):
         agent_of("planner.name=icem", "planner.proposals=actor", *few)
 
 
 def test_the_value_beyond_the_horizon_is_the_critics_by_its_own_discount() -> None:
     agent = agent_of("planner.terminal_value=critic")
     objective = agent.session.objective
-    assert isinstance(objective.terminal_value, CriticValue) and objective.discount == pytest.approx(0.997)
+    assert isinstance(
+        objective.terminal_value, CriticValue
+    ) and objective.discount == pytest.approx(0.997)
 
 
-@pytest.mark.parametrize("asked", ["planner.name=actor", "planner.proposals=actor", "planner.terminal_value=critic"])
+@pytest.mark.parametrize(
+    "asked", ["planner.name=actor", "planner.proposals=actor", "planner.terminal_value=critic"]
+)
 def test_a_run_without_an_actor_says_how_to_train_one(asked: str) -> None:
     key, _, value = asked.partition("=")
-    line = (
-        f"{key} = '{value}': this run learns no actor and critic; train one that does: planet train .* -s behavior=v3"
-    )
+    line = f"{key} = '{value}': this run learns no actor and critic; train one that does: planet train .* -s behavior=v3"
     with pytest.raises(PlanetError, match=line):
         config.load("planet", [asked])
     settings = config.load("planet", SIZE)
-    settings = settings.model_copy(update={"planner": PlannerSettings(**{key.partition(".")[2]: value})})
+    settings = settings.model_copy(
+        update={"planner": PlannerSettings(**{key.partition(".")[2]: value})}
+    )
     with pytest.raises(PlanetError, match=line):
         Agent.build(settings, SPEC, untrained_model(settings, SPEC), device=CPU)
 
@@ -186,7 +238,9 @@ def test_an_actor_that_decides_alone_has_nobody_to_help(asked: str) -> None:
     line = f"{key} = '{value}': planner.name = 'actor' decides without a search; set {key}=none, or planner.name=cem"
     with pytest.raises(PlanetError, match=line):
         settings_of("planner.name=actor", asked)
-    with pytest.raises(PlanetError, match="set planner.proposals=none and planner.terminal_value=none, or"):
+    with pytest.raises(
+        PlanetError, match="set planner.proposals=none and planner.terminal_value=none, or"
+    ):
         settings_of("planner.name=actor", *MIX)
 
 
@@ -197,8 +251,11 @@ def test_an_actor_is_not_made_of_settings_alone() -> None:
 
 def test_an_unknown_objective_or_recipe_is_refused() -> None:
     with pytest.raises(
-        PlanetError, match="behavior.objective = 'ppo': input should be 'auto', 'dynamics', 'reinforce'"
+        PlanetError,
+        match="behavior.objective = 'ppo': input should be 'auto', 'dynamics', 'reinforce'",
     ):
         config.load("planet", ["behavior.objective=ppo"])
-    with pytest.raises(PlanetError, match="behavior.name = 'v4': input should be 'none', 'v1', 'v2' or 'v3'"):
+    with pytest.raises(
+        PlanetError, match="behavior.name = 'v4': input should be 'none', 'v1', 'v2' or 'v3'"
+    ):
         config.load("planet", ["behavior=v4"])

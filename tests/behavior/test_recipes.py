@@ -11,14 +11,18 @@ def flat(*overrides: str, preset: str = "planet") -> dict[str, object]:
 
 def test_a_name_stands_for_a_recipe_and_what_is_given_beside_it_wins() -> None:
     short, long = flat("behavior=v1"), flat("behavior.name=v1")
-    assert short == long and short["behavior.objective"] == "dynamics" and short["behavior.lr"] == 8e-5
+    assert (
+        short == long and short["behavior.objective"] == "dynamics" and short["behavior.lr"] == 8e-5
+    )
     assert flat("behavior.lr=1e-3", "behavior=v1")["behavior.lr"] == 1e-3
 
 
 def test_another_name_replaces_the_whole_recipe() -> None:
     """A preset's and a run's alike."""
     assert flat("behavior=v2", preset="dreamer-v3")["behavior.lr"] == 8e-5
-    changed = config.flatten(config.override(config.load("planet", ["behavior=v1"]), ["behavior=v3"]))
+    changed = config.flatten(
+        config.override(config.load("planet", ["behavior=v1"]), ["behavior=v3"])
+    )
     assert changed == flat("behavior=v3")
 
 
@@ -54,7 +58,9 @@ def test_settings_from_before_there_was_behaviour_have_none() -> None:
                         "critic": "twohot", "normalise": "percentiles", "unimix": 0.01, "actor_layers": 3, "lr": None}),
     ],
 )  # fmt: skip
-def test_presets_have_the_published_numbers_and_act_by_their_actor(preset: str, values: dict[str, object]) -> None:
+def test_presets_have_the_published_numbers_and_act_by_their_actor(
+    preset: str, values: dict[str, object]
+) -> None:
     held = flat(preset=preset)
     assert {key: held[f"behavior.{key}"] for key in values} == values
     assert held["planner.name"] == "actor"

@@ -36,7 +36,9 @@ def test_the_range_moves_a_hundredth_of_the_way_to_the_percentiles():
     returns = torch.arange(101.0)[:, None]  # 5 and 95 are its percentiles
     bounds = range_after(torch.zeros(2), returns, torch.ones(101, dtype=torch.bool))
     torch.testing.assert_close(bounds, torch.tensor([0.05, 0.95]))
-    torch.testing.assert_close(range_after(bounds, returns, torch.ones(101, dtype=torch.bool)), bounds * 1.99)
+    torch.testing.assert_close(
+        range_after(bounds, returns, torch.ones(101, dtype=torch.bool)), bounds * 1.99
+    )
 
 
 def test_rows_that_do_not_count_are_not_in_the_range():

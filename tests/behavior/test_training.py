@@ -39,7 +39,10 @@ def new_run(folder: Path, *overrides: str) -> Run:
 
 def lines(folder: Path) -> list[dict]:
     text = (folder / METRICS).read_text()
-    return [{k: v for k, v in json.loads(line).items() if k not in OF_THE_MACHINE} for line in text.splitlines()]
+    return [
+        {k: v for k, v in json.loads(line).items() if k not in OF_THE_MACHINE}
+        for line in text.splitlines()
+    ]
 
 
 class StopAfter(Display):
@@ -66,7 +69,13 @@ def test_metrics_tell_what_behaviour_does(whole: Path) -> None:
     learned = [line for line in lines(whole) if line["phase"] == "train"][-1]
     names = "return_imagined return_replayed value value_error advantage_scale entropy clipped_actions".split()
     assert {f"behavior/{name}" for name in names} <= learned.keys()
-    assert {"loss/actor", "loss/critic", "loss/replay_value", "grad_norm/actor", "grad_norm/critic"} <= learned.keys()
+    assert {
+        "loss/actor",
+        "loss/critic",
+        "loss/replay_value",
+        "grad_norm/actor",
+        "grad_norm/critic",
+    } <= learned.keys()
 
 
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(whole: Path, tmp_path: Path) -> None:
@@ -80,7 +89,9 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(whole: Path, tmp_path: Path
     ours, theirs = (checkpoints.load(checkpoints.find(folder)) for folder in (tmp_path, whole))
     for group in ("model", "optimizer", "behavior"):
         held = getattr(theirs, group)
-        assert held and all(torch.equal(getattr(ours, group)[key], tensor) for key, tensor in held.items())
+        assert held and all(
+            torch.equal(getattr(ours, group)[key], tensor) for key, tensor in held.items()
+        )
     assert any(key.startswith("behavior.actor.") for key in theirs.optimizer)
     assert {"bounds", "critic.slow.0.weight"} <= theirs.behavior.keys()
 
@@ -97,13 +108,24 @@ def test_one_argument_swaps_actor_and_planners(whole: Path) -> None:
         PlannerSettings(name="cem", proposals="actor", **small),
     ):
         agent = Agent.load(whole, device="cpu", planner=planner)
-        plan, _ = agent.act(agent.initial(1), seen, torch.zeros(1, 1), torch.ones(1, dtype=torch.bool))
+        plan, _ = agent.act(
+            agent.initial(1), seen, torch.zeros(1, 1), torch.ones(1, dtype=torch.bool)
+        )
         assert plan.sequence.shape == (1, 1 if planner is None else 3, 1)
 
 
-def test_plan_takes_the_actor_and_the_mix(whole: Path, capfd: pytest.CaptureFixture, monkeypatch) -> None:
+def test_plan_takes_the_actor_and_the_mix(
+    whole: Path, capfd: pytest.CaptureFixture, monkeypatch
+) -> None:
     monkeypatch.setattr("planet_rssm.evaluation.plan_run.baselines", lambda *_: {})
-    mixed = ["--planner", "cem", "-s", "planner.proposals=actor", "-s", "planner.terminal_value=critic"]
+    mixed = [
+        "--planner",
+        "cem",
+        "-s",
+        "planner.proposals=actor",
+        "-s",
+        "planner.terminal_value=critic",
+    ]
     for options, name in ((["--planner", "actor"], "actor"), (mixed, "cem+actor+critic")):
         main(["plan", str(whole), "--episodes", "1", "--json", *options])
         told = json.loads(capfd.readouterr().out)
@@ -111,7 +133,9 @@ def test_plan_takes_the_actor_and_the_mix(whole: Path, capfd: pytest.CaptureFixt
         assert told["planner_settings"]["proposals"] == ("none" if name == "actor" else "actor")
 
 
-def test_a_run_without_an_actor_is_refused_one(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+def test_a_run_without_an_actor_is_refused_one(
+    tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
     run = new_run(tmp_path, "behavior=none", "planner.name=cem", "train.env_steps=1000")
     Trainer(run, Display()).run()
     assert not checkpoints.load(checkpoints.find(tmp_path)).behavior
@@ -119,13 +143,29 @@ def test_a_run_without_an_actor_is_refused_one(tmp_path: Path, capfd: pytest.Cap
     with pytest.raises(SystemExit):
         main(["plan", str(tmp_path), "--planner", "actor"])
     told = capfd.readouterr().err
-    assert told.count("\n") == 1 and "this run learns no actor and critic; train one that does: planet train" in told
+    assert (
+        told.count("\n") == 1
+        and "this run learns no actor and critic; train one that does: planet train" in told
+    )
     with pytest.raises(PlanetError, match="planner.name = 'actor': this run learns no actor"):
         Agent.load(tmp_path, device="cpu", planner=PlannerSettings(name="actor"))
     with pytest.raises(SystemExit):
-        main(["train", str(tmp_path / "config.yaml"), "--resume", "--run-dir", str(tmp_path), "-s", "behavior=v3"])
+        main(
+            [
+                "train",
+                str(tmp_path / "config.yaml"),
+                "--resume",
+                "--run-dir",
+                str(tmp_path),
+                "-s",
+                "behavior=v3",
+            ]
+        )
     told = capfd.readouterr().err
-    assert told.count("\n") == 1 and f"behavior.name = v3: the run in {tmp_path} has none; a resumed run may" in told
+    assert (
+        told.count("\n") == 1
+        and f"behavior.name = v3: the run in {tmp_path} has none; a resumed run may" in told
+    )
     assert told.endswith("; to have v3: another --run-dir, without --resume\n")
 
 
@@ -138,14 +178,39 @@ def test_the_dynamics_gradient_is_refused_for_choices_before_a_run_is_made(
     assert not (tmp_path / "run").exists()
 
 
-def test_it_is_refused_for_episodes_of_choices_too(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
-    spec = EnvSpec("gym/CartPole-v1", {"vector": ((4,), "float32")}, 2, 1, 0.02, 500, "none", "fake 0", discrete=True)
+def test_it_is_refused_for_episodes_of_choices_too(
+    tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    spec = EnvSpec(
+        "gym/CartPole-v1",
+        {"vector": ((4,), "float32")},
+        2,
+        1,
+        0.02,
+        500,
+        "none",
+        "fake 0",
+        discrete=True,
+    )
     info = {"env": spec.to_json(), "seed": 0, "env_steps": 4}
     action, reward = np.eye(2, dtype=np.float32)[[0, 1, 0, 1]], np.ones(4, np.float32)
     replay = Replay(tmp_path / "set", 100)
-    replay.add(Episode.from_transitions({"vector": np.zeros((5, 4), np.float32)}, action, reward, False, True, info), 0)
+    replay.add(
+        Episode.from_transitions(
+            {"vector": np.zeros((5, 4), np.float32)}, action, reward, False, True, info
+        ),
+        0,
+    )
     replay.commit()
-    words = ["--offline", "--data", str(tmp_path / "set"), "-s", "train.batch_length=2", "-s", "behavior=v1"]
+    words = [
+        "--offline",
+        "--data",
+        str(tmp_path / "set"),
+        "-s",
+        "train.batch_length=2",
+        "-s",
+        "behavior=v1",
+    ]
     with pytest.raises(SystemExit):
         main(["train", "cartpole-vectors", *words, "--run-dir", str(tmp_path / "run")])
     assert "which have no gradient; train with -s behavior=v3" in capfd.readouterr().err

@@ -25,7 +25,8 @@ def untrained_run():
         held = (dict(part.state_dict()) if part else {} for part in (model, None, behavior))
         (folder / checkpoints.FOLDER).mkdir(parents=True)
         checkpoints.save(
-            Checkpoint(settings, spec, {"env_steps": 1, "updates": 0}, *held), checkpoints.path_of(folder, 1)
+            Checkpoint(settings, spec, {"env_steps": 1, "updates": 0}, *held),
+            checkpoints.path_of(folder, 1),
         )
         return folder
 

@@ -34,19 +34,43 @@ def told(capsys, *words: str | Path) -> dict:
 def test_eval_plays_the_actor_and_calls_it_so(run, capsys):
     result = told(capsys, "eval", run, "--episodes", "2", "--device", "cpu")
     (played,), (group,) = result["results"], result["groups"]
-    assert (played["planner"], group["group"], group["planner"], result["errors"]) == ("actor", "actor", "actor", [])
-    assert len(played["episodes"]) == 2 and all(math.isfinite(episode["return"]) for episode in played["episodes"])
+    assert (played["planner"], group["group"], group["planner"], result["errors"]) == (
+        "actor",
+        "actor",
+        "actor",
+        [],
+    )
+    assert len(played["episodes"]) == 2 and all(
+        math.isfinite(episode["return"]) for episode in played["episodes"]
+    )
     assert [path.name.split("-")[:2] for path in (run / "eval").iterdir()] == [["last", "actor"]]
 
 
 def test_eval_names_what_helps_a_planner(run, capsys):
-    mix = ["--planner", "cem", "-s", "planner.proposals=actor", "-s", "planner.terminal_value=critic"]
+    mix = [
+        "--planner",
+        "cem",
+        "-s",
+        "planner.proposals=actor",
+        "-s",
+        "planner.terminal_value=critic",
+    ]
     result = told(capsys, "eval", run, *mix, "--episodes", "1", "--device", "cpu")
     assert {result["results"][0]["planner"], result["groups"][0]["group"]} == {"cem+actor+critic"}
 
 
 def test_collect_keeps_what_the_actor_did(run, tmp_path, capsys):
-    words = ["cartpole-swingup", "--policy", run, "--episodes", "2", "--envs", "1", "--device", "cpu"]
+    words = [
+        "cartpole-swingup",
+        "--policy",
+        run,
+        "--episodes",
+        "2",
+        "--envs",
+        "1",
+        "--device",
+        "cpu",
+    ]
     result = told(capsys, "collect", *words, "--out", tmp_path / "set")
     returns = [episode["return"] for episode in result["episodes"]]
     assert result["policy"] == str(run) and all(map(math.isfinite, returns))
@@ -59,7 +83,17 @@ def test_diagnose_says_which_planner_to_take_and_takes_it(run, capsys):
     assert "planner.name = 'actor': only parts of a search" in (line := capsys.readouterr().err)
     asked = line.split("add ")[1].split()
     assert asked == ["-s", "planner.name=cem"]
-    words = [*asked, "-s", "rssm.filter_by=mode", "--episodes", "2", "--every", "3", "--device", "cpu"]
+    words = [
+        *asked,
+        "-s",
+        "rssm.filter_by=mode",
+        "--episodes",
+        "2",
+        "--every",
+        "3",
+        "--device",
+        "cpu",
+    ]
     result = told(capsys, "diagnose", run, *words)
     assert result["planner"] == "cem" and list(result["returns"]) == ["as is", "planner", "model"]
     assert all(math.isfinite(part["mean"]) for part in result["returns"].values())

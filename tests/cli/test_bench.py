@@ -16,7 +16,16 @@ TINY = """
     model.reward_units=16 model.vector_units=16 train.batch_size=2 train.batch_length=4
 """.split()
 OPTIONS = [word for setting in TINY for word in ("-s", setting)]
-SPEC = EnvSpec("dmc/cartpole-swingup", {"image": ((32, 32, 3), "uint8")}, 1, 8, 0.08, 1000, "raycast", "mujoco 3.17.0")
+SPEC = EnvSpec(
+    "dmc/cartpole-swingup",
+    {"image": ((32, 32, 3), "uint8")},
+    1,
+    8,
+    0.08,
+    1000,
+    "raycast",
+    "mujoco 3.17.0",
+)
 CPU = torch.device("cpu")
 PRESETS = [("planet", ()), ("dreamer-v3", ("rssm.classes=4", "rssm.blocks=2"))]
 
@@ -40,13 +49,17 @@ def test_both_presets_in_both_precisions_by_default(capsys):
     result = json.loads(capsys.readouterr().out)
     assert set(result["machine"]["gemm_gflops"]) == {"float32", "bfloat16"}
     named = [(case["preset"], case["precision"]) for case in result["cases"]]
-    assert named == [(preset, name) for preset in ("planet", "dreamer-v3") for name in ("float32", "bfloat16")]
+    assert named == [
+        (preset, name) for preset in ("planet", "dreamer-v3") for name in ("float32", "bfloat16")
+    ]
     for case in result["cases"]:
         assert case["batch"] == [2, 4]
         assert case["speedup"] == pytest.approx(case["reference_ms"] / case["ms"], rel=0.02)
         assert case["images_per_s"] == pytest.approx(8000 / case["ms"], rel=0.02)
         rate = result["machine"]["gemm_gflops"][case["precision"]]
-        assert case["gemm_share"] == pytest.approx(case["gflop"] / rate / case["ms"] * 1000, rel=0.1, abs=1e-3)
+        assert case["gemm_share"] == pytest.approx(
+            case["gflop"] / rate / case["ms"] * 1000, rel=0.1, abs=1e-3
+        )
         assert case["peak_mib"] is None or case["peak_mib"] >= 0
     for first, second in (result["cases"][:2], result["cases"][2:]):
         assert first["gflop"] == second["gflop"]
@@ -55,7 +68,17 @@ def test_both_presets_in_both_precisions_by_default(capsys):
 
 def test_a_precision_that_is_slow_here_is_timed_only_if_asked_for(capsys, monkeypatch):
     monkeypatch.setattr("planet_rssm.precision.relative_time", lambda *_: 8.0)
-    words = ["bench", "train", "quickstart", *OPTIONS, "--repeats", "1", "--device", "cpu", "--json"]
+    words = [
+        "bench",
+        "train",
+        "quickstart",
+        *OPTIONS,
+        "--repeats",
+        "1",
+        "--device",
+        "cpu",
+        "--json",
+    ]
     assert call(*words) == 0
     result = json.loads(capsys.readouterr().out)
     assert [case["precision"] for case in result["cases"]] == ["float32"]
@@ -67,9 +90,17 @@ def test_a_precision_that_is_slow_here_is_timed_only_if_asked_for(capsys, monkey
 
 
 def test_people_get_a_table_of_the_preset_that_they_name(capsys):
-    assert call("bench", "train", "quickstart", *OPTIONS, "--repeats", "2", "--precision", "bfloat16") == 0
+    assert (
+        call("bench", "train", "quickstart", *OPTIONS, "--repeats", "2", "--precision", "bfloat16")
+        == 0
+    )
     shown = capsys.readouterr().out
-    assert "quickstart" in shown and "2x4" in shown and "bfloat16" in shown and "matrix products" in shown
+    assert (
+        "quickstart" in shown
+        and "2x4" in shown
+        and "bfloat16" in shown
+        and "matrix products" in shown
+    )
     assert "planet " not in shown
 
 
@@ -90,10 +121,15 @@ def test_the_reference_learns_what_ours_learns(preset, overrides):
 def test_flops_are_those_of_the_dense_layers_and_convolutions():
     """Forward, and backward to weights and inputs: three times the forward's, but for the first inputs."""
     settings = config.load("planet", [*TINY, "model.decode_fraction=0.5"])
-    few, many = (train._flops(train._ours(settings, SPEC, CPU), random_chunks(SPEC, batch, 4)) for batch in (1, 2))
+    few, many = (
+        train._flops(train._ours(settings, SPEC, CPU), random_chunks(SPEC, batch, 4))
+        for batch in (1, 2)
+    )
     assert many == 2 * few
     model = train._ours(settings, SPEC, CPU).model
-    dense = sum(p.numel() for p in (*model.rssm.parameters(), *model.reward.parameters()) if p.dim() == 2)
+    dense = sum(
+        p.numel() for p in (*model.rssm.parameters(), *model.reward.parameters()) if p.dim() == 2
+    )
     assert few > 2 * 3 * 0.9 * 4 * dense  # and more: the convolutions
 
 
@@ -101,8 +137,14 @@ def test_flops_are_those_of_the_dense_layers_and_convolutions():
     ("words", "line"),
     [
         (["train", "plante"], "planet: unknown preset 'plante'; did you mean 'planet'?"),
-        (["train", "planet", "-s", "env.size=13"], "planet: env.size = 13: input should be greater"),
-        (["train", "planet", "--precision", "float8"], "'float8' is not one of 'float32', 'bfloat16', 'float16'"),
+        (
+            ["train", "planet", "-s", "env.size=13"],
+            "planet: env.size = 13: input should be greater",
+        ),
+        (
+            ["train", "planet", "--precision", "float8"],
+            "'float8' is not one of 'float32', 'bfloat16', 'float16'",
+        ),
         (["train", "--device", "cuda:77"], "device 'cuda:77': not usable here"),
         (["trian"], "No such command 'trian'"),
     ],

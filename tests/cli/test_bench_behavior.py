@@ -16,7 +16,9 @@ TINY = """
     behavior.horizon=3 train.batch_size=2 train.batch_length=4
 """.split()
 OPTIONS = [word for setting in TINY for word in ("-s", setting)]
-SPEC = EnvSpec("dmc/cartpole-swingup", {"speed": ((3,), "float32")}, 1, 8, 0.08, 1000, "none", "fake 0")
+SPEC = EnvSpec(
+    "dmc/cartpole-swingup", {"speed": ((3,), "float32")}, 1, 8, 0.08, 1000, "none", "fake 0"
+)
 CPU = torch.device("cpu")
 
 
@@ -28,7 +30,19 @@ def quick(monkeypatch):
 
 
 def test_each_precision_is_told_beside_the_reference(capsys):
-    main(["bench", "behavior", "dreamer-quickstart", *OPTIONS, "--repeats", "1", "--device", "cpu", "--json"])
+    main(
+        [
+            "bench",
+            "behavior",
+            "dreamer-quickstart",
+            *OPTIONS,
+            "--repeats",
+            "1",
+            "--device",
+            "cpu",
+            "--json",
+        ]
+    )
     cases = json.loads(capsys.readouterr().out)["cases"]
     assert [case["precision"] for case in cases] == ["float32", "bfloat16"]
     for case in cases:
@@ -48,10 +62,16 @@ def test_both_ways_move_actor_and_critic(monkeypatch, ours, objective):
     changed = ["behavior.critic_outscale=1", "optimizer.lr=1e-3", f"behavior.objective={objective}"]
     settings = config.load("dreamer-quickstart", [*TINY, *changed])
     model, made = untrained_model(settings, SPEC), []
-    monkeypatch.setattr(bench, "untrained_behavior", lambda *parts: made.append(own(*parts)) or made[-1])
+    monkeypatch.setattr(
+        bench, "untrained_behavior", lambda *parts: made.append(own(*parts)) or made[-1]
+    )
     own = __import__("planet_rssm.behavior", fromlist=["x"]).untrained_behavior
     starts = bench._starts(model, 8, CPU)
-    update = bench._ours(settings, model, starts, "float32") if ours else bench._plain(settings, model, starts)
+    update = (
+        bench._ours(settings, model, starts, "float32")
+        if ours
+        else bench._plain(settings, model, starts)
+    )
     before = {name: p.clone() for name, p in made[0].named_parameters()}
     update()
     assert [name for name, p in made[0].named_parameters() if torch.equal(p, before[name])] == []

@@ -16,7 +16,14 @@ from planet_rssm.runs.checkpoint import Checkpoint
 from planet_rssm.world_model import untrained_model
 
 SPEC = EnvSpec(
-    "gym/Arm-v0", {"image": ((32, 32, 3), "uint8"), "joints": ((3,), "float32")}, 2, 1, 0.05, 100, "own", "fake 0"
+    "gym/Arm-v0",
+    {"image": ((32, 32, 3), "uint8"), "joints": ((3,), "float32")},
+    2,
+    1,
+    0.05,
+    100,
+    "own",
+    "fake 0",
 )
 SETTINGS = config.load(
     "planet",
@@ -29,16 +36,26 @@ SETTINGS = config.load(
 def run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     (folder / checkpoints.FOLDER).mkdir()
-    held = Checkpoint(SETTINGS, SPEC, {"env_steps": 5}, dict(untrained_model(SETTINGS, SPEC).state_dict()), {})
+    held = Checkpoint(
+        SETTINGS, SPEC, {"env_steps": 5}, dict(untrained_model(SETTINGS, SPEC).state_dict()), {}
+    )
     checkpoints.save(held, checkpoints.path_of(folder, 5))
     return folder
 
 
 def test_each_decision_is_timed_and_each_tick_counted(run, monkeypatch):
     frames, tick, clock = [], ControlLoop.tick, SimulatedTime(0.07)
-    monkeypatch.setattr(ControlLoop, "tick", lambda loop, frame: frames.append(frame) or tick(loop, frame))
-    result = bench_loop(run, seconds=1, camera=(48, 36), device="cpu", clock=clock, delay=2, execute=2)
-    assert (result["ticks"], result["misses"], result["decisions"]) == (20, 0, 9)  # the tenth is under way
+    monkeypatch.setattr(
+        ControlLoop, "tick", lambda loop, frame: frames.append(frame) or tick(loop, frame)
+    )
+    result = bench_loop(
+        run, seconds=1, camera=(48, 36), device="cpu", clock=clock, delay=2, execute=2
+    )
+    assert (result["ticks"], result["misses"], result["decisions"]) == (
+        20,
+        0,
+        9,
+    )  # the tenth is under way
     assert clock.now() < 1 and result["dropped"] == 0  # nothing is slept after the last
     assert result["counts"] == {"plan": 18, "tail": 0, "fallback": 0, "start": 2, "skipped": 0}
     assert result["latency_ms"] == pytest.approx({"p50": 70, "p95": 70, "p99": 70, "max": 70})
@@ -47,22 +64,41 @@ def test_each_decision_is_timed_and_each_tick_counted(run, monkeypatch):
     result = bench_loop(run, seconds=1, device="cpu", clock=SimulatedTime(0.07))
     assert result["misses"] == result["ticks"] == 20
     result = bench_loop(run, seconds=0.1, device="cpu", clock=SimulatedTime(1.0))
-    assert result["decisions"] == 1 and result["misses"] == result["ticks"] >= 20  # it waits for one
+    assert (
+        result["decisions"] == 1 and result["misses"] == result["ticks"] >= 20
+    )  # it waits for one
 
 
 def test_the_command_prints_it(run, capsys):
-    words = ["bench", "loop", str(run), "--seconds", "0.2", "--device", "cpu", "-s", "planner.iterations=1"]
+    words = [
+        "bench",
+        "loop",
+        str(run),
+        "--seconds",
+        "0.2",
+        "--device",
+        "cpu",
+        "-s",
+        "planner.iterations=1",
+    ]
     main([*words, "--json", "--budget-ms", "40", "--planner", "icem"])
     result = json.loads(capsys.readouterr().out)
     assert result["planner"] == {"name": "icem", "candidates": [8], "horizon": 4}
-    assert result["hz"] == result["trained_hz"] == 20 and result["budget_ms"] == 40 and result["rounds"] == 1
+    assert (
+        result["hz"] == result["trained_hz"] == 20
+        and result["budget_ms"] == 40
+        and result["rounds"] == 1
+    )
     assert result["ticks"] == sum(result["counts"].values()) >= 4
     latency = result["latency_ms"]
     assert 0 < latency["p50"] <= latency["p95"] <= latency["p99"] <= latency["max"]
     main([*words, "--hz", "50"])
     said = capsys.readouterr()
     assert "gym/Arm-v0, cem of 8 candidates, horizon 4, 1 of 1 rounds; cpu" in said.out
-    assert "50 Hz, delay 0, execute 1: " in said.out and "from frame (640x480) to plan, ms: p50 " in said.out
+    assert (
+        "50 Hz, delay 0, execute 1: " in said.out
+        and "from frame (640x480) to plan, ms: p50 " in said.out
+    )
 
 
 @pytest.mark.parametrize(

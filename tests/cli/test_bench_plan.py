@@ -20,7 +20,12 @@ from planet_rssm.runs.checkpoint import Checkpoint
 TINY = ["rssm.deter=16", "rssm.stoch=4", "rssm.classes=4", "rssm.hidden=8", "model.reward_units=8"]
 CEM = PlannerSettings(candidates=20, elites=5, iterations=2, horizon=3)
 ICEM = PlannerSettings(name="icem", candidates=60, elites=5, iterations=2, horizon=3)
-WAYS = ((CEM, "gaussian", 1), (CEM, "categorical", 1), (ICEM, "gaussian", 4), (bench.ACTOR, "gaussian", 4))
+WAYS = (
+    (CEM, "gaussian", 1),
+    (CEM, "categorical", 1),
+    (ICEM, "gaussian", 4),
+    (bench.ACTOR, "gaussian", 4),
+)
 CASES = tuple(bench.Case(*case) for case in WAYS)
 
 
@@ -46,14 +51,23 @@ def test_every_case_is_told_with_its_rivals_and_its_value(tmp_path):
     )  # fmt: skip
     assert {settings.name for settings in asked} == {"cem"}
     assert set(result["machine"]["gemm_gflops"]) == {"float32", "bfloat16"}
-    keys = [(case["planner"], case["latent"], case["batch"], case["precision"]) for case in result["cases"]]
-    names = [("cem-20x3x2", "gaussian", 1), ("cem-20x3x2", "categorical", 1), ("icem-108", "gaussian", 4)]
+    keys = [
+        (case["planner"], case["latent"], case["batch"], case["precision"])
+        for case in result["cases"]
+    ]
+    names = [
+        ("cem-20x3x2", "gaussian", 1),
+        ("cem-20x3x2", "categorical", 1),
+        ("icem-108", "gaussian", 4),
+    ]
     names.append(("actor", "gaussian", 4))
     assert keys == [(*name, precision) for name in names for precision in ("float32", "bfloat16")]
     for case in result["cases"]:
         assert set(case["peers_ms"]) == ({"plain", "other"} if case["batch"] == 1 else {"plain"})
         assert case["gflop"] > 0 or case["ours_ms"] > 0
-        assert (case["value_gap"] is None) == (case["latent"] == "categorical" or case["planner"] == "actor")
+        assert (case["value_gap"] is None) == (
+            case["latent"] == "categorical" or case["planner"] == "actor"
+        )
         if case["precision"] == "float32" and case["value_gap"] is not None:
             assert case["value_gap"] == pytest.approx(0, abs=0.02)
 
@@ -71,11 +85,16 @@ def test_the_plain_loop_finds_what_cem_finds(monkeypatch):
 
 def test_flops_are_those_of_the_products():
     model = bench._untrained("gaussian", TINY)
-    few, many = (bench._flops(model, bench.Case(CEM, "gaussian", batch), "float32") for batch in (1, 2))
+    few, many = (
+        bench._flops(model, bench.Case(CEM, "gaussian", batch), "float32") for batch in (1, 2)
+    )
     assert many == 2 * few
     rssm = model.rssm
     dense = sum(
-        p.numel() for part in (rssm.core, rssm.prior_net, model.reward) for p in part.parameters() if p.dim() > 1
+        p.numel()
+        for part in (rssm.core, rssm.prior_net, model.reward)
+        for p in part.parameters()
+        if p.dim() > 1
     )
     per_step = few / (2 * 20 * 3)  # rounds, candidates, steps
     assert 0.75 * 2 * dense < per_step <= 2 * dense  # the first step's common part is done once
@@ -89,7 +108,10 @@ def test_the_gap_of_many_models_is_their_mean():
 
 def test_without_a_gap_the_reason_is_told(monkeypatch, capsys):
     """A model whose rewards are all alike, choices, and no model at all."""
-    alike, (cem, _, _, actor) = bench._untrained("gaussian", [*TINY, "model.reward_outscale=0"]), CASES
+    alike, (cem, _, _, actor) = (
+        bench._untrained("gaussian", [*TINY, "model.reward_outscale=0"]),
+        CASES,
+    )
     for parameter in alike.reward.parameters():
         parameter.data.zero_()
     choices = bench._untrained("gaussian", TINY)
@@ -102,9 +124,13 @@ def test_without_a_gap_the_reason_is_told(monkeypatch, capsys):
                        {"float32": 1.0}, 1)  # fmt: skip
     assert told["value_gap"] is None
     cpu = torch.device("cpu")
-    bench_plan.show({"machine": describe(cpu, {}) | summary(cpu), "cases": [told]}, Console(width=120))
+    bench_plan.show(
+        {"machine": describe(cpu, {}) | summary(cpu), "cases": [told]}, Console(width=120)
+    )
     shown = capsys.readouterr().out
-    assert " – " in shown.replace("\n", " \n") and "no gap: no run of this latent, see --run" in shown
+    assert (
+        " – " in shown.replace("\n", " \n") and "no gap: no run of this latent, see --run" in shown
+    )
 
 
 @pytest.mark.parametrize(
@@ -126,7 +152,9 @@ def test_a_mistake_is_one_line(words, line, capsys):
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
 def test_people_get_a_table_and_programs_an_object(options, capsys, monkeypatch):
-    monkeypatch.setattr(bench.bench_plan, "__defaults__", (CASES[:1], *bench.bench_plan.__defaults__[1:]))
+    monkeypatch.setattr(
+        bench.bench_plan, "__defaults__", (CASES[:1], *bench.bench_plan.__defaults__[1:])
+    )
     words = [word for setting in TINY for word in ("-s", setting)]
     main(["bench", "plan", "--repeats", "1", "--device", "cpu", *words, *options])
     shown = capsys.readouterr().out

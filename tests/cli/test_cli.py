@@ -53,7 +53,9 @@ def call(*words: str) -> int:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("cli") / "run"
-    assert call("train", "planet", *options(), "--run-dir", str(folder), "--plan-episodes", "0") == 0
+    assert (
+        call("train", "planet", *options(), "--run-dir", str(folder), "--plan-episodes", "0") == 0
+    )
     return folder
 
 
@@ -107,7 +109,9 @@ def test_config_summary_counts_parameters(capsys):
 def test_config_prints_json(capsys):
     assert call("config", "quickstart", "--json") == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["preset"] == "quickstart" and config.resolve(told["settings"]) == config.load("quickstart")
+    assert told["preset"] == "quickstart" and config.resolve(told["settings"]) == config.load(
+        "quickstart"
+    )
     assert call("config", "planet", "--summary", "--json") == 0
     assert set(json.loads(capsys.readouterr().out)) == {"preset", "parameters"}
 
@@ -123,7 +127,12 @@ def test_plan_prints_one_json_object_and_films(run, capsys):
     assert low <= result["return"]["mean"] <= high
     assert set(result["baselines"]) == {"random", "zero", "constant", "untrained"}
     assert result["baselines"]["zero"] < 1
-    assert 0 < result["latency_ms"]["p50"] <= result["latency_ms"]["p95"] <= result["latency_ms"]["p99"]
+    assert (
+        0
+        < result["latency_ms"]["p50"]
+        <= result["latency_ms"]["p95"]
+        <= result["latency_ms"]["p99"]
+    )
     assert Path(result["video"]).stat().st_size > 1000
 
 
@@ -159,12 +168,18 @@ def test_plan_prints_a_table(run, capsys):
             ["train", "planet", "-s", "planer.name=cem"],
             "planet: unknown setting 'planer.name'; did you mean 'planner.name'?",
         ),
-        (["train", "planet", "-s", "env.id=walker-wlak"], "there is no such task; did you mean 'dmc/walker-walk'?"),
+        (
+            ["train", "planet", "-s", "env.id=walker-wlak"],
+            "there is no such task; did you mean 'dmc/walker-walk'?",
+        ),
         (
             ["train", "planet", "-s", "planner.name=cme"],
             "planet: planner.name = 'cme': must be cem, icem, mppi, shooting, actor or module:Class",
         ),
-        (["train", "planet", "-s", "planner.elites=2000"], "planner.elites = 2000: at most planner.candidates = 1000"),
+        (
+            ["train", "planet", "-s", "planner.elites=2000"],
+            "planner.elites = 2000: at most planner.candidates = 1000",
+        ),
         (["train", "planet", "--device", "cuda:77"], "device 'cuda:77': not usable here"),
         (["plan", "."], "not a run folder"),
         (["plan", "missing"], "not a run folder"),
@@ -173,19 +188,36 @@ def test_plan_prints_a_table(run, capsys):
             "planner.name = 'mcts': must be cem, icem, mppi, shooting, actor or module:Class",
         ),
         (["plan", "RUN", "-s", "planner.name=mcts"], "planner.name = 'mcts': must be cem, icem, "),
-        (["plan", "RUN", "-s", "planner.horizon=0"], "planner.horizon = 0: input should be greater than or equal to 1"),
-        (["plan", "RUN", "-s", "planner.colour=-1"], "planner.colour = -1: input should be greater than or equal to 0"),
-        (["plan", "RUN", "-s", "planner.elites=9"], "planner.elites = 9: at most planner.candidates = 8"),
+        (
+            ["plan", "RUN", "-s", "planner.horizon=0"],
+            "planner.horizon = 0: input should be greater than or equal to 1",
+        ),
+        (
+            ["plan", "RUN", "-s", "planner.colour=-1"],
+            "planner.colour = -1: input should be greater than or equal to 0",
+        ),
+        (
+            ["plan", "RUN", "-s", "planner.elites=9"],
+            "planner.elites = 9: at most planner.candidates = 8",
+        ),
         (["plan", "RUN", "-s", "rssm.deter=9"], "rssm.deter=9: only planner.…, rssm.filter_by"),
         (["plan", "RUN", "--checkpoint", "12"], "no checkpoint '12'; it has 2000, 3000, best"),
         (["plan", "RUN", "--device", "cuda:77"], "device 'cuda:77': not usable here"),
-        (["train", "planet", "--run-dir", "RUN"], "already a run, it holds config.yaml; add --resume"),
+        (
+            ["train", "planet", "--run-dir", "RUN"],
+            "already a run, it holds config.yaml; add --resume",
+        ),
         (["train", "planet", "--resume", "--run-dir", "missing"], "not a run folder"),
-        (["train", "planet", "--resume", "--run-dir", "RUN", "-s", "env.size=64"], "a resumed run may change only"),
+        (
+            ["train", "planet", "--resume", "--run-dir", "RUN", "-s", "env.size=64"],
+            "a resumed run may change only",
+        ),
         (["trian"], "planet: no verb 'trian'; did you mean 'train'?"),
     ],
 )
-def test_a_mistake_is_one_line_and_leaves_nothing_behind(run, words, line, capsys, tmp_path, monkeypatch):
+def test_a_mistake_is_one_line_and_leaves_nothing_behind(
+    run, words, line, capsys, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     assert call(*(str(run) if word == "RUN" else word for word in words)) != 0
     said = capsys.readouterr()
@@ -226,16 +258,32 @@ def test_what_would_stop_the_first_round_leaves_no_run_folder(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     (tmp_path / "stiff.py").write_text(STIFF)
     small = ["-s", "train.batch_length=5", "--run-dir", "run"]
-    arm = ["train", "quickstart", "-s", "env.id=stiff:Arm", "-s", "env.renderer=auto", "-s", "env.observe=vectors"]
+    arm = [
+        "train",
+        "quickstart",
+        "-s",
+        "env.id=stiff:Arm",
+        "-s",
+        "env.renderer=auto",
+        "-s",
+        "env.observe=vectors",
+    ]
     assert call(*arm, *small) == 1
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith("planet: env.id = 'stiff:Arm': its worker failed 3 times in a row, at last in step 1")
+    assert said.startswith(
+        "planet: env.id = 'stiff:Arm': its worker failed 3 times in a row, at last in step 1"
+    )
     assert said.endswith("RuntimeError: stuck (stiff.py, line 14)")
     large = ["-s", "planner.candidates=40000000", "-s", "planner.horizon=12"]
     assert call("train", "cartpole-vectors", *large, *small) == 1
-    assert "40000000: with horizon 12 and 2 choices a round takes 3.6 GiB" in capsys.readouterr().err
+    assert (
+        "40000000: with horizon 12 and 2 choices a round takes 3.6 GiB" in capsys.readouterr().err
+    )
     assert call("train", "cartpole-vectors", "-s", "train.exploration_noise=2", *small) == 1
-    assert "train.exploration_noise = 2: in gym/CartPole-v1 it is the chance" in capsys.readouterr().err
+    assert (
+        "train.exploration_noise = 2: in gym/CartPole-v1 it is the chance"
+        in capsys.readouterr().err
+    )
     assert not (tmp_path / "run").exists()
 
 
@@ -244,12 +292,16 @@ def test_a_budget_that_the_random_episodes_use_up_is_said(monkeypatch, capsys):
     assert not capsys.readouterr().err
     train_module._say_if_random_alone(config.load("quickstart", ["train.env_steps=20000"]), 1000)
     said = capsys.readouterr().err
-    assert said.startswith("train.env_steps = 20000: the 80 random episodes that a run begins with are 80000 env_steps")
+    assert said.startswith(
+        "train.env_steps = 20000: the 80 random episodes that a run begins with are 80000 env_steps"
+    )
 
 
 def test_what_an_extra_adds_is_said_where_it_is_missing(monkeypatch, capsys):
     found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tensorboard" else found(name))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "tensorboard" else found(name)
+    )
     train_module._say_what_an_extra_adds()
     said = capsys.readouterr().err
     assert "pip install 'planet-rssm[report]' adds TensorBoard events" in said
@@ -257,25 +309,41 @@ def test_what_an_extra_adds_is_said_where_it_is_missing(monkeypatch, capsys):
 
 def test_a_run_that_has_ended_is_not_planned_again_unless_asked(run, monkeypatch, capsys):
     planned = []
-    monkeypatch.setattr("planet_rssm.cli.train._plan", lambda run, episodes: planned.append(episodes))
+    monkeypatch.setattr(
+        "planet_rssm.cli.train._plan", lambda run, episodes: planned.append(episodes)
+    )
     again = ["train", "planet", *options(), "--run-dir", str(run), "--resume"]
     assert call(*again) == 0
-    assert f"nothing was left to learn; to plan with it: planet plan {run}" in capsys.readouterr().err
+    assert (
+        f"nothing was left to learn; to plan with it: planet plan {run}" in capsys.readouterr().err
+    )
     assert not planned
     assert call(*again, "--plan-episodes", "3") == 0
     assert planned == [3]
 
 
-@pytest.mark.parametrize(("signal", "code"), [(KeyboardInterrupt, 130), (main_module._TerminatedError, 143)])
-def test_a_stop_while_planning_says_what_state_the_run_is_in(signal, code, run, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("signal", "code"), [(KeyboardInterrupt, 130), (main_module._TerminatedError, 143)]
+)
+def test_a_stop_while_planning_says_what_state_the_run_is_in(
+    signal, code, run, monkeypatch, capsys
+):
     def stopped(*_, **__):
         raise signal
 
     monkeypatch.setattr("planet_rssm.cli.plan.plan_and_print", stopped)
-    assert call("train", "planet", *options(), "--run-dir", str(run), "--resume", "--plan-episodes", "3") == code
+    assert (
+        call(
+            "train", "planet", *options(), "--run-dir", str(run), "--resume", "--plan-episodes", "3"
+        )
+        == code
+    )
     said = capsys.readouterr().err
     assert "the training is complete; now 3 episodes are planned" in said
-    assert f"stopped while planning: the training is complete and kept in {run}; to plan with it: planet plan" in said
+    assert (
+        f"stopped while planning: the training is complete and kept in {run}; to plan with it: planet plan"
+        in said
+    )
 
 
 @pytest.mark.parametrize(

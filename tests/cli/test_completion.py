@@ -25,8 +25,12 @@ def complete(capsys, monkeypatch, line: str) -> list[str]:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-@pytest.mark.parametrize(("name", "variable"), [("planet", "_PLANET"), ("planet-rssm", "_PLANET_RSSM")])
-def test_the_script_is_printed_under_the_name_that_was_called(shell, name, variable, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "variable"), [("planet", "_PLANET"), ("planet-rssm", "_PLANET_RSSM")]
+)
+def test_the_script_is_printed_under_the_name_that_was_called(
+    shell, name, variable, capsys, monkeypatch
+):
     if shell == "bash" and shutil.which("bash") is None:
         pytest.skip("click asks bash for its version, and there is no bash here")
     monkeypatch.setattr(sys, "argv", [f"/somewhere/bin/{name}"])
@@ -55,12 +59,16 @@ def test_bash_completes(tmp_path):
     shim = tmp_path / "planet"
     shim.write_text(f'#!/bin/sh\nexec {sys.executable} -m planet_rssm "$@"\n')
     shim.chmod(0o755)
-    code = (
-        'eval "$(_PLANET_COMPLETE=bash_source planet)"; COMP_WORDS=(planet env) COMP_CWORD=1; _planet_completion planet'
-    )
-    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": os.pathsep.join(sys.path)}
+    code = 'eval "$(_PLANET_COMPLETE=bash_source planet)"; COMP_WORDS=(planet env) COMP_CWORD=1; _planet_completion planet'
+    environment = os.environ | {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
     done = subprocess.run(
-        [bash, "--norc", "-c", f"{code}; echo ${{COMPREPLY[@]}}"], env=environment, capture_output=True, text=True
+        [bash, "--norc", "-c", f"{code}; echo ${{COMPREPLY[@]}}"],
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.stdout == "envs\n", done.stderr
 
@@ -72,7 +80,10 @@ def test_bash_completes(tmp_path):
         ("planet config systems/dreamer-v3", ["systems/dreamer-v3-pytorch"]),
         ("planet bench train pend", ["pendulum-pixels"]),
         ("planet plan pre", ["pretrained:cartpole-swingup", "pretrained:cartpole-swingup-actor"]),
-        ("planet eval runs/one pre", ["pretrained:cartpole-swingup", "pretrained:cartpole-swingup-actor"]),
+        (
+            "planet eval runs/one pre",
+            ["pretrained:cartpole-swingup", "pretrained:cartpole-swingup-actor"],
+        ),
         ("planet collect walker-w", ["walker-walk"]),
         ("planet train quickstart -s train.bat", ["train.batch_size=", "train.batch_length="]),
         ("planet plan RUN -s train.bat", []),

@@ -21,9 +21,7 @@ TINY = """
     model.depth=2 rssm.deter=8 rssm.stoch=4 rssm.hidden=8 model.reward_units=8 model.vector_units=8
     model.continue_units=8 planner.candidates=4 planner.iterations=2 planner.elites=2 planner.horizon=2 device=cpu
 """.split()
-CARTPOLE = (
-    "env.id=dmc/cartpole-swingup env.size=32 env.renderer=raycast env.action_repeat=50 env.time_limit=500".split()
-)
+CARTPOLE = "env.id=dmc/cartpole-swingup env.size=32 env.renderer=raycast env.action_repeat=50 env.time_limit=500".split()
 
 
 def call(*words: str | Path) -> int:
@@ -41,16 +39,24 @@ def run(untrained_run, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def result(run, tmp_path_factory) -> tuple[dict, Path]:
     out = tmp_path_factory.mktemp("out") / "new"
-    assert call("diagnose", run, "--episodes", "2", "--every", "5", "--budget", "3", "--out", out) == 0
+    assert (
+        call("diagnose", run, "--episodes", "2", "--every", "5", "--budget", "3", "--out", out) == 0
+    )
     return json.loads((out / "diagnosis.json").read_text()), out
 
 
 def test_every_part_is_exchanged_on_the_same_seeds(result):
     told = result[0]
-    assert (told["task"], told["planner"], told["seeds"]) == ("dmc/cartpole-swingup", "cem", [1000, 1001])
+    assert (told["task"], told["planner"], told["seeds"]) == (
+        "dmc/cartpole-swingup",
+        "cem",
+        [1000, 1001],
+    )
     assert list(told["returns"]) == ["as is", "planner", "filter", "model"]
     for name, gain in told["gain"].items():
-        pairs = zip(told["returns"]["as is"]["episodes"], told["returns"][name]["episodes"], strict=True)
+        pairs = zip(
+            told["returns"]["as is"]["episodes"], told["returns"][name]["episodes"], strict=True
+        )
         assert gain["mean"] == pytest.approx(sum(after - before for before, after in pairs) / 2)
         low, high = gain["episode_ci95"]
         assert low <= gain["mean"] <= high
@@ -72,18 +78,27 @@ def test_candidates_are_scored_at_every_so_manieth_decision(result):
 def test_the_table_and_the_picture(result, run, capsys):
     _print(result[0], Console(width=140))
     shown = capsys.readouterr().out
-    for words in ("planner: 3 times the sequences", "the simulator itself", "rank correlation, planned", "optimism"):
+    for words in (
+        "planner: 3 times the sequences",
+        "the simulator itself",
+        "rank correlation, planned",
+        "optimism",
+    ):
         assert words in shown
     assert shown.strip().splitlines()[-1] == result[0]["limit"]
     assert (result[1] / "diagnosis.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_what_is_no_simulator_is_left_out_with_its_reason_and_the_rest_is_done(untrained_run, tmp_path, capsys):
+def test_what_is_no_simulator_is_left_out_with_its_reason_and_the_rest_is_done(
+    untrained_run, tmp_path, capsys
+):
     run = untrained_run(tmp_path / "run", "cartpole-vectors", *TINY, "env.time_limit=10")
     assert call("diagnose", run, "--episodes", "2", "--budget", "2", "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert list(told["returns"]) == ["as is", "planner"]
-    assert told["left_out"]["model"].startswith("gym/CartPole-v1: only dm_control's tasks can be simulated")
+    assert told["left_out"]["model"].startswith(
+        "gym/CartPole-v1: only dm_control's tasks can be simulated"
+    )
     assert set(told["left_out"]) == {"candidates", "filter", "model"}
     assert told["rank_correlation"] is None
     plot_diagnosis(told, tmp_path / "alone.png")
@@ -111,13 +126,25 @@ def test_beliefs_that_are_modes_are_not_chosen_from(run, capsys):
 @pytest.mark.parametrize(
     ("gains", "said"),
     [
-        ({"planner": (30, -5, 60), "filter": (12, 3, 20)}, "what limits this run: the filter (+12, 95 % 3 to 20)"),
-        ({"planner": (30, 5, 60), "filter": (12, 3, 20)}, "what limits this run: the planner's budget (+30"),
-        ({"planner": (-30, -50, 6), "filter": (2, -3, 20)}, "of its episodes; nearest to it: the filter (+2,"),
+        (
+            {"planner": (30, -5, 60), "filter": (12, 3, 20)},
+            "what limits this run: the filter (+12, 95 % 3 to 20)",
+        ),
+        (
+            {"planner": (30, 5, 60), "filter": (12, 3, 20)},
+            "what limits this run: the planner's budget (+30",
+        ),
+        (
+            {"planner": (-30, -50, 6), "filter": (2, -3, 20)},
+            "of its episodes; nearest to it: the filter (+2,",
+        ),
     ],
 )
 def test_the_limit_is_the_largest_gain_whose_interval_lies_above_0(gains, said):
-    told = {part: {"mean": mean, "episode_ci95": [low, high]} for part, (mean, low, high) in gains.items()}
+    told = {
+        part: {"mean": mean, "episode_ci95": [low, high]}
+        for part, (mean, low, high) in gains.items()
+    }
     assert said in limit(told)
 
 
@@ -142,12 +169,18 @@ def test_what_the_simulator_has_not_is_refused_with_the_mend(run, tmp_path, caps
 @pytest.mark.parametrize("budget", [1, 2, 5, 10])
 def test_the_larger_planner_scores_as_many_times_the_sequences(name, budget):
     planner = PlannerSettings(name=name, candidates=40, iterations=3, elites=10)
-    now, more = (sum(planner_from_settings(one, 1).populations) for one in (planner, larger(planner, budget)))
+    now, more = (
+        sum(planner_from_settings(one, 1).populations) for one in (planner, larger(planner, budget))
+    )
     assert more / now == pytest.approx(budget, rel=0.1)
 
 
-def test_an_out_that_cannot_be_is_told_before_anything_is_played(run, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("planet_rssm.diagnosis.diagnose.diagnose_run", lambda *_, **__: pytest.fail("played"))
+def test_an_out_that_cannot_be_is_told_before_anything_is_played(
+    run, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(
+        "planet_rssm.diagnosis.diagnose.diagnose_run", lambda *_, **__: pytest.fail("played")
+    )
     (tmp_path / "file").touch()
     assert call("diagnose", run, "--out", tmp_path / "file") == 1
     assert "file: File exists" in capsys.readouterr().err
@@ -160,7 +193,10 @@ def test_an_out_that_cannot_be_is_told_before_anything_is_played(run, tmp_path, 
         (["RUN", "--episodes", "1"], "'--episodes': 1 is not in the range x>=2"),
         (["RUN", "--checkpoint", "7"], "no checkpoint '7'; it has 1"),
         (["RUN", "-s", "rssm.deter=9"], "-s rssm.deter=9: only"),
-        (["pretrained:cartpole-swing"], "no such model in the package; did you mean 'pretrained:cartpole-swingup'?"),
+        (
+            ["pretrained:cartpole-swing"],
+            "no such model in the package; did you mean 'pretrained:cartpole-swingup'?",
+        ),
         (
             ["pretrained:cartpole-swingup", "--checkpoint", "best"],
             "pretrained:cartpole-swingup: no checkpoint 'best'; it",
@@ -176,10 +212,16 @@ def test_a_mistake_is_one_line(run, words, line, capsys, tmp_path, monkeypatch):
     assert not said.out and not list(tmp_path.iterdir())
 
 
-def test_a_picture_that_cannot_be_drawn_is_refused_before_the_work(run, tmp_path, monkeypatch, capsys):
+def test_a_picture_that_cannot_be_drawn_is_refused_before_the_work(
+    run, tmp_path, monkeypatch, capsys
+):
     found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "matplotlib" else found(name))
-    monkeypatch.setattr("planet_rssm.diagnosis.diagnose.diagnose_run", lambda *_, **__: pytest.fail("begun"))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "matplotlib" else found(name)
+    )
+    monkeypatch.setattr(
+        "planet_rssm.diagnosis.diagnose.diagnose_run", lambda *_, **__: pytest.fail("begun")
+    )
     assert call("diagnose", run, "--out", tmp_path / "out") == 1
     assert "diagnosis.png: matplotlib is not installed; pip install" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

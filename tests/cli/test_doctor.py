@@ -33,7 +33,9 @@ def versions(monkeypatch):
     """What is installed, as the test changes it."""
     changed: dict[str, str | None] = {}
     real = installed.version_of
-    monkeypatch.setattr(installed, "version_of", lambda name: changed[name] if name in changed else real(name))
+    monkeypatch.setattr(
+        installed, "version_of", lambda name: changed[name] if name in changed else real(name)
+    )
     return changed
 
 
@@ -49,13 +51,24 @@ try:
 finally:
     assert "torch" in sys.modules and not {"mujoco", "dm_control", "OpenGL"} & set(sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr + done.stdout
     assert not done.stderr
     answer = json.loads(done.stdout)
     assert answer["ok"] is True
     rows = {row["name"]: row for row in answer["checks"]}
-    assert {"python", "torch", "mujoco", "device", "gl egl", "c++ compiler", "matplotlib", "planet on PATH"} < set(rows)
+    assert {
+        "python",
+        "torch",
+        "mujoco",
+        "device",
+        "gl egl",
+        "c++ compiler",
+        "matplotlib",
+        "planet on PATH",
+    } < set(rows)
     for name in ("gemm float32 (GFLOP/s)", "gemm bfloat16 (GFLOP/s)", "raycast 64x64 (ms)"):
         assert rows[name]["value"] > 0
     assert rows["disk write and fsync (MB/s)"]["value"] > 0
@@ -102,7 +115,9 @@ def test_people_get_a_table_and_whole_lines_to_copy(capsys, monkeypatch):
 
 
 def test_versions_are_those_of_the_project():
-    wanted = {re.match(r"[\w-]+", line)[0]: line.partition(";")[0] for line in PROJECT["dependencies"]}
+    wanted = {
+        re.match(r"[\w-]+", line)[0]: line.partition(";")[0] for line in PROJECT["dependencies"]
+    }
     for name, (lowest, below) in installed.PACKAGES.items():
         least = ".".join(map(str, lowest))
         limits = f">={least}" + (f",<{'.'.join(map(str, below))}" if below else "")
@@ -155,13 +170,17 @@ def test_mujoco_4_is_refused_and_taken_out_first(versions):
     ],
 )  # fmt: skip
 def test_dm_control_can_be_had_without_labmaze(python, found, mend, versions, monkeypatch):
-    versions.update(dict.fromkeys(installed.DM_CONTROL_NEEDS, "1") | {"dm-control": "1.0.50"} | found)
+    versions.update(
+        dict.fromkeys(installed.DM_CONTROL_NEEDS, "1") | {"dm-control": "1.0.50"} | found
+    )
     monkeypatch.setattr(installed.sys, "version_info", python)
     check = installed.dm_control()
     assert (check.ok, check.mend) == (not mend, mend)
 
 
-@pytest.mark.parametrize(("python", "ok"), [((3, 10, 14), False), ((3, 11, 0), True), ((3, 14, 0), False)])
+@pytest.mark.parametrize(
+    ("python", "ok"), [((3, 10, 14), False), ((3, 11, 0), True), ((3, 14, 0), False)]
+)
 def test_python_is_in_its_range(python, ok, monkeypatch):
     monkeypatch.setattr(installed.sys, "version_info", python)
     (check,) = installed.python_version()
@@ -186,7 +205,9 @@ def test_gl_is_judged_by_its_renderer(probe, nvidia, mend, monkeypatch):
     monkeypatch.setattr(doctor, "has_nvidia", lambda: nvidia)
     monkeypatch.setattr(doctor.gl, "BACKENDS", (probe.backend,))
     monkeypatch.setattr(doctor.gl, "probe", lambda backend: probe)
-    monkeypatch.setattr(doctor, "_frame_rate", lambda renderer: Check(f"{renderer} 64x64 (ms)", True, 9.9))
+    monkeypatch.setattr(
+        doctor, "_frame_rate", lambda renderer: Check(f"{renderer} 64x64 (ms)", True, 9.9)
+    )
     check, *rates, auto = doctor.gl_renderers()
     assert [rate.name for rate in rates] == [f"{probe.backend} 64x64 (ms)"] * probe.ok
     assert auto.value == (probe.backend if probe.hardware else "raycast, as no GPU draws here")
@@ -221,7 +242,10 @@ print([row["name"] for row in doctor.examine() if not row["ok"] and "no libtorch
 """
     path = os.pathsep.join([str(tmp_path), *sys.path])
     done = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
     )
     assert done.stdout == "['gemm', 'device']\n", done.stderr
 
@@ -229,7 +253,11 @@ print([row["name"] for row in doctor.examine() if not row["ok"] and "no libtorch
 @pytest.mark.parametrize(
     ("child", "timeout", "value"),
     [
-        ("import no_such_simulator", 10.0, "ModuleNotFoundError: No module named 'no_such_simulator'"),
+        (
+            "import no_such_simulator",
+            10.0,
+            "ModuleNotFoundError: No module named 'no_such_simulator'",
+        ),
         ("import os; os.abort()", 10.0, "exit code -6"),
         ("import time; time.sleep(60)", 0.2, "no frame within 0.2 s"),
     ],
@@ -247,7 +275,11 @@ def test_a_full_disk_fails(monkeypatch):
 
     monkeypatch.setattr(tempfile, "TemporaryFile", full)
     (check,) = doctor.disk()
-    assert not check.ok and check.value.startswith("No space left on device in ") and "--run-dir" in check.mend
+    assert (
+        not check.ok
+        and check.value.startswith("No space left on device in ")
+        and "--run-dir" in check.mend
+    )
 
 
 def test_little_space_is_a_warning(monkeypatch):

@@ -67,13 +67,22 @@ def test_episodes_are_played_where_no_data_is_given(run, capsys, caplog):
     assert call(*words) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["horizons"] == [1, 5, 15]  # 21 frames of an episode, 5 of them context
-    assert "horizon 45 is left out: with 5 frames of context no episode is longer than 21 frames" in caplog.text
+    assert (
+        "horizon 45 is left out: with 5 frames of context no episode is longer than 21 frames"
+        in caplog.text
+    )
     for name in (*(f"image_{row}" for row in ROWS), "reward_error", "reward_mean", "starts"):
         assert len(result[name]) == 3
     assert result["vector_error"] is None
-    assert result["source"].startswith("2 episodes by the run's agent and 1 of random actions, played now")
+    assert result["source"].startswith(
+        "2 episodes by the run's agent and 1 of random actions, played now"
+    )
     assert (result["held_out"], result["episodes"], result["frames"]) == (True, 3, 63)
-    assert (result["task"], result["checkpoint"], result["context"]) == ("dmc/cartpole-swingup", "last", 5)
+    assert (result["task"], result["checkpoint"], result["context"]) == (
+        "dmc/cartpole-swingup",
+        "last",
+        5,
+    )
     film = Path(result["video"])
     assert film.parent == run / "videos" and film.stat().st_size > 0
     assert call(*words[:-1]) == 0
@@ -82,23 +91,37 @@ def test_episodes_are_played_where_no_data_is_given(run, capsys, caplog):
 
 
 def test_a_folder_of_episodes_and_the_runs_own_are_told_apart(run, sets, tmp_path, capsys, caplog):
-    assert call("dream", run, "--data", sets / "good", "--horizon", 3, "--context", 2, "--json") == 0
+    assert (
+        call("dream", run, "--data", sets / "good", "--horizon", 3, "--context", 2, "--json") == 0
+    )
     result = json.loads(capsys.readouterr().out)
     assert not caplog.text
     assert (result["horizons"], result["context"], result["held_out"]) == ([3], 2, True)
     assert result["source"] == f"4 of 4 episodes in {sets / 'good'}"
     own = shutil.copytree(run, tmp_path / "run")
     shutil.copytree(sets / "good", own / "episodes")
-    assert call("dream", own, "--data", own / "episodes", "--episodes", 2, "--horizon", 3, "--json") == 0
+    assert (
+        call("dream", own, "--data", own / "episodes", "--episodes", 2, "--horizon", 3, "--json")
+        == 0
+    )
     result = json.loads(capsys.readouterr().out)
     assert (result["held_out"], result["episodes"]) == (False, 2)
     assert "the run has learned from these episodes" in caplog.text
 
 
 def test_people_get_a_table(run, sets, capsys):
-    assert call("dream", run, "--data", sets / "good", "--horizon", 1, "--horizon", 2, "--samples", 2) == 0
+    assert (
+        call("dream", run, "--data", sets / "good", "--horizon", 1, "--horizon", 2, "--samples", 2)
+        == 0
+    )
     shown = capsys.readouterr().out
-    for word in ("the mean frame", "the last frame seen", "other actions", "the mean reward", "4 of 4 episodes"):
+    for word in (
+        "the mean frame",
+        "the last frame seen",
+        "other actions",
+        "the mean reward",
+        "4 of 4 episodes",
+    ):
         assert word in shown
 
 
@@ -128,9 +151,18 @@ def test_a_run_of_vectors_is_measured_but_not_filmed(untrained_run, tmp_path, ca
         (["RUN", "--device", "cuda:77"], "device 'cuda:77': not usable here"),
         (["RUN", "--data", "missing"], "--data missing: no such folder"),
         (["RUN", "--data", "empty"], "holds no episode; give a folder that `planet collect` wrote"),
-        (["RUN", "--data", "other"], "its id is dmc/walker-walk, the run was trained with dmc/cartpole-swingup"),
-        (["RUN", "--data", "large"], "its observation is {'image': ((64, 64, 3), 'uint8')}, the run was trained with"),
-        (["RUN", "--data", "short"], "episodes of at most 4 frames: too short for a context of 5 and a horizon of 1"),
+        (
+            ["RUN", "--data", "other"],
+            "its id is dmc/walker-walk, the run was trained with dmc/cartpole-swingup",
+        ),
+        (
+            ["RUN", "--data", "large"],
+            "its observation is {'image': ((64, 64, 3), 'uint8')}, the run was trained with",
+        ),
+        (
+            ["RUN", "--data", "short"],
+            "episodes of at most 4 frames: too short for a context of 5 and a horizon of 1",
+        ),
         (["RUN", "--data", "one"], "1 episode(s): at least 2 are needed"),
         (["RUN", "--horizon", "0"], "'--horizon': 0 is not in the range x>=1"),
         (["RUN", "--episodes", "1"], "'--episodes': 1 is not in the range x>=2"),

@@ -19,8 +19,23 @@ TINY = """
     planner.horizon=3 train.env_steps=5000 train.seed_episodes=2 train.envs=2 train.updates=5 train.batch_size=4
     train.batch_length=8 train.test_every=2 train.test_episodes=3 device=cpu
 """.split()
-WORDS = ["train", "planet", *(word for setting in TINY for word in ("-s", setting)), "--run-dir", "runs/a"]
-SPEC = EnvSpec("dmc/cartpole-swingup", {"image": ((32, 32, 3), "uint8")}, 1, 50, 0.5, 1000, "raycast", "mujoco 3.17.0")
+WORDS = [
+    "train",
+    "planet",
+    *(word for setting in TINY for word in ("-s", setting)),
+    "--run-dir",
+    "runs/a",
+]
+SPEC = EnvSpec(
+    "dmc/cartpole-swingup",
+    {"image": ((32, 32, 3), "uint8")},
+    1,
+    50,
+    0.5,
+    1000,
+    "raycast",
+    "mujoco 3.17.0",
+)
 
 
 PARTS = ("collect", "learn", "test", "commit", "plan")
@@ -130,7 +145,11 @@ def test_too_little_memory_on_the_device_is_one_line(tmp_path, monkeypatch, caps
 
     monkeypatch.setattr(Learner, "update", update)
     assert call(*WORDS, "--dry-run") == 1
-    assert capsys.readouterr().err.splitlines()[-1].startswith("planet: device cpu: too little free memory for")
+    assert (
+        capsys.readouterr()
+        .err.splitlines()[-1]
+        .startswith("planet: device cpu: too little free memory for")
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -163,10 +182,16 @@ def test_a_checkpoint_that_comes_back_differently_is_told(monkeypatch, capsys, t
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["--dry-run", "--resume"], "--dry-run: foretells a whole run that collects; leave --resume out"),
+        (
+            ["--dry-run", "--resume"],
+            "--dry-run: foretells a whole run that collects; leave --resume out",
+        ),
         (["--json"], "--json: only with --dry-run"),
         (["--dry-run", "--device", "cuda:77"], "device 'cuda:77': not usable here"),
-        (["--dry-run", "--run-dir", "/dev/null/run"], "/dev/null: Not a directory; mend that, or give another"),
+        (
+            ["--dry-run", "--run-dir", "/dev/null/run"],
+            "/dev/null: Not a directory; mend that, or give another",
+        ),
     ],
 )
 def test_a_mistake_is_one_line(words, line, capsys, tmp_path):

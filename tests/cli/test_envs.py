@@ -28,8 +28,14 @@ def test_every_task_is_listed_with_its_action_repeat(capsys, pretended):
     suite = [row for row in rows(capsys) if row["id"].startswith("dmc/")]
     assert [row["id"] for row in suite] == task_ids()
     repeats = {row["id"]: row["action_repeat"] for row in suite}
-    assert (repeats["dmc/cartpole-swingup"], repeats["dmc/finger-spin"], repeats["dmc/dog-run"]) == (8, 2, 2)
-    assert all(row["ok"] and not row["why"] and row["observe"] == ["pixels", "vectors"] for row in suite)
+    assert (
+        repeats["dmc/cartpole-swingup"],
+        repeats["dmc/finger-spin"],
+        repeats["dmc/dog-run"],
+    ) == (8, 2, 2)
+    assert all(
+        row["ok"] and not row["why"] and row["observe"] == ["pixels", "vectors"] for row in suite
+    )
 
 
 def test_gymnasium_is_listed_with_what_works(capsys, pretended):
@@ -54,7 +60,11 @@ def test_people_get_a_table(capsys, pretended):
     ]
     *_, others = out.splitlines()
     assert out.splitlines()[-4:-1] == told
-    assert "gym/MODULE:ID, see docs/environments.md" in others and "metaworld" in others and "Fetch" in others
+    assert (
+        "gym/MODULE:ID, see docs/environments.md" in others
+        and "metaworld" in others
+        and "Fetch" in others
+    )
 
 
 @pytest.mark.parametrize(
@@ -66,7 +76,9 @@ def test_people_get_a_table(capsys, pretended):
 )
 def test_what_cannot_run_says_why(name, version, why, capsys, monkeypatch, pretended):
     real = installed.version_of
-    monkeypatch.setattr(installed, "version_of", lambda package: version if package == name else real(package))
+    monkeypatch.setattr(
+        installed, "version_of", lambda package: version if package == name else real(package)
+    )
     suite = rows(capsys)[: len(task_ids())]
     assert not any(row["ok"] or row["observe"] for row in suite)
     assert suite[0]["why"].startswith(why)

@@ -27,7 +27,9 @@ def test_the_bare_command_prints_the_help(capsys):
     assert not wanted.err
 
 
-@pytest.mark.parametrize(("verb", "argument"), [("train", "PRESET"), ("plan", "RUN"), ("collect", "TASK")])
+@pytest.mark.parametrize(
+    ("verb", "argument"), [("train", "PRESET"), ("plan", "RUN"), ("collect", "TASK")]
+)
 def test_a_missing_argument_is_named_in_one_line(verb, argument, capsys):
     assert call(verb) == 2
     assert capsys.readouterr().err == f"planet: Missing argument '{argument}'.\n"
@@ -36,12 +38,24 @@ def test_a_missing_argument_is_named_in_one_line(verb, argument, capsys):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["train", "quickstart", "seed=3"], "extra argument (seed=3); a setting is written with -s: -s seed=3"),
+        (
+            ["train", "quickstart", "seed=3"],
+            "extra argument (seed=3); a setting is written with -s: -s seed=3",
+        ),
         (["plan", "RUN", "planner.elites=3"], "-s planner.elites=3"),
-        (["train", "quickstart", "--config", "a.yaml"], "no such option '--config'; a settings file takes"),
+        (
+            ["train", "quickstart", "--config", "a.yaml"],
+            "no such option '--config'; a settings file takes",
+        ),
         (["train", "--wandb"], "no such option '--wandb'; metrics are in RUN/metrics.jsonl"),
-        (["train", "quickstart", "--batch-size", "3"], "'--batch-size'; a setting is written -s train.batch_size=…"),
-        (["train", "quickstart", "--env.id", "a"], "no such option '--env.id'; a setting is written -s env.id=…"),
+        (
+            ["train", "quickstart", "--batch-size", "3"],
+            "'--batch-size'; a setting is written -s train.batch_size=…",
+        ),
+        (
+            ["train", "quickstart", "--env.id", "a"],
+            "no such option '--env.id'; a setting is written -s env.id=…",
+        ),
         (["train", "quickstart", "--lr=1"], "-s optimizer.lr=… or -s behavior.lr=…"),
         (["train", "quickstart", "--sed=1"], "No such option '--sed'"),
         (["envs", "--config"], "No such option '--config'"),
@@ -57,9 +71,15 @@ def test_a_word_from_elsewhere_gets_a_hint(words, line, capsys):
 def test_openmp_is_told_to_spin_briefly_unless_the_user_says(given, kept):
     code = "import os\nfrom planet_rssm.cli.main import main\ntry: main(['config', 'planet'])\nfinally: "
     code += "print(os.environ['GOMP_SPINCOUNT'], os.environ.get('OMP_WAIT_POLICY'))"
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("GOMP_", "OMP_WAIT"))}
+    inherited = {
+        key: value for key, value in os.environ.items() if not key.startswith(("GOMP_", "OMP_WAIT"))
+    }
     done = subprocess.run(
-        [sys.executable, "-c", code], env=inherited | given, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        env=inherited | given,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout.splitlines()[-1] == f"{kept} None"
 
@@ -70,7 +90,9 @@ def test_a_word_that_would_steer_the_terminal_is_refused_and_shown_harmless(caps
 
 
 def run_into(command):
-    return subprocess.run(["bash", "-c", command], capture_output=True, text=True, env={**os.environ, "COLUMNS": "80"})
+    return subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, env={**os.environ, "COLUMNS": "80"}
+    )
 
 
 PLANET = f"{sys.executable} -m planet_rssm"
@@ -79,12 +101,17 @@ PLANET = f"{sys.executable} -m planet_rssm"
 def test_an_output_that_is_full_is_one_line():
     done = run_into(f"{PLANET} config planet > /dev/full")
     assert done.returncode == 1
-    assert done.stderr == "planet: output: No space left on device; free some, or send it elsewhere\n"
+    assert (
+        done.stderr == "planet: output: No space left on device; free some, or send it elsewhere\n"
+    )
 
 
 def test_an_output_that_nobody_reads_any_more_is_one_line():
     done = run_into(f"{PLANET} config planet > >(exec true); exit $?")
-    told = {0: "", 141: f"planet: {CLOSED}\n"}  # the pipe takes the few lines before it is closed, or it does not
+    told = {
+        0: "",
+        141: f"planet: {CLOSED}\n",
+    }  # the pipe takes the few lines before it is closed, or it does not
     assert done.stderr == told[done.returncode]
 
 
@@ -92,8 +119,14 @@ def test_an_output_that_nobody_reads_any_more_is_one_line():
     ("error", "line"),
     [
         (MemoryError(), "memory: used up; .*train.batch_size or planner.candidates"),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 8 bytes"), "memory: used up; free"),
-        (OSError(24, "Too many open files", "x"), "Too many open files: this system lets .* ulimit -n 1024"),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 8 bytes"),
+            "memory: used up; free",
+        ),
+        (
+            OSError(24, "Too many open files", "x"),
+            "Too many open files: this system lets .* ulimit -n 1024",
+        ),
         (OSError(28, "No space left on device"), "output: No space left on device"),
         (PlanetError("name\x1b[1m"), r"name\\x1b\[1m"),
     ],

@@ -35,7 +35,9 @@ def machine(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tools}{os.pathsep}/usr/bin{os.pathsep}/bin")
     monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
     monkeypatch.setattr(gl, "mesa_folder", lambda: folder)
-    monkeypatch.setattr(gl, "probe", functools.cache(lambda backend: _probe(backend, folder.exists())))
+    monkeypatch.setattr(
+        gl, "probe", functools.cache(lambda backend: _probe(backend, folder.exists()))
+    )
     return folder
 
 
@@ -47,10 +49,17 @@ def test_mesa_is_unpacked_whole(machine, tmp_path):
     line = mesa.install()
     assert str(machine) in line and "egl renders with llvmpipe" in line
     (libraries,) = machine.glob("usr/lib/*")
-    assert sorted(path.name for path in libraries.iterdir()) == ["libegl1_1.deb.so", "libllvm_2.deb.so"]
+    assert sorted(path.name for path in libraries.iterdir()) == [
+        "libegl1_1.deb.so",
+        "libllvm_2.deb.so",
+    ]
     assert [path.name for path in machine.parent.iterdir()] == ["mesa"]  # nothing else is left
-    install = next(call for call in (tmp_path / "calls").read_text().splitlines() if "install" in call)
-    assert "--download-only" in install and install.endswith("libegl1 libgl1 libgl1-mesa-dri libosmesa6")
+    install = next(
+        call for call in (tmp_path / "calls").read_text().splitlines() if "install" in call
+    )
+    assert "--download-only" in install and install.endswith(
+        "libegl1 libgl1 libgl1-mesa-dri libosmesa6"
+    )
     assert "nothing to install: egl" in mesa.install()
 
 
@@ -58,7 +67,9 @@ def test_a_distribution_without_osmesa(machine, tmp_path, monkeypatch):
     monkeypatch.setenv("MODERN", "1")
     mesa.install()
     assert not [
-        call for call in (tmp_path / "calls").read_text().splitlines() if "install" in call and "osmesa" in call
+        call
+        for call in (tmp_path / "calls").read_text().splitlines()
+        if "install" in call and "osmesa" in call
     ]
 
 
@@ -69,7 +80,8 @@ def test_no_network_is_one_line_and_leaves_nothing(machine, monkeypatch, capsys)
     assert caught.value.code == 1
     error = capsys.readouterr().err
     assert (
-        "--install-gl: apt-get failed (E: no network); try again with a network, or use env.renderer=raycast" in error
+        "--install-gl: apt-get failed (E: no network); try again with a network, or use env.renderer=raycast"
+        in error
     )
     assert error.count("\n") == 1 and not list(machine.parent.iterdir())
 
@@ -82,7 +94,9 @@ def test_no_apt_is_one_line(machine, monkeypatch, tmp_path):
 
 def test_a_mesa_that_does_not_render_is_taken_away(machine, monkeypatch):
     monkeypatch.setattr(gl, "probe", functools.cache(lambda backend: _probe(backend, False)))
-    with pytest.raises(PlanetError, match=r"does not render here \(egl: no libegl; osmesa: no libosmesa\)"):
+    with pytest.raises(
+        PlanetError, match=r"does not render here \(egl: no libegl; osmesa: no libosmesa\)"
+    ):
         mesa.install()
     assert not list(machine.parent.iterdir())
 

@@ -9,7 +9,17 @@ from planet_rssm.envs.pool import Step
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.evaluation.protocol import Decisions
 
-SPEC = EnvSpec("gym/Some-v0", {"vector": ((3,), "float32")}, 1, 2, 0.1, 20, "none", "gymnasium 1.4", terminates=True)
+SPEC = EnvSpec(
+    "gym/Some-v0",
+    {"vector": ((3,), "float32")},
+    1,
+    2,
+    0.1,
+    20,
+    "none",
+    "gymnasium 1.4",
+    terminates=True,
+)
 
 
 class Clock:

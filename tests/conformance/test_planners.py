@@ -26,7 +26,9 @@ FORMS = {
     "mppi-draw": {"name": "mppi", "weigh": "elites", "act_by": "draw"},
 }
 LOW, HIGH = torch.tensor([0.0, -3.0]), torch.tensor([0.1, 20.0])
-SPEC = EnvSpec("gym/Test-v0", {"speed": ((3,), "float32")}, 2, 1, 0.1, 100, "none", "fake 0", terminates=True)
+SPEC = EnvSpec(
+    "gym/Test-v0", {"speed": ((3,), "float32")}, 2, 1, 0.1, 100, "none", "fake 0", terminates=True
+)
 RSSM = RSSMSettings(deter=8, stoch=3, classes=4, hidden=8)
 
 
@@ -36,9 +38,14 @@ def made(form: dict, *box, size: int = 2, discrete: bool | tuple[int, ...] = Fal
 
 
 def test_a_state_of_two_precisions_is_searched_in_the_higher():
-    dynamics = FunctionDynamics(lambda s, a: s | {"x": s["x"] + a}, lambda s, a, after: -after["x"].square().sum(-1))
+    dynamics = FunctionDynamics(
+        lambda s, a: s | {"x": s["x"] + a}, lambda s, a, after: -after["x"].square().sum(-1)
+    )
     check_planner(
-        made({"name": "cem"}), 2, dynamics=dynamics, state={"mass": torch.ones(3), "x": torch.ones(3, 2).double()}
+        made({"name": "cem"}),
+        2,
+        dynamics=dynamics,
+        state={"mass": torch.ones(3), "x": torch.ones(3, 2).double()},
     )
 
 
@@ -67,7 +74,9 @@ def test_an_agent_decides_by_every_planner(form):
     agent = Agent.build(settings, SPEC, untrained_model(settings, SPEC), device=torch.device("cpu"))
     carry = agent.initial(2)
     for first in (True, False):
-        plan, carry = agent.act(carry, {"speed": torch.zeros(2, 3)}, torch.zeros(2, 2), torch.tensor([first, first]))
+        plan, carry = agent.act(
+            carry, {"speed": torch.zeros(2, 3)}, torch.zeros(2, 2), torch.tensor([first, first])
+        )
         assert plan.action.shape == (2, 2) and plan.action.abs().max() <= 1
     assert agent.session.objective.discount == 0.9
 
@@ -80,7 +89,9 @@ def test_an_agent_chooses_in_every_group_by_every_planner(form):
     agent = Agent.build(settings, spec, untrained_model(settings, spec), device=torch.device("cpu"))
     carry = agent.initial(2)
     for first in (True, False):
-        plan, carry = agent.act(carry, {"speed": torch.zeros(2, 3)}, torch.zeros(2, 7), torch.tensor([first, first]))
+        plan, carry = agent.act(
+            carry, {"speed": torch.zeros(2, 3)}, torch.zeros(2, 7), torch.tensor([first, first])
+        )
         assert torch.equal(plan.action, likeliest(plan.action, spec.groups))
 
 
@@ -104,7 +115,9 @@ PLACES = torch.arange(6.0).reshape(3, 2)
 @pytest.mark.parametrize("plan_by", ["sample", "mode"])
 def test_every_dynamics_keeps_the_contract(latent, plan_by):
     rssm = RSSM.model_copy(update={"latent": latent, "plan_by": plan_by})
-    settings = Settings(rssm=rssm, model=ModelSettings(vector_units=8, reward_units=8, continue_units=8))
+    settings = Settings(
+        rssm=rssm, model=ModelSettings(vector_units=8, reward_units=8, continue_units=8)
+    )
     model = untrained_model(settings, SPEC)
     state = model.rssm.initial_state(3)
     state = type(state)(torch.randn_like(state.deter), state.stoch)
@@ -116,7 +129,9 @@ def test_dynamics_of_functions_and_of_ones_own_keep_the_contract():
     check_dynamics(Walk(), PLACES, 2)
     check_dynamics(Walk(), PLACES, 2, discrete=True)
     check_dynamics(Walk(), PLACES, 2, discrete=(1, 1))
-    functions = FunctionDynamics(lambda s, a: {"x": s["x"] + a}, lambda s, a, y: -y["x"].abs().sum(1))
+    functions = FunctionDynamics(
+        lambda s, a: {"x": s["x"] + a}, lambda s, a, y: -y["x"].abs().sum(1)
+    )
     check_dynamics(functions, {"x": PLACES.double()}, 2, low=LOW, high=HIGH)
 
 
@@ -175,8 +190,14 @@ def test_a_broken_dynamics_is_told_what_it_breaks(changes, line):
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        (lambda r, s, a: r._replace(states=s), r"trace gives states that do not begin with \[B, N, H\]"),
-        (lambda r, s, a: r._replace(states=r.last[:, :, None].expand_as(a)), "the first state of trace is not the one"),
+        (
+            lambda r, s, a: r._replace(states=s),
+            r"trace gives states that do not begin with \[B, N, H\]",
+        ),
+        (
+            lambda r, s, a: r._replace(states=r.last[:, :, None].expand_as(a)),
+            "the first state of trace is not the one",
+        ),
         (
             lambda r, s, a: r._replace(reward=-r.reward, states=s[:, None, None].expand_as(a)),
             "trace and rollout differ",
@@ -233,14 +254,29 @@ def carry_in_place(plan, carry, given):
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        (lambda p, c, g: (p._replace(value=p.value[:, None]), c), r"value of shape \(3, 1\): must be \(3,\)"),
-        (lambda p, c, g: (p._replace(action=p.action.double()), c), "action of torch.float64: must be torch.float32"),
-        (lambda p, c, g: (p._replace(diagnostics={"x": p.value[0]}), c), r"diagnostics\['x'\] of shape \(\)"),
+        (
+            lambda p, c, g: (p._replace(value=p.value[:, None]), c),
+            r"value of shape \(3, 1\): must be \(3,\)",
+        ),
+        (
+            lambda p, c, g: (p._replace(action=p.action.double()), c),
+            "action of torch.float64: must be torch.float32",
+        ),
+        (
+            lambda p, c, g: (p._replace(diagnostics={"x": p.value[0]}), c),
+            r"diagnostics\['x'\] of shape \(\)",
+        ),
         (lambda p, c, g: (p._replace(value=p.value.requires_grad_()), c), "the plan holds a graph"),
-        (lambda p, c, g: (p._replace(value=torch.rand(3)), c), "draws from torch's global generator"),
+        (
+            lambda p, c, g: (p._replace(value=torch.rand(3)), c),
+            "draws from torch's global generator",
+        ),
         (carry_in_place, "plan changes its inputs"),
         (lambda p, c, g: (p, c[:, :1]), "the carry after a plan is shaped otherwise"),
-        (forgets_all, "row 0 with is_first False forgets, as another row does, its carry: reset by row"),
+        (
+            forgets_all,
+            "row 0 with is_first False forgets, as another row does, its carry: reset by row",
+        ),
         (far, "the plan is not within the bounds with a model that is sound"),
         (only_when_sound, "the plan is not finite with a model that is broken in part"),
     ],

@@ -21,7 +21,13 @@ CELLS = {
     "tf_gru": {"cell": "tf_gru", "recurrent_depth": 2},
     "norm_gru": {"cell": "norm_gru", "norm": "layer", "act": "elu"},
     "blocks8": {"blocks": 8, "norm": "rms", "act": "silu", "prior_layers": 2},
-    "blocks2_deep": {"blocks": 2, "norm": "rms", "act": "silu", "recurrent_depth": 2, "posterior_layers": 0},
+    "blocks2_deep": {
+        "blocks": 2,
+        "norm": "rms",
+        "act": "silu",
+        "recurrent_depth": 2,
+        "posterior_layers": 0,
+    },
 }
 # A memoryless model has no cell: one of them stands for all.
 CASES = [case for case in product(LATENTS, CELLS, ("rssm", "ssm", "rnn"), ("zeros", "learned"))]
@@ -35,7 +41,11 @@ def rssm(request: pytest.FixtureRequest) -> RSSM:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = RSSM(
-            RSSMSettings(**LATENTS[latent], **CELLS[cell], kind=kind, initial=initial, deter=D, hidden=9), A, E
+            RSSMSettings(
+                **LATENTS[latent], **CELLS[cell], kind=kind, initial=initial, deter=D, hidden=9
+            ),
+            A,
+            E,
         ).double()
         if initial == "learned":
             model.initial_deter.data.normal_()
@@ -45,7 +55,9 @@ def rssm(request: pytest.FixtureRequest) -> RSSM:
 def inputs_of(rssm: RSSM) -> Inputs:
     rng = torch.Generator().manual_seed(1)
     sizes = {"embed": E, "action": A, "noise": rssm.noise_size}
-    drawn = {name: torch.randn(B, T, n, generator=rng, dtype=torch.float64) for name, n in sizes.items()}
+    drawn = {
+        name: torch.randn(B, T, n, generator=rng, dtype=torch.float64) for name, n in sizes.items()
+    }
     first = torch.zeros(B, T, dtype=torch.bool)
     first[:, 0] = True
     first[1, 3] = True  # one row begins another episode there
@@ -69,10 +81,17 @@ def part(values: tuple[Tensor, ...], place: object) -> tuple[Tensor, ...]:
 def test_shapes_dtypes_and_sizes_are_as_told(rssm: RSSM) -> None:
     inputs = inputs_of(rssm)
     states, posterior = rssm.observe(**inputs)
-    assert states.deter.shape == (B, T, rssm.deter_size) and states.stoch.shape == (B, T, rssm.stoch_size)
+    assert states.deter.shape == (B, T, rssm.deter_size) and states.stoch.shape == (
+        B,
+        T,
+        rssm.stoch_size,
+    )
     assert rssm.feat(states).shape == (B, T, rssm.feat_size)
     assert {x.dtype for x in (*states, *posterior)} == {torch.float64}
-    assert all(x.shape[:2] == (B, T) and x.isfinite().all() for x in (*posterior, *rssm.prior(states.deter)))
+    assert all(
+        x.shape[:2] == (B, T) and x.isfinite().all()
+        for x in (*posterior, *rssm.prior(states.deter))
+    )
     assert rssm.latent.kl(posterior, rssm.prior(states.deter)).shape == (B, T)
     assert [x.shape[0] for x in rssm.initial_state(5)] == [5, 5]
 
@@ -91,7 +110,9 @@ def test_a_sequence_goes_on_from_the_state_it_is_given(rssm: RSSM) -> None:
     inputs = inputs_of(rssm)
     whole, _ = rssm.observe(**inputs)
     head, _ = rssm.observe(**at(inputs, (slice(None), slice(2))))
-    tail, _ = rssm.observe(**at(inputs, (slice(None), slice(2, None))), state=part(head, (slice(None), -1)))
+    tail, _ = rssm.observe(
+        **at(inputs, (slice(None), slice(2, None))), state=part(head, (slice(None), -1))
+    )
     assert_same(tail, part(whole, (slice(None), slice(2, None))))
 
 
@@ -130,9 +151,13 @@ def test_without_noise_every_state_is_the_mode(rssm: RSSM) -> None:
     inputs = inputs_of(rssm)
     inputs["noise"] = None
     states, posterior = rssm.observe(**inputs)
-    torch.testing.assert_close(states.stoch, rssm.latent.sample(posterior, None), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        states.stoch, rssm.latent.sample(posterior, None), rtol=0, atol=1e-12
+    )
     ahead = rssm.imagine(part(states, (slice(None), -1)), inputs["action"], None)
-    torch.testing.assert_close(ahead.stoch, rssm.latent.sample(rssm.prior(ahead.deter), None), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        ahead.stoch, rssm.latent.sample(rssm.prior(ahead.deter), None), rtol=0, atol=1e-12
+    )
 
 
 def test_noise_matters_unless_the_model_is_deterministic(rssm: RSSM) -> None:
@@ -162,7 +187,9 @@ def test_the_bound_teaches_every_parameter(rssm: RSSM) -> None:
     kl = rssm.latent.kl(posterior, rssm.prior(states.deter))
     (kl.sum() + rssm.feat(states).square().sum()).backward()
     for name, parameter in rssm.named_parameters():
-        assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
+        assert (
+            parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any()
+        ), name
 
 
 def test_filtering_and_imagining_share_the_recurrence(rssm: RSSM) -> None:

@@ -12,7 +12,15 @@ from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.world_model import untrained_model
 
 SPEC = EnvSpec(
-    "gym/Arm-v0", {"joints": ((3,), "float32")}, 2, 1, 0.05, 100, "none", "fake 0", interval_from="dt"
+    "gym/Arm-v0",
+    {"joints": ((3,), "float32")},
+    2,
+    1,
+    0.05,
+    100,
+    "none",
+    "fake 0",
+    interval_from="dt",
 )  # 20 Hz
 TINY = """
     rssm.deter=8 rssm.stoch=4 rssm.hidden=8 model.vector_units=8 model.reward_units=8 model.depth=2 env.size=32
@@ -25,9 +33,14 @@ def make_agent() -> Callable[..., Agent]:
     """Settings and changes of the spec in, an untrained agent out."""
 
     def make(*overrides: str, device: str = "cpu", seed: int = 0, **changes: object) -> Agent:
-        settings, spec = config.load("planet", [*TINY, *overrides]), dataclasses.replace(SPEC, **changes)
+        settings, spec = (
+            config.load("planet", [*TINY, *overrides]),
+            dataclasses.replace(SPEC, **changes),
+        )
         where = torch.device(device)
-        return Agent.build(settings, spec, untrained_model(settings, spec).to(where), device=where, seed=seed)
+        return Agent.build(
+            settings, spec, untrained_model(settings, spec).to(where), device=where, seed=seed
+        )
 
     return make
 

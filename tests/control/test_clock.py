@@ -98,7 +98,12 @@ def test_a_loop_on_cuda_decides_on_a_stream_of_its_own(make_agent, monkeypatch):
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     agent, streams = make_agent(device="cuda"), []
-    alone, _ = agent.act(agent.initial(), {"joints": np.zeros((1, 3), np.float32)}, np.zeros((1, 2)), np.ones(1, bool))
+    alone, _ = agent.act(
+        agent.initial(),
+        {"joints": np.zeros((1, 3), np.float32)},
+        np.zeros((1, 2)),
+        np.ones(1, bool),
+    )
     decide = agent.decide
 
     def deciding(carry, **asked):
@@ -112,5 +117,7 @@ def test_a_loop_on_cuda_decides_on_a_stream_of_its_own(make_agent, monkeypatch):
             loop.sleep()
             loop.tick(FRAME)
     assert set(streams).isdisjoint({torch.cuda.default_stream().cuda_stream})
-    if done.source == "plan" and "PLANET_PRETENDED_CUDA" not in os.environ:  # which computes nothing
+    if (
+        done.source == "plan" and "PLANET_PRETENDED_CUDA" not in os.environ
+    ):  # which computes nothing
         np.testing.assert_allclose(done.action, alone.action[0].cpu().numpy(), atol=1e-5)

@@ -18,7 +18,9 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 @pytest.fixture
 def example():
-    spec = importlib.util.spec_from_file_location("control_loop", DOCS / "examples" / "control_loop.py")
+    spec = importlib.util.spec_from_file_location(
+        "control_loop", DOCS / "examples" / "control_loop.py"
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -42,7 +44,9 @@ def test_the_arm_is_moved_at_every_tick(example, monkeypatch):
 def test_it_controls_with_a_run_and_tells_how_it_went(example, tmp_path, capsys):
     made = example.untrained()
     (tmp_path / checkpoints.FOLDER).mkdir()
-    settings = example.config.load("cartpole-vectors", ["planner.candidates=20", "planner.elites=5"])
+    settings = example.config.load(
+        "cartpole-vectors", ["planner.candidates=20", "planner.elites=5"]
+    )
     held = Checkpoint(settings, made.spec, {"env_steps": 1}, dict(made.model.state_dict()), {})
     checkpoints.save(held, checkpoints.path_of(tmp_path, 1))
     example.main(str(tmp_path), 0.2, SimulatedTime(0.07))

@@ -26,7 +26,9 @@ def play(loop: ControlLoop, ticks: int) -> tuple[str, list[np.ndarray]]:
     for tick in range(ticks):
         commands.append(loop.tick(seen(tick)))
         loop.sleep()
-    return "".join(command.source[0] for command in commands), [command.action for command in commands]
+    return "".join(command.source[0] for command in commands), [
+        command.action for command in commands
+    ]
 
 
 class Recorder:
@@ -102,20 +104,28 @@ def test_a_missed_deadline_goes_on_with_the_old_plan_and_then_falls_back(agent, 
         sources, actions = play(loop, 6)
         assert sources == "tttfff"
         np.testing.assert_array_equal(actions[:3], sequence[1:])
-        np.testing.assert_array_equal(actions[3:], [sequence[-1] if fallback == "hold" else [0, 0]] * 3)
+        np.testing.assert_array_equal(
+            actions[3:], [sequence[-1] if fallback == "hold" else [0, 0]] * 3
+        )
         clock.decision_s = 0.01
-        assert play(loop, 8)[0] == "ffffpppp"  # the late plan comes when it is over, the next one in time
+        assert (
+            play(loop, 8)[0] == "ffffpppp"
+        )  # the late plan comes when it is over, the next one in time
 
 
 def test_a_late_plan_is_used_from_where_it_then_stands(agent, asked):
     with ControlLoop(agent, delay=1, clock=SimulatedTime(0.12)) as loop:
         _, actions = play(loop, 5)
-    np.testing.assert_array_equal(actions[3], asked.plans[0][2])  # meant for tick 1, came in during tick 2
+    np.testing.assert_array_equal(
+        actions[3], asked.plans[0][2]
+    )  # meant for tick 1, came in during tick 2
     np.testing.assert_array_equal(actions[4], asked.plans[0][3])
 
 
 def test_doing_nothing_is_the_first_choice_where_actions_are_choices(make_agent):
-    with ControlLoop(make_agent(discrete=True), clock=SimulatedTime(1.0), fallback="zero", delay=1) as loop:
+    with ControlLoop(
+        make_agent(discrete=True), clock=SimulatedTime(1.0), fallback="zero", delay=1
+    ) as loop:
         sources, actions = play(loop, 3)
     assert sources == "sff"
     np.testing.assert_array_equal(actions, [[1, 0]] * 3)
@@ -153,7 +163,9 @@ def test_the_carry_shifts_by_the_ticks_that_passed_however_late_the_plan_was(age
     assert [call["executed"] for call in asked.decided] == [1, 1, 1, 3, 1]
     np.testing.assert_array_equal(
         [frame["joints"][0] for frame, *_ in asked.observed],
-        [seen(tick)["joints"] for tick in (0, 1, 0, 0, 1, 2, 3)],  # all of them, those during the long decision too
+        [
+            seen(tick)["joints"] for tick in (0, 1, 0, 0, 1, 2, 3)
+        ],  # all of them, those during the long decision too
     )
 
 
@@ -185,7 +197,9 @@ def test_a_caller_that_is_late_skips_ticks(agent, asked):
         loop.sleep()
         assert clock.now() == pytest.approx(0.2)
     assert loop.counts["skipped"] == loop.missed == 2
-    assert [(frame is None, done) for frame, done, _ in asked.observed[1:]] == [(True, held)] * 2 + [(False, held)]
+    assert [(frame is None, done) for frame, done, _ in asked.observed[1:]] == [
+        (True, held)
+    ] * 2 + [(False, held)]
     assert asked.decided[1]["executed"] == 3
 
 
@@ -199,9 +213,9 @@ def test_a_pause_of_minutes_costs_the_belief_no_more_than_a_backlog(agent, asked
     skipped = round(600 / 0.05) - 1
     assert loop.counts["skipped"] == pytest.approx(skipped, abs=1)
     assert loop.dropped == loop.counts["skipped"] + 1 - BACKLOG
-    assert [(frame is None, done) for frame, done, _ in asked.observed[1:]] == [(True, held)] * (BACKLOG - 1) + [
-        (False, held)
-    ]
+    assert [(frame is None, done) for frame, done, _ in asked.observed[1:]] == [(True, held)] * (
+        BACKLOG - 1
+    ) + [(False, held)]
 
 
 def test_a_belief_that_cannot_keep_up_stays_on_the_newest_frames(agent, asked):
@@ -235,7 +249,8 @@ def test_pictures_of_any_size_are_brought_to_the_models(make_agent, monkeypatch)
     with ControlLoop(agent, clock=SimulatedTime()) as loop:
         loop.tick({"image": picture, "battery": np.zeros(1)})
         with pytest.raises(
-            PlanetError, match=r"^observation 'image': float64 \[48, 64, 3\]; must be uint8 \[H, W, 3\]$"
+            PlanetError,
+            match=r"^observation 'image': float64 \[48, 64, 3\]; must be uint8 \[H, W, 3\]$",
         ):
             loop.tick({"image": picture / 255})
     (taken,) = asked.observed[0][0].values()
@@ -243,13 +258,17 @@ def test_pictures_of_any_size_are_brought_to_the_models(make_agent, monkeypatch)
     assert taken[0, :, :15].max() == 0 and taken[0, :, 17:].min() == 200
 
 
-@pytest.mark.parametrize(("budget_ms", "rounds"), [(None, 3), (30.0, 3), (29.0, 2), (12.0, 1), (5.0, 1)])
+@pytest.mark.parametrize(
+    ("budget_ms", "rounds"), [(None, 3), (30.0, 3), (29.0, 2), (12.0, 1), (5.0, 1)]
+)
 def test_the_budget_decides_how_many_rounds_are_searched(agent, asked, budget_ms, rounds, caplog):
     with ControlLoop(agent, budget_ms=budget_ms, clock=SimulatedTime()) as loop:
         play(loop, 3)
     assert loop.plan.diagnostics["rounds_done"].tolist() == [rounds]
     assert loop.plan.diagnostics["returns_max"].shape == (1, rounds)
-    said = ["budget_ms 5: one round takes 10.0 ms here and is done all the same; lower planner.candidates"]
+    said = [
+        "budget_ms 5: one round takes 10.0 ms here and is done all the same; lower planner.candidates"
+    ]
     assert caplog.messages == (said if budget_ms == 5 else [])
 
 
@@ -304,8 +323,14 @@ def test_observations_that_do_not_fit_are_one_line(agent):
             assert str(caught.value) == line
         assert loop.tick(seen(0)).source == "plan"
     for given, line in (
-        ([0.5, -2], "executed_action: [0.5, -2.0]; must be in [-1, 1], the units of Command.action"),
-        ([0.5, 0.5], "executed_action: [0.5, 0.5]; must be one-hot, 1 for the choice and 0 elsewhere"),
+        (
+            [0.5, -2],
+            "executed_action: [0.5, -2.0]; must be in [-1, 1], the units of Command.action",
+        ),
+        (
+            [0.5, 0.5],
+            "executed_action: [0.5, 0.5]; must be one-hot, 1 for the choice and 0 elsewhere",
+        ),
     ):
         with pytest.raises(PlanetError) as caught:
             fit_action(np.array(given), dataclasses.replace(agent.spec, discrete="one-hot" in line))

@@ -2,8 +2,9 @@
 
     python tests/cuda_path/build.py FOLDER      leaves FOLDER/libshim.so and FOLDER/stubs
 
-`shim.cpp` has what matters. All else that torch's libraries ask of CUDA's becomes functions that return 0. The stubs
-stand in for libraries that torch is linked with, so that none of them needs to be installed.
+`shim.cpp` has what matters. All else that torch's libraries ask of CUDA's becomes functions that
+return 0. The stubs stand in for libraries that torch is linked with, so that none of them needs to
+be installed.
 """
 
 import importlib.util
@@ -43,11 +44,16 @@ def main(folder: Path) -> None:
 def source_of(name: str, users: list[Path]) -> str:
     """Return what a stub has in it: of most libraries nothing, for the shim has it all."""
     if name.startswith("libcuda."):
-        return "\n".join(DRIVER.get(symbol, returns_0(symbol)) for symbol in undefined(users, re.compile("cu[A-Z]")))
+        return "\n".join(
+            DRIVER.get(symbol, returns_0(symbol))
+            for symbol in undefined(users, re.compile("cu[A-Z]"))
+        )
     if not name.startswith("libnvrtc."):
         return ""
     source = (HERE / "nvrtc.c").read_text()
-    rest = [symbol for symbol in undefined(users, re.compile("nvrtc")) if f" {symbol}(" not in source]
+    rest = [
+        symbol for symbol in undefined(users, re.compile("nvrtc")) if f" {symbol}(" not in source
+    ]
     return "\n".join([source, *map(returns_0, rest), ""])
 
 
@@ -83,7 +89,11 @@ def stub(path: Path, versions: set[str], text: str) -> None:
 
 
 def undefined(users: list[Path], like: re.Pattern) -> set[str]:
-    names = [line.split()[-1].split("@")[0] for user in users for line in output("nm", "-D", "--undefined-only", user)]
+    names = [
+        line.split()[-1].split("@")[0]
+        for user in users
+        for line in output("nm", "-D", "--undefined-only", user)
+    ]
     return {name for name in names if like.match(name)}
 
 

@@ -1,7 +1,7 @@
 """The CUDA path on a device that is not there; ./scripts/test-cuda-path builds it and runs these tests.
 
-Kernels are counted and not run: what is tested is where tensors are, what is waited for, what is captured how often.
-Numbers on the device mean nothing.
+Kernels are counted and not run: what is tested is where tensors are, what is waited for, what is
+captured how often. Numbers on the device mean nothing.
 """
 
 import contextlib
@@ -23,7 +23,9 @@ WRONG = ("failed capture", "illegal", "outside", "host memory in capture")  # wh
 def pytest_collection_modifyitems(items):
     for item in items:
         if Path(__file__).parent in item.path.parents and LIBRARY is None:
-            item.add_marker(pytest.mark.skip(reason="runs on a pretended device, see ./scripts/test-cuda-path"))
+            item.add_marker(
+                pytest.mark.skip(reason="runs on a pretended device, see ./scripts/test-cuda-path")
+            )
 
 
 class Pretended:
@@ -68,7 +70,9 @@ def unchanged_weights(monkeypatch):
     from planet_rssm.world_model import packed_model
 
     compare = packed_model._equal
-    monkeypatch.setattr(packed_model, "_equal", lambda these, those: (compare(these, those), True)[1])
+    monkeypatch.setattr(
+        packed_model, "_equal", lambda these, those: (compare(these, those), True)[1]
+    )
 
 
 @pytest.fixture

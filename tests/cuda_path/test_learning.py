@@ -12,10 +12,13 @@ from planet_rssm.training.learner import Learner, to_batch
 from planet_rssm.world_model import untrained_model
 
 pytestmark = pytest.mark.gpu
-SPEC = EnvSpec("gym/Test-v0", {"speed": ((3,), "float32")}, 3, 1, 0.1, 100, "none", "fake 0", terminates=True)
+SPEC = EnvSpec(
+    "gym/Test-v0", {"speed": ((3,), "float32")}, 3, 1, 0.1, 100, "none", "fake 0", terminates=True
+)
 CUDA = torch.device("cuda")
 V3 = ["model.size=1m", "rssm.deter=16", "rssm.hidden=16", "rssm.stoch=4", "rssm.blocks=4"]
-# launches of an update of 2 chunks of 6 steps in float32 and in bfloat16, a twentieth more than were counted
+# launches of an update of 2 chunks of 6 steps in float32 and in bfloat16, a twentieth more than
+# were counted
 LAUNCHES = {
     "planet": (755, 935),
     "planet-discrete": (860, 1040),
@@ -62,7 +65,11 @@ def test_laprop_counts_its_steps_on_the_cpu_after_a_resume_too(device):
     with device.counted() as found:
         again.update(chunks, 2)
     assert found["wait"] == 1
-    kinds = {(name, tensor.device.type) for state in again.optimizer.state.values() for name, tensor in state.items()}
+    kinds = {
+        (name, tensor.device.type)
+        for state in again.optimizer.state.values()
+        for name, tensor in state.items()
+    }
     assert kinds == {("step", "cpu"), ("exp_avg", "cuda"), ("exp_avg_sq", "cuda")}
 
 
@@ -89,9 +96,13 @@ def test_what_crosses_together_arrives_as_it_was(device):
     with device.counted() as there:
         moved = to_device(arrays, CUDA)
     with device.counted() as back:
-        returned = to_host({"first": moved[0], "rest": (moved[1], moved[2][:, 0]), "last": moved[3]})
+        returned = to_host(
+            {"first": moved[0], "rest": (moved[1], moved[2][:, 0]), "last": moved[3]}
+        )
     assert (there["transfer"], there["wait"], back["transfer"], back["wait"]) == (1, 0, 1, 1)
-    for tensor, array in zip(moved, arrays, strict=True):  # copies are the one thing that this device does
+    for tensor, array in zip(
+        moved, arrays, strict=True
+    ):  # copies are the one thing that this device does
         assert torch.equal(tensor.cpu(), torch.from_numpy(array.copy()))
     assert [returned["first"].dtype, returned["rest"][0].dtype] == [torch.float32, torch.bool]
     assert returned["rest"][1].shape == moved[2][:, 0].shape

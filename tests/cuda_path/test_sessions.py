@@ -21,9 +21,24 @@ from planet_rssm.world_model.latents import GaussianLatent
 
 pytestmark = pytest.mark.gpu
 A = 3
-SPEC = EnvSpec("gym/Test-v0", {"speed": ((3,), "float32")}, A, 1, 0.1, 100, "none", "fake 0", terminates=True)
-SMALL = ["env.observe=vectors", "rssm.deter=16", "rssm.hidden=16", "rssm.stoch=4", "model.reward_units=16"]
-V3 = ["env.observe=vectors", "model.size=1m", "rssm.deter=16", "rssm.hidden=16", "rssm.stoch=4", "rssm.blocks=4"]
+SPEC = EnvSpec(
+    "gym/Test-v0", {"speed": ((3,), "float32")}, A, 1, 0.1, 100, "none", "fake 0", terminates=True
+)
+SMALL = [
+    "env.observe=vectors",
+    "rssm.deter=16",
+    "rssm.hidden=16",
+    "rssm.stoch=4",
+    "model.reward_units=16",
+]
+V3 = [
+    "env.observe=vectors",
+    "model.size=1m",
+    "rssm.deter=16",
+    "rssm.hidden=16",
+    "rssm.stoch=4",
+    "rssm.blocks=4",
+]
 PRESETS = {"planet": SMALL, "planet-discrete": SMALL, "dreamer-v2": SMALL, "dreamer-v3": V3}
 ROUNDS = 3
 
@@ -43,7 +58,10 @@ def session_of(planner, model, precision: str = "float32"):
 
 def decide(session, rows: int = 1) -> None:
     rssm, cuda = session.dynamics.model.rssm, torch.device("cuda")
-    state = State(torch.zeros(rows, rssm.deter_size, device=cuda), torch.zeros(rows, rssm.stoch_size, device=cuda))
+    state = State(
+        torch.zeros(rows, rssm.deter_size, device=cuda),
+        torch.zeros(rows, rssm.stoch_size, device=cuda),
+    )
     first = torch.ones(rows, dtype=torch.bool, device=cuda)
     rng = torch.Generator(cuda).manual_seed(0)
     session.plan(state, session.planner.initial(rows, cuda), first, rng)
@@ -68,7 +86,9 @@ def test_each_planner_searches_each_latent_in_graphs(device, preset, name, preci
     session = session_of(planner, model_of(preset), precision)
     with device.counted() as found:
         decide(session)
-    assert found["capture"] <= 2 * len(set(planner.populations)) + 1  # one more: what keeps the stream's memory
+    assert (
+        found["capture"] <= 2 * len(set(planner.populations)) + 1
+    )  # one more: what keeps the stream's memory
     check_replays(device, session, launches=160 if name == "icem" else 130)  # its noise is coloured
 
 
@@ -93,7 +113,10 @@ def test_a_wait_inside_a_capture_is_one_line_and_leaves_nothing_behind(pretended
 def test_a_tensor_on_another_device_fails(device, monkeypatch):
     """What the other tests stand on: PyTorch itself looks at where tensors are."""
     agent = agent_of()
-    monkeypatch.setattr("planet_rssm.agent.agent.to_device", lambda values, device: [torch.as_tensor(v) for v in values])
+    monkeypatch.setattr(
+        "planet_rssm.agent.agent.to_device",
+        lambda values, device: [torch.as_tensor(v) for v in values],
+    )
     with pytest.raises(RuntimeError, match="same device"):
         AgentPolicy(agent, 1)(*seen(1))
 
@@ -105,8 +128,16 @@ def test_a_graph_captured_at_every_round_is_found_out(device, monkeypatch):
 
 
 def agent_of(seed: int = 0, **options: object) -> Agent:
-    settings = config.load("planet", [*SMALL, "planner.candidates=20", "planner.elites=5", "planner.iterations=3"])
-    return Agent.build(settings, SPEC, untrained_model(settings, SPEC).cuda(), device=torch.device("cuda"), seed=seed)
+    settings = config.load(
+        "planet", [*SMALL, "planner.candidates=20", "planner.elites=5", "planner.iterations=3"]
+    )
+    return Agent.build(
+        settings,
+        SPEC,
+        untrained_model(settings, SPEC).cuda(),
+        device=torch.device("cuda"),
+        seed=seed,
+    )
 
 
 def seen(rows: int) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
@@ -179,7 +210,9 @@ def test_no_other_stream_is_captured_on(device):
     """PyTorch hands out 32 streams in turn: a loop's own may not be one that sessions capture on."""
     from planet_rssm.planners.graphs import _capture_stream
 
-    assert _capture_stream(0).cuda_stream not in {torch.cuda.Stream().cuda_stream for _ in range(40)}
+    assert _capture_stream(0).cuda_stream not in {
+        torch.cuda.Stream().cuda_stream for _ in range(40)
+    }
 
 
 def test_a_session_remembers_a_bounded_number_of_graphs(device):

@@ -52,13 +52,23 @@ def run(request, pretended, at_hand, tmp_path_factory) -> Path:
     """A run of two rounds, the second after a resume."""
     folder = tmp_path_factory.mktemp(request.param) / "run"
     more = BEHAVIOR if request.param == "actor" else []
-    words = ["train", "planet", *options([*TINY, *more, "device=cuda"]), "--run-dir", folder, "--plan-episodes", "0"]
+    words = [
+        "train",
+        "planet",
+        *options([*TINY, *more, "device=cuda"]),
+        "--run-dir",
+        folder,
+        "--plan-episodes",
+        "0",
+    ]
     with pretended.counted() as found:
         assert call(*words, "-s", "train.env_steps=2000") == 0
         assert call(*words, "-s", "train.env_steps=3000", "--resume") == 0
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert any("loss/total" in line for line in lines)
-    assert found["illegal"] == found["failed capture"] == found["outside"] == found["device wait"] == 0
+    assert (
+        found["illegal"] == found["failed capture"] == found["outside"] == found["device wait"] == 0
+    )
     return folder
 
 
@@ -73,12 +83,29 @@ def test_eval(device, run):
 
 
 def test_diagnose(device, run):
-    alone = options(["planner.proposals=none", "planner.terminal_value=none"])  # it exchanges parts of a search alone
-    assert call("diagnose", run, *alone, "--episodes", "2", "--every", "5", "--device", "cuda", "--json") == 0
+    alone = options(
+        ["planner.proposals=none", "planner.terminal_value=none"]
+    )  # it exchanges parts of a search alone
+    assert (
+        call(
+            "diagnose", run, *alone, "--episodes", "2", "--every", "5", "--device", "cuda", "--json"
+        )
+        == 0
+    )
 
 
 def test_collect(device, run, tmp_path):
-    words = ["cartpole-swingup", "--policy", run, "--episodes", "1", "--envs", "1", "--device", "cuda"]
+    words = [
+        "cartpole-swingup",
+        "--policy",
+        run,
+        "--episodes",
+        "1",
+        "--envs",
+        "1",
+        "--device",
+        "cuda",
+    ]
     assert call("collect", *words, "--out", tmp_path / "set") == 0
 
 

@@ -21,12 +21,16 @@ def make_episode(spec):
         steps = frames - 1
         time = np.arange(frames)
         observation = {
-            "image": np.broadcast_to((10 * mark + time)[:, None, None, None], (frames, 4, 4, 3)).astype(np.uint8),
+            "image": np.broadcast_to(
+                (10 * mark + time)[:, None, None, None], (frames, 4, 4, 3)
+            ).astype(np.uint8),
             "speed": np.stack([time, np.full(frames, mark)], 1).astype(np.float32),
         }
         action = np.stack([0.01 * time[1:], np.full(steps, 0.1)], 1).astype(np.float32)
         reward = (100 * mark + time[1:]).astype(np.float32)
         info = {"env": env or spec.to_json(), "seed": 7 + mark, "env_steps": 4 * steps}
-        return Episode.from_transitions(observation, action, reward, terminated, not terminated, info)
+        return Episode.from_transitions(
+            observation, action, reward, terminated, not terminated, info
+        )
 
     return make

@@ -28,14 +28,23 @@ def same(a, b):
 def test_alignment_of_three_steps_written_by_hand():
     observation = {"speed": f32([10], [11], [12], [13])}
     info = {"env": {}, "seed": 5, "env_steps": 6}
-    episode = Episode.from_transitions(observation, f32([0.1], [0.2], [0.3]), f32(1, 2, 3), True, False, info)
+    episode = Episode.from_transitions(
+        observation, f32([0.1], [0.2], [0.3]), f32(1, 2, 3), True, False, info
+    )
     np.testing.assert_array_equal(episode.observation["speed"], f32([10], [11], [12], [13]))
-    np.testing.assert_array_equal(episode.action, f32([0], [0.1], [0.2], [0.3]))  # the action that led to the frame
+    np.testing.assert_array_equal(
+        episode.action, f32([0], [0.1], [0.2], [0.3])
+    )  # the action that led to the frame
     np.testing.assert_array_equal(episode.reward, f32(0, 1, 2, 3))  # the reward that came with it
     assert episode.is_first.tolist() == [True, False, False, False]
     assert episode.is_last.tolist() == [False, False, False, True]
     assert episode.is_terminal.tolist() == [False, False, False, True]
-    assert (episode.length, episode.env_steps, episode.seed, episode.episode_return) == (4, 6, 5, 6.0)
+    assert (episode.length, episode.env_steps, episode.seed, episode.episode_return) == (
+        4,
+        6,
+        5,
+        6.0,
+    )
 
 
 def test_writer_makes_the_same_episode_step_by_step():
@@ -65,7 +74,9 @@ def test_transitions_round_trip(steps, terminated, truncated, seed):
     image = rng.integers(0, 256, (steps + 1, 2, 2, 3), np.uint8)
     action, reward = rng.random((steps, 2), np.float32), rng.random(steps, np.float32)
     info = {"env": {"id": "a"}, "seed": seed, "env_steps": steps}
-    back = Episode.from_transitions({"image": image}, action, reward, terminated, truncated, info).to_transitions()
+    back = Episode.from_transitions(
+        {"image": image}, action, reward, terminated, truncated, info
+    ).to_transitions()
     np.testing.assert_array_equal(back.observation["image"], image)
     np.testing.assert_array_equal(back.action, action)
     np.testing.assert_array_equal(back.reward, reward)
@@ -79,7 +90,11 @@ def test_file_round_trip_with_equal_bytes(make_episode, spec, tmp_path):
     loaded = Episode.load(tmp_path / "a.safetensors")
     same(loaded, episode)
     assert type(spec).from_json(loaded.info["env"]) == spec
-    assert loaded.to_bytes() == make_episode(terminated=True).to_bytes() == (tmp_path / "a.safetensors").read_bytes()
+    assert (
+        loaded.to_bytes()
+        == make_episode(terminated=True).to_bytes()
+        == (tmp_path / "a.safetensors").read_bytes()
+    )
 
 
 def test_header_tells_where_the_bytes_lie(make_episode, tmp_path):
@@ -87,7 +102,11 @@ def test_header_tells_where_the_bytes_lie(make_episode, tmp_path):
     path = tmp_path / "a.safetensors"
     episode.save(path)
     header = read_header(path)
-    assert (header.frames, header.env_steps, header.episode_return) == (9, 32, episode.episode_return)
+    assert (header.frames, header.env_steps, header.episode_return) == (
+        9,
+        32,
+        episode.episode_return,
+    )
     data = path.read_bytes()
     for name, array in episode.arrays().items():
         tensor = header.tensors[name]
@@ -155,7 +174,9 @@ def test_a_newer_format_and_a_missing_file_are_refused(make_episode, tmp_path):
     newer = data.replace(rb"\"format\": 1", rb"\"format\": 2")
     assert newer != data
     path.write_bytes(newer)
-    with pytest.raises(PlanetError, match="format 2, this version reads up to 1; upgrade") as caught:
+    with pytest.raises(
+        PlanetError, match="format 2, this version reads up to 1; upgrade"
+    ) as caught:
         Episode.load(path)
     assert not isinstance(caught.value, DamagedFileError)
     with pytest.raises(PlanetError, match=r"absent.safetensors: not readable"):
@@ -167,6 +188,8 @@ def test_a_file_of_other_tensors_is_not_an_episode(tmp_path):
 
     described = {"format": 1, "frames": 2, "return": 0, "info": {"env": {}, "env_steps": 1}}
     for metadata in (None, {"planet_rssm": json.dumps(described)}):
-        safetensors.numpy.save_file({"weight": f32(1, 2)}, tmp_path / "model.safetensors", metadata=metadata)
+        safetensors.numpy.save_file(
+            {"weight": f32(1, 2)}, tmp_path / "model.safetensors", metadata=metadata
+        )
         with pytest.raises(DamagedFileError, match="model.safetensors"):
             Episode.load(tmp_path / "model.safetensors")

@@ -39,7 +39,9 @@ def test_others_are_refused_or_added_behind(begun, make_episode):
     other = PART._replace(made_by={"verb": "collect", "seed": 1})
     with pytest.raises(PlanetError, match="holds 1 episodes already, or give another folder"):
         episode_set.begin(Replay(begun, 1000), other)
-    with pytest.raises(PlanetError, match="holds 000001.safetensors already, begun by verb collect, seed 0"):
+    with pytest.raises(
+        PlanetError, match="holds 000001.safetensors already, begun by verb collect, seed 0"
+    ):
         episode_set.check_free(begun, other)
     episode_set.check_free(begun, PART)
     episode_set.check_free(begun, other, add=True)
@@ -51,7 +53,9 @@ def test_others_are_refused_or_added_behind(begun, make_episode):
     replay.commit()
     replay = Replay(begun, 1000)
     assert episode_set.shortfall(replay) is None and [p.first for p in replay.parts] == [0, 3]
-    with pytest.raises(PlanetError, match="holds 6 episodes already; add --add for others beside them"):
+    with pytest.raises(
+        PlanetError, match="holds 6 episodes already; add --add for others beside them"
+    ):
         episode_set.begin(replay, PART)
 
 
@@ -95,8 +99,14 @@ def test_nothing_of_a_folder_that_is_no_set_is_touched(tmp_path, make_episode, c
         (tmp_path / name).write_bytes(data)
     replay = Replay(tmp_path, 1000)
     assert replay.env is None and "left as it is" in caplog.text
-    for change in (replay.commit, lambda: replay.add(make_episode(), 1), lambda: replay.truncate(0)):
-        with pytest.raises(PlanetError, match="its manifest.json is not that of episodes; give another folder"):
+    for change in (
+        replay.commit,
+        lambda: replay.add(make_episode(), 1),
+        lambda: replay.truncate(0),
+    ):
+        with pytest.raises(
+            PlanetError, match="its manifest.json is not that of episodes; give another folder"
+        ):
             change()
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == FOREIGN
     (tmp_path / "manifest.json").unlink()
@@ -120,7 +130,9 @@ def test_what_a_killed_writer_left_beside_is_removed(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["fifo", "folder", "device", "unreadable"])
-def test_what_is_no_readable_file_is_set_aside_and_the_others_are_learned_from(tmp_path, make_episode, kind, caplog):
+def test_what_is_no_readable_file_is_set_aside_and_the_others_are_learned_from(
+    tmp_path, make_episode, kind, caplog
+):
     replay = Replay(tmp_path, 1000)
     for index in range(3):
         replay.add(make_episode(5, index), index)
@@ -146,5 +158,7 @@ def test_what_is_no_readable_file_is_set_aside_and_the_others_are_learned_from(t
 
 
 def test_a_damaged_list_of_parts_is_no_manifest(tmp_path):
-    (tmp_path / "manifest.json").write_text('{"format": 1, "parts": [{"made_by": {}, "episodes": 1e99, "first": 0}]}')
+    (tmp_path / "manifest.json").write_text(
+        '{"format": 1, "parts": [{"made_by": {}, "episodes": 1e99, "first": 0}]}'
+    )
     assert Replay(tmp_path, 1000).parts == []

@@ -46,7 +46,9 @@ def test_a_killed_writer_leaves_no_corrupt_committed_file(tmp_path, caplog):
     caplog.set_level(logging.INFO, "planet_rssm")
     chance = random.Random(0)
     committed = kills = 0
-    while kills < 8 or (committed <= 6 and kills < 100):  # on a busy machine a writer gets less far before its kill
+    while kills < 8 or (
+        committed <= 6 and kills < 100
+    ):  # on a busy machine a writer gets less far before its kill
         kills += 1
         committed = write_until_killed(tmp_path, committed, chance.uniform(0, 0.15))
         caplog.clear()

@@ -31,17 +31,23 @@ print(json.dumps({"frames": replay.frames, "shape": chunks.observation["image"].
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="memory is read from /proc/self/status")
+@pytest.mark.skipif(
+    not Path("/proc/self/status").is_file(), reason="memory is read from /proc/self/status"
+)
 def test_a_million_frames_are_sampled_in_under_4_gib(tmp_path):
     frames = np.random.default_rng(0).integers(0, 256, (LENGTH, SIZE, SIZE, 3), np.uint8)
     steps = LENGTH - 1
     action, reward = np.zeros((steps, 6), np.float32), np.zeros(steps, np.float32)
     info = {"env": {"id": "test"}, "seed": 0, "env_steps": steps}
     first = tmp_path / "000000.safetensors"
-    first.write_bytes(Episode.from_transitions({"image": frames}, action, reward, False, True, info).to_bytes())
+    first.write_bytes(
+        Episode.from_transitions({"image": frames}, action, reward, False, True, info).to_bytes()
+    )
     for index in range(1, EPISODES):
         os.link(first, tmp_path / f"{index:06d}.safetensors")  # 12 MB on disk instead of 12 GB
-    done = subprocess.run([sys.executable, "-c", SAMPLER, str(tmp_path)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", SAMPLER, str(tmp_path)], capture_output=True, text=True, check=True
+    )
     measured = json.loads(done.stdout)
     assert measured["frames"] == 1_000_000
     assert measured["shape"] == [50, 50, SIZE, SIZE, 3]

@@ -71,10 +71,16 @@ def test_chunks_are_slices_of_one_episode_and_begin_afresh(filled, make_episode)
     for row in range(64):
         start, mark = chunks.observation["speed"][row, 0].astype(int)
         cut = slice(start, start + 5)
-        np.testing.assert_array_equal(chunks.observation["image"][row], episodes[mark].observation["image"][cut])
-        np.testing.assert_array_equal(chunks.observation["speed"][row], episodes[mark].observation["speed"][cut])
+        np.testing.assert_array_equal(
+            chunks.observation["image"][row], episodes[mark].observation["image"][cut]
+        )
+        np.testing.assert_array_equal(
+            chunks.observation["speed"][row], episodes[mark].observation["speed"][cut]
+        )
         np.testing.assert_array_equal(chunks.action[row, 1:], episodes[mark].action[cut][1:])
-        np.testing.assert_array_equal(chunks.reward[row], episodes[mark].reward[cut])  # the first frame's too
+        np.testing.assert_array_equal(
+            chunks.reward[row], episodes[mark].reward[cut]
+        )  # the first frame's too
 
 
 def test_the_action_before_a_chunk_may_be_kept(filled, make_episode):
@@ -101,7 +107,12 @@ def test_short_episodes_are_padded_behind_a_mask(filled):
     assert 0 < short.sum() < 64
     assert (chunks.mask[short] == [True] * 3 + [False] * 3).all()
     assert chunks.mask[~short].all()
-    for array in (chunks.observation["image"], chunks.observation["speed"], chunks.action, chunks.reward):
+    for array in (
+        chunks.observation["image"],
+        chunks.observation["speed"],
+        chunks.action,
+        chunks.reward,
+    ):
         assert not array[short, 3:].any()
 
 
@@ -129,11 +140,15 @@ def test_an_empty_replay_is_refused(folder):
             asked(Replay(folder, 100))
 
 
-@pytest.mark.parametrize(("lengths", "share"), [((2, 3), 0.75), ((10,), 0.0), ((5, 13), (5 / 10 + 0 * 4) / 5)])
+@pytest.mark.parametrize(
+    ("lengths", "share"), [((2, 3), 0.75), ((10,), 0.0), ((5, 13), (5 / 10 + 0 * 4) / 5)]
+)
 def test_the_share_of_padding_is_what_batches_have(filled, lengths, share):
     replay = filled(*lengths)
     assert replay.padding(10) == pytest.approx(share)
-    assert 1 - draw(replay, batch_size=2000, length=10).mask.mean() == pytest.approx(share, abs=0.03)
+    assert 1 - draw(replay, batch_size=2000, length=10).mask.mean() == pytest.approx(
+        share, abs=0.03
+    )
 
 
 def test_an_index_is_taken_once(filled, make_episode):
@@ -144,7 +159,9 @@ def test_an_index_is_taken_once(filled, make_episode):
 @pytest.mark.parametrize("field", ["id", "renderer", "simulator"])
 def test_episodes_of_another_environment_are_refused(folder, filled, make_episode, spec, field):
     other = make_episode(env=dataclasses.replace(spec, **{field: "another"}).to_json())
-    with pytest.raises(PlanetError, match=f"env.{field} is 'another', the others of this replay have"):
+    with pytest.raises(
+        PlanetError, match=f"env.{field} is 'another', the others of this replay have"
+    ):
         filled(5).add(other, 1)
     assert "000001.safetensors" not in names(folder)
     other.save(folder / "000001.safetensors")
@@ -152,8 +169,12 @@ def test_episodes_of_another_environment_are_refused(folder, filled, make_episod
         Replay(folder, 100)
 
 
-def test_episodes_whose_rate_an_earlier_version_read_from_elsewhere_are_the_same(folder, filled, make_episode, spec):
-    here = dataclasses.replace(spec, control_interval=7.0, interval_from="dt", limit_from="environment")
+def test_episodes_whose_rate_an_earlier_version_read_from_elsewhere_are_the_same(
+    folder, filled, make_episode, spec
+):
+    here = dataclasses.replace(
+        spec, control_interval=7.0, interval_from="dt", limit_from="environment"
+    )
     replay = filled(5)
     replay.add(make_episode(env=here.to_json()), 1)
     replay.commit()
@@ -172,7 +193,12 @@ def test_the_manifest_names_every_tensor(folder, filled, make_episode):
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["format"] == 1
     entry = manifest["episodes"][1]
-    assert (entry["index"], entry["file"], entry["frames"], entry["env_steps"]) == (1, "000001.safetensors", 6, 20)
+    assert (entry["index"], entry["file"], entry["frames"], entry["env_steps"]) == (
+        1,
+        "000001.safetensors",
+        6,
+        20,
+    )
     dtype, shape, offset = entry["tensors"]["reward"]
     stored = np.frombuffer((folder / entry["file"]).read_bytes(), np.float32, shape[0], offset)
     assert dtype == "F32"
@@ -196,7 +222,9 @@ def test_the_oldest_leave_and_their_files_go_one_commit_later(folder, filled, ma
     assert "000000.safetensors" in names(folder)  # the checkpoint before this commit sampled it
     replay.add(make_episode(5, 4), 4)
     replay.commit()
-    assert [name for name in names(folder) if name.endswith("s")] == [f"00000{i}.safetensors" for i in (1, 2, 3, 4)]
+    assert [name for name in names(folder) if name.endswith("s")] == [
+        f"00000{i}.safetensors" for i in (1, 2, 3, 4)
+    ]
     assert [entry.index for entry in Replay(folder, 15).episodes] == [2, 3, 4]
 
 
@@ -219,7 +247,9 @@ def test_files_that_a_killed_commit_left_go_with_the_next(folder, filled, make_e
     for index in (3, 4):
         replay.add(make_episode(5, index), index)
         replay.commit()
-    (folder / "000000.safetensors").write_bytes(old)  # as if the kill had come between manifest and deletion
+    (folder / "000000.safetensors").write_bytes(
+        old
+    )  # as if the kill had come between manifest and deletion
     (folder / ".000005.safetensors.99.tmp").write_bytes(b"half")
     lines()
     replay = Replay(folder, 10)
@@ -289,7 +319,9 @@ def test_a_kill_at_any_rename_or_deletion_changes_nothing_that_a_resumed_run_sam
         for left, right in zip(itertools.chain(*drawn), itertools.chain(*expected), strict=True):
             same(left, right)
         assert names(tmp_path / str(count)) == names(tmp_path / "whole")
-        assert not [line for line in lines() if "took in" not in line]  # no file went while the manifest named it
+        assert not [
+            line for line in lines() if "took in" not in line
+        ]  # no file went while the manifest named it
         if not kills:
             break
     assert count > 12  # eight episodes, four manifests, and the deletions

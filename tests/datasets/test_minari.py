@@ -73,7 +73,12 @@ def make():
             )
         with pytest.warns(UserWarning):  # nobody is named its author
             return minari.create_dataset_from_buffers(
-                name, buffers, env=env, observation_space=seen, action_space=done, jpeg_encoding=False
+                name,
+                buffers,
+                env=env,
+                observation_space=seen,
+                action_space=done,
+                jpeg_encoding=False,
             )
 
     return made
@@ -84,7 +89,9 @@ VECTOR = spaces.Box(-np.inf, np.inf, (3,), np.float64)
 
 def loaded(folder):
     replay = Replay(folder, 1000)
-    return EnvSpec.from_json(replay.env), [Episode.load(folder / entry.file) for entry in replay.episodes]
+    return EnvSpec.from_json(replay.env), [
+        Episode.load(folder / entry.file) for entry in replay.episodes
+    ]
 
 
 def test_numbers_in_the_environments_units_become_ours(make, tmp_path):
@@ -95,11 +102,18 @@ def test_numbers_in_the_environments_units_become_ours(make, tmp_path):
     spec, episodes = loaded(tmp_path / "out")
     assert (spec.id, spec.simulator) == ("gym/minari/test/numbers-v0", "minari test/numbers-v0")
     assert spec.observation == {"vector": ((3,), "float32")}
-    assert (spec.action_size, spec.action_repeat, spec.episode_steps, spec.discrete) == (2, 1, STEPS, False)
+    assert (spec.action_size, spec.action_repeat, spec.episode_steps, spec.discrete) == (
+        2,
+        1,
+        STEPS,
+        False,
+    )
     for episode, original in zip(episodes, dataset.iterate_episodes(), strict=True):
         np.testing.assert_allclose(episode.observation["vector"], original.observations, rtol=1e-6)
         np.testing.assert_array_equal(episode.action[0], [0, 0])
-        np.testing.assert_array_equal(episode.action[1:], [[-1, -1], [1, 1], [0, 0], [0.5, -0.5], [0, -1]])
+        np.testing.assert_array_equal(
+            episode.action[1:], [[-1, -1], [1, 1], [0, 0], [0.5, -0.5], [0, -1]]
+        )
         assert episode.reward.tolist() == [0, 0, 1, 2, 3, 4]
     assert [episode.seed for episode in episodes] == [3, 4]
     assert [bool(episode.is_terminal[-1]) for episode in episodes] == [True, False]
@@ -107,9 +121,16 @@ def test_numbers_in_the_environments_units_become_ours(make, tmp_path):
 
 
 def test_choices_images_and_the_environment_here(make, tmp_path):
-    seen = spaces.Dict({"eye": spaces.Box(0, 255, (40, 50, 3), np.uint8), "speed": spaces.Box(-1, 1, (2,), np.float32)})
+    seen = spaces.Dict(
+        {
+            "eye": spaces.Box(0, 255, (40, 50, 3), np.uint8),
+            "speed": spaces.Box(-1, 1, (2,), np.float32),
+        }
+    )
     dataset = make("test/choices-v0", seen, spaces.Discrete(3, start=5))
-    exchange.import_dataset(str(dataset.storage.data_path.parent), tmp_path / "out", None, 32, False)  # by its folder
+    exchange.import_dataset(
+        str(dataset.storage.data_path.parent), tmp_path / "out", None, 32, False
+    )  # by its folder
     spec, episodes = loaded(tmp_path / "out")
     assert spec.observation == {"speed": ((2,), "float32"), "eye": ((32, 32, 3), "uint8")}
     assert (spec.discrete, spec.action_size) == (True, 3)
@@ -123,7 +144,10 @@ def test_choices_images_and_the_environment_here(make, tmp_path):
     [
         (spaces.MultiDiscrete([3, 2], start=[1, 0]), (3, 2)),
         (spaces.MultiBinary(3), (2, 2, 2)),
-        (spaces.Dict({"arm": spaces.MultiDiscrete([3, 2]), "grip": spaces.Discrete(2, start=5)}), (3, 2, 2)),
+        (
+            spaces.Dict({"arm": spaces.MultiDiscrete([3, 2]), "grip": spaces.Discrete(2, start=5)}),
+            (3, 2, 2),
+        ),
         (spaces.Tuple((spaces.Discrete(4), spaces.MultiBinary(1))), (4, 2)),
     ],
     ids=["multidiscrete", "multibinary", "dict", "tuple"],
@@ -151,7 +175,9 @@ def test_a_dataset_of_an_environment_that_is_here_is_acted_in_by_its_name(make, 
 @pytest.mark.parametrize("groups", [(), (3,), (2, 1), (1, 1, 1)], ids=str)
 def test_what_is_exported_is_imported_equal(tmp_path, groups, home):
     observation = {"image": ((32, 32, 3), "uint8"), "speed": ((2,), "float32")}
-    spec = EnvSpec("dmc/a-b", observation, 3, 2, 0.1, 9, "own", "none 1", bool(groups), groups=groups)
+    spec = EnvSpec(
+        "dmc/a-b", observation, 3, 2, 0.1, 9, "own", "none 1", bool(groups), groups=groups
+    )
     replay = Replay(tmp_path / "in", 1000)
     for index in range(2):
         rng = np.random.default_rng(index)
@@ -162,7 +188,9 @@ def test_what_is_exported_is_imported_equal(tmp_path, groups, home):
         info = {"env": spec.to_json(), "seed": 2**62 + index, "env_steps": 2 * STEPS - index}
         reward = rng.random(STEPS, np.float32)
         replay.add(
-            Episode.from_transitions({"image": image, "speed": speed}, action, reward, not index, bool(index), info),
+            Episode.from_transitions(
+                {"image": image, "speed": speed}, action, reward, not index, bool(index), info
+            ),
             index,
         )
     replay.commit()
@@ -208,7 +236,9 @@ def test_odd_episodes_and_folders_are_refused_in_one_line(make, tmp_path):
 
 
 def test_actions_beyond_their_bounds_are_clipped_and_told(make, tmp_path, caplog):
-    make("test/far-v0", VECTOR, spaces.Box(-1, 1, (1,)), actions=np.full((STEPS, 1), 1.5, np.float32))
+    make(
+        "test/far-v0", VECTOR, spaces.Box(-1, 1, (1,)), actions=np.full((STEPS, 1), 1.5, np.float32)
+    )
     exchange.import_dataset("test/far-v0", tmp_path / "out", None, 64, False)
     assert "10 actions lay beyond their bounds" in caplog.text
     assert loaded(tmp_path / "out")[1][0].action[1:].max() == 1
@@ -247,7 +277,10 @@ def steps(count, width=1):
 
 def test_an_action_whose_outcome_was_not_observed_is_left_out_and_told(store, tmp_path, caplog):
     shown = np.arange(12.0).reshape(4, 3)
-    store("test/short-v0", [(np.arange(15.0).reshape(5, 3), steps(4), np.ones(4)), (shown, steps(4), [1, 2, 3, 9])])
+    store(
+        "test/short-v0",
+        [(np.arange(15.0).reshape(5, 3), steps(4), np.ones(4)), (shown, steps(4), [1, 2, 3, 9])],
+    )
     exchange.import_dataset("test/short-v0", tmp_path / "out", None, 64, False)
     assert "1 episodes have as many observations as actions" in caplog.text
     whole, short = loaded(tmp_path / "out")[1]
@@ -257,7 +290,9 @@ def test_an_action_whose_outcome_was_not_observed_is_left_out_and_told(store, tm
     assert short.reward.tolist() == [0, 1, 2, 3]
     assert bool(whole.is_terminal[-1]) and not short.is_terminal[-1] and short.info["truncated"]
     store("test/few-v0", [(np.zeros((2, 3)), steps(4), np.ones(4))])
-    with pytest.raises(PlanetError, match="few-v0: episode 0: 2 observations, 4 actions and 4 rewards do not fit"):
+    with pytest.raises(
+        PlanetError, match="few-v0: episode 0: 2 observations, 4 actions and 4 rewards do not fit"
+    ):
         exchange.import_dataset("test/few-v0", tmp_path / "few", None, 64, False)
 
 
@@ -283,20 +318,33 @@ def test_what_makes_no_vector_is_left_out_by_the_option_that_the_line_names(make
         "dataset test/words-v0: says is a Text space that makes no vector; leave it out, --drop says"
     )
     main(["minari", "import", "test/words-v0", "--out", str(tmp_path / "out"), "--drop", "says"])
-    assert loaded(tmp_path / "out")[0].observation == {"a": ((3,), "float32"), "b": ((2,), "float32")}
+    assert loaded(tmp_path / "out")[0].observation == {
+        "a": ((3,), "float32"),
+        "b": ((2,), "float32"),
+    }
 
 
 @pytest.mark.parametrize("jpeg", [False, True])
 def test_images_that_were_stored_as_jpeg_are_told(store, tmp_path, caplog, jpeg):
     image = spaces.Box(0, 255, (40, 40, 3), np.uint8)
-    store("test/seen-v0", [(np.zeros((3, 40, 40, 3), np.uint8), steps(2), np.ones(2))], seen=image, jpeg=jpeg)
+    store(
+        "test/seen-v0",
+        [(np.zeros((3, 40, 40, 3), np.uint8), steps(2), np.ones(2))],
+        seen=image,
+        jpeg=jpeg,
+    )
     exchange.import_dataset("test/seen-v0", tmp_path / "out", None, 64, False)
     assert ("stored as JPEG" in caplog.text) == jpeg
 
 
 def test_a_bad_episode_is_named_and_nothing_of_its_import_stays(store, tmp_path):
-    store("test/nan-v0", [(np.zeros((3, 3)), steps(2), [1, 1]), (np.zeros((3, 3)), steps(2), [1, np.nan])])
-    with pytest.raises(PlanetError, match="dataset test/nan-v0: episode 1: episode reward: not finite at frame 2"):
+    store(
+        "test/nan-v0",
+        [(np.zeros((3, 3)), steps(2), [1, 1]), (np.zeros((3, 3)), steps(2), [1, np.nan])],
+    )
+    with pytest.raises(
+        PlanetError, match="dataset test/nan-v0: episode 1: episode reward: not finite at frame 2"
+    ):
         exchange.import_dataset("test/nan-v0", tmp_path / "out", None, 64, False)
     assert not (tmp_path / "out").exists()
 
@@ -334,7 +382,9 @@ else:
 
 def killed(*words):
     """Run an import or export in a process that kills itself before its n-th episode."""
-    ended = subprocess.run([sys.executable, "-c", KILLED, *map(str, words)], stderr=subprocess.PIPE, text=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", KILLED, *map(str, words)], stderr=subprocess.PIPE, text=True
+    )
     assert ended.returncode == -signal.SIGKILL, ended.stderr
 
 
@@ -345,7 +395,9 @@ def test_a_killed_import_is_known_as_such_and_the_same_command_goes_on(store, tm
     assert len(Replay(tmp_path / "half", 1000)) == 2
     settings = config.load("cartpole-vectors", [f"data.folder={tmp_path / 'half'}"])
     assert "holds 2 of the 6 episodes that it was to have" in adopt_environment(settings, [])[1]
-    with pytest.raises(PlanetError, match="holds 000000.safetensors already, begun by verb minari import, "):
+    with pytest.raises(
+        PlanetError, match="holds 000000.safetensors already, begun by verb minari import, "
+    ):
         exchange.import_dataset("test/six-v0", tmp_path / "half", None, 64, False, drop=["x"])
     exchange.import_dataset("test/six-v0", tmp_path / "half", None, 64, False)
     assert files(tmp_path / "half") == files(tmp_path / "whole")

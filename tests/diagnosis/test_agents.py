@@ -5,7 +5,13 @@ import torch
 
 from planet_rssm import config
 from planet_rssm.agent import Agent, AgentPolicy
-from planet_rssm.diagnosis.agents import FILTERS, JudgedFilter, WatchedAgent, last_round, random_sequences
+from planet_rssm.diagnosis.agents import (
+    FILTERS,
+    JudgedFilter,
+    WatchedAgent,
+    last_round,
+    random_sequences,
+)
 from planet_rssm.diagnosis.diagnose import measured
 from planet_rssm.envs.registry import resolve
 from planet_rssm.evaluation.protocol import play

@@ -30,7 +30,11 @@ def moments(said, count=3, claimed=0.0) -> list[Moment]:
         return Foretold(np.stack([said(real)] * 2), np.stack([goes_on] * 2), real, goes_on)
 
     return [
-        Moment(episode, claimed, {"random": foretold(20), "planned": foretold(10), "chosen": foretold(1)})
+        Moment(
+            episode,
+            claimed,
+            {"random": foretold(20), "planned": foretold(10), "chosen": foretold(1)},
+        )
         for episode in range(count)
     ]
 
@@ -56,7 +60,9 @@ def test_a_model_of_negated_rewards_ranks_all_wrong():
     result = measured(moments(lambda real: -real), Settings(), False)
     assert means(result["rank_correlation"]["planned"]["one"]) == pytest.approx([-1.0] * 5)
     calibrated = result["reward_calibration"]
-    assert [part["real"] for part in calibrated] == pytest.approx([-part["predicted"] for part in calibrated])
+    assert [part["real"] for part in calibrated] == pytest.approx(
+        [-part["predicted"] for part in calibrated]
+    )
 
 
 def test_a_model_that_promises_half_more_a_step_is_that_optimistic_and_ranks_right():
@@ -72,7 +78,9 @@ def test_what_the_simulator_broke_on_does_not_count():
     result = measured(held, Settings(), False)
     assert means(result["rank_correlation"]["planned"]["one"]) == pytest.approx([1.0] * 5)
     assert means(result["optimism"]) == pytest.approx([0.0] * 5)
-    assert sum(part["count"] for part in result["reward_calibration"]) == 3 * 30 * HORIZON - (HORIZON - 3)
+    assert sum(part["count"] for part in result["reward_calibration"]) == 3 * 30 * HORIZON - (
+        HORIZON - 3
+    )
 
 
 def test_ends_are_calibrated_where_there_are_any_and_nothing_after_them_counts():
@@ -89,7 +97,9 @@ def test_rank_correlation_by_hand():
     one = np.array([[1.0, 2, 3, 4], [1, 2, 3, 4], [1, 1, 2, 2], [5, 5, 5, 5]])
     other = np.array([[10.0, 20, 30, 1000], [4, 3, 2, 1], [3, 3, 9, 9], [1, 2, 3, 4]])
     np.testing.assert_allclose(spearman(one, other), [1, -1, 1, np.nan])
-    np.testing.assert_allclose(spearman(np.array([1.0, 2, 3]), np.array([1.0, 3, 2])), 0.5)  # 1 - 6·2 / (3·8)
+    np.testing.assert_allclose(
+        spearman(np.array([1.0, 2, 3]), np.array([1.0, 3, 2])), 0.5
+    )  # 1 - 6·2 / (3·8)
 
 
 def test_returns_are_those_of_the_objective_cut_short():
@@ -99,7 +109,9 @@ def test_returns_are_those_of_the_objective_cut_short():
     torch.testing.assert_close(worth, torch.tensor([[1.0, 2.0, 2.0]]))
 
 
-@pytest.mark.parametrize(("longest", "horizons"), [(1, [1]), (2, [1, 2]), (8, [1, 2, 4, 8]), (12, [1, 2, 4, 8, 12])])
+@pytest.mark.parametrize(
+    ("longest", "horizons"), [(1, [1]), (2, [1, 2]), (8, [1, 2, 4, 8]), (12, [1, 2, 4, 8, 12])]
+)
 def test_horizons_double_up_to_the_planners(longest, horizons):
     assert horizons_of(longest) == horizons
 
@@ -127,4 +139,6 @@ def test_the_sentence_names_the_largest_gain_or_says_that_none_is_certain():
     }
     assert limit(gains) == "what limits this run: the model (+310, 95 % 250 to 370)"
     del gains["model"]
-    assert limit(gains).startswith("no part limits this run beyond the chance of its episodes; nearest to it: the pla")
+    assert limit(gains).startswith(
+        "no part limits this run beyond the chance of its episodes; nearest to it: the pla"
+    )

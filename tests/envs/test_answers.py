@@ -130,7 +130,11 @@ def adapted():
 def module(monkeypatch):
     made = types.ModuleType("answering")
     vars(made).update(
-        {name: value for name, value in globals().items() if isinstance(value, type | types.FunctionType)}
+        {
+            name: value
+            for name, value in globals().items()
+            if isinstance(value, type | types.FunctionType)
+        }
     )
     monkeypatch.setitem(sys.modules, "answering", made)
 
@@ -167,7 +171,9 @@ def test_a_first_answer_that_is_not_as_declared_is_one_line(name, told):
 
 
 def test_a_reset_without_a_seed_is_refused_when_it_is_made():
-    with pytest.raises(PlanetError, match=r"its reset\(\) must be reset\(seed=None, options=None\)"):
+    with pytest.raises(
+        PlanetError, match=r"its reset\(\) must be reset\(seed=None, options=None\)"
+    ):
         GymEnv(settings("NoSeed"))
 
 
@@ -193,13 +199,20 @@ def test_a_worker_is_started_once(tmp_path, monkeypatch):
         "    def reset(self, *, seed=None, options=None):\n        return np.full((40, 40, 3), 0.5), {}\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    with EnvPool(EnvSettings(id="answers_badly:Env", renderer="own", action_repeat=1, size=32), 1) as pool:
-        with pytest.raises(PlanetError, match="'image' is float64 from 0.5 to 0.5, its space has whole numbers from 0"):
+    with EnvPool(
+        EnvSettings(id="answers_badly:Env", renderer="own", action_repeat=1, size=32), 1
+    ) as pool:
+        with pytest.raises(
+            PlanetError,
+            match="'image' is float64 from 0.5 to 0.5, its space has whole numbers from 0",
+        ):
             pool.reset({0: 0})
         assert pool.lost == 0 and not pool._workers
 
 
-@pytest.mark.parametrize("reward", [1, 1.0, True, np.float32(1), np.array([1]), np.array(1.0), [1.0]])
+@pytest.mark.parametrize(
+    "reward", [1, 1.0, True, np.float32(1), np.array([1]), np.array(1.0), [1.0]]
+)
 def test_one_number_in_any_dress(reward):
     assert one_number(reward) == 1.0
 
@@ -209,7 +222,9 @@ def test_flags_in_any_dress(flag):
     assert switch("terminated", flag) is True
 
 
-@pytest.mark.parametrize("flag", [None, 2, 0.5, "True", [], {}, np.array([True, False]), np.array("yes")])
+@pytest.mark.parametrize(
+    "flag", [None, 2, 0.5, "True", [], {}, np.array([True, False]), np.array("yes")]
+)
 def test_what_is_no_flag(flag):
     with pytest.raises(UndeclaredError, match="^done is .*must be True or False"):
         switch("done", flag)

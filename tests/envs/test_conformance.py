@@ -32,7 +32,9 @@ def settings(request, homemade):
 def actions(spec, seed, steps):
     random = np.random.default_rng(seed)
     if spec.discrete:
-        return np.eye(spec.action_size, dtype=np.float32)[random.integers(spec.action_size, size=steps)]
+        return np.eye(spec.action_size, dtype=np.float32)[
+            random.integers(spec.action_size, size=steps)
+        ]
     return random.uniform(-1, 1, (steps, spec.action_size)).astype(np.float32)
 
 
@@ -73,7 +75,9 @@ def test_a_seed_decides_everything(settings):
 def test_no_memory_is_shared(settings):
     env = registry.make(settings)
     observations = [seen[0] for seen in play(env, 7)]
-    copies = [{key: value.copy() for key, value in observation.items()} for observation in observations]
+    copies = [
+        {key: value.copy() for key, value in observation.items()} for observation in observations
+    ]
     play(env, 8)
     for observation, copy in zip(observations, copies, strict=True):
         for key, value in observation.items():
@@ -104,7 +108,12 @@ def test_workers_show_what_the_environment_shows(settings):
         for action, (then, *outcome) in zip(actions(pool.spec, 7, 3), expected[1:], strict=False):
             assert all((observation[key] == expected[0][0][key]).all() for key in observation)
             step = pool.step({0: action})[0]
-            assert [step.reward, step.terminated, step.truncated, {"env_steps": step.env_steps}] == outcome
+            assert [
+                step.reward,
+                step.terminated,
+                step.truncated,
+                {"env_steps": step.env_steps},
+            ] == outcome
             for key, value in then.items():
                 np.testing.assert_array_equal(step.observation[key], value)
         assert pool.render(0, 96).shape == (96, 96, 3)
@@ -116,13 +125,19 @@ def test_misuse_is_refused(settings):
     with pytest.raises(gymnasium.error.ResetNeeded):
         env.step(actions(env.env_spec, 0, 1)[0])
     env.reset(seed=0)
-    for wrong in (np.full(env.env_spec.action_size, np.nan), np.zeros(env.env_spec.action_size + 1)):
+    for wrong in (
+        np.full(env.env_spec.action_size, np.nan),
+        np.zeros(env.env_spec.action_size + 1),
+    ):
         with pytest.raises(ValueError, match="needs shape"):
             env.step(wrong.astype(np.float32))
 
 
 def test_blind_is_the_same_without_pictures(settings):
-    env, blind = registry.make(settings), registry.make(settings.model_copy(update={"renderer": "none"}))
+    env, blind = (
+        registry.make(settings),
+        registry.make(settings.model_copy(update={"renderer": "none"})),
+    )
     assert blind.env_spec.observation == env.env_spec.observation
     for (seen, *rest), (unseen, *others) in zip(play(env, 7), play(blind, 7), strict=True):
         assert rest == others

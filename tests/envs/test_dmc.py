@@ -8,16 +8,29 @@ from planet_rssm.envs import registry
 from planet_rssm.envs.dmc import DMControlEnv
 from planet_rssm.envs.spec import EnvSpec
 
-PLANET_TASKS = ["cartpole-swingup", "reacher-easy", "cheetah-run", "finger-spin", "cup-catch", "walker-walk"]
+PLANET_TASKS = [
+    "cartpole-swingup",
+    "reacher-easy",
+    "cheetah-run",
+    "finger-spin",
+    "cup-catch",
+    "walker-walk",
+]
 
 
 def make(task, renderer="none", size=32, **settings):
-    return DMControlEnv(registry.resolve(EnvSettings(id=task, renderer=renderer, size=size, **settings)))
+    return DMControlEnv(
+        registry.resolve(EnvSettings(id=task, renderer=renderer, size=size, **settings))
+    )
 
 
 def play(env, seed, steps=5):
     """Return everything an episode's start shows: images, rewards, flags."""
-    actions = np.random.default_rng(seed).uniform(-1, 1, (steps, env.env_spec.action_size)).astype(np.float32)
+    actions = (
+        np.random.default_rng(seed)
+        .uniform(-1, 1, (steps, env.env_spec.action_size))
+        .astype(np.float32)
+    )
     first, info = env.reset(seed=seed)
     return [(first, info), *(env.step(action) for action in actions)]
 
@@ -30,7 +43,12 @@ def test_every_task_loads_and_steps(task):
     observation, _ = env.reset(seed=0)
     assert env.observation_space.contains(observation)
     _, reward, terminated, truncated, info = env.step(np.zeros(spec.action_size, np.float32))
-    assert (type(reward), terminated, truncated, info["env_steps"]) == (float, False, False, spec.action_repeat)
+    assert (type(reward), terminated, truncated, info["env_steps"]) == (
+        float,
+        False,
+        False,
+        spec.action_repeat,
+    )
     assert EnvSpec.from_json(spec.to_json()) == spec
     env.close()
 
@@ -40,7 +58,9 @@ def test_conformance(task):
     env, other = make(task, "raycast"), make(task, "raycast")
     spec = env.env_spec
     assert spec.observation == {"image": ((32, 32, 3), "uint8")} and spec.renderer == "raycast"
-    assert spec.control_interval == pytest.approx(spec.action_repeat * env.unwrapped._env.control_timestep())
+    assert spec.control_interval == pytest.approx(
+        spec.action_repeat * env.unwrapped._env.control_timestep()
+    )
     play(other, seed=1)  # what went before must not matter
     here, there = play(env, seed=7), play(other, seed=7)
     for (mine, *rest), (theirs, *other_rest) in zip(here, there, strict=True):
@@ -50,7 +70,9 @@ def test_conformance(task):
     images = [step[0]["image"] for step in here]
     assert not any(np.shares_memory(a, b) for a, b in zip(images, images[1:], strict=False))
     assert any((a != b).any() for a, b in zip(images, images[1:], strict=False))
-    assert (play(env, seed=8)[0][0]["image"] != images[0]).any() or task == "cheetah-run"  # its legs always start alike
+    assert (
+        play(env, seed=8)[0][0]["image"] != images[0]
+    ).any() or task == "cheetah-run"  # its legs always start alike
 
 
 @pytest.mark.parametrize("task", PLANET_TASKS)
@@ -67,7 +89,9 @@ def test_rewards_are_those_of_dm_control_summed(task):
     generator = np.random.default_rng(0)
     for _ in range(10):
         action = generator.uniform(-1, 1, env.env_spec.action_size).astype(np.float32)
-        expected = sum(plain.step(action.astype(np.float64)).reward for _ in range(env.env_spec.action_repeat))
+        expected = sum(
+            plain.step(action.astype(np.float64)).reward for _ in range(env.env_spec.action_repeat)
+        )
         assert env.step(action)[1] == pytest.approx(expected, abs=1e-6)
 
 
@@ -88,7 +112,9 @@ def test_actuators_without_bounds_get_the_unit_interval():
     np.testing.assert_array_equal(env._env.physics.control(), [1])
 
 
-@pytest.mark.parametrize(("task", "repeat", "last"), [("cartpole-swingup", 8, 8), ("pendulum-swingup", 300, 100)])
+@pytest.mark.parametrize(
+    ("task", "repeat", "last"), [("cartpole-swingup", 8, 8), ("pendulum-swingup", 300, 100)]
+)
 def test_truncated_after_1000_control_steps(task, repeat, last):
     env = make(task, action_repeat=repeat)
     env.reset(seed=0)
@@ -112,7 +138,9 @@ def test_termination_ends_the_repeat(monkeypatch):
     env = make("cartpole-swingup")
     env.reset(seed=0)
     env.step(np.zeros(1, np.float32))
-    monkeypatch.setattr(env._env.task, "get_termination", lambda physics: 0.0 if physics.time() > 0.105 else None)
+    monkeypatch.setattr(
+        env._env.task, "get_termination", lambda physics: 0.0 if physics.time() > 0.105 else None
+    )
     _, _, terminated, truncated, info = env.step(np.zeros(1, np.float32))
     assert (terminated, truncated, info["env_steps"]) == (True, False, 3)
 
@@ -145,7 +173,9 @@ def test_seeds_of_64_bits():
 def test_vectors_are_those_of_dm_control_by_name(task):
     env = make(task, observe="vectors")
     plain = suite.load(*registry.parse(task)).observation_spec()
-    assert env.env_spec.observation == {key: ((max(1, np.prod(spec.shape)),), "float32") for key, spec in plain.items()}
+    assert env.env_spec.observation == {
+        key: ((max(1, np.prod(spec.shape)),), "float32") for key, spec in plain.items()
+    }
     first, _ = env.reset(seed=2)
     second = env.step(np.full(env.env_spec.action_size, 0.5, np.float32))[0]
     for seen in (first, second):
@@ -159,12 +189,15 @@ def test_both_are_the_image_and_the_vectors():
     both, alone = make("walker-walk", "raycast", observe="both"), make("walker-walk", "raycast")
     seen, image = both.reset(seed=5)[0], alone.reset(seed=5)[0]["image"]
     assert set(both.env_spec.observation) == {"image", "orientations", "height", "velocity"}
-    assert seen["height"].shape == (1,) and both.observation_space.contains(seen)  # a scalar of dm_control's
+    assert seen["height"].shape == (1,) and both.observation_space.contains(
+        seen
+    )  # a scalar of dm_control's
     np.testing.assert_array_equal(seen["image"], image)
 
 
 @pytest.mark.parametrize(
-    ("task", "limit", "steps"), [("walker-walk", 7, 7), ("lqr-lqr_2_1", 5, 5), ("cup-catch", 5000, 1000)]
+    ("task", "limit", "steps"),
+    [("walker-walk", 7, 7), ("lqr-lqr_2_1", 5, 5), ("cup-catch", 5000, 1000)],
 )
 def test_time_limit_truncates(task, limit, steps):
     env = make(task, time_limit=limit, observe="vectors", action_repeat=4)

@@ -32,7 +32,9 @@ def test_hanging_backend_is_given_up():
 
 
 def test_crashing_backend_is_reported_by_its_last_line(monkeypatch):
-    monkeypatch.setattr(gl, "_CHILD", "import os, sys; print('first\\nno libEGL', file=sys.stderr); os._exit(3)")
+    monkeypatch.setattr(
+        gl, "_CHILD", "import os, sys; print('first\\nno libEGL', file=sys.stderr); os._exit(3)"
+    )
     assert gl.probe.__wrapped__("egl") == gl.GlProbe("egl", False, "", "no libEGL")
     monkeypatch.setattr(gl, "_CHILD", "import os; os.abort()")
     assert "exit code -6" in gl.probe.__wrapped__("egl").error
@@ -42,7 +44,9 @@ def test_crashing_backend_is_reported_by_its_last_line(monkeypatch):
 def backend():
     found = next((name for name in ("egl", "osmesa") if gl.probe(name).ok), None)
     if found is None:
-        pytest.skip(f"no GL renders here: egl: {gl.probe('egl').error}; osmesa: {gl.probe('osmesa').error}")
+        pytest.skip(
+            f"no GL renders here: egl: {gl.probe('egl').error}; osmesa: {gl.probe('osmesa').error}"
+        )
     return found
 
 
@@ -57,7 +61,17 @@ def test_frames_are_dm_controls_own_in_every_byte(backend):
     if not gl.is_software(gl.probe(backend).renderer):
         pytest.skip(f"{backend} draws with a GPU, which need not draw the same twice")
     bench = Path(__file__).parents[2] / "scripts" / "bench_renderers"
-    command = [sys.executable, bench, "--backends", backend, "--states", "3", "--tasks", "reacher-easy", "walker-walk"]
+    command = [
+        sys.executable,
+        bench,
+        "--backends",
+        backend,
+        "--states",
+        "3",
+        "--tasks",
+        "reacher-easy",
+        "walker-walk",
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.stdout.count("| 6 of 6 |") == 2, done.stdout + done.stderr
 
@@ -72,7 +86,10 @@ def test_an_unpacked_mesa_is_found_after_the_machines_own_driver(tmp_path, monke
     assert found["MUJOCO_GL"] == "osmesa" and found["LD_LIBRARY_PATH"] == f"{libraries}:/theirs"
     assert found["LIBGL_DRIVERS_PATH"] == f"{libraries}/dri"
     vendors = found["__EGL_VENDOR_LIBRARY_DIRS"].split(":")
-    assert vendors[-1] == f"{tmp_path}/usr/share/glvnd/egl_vendor.d" and "/usr/share/glvnd/egl_vendor.d" in vendors[:-1]
+    assert (
+        vendors[-1] == f"{tmp_path}/usr/share/glvnd/egl_vendor.d"
+        and "/usr/share/glvnd/egl_vendor.d" in vendors[:-1]
+    )
     assert gl.variables("disable") == {"MUJOCO_GL": "disable"}
     monkeypatch.setenv("__EGL_VENDOR_LIBRARY_DIRS", "/my/vendors:/others")
     ours = f"{tmp_path}/usr/share/glvnd/egl_vendor.d"
@@ -84,7 +101,9 @@ def draws_on(*devices):
 
     def probe(backend, timeout=60.0, device=None):
         ok = backend == "egl" and device in devices
-        return gl.GlProbe(backend, ok, "NVIDIA H200/PCIe/SSE2" if ok else "", "" if ok else "no such device")
+        return gl.GlProbe(
+            backend, ok, "NVIDIA H200/PCIe/SSE2" if ok else "", "" if ok else "no such device"
+        )
 
     return probe
 
@@ -105,14 +124,16 @@ def draws_on(*devices):
 def test_workers_draw_on_the_visible_gpus_in_turn(monkeypatch, visible, drawing, given):
     monkeypatch.delenv(gl.DEVICE, raising=False)
     monkeypatch.setattr(gl, "probe", draws_on(*drawing))
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible) if visible is not None else monkeypatch.delenv(
-        "CUDA_VISIBLE_DEVICES", raising=False
-    )
+    monkeypatch.setenv(
+        "CUDA_VISIBLE_DEVICES", visible
+    ) if visible is not None else monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     for task, renderer in (("dmc/reacher-easy", "egl"), ("gym/Hopper-v5", "egl")):
         settings = EnvSettings(id=task, renderer=renderer)
         assert [environment(settings, row).get(gl.DEVICE) for row in range(3)] == given
     for renderer in ("raycast", "osmesa"):
-        assert gl.DEVICE not in environment(EnvSettings(id="dmc/reacher-easy", renderer=renderer), 1)
+        assert gl.DEVICE not in environment(
+            EnvSettings(id="dmc/reacher-easy", renderer=renderer), 1
+        )
     monkeypatch.setenv(gl.DEVICE, "9")
     assert environment(settings, 1)[gl.DEVICE] == "9"
 
@@ -132,11 +153,20 @@ print(drawing.seen, sum(isinstance(finder, gl._Chooser) for finder in sys.meta_p
 
 
 @pytest.mark.parametrize("module", ["mujoco", "dm_control"])
-@pytest.mark.parametrize(("theirs", "seen"), [(None, "osmesa"), ("disable", "osmesa"), ("glfw", "glfw")])
+@pytest.mark.parametrize(
+    ("theirs", "seen"), [(None, "osmesa"), ("disable", "osmesa"), ("glfw", "glfw")]
+)
 def test_a_backend_is_chosen_before_mujoco_settles_on_one(tmp_path, module, theirs, seen):
     (tmp_path / f"{module}.py").write_text("import os\nseen = os.environ.get('MUJOCO_GL')")
     variables = {key: value for key, value in os.environ.items() if key != "MUJOCO_GL"}
     variables |= {} if theirs is None else {"MUJOCO_GL": theirs}
-    code = CHOOSING if theirs is None else CHOOSING.replace('assert "MUJOCO_GL" not in os.environ', "")
-    done = subprocess.run([sys.executable, "-c", code, tmp_path, module], env=variables, capture_output=True, text=True)
+    code = (
+        CHOOSING if theirs is None else CHOOSING.replace('assert "MUJOCO_GL" not in os.environ', "")
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path, module],
+        env=variables,
+        capture_output=True,
+        text=True,
+    )
     assert done.stdout.split() == [seen, "0"], done.stderr

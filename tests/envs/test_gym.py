@@ -43,10 +43,16 @@ def refusal(task, **more):
 def test_unknown_ids_are_refused_before_anything_starts(task, told):
     with pytest.raises(PlanetError) as caught:
         settings(task)
-    assert told in str(caught.value) and repr(task) in str(caught.value) and "\n" not in str(caught.value)
+    assert (
+        told in str(caught.value)
+        and repr(task) in str(caught.value)
+        and "\n" not in str(caught.value)
+    )
 
 
-@pytest.mark.parametrize("task", ["gym/Pendulum-v1", "gym/ale_py:ALE/Pong-v5", "gym/phys2d/CartPole-v1", "a.b:C.d"])
+@pytest.mark.parametrize(
+    "task", ["gym/Pendulum-v1", "gym/ale_py:ALE/Pong-v5", "gym/phys2d/CartPole-v1", "a.b:C.d"]
+)
 def test_canonical_ids_stand_for_themselves(task):
     assert registry.canonical_id(task) == task and registry.action_repeat(task) == 1
 
@@ -55,13 +61,22 @@ def test_canonical_ids_stand_for_themselves(task):
     ("task", "told"),
     [
         ("gym/homemade:Drift-v4", "did you mean 'gym/homemade:Drift-v3'?"),
-        ("gym/homemad:Drift-v3", "No module named 'homemad'; pip install the package of homemad, or start planet in"),
+        (
+            "gym/homemad:Drift-v3",
+            "No module named 'homemad'; pip install the package of homemad, or start planet in",
+        ),
         ("homemad:Drift", "No module named 'homemad'"),
         ("homemade:Drfit", "AttributeError: module 'homemade' has no attribute 'Drfit'"),
         ("homemade:number", "it makes a int, must be a gymnasium.Env"),
         ("homemade:Born", "cannot be made: OSError: no licence found"),
-        ("homemade:Mute", "cannot be made: AssertionError (homemade.py, line 68: assert self.action_space is None)"),
-        ("gym/Hopper-v2", "cannot be made: ImportError: The mujoco v2 and v3 based environments have been moved"),
+        (
+            "homemade:Mute",
+            "cannot be made: AssertionError (homemade.py, line 68: assert self.action_space is None)",
+        ),
+        (
+            "gym/Hopper-v2",
+            "cannot be made: ImportError: The mujoco v2 and v3 based environments have been moved",
+        ),
     ],
 )
 def test_what_cannot_be_made_says_why(homemade, task, told):
@@ -72,10 +87,16 @@ def test_names_and_arguments_reach_the_worker(homemade):
     asked = {"kwargs": {"speed": 3.0}, "drop": ["phase"], "observe": "both"}
     with EnvPool(settings("homemade:Tuned", **asked), 1) as pool:
         assert sorted(pool.spec.observation) == ["eye", "place"]
-        assert (pool.spec.kwargs, pool.spec.drop, pool.spec.keys) == ({"speed": 3.0}, ("phase",), ())
+        assert (pool.spec.kwargs, pool.spec.drop, pool.spec.keys) == (
+            {"speed": 3.0},
+            ("phase",),
+            (),
+        )
         pool.reset({0: 0})
         assert pool.step({0: np.ones(2)})[0].reward == 3.0
-    assert list(GymEnv(settings("gym/homemade:Drift-v3", keys=["place"])).env_spec.observation) == ["place"]
+    assert list(GymEnv(settings("gym/homemade:Drift-v3", keys=["place"])).env_spec.observation) == [
+        "place"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -87,9 +108,21 @@ def test_names_and_arguments_reach_the_worker(homemade):
             "env.kwargs.sped: homemade:Tuned takes no such argument; did you mean 'speed'?",
         ),
         ("homemade:Drift", {"speed": 1}, "takes no such argument, nor any other"),
-        ("gym/homemade:Drift-v3", {"speed": 1}, "env.kwargs.speed: gym/homemade:Drift-v3 takes no such argument"),
-        ("gym/Pendulum-v1", {"gee": 9.0}, "env.kwargs.gee: gym/Pendulum-v1 takes no such argument; did you mean 'g'?"),
-        ("homemade:Tuned", {"speed": "fast"}, "cannot be made: ValueError: could not convert string to float: 'fast'"),
+        (
+            "gym/homemade:Drift-v3",
+            {"speed": 1},
+            "env.kwargs.speed: gym/homemade:Drift-v3 takes no such argument",
+        ),
+        (
+            "gym/Pendulum-v1",
+            {"gee": 9.0},
+            "env.kwargs.gee: gym/Pendulum-v1 takes no such argument; did you mean 'g'?",
+        ),
+        (
+            "homemade:Tuned",
+            {"speed": "fast"},
+            "cannot be made: ValueError: could not convert string to float: 'fast'",
+        ),
     ],
 )
 def test_arguments_that_do_not_fit_are_one_line(homemade, task, kwargs, told):
@@ -109,12 +142,22 @@ def test_arguments_of_registered_environments():
 
 def test_names_of_dm_control():
     seen = registry.make(settings("dmc/reacher-easy", drop=["to_target"], renderer="none"))
-    assert sorted(seen.env_spec.observation) == sorted(seen.reset(seed=0)[0]) == ["position", "velocity"]
+    assert (
+        sorted(seen.env_spec.observation)
+        == sorted(seen.reset(seed=0)[0])
+        == ["position", "velocity"]
+    )
     for wrong in ({"drop": ["to_targt"]}, {"keys": ["velocty"]}):
-        with pytest.raises(PlanetError, match="dmc/reacher-easy has no such observation; did you mean"):
+        with pytest.raises(
+            PlanetError, match="dmc/reacher-easy has no such observation; did you mean"
+        ):
             registry.make(settings("dmc/reacher-easy", renderer="none", **wrong))
-    with pytest.raises(PlanetError, match="env.drop: leaves nothing of what dmc/reacher-easy shows, position"):
-        registry.make(settings("dmc/reacher-easy", renderer="none", drop="position, to_target, velocity"))
+    with pytest.raises(
+        PlanetError, match="env.drop: leaves nothing of what dmc/reacher-easy shows, position"
+    ):
+        registry.make(
+            settings("dmc/reacher-easy", renderer="none", drop="position, to_target, velocity")
+        )
 
 
 def test_renderers():
@@ -128,35 +171,48 @@ def test_renderers():
 
 
 def test_gl_that_was_asked_for_is_probed_and_told_to_the_worker(monkeypatch):
-    monkeypatch.setattr(gl, "probe", lambda backend: gl.GlProbe(backend, backend == "egl", "GPU", "no library"))
+    monkeypatch.setattr(
+        gl, "probe", lambda backend: gl.GlProbe(backend, backend == "egl", "GPU", "no library")
+    )
     chosen = settings("gym/Hopper-v5", observe="pixels", renderer="egl")
     assert chosen.renderer == process.environment(chosen)["MUJOCO_GL"] == "egl"
-    with pytest.raises(PlanetError, match=r"'osmesa': does not render on this machine \(no library\)"):
+    with pytest.raises(
+        PlanetError, match=r"'osmesa': does not render on this machine \(no library\)"
+    ):
         settings("gym/Hopper-v5", renderer="osmesa")
 
 
 @pytest.mark.parametrize(("theirs", "kept"), [("egl", "egl"), ("disable", None), (None, None)])
 def test_other_workers_keep_a_gl_of_the_users(monkeypatch, theirs, kept):
-    monkeypatch.setenv("MUJOCO_GL", theirs) if theirs else monkeypatch.delenv("MUJOCO_GL", raising=False)
+    monkeypatch.setenv("MUJOCO_GL", theirs) if theirs else monkeypatch.delenv(
+        "MUJOCO_GL", raising=False
+    )
     assert process.environment(settings("gym/Pendulum-v1")).get("MUJOCO_GL") == kept
-    assert process.environment(EnvSettings(id="dmc/walker-walk", renderer="none"))["MUJOCO_GL"] == "disable"
+    assert (
+        process.environment(EnvSettings(id="dmc/walker-walk", renderer="none"))["MUJOCO_GL"]
+        == "disable"
+    )
 
 
 def test_mujoco_without_gl_says_so(monkeypatch):
     pytest.importorskip("imageio", reason="imageio is not installed")
     monkeypatch.delenv("MUJOCO_GL", raising=False)
     monkeypatch.setattr(gl, "probe", lambda backend: gl.GlProbe(backend, False, "", "no library"))
-    line = str(pytest.raises(PlanetError, GymEnv, settings("gym/Hopper-v5", observe="pixels")).value)
+    line = str(
+        pytest.raises(PlanetError, GymEnv, settings("gym/Hopper-v5", observe="pixels")).value
+    )
     assert "no GL works here (egl: no library; osmesa: no library; glfw: no library)" in line
     assert "env.observe=vectors" in line
 
 
 def test_what_does_not_draw_is_refused_for_pixels(homemade):
-    assert "has no image observation and no render_mode='rgb_array'; use env.observe=vectors" in refusal(
-        "homemade:Bare", observe="pixels"
+    assert (
+        "has no image observation and no render_mode='rgb_array'; use env.observe=vectors"
+        in refusal("homemade:Bare", observe="pixels")
     )
-    assert "cannot draw itself (use env.observe=vectors, or mend this): RuntimeError: no display" in refusal(
-        "homemade:Dark", observe="pixels"
+    assert (
+        "cannot draw itself (use env.observe=vectors, or mend this): RuntimeError: no display"
+        in refusal("homemade:Dark", observe="pixels")
     )
 
 
@@ -169,7 +225,9 @@ def test_a_frame_that_is_not_square_has_bars_in_its_own_colour():
 
 def test_missing_pygame_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "pygame", None)
-    assert "pygame is not installed, run `pip install" in refusal("gym/Pendulum-v1", observe="pixels")
+    assert "pygame is not installed, run `pip install" in refusal(
+        "gym/Pendulum-v1", observe="pixels"
+    )
     GymEnv(settings("gym/Pendulum-v1")).reset(seed=0)
 
 
@@ -182,7 +240,12 @@ def test_missing_imageio_is_told(monkeypatch):
 
 
 def test_time_limits(homemade, caplog):
-    limits = {"gym/homemade:Drift-v3": 12, "homemade:factory": 7, "gym/CartPole-v1": 500, "homemade:Loud": 1000}
+    limits = {
+        "gym/homemade:Drift-v3": 12,
+        "homemade:factory": 7,
+        "gym/CartPole-v1": 500,
+        "homemade:Loud": 1000,
+    }
     with caplog.at_level(logging.INFO, logger="planet_rssm"):
         for task, limit in limits.items():
             observe = "both" if task.startswith("gym/h") else "vectors"
@@ -191,7 +254,9 @@ def test_time_limits(homemade, caplog):
     longer = GymEnv(settings("gym/homemade:Drift-v3", time_limit=20))
     assert longer.env_spec.episode_steps == 20
     assert [longer.reset(seed=0)] and not any(longer.step(np.full(2, -0.9))[3] for _ in range(15))
-    assert GymEnv(settings("homemade:factory", time_limit=20)).env_spec.episode_steps == 7  # its own wrapper stays
+    assert (
+        GymEnv(settings("homemade:factory", time_limit=20)).env_spec.episode_steps == 7
+    )  # its own wrapper stays
 
 
 def test_an_end_is_not_a_truncation(homemade):
@@ -204,10 +269,16 @@ def test_an_end_is_not_a_truncation(homemade):
 
 
 def test_rates(homemade):
-    assert GymEnv(settings("homemade:Drift", action_repeat=3)).env_spec.control_interval == pytest.approx(0.3)
+    assert GymEnv(
+        settings("homemade:Drift", action_repeat=3)
+    ).env_spec.control_interval == pytest.approx(0.3)
     assert GymEnv(settings("homemade:Loud")).env_spec.control_interval == pytest.approx(1 / 30)
     spec = GymEnv(settings("homemade:Drift")).env_spec
-    assert (spec.simulator, spec.terminates, spec.discrete) == (f"gymnasium {gymnasium.__version__}", True, False)
+    assert (spec.simulator, spec.terminates, spec.discrete) == (
+        f"gymnasium {gymnasium.__version__}",
+        True,
+        False,
+    )
 
 
 def test_films_keep_the_shape_and_may_be_black(homemade, caplog):
@@ -217,7 +288,10 @@ def test_films_keep_the_shape_and_may_be_black(homemade, caplog):
     assert (frame == 200).all()  # 20 x 40 between bars of its own colour
     assert env.render().shape == (480, 480, 3)
     for task, told in (
-        ("homemade:Dark", ["homemade:Dark: its frames are black in videos: RuntimeError: no display"]),
+        (
+            "homemade:Dark",
+            ["homemade:Dark: its frames are black in videos: RuntimeError: no display"],
+        ),
         ("homemade:Drift", []),
     ):
         dark = GymEnv(settings(task))
@@ -231,10 +305,16 @@ def test_errors_of_the_users_reach_the_user_and_cost_an_episode(homemade, caplog
     with EnvPool(settings("homemade:Falls"), 1) as pool:
         pool.reset({0: 0})
         steps = [pool.step({0: np.ones(2)})[0] for _ in range(2)]
-    line = homemade.read_text().splitlines().index('            raise RuntimeError("fell\\n   over")') + 1
+    line = (
+        homemade.read_text().splitlines().index('            raise RuntimeError("fell\\n   over")')
+        + 1
+    )
     words = f"RuntimeError: fell over (homemade.py, line {line})"
     assert [step.lost for step in steps] == [False, True] and steps[1].words == words
-    assert f"environment 0 was lost in step 2 of an episode and is replaced: {words}" in caplog.messages
+    assert (
+        f"environment 0 was lost in step 2 of an episode and is replaced: {words}"
+        in caplog.messages
+    )
 
 
 def test_observations_that_are_not_finite_cost_an_episode(homemade, caplog):
@@ -258,4 +338,7 @@ def test_importing_the_pool_and_the_ids_imports_no_environment(homemade):
         "registry.resolve(EnvSettings(id='homemade:Drift'))\n"
         "print([name for name in ('homemade', 'mujoco', 'pygame', 'torch', 'dm_control') if name in sys.modules])"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+        == "[]\n"
+    )

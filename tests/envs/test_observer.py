@@ -24,8 +24,16 @@ def refusal(act, *arguments):
     [
         (place, [[1, 2], [3, 4]], [1, 2, 3, 4]),
         (spaces.Box(0, 9, (), np.int64), 7, [7]),
-        (spaces.Box(0, 255, (4,), np.uint8), [0, 255, 1, 2], [0, 255, 1, 2]),  # a console's memory, no picture
-        (spaces.Box(0, 255, (2, 1, 2), np.uint8), [[[9, 8]], [[7, 6]]], [9, 8, 7, 6]),  # codes on a map
+        (
+            spaces.Box(0, 255, (4,), np.uint8),
+            [0, 255, 1, 2],
+            [0, 255, 1, 2],
+        ),  # a console's memory, no picture
+        (
+            spaces.Box(0, 255, (2, 1, 2), np.uint8),
+            [[[9, 8]], [[7, 6]]],
+            [9, 8, 7, 6],
+        ),  # codes on a map
         (spaces.Discrete(3, start=-1), -1, [1, 0, 0]),
         (spaces.MultiBinary(3), [1, 0, 1], [1, 0, 1]),
         (spaces.MultiDiscrete([2, 3]), np.array([1, 2]), [0, 1, 0, 0, 1]),
@@ -49,7 +57,9 @@ def test_images(shape):
 def test_the_way_up_and_the_colours_stay():
     first = np.zeros((3, 40, 60), np.uint8)
     first[0, :20], first[2, :, 30:] = 200, 100  # red above, blue at the right
-    image = Observer("x", spaces.Box(0, 255, first.shape, np.uint8), "pixels", 32)(first, None)["image"]
+    image = Observer("x", spaces.Box(0, 255, first.shape, np.uint8), "pixels", 32)(first, None)[
+        "image"
+    ]
     assert image[2, 2].tolist() == [200, 0, 0] and image[29, 29].tolist() == [0, 0, 100]
 
 
@@ -62,7 +72,9 @@ def test_frames_are_drawn_where_nothing_is_seen():
 
 
 def test_entries_keep_their_names():
-    space = spaces.Dict({"eye": picture, "arm": spaces.Dict({"q": place, "on": spaces.Discrete(2)})})
+    space = spaces.Dict(
+        {"eye": picture, "arm": spaces.Dict({"q": place, "on": spaces.Discrete(2)})}
+    )
     assert Observer("x", space, "both", 64).spec == {
         "eye": ((64, 64, 3), "uint8"),
         "arm.q": ((4,), "float32"),
@@ -75,18 +87,34 @@ def test_entries_keep_their_names():
 @pytest.mark.parametrize(
     ("space", "observe", "told"),
     [
-        (spaces.Box(0, 255, (4, 84, 84), np.uint8), "pixels", "take its frame-stacking wrapper off"),
-        (spaces.Box(0, 255, (84, 84, 3, 4), np.uint8), "both", "its images have shape [84, 84, 3, 4]"),
+        (
+            spaces.Box(0, 255, (4, 84, 84), np.uint8),
+            "pixels",
+            "take its frame-stacking wrapper off",
+        ),
+        (
+            spaces.Box(0, 255, (84, 84, 3, 4), np.uint8),
+            "both",
+            "its images have shape [84, 84, 3, 4]",
+        ),
         (spaces.Box(0, 255, (0, 84, 84), np.uint8), "pixels", "[0, 84, 84]"),
         (picture, "vectors", "shows images only; use env.observe=pixels"),
         (picture, "both", "shows images only; use env.observe=pixels"),
-        (spaces.Text(5), "vectors", "its observation is a Text space that makes no vector; use env.observe=pixels"),
+        (
+            spaces.Text(5),
+            "vectors",
+            "its observation is a Text space that makes no vector; use env.observe=pixels",
+        ),
         (spaces.Dict({"said": spaces.Text(5), "at": place}), "both", "said is a Text space"),
         (spaces.Sequence(place), "vectors", "Sequence"),
         (spaces.Graph(place, place), "vectors", "Graph"),
         (spaces.Box(-1, 1, (0,)), "vectors", "Box space that makes no vector"),
         (spaces.Dict({"image": place}), "both", "more than one observation 'image'"),
-        (spaces.Dict({"a.b": place, "a": spaces.Dict({"b": place})}), "vectors", "more than one observation 'a.b'"),
+        (
+            spaces.Dict({"a.b": place, "a": spaces.Dict({"b": place})}),
+            "vectors",
+            "more than one observation 'a.b'",
+        ),
     ],
 )
 def test_what_cannot_be_observed_is_refused(space, observe, told):
@@ -103,13 +131,17 @@ def test_what_cannot_be_observed_is_refused(space, observe, told):
 )
 def test_vectors_that_lie_are_refused(value, told):
     with pytest.raises(ValueError, match=told):
-        Observer("x", spaces.Box(-np.inf, np.inf, (2, 2), np.float64), "vectors", 32)(np.array(value), None)
+        Observer("x", spaces.Box(-np.inf, np.inf, (2, 2), np.float64), "vectors", 32)(
+            np.array(value), None
+        )
 
 
 def ramp(low, high, kind, shape=(32, 40, 3)):
     """Return a picture whose rows go from `low` to `high`."""
     rows = np.linspace(low, high, 32).reshape(32, *[1] * (len(shape) - 1))
-    return np.broadcast_to(np.round(rows) if np.dtype(kind).kind != "f" else rows, shape).astype(kind)
+    return np.broadcast_to(np.round(rows) if np.dtype(kind).kind != "f" else rows, shape).astype(
+        kind
+    )
 
 
 NUMBERS = {
@@ -132,10 +164,18 @@ def test_images_of_any_numbers_are_scaled_from_their_bounds(low, high, kind, sha
     assert observer.spec == {"image": ((32, 32, 3), "uint8")} and not observer.draws
     assert len(caplog.messages) == 1 and f"from {low} to {high}, scaled to 0 to 255" in caplog.text
     picture = ramp(low, high, kind)
-    picture = np.moveaxis(picture, 2, 0) if shape[0] == 3 else picture[..., 0] if len(shape) == 2 else picture
+    picture = (
+        np.moveaxis(picture, 2, 0)
+        if shape[0] == 3
+        else picture[..., 0]
+        if len(shape) == 2
+        else picture
+    )
     image = observer(picture, None)["image"].astype(int)
     np.testing.assert_allclose(image[:, 5, 1], np.linspace(0, 255, 32), atol=3)
-    assert not Observer("gym/X-v0", spaces.Dict(eye=space, at=place), "vectors", 32).spec.keys() - {"at"}
+    assert not Observer("gym/X-v0", spaces.Dict(eye=space, at=place), "vectors", 32).spec.keys() - {
+        "at"
+    }
 
 
 def test_bounds_may_differ_by_channel():
@@ -154,7 +194,10 @@ def test_masks_are_black_and_white():
 @pytest.mark.parametrize(
     ("space", "why"),
     [
-        (spaces.Box(-np.inf, np.inf, (30, 20)), "[30, 20] and without bounds"),  # the last 30 prices of 20 shares
+        (
+            spaces.Box(-np.inf, np.inf, (30, 20)),
+            "[30, 20] and without bounds",
+        ),  # the last 30 prices of 20 shares
         (spaces.Box(0, 2, (19, 19), np.int8), "[19, 19] and small"),  # a board
         (spaces.Box(0, 1, (17, 19, 19)), "[17, 19, 19] and small"),  # planes of a board
     ],
@@ -173,7 +216,9 @@ def test_tables_stay_vectors_and_are_told(space, why, caplog):
 )  # highway-env's, boards, points
 def test_small_boards_are_vectors_without_a_word(shape, caplog):
     with caplog.at_level(logging.INFO, logger="planet_rssm"):
-        assert Observer("x", spaces.Box(-np.inf, np.inf, shape), "both", 32).spec["vector"][0] == (np.prod(shape),)
+        assert Observer("x", spaces.Box(-np.inf, np.inf, shape), "both", 32).spec["vector"][0] == (
+            np.prod(shape),
+        )
     assert not caplog.messages
 
 
@@ -188,11 +233,16 @@ def test_images_without_bounds_are_refused_with_what_works(observe):
 
 
 def test_frames_stacked_in_floats_are_refused_too():
-    assert "take its frame-stacking wrapper off" in refusal(Observer, spaces.Box(0, 1, (4, 84, 84)), "pixels", 64)
+    assert "take its frame-stacking wrapper off" in refusal(
+        Observer, spaces.Box(0, 1, (4, 84, 84)), "pixels", 64
+    )
 
 
 MIXED = spaces.Dict(
-    eye=picture, arm=spaces.Dict(q=place, on=spaces.Discrete(2)), said=spaces.Text(5), none=spaces.Box(0, 1, (0,))
+    eye=picture,
+    arm=spaces.Dict(q=place, on=spaces.Discrete(2)),
+    said=spaces.Text(5),
+    none=spaces.Box(0, 1, (0,)),
 )
 
 
@@ -219,13 +269,33 @@ def test_names_are_left_out_or_alone_kept(observe, names, expected):
 @pytest.mark.parametrize(
     ("observe", "names", "told"),
     [
-        ("both", {}, "said is a Text space that makes no vector; leave it out, -s env.drop=said, or give"),
-        ("both", {"drop": ["siad"]}, "env.drop = 'siad': gym/X-v0 has no such observation; did you mean 'said'?"),
-        ("vectors", {"keys": ["arm.p"]}, "env.keys = 'arm.p': gym/X-v0 has no such observation; did you mean 'arm."),
+        (
+            "both",
+            {},
+            "said is a Text space that makes no vector; leave it out, -s env.drop=said, or give",
+        ),
+        (
+            "both",
+            {"drop": ["siad"]},
+            "env.drop = 'siad': gym/X-v0 has no such observation; did you mean 'said'?",
+        ),
+        (
+            "vectors",
+            {"keys": ["arm.p"]},
+            "env.keys = 'arm.p': gym/X-v0 has no such observation; did you mean 'arm.",
+        ),
         ("vectors", {"drop": ["image"]}, "env.drop = 'image'"),
-        ("both", {"keys": ["arm"]}, "env.keys: leaves no image of gym/X-v0 (what it draws is 'image')"),
+        (
+            "both",
+            {"keys": ["arm"]},
+            "env.keys: leaves no image of gym/X-v0 (what it draws is 'image')",
+        ),
         ("vectors", {"keys": ["eye"]}, "shows images only; use env.observe=pixels"),
-        ("vectors", {"keys": ["none"]}, "none is a Box space that makes no vector; use env.observe=pixels"),
+        (
+            "vectors",
+            {"keys": ["none"]},
+            "none is a Box space that makes no vector; use env.observe=pixels",
+        ),
     ],
 )
 def test_names_that_do_not_fit_are_refused(observe, names, told):
@@ -235,14 +305,18 @@ def test_names_that_do_not_fit_are_refused(observe, names, told):
 
 
 def test_what_is_drawn_is_not_dropped():
-    with pytest.raises(PlanetError, match=r"env\.drop: leaves no image of x .* use env\.observe=vectors"):
+    with pytest.raises(
+        PlanetError, match=r"env\.drop: leaves no image of x .* use env\.observe=vectors"
+    ):
         Observer("x", place, "both", 32, drop=["image"])
 
 
 def test_names_are_quoted_for_a_shell_and_importers_have_words_of_their_own():
     odd = spaces.Dict({"a 'b'": spaces.Text(3), "at": place})
     assert "-s 'env.drop=[\"a '\"'\"'b'" in refusal(Observer, odd, "vectors", 32)
-    words = Spelling(drop=lambda names: " ".join(f"--drop {name}" for name in names), observe="--observe {}")
+    words = Spelling(
+        drop=lambda names: " ".join(f"--drop {name}" for name in names), observe="--observe {}"
+    )
     with pytest.raises(PlanetError, match="leave it out, --drop said"):
         Observer("x", MIXED, "both", 32, spelling=words)
     with pytest.raises(PlanetError, match="use --observe pixels"):
@@ -259,26 +333,58 @@ def test_empty_parts_are_left_out_and_told(caplog):
 BYTES, UNIT = spaces.Box(0, 255, (32, 32, 3), np.uint8), spaces.Box(0, 1, (32, 32, 3))
 FULL = np.ones((32, 32, 3))
 LIES = {
-    "floats for bytes": (BYTES, FULL * 0.5, "is float64 from 0.5 to 0.5, its space has whole numbers from 0 to 255"),
+    "floats for bytes": (
+        BYTES,
+        FULL * 0.5,
+        "is float64 from 0.5 to 0.5, its space has whole numbers from 0 to 255",
+    ),
     "not numbers for bytes": (BYTES, FULL * np.nan, "is float64, its space has whole numbers"),
-    "beyond bytes": (BYTES, np.full(FULL.shape, 300), "is int64 from 300 to 300, its space has whole numbers"),
+    "beyond bytes": (
+        BYTES,
+        np.full(FULL.shape, 300),
+        "is int64 from 300 to 300, its space has whole numbers",
+    ),
     "switches for bytes": (BYTES, FULL > 0, "is bool, its space has whole numbers"),
-    "bytes for floats": (UNIT, FULL.astype(np.uint8), "is uint8 from 1 to 1, its space has floats from 0 to 1"),
-    "beyond the bounds": (UNIT, FULL * 255, "is float64 from 255 to 255, its space has floats from 0 to 1"),
-    "bytes for 16 bits": (spaces.Box(0, 65535, FULL.shape, np.uint16), FULL.astype(np.uint8), "is uint8 from 1 to 1"),
-    "RGBA": (BYTES, np.zeros((32, 32, 4), np.uint8), "has shape [32, 32, 4], its space [32, 32, 3]"),
+    "bytes for floats": (
+        UNIT,
+        FULL.astype(np.uint8),
+        "is uint8 from 1 to 1, its space has floats from 0 to 1",
+    ),
+    "beyond the bounds": (
+        UNIT,
+        FULL * 255,
+        "is float64 from 255 to 255, its space has floats from 0 to 1",
+    ),
+    "bytes for 16 bits": (
+        spaces.Box(0, 65535, FULL.shape, np.uint16),
+        FULL.astype(np.uint8),
+        "is uint8 from 1 to 1",
+    ),
+    "RGBA": (
+        BYTES,
+        np.zeros((32, 32, 4), np.uint8),
+        "has shape [32, 32, 4], its space [32, 32, 3]",
+    ),
     "another axis": (BYTES, np.zeros((3, 32, 32), np.uint8), "has shape [3, 32, 32]"),
     "words": (place, "go", "is no array of numbers but str"),
     "ragged": (place, [[1, 2], [3]], "is no array of numbers but list"),
     "none": (place, None, "is no array of numbers but NoneType"),
-    "fractions": (spaces.Box(0, 9, (2,), np.int64), [0.5, 1], "is float64 from 0.5 to 1, its space is Box"),
+    "fractions": (
+        spaces.Box(0, 9, (2,), np.int64),
+        [0.5, 1],
+        "is float64 from 0.5 to 1, its space is Box",
+    ),
     "beyond 8 bits": (spaces.Box(0, 9, (2,), np.uint8), [300, 1], "is int64 from 1 to 300"),
     "no choice": (spaces.Discrete(3), 3, "is int64 from 3 to 3, its space is Discrete(3)"),
     "a choice below": (spaces.Discrete(3), -1, "is int64 from -1 to -1"),
     "half a choice": (spaces.Discrete(3), 0.5, "is float64 from 0.5 to 0.5"),
     "no switch": (spaces.MultiBinary(2), [0, 2], "is int64 from 0 to 2"),
     "no choices": (spaces.MultiDiscrete([2, 3]), [1, 3], "is int64 from 1 to 3"),
-    "nothing of its name": (spaces.Dict(at=place), {"to": 1}, "'at' is declared, but not among what was returned"),
+    "nothing of its name": (
+        spaces.Dict(at=place),
+        {"to": 1},
+        "'at' is declared, but not among what was returned",
+    ),
     "another nesting": (spaces.Dict(at=place), np.zeros(3), "'at' is declared, but not among"),
 }
 
@@ -286,7 +392,9 @@ LIES = {
 @pytest.mark.parametrize(("space", "value", "told"), LIES.values(), ids=LIES)
 def test_what_comes_is_what_was_declared(space, value, told):
     with pytest.raises(UndeclaredError) as caught:
-        Observer("x", space, "pixels" if space in (BYTES, UNIT) or "16" in str(space) else "vectors", 32)(value, None)
+        Observer(
+            "x", space, "pixels" if space in (BYTES, UNIT) or "16" in str(space) else "vectors", 32
+        )(value, None)
     assert told in str(caught.value) and str(caught.value).startswith("observation ")
 
 
@@ -302,7 +410,10 @@ def test_numbers_that_are_not_finite_are_an_accident():
         (BYTES, np.full((32, 32, 3), 200, np.int64)),
         (BYTES, np.full((32, 32, 3), 200, np.uint8).tolist()),
         (UNIT, FULL * 1.004),  # an interpolation's overshoot
-        (spaces.Box(-1, 1, (3,)), [[0, 7, 1]]),  # an axis of 1 more, whole numbers, beyond the bounds
+        (
+            spaces.Box(-1, 1, (3,)),
+            [[0, 7, 1]],
+        ),  # an axis of 1 more, whole numbers, beyond the bounds
         (spaces.Discrete(3, start=-1), np.array([1])),
         (spaces.MultiBinary(2), [True, False]),
         (spaces.Box(0, 9, (2,), np.int64), [3.0, 1]),

@@ -18,7 +18,9 @@ from planet_rssm.envs import older_mujoco
 )
 def test_a_package_that_asks_for_an_older_mujoco_is_named(monkeypatch, wish, said):
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "3.17.0")
-    monkeypatch.setattr(importlib.metadata, "packages_distributions", lambda: {"metaworld": ["metaworld"]})
+    monkeypatch.setattr(
+        importlib.metadata, "packages_distributions", lambda: {"metaworld": ["metaworld"]}
+    )
     monkeypatch.setattr(importlib.metadata, "requires", lambda name: ["numpy<3", wish])
     line = older_mujoco.older_mujoco("metaworld.envs", "ValueError: could not broadcast")
     assert bool(line) == said

@@ -47,7 +47,12 @@ def test_workers_show_what_the_environment_shows(task):
             action = actions(pool, [0], value)
             step, (observation, *rest) = pool.step(action)[0], env.step(action[0])
             np.testing.assert_array_equal(step.observation["image"], observation["image"])
-            assert [step.reward, step.terminated, step.truncated, {"env_steps": step.env_steps}] == rest
+            assert [
+                step.reward,
+                step.terminated,
+                step.truncated,
+                {"env_steps": step.env_steps},
+            ] == rest
             assert not step.lost
 
 
@@ -58,7 +63,9 @@ def test_rows_are_independent_and_seeded(pair):
     assert (first[0]["image"] != first[1]["image"]).any()
     alone = pair.step(actions(pair, [0]))
     assert list(alone) == [0]
-    np.testing.assert_array_equal(pair.step(actions(pair, [1]))[1].observation["image"], alone[0].observation["image"])
+    np.testing.assert_array_equal(
+        pair.step(actions(pair, [1]))[1].observation["image"], alone[0].observation["image"]
+    )
 
 
 def test_observations_belong_to_the_caller(pair):
@@ -114,12 +121,20 @@ def test_episode_of_a_killed_worker_goes_on_as_if_nothing_had_happened(caplog):
                 os.kill(pids[-1], signal.SIGKILL)
             pool._failures[0] = 0  # three in one episode would be no accident
 
-        for (image, reward), (before, paid) in zip(play(pool, 1, 8, kill), undisturbed, strict=True):
+        for (image, reward), (before, paid) in zip(
+            play(pool, 1, 8, kill), undisturbed, strict=True
+        ):
             np.testing.assert_array_equal(image, before)
             assert reward == paid
         assert pool.lost == 3 and all(gone(pid) for pid in pids)
-    assert "environment 0 was lost in step 4 of an episode and is replaced: killed by SIGKILL" in caplog.messages
-    assert "environment 0: its episode goes on from step 3, played again up to there" in caplog.messages
+    assert (
+        "environment 0 was lost in step 4 of an episode and is replaced: killed by SIGKILL"
+        in caplog.messages
+    )
+    assert (
+        "environment 0: its episode goes on from step 3, played again up to there"
+        in caplog.messages
+    )
 
 
 def test_hung_worker_is_replaced_after_the_timeout():
@@ -160,14 +175,20 @@ def test_settings_that_no_worker_can_load_are_one_line():
 
 def test_worker_that_always_fails_is_not_restarted_for_ever(monkeypatch, tmp_path):
     (tmp_path / "dm_control").mkdir()
-    (tmp_path / "dm_control" / "__init__.py").write_text("print('noise')\nraise RuntimeError('broken on purpose')")
+    (tmp_path / "dm_control" / "__init__.py").write_text(
+        "print('noise')\nraise RuntimeError('broken on purpose')"
+    )
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(PlanetError, match="3 times in a row, at last before an episode: RuntimeError: broken on"):
+    with pytest.raises(
+        PlanetError, match="3 times in a row, at last before an episode: RuntimeError: broken on"
+    ):
         EnvPool(settings(), 1)
 
 
 def test_printing_does_not_disturb_the_protocol(monkeypatch, tmp_path):
-    (tmp_path / "sitecustomize.py").write_text("import os\nprint('{}', flush=True)\nos.write(1, b'{}\\n')")
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\nprint('{}', flush=True)\nos.write(1, b'{}\\n')"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     with EnvPool(settings(renderer="none"), 1) as pool:
         pool.reset({0: 1})
@@ -191,7 +212,9 @@ def test_workers_end_with_a_killed_parent():
         print(*(worker.pid for worker in pool._workers), flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
     """
-    parent = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
+    parent = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True
+    )
     pids = parent.stdout.split()
     assert len(pids) == 2, parent.stderr
     assert all(gone(pid) for pid in pids)

@@ -109,7 +109,12 @@ def rogue(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
 
     def settings(name, **more):
-        told = {"id": f"rogues:{name}", "observe": "vectors", "renderer": "none", "action_repeat": 1}
+        told = {
+            "id": f"rogues:{name}",
+            "observe": "vectors",
+            "renderer": "none",
+            "action_repeat": 1,
+        }
         return EnvSettings(**told | more)
 
     return settings
@@ -221,4 +226,7 @@ def test_an_episode_that_is_not_the_same_again_is_lost(rogue, caplog):
         assert (step.lost, step.words, pool.lost) == (True, "killed by SIGKILL", 1)
         pool.reset({0: 0})
         assert not act(pool).lost
-    assert "environment 0 does not play the same again: its episode ends at step 0 of 1" in caplog.messages
+    assert (
+        "environment 0 does not play the same again: its episode ends at step 0 of 1"
+        in caplog.messages
+    )

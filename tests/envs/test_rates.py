@@ -81,10 +81,22 @@ def test_the_time_that_gymnasiums_own_simulate(task, seconds, source):
         (Made(ale=Ale(), _frameskip=4, metadata={"render_fps": 30}), 4 / 60, "frameskip"),
         (Made(ale=Ale(), _frameskip=(2, 5)), 3 / 60, "frameskip"),
         (Made(control_hz=10, dt=0.01), 0.1, "control_hz"),  # gym-pusht
-        (Made(config={"policy_frequency": 1, "simulation_frequency": 15}), 1.0, "policy_frequency"),  # highway-env
-        (Made(game=Doom(), frame_skip=4, metadata={"render_fps": 35}), 4 / 35, "frame_skip / ticrate"),
+        (
+            Made(config={"policy_frequency": 1, "simulation_frequency": 15}),
+            1.0,
+            "policy_frequency",
+        ),  # highway-env
+        (
+            Made(game=Doom(), frame_skip=4, metadata={"render_fps": 35}),
+            4 / 35,
+            "frame_skip / ticrate",
+        ),
         (Made(_env=Robot()), 0.02, "control_timestep"),  # shimmy, gym-aloha
-        (Made(point=Made(model=MjModel(), frame_skip=5), dt=7), 0.01, "timestep x frame_skip"),  # PointMaze
+        (
+            Made(point=Made(model=MjModel(), frame_skip=5), dt=7),
+            0.01,
+            "timestep x frame_skip",
+        ),  # PointMaze
         (Made(sim=Made(dt=0.04)), 0.04, "dt"),  # panda-gym
         (Made(dt="fast", metadata={"render_fps": 25}), 0.04, "render_fps"),
         (Made(dt=-1.0, metadata={}), 1 / 30, "default"),
@@ -127,9 +139,15 @@ def test_the_source_of_each_figure_is_in_the_spec(homemade):
         "time_limit": {"env_steps": 3000, "from": "environment"},
         "control_interval": {"seconds": 1.0, "from": "dt"},
     }
-    assert spec_of("homemade:Long", time_limit=50).timing()["time_limit"] == {"env_steps": 50, "from": "setting"}
+    assert spec_of("homemade:Long", time_limit=50).timing()["time_limit"] == {
+        "env_steps": 50,
+        "from": "setting",
+    }
     assert spec_of("homemade:Long", time_limit=5000).episode_steps == 3000
-    assert spec_of("homemade:Drift").timing()["time_limit"] == {"env_steps": 1000, "from": "default"}
+    assert spec_of("homemade:Drift").timing()["time_limit"] == {
+        "env_steps": 1000,
+        "from": "default",
+    }
     dmc = DMControlEnv(EnvSettings(id="dmc/walker-walk", renderer="none", action_repeat=2)).env_spec
     assert dmc.timing() == {
         "time_limit": {"env_steps": 1000, "from": "environment"},
@@ -138,11 +156,16 @@ def test_the_source_of_each_figure_is_in_the_spec(homemade):
 
 
 def test_a_spec_of_an_earlier_version_is_the_same_environment():
-    spec = EnvSpec("gym/Pendulum-v1", {"vector": ((3,), "float32")}, 1, 1, 0.05, 200, "none", "gymnasium 1.4.0")
+    spec = EnvSpec(
+        "gym/Pendulum-v1", {"vector": ((3,), "float32")}, 1, 1, 0.05, 200, "none", "gymnasium 1.4.0"
+    )
     new = EnvSpec(**vars(spec) | {"interval_from": "dt", "limit_from": "environment"})
     old = {key: value for key, value in spec.to_json().items() if not key.endswith("_from")} | {
         "control_interval": 1 / 30
     }
     read = EnvSpec.from_json(old)
     assert (read.interval_from, read.limit_from) == ("", "")
-    assert read.differs(new) is None and read.differs(EnvSpec(**vars(new) | {"episode_steps": 5})) == "episode_steps"
+    assert (
+        read.differs(new) is None
+        and read.differs(EnvSpec(**vars(new) | {"episode_steps": 5})) == "episode_steps"
+    )

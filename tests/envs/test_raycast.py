@@ -41,7 +41,10 @@ def test_sphere_fills_its_share_of_the_view(size):
 
 
 def test_image_is_the_right_way_round():
-    red, green = '<geom pos=".4 0 .4" size=".2" rgba="1 0 0 1"/>', '<geom pos="-.4 0 -.4" size=".2" rgba="0 1 0 1"/>'
+    red, green = (
+        '<geom pos=".4 0 .4" size=".2" rgba="1 0 0 1"/>',
+        '<geom pos="-.4 0 -.4" size=".2" rgba="0 1 0 1"/>',
+    )
     model, data = scene(red + green)
     image = RayCaster(model, 64).render(data).astype(int)
     assert image[:32, 32:, 0].sum() == image[..., 0].sum() > 0
@@ -56,7 +59,9 @@ def test_frames_are_new_arrays_and_the_model_is_left_alone():
     first, second = caster.render(data), caster.render(data)
     np.testing.assert_array_equal(first, second)
     assert not np.shares_memory(first, second)
-    for array, after in zip(before, (model.bvh_aabb, model.geom_group, model.geom_aabb), strict=True):
+    for array, after in zip(
+        before, (model.bvh_aabb, model.geom_group, model.geom_aabb), strict=True
+    ):
         np.testing.assert_array_equal(array, after)
 
 
@@ -69,7 +74,10 @@ def test_invisible_geoms_are_not_drawn():
 
 def test_colour_comes_from_the_material_unless_the_geom_has_its_own():
     material = '<material name="green" rgba="0 1 0 1"/>'
-    for looks, expected in (('material="green"', 1 / 3), ('material="green" rgba="0 0 1 1"', 2 / 3)):
+    for looks, expected in (
+        ('material="green"', 1 / 3),
+        ('material="green" rgba="0 0 1 1"', 2 / 3),
+    ):
         model, data = scene(f'<geom size=".5" {looks}/>', material)
         assert hue(RayCaster(model, 32).render(data)[16, 16]) == pytest.approx(expected)
 
@@ -86,7 +94,9 @@ def test_site_looks_like_the_geom_of_its_shape(kind):
 def test_site_behind_a_geom_is_hidden():
     geom, site = '<geom size=".5" rgba="1 0 0 1"/>', '<site pos="0 1 0" size=".3" rgba="0 1 0 1"/>'
     (model, data), (bare, bare_data) = scene(geom + site), scene(geom)
-    np.testing.assert_array_equal(RayCaster(model, 64).render(data), RayCaster(bare, 64).render(bare_data))
+    np.testing.assert_array_equal(
+        RayCaster(model, 64).render(data), RayCaster(bare, 64).render(bare_data)
+    )
 
 
 def test_checker_shows_that_the_camera_moves():
@@ -111,7 +121,9 @@ def test_no_part_of_a_body_is_missing(task):
     caster.render(data)
     nothing, groups = np.full(1, -1, np.int32), np.array([1, 1, 1, 0, 0, 0], np.uint8)
     for ray in range(0, 64 * 64, 5):
-        mujoco.mj_ray(model, data, data.cam_xpos[0], caster._rays[ray], groups, True, -1, nothing, None)
+        mujoco.mj_ray(
+            model, data, data.cam_xpos[0], caster._rays[ray], groups, True, -1, nothing, None
+        )
         assert caster._hit[ray] in (nothing[0], *range(model.ngeom, model.ngeom + model.nsite))
 
 
@@ -136,7 +148,9 @@ def test_thin_pole_is_seen_at_every_angle(size):
     assert min(pole_pixels(size)) >= size // 8
 
 
-@pytest.mark.parametrize(("task", "low", "high"), [("reacher-easy", 0.9, 0.05), ("finger-turn_easy", 0.9, 0.05)])
+@pytest.mark.parametrize(
+    ("task", "low", "high"), [("reacher-easy", 0.9, 0.05), ("finger-turn_easy", 0.9, 0.05)]
+)
 def test_target_is_red(task, low, high):
     image = env(task).render_frame(64).reshape(-1, 3)
     hues = np.array([hue(pixel) if np.ptp(pixel) > 60 else 0.5 for pixel in image])
@@ -151,7 +165,10 @@ def targets(made):
         ("geom", model.ngeom, model.geom_rgba, model.geom_matid, model.geom_group),
     ):
         for row in range(count):
-            shown = group[row] <= 2 and (rgba[row, 3] if material[row] < 0 else model.mat_rgba[material[row], 3]) > 0
+            shown = (
+                group[row] <= 2
+                and (rgba[row, 3] if material[row] < 0 else model.mat_rgba[material[row], 3]) > 0
+            )
             if shown and "target" in model.id2name(row, kind):
                 yield rgba, row
 
@@ -173,14 +190,18 @@ TARGETED += [
     "stacker-stack_2",
     "stacker-stack_4",
 ]
-TARGETED += [f"manipulator-{task}" for task in ("bring_ball", "bring_peg", "insert_ball", "insert_peg")]
+TARGETED += [
+    f"manipulator-{task}" for task in ("bring_ball", "bring_peg", "insert_ball", "insert_peg")
+]
 
 
 @pytest.mark.parametrize("task", TARGETED)
 def test_every_target_is_seen(task):
     made = env(task)
 
-    def pixels(seed):  # that the target changes: none where the peg's is in its slot or the camera looks elsewhere
+    def pixels(
+        seed,
+    ):  # that the target changes: none where the peg's is in its slot or the camera looks elsewhere
         made.reset(seed=seed)
         found, seen = list(targets(made)), made.render_frame(64).astype(int)
         for rgba, row in found:

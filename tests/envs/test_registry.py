@@ -38,25 +38,41 @@ def test_other_spellings_are_understood(spelling, canonical):
 
 
 def test_unknown_task_names_the_nearest():
-    with pytest.raises(PlanetError, match=r"env\.id = 'walker-wlak'.*did you mean 'dmc/walker-walk'\?") as caught:
+    with pytest.raises(
+        PlanetError, match=r"env\.id = 'walker-wlak'.*did you mean 'dmc/walker-walk'\?"
+    ) as caught:
         registry.resolve(EnvSettings(id="walker-wlak"))
     assert "\n" not in str(caught.value)
 
 
 def test_action_repeats():
-    expected = {"cartpole-balance": 8, "reacher-hard": 4, "cheetah-run": 4, "finger-spin": 2, "cup-catch": 4}
+    expected = {
+        "cartpole-balance": 8,
+        "reacher-hard": 4,
+        "cheetah-run": 4,
+        "finger-spin": 2,
+        "cup-catch": 4,
+    }
     expected |= {"walker-run": 2, "hopper-hop": 2}
     assert {task: registry.action_repeat(task) for task in expected} == expected
 
 
 def test_resolve_keeps_what_was_set():
-    resolved = registry.resolve(EnvSettings(id="cup-catch", action_repeat=6, renderer="none", size=32))
-    assert resolved == EnvSettings(id="dmc/ball_in_cup-catch", action_repeat=6, renderer="none", size=32)
+    resolved = registry.resolve(
+        EnvSettings(id="cup-catch", action_repeat=6, renderer="none", size=32)
+    )
+    assert resolved == EnvSettings(
+        id="dmc/ball_in_cup-catch", action_repeat=6, renderer="none", size=32
+    )
     assert registry.resolve(resolved) == resolved
 
 
 def _pretend(monkeypatch, renderer, ok=True):
-    monkeypatch.setattr(gl, "probe", lambda backend: gl.GlProbe(backend, ok, renderer, "" if ok else "no such library"))
+    monkeypatch.setattr(
+        gl,
+        "probe",
+        lambda backend: gl.GlProbe(backend, ok, renderer, "" if ok else "no such library"),
+    )
 
 
 def test_auto_takes_hardware_gl(monkeypatch):
@@ -70,22 +86,35 @@ def test_auto_falls_back_to_ray_casting_and_says_so_once(monkeypatch, caplog, re
     _pretend(monkeypatch, renderer, ok)
     with caplog.at_level(logging.INFO, logger="planet_rssm"):
         assert registry.resolve(EnvSettings()).renderer == "raycast"
-    assert len(caplog.messages) == 1 and "ray cast" in caplog.messages[0] and "\n" not in caplog.messages[0]
+    assert (
+        len(caplog.messages) == 1
+        and "ray cast" in caplog.messages[0]
+        and "\n" not in caplog.messages[0]
+    )
 
 
 def test_broken_renderer_that_was_asked_for_is_refused(monkeypatch):
     _pretend(monkeypatch, "", ok=False)
-    with pytest.raises(PlanetError, match=r"env\.renderer = 'egl'.*no such library.*env\.renderer=raycast"):
+    with pytest.raises(
+        PlanetError, match=r"env\.renderer = 'egl'.*no such library.*env\.renderer=raycast"
+    ):
         registry.resolve(EnvSettings(renderer="egl"))
 
 
 @pytest.mark.parametrize(
     ("module", "absent"),
-    [("registry", ("mujoco", "dm_control", "torch")), ("pool", ("mujoco", "torch")), ("worker", ("torch",))],
+    [
+        ("registry", ("mujoco", "dm_control", "torch")),
+        ("pool", ("mujoco", "torch")),
+        ("worker", ("torch",)),
+    ],
 )
 def test_modules_import_nothing_heavy(module, absent):
     code = f"import sys, planet_rssm.envs.{module}; print([name for name in {absent} if name in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+        == "[]\n"
+    )
 
 
 def test_what_draws_by_pyglet_opens_no_window_where_there_is_no_display(monkeypatch):

@@ -37,14 +37,21 @@ def test_numbers_reach_their_bounds():
         space = spaces.Box(low.astype(kind), high.astype(kind), dtype=kind)
         numbers = action_map("x", space)
         assert isinstance(numbers, Numbers) and (numbers.size, numbers.groups) == (4, ())
-        for share, bound in ((-1, space.low), (1, space.high), (-7, space.low), (0, (space.low + space.high) / 2)):
+        for share, bound in (
+            (-1, space.low),
+            (1, space.high),
+            (-7, space.low),
+            (0, (space.low + space.high) / 2),
+        ):
             value = numbers(np.full(4, share, np.float32))
             assert space.contains(value)
             np.testing.assert_allclose(value, bound, rtol=1e-6)
 
 
 def test_numbers_without_bounds_stay_and_are_told(caplog):
-    numbers = action_map("gym/X-v0", spaces.Box(np.array([-np.inf, 0]), np.array([np.inf, 4]), dtype=np.float64))
+    numbers = action_map(
+        "gym/X-v0", spaces.Box(np.array([-np.inf, 0]), np.array([np.inf, 4]), dtype=np.float64)
+    )
     np.testing.assert_allclose(numbers(np.array([0.25, 0.5])), [0.25, 3])
     assert caplog.messages == ["gym/X-v0: 1 of its 2 actions have no bounds and get [-1, 1]"]
 
@@ -108,7 +115,10 @@ def test_what_is_no_choice_is_told():
         (spaces.Box(0, 1, (0,)), "takes no actions"),
         (spaces.Dict({}), "takes no actions"),
         (spaces.Tuple((spaces.Tuple(()),)), "takes no actions"),
-        (spaces.Text(4), "must be made of Box, Discrete, MultiDiscrete or MultiBinary; give as env.id=module:Class"),
+        (
+            spaces.Text(4),
+            "must be made of Box, Discrete, MultiDiscrete or MultiBinary; give as env.id=module:Class",
+        ),
         (spaces.Dict({"a": spaces.Sequence(place)}), "must be made of Box, Discrete"),
         (
             spaces.Dict({"go": place, "on": spaces.Discrete(2)}),
@@ -141,7 +151,11 @@ floats = st.builds(
     st.sampled_from([np.float32, np.float64]),
 )
 wholes = st.builds(
-    _box, st.sampled_from([0, 3, 255]), st.sampled_from([0, 5, 255]), shapes, st.sampled_from([np.int64, np.uint8])
+    _box,
+    st.sampled_from([0, 3, 255]),
+    st.sampled_from([0, 5, 255]),
+    shapes,
+    st.sampled_from([np.int64, np.uint8]),
 )
 leaves = st.one_of(
     floats,
@@ -149,15 +163,17 @@ leaves = st.one_of(
     st.builds(spaces.Discrete, st.integers(1, 5), start=st.integers(-3, 3)),
     st.builds(spaces.MultiBinary, st.integers(1, 5)),
     st.builds(spaces.MultiDiscrete, st.lists(st.integers(1, 4), min_size=1, max_size=3)),
-    st.sampled_from([picture, spaces.Box(0, 255, (16, 17), np.uint8), spaces.Text(4), spaces.Sequence(place)]),
+    st.sampled_from(
+        [picture, spaces.Box(0, 255, (16, 17), np.uint8), spaces.Text(4), spaces.Sequence(place)]
+    ),
 )
 anything = st.recursive(
     leaves,
     lambda inner: st.one_of(
         st.lists(inner, min_size=1, max_size=3).map(spaces.Tuple),
-        st.dictionaries(st.text(string.ascii_letters + ".", min_size=1, max_size=3), inner, max_size=3).map(
-            spaces.Dict
-        ),
+        st.dictionaries(
+            st.text(string.ascii_letters + ".", min_size=1, max_size=3), inner, max_size=3
+        ).map(spaces.Dict),
     ),
     max_leaves=5,
 )
@@ -174,7 +190,9 @@ def test_any_space_is_observed_as_told_or_refused(space, observe, seed):
     space.seed(seed)
     frame = np.zeros((5, 5, 3), np.uint8) if observer.draws else None
     for seen in (observer(sample := space.sample(), frame), observer.blind(sample)):
-        assert {key: (value.shape, str(value.dtype)) for key, value in seen.items()} == observer.spec
+        assert {
+            key: (value.shape, str(value.dtype)) for key, value in seen.items()
+        } == observer.spec
         assert seen
 
 

@@ -28,15 +28,20 @@ def test_files_of_one_choice_or_of_numbers_are_as_they_were(discrete):
 def test_groups_are_kept():
     spec = replace(SPEC, discrete=True, groups=(3, 2))
     written = json.loads(json.dumps(spec.to_json()))
-    assert (written["discrete"], written["groups"]) == (True, [3, 2]) and EnvSpec.from_json(written) == spec
+    assert (written["discrete"], written["groups"]) == (True, [3, 2]) and EnvSpec.from_json(
+        written
+    ) == spec
     assert spec.differs(replace(SPEC, discrete=True)) == "groups"
 
 
 @pytest.mark.parametrize(
-    ("discrete", "groups"), [(True, [3, 3]), (False, [3, 2]), (True, [5.0]), (True, ["5"]), (True, [6, -1])]
+    ("discrete", "groups"),
+    [(True, [3, 3]), (False, [3, 2]), (True, [5.0]), (True, ["5"]), (True, [6, -1])],
 )
 def test_groups_that_are_not_the_actions_are_one_line(discrete, groups):
-    with pytest.raises(PlanetError, match=r"groups.*; read it with the version of planet_rssm that wrote it"):
+    with pytest.raises(
+        PlanetError, match=r"groups.*; read it with the version of planet_rssm that wrote it"
+    ):
         EnvSpec.from_json(BEFORE | {"discrete": discrete, "groups": groups})
 
 

@@ -43,10 +43,19 @@ def runs(tmp_path_factory) -> list[Path]:
     with EnvPool(settings.env, 1) as pool:
         spec = pool.spec
     made = []
-    for name, overrides in (("a0", []), ("a1", ["seed=1"]), ("b0", ["rssm.stoch=5", "rssm.latent=categorical"])):
+    for name, overrides in (
+        ("a0", []),
+        ("a1", ["seed=1"]),
+        ("b0", ["rssm.stoch=5", "rssm.latent=categorical"]),
+    ):
         changed = config.override(settings, overrides)
         weights = untrained_model(changed, spec).state_dict()
-        made.append(written(Checkpoint(changed, spec, {"env_steps": 7, "seconds": 1.5}, weights, {}), folder / name))
+        made.append(
+            written(
+                Checkpoint(changed, spec, {"env_steps": 7, "seconds": 1.5}, weights, {}),
+                folder / name,
+            )
+        )
     return made
 
 
@@ -84,14 +93,29 @@ def without_times(result: dict) -> dict:
 
 def test_the_result_names_what_was_measured(measured, runs):
     result = measured["results"][0]
-    assert (result["run"], result["task"], result["planner"]) == (str(runs[0]), "dmc/cartpole-swingup", "cem")
+    assert (result["run"], result["task"], result["planner"]) == (
+        str(runs[0]),
+        "dmc/cartpole-swingup",
+        "cem",
+    )
     assert (result["checkpoint"], result["seed"], result["trained"]["env_steps"]) == ("last", 0, 7)
     assert result["observation"]["observe"] == "vectors"
     assert [episode["seed"] for episode in result["episodes"]] == [1000, 1001, 1002]
     assert all(episode["env_steps"] == 1000 for episode in result["episodes"])
     low, high = result["episode_ci95"]
-    assert low <= result["mean"] <= high and result["median_episode_ci95"] and result["iqm_episode_ci95"]
-    assert set(measured["seconds"]) >= {"start", "environment", "filter", "plan", "statistics", "total"}
+    assert (
+        low <= result["mean"] <= high
+        and result["median_episode_ci95"]
+        and result["iqm_episode_ci95"]
+    )
+    assert set(measured["seconds"]) >= {
+        "start",
+        "environment",
+        "filter",
+        "plan",
+        "statistics",
+        "total",
+    }
     assert measured["errors"] == []
     json.dumps(measured)
 
@@ -104,13 +128,19 @@ def test_runs_that_differ_in_their_seed_alone_are_one_group(measured, runs):
     means = [result["mean"] for result in measured["results"]]
     assert a["mean"] == pytest.approx((means[0] + means[1]) / 2)
     (compared,) = measured["improvement"]
-    assert (compared["group"], compared["over"], compared["of"]) == (a["group"], b["group"], "episodes")
+    assert (compared["group"], compared["over"], compared["of"]) == (
+        a["group"],
+        b["group"],
+        "episodes",
+    )
     assert 0 <= compared["ci95"][0] <= compared["probability"] <= compared["ci95"][1] <= 1
 
 
 def test_published_scores_come_with_their_protocol(measured):
     assert {entry["task"] for entry in measured["published"]} == {"dmc/cartpole-swingup"}
-    assert all(entry["protocol"] and entry["obs"] in ("pixels", "state") for entry in measured["published"])
+    assert all(
+        entry["protocol"] and entry["obs"] in ("pixels", "state") for entry in measured["published"]
+    )
     assert published("gym/Pendulum-v1") == []
     assert score_of("PlaNet", "dmc/walker-walk") == 951
     assert score_of("DreamerV3", "dmc/walker-walk") == 960  # from pixels, after the most steps
@@ -119,13 +149,17 @@ def test_published_scores_come_with_their_protocol(measured):
 
 def test_a_mistake_names_its_run(runs):
     result = evaluate([str(runs[0])], [1000], overrides=["planner.elites=9999"], device="cpu")
-    assert result["errors"][0]["error"].startswith(f"{runs[0]}: planner.elites = 9999: at most planner.candidates")
+    assert result["errors"][0]["error"].startswith(
+        f"{runs[0]}: planner.elites = 9999: at most planner.candidates"
+    )
 
 
 def test_a_row_has_the_published_score_nearest_to_it(measured, capsys):
     walker = "dmc/walker-walk"
     assert beside(walker, "pixels", 240_000, "PlaNet")["score"] == 951
-    assert beside("dmc/walker-run", "pixels", 90_000, "PlaNet")["steps"] == 100_000  # of another method
+    assert (
+        beside("dmc/walker-run", "pixels", 90_000, "PlaNet")["steps"] == 100_000
+    )  # of another method
     assert beside(walker, "pixels", 2_000_000, "Dreamer")["steps"] == 1_000_000
     assert beside(walker, "state", 0, "PlaNet")["method"] == "CEM on the true simulator"
     assert beside("gym/Pendulum-v1", "state", 0, "PlaNet") is None
@@ -165,21 +199,32 @@ def test_an_interrupted_evaluation_goes_on(measured, runs, tmp_path, monkeypatch
     begun = []
     play = opened_run._Model.play
     monkeypatch.setattr(
-        opened_run._Model, "play", lambda self, seeds, *rest: begun.extend(seeds) or play(self, seeds, *rest)
+        opened_run._Model,
+        "play",
+        lambda self, seeds, *rest: begun.extend(seeds) or play(self, seeds, *rest),
     )
     result = evaluate([str(run)], [1000, 1001, 1002, 1003], device="cpu")
     assert begun == [1002, 1003]
-    assert [episode["seed"] for episode in result["results"][0]["episodes"]] == [1000, 1001, 1002, 1003]
+    assert [episode["seed"] for episode in result["results"][0]["episodes"]] == [
+        1000,
+        1001,
+        1002,
+        1003,
+    ]
 
 
 def test_an_episode_does_not_depend_on_what_is_played_beside_it(runs):
     with Pools() as pools:
         played = [
-            open_subject(str(runs[0]), "last", [], "cpu").play(seeds, len(seeds), pools, Stages(), lambda _: None)
+            open_subject(str(runs[0]), "last", [], "cpu").play(
+                seeds, len(seeds), pools, Stages(), lambda _: None
+            )
             for seeds in ([1000, 1001], [1001, 1000], [1001])
         ]
     together, swapped, alone = played
-    assert [r.episode_return for r in swapped[::-1]] == pytest.approx([r.episode_return for r in together], rel=1e-3)
+    assert [r.episode_return for r in swapped[::-1]] == pytest.approx(
+        [r.episode_return for r in together], rel=1e-3
+    )
     assert alone[0].episode_return == pytest.approx(together[1].episode_return, rel=1e-3)
 
 
@@ -200,7 +245,9 @@ def subject_rows(run: Path) -> dict:
     return Kept(opened.folder, "last-cem", opened.made_of).rows
 
 
-def test_a_wrong_run_costs_a_line_and_the_rest_is_done(measured, runs, no_worker, tmp_path, capsys, caplog):
+def test_a_wrong_run_costs_a_line_and_the_rest_is_done(
+    measured, runs, no_worker, tmp_path, capsys, caplog
+):
     damaged = shutil.copytree(runs[1], tmp_path / "damaged")
     path = checkpoints.path_of(damaged, 7)
     path.write_bytes(path.read_bytes()[:-1])
@@ -242,18 +289,26 @@ def test_damaged_metrics_cost_a_line_and_no_number(measured, runs, no_worker, tm
     (run / METRICS).write_text('{"phase": "test", "return": 3.5, "env_steps": 1}\n')
     assert evaluate([str(run)], [1000], device="cpu")["results"][0]["trained"]["test_return"] == 3.5
     (run / METRICS).write_text('{"phase": "test", "env_steps": 1}\n')
-    assert evaluate([str(run)], [1000], device="cpu")["results"][0]["trained"]["test_return"] is None
+    assert (
+        evaluate([str(run)], [1000], device="cpu")["results"][0]["trained"]["test_return"] is None
+    )
     (run / METRICS).write_text('{"phase": "te\n{"phase": "test", "return": 3.5, "env_steps": 1}\n')
     result = evaluate([str(run)], [1000], device="cpu")
     assert result["results"][0]["trained"]["test_return"] is None and result["errors"] == []
     assert sum("line 1 is not a measurement" in line for line in caplog.messages) == 1
 
 
-def test_the_test_return_is_that_of_the_checkpoint_not_of_a_later_one(measured, runs, no_worker, tmp_path):
+def test_the_test_return_is_that_of_the_checkpoint_not_of_a_later_one(
+    measured, runs, no_worker, tmp_path
+):
     held = checkpoints.load(checkpoints.path_of(runs[0], 7))
-    run = written(dataclasses.replace(held, progress=held.progress | {"updates": 20}), tmp_path / "run")
+    run = written(
+        dataclasses.replace(held, progress=held.progress | {"updates": 20}), tmp_path / "run"
+    )
     keep(open_subject(str(run), "last", [], "cpu"))
-    tests = [{"phase": "test", "return": float(updates), "updates": updates} for updates in (10, 20, 30)]
+    tests = [
+        {"phase": "test", "return": float(updates), "updates": updates} for updates in (10, 20, 30)
+    ]
     (run / METRICS).write_text("".join(json.dumps(line) + "\n" for line in tests))
     assert evaluate([str(run)], [1000], device="cpu")["results"][0]["trained"]["test_return"] == 20
 
@@ -261,7 +316,9 @@ def test_the_test_return_is_that_of_the_checkpoint_not_of_a_later_one(measured, 
 def test_scores_are_normalised_on_request(measured, runs, no_worker):
     group = evaluate([str(runs[2])], [1000, 1001, 1002], device="cpu", normalise="max")["groups"][0]
     assert group["normalised"]["mean"] == pytest.approx(group["mean"] / 1000)
-    group = evaluate([str(runs[2])], [1000, 1001, 1002], device="cpu", normalise="PlaNet")["groups"][0]
+    group = evaluate([str(runs[2])], [1000, 1001, 1002], device="cpu", normalise="PlaNet")[
+        "groups"
+    ][0]
     assert group["normalised"]["mean"] == pytest.approx(group["mean"] / 821)
 
 
@@ -294,27 +351,52 @@ def test_wrong_options_are_one_line(runs, words, line, capsys, caplog):
 
 
 def test_tables_are_written(measured, runs, no_worker, tmp_path, capsys):
-    files = [word for name in ("csv", "rows", "latex") for word in (f"--{name}", str(tmp_path / name))]
-    words = ["--episode-seeds", "1000-1001,1002", "--group-by", "rssm.latent", "--normalise", "max", *files]
+    files = [
+        word for name in ("csv", "rows", "latex") for word in (f"--{name}", str(tmp_path / name))
+    ]
+    words = [
+        "--episode-seeds",
+        "1000-1001,1002",
+        "--group-by",
+        "rssm.latent",
+        "--normalise",
+        "max",
+        *files,
+    ]
     assert end_of("eval", *map(str, runs), *words, "--device", "cpu") == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "dmc/cartpole-swingup, vectors" in shown and "published" in shown and "time: " in shown
     groups = list(csv.DictReader((tmp_path / "csv").read_text().splitlines()))
-    assert [group["group"] for group in groups] == ["rssm.latent=gaussian", "rssm.latent=categorical"]
+    assert [group["group"] for group in groups] == [
+        "rssm.latent=gaussian",
+        "rssm.latent=categorical",
+    ]
     assert float(groups[0]["mean"]) == measured["groups"][0]["mean"]
     rows = list(csv.DictReader((tmp_path / "rows").read_text().splitlines()))
-    assert [float(row["return"]) for row in rows[:3]] == [e["return"] for e in measured["results"][0]["episodes"]]
+    assert [float(row["return"]) for row in rows[:3]] == [
+        e["return"] for e in measured["results"][0]["episodes"]
+    ]
     assert len(rows) == 9
     latex = (tmp_path / "latex").read_text()
-    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 2 and "rssm.latent=gaussian" in latex
+    assert (
+        latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 2
+        and "rssm.latent=gaussian" in latex
+    )
 
 
-def test_a_selected_checkpoint_is_labelled_in_every_table(measured, runs, no_worker, tmp_path, capsys):
+def test_a_selected_checkpoint_is_labelled_in_every_table(
+    measured, runs, no_worker, tmp_path, capsys
+):
     run = shutil.copytree(runs[0], tmp_path / "run")
     shutil.copy(checkpoints.path_of(run, 7), checkpoints.path_of(run, checkpoints.BEST))
     keep(open_subject(str(run), "best", [], "cpu"), "best-cem")
     files = [word for name in ("csv", "latex") for word in (f"--{name}", str(tmp_path / name))]
-    assert end_of("eval", str(run), "--episodes", "1", "--checkpoint", "best", *files, "--device", "cpu") == 0
+    assert (
+        end_of(
+            "eval", str(run), "--episodes", "1", "--checkpoint", "best", *files, "--device", "cpu"
+        )
+        == 0
+    )
     assert "selected on test episodes" in " ".join(capsys.readouterr().out.split())
     [group] = csv.DictReader((tmp_path / "csv").read_text().splitlines())
     assert group["checkpoint"] == "best"

@@ -13,7 +13,9 @@ SPEC = EnvSpec("dmc/cup", {}, 1, 1, 0.1, 1000, "raycast", "mujoco 3")
 SEEN, STATE = "raycast 32x32 pixels", "the simulator's state"
 
 
-def run(returns: float, *overrides: str, checkpoint: str | None = "last", task: str = "dmc/cup") -> Evaluated:
+def run(
+    returns: float, *overrides: str, checkpoint: str | None = "last", task: str = "dmc/cup"
+) -> Evaluated:
     episodes = [{"return": returns}, {"return": returns}]
     told = {"run": "it", "checkpoint": checkpoint, "episodes": episodes}
     return Evaluated(config.load("planet", overrides), dataclasses.replace(SPEC, id=task), told, {})
@@ -56,7 +58,9 @@ def test_twins_are_told_of(caplog):
 
 
 def test_few_seeds_are_told_how_often_their_interval_holds(caplog):
-    groups = [{"group": name, "seeds": seeds} for name, seeds in (("a", 3), ("b", 5), ("c", 1), ("d", 10))]
+    groups = [
+        {"group": name, "seeds": seeds} for name, seeds in (("a", 3), ("b", 5), ("c", 1), ("d", 10))
+    ]
     warn_of_few([*groups, groups[0]])
     several, single = (record.getMessage() for record in caplog.records)
     assert "95 % of cases (a: 3 seeds, about 75 %, b: 5 seeds, about 83 %); t95" in several

@@ -35,7 +35,9 @@ def held() -> Checkpoint:
     settings = config.load("planet", TINY)
     with EnvPool(settings.env, 1) as pool:
         spec = pool.spec
-    return Checkpoint(settings, spec, {"env_steps": 7}, untrained_model(settings, spec).state_dict(), {})
+    return Checkpoint(
+        settings, spec, {"env_steps": 7}, untrained_model(settings, spec).state_dict(), {}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +73,12 @@ def written(held: Checkpoint, folder: Path) -> Path:
     return folder
 
 
-def test_an_episode_meets_the_same_noise_in_plan_and_eval_whatever_is_played_beside_it(held, tmp_path, quick):
-    drawn = dataclasses.replace(held, settings=config.override(held.settings, ["rssm.filter_by=sample"]))
+def test_an_episode_meets_the_same_noise_in_plan_and_eval_whatever_is_played_beside_it(
+    held, tmp_path, quick
+):
+    drawn = dataclasses.replace(
+        held, settings=config.override(held.settings, ["rssm.filter_by=sample"])
+    )
     run = written(drawn, tmp_path)
     (alone,) = plan_run(run, 1, device="cpu")["episodes"]
     many = plan_run(run, 5, device="cpu")["episodes"]
@@ -84,7 +90,15 @@ def test_an_episode_meets_the_same_noise_in_plan_and_eval_whatever_is_played_bes
 
 def test_the_result_names_what_was_measured(measured, held):
     result = measured[1]
-    assert set(result) >= {"task", "planner", "episodes", "return", "baselines", "latency_ms", "video"}
+    assert set(result) >= {
+        "task",
+        "planner",
+        "episodes",
+        "return",
+        "baselines",
+        "latency_ms",
+        "video",
+    }
     pixels = {"observe": "pixels", "renderer": "raycast", "size": 32}
     assert result["observation"] == {**pixels, "simulator": held.spec.simulator}
     assert (result["checkpoint"], result["env_steps"], result["video"]) == ("last", 7, None)
@@ -157,7 +171,9 @@ def test_another_mujoco_is_a_warning_and_measures_the_baselines_again(run, held,
     result = plan_run(run, 1, device="cpu")
     assert quick == ["simple"]
     assert result["observation"]["simulator"] == held.spec.simulator
-    [warning] = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    [warning] = [
+        record.getMessage() for record in caplog.records if record.levelno == logging.WARNING
+    ]
     assert warning.startswith(f"trained with mujoco 1.0, planning with {held.spec.simulator}: ")
 
 
@@ -166,11 +182,16 @@ def test_another_mujoco_is_a_warning_and_measures_the_baselines_again(run, held,
     [
         ({"renderer": "egl"}, "renderer = egl, here it is raycast"),
         ({"action_repeat": 8}, "action_repeat = 8, here it is 100"),
-        ({"observation": {"image": ((64, 64, 3), "uint8")}}, "observation = .*64.*, here it is .*32"),
+        (
+            {"observation": {"image": ((64, 64, 3), "uint8")}},
+            "observation = .*64.*, here it is .*32",
+        ),
     ],
 )
 def test_another_environment_is_refused_in_one_line(held, tmp_path, change, line):
     other = dataclasses.replace(held, spec=dataclasses.replace(held.spec, **change))
-    with pytest.raises(PlanetError, match=f"^dmc/cartpole-swingup: the run was trained with {line}") as caught:
+    with pytest.raises(
+        PlanetError, match=f"^dmc/cartpole-swingup: the run was trained with {line}"
+    ) as caught:
         plan_run(written(other, tmp_path), 1, device="cpu")
     assert "\n" not in str(caught.value)

@@ -18,7 +18,9 @@ SHORT = "env.time_limit=24 planner.horizon=3 planner.candidates=8 planner.iterat
 @pytest.fixture
 def quick(monkeypatch):
     """Measure no baseline in earnest."""
-    monkeypatch.setattr(module, "simple_baselines", lambda *_: {"random": [1.0], "zero": [0.0], "constant": [2.0]})
+    monkeypatch.setattr(
+        module, "simple_baselines", lambda *_: {"random": [1.0], "zero": [0.0], "constant": [2.0]}
+    )
 
 
 def end_of(*words: str) -> int:
@@ -30,10 +32,29 @@ def end_of(*words: str) -> int:
 
 def test_the_result_has_the_keys_of_a_runs(capsys):
     words = [word for key in SHORT for word in ("-s", key)]
-    assert end_of("plan", "simulator:cartpole-swingup", "--episodes", "2", "--json", "--planner", "cem", *words) == 0
+    assert (
+        end_of(
+            "plan",
+            "simulator:cartpole-swingup",
+            "--episodes",
+            "2",
+            "--json",
+            "--planner",
+            "cem",
+            *words,
+        )
+        == 0
+    )
     result = json.loads(capsys.readouterr().out)
-    assert (result["task"], result["planner"], result["batch"]) == ("dmc/cartpole-swingup", "cem", 1)
-    assert [(episode["seed"], episode["env_steps"]) for episode in result["episodes"]] == [(1000, 24), (1001, 24)]
+    assert (result["task"], result["planner"], result["batch"]) == (
+        "dmc/cartpole-swingup",
+        "cem",
+        1,
+    )
+    assert [(episode["seed"], episode["env_steps"]) for episode in result["episodes"]] == [
+        (1000, 24),
+        (1001, 24),
+    ]
     assert list(result["baselines"]) == ["random", "zero", "constant", "untrained"]
     assert result["baselines"]["untrained"] is None
     assert result["observation"]["observe"] == "state"
@@ -50,7 +71,9 @@ def test_the_table_names_the_simulator(quick, capsys):
 
 
 def test_episodes_do_not_depend_on_how_many_there_are(quick):
-    one, two = (plan_simulator("reacher-easy", count, overrides=SHORT)["episodes"] for count in (1, 2))
+    one, two = (
+        plan_simulator("reacher-easy", count, overrides=SHORT)["episodes"] for count in (1, 2)
+    )
     assert two[:1] == one
 
 
@@ -61,7 +84,9 @@ def test_a_film_needs_no_gl(quick, tmp_path):
         frames.extend(shown)
         return tmp_path / f"at {fps:.2f}"
 
-    result = plan_simulator("simulator:walker-walk", 1, overrides=[*SHORT, "env.time_limit=4"], film=film)
+    result = plan_simulator(
+        "simulator:walker-walk", 1, overrides=[*SHORT, "env.time_limit=4"], film=film
+    )
     assert [frame.shape for frame in frames] == [(VIDEO_SIZE, VIDEO_SIZE, 3)] * 2
     assert np.std(frames[0]) > 10
     assert result["video"] == str(tmp_path / "at 20.00")
@@ -74,8 +99,14 @@ def test_a_task_without_a_reward_for_many_states_is_called_slow(quick, caplog):
 
 
 def test_each_task_has_its_budget_and_settings_win():
-    cheetah, walker = (simulator_settings(task) for task in ("simulator:cheetah-run", "walker-walk"))
-    assert (cheetah.planner.name, cheetah.planner.colour, walker.planner.colour) == ("icem", 0.25, 2.5)
+    cheetah, walker = (
+        simulator_settings(task) for task in ("simulator:cheetah-run", "walker-walk")
+    )
+    assert (cheetah.planner.name, cheetah.planner.colour, walker.planner.colour) == (
+        "icem",
+        0.25,
+        2.5,
+    )
     assert (cheetah.env.action_repeat, walker.env.action_repeat) == (4, 2)
     paper = simulator_settings("cheetah-run", ["planner.name=cem"]).planner
     assert (paper.candidates, paper.horizon, paper.iterations, paper.elites) == (1000, 12, 10, 100)
@@ -87,11 +118,19 @@ def test_each_task_has_its_budget_and_settings_win():
     ("task", "overrides", "line"),
     [
         ("", [], "simulator: names no task; give simulator:cartpole-swingup for example"),
-        ("gym/Pendulum-v1", [], "simulator:gym/Pendulum-v1: only dm_control's simulator can be planned in; give"),
+        (
+            "gym/Pendulum-v1",
+            [],
+            "simulator:gym/Pendulum-v1: only dm_control's simulator can be planned in; give",
+        ),
         ("mine:Arm", [], "simulator:mine:Arm: only dm_control's"),
         ("cartpole-swingu", [], "env.id = 'cartpole-swingu': there is no such task; did you mean"),
         ("cartpole-swingup", ["env.size=32"], "-s env.size=32: of a simulator only planner"),
-        ("cartpole-swingup", ["planner.candidats=5"], "unknown setting 'planner.candidats'; did you mean"),
+        (
+            "cartpole-swingup",
+            ["planner.candidats=5"],
+            "unknown setting 'planner.candidats'; did you mean",
+        ),
         ("cartpole-swingup", ["planner.horizon=0"], "planner.horizon = 0: "),
         ("cartpole-swingup", ["planner.colour=-1"], "planner.colour = -1: "),
     ],
@@ -114,9 +153,12 @@ def test_a_search_that_fits_nowhere_is_refused():
         simulator_settings("simulator:walker-walk", ["planner.candidates=2000000000"])
 
 
-@pytest.mark.parametrize("override", ["planner.name=actor", "planner.proposals=actor", "planner.terminal_value=critic"])
+@pytest.mark.parametrize(
+    "override", ["planner.name=actor", "planner.proposals=actor", "planner.terminal_value=critic"]
+)
 def test_what_is_learned_is_refused_with_what_works(override):
     with pytest.raises(
-        PlanetError, match="nothing is learned, .*; search in it by --planner icem, cem, mppi or shooting"
+        PlanetError,
+        match="nothing is learned, .*; search in it by --planner icem, cem, mppi or shooting",
     ):
         simulator_settings("simulator:walker-walk", [override])

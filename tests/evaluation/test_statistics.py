@@ -13,7 +13,9 @@ def test_one_seed_gives_the_closed_form_of_the_mean():
     values = np.random.default_rng(0).normal(100, 20, 400)
     low, high = interval([values])
     half = stats.norm.ppf(0.975) * values.std() / np.sqrt(400)
-    np.testing.assert_allclose([low, high], [values.mean() - half, values.mean() + half], atol=0.1 * half)
+    np.testing.assert_allclose(
+        [low, high], [values.mean() - half, values.mean() + half], atol=0.1 * half
+    )
 
 
 def test_seeds_are_resampled_first():
@@ -32,7 +34,9 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
     assert covered >= 52
 
 
-def test_students_interval_holds_the_truth_as_often_as_it_says_and_the_bootstraps_does_not(monkeypatch):
+def test_students_interval_holds_the_truth_as_often_as_it_says_and_the_bootstraps_does_not(
+    monkeypatch,
+):
     """Of 200 evaluations of 5 normal seeds that each have two like episodes: 95 %, against 83 %."""
     monkeypatch.setattr(statistics, "RESAMPLES", 150)  # quicker, and percentiles are rougher
     rng, worlds = np.random.default_rng(0), 200
@@ -42,7 +46,9 @@ def test_students_interval_holds_the_truth_as_often_as_it_says_and_the_bootstrap
         for kind in held:
             held[kind] += told[kind][0] < 5 < told[kind][1]
     share = {kind: 100 * count / worlds for kind, count in held.items()}
-    assert all(share[kind] >= 92 for kind in ("t95", "median_t95", "iqm_t95")) and share["t95"] <= 98
+    assert (
+        all(share[kind] >= 92 for kind in ("t95", "median_t95", "iqm_t95")) and share["t95"] <= 98
+    )
     assert share["ci95"] < 88  # COVERAGE has 83
 
 
@@ -58,8 +64,12 @@ def test_students_interval_over_tasks_is_welchs():
     """Two tasks of 3 and 5 runs: half the sum of two means, of variances s^2 / K each; freedom by Satterthwaite."""
     rng = np.random.default_rng(0)
     first, second = rng.normal(0.5, 0.1, (3, 1)), rng.normal(0.8, 0.3, (5, 1))
-    welch = stats.ttest_ind(first[:, 0], -second[:, 0], equal_var=False).confidence_interval(0.95)  # of the sum
-    np.testing.assert_allclose(across_tasks([first, second])["t95"], [welch.low / 2, welch.high / 2])
+    welch = stats.ttest_ind(first[:, 0], -second[:, 0], equal_var=False).confidence_interval(
+        0.95
+    )  # of the sum
+    np.testing.assert_allclose(
+        across_tasks([first, second])["t95"], [welch.low / 2, welch.high / 2]
+    )
 
 
 def test_of_one_episode_there_is_no_interval_by_t():
@@ -89,9 +99,9 @@ def test_no_number_is_made_of_nothing(returns):
         summary(returns)
 
 
-# Scores of 10 runs on 3 tasks, drawn at random; and what rliable 1.2.0 says of them: aggregate_mean, aggregate_median,
-# aggregate_iqm, probability_of_improvement, and the ends of get_interval_estimates with 20 000 resamples (4000 for the
-# last).
+# Scores of 10 runs on 3 tasks, drawn at random; and what rliable 1.2.0 says of them:
+# aggregate_mean, aggregate_median, aggregate_iqm, probability_of_improvement, and the ends of
+# get_interval_estimates with 20 000 resamples (4000 for the last).
 A = np.array([
     [0.6842, 0.8711, -0.0064], [0.589, 0.8405, 0.4623], [0.6523, 0.8599, 0.3348], [0.6441, 0.8071, 0.1711],
     [0.5323, 0.8152, 0.2304], [0.7017, 0.8517, 0.5159], [0.5979, 0.8553, 0.1913], [0.5347, 0.8033, 0.3338],
@@ -103,7 +113,11 @@ B = np.array([
     [0.4399, 0.7591, 0.303], [0.6101, 0.8012, 0.385],
 ])  # fmt: skip
 RLIABLE = {"mean": 0.57152, "median": 0.59393, "iqm": 0.600375}
-RLIABLE_ENDS = {"ci95": (0.53616, 0.60434), "median_ci95": (0.54957, 0.63834), "iqm_ci95": (0.56389, 0.63424)}
+RLIABLE_ENDS = {
+    "ci95": (0.53616, 0.60434),
+    "median_ci95": (0.54957, 0.63834),
+    "iqm_ci95": (0.56389, 0.63424),
+}
 RLIABLE_IMPROVEMENT, RLIABLE_IMPROVEMENT_ENDS = 0.52, (0.37992, 0.66333)
 
 
@@ -116,7 +130,9 @@ def test_over_tasks_the_numbers_are_rliables():
     told = across_tasks(by_task(A))
     assert {name: told[name] for name in RLIABLE} == pytest.approx(RLIABLE, abs=1e-12)
     for name, ends in RLIABLE_ENDS.items():
-        np.testing.assert_allclose(told[name], ends, atol=0.005)  # both are drawn: 0.005 is 7 % of an interval
+        np.testing.assert_allclose(
+            told[name], ends, atol=0.005
+        )  # both are drawn: 0.005 is 7 % of an interval
     assert iqm(A) == pytest.approx(RLIABLE["iqm"], abs=1e-12)
     assert summary(A)["iqm"] == pytest.approx(RLIABLE["iqm"], abs=1e-12)
 

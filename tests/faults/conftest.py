@@ -21,7 +21,14 @@ from planet_rssm.training.trainer import Trainer
 
 STEPS = 6  # agent steps an episode
 SPEC = EnvSpec(
-    "dmc/cartpole-swingup", {"image": ((32, 32, 3), "uint8")}, 1, 50, 0.5, 50 * STEPS, "raycast", "mujoco 3.17.0"
+    "dmc/cartpole-swingup",
+    {"image": ((32, 32, 3), "uint8")},
+    1,
+    50,
+    0.5,
+    50 * STEPS,
+    "raycast",
+    "mujoco 3.17.0",
 )
 # 3 rounds of 1 episode; tests after the second and the third
 TINY = f"""
@@ -126,7 +133,10 @@ def committed() -> Callable[[Path], list[str]]:
 
 def _measured(folder: Path) -> list[dict]:
     lines = (folder / METRICS).read_text().splitlines()
-    return [{key: value for key, value in json.loads(line).items() if key not in OF_THE_MACHINE} for line in lines]
+    return [
+        {key: value for key, value in json.loads(line).items() if key not in OF_THE_MACHINE}
+        for line in lines
+    ]
 
 
 def _same(ours: Path, theirs: Path) -> None:

@@ -20,7 +20,9 @@ def begin(local_pool: None, tiny: list[str]) -> Callable[..., None]:
     """begin(folder, "key=value", ...) begins a run in a folder, as `planet train` without --resume."""
 
     def begin(folder: Path, *overrides: str) -> None:
-        Trainer(Run.create(folder, config.load("planet", [*tiny, *overrides]), "cpu"), Display()).run()
+        Trainer(
+            Run.create(folder, config.load("planet", [*tiny, *overrides]), "cpu"), Display()
+        ).run()
 
     return begin
 
@@ -43,7 +45,11 @@ def refuse(what: str) -> None:
 
 @pytest.mark.parametrize("fail", [fail_in_collection, fail_in_learning, fail_in_commit])
 def test_a_first_round_that_fails_binds_nothing(
-    fail: Callable[[pytest.MonkeyPatch], None], begin: Callable[..., None], tmp_path: Path, same, peace: Path
+    fail: Callable[[pytest.MonkeyPatch], None],
+    begin: Callable[..., None],
+    tmp_path: Path,
+    same,
+    peace: Path,
 ) -> None:
     folder = tmp_path / "run"
     with pytest.MonkeyPatch.context() as patch:
@@ -67,13 +73,17 @@ def test_episodes_whose_run_is_not_known_are_never_taken_for_a_failed_start(
     (tmp_path / "config.yaml").write_bytes((peace / "config.yaml").read_bytes())
     with pytest.raises(PlanetError, match="already a run"):
         begin(tmp_path)
-    (tmp_path / "run.json").write_bytes((peace / "run.json").read_bytes())  # a copy without checkpoints
+    (tmp_path / "run.json").write_bytes(
+        (peace / "run.json").read_bytes()
+    )  # a copy without checkpoints
     with pytest.raises(PlanetError, match="already a run"):
         begin(tmp_path)
     assert len(list((tmp_path / "episodes").iterdir())) == 2
 
 
-def test_resume_takes_any_settings_while_nothing_binds_them(tmp_path: Path, tiny: list[str], capsys) -> None:
+def test_resume_takes_any_settings_while_nothing_binds_them(
+    tmp_path: Path, tiny: list[str], capsys
+) -> None:
     from planet_rssm.cli.train import _open
 
     settings = config.load("planet", tiny)

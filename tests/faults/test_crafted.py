@@ -54,28 +54,67 @@ def nan(value: torch.Tensor) -> torch.Tensor:
 
 
 CRAFTED = {
-    "settings of another type": (lambda h, t: h.update(settings=[1]), "another version of planet_rssm"),
+    "settings of another type": (
+        lambda h, t: h.update(settings=[1]),
+        "another version of planet_rssm",
+    ),
     "a setting of another type": (setting("rssm.deter", "many"), "rssm.deter = 'many'"),
     "no settings": (lambda h, t: h.pop("settings"), "another version of planet_rssm"),
     "no progress": (lambda h, t: h.pop("progress"), "'progress'"),
-    "a progress that is none": (lambda h, t: h.update(progress=7), "another version of planet_rssm"),
-    "absurd counts": (progress("episodes", 10**30), "progress episodes = 1000000000000000000000000000000"),
+    "a progress that is none": (
+        lambda h, t: h.update(progress=7),
+        "another version of planet_rssm",
+    ),
+    "absurd counts": (
+        progress("episodes", 10**30),
+        "progress episodes = 1000000000000000000000000000000",
+    ),
     "a negative count": (progress("env_steps", -1), "progress env_steps = -1"),
     "a count that is text": (progress("updates", "6"), "progress updates = 6"),
-    "another's name": (progress("env_steps", 600), "by its name it has 900 env_steps, by what it holds 600"),
-    "a tensor too many": (lambda h, t: t.update({"model/more": torch.ones(1)}), "makes? no place for, more"),
-    "a tensor too few": (lambda h, t: t.pop(WEIGHT), r"model lacks rssm.prior_net.0.weight \(1 such\)"),
-    "another shape": (tensor(WEIGHT, lambda w: w[:1]), r"prior_net.0.weight has shape \[1, 8\], its settings make"),
-    "another type": (tensor(WEIGHT, torch.Tensor.double), "prior_net.0.weight has type torch.float64"),
-    "weights that are not finite": (tensor(WEIGHT, nan), "model/rssm.prior_net.0.weight holds numbers that are not"),
-    "a group of no name": (lambda h, t: t.update({"other/x": torch.ones(1)}), "another version of planet_rssm"),
+    "another's name": (
+        progress("env_steps", 600),
+        "by its name it has 900 env_steps, by what it holds 600",
+    ),
+    "a tensor too many": (
+        lambda h, t: t.update({"model/more": torch.ones(1)}),
+        "makes? no place for, more",
+    ),
+    "a tensor too few": (
+        lambda h, t: t.pop(WEIGHT),
+        r"model lacks rssm.prior_net.0.weight \(1 such\)",
+    ),
+    "another shape": (
+        tensor(WEIGHT, lambda w: w[:1]),
+        r"prior_net.0.weight has shape \[1, 8\], its settings make",
+    ),
+    "another type": (
+        tensor(WEIGHT, torch.Tensor.double),
+        "prior_net.0.weight has type torch.float64",
+    ),
+    "weights that are not finite": (
+        tensor(WEIGHT, nan),
+        "model/rssm.prior_net.0.weight holds numbers that are not",
+    ),
+    "a group of no name": (
+        lambda h, t: t.update({"other/x": torch.ones(1)}),
+        "another version of planet_rssm",
+    ),
     "a deter that fits nowhere": (setting("rssm.deter", 10**12), "takes at least"),
     "a hidden that fits nowhere": (setting("rssm.hidden", 10**12), "takes at least"),
     "a depth that fits nowhere": (setting("model.depth", 10**12), "takes at least"),
     "layers without end": (setting("rssm.prior_layers", 10**10), "rssm.prior_layers = 10000000000"),
-    "candidates without end": (setting("planner.candidates", 10**10), "planner.candidates = 10000000000.*at least"),
-    "a horizon without end": (setting("planner.horizon", 10**12), "planner.horizon = 1000000000000.*: takes at least"),
-    "rounds of search without end": (setting("planner.iterations", 10**10), "planner.iterations = 10000000000"),
+    "candidates without end": (
+        setting("planner.candidates", 10**10),
+        "planner.candidates = 10000000000.*at least",
+    ),
+    "a horizon without end": (
+        setting("planner.horizon", 10**12),
+        "planner.horizon = 1000000000000.*: takes at least",
+    ),
+    "rounds of search without end": (
+        setting("planner.iterations", 10**10),
+        "planner.iterations = 10000000000",
+    ),
     "actions without end": (lambda h, t: h["spec"].update(action_size=10**13), "takes at least"),
 }
 
@@ -86,7 +125,11 @@ def test_a_crafted_checkpoint_is_refused_in_one_line(copy: Path, case: str) -> N
     rewrite(checkpoints.find(copy), change)
     with pytest.raises(PlanetError, match=line) as caught:
         Agent.load(copy, device="cpu")
-    assert "\n" not in str(caught.value) and "0000000900.safetensors" in str(caught.value) or "planner" in line
+    assert (
+        "\n" not in str(caught.value)
+        and "0000000900.safetensors" in str(caught.value)
+        or "planner" in line
+    )
 
 
 RESUMED = {
@@ -94,13 +137,28 @@ RESUMED = {
     "a count of another kind": (progress("episodes", 2.5), "its progress has episodes = 2.5"),
     "a count of another version": (progress("flights", 1), "its progress has flights"),
     "another meter": (progress("meter", {"loss": [1]}), "its progress has another meter"),
-    "more rounds than were done": (progress("rounds", 10**12), "in 1000000000000 rounds, which these settings never"),
+    "more rounds than were done": (
+        progress("rounds", 10**12),
+        "in 1000000000000 rounds, which these settings never",
+    ),
     "more episodes than rounds": (progress("episodes", 12), "counts 12 episodes"),
     "a moment missing": (lambda h, t: t.pop(MOMENT), "some parameters have less of it"),
-    "a moment of another shape": (tensor(MOMENT, lambda m: m[:2]), "optimiser's state: .*exp_avg is torch.float32"),
-    "a moment of nothing": (lambda h, t: t.update({"optimizer/x/exp_avg": torch.ones(2)}), "x/exp_avg is of no param"),
-    "a moment that is not finite": (tensor(MOMENT, nan), "exp_avg holds numbers that are not finite"),
-    "no moments": (lambda h, t: [t.pop(key) for key in list(t) if key.startswith("optimizer")], "state: there is none"),
+    "a moment of another shape": (
+        tensor(MOMENT, lambda m: m[:2]),
+        "optimiser's state: .*exp_avg is torch.float32",
+    ),
+    "a moment of nothing": (
+        lambda h, t: t.update({"optimizer/x/exp_avg": torch.ones(2)}),
+        "x/exp_avg is of no param",
+    ),
+    "a moment that is not finite": (
+        tensor(MOMENT, nan),
+        "exp_avg holds numbers that are not finite",
+    ),
+    "no moments": (
+        lambda h, t: [t.pop(key) for key in list(t) if key.startswith("optimizer")],
+        "state: there is none",
+    ),
     "a tensor too few": (lambda h, t: t.pop(WEIGHT), "model lacks rssm.prior_net.0.weight"),
 }
 
@@ -121,7 +179,10 @@ def test_two_checkpoints_that_were_exchanged_are_refused(copy: Path) -> None:
     first.rename(copy / "aside")
     second.rename(first)
     (copy / "aside").rename(second)
-    with pytest.raises(PlanetError, match="by its name it has 900 env_steps, by what it holds 600; call it 0000000600"):
+    with pytest.raises(
+        PlanetError,
+        match="by its name it has 900 env_steps, by what it holds 600; call it 0000000600",
+    ):
         Agent.load(copy, device="cpu")
     best = checkpoints.path_of(copy, checkpoints.BEST)
     other = next(path for path in (first, second) if path.read_bytes() != best.read_bytes())
@@ -130,9 +191,13 @@ def test_two_checkpoints_that_were_exchanged_are_refused(copy: Path) -> None:
         Agent.load(copy, "best", device="cpu")
 
 
-def test_where_no_checkpoint_is_whole_the_advice_is_one_that_train_can_follow(copy: Path, train, capfd) -> None:
+def test_where_no_checkpoint_is_whole_the_advice_is_one_that_train_can_follow(
+    copy: Path, train, capfd
+) -> None:
     for path in checkpoints.numbered(copy):
         path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(PlanetError, match="and there is none before it.* --offline --data .*episodes") as told:
+    with pytest.raises(
+        PlanetError, match="and there is none before it.* --offline --data .*episodes"
+    ) as told:
         train(copy, "train.env_steps=1800")
     assert "--checkpoint" not in str(told.value) + capfd.readouterr().err

@@ -38,7 +38,9 @@ def flip(path: Path, place: int) -> None:
     path.write_bytes(data)
 
 
-def test_a_byte_flipped_anywhere_in_an_episode_is_noticed(peace: Path, tmp_path: Path, caplog) -> None:
+def test_a_byte_flipped_anywhere_in_an_episode_is_noticed(
+    peace: Path, tmp_path: Path, caplog
+) -> None:
     folder = shutil.copytree(peace / "episodes", tmp_path / "episodes")
     path = folder / "000001.safetensors"
     data = path.read_bytes()
@@ -58,7 +60,9 @@ def test_a_byte_flipped_anywhere_in_an_episode_is_noticed(peace: Path, tmp_path:
         path.write_bytes(data)
 
 
-def test_a_byte_flipped_in_the_manifest_condemns_no_episode(peace: Path, tmp_path: Path, caplog) -> None:
+def test_a_byte_flipped_in_the_manifest_condemns_no_episode(
+    peace: Path, tmp_path: Path, caplog
+) -> None:
     folder = shutil.copytree(peace / "episodes", tmp_path / "episodes")
     path = folder / manifest.NAME
     data = path.read_bytes()
@@ -104,7 +108,9 @@ def test_a_damaged_episode_is_named_counted_and_the_run_goes_on_without_it(
     assert measured(copy)[-2]["damaged"] == 1
 
 
-def test_a_manifest_gone_behind_or_ahead_costs_nothing(copy: Path, train: Callable[..., None], tmp_path, same) -> None:
+def test_a_manifest_gone_behind_or_ahead_costs_nothing(
+    copy: Path, train: Callable[..., None], tmp_path, same
+) -> None:
     train(shutil.copytree(copy, tmp_path / "peace"), MORE)
     path = copy / "episodes" / manifest.NAME
     behind = shutil.copytree(copy, tmp_path / "behind")
@@ -122,7 +128,12 @@ def test_a_manifest_gone_behind_or_ahead_costs_nothing(copy: Path, train: Callab
 
 
 def test_a_checkpoint_cut_or_flipped_costs_one_round(
-    copy: Path, train: Callable[..., None], same, peace: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+    copy: Path,
+    train: Callable[..., None],
+    same,
+    peace: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture,
 ) -> None:
     size = checkpoints.find(copy).stat().st_size
     for number, place in enumerate(range(64, size, size // 7)):
@@ -130,27 +141,40 @@ def test_a_checkpoint_cut_or_flipped_costs_one_round(
         newest = checkpoints.find(run)
         os.truncate(newest, place) if number % 2 else flip(newest, place)
         train(run)
-        assert "set aside as 0000000900.safetensors.damaged, going back to the one before" in capfd.readouterr().err
+        assert (
+            "set aside as 0000000900.safetensors.damaged, going back to the one before"
+            in capfd.readouterr().err
+        )
         same(run, peace)
 
 
-def test_settings_that_were_cut_are_told_from_those_learned_with(copy: Path, train: Callable[..., None]) -> None:
+def test_settings_that_were_cut_are_told_from_those_learned_with(
+    copy: Path, train: Callable[..., None]
+) -> None:
     path = copy / "config.yaml"
     lines = path.read_text().splitlines()
     path.write_text("\n".join(line for line in lines if "rssm.deter" not in line))
-    with pytest.raises(PlanetError, match="config.yaml: rssm.deter is 200, the run has learned with 8; write"):
+    with pytest.raises(
+        PlanetError, match="config.yaml: rssm.deter is 200, the run has learned with 8; write"
+    ):
         train(copy)
     path.write_text("\n".join(lines))
     train(copy)
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "run.json", "episodes/manifest.json", METRICS])
-def test_a_newer_format_is_refused_in_one_line(name: str, copy: Path, peace: Path, same, train) -> None:
+def test_a_newer_format_is_refused_in_one_line(
+    name: str, copy: Path, peace: Path, same, train
+) -> None:
     path = copy / name
     held = path.read_bytes()
-    path.write_bytes(held.replace(b"format: 1", b"format: 2").replace(b'"format": 1', b'"format": 2'))
+    path.write_bytes(
+        held.replace(b"format: 1", b"format: 2").replace(b'"format": 1', b'"format": 2')
+    )
     assert path.read_bytes() != held
-    with pytest.raises(PlanetError, match="(format 2:?|newer format,).* this version reads up to 1; upgrade") as caught:
+    with pytest.raises(
+        PlanetError, match="(format 2:?|newer format,).* this version reads up to 1; upgrade"
+    ) as caught:
         read_metrics(copy) if name == METRICS else train(copy)
     assert "\n" not in str(caught.value)
     path.write_bytes(held)
@@ -181,15 +205,22 @@ def test_a_folder_that_may_not_be_written_is_one_line_and_nothing_changes(
     monkeypatch.chdir(copy)  # nobody may walk here from the root
     before = {path: path.read_bytes() for path in Path(".").rglob("*") if path.is_file()}
     request.getfixturevalue("as_nobody")
-    with pytest.raises(PlanetError, match="(cannot be written; change|Permission denied; mend that)") as caught:
+    with pytest.raises(
+        PlanetError, match="(cannot be written; change|Permission denied; mend that)"
+    ) as caught:
         train(Path("."), MORE)
     assert "\n" not in str(caught.value)
     if where == ".":
         assert {path: path.read_bytes() for path in before} == before
-        with pytest.raises(PlanetError, match=r"new: cannot be written \(Permission denied\); give another --run-dir"):
+        with pytest.raises(
+            PlanetError,
+            match=r"new: cannot be written \(Permission denied\); give another --run-dir",
+        ):
             train(Path("new"))
 
 
 def test_metrics_of_every_line_carry_what_a_person_asks(peace: Path) -> None:
-    learned = [json.loads(line) for line in (peace / METRICS).read_text().splitlines() if '"train"' in line]
+    learned = [
+        json.loads(line) for line in (peace / METRICS).read_text().splitlines() if '"train"' in line
+    ]
     assert all(1 < line["memory_mib"] < 100_000 and line["damaged"] == 0 for line in learned)

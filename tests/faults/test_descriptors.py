@@ -60,7 +60,9 @@ def start(closed: str, *words: str) -> subprocess.Popen:
 def test_collect_writes_what_was_seen_and_done(folder: Path) -> None:
     common = "-m planet_rssm collect echo:Echo --policy random --episodes 1 --envs 1".split()
     settings = "-s env.observe=vectors -s env.time_limit=20 --out".split()
-    runs = [start(closed, *common, *settings, f"set{number}") for number, closed in enumerate(CLOSED)]
+    runs = [
+        start(closed, *common, *settings, f"set{number}") for number, closed in enumerate(CLOSED)
+    ]
     assert [run.wait(300) for run in runs] == [0] * len(CLOSED)
     for number in range(len(CLOSED)):
         [path] = (folder / f"set{number}").glob("*.safetensors")

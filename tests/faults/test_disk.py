@@ -68,7 +68,9 @@ def test_a_disk_that_fills_at_any_request_costs_nothing_that_was_committed(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(metrics.importlib.util, "find_spec", lambda name: None)  # no TensorBoard: it has its own thread
+    monkeypatch.setattr(
+        metrics.importlib.util, "find_spec", lambda name: None
+    )  # no TensorBoard: it has its own thread
     train(tmp_path / "peace")
     total = disk.requests
     assert total > 60
@@ -76,7 +78,9 @@ def test_a_disk_that_fills_at_any_request_costs_nothing_that_was_committed(
     for full in range(1, total + 1):
         disk.requests, disk.full = 0, full
         folder = tmp_path / str(full)
-        with pytest.raises(PlanetError, match="No space left on device.*(--resume|--run-dir)") as caught:
+        with pytest.raises(
+            PlanetError, match="No space left on device.*(--resume|--run-dir)"
+        ) as caught:
             train(folder)
         assert "\n" not in str(caught.value)
         disk.full = 0

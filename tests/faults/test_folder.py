@@ -25,31 +25,45 @@ def copy(peace: Path, tmp_path: Path) -> Path:
 
 
 def contents(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and "tensorboard" not in path.parts}
+    return {
+        path: path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and "tensorboard" not in path.parts
+    }
 
 
 @pytest.mark.parametrize("record", ["as it is", "older", "missing"])
-def test_a_run_whose_checkpoints_are_missing_is_refused_and_keeps_all(copy: Path, train, record: str) -> None:
+def test_a_run_whose_checkpoints_are_missing_is_refused_and_keeps_all(
+    copy: Path, train, record: str
+) -> None:
     shutil.rmtree(copy / checkpoints.FOLDER)
     if record == "older":  # than the mark that something was committed
         known = json.loads((copy / RECORD).read_bytes())
-        (copy / RECORD).write_text(json.dumps({key: known[key] for key in known if key != "committed"}))
+        (copy / RECORD).write_text(
+            json.dumps({key: known[key] for key in known if key != "committed"})
+        )
     elif record == "missing":
         (copy / RECORD).unlink()
     before = contents(copy)
-    with pytest.raises(PlanetError, match="holds no checkpoint to go on from.* nothing was changed: .*--data"):
+    with pytest.raises(
+        PlanetError, match="holds no checkpoint to go on from.* nothing was changed: .*--data"
+    ):
         train(copy)
     assert contents(copy) == before
 
 
-def test_a_run_that_was_stopped_before_its_first_commit_begins_again(peace: Path, train, tmp_path: Path, same, capfd):
+def test_a_run_that_was_stopped_before_its_first_commit_begins_again(
+    peace: Path, train, tmp_path: Path, same, capfd
+):
     run = tmp_path / "run"
     Run.create(run, Run.open(peace).settings, "cpu")
     shutil.copytree(peace / "episodes", run / "episodes")
     (run / METRICS).write_bytes((peace / METRICS).read_bytes().splitlines(keepends=True)[0])
     (run / checkpoints.FOLDER).rmdir()
     train(run)
-    assert "stopped before its first commit; its first round is done again" in capfd.readouterr().err
+    assert (
+        "stopped before its first commit; its first round is done again" in capfd.readouterr().err
+    )
     same(run, peace)
 
 
@@ -57,11 +71,16 @@ def test_episodes_that_are_gone_are_told_before_the_run_goes_on(copy: Path, trai
     shutil.rmtree(copy / "episodes")
     train(copy, "train.env_steps=1200")
     [line] = [line for line in capfd.readouterr().err.splitlines() if "are gone" in line]
-    assert "3 of the run's 3 episodes are gone; it goes on from its checkpoint and the 0 that are left" in line
+    assert (
+        "3 of the run's 3 episodes are gone; it goes on from its checkpoint and the 0 that are left"
+        in line
+    )
     assert len(Replay(copy / "episodes", 1000)) == 1
 
 
-def test_of_two_that_begin_together_one_has_the_folder_and_its_settings(tmp_path: Path, tiny: list[str]) -> None:
+def test_of_two_that_begin_together_one_has_the_folder_and_its_settings(
+    tmp_path: Path, tiny: list[str]
+) -> None:
     start, made, lines = threading.Barrier(2), [], []
 
     def begin(seed: int) -> None:
@@ -84,35 +103,51 @@ def test_of_two_that_begin_together_one_has_the_folder_and_its_settings(tmp_path
 
 def test_a_new_run_waits_for_the_lock_before_it_writes(tmp_path: Path, tiny: list[str]) -> None:
     (tmp_path / LOCK).touch()
-    with exclusive(tmp_path / LOCK), pytest.raises(PlanetError, match="another process is training in it"):
+    with (
+        exclusive(tmp_path / LOCK),
+        pytest.raises(PlanetError, match="another process is training in it"),
+    ):
         Run.create(tmp_path, config.load("planet", tiny), "cpu")
     assert [path.name for path in tmp_path.iterdir()] == [LOCK]
 
 
 @pytest.mark.parametrize("name", [METRICS, "episodes", "checkpoints", LOCK, "tensorboard"])
-def test_a_run_whose_files_are_links_is_refused(copy: Path, train, tmp_path: Path, name: str) -> None:
+def test_a_run_whose_files_are_links_is_refused(
+    copy: Path, train, tmp_path: Path, name: str
+) -> None:
     elsewhere = tmp_path / "elsewhere"
     (copy / name).rename(elsewhere) if (copy / name).exists() else elsewhere.mkdir()
     (copy / name).symlink_to(elsewhere)
     before = contents(tmp_path)
-    with pytest.raises(PlanetError, match=f"run folder .*: {name} is a link, to .*elsewhere; .* link to the whole run"):
+    with pytest.raises(
+        PlanetError,
+        match=f"run folder .*: {name} is a link, to .*elsewhere; .* link to the whole run",
+    ):
         train(copy)
     assert contents(tmp_path) == before
 
 
-def test_a_file_is_written_under_a_name_that_nobody_could_have_linked(tmp_path: Path, monkeypatch) -> None:
+def test_a_file_is_written_under_a_name_that_nobody_could_have_linked(
+    tmp_path: Path, monkeypatch
+) -> None:
     names = []
     replace = os.replace
-    monkeypatch.setattr(os, "replace", lambda source, target: (names.append(source.name), replace(source, target)))
+    monkeypatch.setattr(
+        os, "replace", lambda source, target: (names.append(source.name), replace(source, target))
+    )
     for _ in range(2):
         write_atomic(tmp_path / "a.json", [b"new"])
-    assert len(set(names)) == 2 and not any(str(os.getpid()) == part for name in names for part in name.split("."))
+    assert len(set(names)) == 2 and not any(
+        str(os.getpid()) == part for name in names for part in name.split(".")
+    )
     monkeypatch.setattr("planet_rssm.base.files.secrets.token_hex", lambda _: "known")
     (tmp_path / "victim").write_text("kept")
     (tmp_path / ".a.json.known.tmp").symlink_to(tmp_path / "victim")
     with pytest.raises(FileExistsError):
         write_atomic(tmp_path / "a.json", [b"newer"])
-    assert (tmp_path / "victim").read_text() == "kept" and (tmp_path / "a.json").read_text() == "new"
+    assert (tmp_path / "victim").read_text() == "kept" and (
+        tmp_path / "a.json"
+    ).read_text() == "new"
 
 
 def fifo(path: Path) -> None:
@@ -124,7 +159,9 @@ def endless(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [fifo, endless, Path.mkdir])
-def test_what_is_no_regular_file_is_never_waited_for(copy: Path, train, make: Callable[[Path], None], caplog) -> None:
+def test_what_is_no_regular_file_is_never_waited_for(
+    copy: Path, train, make: Callable[[Path], None], caplog
+) -> None:
     def instead(path: Path) -> None:
         path.unlink()
         make(path)
@@ -144,7 +181,10 @@ def test_what_is_no_regular_file_is_never_waited_for(copy: Path, train, make: Ca
     instead(copy / RECORD)
     instead(copy / "episodes" / "000001.safetensors")
     train(copy, "train.env_steps=1200")
-    assert any("000001.safetensors: not a regular file; set aside" in message for message in caplog.messages)
+    assert any(
+        "000001.safetensors: not a regular file; set aside" in message
+        for message in caplog.messages
+    )
 
 
 def test_a_file_is_read_up_to_a_size(tmp_path: Path) -> None:
@@ -161,7 +201,10 @@ def test_metrics_that_were_changed_since_the_checkpoint_are_told(copy: Path, tra
     path = copy / METRICS
     path.write_bytes(path.read_bytes().replace(b"return", b"rexurn", 1))
     train(copy, "train.env_steps=1200")
-    assert any("metrics.jsonl: changed since the checkpoint was written" in message for message in caplog.messages)
+    assert any(
+        "metrics.jsonl: changed since the checkpoint was written" in message
+        for message in caplog.messages
+    )
 
 
 def test_a_run_whose_folder_is_moved_ends_in_one_line_and_leaves_nothing_there(
@@ -175,7 +218,9 @@ def test_a_run_whose_folder_is_moved_ends_in_one_line_and_leaves_nothing_there(
         learn(self)
 
     monkeypatch.setattr(Trainer, "learn_round", move_then_learn)
-    with pytest.raises(PlanetError, match="run: moved or deleted while it trained; .* --resume --run-dir THERE"):
+    with pytest.raises(
+        PlanetError, match="run: moved or deleted while it trained; .* --resume --run-dir THERE"
+    ):
         train(run)
     assert not run.exists() and "Traceback" not in capfd.readouterr().err
     monkeypatch.undo()

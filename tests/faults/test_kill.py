@@ -29,7 +29,17 @@ SETTINGS = f"""
 
 def start(folder: Path, *, resume: bool) -> subprocess.Popen:
     words = [word for setting in SETTINGS for word in ("-s", setting)]
-    command = [sys.executable, "-m", "planet_rssm", "train", "planet", "--run-dir", str(folder), "--plan-episodes", "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "planet_rssm",
+        "train",
+        "planet",
+        "--run-dir",
+        str(folder),
+        "--plan-episodes",
+        "0",
+    ]
     if resume:
         command += ["--resume"]
     with open(folder.parent / "log", "ab") as log:
@@ -47,7 +57,10 @@ def wait_for_work(metrics: Path, run: subprocess.Popen) -> None:
 
 def measured(folder: Path) -> list[dict]:
     lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [{key: value for key, value in json.loads(line).items() if key not in OF_THE_MACHINE} for line in lines]
+    return [
+        {key: value for key, value in json.loads(line).items() if key not in OF_THE_MACHINE}
+        for line in lines
+    ]
 
 
 @pytest.mark.slow
@@ -58,7 +71,9 @@ def test_kills_change_nothing(tmp_path: Path) -> None:
     kills = 0
     run = start(war, resume=False)
     while kills < KILLS:
-        if kills % 2:  # from the start of the process: the first seed episodes, or what a resumed run does at first
+        if kills % 2:
+            # from the start of the process: the first seed episodes, or what a resumed run does at
+            # first
             time.sleep(rng.uniform(0.5, 4.5))
         else:  # from the first line that it measures
             wait_for_work(war / "metrics.jsonl", run)

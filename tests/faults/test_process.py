@@ -23,7 +23,9 @@ def planet(log: Path, *words: str | Path) -> subprocess.Popen:
         return subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
 
 
-def wait_until(happens: Callable[[], object], process: subprocess.Popen, seconds: float = 60) -> None:
+def wait_until(
+    happens: Callable[[], object], process: subprocess.Popen, seconds: float = 60
+) -> None:
     end = time.monotonic() + seconds
     while not happens() and process.poll() is None and time.monotonic() < end:
         time.sleep(0.01)
@@ -60,10 +62,16 @@ def test_a_limit_a_second_process_and_sigterm_change_nothing(
     assert train(war, "--seed=0").wait(60) == 1
     assert "another process is training in it" in (tmp_path / "war--seed=0.log").read_text()
 
-    if hasattr(resource, "prlimit") and run.poll() is None:  # the next checkpoint is larger: the system refuses it
+    if (
+        hasattr(resource, "prlimit") and run.poll() is None
+    ):  # the next checkpoint is larger: the system refuses it
         resource.prlimit(run.pid, resource.RLIMIT_FSIZE, (8000, 8000))
         assert run.wait(60) == 1
-        assert log.read_text().splitlines()[-1].endswith("File too large; mend that, then go on with --resume")
+        assert (
+            log.read_text()
+            .splitlines()[-1]
+            .endswith("File too large; mend that, then go on with --resume")
+        )
     rng, codes = random.Random(0), []
     for _ in range(3):
         run = train(war)
@@ -81,8 +89,28 @@ def test_a_limit_a_second_process_and_sigterm_change_nothing(
 @pytest.mark.slow
 def test_what_a_killed_collect_wrote_is_whole(tmp_path: Path) -> None:
     out = tmp_path / "set"
-    words = ["--policy", "random", "--episodes", "500", "--size", "32", "--renderer", "raycast", "--envs", "1"]
-    run = planet(tmp_path / "log", "collect", "cartpole-swingup", *words, "-s", "env.action_repeat=50", "--out", out)
+    words = [
+        "--policy",
+        "random",
+        "--episodes",
+        "500",
+        "--size",
+        "32",
+        "--renderer",
+        "raycast",
+        "--envs",
+        "1",
+    ]
+    run = planet(
+        tmp_path / "log",
+        "collect",
+        "cartpole-swingup",
+        *words,
+        "-s",
+        "env.action_repeat=50",
+        "--out",
+        out,
+    )
     wait_until(lambda: len(list(out.glob("*.safetensors"))) >= 3, run)
     os.kill(run.pid, signal.SIGKILL)
     run.wait()
@@ -98,7 +126,9 @@ def test_what_a_killed_dry_run_left_goes_with_the_next_and_a_live_one_stays(tmp_
         "with scratch_folder(Path(sys.argv[1]), '.dry-') as folder:\n"
         "    (folder / 'block').touch(); print('made', flush=True); time.sleep(100)"
     )
-    with subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE
+    ) as process:
         assert process.stdout.readline() == b"made\n"
         [theirs] = tmp_path.iterdir()
         with scratch_folder(tmp_path, ".dry-") as ours:

@@ -18,7 +18,8 @@ from planet_rssm.training.trainer import Trainer
 
 # 40 agent steps an episode
 REAL = ["env.action_repeat=25", "env.step_timeout=1.5", "train.batch_length=8"]
-# Read by Python as it starts, in the workers too: whatever stands first in the file is done in step 37, once.
+# Read by Python as it starts, in the workers too: whatever stands first in the file is done in step
+# 37, once.
 SITE = """
 import os, time
 from pathlib import Path
@@ -64,18 +65,26 @@ def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], N
         (tmp_path / "faults").write_text(faults)
 
     (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(SITE.format(faults=str(tmp_path / "faults")))
+    (tmp_path / "site" / "sitecustomize.py").write_text(
+        SITE.format(faults=str(tmp_path / "faults"))
+    )
     monkeypatch.syspath_prepend(tmp_path / "site")
     return say
 
 
 def train(folder: Path, tiny: list[str], episodes: int) -> None:
     steps = [f"train.env_steps={1000 * episodes}", f"train.seed_episodes={episodes}"]
-    Trainer(Run.create(folder, config.load("planet", [*tiny, *REAL, *steps]), "cpu"), Display()).run()
+    Trainer(
+        Run.create(folder, config.load("planet", [*tiny, *REAL, *steps]), "cpu"), Display()
+    ).run()
 
 
 def test_whatever_a_worker_does_in_step_37_costs_its_episode_alone(
-    tiny: list[str], faulty: Callable[[str], None], measured: Callable, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tiny: list[str],
+    faulty: Callable[[str], None],
+    measured: Callable,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     faulty("raise ok die ok hang nan ok inf 1e300 ok ok ok")
     train(tmp_path / "run", tiny, 5)
@@ -84,7 +93,9 @@ def test_whatever_a_worker_does_in_step_37_costs_its_episode_alone(
     endings = [raised, "killed by SIGKILL", "no answer in time", *["must be finite.*"] * 3]
     assert len(told) == len(endings)
     for line, ending in zip(told, endings, strict=True):
-        assert re.fullmatch(f"environment 0 was lost in step 37 of an episode and is replaced: .*{ending}", line)
+        assert re.fullmatch(
+            f"environment 0 was lost in step 37 of an episode and is replaced: .*{ending}", line
+        )
     assert "reward = nan: must be finite" in told[3]
     assert measured(tmp_path / "run")[-1]["lost"] == 6
     for path in (tmp_path / "run" / "episodes").glob("*.safetensors"):
@@ -128,5 +139,7 @@ def test_an_observation_that_is_not_finite_is_refused_by_the_worker(wrong: float
 def test_an_episode_with_a_reward_that_is_not_finite_is_one_line(wrong: float) -> None:
     zeros, info = np.zeros((4, 1), np.float32), {"env": {}, "seed": 0, "env_steps": 3}
     reward = np.array([0, wrong, 0], np.float32)
-    with pytest.raises(PlanetError, match="episode reward: not finite at frame 2; drop the episode or mend"):
+    with pytest.raises(
+        PlanetError, match="episode reward: not finite at frame 2; drop the episode or mend"
+    ):
         Episode.from_transitions({"speed": zeros}, zeros[1:], reward, False, True, info)

@@ -1,6 +1,7 @@
 """How many parameters every preset's model has, by part, beside parameter_counts.json.
 
-A preset that changed on purpose, or is new: python tests/golden/test_parameter_counts.py writes the file anew.
+A preset that changed on purpose, or is new: python tests/golden/test_parameter_counts.py writes the
+file anew.
 """
 
 import json
@@ -43,7 +44,16 @@ def test_the_file_holds_nothing_else() -> None:
 
 def test_planet_has_the_papers_parameters() -> None:
     """From 64x64 images alone, with 6 actions."""
-    spec = EnvSpec("dmc/cheetah-run", {"image": ((64, 64, 3), "uint8")}, 6, 4, 0.04, 1000, "egl", "mujoco 3.17.0")
+    spec = EnvSpec(
+        "dmc/cheetah-run",
+        {"image": ((64, 64, 3), "uint8")},
+        6,
+        4,
+        0.04,
+        1000,
+        "egl",
+        "mujoco 3.17.0",
+    )
     with torch.device("meta"):
         assert WorldModel(config.load("planet"), spec).parameter_counts()["total"] == 5_130_220
 

@@ -61,7 +61,9 @@ def walk(steps: int, rng: np.random.Generator, spec: EnvSpec = VECTORS) -> Episo
     place = np.concatenate([[[0.5]], 0.5 + np.cumsum(action, 0)]).astype(np.float32)
     observation = {"place": place}
     if "image" in spec.observation:
-        observation["image"] = np.broadcast_to(np.uint8(place * 0 + 100)[:, None, None], (steps + 1, 32, 32, 3)).copy()
+        observation["image"] = np.broadcast_to(
+            np.uint8(place * 0 + 100)[:, None, None], (steps + 1, 32, 32, 3)
+        ).copy()
     return episode_of(observation, action, place[1:, 0], spec)
 
 
@@ -109,7 +111,12 @@ def test_what_a_knowing_model_foretells_is_right_at_every_horizon_and_wrong_with
     assert found["starts"] == [4 * 20] * 3
     assert np.allclose(found["vector_error"], 0, atol=1e-10)
     assert np.allclose(found["reward_error"], 0, atol=1e-10)
-    for row in ("vector_copy_last", "vector_mean_frame", "vector_shuffled_actions", "reward_shuffled_actions"):
+    for row in (
+        "vector_copy_last",
+        "vector_mean_frame",
+        "vector_shuffled_actions",
+        "reward_shuffled_actions",
+    ):
         assert min(found[row]) > 0.01
     assert found["vector_copy_last"] == sorted(found["vector_copy_last"])
     assert found["image_error"] is None and found["image_mean_frame"] is None
@@ -120,7 +127,9 @@ def test_what_a_knowing_model_foretells_is_right_at_every_horizon_and_wrong_with
 @pytest.mark.parametrize(("pixels", "level"), [("quantised", 1 / 32), ("scaled", 8 / 255)])
 def test_baselines_of_a_fading_picture_are_those_computed_by_hand(pixels, level):
     frames, context, horizons = 32, 4, (1, 7, 20)
-    found = dream_errors(model_for(PIXELS, f"model.pixels={pixels}"), [fading(frames)] * 2, horizons, context)
+    found = dream_errors(
+        model_for(PIXELS, f"model.pixels={pixels}"), [fading(frames)] * 2, horizons, context
+    )
     places = np.arange(frames - context - 20 + 1) + context - 1  # last frames seen: 9 starts
     assert found["starts"] == [2 * len(places)] * 3
     middle, mean_reward = (frames - 1) / 2, frames / 2
@@ -128,12 +137,16 @@ def test_baselines_of_a_fading_picture_are_those_computed_by_hand(pixels, level)
         assert found["image_copy_last"][index] == pytest.approx((horizon * level) ** 2, rel=1e-4)
         away = ((places + horizon - middle) * level) ** 2
         assert found["image_mean_frame"][index] == pytest.approx(away.mean(), rel=1e-4)
-        assert found["reward_mean"][index] == pytest.approx(((places + horizon - mean_reward) ** 2).mean())
+        assert found["reward_mean"][index] == pytest.approx(
+            ((places + horizon - mean_reward) ** 2).mean()
+        )
     assert found["vector_error"] is None
 
 
 @pytest.mark.parametrize("spec", [PIXELS, VECTORS, BOTH], ids=["pixels", "vectors", "both"])
-@pytest.mark.parametrize("latent", [("rssm.latent=gaussian",), ("rssm.latent=categorical", "rssm.plan_by=mode")])
+@pytest.mark.parametrize(
+    "latent", [("rssm.latent=gaussian",), ("rssm.latent=categorical", "rssm.plan_by=mode")]
+)
 def test_every_observation_and_latent_is_measured_the_same_twice(spec, latent):
     rng = np.random.default_rng(1)
     episodes = [walk(12, rng, BOTH) for _ in range(3)]
@@ -152,13 +165,22 @@ def test_short_episodes_count_at_the_horizons_that_they_reach():
     episodes = [walk(30, rng), walk(7, rng), walk(3, rng)]  # 31, 8 and 4 frames
     found = dream_errors(Knowing(), episodes, (1, 5, 20, 27, 50), context=4, starts=6)
     assert found["horizons"] == [1, 5, 20, 27]  # 4 + 27 frames: the longest just has it
-    assert found["starts"] == [2, 1, 1, 1]  # with 27 ahead there is one start in each; the shortest has none
+    assert found["starts"] == [
+        2,
+        1,
+        1,
+        1,
+    ]  # with 27 ahead there is one start in each; the shortest has none
     assert np.allclose(found["vector_error"], 0, atol=1e-10)
 
 
 @pytest.mark.parametrize(
     ("steps", "context", "line"),
-    [([20], 5, "at least 2 are needed"), ([3, 4], 5, "at most 5 frames: too short for a context of 5"), ([], 5, "2")],
+    [
+        ([20], 5, "at least 2 are needed"),
+        ([3, 4], 5, "at most 5 frames: too short for a context of 5"),
+        ([], 5, "2"),
+    ],
 )
 def test_too_little_to_measure_is_refused(steps, context, line):
     rng = np.random.default_rng(3)
@@ -179,7 +201,9 @@ def test_a_model_that_has_learned_beats_the_last_frame_and_needs_its_actions():
         stacked = {name: np.stack([getattr(episode, name) for episode in batch])
                    for name in ("action", "reward", "is_first", "is_terminal")}  # fmt: skip
         place = np.stack([episode.observation["place"] for episode in batch])
-        learner.update(Chunks({"place": place}, **stacked, mask=np.ones(place.shape[:2], bool)), index)
+        learner.update(
+            Chunks({"place": place}, **stacked, mask=np.ones(place.shape[:2], bool)), index
+        )
     found = dream_errors(model, [walk(11, rng) for _ in range(40)], (1, 5), 3)
     for at in range(2):
         for row in ("copy_last", "mean_frame", "shuffled_actions"):
@@ -207,7 +231,11 @@ def test_a_sample_is_off_by_its_noise_and_the_mean_of_many_by_less():
 def test_a_film_shows_what_was_seen_and_what_was_imagined():
     episodes = [fading(12), fading(32), fading(31), fading(30), fading(20)]
     film = dream_film(model_for(PIXELS), episodes, horizon=25, context=5, device=CPU, rows=2)
-    assert film.truth.shape == film.prediction.shape == (2, 30, 32, 32, 3)  # of the three that are long enough
+    assert (
+        film.truth.shape == film.prediction.shape == (2, 30, 32, 32, 3)
+    )  # of the three that are long enough
     assert film.context == 5
-    np.testing.assert_allclose(film.truth[:, :, 0, 0, 0], np.tile((np.arange(30) + 0.5) / 32, (2, 1)), atol=1e-6)
+    np.testing.assert_allclose(
+        film.truth[:, :, 0, 0, 0], np.tile((np.arange(30) + 0.5) / 32, (2, 1)), atol=1e-6
+    )
     assert 0 <= film.prediction.min() and film.prediction.max() <= 1

@@ -17,7 +17,9 @@ def calm(one_thread_and_seed):
 
 @pytest.fixture(params=["cem", "icem", "mppi"])
 def settings(request):
-    return PlannerSettings(name=request.param, weigh="elites", horizon=6, candidates=40, iterations=3, elites=8)
+    return PlannerSettings(
+        name=request.param, weigh="elites", horizon=6, candidates=40, iterations=3, elites=8
+    )
 
 
 class NoisyWalk(Dynamics[dict[str, torch.Tensor]]):
@@ -61,14 +63,23 @@ class LQR:
 
     def __init__(self):
         step = 0.1
-        drift = torch.tensor([[0, 0, 1, 0], [0, 0, 0, 1], [-2, 1, -0.2, 0], [1, -2, 0, -0.2]], dtype=torch.float64)
+        drift = torch.tensor(
+            [[0, 0, 1, 0], [0, 0, 0, 1], [-2, 1, -0.2, 0], [1, -2, 0, -0.2]], dtype=torch.float64
+        )
         force = torch.tensor([[0, 0], [0, 0], [2, 0], [0, 1]], dtype=torch.float64)
         self.a = torch.eye(4, dtype=torch.float64) + step * drift
         self.b = step * force
         self.q = torch.diag(torch.tensor([1.0, 2.0, 0.1, 0.1], dtype=torch.float64))
         self.r = 0.3 * torch.eye(2, dtype=torch.float64)
-        self.start = torch.tensor([[0.5, -0.3, 0.2, 0.0], [0.0, 0.6, -0.5, 0.3], [-0.4, -0.4, 0.0, 0.6]]).double() * 0.8
-        self.dynamics = FunctionDynamics(lambda x, u: x @ self.a.T + u @ self.b.T, lambda x, u, y: -self.cost(x, u))
+        self.start = (
+            torch.tensor(
+                [[0.5, -0.3, 0.2, 0.0], [0.0, 0.6, -0.5, 0.3], [-0.4, -0.4, 0.0, 0.6]]
+            ).double()
+            * 0.8
+        )
+        self.dynamics = FunctionDynamics(
+            lambda x, u: x @ self.a.T + u @ self.b.T, lambda x, u, y: -self.cost(x, u)
+        )
 
     def cost(self, x, u):
         return ((x @ self.q) * x).sum(-1) + ((u @ self.r) * u).sum(-1)

@@ -8,16 +8,26 @@ from torch.special import ndtri
 
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.config import PlannerSettings
-from planet_rssm.planners import CEM, MPPI, CategoricalCEM, FunctionDynamics, Objective, planner_from_settings
+from planet_rssm.planners import (
+    CEM,
+    MPPI,
+    CategoricalCEM,
+    FunctionDynamics,
+    Objective,
+    planner_from_settings,
+)
 from planet_rssm.planners.categorical import RESTART, SMOOTHING, Categorical
 from planet_rssm.planners.choices import each_entry, groups_of, likeliest, one_hots, runs, uniform
 
 H, A = 6, 3
 SETTINGS = PlannerSettings(horizon=H, candidates=200, iterations=5, elites=20)
-# Choice c is worth something only where the place, which counts the steps, says so: no constant will do.
+# Choice c is worth something only where the place, which counts the steps, says so: no constant
+# will do.
 WANTED = torch.tensor([2, 0, 1, 1, 0, 2])
 GROUPS = (3, 2, 2, 4)  # of two runs of one group each, and one of two
-CODE = torch.tensor([[2, 0, 1, 3], [0, 1, 1, 0], [1, 1, 0, 2], [1, 0, 0, 1], [0, 0, 1, 3], [2, 1, 0, 0]])  # [H, G]
+CODE = torch.tensor(
+    [[2, 0, 1, 3], [0, 1, 1, 0], [1, 1, 0, 2], [1, 0, 0, 1], [0, 0, 1, 3], [2, 1, 0, 0]]
+)  # [H, G]
 
 
 def lock(offset: int = 0) -> FunctionDynamics:
@@ -31,14 +41,18 @@ def lock(offset: int = 0) -> FunctionDynamics:
 def locks() -> FunctionDynamics:
     """Pay for each group's right choice, which differs from step to step."""
     codes = one_hots(CODE, GROUPS, torch.float32)
-    return FunctionDynamics(lambda s, a: s + 1, lambda s, a, y: (a * codes[s[:, 0].long() % H]).sum(1))
+    return FunctionDynamics(
+        lambda s, a: s + 1, lambda s, a, y: (a * codes[s[:, 0].long() % H]).sum(1)
+    )
 
 
 def decide(batch: int, seed: int = 0, dynamics: FunctionDynamics | None = None):
     planner = planner_from_settings(SETTINGS, A, discrete=True)
     state, first = torch.zeros(batch, 1), torch.ones(batch, dtype=torch.bool)
     rng = torch.Generator().manual_seed(seed)
-    return planner.plan(dynamics or lock(), Objective(), state, planner.initial(batch), first, rng)[0]
+    return planner.plan(dynamics or lock(), Objective(), state, planner.initial(batch), first, rng)[
+        0
+    ]
 
 
 def test_it_opens_the_lock_and_acts_by_whole_choices() -> None:
@@ -61,14 +75,20 @@ def test_it_opens_the_lock_and_acts_by_whole_choices() -> None:
 )
 def test_every_planner_opens_a_lock_of_several_groups(name, options) -> None:
     """The optimum is known: 48 choices a step, over 10^10 sequences, one of them worth H * G."""
-    settings = PlannerSettings(name=name, horizon=H, candidates=400, iterations=8, elites=30, **options)
+    settings = PlannerSettings(
+        name=name, horizon=H, candidates=400, iterations=8, elites=30, **options
+    )
     planner = planner_from_settings(settings, sum(GROUPS), GROUPS)
     state, rng = torch.zeros(3, 1), torch.Generator().manual_seed(0)
-    plan, carry = planner.plan(locks(), Objective(), state, planner.initial(3), torch.ones(3).bool(), rng)
+    plan, carry = planner.plan(
+        locks(), Objective(), state, planner.initial(3), torch.ones(3).bool(), rng
+    )
     assert torch.equal(plan.sequence, one_hots(CODE, GROUPS, torch.float32).expand(3, H, -1))
     # and goes on where it is, a step later
     plan, _ = planner.plan(locks(), Objective(), state + 1, carry, torch.zeros(3).bool(), rng)
-    assert torch.equal(plan.sequence[:, :-1], one_hots(CODE[1:], GROUPS, torch.float32).expand(3, H - 1, -1))
+    assert torch.equal(
+        plan.sequence[:, :-1], one_hots(CODE[1:], GROUPS, torch.float32).expand(3, H - 1, -1)
+    )
 
 
 def test_shooting_finds_the_best_of_what_it_can_draw() -> None:
@@ -77,7 +97,9 @@ def test_shooting_finds_the_best_of_what_it_can_draw() -> None:
     first, rng = torch.ones(3).bool(), torch.Generator().manual_seed(0)
     plan, _ = planner.plan(locks(), Objective(), torch.zeros(3, 1), planner.initial(3), first, rng)
     assert torch.equal(plan.action, one_hots(CODE[0], GROUPS, torch.float32).expand(3, -1))
-    torch.testing.assert_close(plan.diagnostics["entropy"], torch.full((3, 4), math.log(3 * 2 * 2 * 4) / 4))
+    torch.testing.assert_close(
+        plan.diagnostics["entropy"], torch.full((3, 4), math.log(3 * 2 * 2 * 4) / 4)
+    )
     spread = torch.cat([torch.full((size,), math.sqrt(size - 1) / size) for size in GROUPS]).mean()
     torch.testing.assert_close(plan.diagnostics["elite_std"], spread.expand(3, 4))
 
@@ -97,7 +119,9 @@ def test_each_group_is_drawn_by_its_own_noise_alone() -> None:
     drawn = Categorical((3, 2)).sample(probs, probs, noise)[0, :, 0]
     torch.testing.assert_close(drawn.mean(0), probs[0, 0], atol=1e-6, rtol=0)
     pairs = (drawn[:, :3, None] * drawn[:, None, 3:]).mean(0)
-    torch.testing.assert_close(pairs, probs[0, 0, :3, None] * probs[0, 0, None, 3:], atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        pairs, probs[0, 0, :3, None] * probs[0, 0, None, 3:], atol=1e-6, rtol=0
+    )
 
 
 def test_choices_at_any_noise_are_choices() -> None:
@@ -110,7 +134,9 @@ def test_choices_at_any_noise_are_choices() -> None:
 def test_a_refit_counts_the_elites_and_leaves_every_choice_possible() -> None:
     planner = CategoricalCEM(SETTINGS.model_copy(update={"candidates": 4, "elites": 2}), A)
     sequences = torch.eye(A)[torch.tensor([0, 0, 1, 2])][None, :, None].expand(1, 4, H, A)
-    search = planner.start(planner.initial(1), torch.ones(1, dtype=torch.bool), torch.zeros(1, 4, H, 1))
+    search = planner.start(
+        planner.initial(1), torch.ones(1, dtype=torch.bool), torch.zeros(1, 4, H, 1)
+    )
     search = planner.refit(search, sequences, torch.tensor([[5.0, 1.0, 3.0, -torch.inf]]))
     expected = (1 - SMOOTHING) * torch.tensor([0.5, 0.5, 0.0]) + SMOOTHING / A
     torch.testing.assert_close(search.mean, expected.expand(1, H, A))
@@ -118,7 +144,9 @@ def test_a_refit_counts_the_elites_and_leaves_every_choice_possible() -> None:
 
 
 def test_a_refit_of_groups_by_hand() -> None:
-    chosen = one_hots(torch.tensor([[0, 1], [2, 1], [0, 0], [1, 0]]), (3, 2), torch.float32)[None, :, None]
+    chosen = one_hots(torch.tensor([[0, 1], [2, 1], [0, 0], [1, 0]]), (3, 2), torch.float32)[
+        None, :, None
+    ]
     returns, first = torch.tensor([[3.0, 2.0, 1.0, 0.0]]), torch.ones(1).bool()
     equal = torch.tensor([1 / 3] * 3 + [1 / 2] * 2)
     settings = PlannerSettings(horizon=1, candidates=4, elites=2, momentum=0.25)
@@ -132,15 +160,23 @@ def test_a_refit_of_groups_by_hand() -> None:
     torch.testing.assert_close(search.std[0, 0], (expected * (1 - expected)).sqrt())
     by_hand = -(expected * expected.log()).sum() / 2  # of one of the two choices
     torch.testing.assert_close(search.entropy, by_hand[None])
-    mppi = MPPI(PlannerSettings(name="mppi", horizon=1, candidates=4, temperature=1.0), 5, discrete=(3, 2))
-    search = mppi.refit(mppi.start(mppi.initial(1), first, torch.zeros(1, 4, 1, 2)), chosen, returns)
+    mppi = MPPI(
+        PlannerSettings(name="mppi", horizon=1, candidates=4, temperature=1.0), 5, discrete=(3, 2)
+    )
+    search = mppi.refit(
+        mppi.start(mppi.initial(1), first, torch.zeros(1, 4, 1, 2)), chosen, returns
+    )
     weights = returns[0].softmax(0)
-    counted = torch.stack([weights[0] + weights[2], weights[3], weights[1], weights[2:].sum(), weights[:2].sum()])
+    counted = torch.stack(
+        [weights[0] + weights[2], weights[3], weights[1], weights[2:].sum(), weights[:2].sum()]
+    )
     torch.testing.assert_close(search.mean[0, 0], (1 - SMOOTHING) * counted + SMOOTHING * equal)
 
 
 def test_a_warm_start_loosens_each_group_towards_its_own_equal_chances() -> None:
-    planner = CEM(SETTINGS.model_copy(update={"warm_start": True, "horizon": 2}), 5, discrete=(3, 2))
+    planner = CEM(
+        SETTINGS.model_copy(update={"warm_start": True, "horizon": 2}), 5, discrete=(3, 2)
+    )
     before = torch.tensor([[[1.0, 0, 0, 0, 1], [0, 1, 0, 0.5, 0.5]]])
     carry = planner.initial(1)._replace(mean=before, known=torch.ones(1).bool())
     search = planner.start(carry, torch.zeros(1).bool(), torch.zeros(1, 4, 2, 2))
@@ -153,7 +189,10 @@ def test_choices_as_tensors() -> None:
     assert runs(GROUPS) == [(1, 3), (2, 2), (1, 4)]
     index = torch.tensor([[2, 0, 1, 3], [0, 1, 1, 0]])
     actions = one_hots(index, GROUPS, torch.float32)
-    assert actions.tolist() == [[0, 0, 1, 1, 0, 0, 1, 0, 0, 0, 1], [1, 0, 0, 0, 1, 0, 1, 1, 0, 0, 0]]
+    assert actions.tolist() == [
+        [0, 0, 1, 1, 0, 0, 1, 0, 0, 0, 1],
+        [1, 0, 0, 0, 1, 0, 1, 1, 0, 0, 0],
+    ]
     assert torch.equal(likeliest(actions * 0.3 - 5, GROUPS), actions)
     assert uniform(torch.tensor([0.0, 0.5, 0.49, 1.0]), GROUPS, torch.float32).nonzero().flatten().tolist() == [
         0, 4, 5, 10,
@@ -164,7 +203,9 @@ def test_choices_as_tensors() -> None:
 
 def test_groups_of_another_size_are_one_line() -> None:
     assert groups_of(True, 4) == (4,) and groups_of(False, 4) == groups_of((), 4) == ()
-    with pytest.raises(PlanetError, match=r"^discrete = \[3, 2\]: sizes of groups .* must add up to the 4 entries"):
+    with pytest.raises(
+        PlanetError, match=r"^discrete = \[3, 2\]: sizes of groups .* must add up to the 4 entries"
+    ):
         planner_from_settings(SETTINGS, 4, (3, 2))
 
 
@@ -184,5 +225,7 @@ def test_batched_equals_separate_on_the_same_noise() -> None:
     whole, _ = planner.solve(dynamics, Objective(), state, planner.initial(3), first, noise)
     for row in range(3):
         one = tuple(drawn._replace(actions=drawn.actions[row : row + 1]) for drawn in noise)
-        alone, _ = planner.solve(dynamics, Objective(), state[row : row + 1], planner.initial(1), first[:1], one)
+        alone, _ = planner.solve(
+            dynamics, Objective(), state[row : row + 1], planner.initial(1), first[:1], one
+        )
         assert torch.equal(alone.sequence[0], whole.sequence[row])

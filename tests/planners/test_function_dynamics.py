@@ -17,7 +17,8 @@ def add(state, action):
 
 
 def test_each_candidate_starts_from_the_state_of_its_own_row():
-    # the original PlaNet tiles states amount-major under batch-major actions, which is wrong for B > 1
+    # the original PlaNet tiles states amount-major under batch-major actions, which is wrong for B
+    # > 1
     state = Place(torch.tensor([[10.0], [20.0]]), {"count": (torch.tensor([0, 100]),)})
     actions = torch.tensor([1.0, 2.0, 3.0]).reshape(1, 3, 1, 1).expand(2, 3, 4, 1)
     rollout = FunctionDynamics(add, lambda s, a, y: y.x[:, 0]).rollout(state, actions)
@@ -32,7 +33,9 @@ def test_reward_and_discount_see_the_state_before_the_action_and_the_one_after()
     def reward(state, action, following):
         return 100 * state[:, 0] + 10 * action[:, 0] + following[:, 0]
 
-    dynamics = FunctionDynamics(lambda s, a: s + a, reward, discount=lambda s, a, y: (y[:, 0] < 5).float())
+    dynamics = FunctionDynamics(
+        lambda s, a: s + a, reward, discount=lambda s, a, y: (y[:, 0] < 5).float()
+    )
     rollout = dynamics.rollout(torch.tensor([[1.0]]), torch.full((1, 1, 2, 1), 2.0))
     assert rollout.reward.tolist() == [[[123.0, 325.0]]]
     assert rollout.discount.tolist() == [[[1.0, 0.0]]]
@@ -47,7 +50,11 @@ def test_gradients_reach_the_actions():
 
 @pytest.mark.parametrize("name", ["reward", "discount"])
 def test_a_column_instead_of_a_row_of_numbers_is_refused(name):
-    functions = {"reward": lambda s, a, y: y[:, 0], "discount": lambda s, a, y: y[:, 0], name: lambda s, a, y: y}
+    functions = {
+        "reward": lambda s, a, y: y[:, 0],
+        "discount": lambda s, a, y: y[:, 0],
+        name: lambda s, a, y: y,
+    }
     dynamics = FunctionDynamics(lambda s, a: s + a, **functions)
     with pytest.raises(PlanetError, match=rf"{name} of shape \(6, 1\): must be \(6,\)"):
         dynamics.rollout(torch.zeros(2, 1), torch.zeros(2, 3, 4, 1))

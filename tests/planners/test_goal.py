@@ -13,7 +13,9 @@ def test_a_point_goes_to_its_goal():
     planner, rng = CEM(settings, 2), torch.Generator().manual_seed(0)
     dynamics = FunctionDynamics(lambda s, a: s + a, goal_reward(torch.tensor([0.5, 0.1])))
     state = torch.tensor([[0.0, 0.0], [1.0, 0.3]])
-    plan, _ = planner.plan(dynamics, Objective(), state, planner.initial(2), torch.tensor([True, True]), rng)
+    plan, _ = planner.plan(
+        dynamics, Objective(), state, planner.initial(2), torch.tensor([True, True]), rng
+    )
     assert (plan.action - torch.tensor([[0.5, 0.1], [-0.5, -0.2]])).abs().max() < 0.03
 
 
@@ -27,8 +29,6 @@ def test_weights_by_hand():
 
 
 def test_a_goal_of_another_shape_is_one_line():
-    line = (
-        r"^goal of shape \(1, 2\): must be \(2,\), as one row of the state is; goals that differ by row belong in the"
-    )
+    line = r"^goal of shape \(1, 2\): must be \(2,\), as one row of the state is; goals that differ by row belong in the"
     with pytest.raises(PlanetError, match=line):
         goal_reward(torch.zeros(1, 2))(None, NOTHING, torch.zeros(1, 2))

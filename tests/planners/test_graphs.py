@@ -1,7 +1,7 @@
 """Graphs in numbers, without a GPU: what is captured is recorded on the CPU and done again on the same memory.
 
-Before each replay all that graphs have written is overwritten with NaN, inputs and weights aside: what is read must
-have been written by the same replay, as it must where graphs share their memory.
+Before each replay all that graphs have written is overwritten with NaN, inputs and weights aside:
+what is read must have been written by the same replay, as it must where graphs share their memory.
 """
 
 import contextlib
@@ -21,7 +21,9 @@ from planet_rssm.types import State
 from planet_rssm.world_model import ModelDynamics, packed_layers, packed_model, untrained_model
 
 B, A = 3, 2
-SPEC = EnvSpec("gym/Test-v0", {"speed": ((3,), "float32")}, A, 1, 0.1, 100, "none", "fake 0", terminates=True)
+SPEC = EnvSpec(
+    "gym/Test-v0", {"speed": ((3,), "float32")}, A, 1, 0.1, 100, "none", "fake 0", terminates=True
+)
 SMALL = "env.observe=vectors rssm.deter=16 rssm.stoch=4 rssm.classes=4 rssm.hidden=16 model.reward_units=16".split()
 V3 = "env.observe=vectors model.size=1m rssm.deter=16 rssm.hidden=16 rssm.stoch=4 rssm.blocks=4".split()
 WAITS = ("_local_scalar_dense", "nonzero", "equal")
@@ -55,12 +57,18 @@ class Graph:
     def capture_end(self) -> None:
         self.recorder.__exit__(None, None, None)
         given: set[int] = set()
-        self.written: dict[int, torch.Tensor] = {}  # a flat view of each memory that was taken inside
+        self.written: dict[
+            int, torch.Tensor
+        ] = {}  # a flat view of each memory that was taken inside
         for _, args, kwargs, result in self.recorder.done:
-            given |= {memory(t) for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)} - set(self.written)
+            given |= {
+                memory(t) for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)
+            } - set(self.written)
             for t in tree_leaves(result):
                 if memory(t) not in given and memory(t) not in self.written:
-                    self.written[memory(t)] = torch.empty(0, dtype=t.dtype).set_(t.untyped_storage())
+                    self.written[memory(t)] = torch.empty(0, dtype=t.dtype).set_(
+                        t.untyped_storage()
+                    )
         Graph.every.append(self)
 
     @torch.no_grad()
@@ -69,7 +77,9 @@ class Graph:
             t.fill_(torch.nan if t.is_floating_point() else 1)
         for function, args, kwargs, result in self.recorder.done:
             read = {memory(t) for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
-            for old, new in zip(tree_leaves(result), tree_leaves(function(*args, **kwargs)), strict=True):
+            for old, new in zip(
+                tree_leaves(result), tree_leaves(function(*args, **kwargs)), strict=True
+            ):
                 if memory(old) not in read:  # neither a view nor in place
                     old.copy_(new)
 
@@ -84,8 +94,12 @@ def recorded(monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(graphs, "_capture_stream", lambda device: stream)
-    monkeypatch.setattr(graphs, "_shared_by", lambda *_: graphs._Shared(0, Graph(), threading.Lock()))
-    monkeypatch.setattr(packed_layers, "blocked", lambda weight: None)  # oneDNN's layouts cannot be written to in place
+    monkeypatch.setattr(
+        graphs, "_shared_by", lambda *_: graphs._Shared(0, Graph(), threading.Lock())
+    )
+    monkeypatch.setattr(
+        packed_layers, "blocked", lambda weight: None
+    )  # oneDNN's layouts cannot be written to in place
     made = packed_model.FastDynamics.__init__
 
     def capturable(self, *args, **options):
@@ -121,7 +135,9 @@ def check(preset: str, name: str) -> None:
             change(model)
         with torch.inference_mode():
             found = decide(session.plan, state, planner.initial(B))
-        expected = decide(lambda *args: planner.plan(plain, Objective(), *args), state, planner.initial(B))
+        expected = decide(
+            lambda *args: planner.plan(plain, Objective(), *args), state, planner.initial(B)
+        )
         for left, right in zip(found, expected, strict=True):
             torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-4)
     assert 1 <= len(Graph.every) <= 6  # none was captured anew as weights changed
@@ -141,13 +157,20 @@ def by_fused_optimiser(model) -> None:
 
 
 def by_assignment(model) -> None:
-    model.load_state_dict({key: 1.5 * value for key, value in model.state_dict().items()}, assign=True)
+    model.load_state_dict(
+        {key: 1.5 * value for key, value in model.state_dict().items()}, assign=True
+    )
 
 
 @pytest.mark.usefixtures("recorded", "one_thread_and_seed")
 @pytest.mark.parametrize(
     ("preset", "name"),
-    [("planet", "cem"), ("planet-discrete", "icem"), ("dreamer-v2", "mppi"), ("dreamer-v3", "shooting")],
+    [
+        ("planet", "cem"),
+        ("planet-discrete", "icem"),
+        ("dreamer-v2", "mppi"),
+        ("dreamer-v3", "shooting"),
+    ],
 )
 def test_replayed_graphs_decide_as_the_plain_planner(preset, name):
     check(preset, name)

@@ -36,7 +36,10 @@ def test_everything_not_finite_ranks_last():
 def test_the_last_state_is_worth_what_is_left_after_every_discount():
     objective = Objective(0.5, terminal_value=lambda state: state["x"][:, 0])
     last = {"x": torch.tensor([[[16.0]]])}
-    assert objective(rollout([1.0, 2.0], [1.0, 0.5], last=last)).item() == 1 + 0.5 * 2 + 0.5 * 0.25 * 16
+    assert (
+        objective(rollout([1.0, 2.0], [1.0, 0.5], last=last)).item()
+        == 1 + 0.5 * 2 + 0.5 * 0.25 * 16
+    )
     assert objective(rollout([1.0, 2.0], [1.0, 0.0], last=last)).item() == 2  # the episode is over
 
 
@@ -52,21 +55,31 @@ def test_costs_see_the_state_the_action_is_taken_in_and_the_action_before():
     sequences = torch.tensor([[0.5, 0.5, -0.5], [0.0, 1.0, 1.0]]).reshape(1, 2, 3, 1)
     given = (dynamics, Objective(cost=cost), torch.tensor([[7.0]]), sequences, None)
     assert planner.score(*given, torch.tensor([[0.5]])).tolist() == [[-1.0, -1.25]]
-    assert seen[0] == ([7.0, 7.5, 8.0, 7.0, 7.0, 8.0], [0.5, 0.5, -0.5, 0, 1, 1], [0.5, 0.5, 0.5, 0.5, 0, 1])
+    assert seen[0] == (
+        [7.0, 7.5, 8.0, 7.0, 7.0, 8.0],
+        [0.5, 0.5, -0.5, 0, 1, 1],
+        [0.5, 0.5, 0.5, 0.5, 0, 1],
+    )
     assert planner.score(*given).tolist() == [[-1.25, -1.0]]  # before is rest
 
 
 def test_a_cost_makes_smooth_plans():
-    dynamics = FunctionDynamics(lambda s, a: -s, lambda s, a, y: 0.1 * s[:, 0] * a[:, 0])  # pays for alternating
+    dynamics = FunctionDynamics(
+        lambda s, a: -s, lambda s, a, y: 0.1 * s[:, 0] * a[:, 0]
+    )  # pays for alternating
     planner = CEM(PlannerSettings(horizon=4, candidates=200, iterations=5, elites=20), 1)
 
     def sequence(cost):
         rng = torch.Generator().manual_seed(0)
         objective = Objective(cost=cost)
-        return planner.plan(dynamics, objective, torch.ones(1, 1), planner.initial(1), FIRST, rng)[0].sequence
+        return planner.plan(dynamics, objective, torch.ones(1, 1), planner.initial(1), FIRST, rng)[
+            0
+        ].sequence
 
     assert sequence(None).diff(dim=1).abs().mean() > 1.5
-    assert sequence(lambda s, a, before: (a - before).square().sum(1)).diff(dim=1).abs().mean() < 0.3
+    assert (
+        sequence(lambda s, a, before: (a - before).square().sum(1)).diff(dim=1).abs().mean() < 0.3
+    )
 
 
 def test_a_cost_where_no_states_are_told_is_one_line():
@@ -81,7 +94,9 @@ def test_a_cost_where_no_states_are_told_is_one_line():
 
     planner = CEM(PlannerSettings(horizon=2, candidates=4, elites=2), 1)
     objective = Objective(cost=lambda s, a, p: a[:, 0])
-    with pytest.raises(PlanetError, match="^cost: Silent does not tell the states on the way; give it a trace"):
+    with pytest.raises(
+        PlanetError, match="^cost: Silent does not tell the states on the way; give it a trace"
+    ):
         planner.plan(Silent(), objective, torch.zeros(1, 1), planner.initial(1), FIRST)
     with pytest.raises(PlanetError, match="^cost: the rollout has no states"):
         objective(rollout([1.0], [1.0]))
@@ -92,12 +107,17 @@ def test_a_column_instead_of_a_row_of_numbers_is_one_line(name, rows):
     dynamics = FunctionDynamics(lambda s, a: s, lambda s, a, y: a[:, 0])
     planner = CEM(PlannerSettings(horizon=2, candidates=4, elites=2), 1)
     objective = Objective(**{name: lambda state, *actions: state})
-    with pytest.raises(PlanetError, match=rf"^{name} of shape \({rows}, 1\): must be \({rows},\), one number a row$"):
+    with pytest.raises(
+        PlanetError,
+        match=rf"^{name} of shape \({rows}, 1\): must be \({rows},\), one number a row$",
+    ):
         planner.plan(dynamics, objective, torch.zeros(1, 1), planner.initial(1), FIRST)
 
 
 def test_risk_by_hand():
-    returns = torch.tensor([[1.0, 2.0, 3.0, 6.0, 0.0, 0.0, 0.0, -torch.inf]])  # two candidates of four particles
+    returns = torch.tensor(
+        [[1.0, 2.0, 3.0, 6.0, 0.0, 0.0, 0.0, -torch.inf]]
+    )  # two candidates of four particles
     assert risk_adjusted(returns, 4, "mean").tolist() == [[3.0, -torch.inf]]
     assert risk_adjusted(returns, 4, "worst").tolist() == [[1.0, -torch.inf]]
     assert risk_adjusted(returns, 4, 0.5).tolist() == [[1.5, -torch.inf]]

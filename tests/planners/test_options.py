@@ -5,7 +5,14 @@ import torch
 
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.config import PlannerSettings
-from planet_rssm.planners import CEM, CategoricalCEM, FunctionDynamics, Objective, RandomShooting, planner_from_settings
+from planet_rssm.planners import (
+    CEM,
+    CategoricalCEM,
+    FunctionDynamics,
+    Objective,
+    RandomShooting,
+    planner_from_settings,
+)
 from planet_rssm.planners.box import Box
 from planet_rssm.types import Dynamics, Rollout
 
@@ -16,7 +23,9 @@ NAMES = ["cem", "icem", "mppi", "shooting"]
 
 
 def made(name: str = "cem", *box, size: int = 1, **settings):
-    return planner_from_settings(PlannerSettings(name=name, **(SMALL | settings)), size, False, *box)
+    return planner_from_settings(
+        PlannerSettings(name=name, **(SMALL | settings)), size, False, *box
+    )
 
 
 def paid_by(reward) -> FunctionDynamics:
@@ -58,15 +67,25 @@ def test_the_same_plan_is_made_in_other_units():
     plan, carry = decide(narrow, paid_by(lambda a: -(a[:, 0] - 0.3).square()))
     scaled, other = decide(wide, paid_by(lambda a: -((a[:, 0] - 10) / 20 - 0.3).square()))
     torch.testing.assert_close(scaled.sequence, 10 + 20 * plan.sequence, atol=1e-3, rtol=0)
-    torch.testing.assert_close(other.mean, carry.mean, atol=1e-4, rtol=0)  # the carry is in units of the box
+    torch.testing.assert_close(
+        other.mean, carry.mean, atol=1e-4, rtol=0
+    )  # the carry is in units of the box
 
 
 @pytest.mark.parametrize(
     ("low", "high", "line"),
     [
         (-torch.inf, 1.0, "low = -inf: actions need finite bounds to be searched; give some"),
-        (-1.0, [1.0, torch.nan], "high = .*nan.*: actions need finite bounds to be searched; give some"),
-        (torch.zeros(3), 1.0, r"low of shape \(3,\): must be a number or \(2,\), one for each action"),
+        (
+            -1.0,
+            [1.0, torch.nan],
+            "high = .*nan.*: actions need finite bounds to be searched; give some",
+        ),
+        (
+            torch.zeros(3),
+            1.0,
+            r"low of shape \(3,\): must be a number or \(2,\), one for each action",
+        ),
         (1.0, 1.0, "low = 1.0, high = 1.0: every low must be below its high; change one of them"),
     ],
 )
@@ -79,7 +98,10 @@ def test_the_box_there_and_back():
     box = Box([0.0, -2.0], 4.0, 2)
     actions = torch.tensor([[0.0, -2.0], [4.0, 4.0], [1.0, 1.0]])
     torch.testing.assert_close(box.actions(box.sequences(actions)), actions)
-    assert box.sequences(torch.tensor([[-9.0, torch.nan], [9.0, 9.0]])).tolist() == [[-1, 0], [1, 1]]
+    assert box.sequences(torch.tensor([[-9.0, torch.nan], [9.0, 9.0]])).tolist() == [
+        [-1, 0],
+        [1, 1],
+    ]
 
 
 # warm starts
@@ -109,7 +131,9 @@ def test_without_a_warm_start_nothing_is_remembered():
 
 def test_choices_begin_half_way_between_the_last_ones_and_equal_chances():
     planner = CategoricalCEM(PlannerSettings(**SMALL, warm_start=True), 2)
-    carry = planner.initial(2)._replace(mean=torch.tensor([[[1.0, 0.0]] * 3 + [[0.2, 0.8]]] * 2), known=FIRST)
+    carry = planner.initial(2)._replace(
+        mean=torch.tensor([[[1.0, 0.0]] * 3 + [[0.2, 0.8]]] * 2), known=FIRST
+    )
     search = planner.start(carry, torch.tensor([False, True]), torch.zeros(2, 30, 4, 1), 2)
     torch.testing.assert_close(search.mean[0, :, 0], torch.tensor([0.75, 0.35, 0.35, 0.35]))
     assert (search.mean[1] == 0.5).all()
@@ -128,11 +152,15 @@ def test_shooting_begins_with_its_last_best():
 
 def test_momentum_and_the_bounds_of_the_spread():
     sequences = torch.tensor([0.9, 0.2, -0.3, 0.6]).reshape(1, 4, 1, 1)
-    returns = torch.tensor([[-9.0, -1.0, -7.0, -2.0]])  # the elites 0.2 and 0.6: mean 0.4, deviation 0.2
+    returns = torch.tensor(
+        [[-9.0, -1.0, -7.0, -2.0]]
+    )  # the elites 0.2 and 0.6: mean 0.4, deviation 0.2
 
     def refitted(**settings):
         planner = CEM(PlannerSettings(horizon=1, candidates=4, elites=2, **settings), 1)
-        return planner.refit(planner.start(planner.initial(1), FIRST[:1], sequences), sequences, returns)
+        return planner.refit(
+            planner.start(planner.initial(1), FIRST[:1], sequences), sequences, returns
+        )
 
     search = refitted(momentum=0.5)
     torch.testing.assert_close(search.mean.item(), 0.5 * 0.4)
@@ -173,18 +201,31 @@ def test_proposals_come_in_actions_and_are_moved_inside_the_box():
     torch.testing.assert_close(last, torch.tensor([[0.0, 3.0, 10.0, 10.0]] * 2))
 
 
-@pytest.mark.parametrize("shape", [(2, 4, 1), (1, 2, 4, 1), (2, 2, 3, 1), (2, 2, 4, 2), (2, 0, 4, 1), (2, 12, 4, 1)])
+@pytest.mark.parametrize(
+    "shape", [(2, 4, 1), (1, 2, 4, 1), (2, 2, 3, 1), (2, 2, 4, 2), (2, 0, 4, 1), (2, 12, 4, 1)]
+)
 def test_proposals_of_a_wrong_shape_are_one_line(shape):
     planner = made("icem", decay=2.0)  # 30, 15 and 12 candidates, of them two elites and the mean
-    with pytest.raises(PlanetError, match=r"must be \(B, K, H, A\) = \(2, K, 4, 1\) with K from 1 to 9$") as caught:
+    with pytest.raises(
+        PlanetError, match=r"must be \(B, K, H, A\) = \(2, K, 4, 1\) with K from 1 to 9$"
+    ) as caught:
         decide(planner, paid_by(lambda a: a[:, 0]), proposals=torch.zeros(shape))
     assert str(caught.value).startswith(f"proposals of shape {shape}: ")
 
 
 def test_returns_of_a_wrong_shape_are_one_line():
     planner = made()
-    with pytest.raises(PlanetError, match=r"^returns of shape \(2,\): the objective must give \(2, 30\), one number a"):
-        planner.plan(paid_by(lambda a: a[:, 0]), lambda r: r.reward.sum((1, 2)), ORIGIN, planner.initial(2), FIRST)
+    with pytest.raises(
+        PlanetError,
+        match=r"^returns of shape \(2,\): the objective must give \(2, 30\), one number a",
+    ):
+        planner.plan(
+            paid_by(lambda a: a[:, 0]),
+            lambda r: r.reward.sum((1, 2)),
+            ORIGIN,
+            planner.initial(2),
+            FIRST,
+        )
 
 
 # particles
@@ -205,7 +246,9 @@ class Gamble(Dynamics[torch.Tensor]):
 
 def test_who_fears_the_worst_does_not_gamble():
     def chosen(**settings):
-        planner = made("cem", horizon=1, candidates=400, iterations=4, elites=20, particles=16, **settings)
+        planner = made(
+            "cem", horizon=1, candidates=400, iterations=4, elites=20, particles=16, **settings
+        )
         return decide(planner, Gamble())[0].action
 
     assert (chosen() > 0).all()
@@ -218,9 +261,13 @@ def test_who_fears_the_worst_does_not_gamble():
 @pytest.mark.parametrize("name", NAMES)
 def test_diagnostics_tell_of_each_round(name):
     planner = made(name)
-    plan, _ = decide(planner, paid_by(lambda a: torch.where(a[:, 0] > 1.5, torch.nan, -a[:, 0].square())))
+    plan, _ = decide(
+        planner, paid_by(lambda a: torch.where(a[:, 0] > 1.5, torch.nan, -a[:, 0].square()))
+    )
     told = plan.diagnostics
-    assert all(told[key].shape == (2, 3) for key in ("returns_max", "returns_mean", "elite_std", "entropy"))
+    assert all(
+        told[key].shape == (2, 3) for key in ("returns_max", "returns_mean", "elite_std", "entropy")
+    )
     assert (told["returns_mean"] < told["returns_max"]).all()
     narrower = told["elite_std"].diff(dim=1) < 0
     assert (narrower.all() and (told["entropy"].diff(dim=1) < 0).all()) == (name in ("cem", "icem"))
@@ -229,7 +276,9 @@ def test_diagnostics_tell_of_each_round(name):
 def test_entropy_by_hand():
     gaussian = made(init_std=2.0)
     search = gaussian.start(gaussian.initial(2), FIRST, torch.zeros(2, 30, 4, 1))
-    torch.testing.assert_close(search.entropy, torch.distributions.Normal(0.0, torch.full((2,), 2.0)).entropy())
+    torch.testing.assert_close(
+        search.entropy, torch.distributions.Normal(0.0, torch.full((2,), 2.0)).entropy()
+    )
     choices = CategoricalCEM(PlannerSettings(**SMALL), 3)
     search = choices.start(choices.initial(2), FIRST, torch.zeros(2, 30, 4, 1))
     torch.testing.assert_close(search.entropy, torch.log(torch.full((2,), 3.0)))
@@ -241,5 +290,7 @@ def test_a_decision_may_stop_after_fewer_rounds():
     for name in NAMES:
         plan, _ = decide(made(name), paid_by(lambda a: a[:, 0]), rounds=2)
         assert plan.diagnostics["entropy"].shape == (2, 2)
-        with pytest.raises(PlanetError, match=r"^rounds 0: must be at least 1; leave it out for all \d+$"):
+        with pytest.raises(
+            PlanetError, match=r"^rounds 0: must be at least 1; leave it out for all \d+$"
+        ):
             decide(made(name), paid_by(lambda a: a[:, 0]), rounds=0)

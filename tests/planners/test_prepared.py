@@ -31,7 +31,9 @@ def settings_of(name: str, **more: object) -> PlannerSettings:
 
 
 def model_on(device: str, preset: str = "planet") -> WorldModel:
-    return untrained_model(config.load(preset, [*WIDTHS.split(), "env.observe=vectors"]), SPEC).to(device)
+    return untrained_model(config.load(preset, [*WIDTHS.split(), "env.observe=vectors"]), SPEC).to(
+        device
+    )
 
 
 def state_on(model: WorldModel) -> State:
@@ -65,8 +67,12 @@ def test_in_float32_a_session_decides_as_its_planner_does(name, preset, device):
     initial = planner.initial(B, state.deter.device)
     with torch.inference_mode():
         by_session = two_decisions(planner, session.plan, state, initial)
-    again = two_decisions(planner, session.plan, state, initial)  # outside inference mode, as users may
-    by_planner = two_decisions(planner, lambda *args: planner.plan(plain, objective, *args), state, initial)
+    again = two_decisions(
+        planner, session.plan, state, initial
+    )  # outside inference mode, as users may
+    by_planner = two_decisions(
+        planner, lambda *args: planner.plan(plain, objective, *args), state, initial
+    )
     for left, middle, right in zip(by_session, again, by_planner, strict=True):
         torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(middle, right, rtol=1e-4, atol=1e-4)
@@ -92,7 +98,10 @@ def test_weights_change_plans_change(device, change):
     model = model_on(device)
     planner = planner_from_settings(settings_of("cem"), A)
     session, state = planner.prepare(ModelDynamics(model), Objective()), state_on(model)
-    first, initial = torch.ones(B, dtype=torch.bool, device=device), planner.initial(B, state.deter.device)
+    first, initial = (
+        torch.ones(B, dtype=torch.bool, device=device),
+        planner.initial(B, state.deter.device),
+    )
 
     def action() -> torch.Tensor:
         return session.plan(state, initial, first, torch.Generator(device).manual_seed(3))[0].action
@@ -113,11 +122,18 @@ def test_results_of_a_graph_are_copies():
     model = model_on("cuda")
     planner = planner_from_settings(settings_of("icem"), A)
     session, state = planner.prepare(ModelDynamics(model), Objective()), state_on(model)
-    first, initial = torch.ones(B, dtype=torch.bool, device="cuda"), planner.initial(B, state.deter.device)
+    first, initial = (
+        torch.ones(B, dtype=torch.bool, device="cuda"),
+        planner.initial(B, state.deter.device),
+    )
     plan, carry = session.plan(state, initial, first)
-    held = [leaf.clone() for leaf in (plan.sequence, plan.value, *plan.diagnostics.values(), *carry)]
+    held = [
+        leaf.clone() for leaf in (plan.sequence, plan.value, *plan.diagnostics.values(), *carry)
+    ]
     session.plan(State(state.deter.neg(), state.stoch), carry, ~first)
-    for now, then in zip((plan.sequence, plan.value, *plan.diagnostics.values(), *carry), held, strict=True):
+    for now, then in zip(
+        (plan.sequence, plan.value, *plan.diagnostics.values(), *carry), held, strict=True
+    ):
         assert torch.equal(now, then)
 
 
@@ -131,7 +147,9 @@ def test_one_setting_turns_it_off():
 def test_what_cannot_be_captured_is_one_line_that_says_what_to_do():
     said = RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore lines")
     with (
-        pytest.raises(PlanetError, match=r"^the search cannot be captured .*planner\.fast=false") as caught,
+        pytest.raises(
+            PlanetError, match=r"^the search cannot be captured .*planner\.fast=false"
+        ) as caught,
         _capturable(),
     ):
         raise said

@@ -38,8 +38,14 @@ def test_the_example_runs():
 
 def test_shapes(settings, walk):
     planner = planner_from_settings(settings, 2)
-    plan, _ = planner.plan(walk, Objective(), places(dtype=torch.float32), planner.initial(3), FIRST)
-    assert plan.action.shape == (3, 2) and plan.sequence.shape == (3, 6, 2) and plan.value.shape == (3,)
+    plan, _ = planner.plan(
+        walk, Objective(), places(dtype=torch.float32), planner.initial(3), FIRST
+    )
+    assert (
+        plan.action.shape == (3, 2)
+        and plan.sequence.shape == (3, 6, 2)
+        and plan.value.shape == (3,)
+    )
     assert torch.equal(plan.action, plan.sequence[:, 0])
     assert plan.sequence.dtype == torch.float32 and plan.sequence.abs().max() <= 1
     shapes = {name: tuple(value.shape) for name, value in plan.diagnostics.items()}
@@ -68,7 +74,12 @@ def test_the_same_seed_gives_the_same_plan_and_another_another(settings, walk):
 
     def act(seed):
         return planner.plan(
-            walk, Objective(), places(), planner.initial(3), FIRST, torch.Generator().manual_seed(seed)
+            walk,
+            Objective(),
+            places(),
+            planner.initial(3),
+            FIRST,
+            torch.Generator().manual_seed(seed),
         )[0].action
 
     assert torch.equal(act(5), act(5))
@@ -76,10 +87,16 @@ def test_the_same_seed_gives_the_same_plan_and_another_another(settings, walk):
 
 
 def test_a_first_row_forgets_its_carry_and_the_others_keep_theirs(settings, walk):
-    planner, state, generator = planner_from_settings(settings, 2), places(), torch.Generator().manual_seed(2)
+    planner, state, generator = (
+        planner_from_settings(settings, 2),
+        places(),
+        torch.Generator().manual_seed(2),
+    )
     _, carry = planner.plan(walk, Objective(), state, planner.initial(3), FIRST, generator)
     noise = planner.draw(walk, state, generator)
-    mixed, _ = planner.solve(walk, Objective(), state, carry, torch.tensor([False, True, False]), noise)
+    mixed, _ = planner.solve(
+        walk, Objective(), state, carry, torch.tensor([False, True, False]), noise
+    )
     fresh, _ = planner.solve(walk, Objective(), state, planner.initial(3), LATER, noise)
     kept, _ = planner.solve(walk, Objective(), state, carry, LATER, noise)
     near(row(mixed, 1), row(fresh, 1), 1e-12)
@@ -99,7 +116,9 @@ def test_candidates_never_leave_the_bounds(settings):
     planner = planner_from_settings(settings, 2)
     carry = planner.initial(2)
     for is_first in (True, False, False):
-        plan, carry = planner.plan(dynamics, Objective(), torch.zeros(2, 2), carry, torch.tensor([is_first] * 2))
+        plan, carry = planner.plan(
+            dynamics, Objective(), torch.zeros(2, 2), carry, torch.tensor([is_first] * 2)
+        )
     assert torch.stack(seen).max() == 1.0
     assert plan.action.abs().max() <= 1 and plan.action.min() > 0.8
 
@@ -113,7 +132,9 @@ def test_a_broken_return_never_wins_and_is_counted(settings, broken):
     )
     settings = settings.model_copy(update={"candidates": 200, "iterations": 6})
     planner, generator = planner_from_settings(settings, 1), torch.Generator().manual_seed(0)
-    plan, _ = planner.plan(dynamics, Objective(), torch.zeros(2, 1), planner.initial(2), FIRST[:2], generator)
+    plan, _ = planner.plan(
+        dynamics, Objective(), torch.zeros(2, 1), planner.initial(2), FIRST[:2], generator
+    )
     assert (plan.sequence <= 0.5).all() and plan.sequence.mean() > 0
     assert plan.value.isfinite().all() and (plan.value < 0).all()
     assert (plan.diagnostics["nonfinite"] > 0).all()
@@ -137,15 +158,21 @@ def test_elites_with_a_broken_return_do_not_count_when_too_few_are_whole(setting
     planner = planner_from_settings(
         settings.model_copy(update={"iterations": 1, "momentum": 0.0, "temperature": 1e9}), 2
     )
-    plan, carry = planner.plan(Echo(None, None), objective, torch.zeros(1, 1), planner.initial(1), FIRST[:1])
-    near(carry.mean, 2 / settings.elites * actions_that_work[0].mean(1), 1e-6)  # the rest of the way it stays at zero
+    plan, carry = planner.plan(
+        Echo(None, None), objective, torch.zeros(1, 1), planner.initial(1), FIRST[:1]
+    )
+    near(
+        carry.mean, 2 / settings.elites * actions_that_work[0].mean(1), 1e-6
+    )  # the rest of the way it stays at zero
     assert plan.diagnostics["nonfinite"].item() == planner.populations[0] - 2
 
 
 def test_a_model_that_breaks_everywhere_still_gives_an_action(settings):
     planner = planner_from_settings(settings, 1)
     dynamics = FunctionDynamics(lambda s, a: s, lambda s, a, y: a[:, 0] * torch.nan)
-    plan, carry = planner.plan(dynamics, Objective(), torch.zeros(2, 1), planner.initial(2), FIRST[:2])
+    plan, carry = planner.plan(
+        dynamics, Objective(), torch.zeros(2, 1), planner.initial(2), FIRST[:2]
+    )
     assert plan.sequence.isfinite().all() and (plan.sequence.abs() <= 1).all()
     assert plan.value.tolist() == [-torch.inf] * 2
     assert plan.diagnostics["nonfinite"].tolist() == [sum(planner.populations)] * 2
@@ -156,7 +183,9 @@ def test_planning_leaves_no_graph_and_no_global_trace(settings, walk):
     planner, state = planner_from_settings(settings, 2), places()
     state["x"].requires_grad_()
     before = torch.get_rng_state()
-    plan, carry = planner.plan(walk, Objective(), state, planner.initial(3), FIRST, torch.Generator().manual_seed(0))
+    plan, carry = planner.plan(
+        walk, Objective(), state, planner.initial(3), FIRST, torch.Generator().manual_seed(0)
+    )
     assert torch.equal(before, torch.get_rng_state())
     assert not any(leaf.requires_grad for leaf in pytree.tree_leaves((plan, carry)))
 

@@ -2,7 +2,13 @@ import pytest
 import torch
 
 from planet_rssm.config import PlannerSettings
-from planet_rssm.planners import ICEM, FunctionDynamics, Objective, RandomShooting, planner_from_settings
+from planet_rssm.planners import (
+    ICEM,
+    FunctionDynamics,
+    Objective,
+    RandomShooting,
+    planner_from_settings,
+)
 
 SETTINGS = PlannerSettings(name="shooting", horizon=2, candidates=500, iterations=4)
 FIRST = torch.ones(3, dtype=torch.bool)
@@ -31,30 +37,41 @@ def test_the_best_of_all_rounds_is_acted_by():
 
     dynamics = FunctionDynamics(lambda s, a: a, lambda s, a, y: -(a[:, 0] - s[:, 0]).square())
     planner = RandomShooting(SETTINGS, 1)
-    plan, _ = planner.plan(dynamics, objective, torch.tensor([[0.3], [0.0], [-1.0]]), planner.initial(3), FIRST)
+    plan, _ = planner.plan(
+        dynamics, objective, torch.tensor([[0.3], [0.0], [-1.0]]), planner.initial(3), FIRST
+    )
     returns, last = (torch.cat(parts, 1) for parts in zip(*seen, strict=True))
     assert returns.shape == (3, 2000)
     value, index = returns.max(1)
-    assert torch.equal(plan.value, value) and torch.equal(plan.sequence[:, -1], last[torch.arange(3), index])
+    assert torch.equal(plan.value, value) and torch.equal(
+        plan.sequence[:, -1], last[torch.arange(3), index]
+    )
 
 
 @pytest.mark.parametrize("name", ["cem", "shooting"])
 def test_the_best_arm_of_a_discrete_bandit_is_pulled(name):
     arms = torch.tensor([0.1, 0.9, 0.4, 0.85, -2.0])
     bandit = FunctionDynamics(lambda s, a: s, lambda s, a, y: a @ arms)
-    planner = planner_from_settings(SETTINGS.model_copy(update={"name": name, "elites": 50}), 5, discrete=True)
+    planner = planner_from_settings(
+        SETTINGS.model_copy(update={"name": name, "elites": 50}), 5, discrete=True
+    )
     plan, _ = planner.plan(bandit, Objective(), torch.zeros(3, 1), planner.initial(3), FIRST)
     assert plan.sequence.argmax(-1).tolist() == [[1, 1]] * 3
 
 
 def test_a_warm_start_never_forgets_a_better_plan():
-    # a place that only the sequence +0.5, +0.5, ... is paid for: what was found once goes on being followed
+    # a place that only the sequence +0.5, +0.5, ... is paid for: what was found once goes on being
+    # followed
     dynamics = FunctionDynamics(lambda s, a: s, lambda s, a, y: -(a[:, 0] - 0.5).abs())
-    settings = SETTINGS.model_copy(update={"warm_start": True, "candidates": 20, "iterations": 1, "horizon": 3})
+    settings = SETTINGS.model_copy(
+        update={"warm_start": True, "candidates": 20, "iterations": 1, "horizon": 3}
+    )
     planner, rng = RandomShooting(settings, 1), torch.Generator().manual_seed(0)
     carry, values = planner.initial(3), []
     for t in range(20):
-        plan, carry = planner.plan(dynamics, Objective(), torch.zeros(3, 1), carry, FIRST & (t == 0), rng)
+        plan, carry = planner.plan(
+            dynamics, Objective(), torch.zeros(3, 1), carry, FIRST & (t == 0), rng
+        )
         values.append(plan.value)
     assert torch.stack(values[10:]).mean() > 0.5 * torch.stack(values[:5]).mean()
 

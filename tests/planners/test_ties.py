@@ -27,7 +27,9 @@ class Flat(FunctionDynamics):
 
 
 def made(name, discrete=False, **settings):
-    return planner_from_settings(PlannerSettings(**{**SMALL, "name": name, **settings}), 2, discrete)
+    return planner_from_settings(
+        PlannerSettings(**{**SMALL, "name": name, **settings}), 2, discrete
+    )
 
 
 def decide(planner, carry=None, first=FIRST, proposals=None):
@@ -35,7 +37,9 @@ def decide(planner, carry=None, first=FIRST, proposals=None):
     flat = Flat()
     carry = planner.initial(2) if carry is None else carry
     generator = torch.Generator().manual_seed(0)
-    plan, carry = planner.plan(flat, Objective(), STATE, carry, first, generator, proposals=proposals)
+    plan, carry = planner.plan(
+        flat, Objective(), STATE, carry, first, generator, proposals=proposals
+    )
     return plan, carry, flat.seen
 
 
@@ -44,18 +48,25 @@ def some(count=5):
     return torch.rand(2, count, 3, 2, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
-@pytest.mark.parametrize(("size", "count"), [(10, 3), (1000, 10), (1000, 100), (1001, 100), (5000, 100)])
+@pytest.mark.parametrize(
+    ("size", "count"), [(10, 3), (1000, 10), (1000, 100), (1001, 100), (5000, 100)]
+)
 @pytest.mark.parametrize("values", [1, 2])
 def test_the_first_of_equals_are_the_best_at_every_size(size, count, values):
     places = torch.arange(float(size)).reshape(1, size, 1, 1)
-    returns = (torch.arange(size) % values).float()[None]  # of two values the greater stands at odd places
+    returns = (torch.arange(size) % values).float()[
+        None
+    ]  # of two values the greater stands at odd places
     elites, best = top(places, returns, count)
     assert elites.flatten().tolist() == [values * i + values - 1 for i in range(count)]
     assert (best == values - 1).all()
 
 
 def test_a_precedence_decides_between_equals_only():
-    places, returns = torch.arange(5.0).reshape(1, 5, 1, 1), torch.tensor([[1.0, 2.0, 1.0, 3.0, 1.0]])
+    places, returns = (
+        torch.arange(5.0).reshape(1, 5, 1, 1),
+        torch.tensor([[1.0, 2.0, 1.0, 3.0, 1.0]]),
+    )
     elites, best = top(places, returns, 4, torch.tensor([4, 2, 0, 1, 3]))
     assert elites.flatten().tolist() == [3, 1, 4, 2] and best.tolist() == [[3, 2, 1, 1]]
 
@@ -72,7 +83,9 @@ def test_elites_are_the_proposals_and_then_the_first_drawn(form):
 @pytest.mark.parametrize("proposed", [False, True])
 def test_choices_are_counted_of_the_proposals_and_the_first_drawn(proposed):
     proposals = torch.eye(2)[torch.ones(2, 60, 3, dtype=torch.long)] if proposed else None
-    plan, _, [drawn] = decide(made("cem", discrete=True, iterations=1, elites=99), proposals=proposals)
+    plan, _, [drawn] = decide(
+        made("cem", discrete=True, iterations=1, elites=99), proposals=proposals
+    )
     chosen = torch.cat([proposals, drawn[:, :39]], 1) if proposed else drawn[:, :99]
     assert torch.equal(plan.sequence.argmax(-1), chosen.mean(1).argmax(-1))
 
@@ -81,12 +94,18 @@ def test_icem_keeps_to_the_sequence_that_it_has_begun():
     planner = made("icem", candidates=40, elites=10)
     plan, carry, seen = decide(planner)
     assert torch.equal(plan.sequence, seen[0][:, 0])  # nothing was handed in: the first drawn
-    assert torch.equal(carry.elites[:, 0], seen[-1][:, 3])  # the last round's mean, which stands after three elites
+    assert torch.equal(
+        carry.elites[:, 0], seen[-1][:, 3]
+    )  # the last round's mean, which stands after three elites
     again, _, (first, last) = decide(planner, carry, LATER)
-    assert torch.equal(again.sequence[:, :2], carry.elites[:, 0, 1:])  # what is left of the best elite
+    assert torch.equal(
+        again.sequence[:, :2], carry.elites[:, 0, 1:]
+    )  # what is left of the best elite
     assert torch.equal(again.sequence, first[:, 0])
     kept = planner.plan(Flat(), Objective(), STATE, carry, LATER, rounds=1)[1].elites
-    assert torch.equal(kept[:, 1:, :2], carry.elites[:, :2, 1:])  # after the mean, shifted, in their order
+    assert torch.equal(
+        kept[:, 1:, :2], carry.elites[:, :2, 1:]
+    )  # after the mean, shifted, in their order
     assert torch.equal(last[:, :3], first[:, :3])  # from round to round
 
 
@@ -120,5 +139,7 @@ def test_shooting_takes_its_last_best_or_a_proposal_or_the_first_drawn():
 
 
 def test_where_every_return_is_broken_the_order_is_the_same():
-    elites, best = top(torch.arange(1000.0).reshape(1, 1000, 1, 1), torch.full((1, 1000), -torch.inf), 3)
+    elites, best = top(
+        torch.arange(1000.0).reshape(1, 1000, 1, 1), torch.full((1, 1000), -torch.inf), 3
+    )
     assert elites.flatten().tolist() == [0, 1, 2] and best.isinf().all()

@@ -11,30 +11,80 @@ from planet_rssm import config
 from planet_rssm.cli.main import VERBS, main
 
 # what a shell can pass: no NUL, and bytes that are not UTF-8 as surrogates
-WORD = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8) | st.sampled_from(
-    ["", "-", "--", "-s", "--help", "x" * 300, "x" * 5000 + ".yaml", "a\nb", "\udcff", "../..", "/", "-1", "1e3", "nan"]
+WORD = st.text(
+    st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8
+) | st.sampled_from(
+    [
+        "",
+        "-",
+        "--",
+        "-s",
+        "--help",
+        "x" * 300,
+        "x" * 5000 + ".yaml",
+        "a\nb",
+        "\udcff",
+        "../..",
+        "/",
+        "-1",
+        "1e3",
+        "nan",
+    ]
 )
-SETTING = st.builds("{}={}".format, st.sampled_from(sorted(config.flatten(config.Settings()))) | WORD, WORD)
+SETTING = st.builds(
+    "{}={}".format, st.sampled_from(sorted(config.flatten(config.Settings()))) | WORD, WORD
+)
 PRESET = st.sampled_from(["planet", "quickstart"]) | WORD | WORD.map("{}.yaml".format)
 MORE = st.lists(
-    SETTING.flatmap(lambda text: st.sampled_from([["-s", text], [text]])) | WORD.map(lambda word: [word]), max_size=2
+    SETTING.flatmap(lambda text: st.sampled_from([["-s", text], [text]]))
+    | WORD.map(lambda word: [word]),
+    max_size=2,
 )
 OPTIONS = st.lists(
-    st.sampled_from(["--resume", "--json", "--dry-run", "--updates", "--seed", "--device", "--run-dir", "--checkpoint"])
+    st.sampled_from(
+        [
+            "--resume",
+            "--json",
+            "--dry-run",
+            "--updates",
+            "--seed",
+            "--device",
+            "--run-dir",
+            "--checkpoint",
+        ]
+    )
     | WORD,
     max_size=3,
 )
-MISSING = ["--offline", "--data", "there-is-no-such-folder"]  # what is refused in any case starts nothing
+MISSING = [
+    "--offline",
+    "--data",
+    "there-is-no-such-folder",
+]  # what is refused in any case starts nothing
 LINES = (
     st.builds(lambda preset, more: ["config", preset, *sum(more, [])], PRESET, MORE)
     | st.builds(
-        lambda preset, more, options: ["train", *MISSING, preset, *sum(more, []), *options], PRESET, MORE, OPTIONS
+        lambda preset, more, options: ["train", *MISSING, preset, *sum(more, []), *options],
+        PRESET,
+        MORE,
+        OPTIONS,
     )
     | st.builds(lambda run, options: ["plan", run, *options], WORD, OPTIONS)
-    | st.builds(lambda source, more: ["minari", "import", source, "--out", "out", *more], WORD, OPTIONS)
+    | st.builds(
+        lambda source, more: ["minari", "import", source, "--out", "out", *more], WORD, OPTIONS
+    )
     | st.builds(lambda folder, name: ["minari", "export", folder, name], WORD, WORD)
     | st.builds(
-        lambda task, policy: ["collect", f"no/{task}", "--policy", policy, "--episodes", "1", "--out", "out"],
+        lambda task, policy: [
+            "collect",
+            f"no/{task}",
+            "--policy",
+            policy,
+            "--episodes",
+            "1",
+            "--out",
+            "out",
+        ],
         WORD,
         WORD,
     )

@@ -24,7 +24,16 @@ from planet_rssm.runs import checkpoint as checkpoints
 from planet_rssm.runs.run import METRICS
 from planet_rssm.training import metrics
 
-SPEC = EnvSpec("dmc/a-b", {"image": ((2, 2, 3), "uint8"), "speed": ((2,), "float32")}, 1, 2, 0.1, 9, "own", "none 1")
+SPEC = EnvSpec(
+    "dmc/a-b",
+    {"image": ((2, 2, 3), "uint8"), "speed": ((2,), "float32")},
+    1,
+    2,
+    0.1,
+    9,
+    "own",
+    "none 1",
+)
 SCALARS = (
     st.none()
     | st.booleans()
@@ -32,22 +41,34 @@ SCALARS = (
     | st.integers()
     | st.floats()
     | st.text(max_size=4)
-    | st.sampled_from(["U8", "F32", "I32", "BF16", "F8_E4M3", "BOOL", "F64", 2**63, 10**400, -1, "../../out"])
+    | st.sampled_from(
+        ["U8", "F32", "I32", "BF16", "F8_E4M3", "BOOL", "F64", 2**63, 10**400, -1, "../../out"]
+    )
 )
-JSON = SCALARS | st.lists(SCALARS, max_size=3) | st.dictionaries(st.text(max_size=4), SCALARS, max_size=2)
+JSON = (
+    SCALARS
+    | st.lists(SCALARS, max_size=3)
+    | st.dictionaries(st.text(max_size=4), SCALARS, max_size=2)
+)
 
 
 def make_episode(mark=0, frames=4):
     rng = np.random.default_rng(mark)
     image = rng.integers(0, 256, (frames, 2, 2, 3), np.uint8)
-    speed, action, reward = (rng.random((rows, 2), np.float32) for rows in (frames, frames - 1, frames - 1))
+    speed, action, reward = (
+        rng.random((rows, 2), np.float32) for rows in (frames, frames - 1, frames - 1)
+    )
     info = {"env": SPEC.to_json(), "seed": mark, "env_steps": 2 * (frames - 1)}
-    return Episode.from_transitions({"image": image, "speed": speed}, action[:, :1], reward[:, 0], False, True, info)
+    return Episode.from_transitions(
+        {"image": image, "speed": speed}, action[:, :1], reward[:, 0], False, True, info
+    )
 
 
 def make_checkpoint():
     model = {"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.ones(3)}
-    return checkpoints.Checkpoint(config.Settings(), SPEC, {"env_steps": 8}, model, {"step": torch.tensor(5.0)})
+    return checkpoints.Checkpoint(
+        config.Settings(), SPEC, {"env_steps": 8}, model, {"step": torch.tensor(5.0)}
+    )
 
 
 @st.composite
@@ -57,9 +78,16 @@ def altered(draw, value):
     holder, key = [value], 0
     while isinstance(holder[key], dict | list) and holder[key] and draw(st.integers(0, 4)):
         holder = holder[key]
-        key = draw(st.sampled_from(sorted(holder) if isinstance(holder, dict) else range(len(holder))))
+        key = draw(
+            st.sampled_from(sorted(holder) if isinstance(holder, dict) else range(len(holder)))
+        )
     kind = draw(st.sampled_from(["replace", "replace", "drop", "near", "rename"]))
-    if holder is value and kind in ("drop", "rename") or isinstance(holder[key], dict) and kind == "near":
+    if (
+        holder is value
+        and kind in ("drop", "rename")
+        or isinstance(holder[key], dict)
+        and kind == "near"
+    ):
         kind = "replace"
     if kind == "near" and isinstance(holder[key], int | float) and math.isfinite(holder[key]):
         holder[key] += draw(st.sampled_from([-1, 1, 8, 0.5]))
@@ -89,7 +117,12 @@ def headers_altered(draw, data):
     else:
         fields = draw(altered(fields))
     header = json.dumps(fields).encode()
-    length = draw(st.just(len(header)) | st.just(len(header)) | st.integers(0, 2**64 - 1) | st.integers(0, len(header)))
+    length = draw(
+        st.just(len(header))
+        | st.just(len(header))
+        | st.integers(0, 2**64 - 1)
+        | st.integers(0, len(header))
+    )
     return length.to_bytes(8, "little") + header + rest
 
 
@@ -100,7 +133,11 @@ def bytes_altered(draw, data):
         place = draw(st.integers(0, max(len(data) - 1, 0)) | st.integers(0, min(len(data), 9)))
         kind = draw(st.sampled_from(["flip", "flip", "cut", "insert", "append"]))
         if kind == "flip":
-            data = data[:place] + bytes([(*data, 0)[place] ^ draw(st.integers(1, 255))]) + data[place + 1 :]
+            data = (
+                data[:place]
+                + bytes([(*data, 0)[place] ^ draw(st.integers(1, 255))])
+                + data[place + 1 :]
+            )
         elif kind == "cut":
             data = data[:place]
         else:
@@ -118,7 +155,8 @@ def sealed(data):
 def same_episode(left, right):
     ours, theirs = left.arrays(), right.arrays()
     return left.info == right.info and all(
-        ours[key].dtype == theirs[key].dtype and np.array_equal(ours[key], theirs[key]) for key in ours.keys() | theirs
+        ours[key].dtype == theirs[key].dtype and np.array_equal(ours[key], theirs[key])
+        for key in ours.keys() | theirs
     )
 
 
@@ -168,7 +206,11 @@ def test_an_altered_checkpoint_is_refused_or_the_same(folder, refused, checkpoin
     with refused() as told:
         loaded = checkpoints.load(path)
     if not told:
-        assert (loaded.settings, loaded.spec, loaded.progress) == (original.settings, original.spec, original.progress)
+        assert (loaded.settings, loaded.spec, loaded.progress) == (
+            original.settings,
+            original.spec,
+            original.progress,
+        )
         assert same_tensors(loaded.model, original.model)
         assert same_tensors(loaded.optimizer, original.optimizer)
 
@@ -178,7 +220,10 @@ def test_an_altered_environment_is_refused_or_taken_as_it_is(refused, value):
     with refused() as told:
         spec = EnvSpec.from_json(value)
     if not told:
-        assert json.loads(json.dumps(spec.to_json())) == {**SPEC.to_json(), **json.loads(json.dumps(value))}
+        assert json.loads(json.dumps(spec.to_json())) == {
+            **SPEC.to_json(),
+            **json.loads(json.dumps(value)),
+        }
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +237,9 @@ def replay_files(folder):
 
 
 @given(st.data())
-def test_a_replay_with_an_altered_file_samples_only_what_was_written(folder, refused, replay_files, data):
+def test_a_replay_with_an_altered_file_samples_only_what_was_written(
+    folder, refused, replay_files, data
+):
     place = folder / "replay" / "altered"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
@@ -212,9 +259,14 @@ def test_a_replay_with_an_altered_file_samples_only_what_was_written(folder, ref
         chunks = replay.sample(np.random.default_rng(0), 6, 4)
         assert replay.env == json.loads(json.dumps(SPEC.to_json()))
         for row in range(6):
-            assert any(np.array_equal(chunks.observation["image"][row], e.observation["image"]) for e in originals)
+            assert any(
+                np.array_equal(chunks.observation["image"][row], e.observation["image"])
+                for e in originals
+            )
     assert told or forged or len(replay) >= (3 if name == manifest.NAME else 2)
-    assert {path.name for path in (folder / "replay").iterdir()} == {"altered"}  # nothing was moved out of the folder
+    assert {path.name for path in (folder / "replay").iterdir()} == {
+        "altered"
+    }  # nothing was moved out of the folder
 
 
 LINES = st.lists(st.binary(max_size=12) | st.just(b'{"env_steps": 1}'), max_size=4)
@@ -225,13 +277,17 @@ def test_metrics_are_cut_to_the_checkpoint_and_go_on_in_a_line_of_their_own(fold
     path = folder / METRICS
     path.write_bytes(data)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics.importlib.util, "find_spec", lambda name: None)  # no events: they are slow to begin
+        patch.setattr(
+            metrics.importlib.util, "find_spec", lambda name: None
+        )  # no events: they are slow to begin
         log = metrics.MetricsLog(folder, offset, 0)
     log.write("test", {"env_steps": 7}, 1.0, {})
     log.close()
     *kept, last = path.read_bytes().splitlines(keepends=True)
     assert json.loads(last)["env_steps"] == 7
-    assert data[:offset].startswith(b"".join(kept)) and b"\n" not in data[len(b"".join(kept)) : offset]
+    assert (
+        data[:offset].startswith(b"".join(kept)) and b"\n" not in data[len(b"".join(kept)) : offset]
+    )
 
 
 @given(
@@ -244,4 +300,6 @@ def test_altered_metrics_are_refused_or_read(folder, refused, data):
     (folder / METRICS).write_bytes(data)
     with refused() as told:
         lines = read_metrics(folder)
-    assert told or all(isinstance(line["phase"], str) and math.isfinite(line.get("env_steps", 0)) for line in lines)
+    assert told or all(
+        isinstance(line["phase"], str) and math.isfinite(line.get("env_steps", 0)) for line in lines
+    )

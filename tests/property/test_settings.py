@@ -40,7 +40,9 @@ SCALARS = (
     | st.dates()
 )
 JUNK = st.recursive(
-    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(ODD_TEXT, inner, max_size=3), max_leaves=5
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(ODD_TEXT, inner, max_size=3),
+    max_leaves=5,
 )
 
 
@@ -48,12 +50,26 @@ def near(value):
     """Values like the default: most are in range."""
     if isinstance(value, dict):
         named = st.sampled_from(["mode", "n", "render_mode", "a.b"])
-        return st.dictionaries(named, st.none() | st.booleans() | st.integers() | ODD_TEXT, max_size=2)
+        return st.dictionaries(
+            named, st.none() | st.booleans() | st.integers() | ODD_TEXT, max_size=2
+        )
     if isinstance(value, tuple):
         return st.lists(st.sampled_from([*value, "image", "my_module:Class", 4]), max_size=3)
     if isinstance(value, str) or value is None:
         return st.sampled_from(
-            ["cem", "icem", "plain", "balanced", "raycast", "none", "float32", "both", "cpu", None, 4]
+            [
+                "cem",
+                "icem",
+                "plain",
+                "balanced",
+                "raycast",
+                "none",
+                "float32",
+                "both",
+                "cpu",
+                None,
+                4,
+            ]
         )
     if isinstance(value, int):
         return st.integers(0, 2 * value + 2) | st.sampled_from([32, 64, 96, 128, 1.0, "2e1"])
@@ -72,8 +88,17 @@ def equal(given, taken):
     if isinstance(given, bytes):
         return given.decode() == taken
     if isinstance(taken, tuple):  # of names, which may be written in one text, and be numbers
-        parts = given.split(",") if isinstance(given, str) else given if isinstance(given, list | tuple) else [given]
-        return tuple(str(part).strip() if isinstance(given, str) else str(part) for part in parts) == taken
+        parts = (
+            given.split(",")
+            if isinstance(given, str)
+            else given
+            if isinstance(given, list | tuple)
+            else [given]
+        )
+        return (
+            tuple(str(part).strip() if isinstance(given, str) else str(part) for part in parts)
+            == taken
+        )
     if isinstance(taken, dict):
         return given.keys() == taken.keys() and all(equal(given[key], taken[key]) for key in given)
     return given == taken and isinstance(given, bool) == isinstance(taken, bool)
@@ -107,9 +132,15 @@ YAML_TEXT |= st.text("[]{}:-,&*!|>'\"# \n1ae.", max_size=12)
 
 def lines(between):
     """Return lines of key and value: half of them sound, the others of whatever."""
-    sound = KEYS.flatmap(lambda key: near(DEFAULTS[key]).map(lambda value: f"{key}{between}{json.dumps(value)}"))
+    sound = KEYS.flatmap(
+        lambda key: near(DEFAULTS[key]).map(lambda value: f"{key}{between}{json.dumps(value)}")
+    )
     return (
-        sound | sound | st.builds("{}{}{}".format, KEYS | ODD_TEXT, st.sampled_from([between, " = ", ":"]), YAML_TEXT)
+        sound
+        | sound
+        | st.builds(
+            "{}{}{}".format, KEYS | ODD_TEXT, st.sampled_from([between, " = ", ":"]), YAML_TEXT
+        )
     )
 
 
@@ -146,7 +177,9 @@ IDS = NAMES | st.tuples(
     st.sampled_from(["", " ", "-", "\n", ".", "/"]),
 ).map("".join)
 IDS |= NAMES.flatmap(
-    lambda name: st.sampled_from([name.upper(), name.replace("-", "_"), name.removeprefix("dmc/"), name[:-1]])
+    lambda name: st.sampled_from(
+        [name.upper(), name.replace("-", "_"), name.removeprefix("dmc/"), name[:-1]]
+    )
 )
 
 

@@ -14,8 +14,12 @@ from hypothesis import strategies as st
 from planet_rssm.config import EnvSettings
 from planet_rssm.envs import registry
 
-DTYPES = st.sampled_from([np.uint8, np.int8, np.int32, np.int64, np.float16, np.float32, np.float64, np.bool_])
-SHAPES = st.lists(st.integers(0, 5), max_size=4) | st.sampled_from([[40, 30, 3], [3, 40, 30], [40, 30], [4, 40, 30]])
+DTYPES = st.sampled_from(
+    [np.uint8, np.int8, np.int32, np.int64, np.float16, np.float32, np.float64, np.bool_]
+)
+SHAPES = st.lists(st.integers(0, 5), max_size=4) | st.sampled_from(
+    [[40, 30, 3], [3, 40, 30], [40, 30], [4, 40, 30]]
+)
 
 
 @st.composite
@@ -34,10 +38,14 @@ def boxes(draw):
     low, high = sorted([low, high])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # gymnasium tells of bounds that it rounds
-        return spaces.Box(np.full(shape, low, dtype), np.full(shape, high, dtype), shape, dtype.type)
+        return spaces.Box(
+            np.full(shape, low, dtype), np.full(shape, high, dtype), shape, dtype.type
+        )
 
 
-PARTS = st.sampled_from([spaces.MultiDiscrete([2, 3], start=[1, 0]), spaces.MultiBinary(2), spaces.Discrete(3)])
+PARTS = st.sampled_from(
+    [spaces.MultiDiscrete([2, 3], start=[1, 0]), spaces.MultiBinary(2), spaces.Discrete(3)]
+)
 PLAIN = st.builds(spaces.Discrete, st.integers(1, 9), start=st.integers(-5, 5)) | st.builds(
     lambda low, width, size: spaces.Box(np.float32(low), np.float32(low + width), (size,)),
     st.floats(-5, 5, width=16),
@@ -58,7 +66,8 @@ NAMES = st.text(max_size=4) | st.sampled_from(["image", "vector", "a.b", "<actio
 SPACES = LEAVES | st.recursive(
     LEAVES,
     lambda inner: (
-        st.dictionaries(NAMES, inner, max_size=3).map(spaces.Dict) | st.lists(inner, max_size=2).map(spaces.Tuple)
+        st.dictionaries(NAMES, inner, max_size=3).map(spaces.Dict)
+        | st.lists(inner, max_size=2).map(spaces.Tuple)
     ),
     max_leaves=4,
 )
@@ -110,7 +119,11 @@ def play(env, rng):
     observation, _ = env.reset(seed=3)
     check_observation(spec, observation)
     for value in (-1, 1, None):
-        action = rng.uniform(-1, 1, spec.action_size) if value is None else np.full(spec.action_size, value)
+        action = (
+            rng.uniform(-1, 1, spec.action_size)
+            if value is None
+            else np.full(spec.action_size, value)
+        )
         observation, reward, terminated, truncated, info = env.step(action.astype(np.float32))
         check_observation(spec, observation)
         assert (reward, truncated, info["env_steps"]) == (1.0, False, 1)
@@ -118,18 +131,28 @@ def play(env, rng):
 
 
 def check_observation(spec, observation):
-    assert {key: (array.shape, array.dtype.name) for key, array in observation.items()} == spec.observation
+    assert {
+        key: (array.shape, array.dtype.name) for key, array in observation.items()
+    } == spec.observation
     assert all(np.isfinite(array).all() for array in observation.values())
 
 
-DONE = PLAIN | LEAVES | st.dictionaries(st.sampled_from(["a", "b"]), PARTS | PLAIN, max_size=2).map(spaces.Dict)
+DONE = (
+    PLAIN
+    | LEAVES
+    | st.dictionaries(st.sampled_from(["a", "b"]), PARTS | PLAIN, max_size=2).map(spaces.Dict)
+)
 
 
 @given(PLAIN | SPACES, DONE, st.booleans(), st.sampled_from(["pixels", "vectors", "both"]))
-def test_an_environment_of_any_spaces_is_refused_or_works(module, refused, seen, done, frame, observe):
+def test_an_environment_of_any_spaces_is_refused_or_works(
+    module, refused, seen, done, frame, observe
+):
     module.Env = environment(seen, done, frame)
     with refused() as told:
-        env = registry.make(registry.resolve(EnvSettings(id="property_environments:Env", observe=observe, size=32)))
+        env = registry.make(
+            registry.resolve(EnvSettings(id="property_environments:Env", observe=observe, size=32))
+        )
     if told:
         return
     assert env.env_spec.action_size >= 1 and env.env_spec.observation

@@ -20,7 +20,12 @@ def make_run(tmp_path):
         run.mkdir()
         lines = []
         for step in range(1, 30):
-            counts = {"format": 1, "env_steps": 4000 * step, "updates": 100 * step, "seconds": 30.0 * step}
+            counts = {
+                "format": 1,
+                "env_steps": 4000 * step,
+                "updates": 100 * step,
+                "seconds": 30.0 * step,
+            }
             noise = 30 * np.sin(7 * step + level)
             lines.append({**counts, "phase": "collect", "return": level * (1 - 0.9**step) + noise})
             lines.append({**counts, "phase": "train", "loss/image": 1 / step})
@@ -34,7 +39,11 @@ def make_run(tmp_path):
 
 def test_curves_are_drawn_in_each_runs_colour(make_run, tmp_path):
     out = tmp_path / "curves.png"
-    plot_curves([make_run("seed0", 300), make_run("seed1", 500)], out, {"random": 105.0, "best constant": 153.0})
+    plot_curves(
+        [make_run("seed0", 300), make_run("seed1", 500)],
+        out,
+        {"random": 105.0, "best constant": 153.0},
+    )
     with Image.open(out) as image:
         assert image.format == "PNG"
         pixels = np.asarray(image.convert("RGB"), int).reshape(-1, 3)
@@ -77,7 +86,10 @@ def test_plotting_loads_no_pyplot(make_run, tmp_path):
         f"plot_curves([Path({str(make_run('seed0', 300))!r})], Path({str(tmp_path / 'a.png')!r})); "
         "print('matplotlib.pyplot' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+        == "False\n"
+    )
 
 
 def test_the_title_says_what_is_learned_and_seen(make_run, tmp_path):

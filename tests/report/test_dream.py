@@ -7,7 +7,9 @@ def test_truth_prediction_and_error_lie_side_by_side_under_a_strip_that_says_wha
     truth, prediction = np.full((2, 3, 64, 64, 3), 0.25), np.full((2, 3, 64, 64, 3), 1.0)
     truth[1], prediction[1] = 0.8, 0.6
     frames = list(panels(truth, prediction, context=2))
-    assert [frame.shape for frame in frames] == [(HEAD + 2 * (PANEL + STRIP), 3 * PANEL + 2 * GAP, 3)] * 3
+    assert [frame.shape for frame in frames] == [
+        (HEAD + 2 * (PANEL + STRIP), 3 * PANEL + 2 * GAP, 3)
+    ] * 3
     assert all(frame.dtype == np.uint8 for frame in frames)
     for time, colour in enumerate((SEEN, SEEN, IMAGINED)):
         assert (frames[time][HEAD : HEAD + STRIP] == colour).all()
@@ -34,6 +36,9 @@ def test_words_name_the_pictures_and_say_whether_the_model_sees():
     truth = np.zeros((1, 3, 32, 32, 3))
     heads = [frame[:HEAD] for frame in panels(truth, truth, context=2)]
     width = heads[0].shape[1] // 3
-    assert all((heads[0][HEAD // 2 :, place * width : (place + 1) * width] == 255).any() for place in range(3))
+    assert all(
+        (heads[0][HEAD // 2 :, place * width : (place + 1) * width] == 255).any()
+        for place in range(3)
+    )
     for head, colour in zip(heads, (SEEN, SEEN, IMAGINED), strict=True):
         assert (head[: HEAD // 2] == colour).all(-1).any()

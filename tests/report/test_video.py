@@ -9,7 +9,9 @@ from PIL import Image
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.report.video import write_video
 
-needs_av = pytest.mark.skipif(not importlib.util.find_spec("av"), reason="needs PyAV, extra `report`")
+needs_av = pytest.mark.skipif(
+    not importlib.util.find_spec("av"), reason="needs PyAV, extra `report`"
+)
 COLOURS = [(200, 30, 30), (30, 200, 30), (30, 30, 200), (128, 128, 128)]
 
 
@@ -41,7 +43,12 @@ def test_gif_without_pyav(tmp_path, monkeypatch, caplog):
     path = write_video(tmp_path / "a.mp4", frames(32, 32), fps=20)
     assert path == tmp_path / "a.gif"
     with Image.open(path) as image:
-        assert (image.format, image.n_frames, image.size, image.info["duration"]) == ("GIF", 4, (32, 32), 50)
+        assert (image.format, image.n_frames, image.size, image.info["duration"]) == (
+            "GIF",
+            4,
+            (32, 32),
+            50,
+        )
         for number, colour in enumerate(COLOURS):
             image.seek(number)
             assert abs(np.asarray(image.convert("RGB"), int) - colour).max() <= 6

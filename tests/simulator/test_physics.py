@@ -17,11 +17,17 @@ STATES = 1000
 
 
 def make(task, **settings) -> DMControlEnv:
-    return DMControlEnv(registry.resolve(EnvSettings(id=task, renderer="none", observe="vectors", **settings)))
+    return DMControlEnv(
+        registry.resolve(EnvSettings(id=task, renderer="none", observe="vectors", **settings))
+    )
 
 
 def actions_of(env, *shape) -> np.ndarray:
-    return np.random.default_rng(0).uniform(-1.2, 1.2, (*shape, env.env_spec.action_size)).astype(np.float32)
+    return (
+        np.random.default_rng(0)
+        .uniform(-1.2, 1.2, (*shape, env.env_spec.action_size))
+        .astype(np.float32)
+    )
 
 
 @pytest.mark.parametrize("task", [*BATCHED, *STEPPED])
@@ -56,7 +62,11 @@ def test_rewards_are_the_tasks_own(domain, name):
                 unsettle(physics, draw)
             env.step(draw.uniform(-1, 1, env.env_spec.action_size))
             data = physics.data
-            here.append(Seen(*(np.array(part) for part in (data.qpos, data.qvel, data.ctrl, data.sensordata))))
+            here.append(
+                Seen(
+                    *(np.array(part) for part in (data.qpos, data.qvel, data.ctrl, data.sensordata))
+                )
+            )
             expected.append(task.get_reward(physics))
         # one call an episode, whose model is the one of its states
         many = Seen(*(np.stack(part) for part in zip(*here, strict=True)))
@@ -70,7 +80,9 @@ def test_rewards_are_the_tasks_own(domain, name):
 def unsettle(physics, draw) -> None:
     """Put the physics into another state, so that a few states show all that a reward depends on."""
     with physics.reset_context():
-        reach = np.where(physics.model.jnt_type == mujoco.mjtJoint.mjJNT_HINGE, np.pi, 0.3)  # radians, metres
+        reach = np.where(
+            physics.model.jnt_type == mujoco.mjtJoint.mjJNT_HINGE, np.pi, 0.3
+        )  # radians, metres
         physics.data.qpos[:] = draw.uniform(-reach, reach)
         physics.data.qvel[:] = draw.normal(0, 8, physics.model.nv)
 
@@ -83,7 +95,9 @@ def test_the_running_episode_is_followed():
     for seed in range(3):
         env.reset(seed=seed)
         told = simulator.follow(simulator.state(), actions)
-        assert told.reward[0] == pytest.approx([env.step(action)[1] for action in actions[0]], abs=1e-9)
+        assert told.reward[0] == pytest.approx(
+            [env.step(action)[1] for action in actions[0]], abs=1e-9
+        )
 
 
 @pytest.mark.parametrize("task", ["cheetah-run", "hopper-hop"])

@@ -26,7 +26,9 @@ def test_the_physics_here_is_that_of_the_worker_which_draws_it():
             following = action[:, None, None].astype(np.float64)  # a sequence of one action a row
             foretold.append(
                 [
-                    pool.simulators[row].follow(pool.simulators[row].state(), following[row]).reward[0, 0]
+                    pool.simulators[row]
+                    .follow(pool.simulators[row].state(), following[row])
+                    .reward[0, 0]
                     for row in (0, 1)
                 ]
             )
@@ -53,7 +55,9 @@ class Changed:
         return self._pool.reset(seeds)
 
     def step(self, actions):
-        return {row: step._replace(**self._change) for row, step in self._pool.step(actions).items()}
+        return {
+            row: step._replace(**self._change) for row, step in self._pool.step(actions).items()
+        }
 
 
 def test_another_reward_is_one_line():

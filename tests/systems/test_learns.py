@@ -13,7 +13,9 @@ from planet_rssm.training.learner import Learner, to_batch
 from planet_rssm.world_model import WorldModel, untrained_model
 
 CPU = torch.device("cpu")
-SETTINGS = config.load("quickstart", ["train.batch_size=16", "model.decode_fraction=0.25", "optimizer.lr=2e-3"])
+SETTINGS = config.load(
+    "quickstart", ["train.batch_size=16", "model.decode_fraction=0.25", "optimizer.lr=2e-3"]
+)
 UPDATES = 500
 WARM_UP = 4  # steps before the filter knows speeds
 
@@ -39,6 +41,8 @@ def test_the_model_learns_to_predict_rewards_it_has_not_seen(tmp_path):
     learner = Learner(untrained_model(SETTINGS, pool.spec), SETTINGS, CPU)
     assert explained_variance(learner.model, unseen) < 0.1
     for update in range(UPDATES):
-        chunks = seen.sample(np.random.default_rng(update), SETTINGS.train.batch_size, SETTINGS.train.batch_length)
+        chunks = seen.sample(
+            np.random.default_rng(update), SETTINGS.train.batch_size, SETTINGS.train.batch_length
+        )
         learner.update(chunks, update)
     assert explained_variance(learner.model, unseen) > 0.5

@@ -10,7 +10,16 @@ import torch
 from torch import Tensor
 
 import planet_rssm
-from planet_rssm import Agent, Batch, Episode, State, TwohotEncoder, config, kl_balanced_loss, symlog
+from planet_rssm import (
+    Agent,
+    Batch,
+    Episode,
+    State,
+    TwohotEncoder,
+    config,
+    kl_balanced_loss,
+    symlog,
+)
 from planet_rssm.base.device import generator
 from planet_rssm.cli.main import main
 from planet_rssm.config import Settings
@@ -25,7 +34,13 @@ from planet_rssm.world_model.losses import free_mean, kl_terms
 CPU = torch.device("cpu")
 DREAMER_V2, GAUSSIAN, RL4BURN, PYTORCH_V3, MATHEMATICS = SYSTEMS = [
     f"systems/{name}"
-    for name in ("dreamer-v2-rssm", "gaussian-rssm-guide", "rl4burn-v3-rssm", "dreamer-v3-pytorch", "rssm-mathematics")
+    for name in (
+        "dreamer-v2-rssm",
+        "gaussian-rssm-guide",
+        "rl4burn-v3-rssm",
+        "dreamer-v3-pytorch",
+        "rssm-mathematics",
+    )
 ]
 ENV = ["env.size=32", "env.renderer=raycast", "env.action_repeat=50", "env.observe=both"]
 SHRUNK = """
@@ -54,13 +69,26 @@ def model_of(preset: str, *overrides: str, spec: EnvSpec = VECTORS) -> WorldMode
 
 def batch_for(spec: EnvSpec, seed: int = 0) -> Batch:
     rng = np.random.default_rng(seed)
-    draw = {"uint8": lambda s: rng.integers(0, 256, s, np.uint8), "float32": lambda s: rng.normal(size=s)}
-    seen = {key: torch.as_tensor(draw[kind]((B, T, *shape))) for key, (shape, kind) in spec.observation.items()}
-    seen = {key: value if value.dtype == torch.uint8 else value.float() for key, value in seen.items()}
+    draw = {
+        "uint8": lambda s: rng.integers(0, 256, s, np.uint8),
+        "float32": lambda s: rng.normal(size=s),
+    }
+    seen = {
+        key: torch.as_tensor(draw[kind]((B, T, *shape)))
+        for key, (shape, kind) in spec.observation.items()
+    }
+    seen = {
+        key: value if value.dtype == torch.uint8 else value.float() for key, value in seen.items()
+    }
     first = torch.zeros(B, T, dtype=torch.bool)
     first[:, 0] = True
-    action, reward = torch.as_tensor(rng.normal(size=(B, T, A))).float(), torch.as_tensor(rng.normal(size=(B, T)))
-    return Batch(seen, action, reward.float(), first, torch.zeros_like(first), torch.ones_like(first))
+    action, reward = (
+        torch.as_tensor(rng.normal(size=(B, T, A))).float(),
+        torch.as_tensor(rng.normal(size=(B, T))),
+    )
+    return Batch(
+        seen, action, reward.float(), first, torch.zeros_like(first), torch.ones_like(first)
+    )
 
 
 def noise_for(model: WorldModel, seed: int = 0) -> object:
@@ -91,7 +119,18 @@ def test_every_system_has_a_preset() -> None:
 @pytest.mark.parametrize("preset", SYSTEMS)
 def test_it_is_trained_and_planned_with(preset: str, episodes: Path, tmp_path: Path) -> None:
     words = [word for setting in SHRUNK for word in ("-s", setting)]
-    main(["train", preset, "--offline", "--data", str(episodes), "--run-dir", str(tmp_path / "run"), *words])
+    main(
+        [
+            "train",
+            preset,
+            "--offline",
+            "--data",
+            str(episodes),
+            "--run-dir",
+            str(tmp_path / "run"),
+            *words,
+        ]
+    )
     line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
     assert line["updates"] == 20 and line["loss/image"] > 0 and line["loss/vector"] > 0
     assert ("loss/actor" in line) == (preset in (PYTORCH_V3, MATHEMATICS))
@@ -107,7 +146,14 @@ def test_it_is_trained_and_planned_with(preset: str, episodes: Path, tmp_path: P
 
 def test_dreamer_v2_rssm_has_its_sizes_and_a_zero_start() -> None:
     s = config.load(DREAMER_V2).rssm
-    assert (s.latent, s.deter, s.stoch, s.classes, s.cell, s.blocks) == ("categorical", 1024, 32, 32, "gru", 0)
+    assert (s.latent, s.deter, s.stoch, s.classes, s.cell, s.blocks) == (
+        "categorical",
+        1024,
+        32,
+        32,
+        "gru",
+        0,
+    )
     rssm = model_of(DREAMER_V2).rssm
     assert isinstance(rssm.core.cell, torch.nn.GRUCell)
     assert not any(part.any() for part in rssm.initial_state(2))
@@ -115,7 +161,9 @@ def test_dreamer_v2_rssm_has_its_sizes_and_a_zero_start() -> None:
 
 def test_one_observed_step_gives_h_z_and_a_kl_loss_and_the_prior_is_imagined_from() -> None:
     rssm, (state, action, embed, noise) = (model := model_of(DREAMER_V2)).rssm, flat(model)
-    (h, z), posterior = rssm.observe_step(state, action, embed, torch.zeros(B, dtype=torch.bool), noise)
+    (h, z), posterior = rssm.observe_step(
+        state, action, embed, torch.zeros(B, dtype=torch.bool), noise
+    )
     kl = kl_balanced_loss(rssm.latent, posterior, rssm.prior(h), free_nats=0.0, dyn=0.8, rep=0.2)
     assert (h.shape, z.shape, kl.shape) == ((B, 32), (B, 4 * 5), (B,))
     assert (kl > 0).all()
@@ -130,7 +178,10 @@ def test_the_balance_of_dreamer_v2_puts_four_fifths_on_the_prior() -> None:
     posterior, prior = map(latent.params, raw)
     whole = torch.autograd.grad(latent.kl(posterior, prior).mean(), raw, retain_graph=True)
     mask = torch.ones(B, T, dtype=torch.bool)
-    terms = [weight * free_mean(kl, mask, settings) for weight, kl in kl_terms(latent, posterior, prior, settings)]
+    terms = [
+        weight * free_mean(kl, mask, settings)
+        for weight, kl in kl_terms(latent, posterior, prior, settings)
+    ]
     shared = torch.autograd.grad(torch.stack(terms).sum(), raw)
     torch.testing.assert_close(shared[0], 0.2 * whole[0])
     torch.testing.assert_close(shared[1], 0.8 * whole[1])
@@ -149,11 +200,27 @@ def test_latent_overshooting_is_a_setting_and_trains_the_prior() -> None:
 
 def test_the_guides_planet_and_dreamer_are_presets() -> None:
     s, dreamer = config.load(GAUSSIAN), config.load("dreamer-v1")
-    assert (s.rssm.latent, s.rssm.stoch, s.rssm.deter, s.rssm.hidden, s.rssm.min_std) == ("gaussian", 30, 200, 200, 0.1)
+    assert (s.rssm.latent, s.rssm.stoch, s.rssm.deter, s.rssm.hidden, s.rssm.min_std) == (
+        "gaussian",
+        30,
+        200,
+        200,
+        0.1,
+    )
     p = s.planner
-    assert (p.name, p.horizon, p.candidates, p.elites, s.optimizer.lr) == ("cem", 12, 1000, 100, 6e-4)
+    assert (p.name, p.horizon, p.candidates, p.elites, s.optimizer.lr) == (
+        "cem",
+        12,
+        1000,
+        100,
+        6e-4,
+    )
     assert (dreamer.rssm, dreamer.optimizer.lr) == (s.rssm.model_copy(update={"act": "elu"}), 6e-4)
-    assert (dreamer.behavior.lr, dreamer.behavior.horizon, dreamer.planner.name) == (8e-5, 15, "actor")
+    assert (dreamer.behavior.lr, dreamer.behavior.horizon, dreamer.planner.name) == (
+        8e-5,
+        15,
+        "actor",
+    )
 
 
 @pytest.mark.parametrize("overrides", [["kl.free_nats=0"], [], ["kl.form=balanced"]])
@@ -165,9 +232,14 @@ def test_every_kl_strategy_of_the_guide_is_a_setting(overrides: list[str]) -> No
 @pytest.mark.parametrize("preset", [GAUSSIAN, DREAMER_V2])
 def test_balanced_kl_moves_prior_and_posterior(preset: str) -> None:
     settings, latent = small(preset, "kl.form=balanced").kl, model_of(preset).rssm.latent
-    raw = [torch.randn(4, latent.raw_size, generator=generator(i, CPU), requires_grad=True) for i in range(2)]
+    raw = [
+        torch.randn(4, latent.raw_size, generator=generator(i, CPU), requires_grad=True)
+        for i in range(2)
+    ]
     terms = kl_terms(latent, *map(latent.params, raw), settings)
-    to_posterior, to_prior = torch.autograd.grad(sum(weight * kl.sum() for weight, kl in terms), raw)
+    to_posterior, to_prior = torch.autograd.grad(
+        sum(weight * kl.sum() for weight, kl in terms), raw
+    )
     assert to_posterior.any() and to_prior.any()
 
 
@@ -182,14 +254,19 @@ def test_evaluation_mode_still_samples_for_filtering_and_planning(preset: str) -
     ):
         drawn = torch.stack([step(noise * scale) for scale in (1, -2, 3)])
         assert (drawn != drawn[0]).any()
-    assert (model.rssm.settings.filter_by, model.rssm.settings.plan_by) == ("sample", "sample")  # `mode` is a setting
+    assert (model.rssm.settings.filter_by, model.rssm.settings.plan_by) == (
+        "sample",
+        "sample",
+    )  # `mode` is a setting
 
 
 def test_free_bits_come_before_the_mean_over_time() -> None:
     """Of steps with a KL of 0 and 6 and 3 free nats the mean is (3 + 6) / 2, not max(3, (0 + 6) / 2)."""
     kl, mask = torch.tensor([[0.0, 6.0]]), torch.ones(1, 2, dtype=torch.bool)
     assert free_mean(kl, mask, config.load(GAUSSIAN).kl) == 4.5
-    assert free_mean(kl, mask, config.load("dreamer-v1").kl) == 3  # as Dreamer's code has it: the mean first
+    assert (
+        free_mean(kl, mask, config.load("dreamer-v1").kl) == 3
+    )  # as Dreamer's code has it: the mean first
 
 
 @pytest.mark.parametrize("preset", SYSTEMS)
@@ -203,10 +280,16 @@ def test_the_action_that_led_to_a_step_is_what_that_step_takes(preset: str) -> N
     noise = noise_for(model).latent[:1]
     states = []
     for actions in (action, other):
-        episode = Episode.from_transitions(seen, actions, np.zeros(T - 1, np.float32), False, True, INFO)
+        episode = Episode.from_transitions(
+            seen, actions, np.zeros(T - 1, np.float32), False, True, INFO
+        )
         embed = model.encode({"speed": torch.as_tensor(seen["speed"])[None]}, {})
         first = torch.as_tensor(episode.is_first)[None]
-        states.append(model.rssm.observe(embed, torch.as_tensor(episode.action)[None], first, noise)[0].deter[0])
+        states.append(
+            model.rssm.observe(embed, torch.as_tensor(episode.action)[None], first, noise)[0].deter[
+                0
+            ]
+        )
     changed = (states[0] != states[1]).any(-1)
     assert changed.tolist() == [False] * 3 + [True] * 3
 
@@ -232,7 +315,14 @@ def test_single_observations_and_sequences_are_encoded_alike() -> None:
 
 def test_rl4burn_has_its_sizes_and_blocks_that_zero_turns_off() -> None:
     s = config.load(RL4BURN).rssm
-    assert (s.deter, s.stoch, s.classes, s.hidden, s.blocks, s.unimix) == (512, 32, 32, 512, 8, 0.01)
+    assert (s.deter, s.stoch, s.classes, s.hidden, s.blocks, s.unimix) == (
+        512,
+        32,
+        32,
+        512,
+        8,
+        0.01,
+    )
     assert model_of(RL4BURN).rssm.core.blocks == 8
     assert isinstance(model_of(RL4BURN, "rssm.blocks=0").rssm.core.cell, torch.nn.GRUCell)
 
@@ -240,7 +330,9 @@ def test_rl4burn_has_its_sizes_and_blocks_that_zero_turns_off() -> None:
 def test_states_logits_and_heads_have_the_shapes_that_rl4burn_names() -> None:
     model = model_of(RL4BURN)
     state, action, embed, noise = flat(model)
-    state, posterior = model.rssm.observe_step(state, action, embed, torch.zeros(B, dtype=torch.bool), noise)
+    state, posterior = model.rssm.observe_step(
+        state, action, embed, torch.zeros(B, dtype=torch.bool), noise
+    )
     assert posterior.logits.shape == model.rssm.prior(state.deter).logits.shape == (B, 4, 5)
     feat = model.rssm.feat(model.rssm.imagine_step(state, action, noise))
     assert model.reward.logits(feat).shape == (B, 255)
@@ -278,7 +370,9 @@ def test_is_first_forgets_state_and_action(preset: str) -> None:
     first = torch.tensor([True, False, True])
     after, _ = model.rssm.observe_step(state, action, embed, first, noise)
     fresh = model.rssm.initial_state(B)
-    expected, _ = model.rssm.observe_step(fresh, torch.zeros_like(action), embed, torch.zeros_like(first), noise)
+    expected, _ = model.rssm.observe_step(
+        fresh, torch.zeros_like(action), embed, torch.zeros_like(first), noise
+    )
     same = [(left == right).all(-1) for left, right in zip(after, expected, strict=True)]
     assert same[0].tolist() == first.tolist() and same[1][first].all()
 
@@ -303,14 +397,31 @@ def test_the_presets_of_the_first_release_differ_as_their_code_does() -> None:
 @pytest.mark.parametrize("latent", ["gaussian", "categorical"])
 @pytest.mark.parametrize("initial", ["zeros", "learned"])
 def test_images_and_vectors_by_key_under_either_latent_and_start(latent: str, initial: str) -> None:
-    switches = (f"rssm.latent={latent}", f"rssm.initial={initial}", "rssm.recurrent_depth=2", "kl.free_nats=0")
-    model, batch = model_of(PYTORCH_V3, *switches, "rssm.mean=tanh5", "rssm.std=softplus", spec=SPEC), batch_for(SPEC)
-    assert isinstance(model.rssm.prior(torch.zeros(1, 32)), {"gaussian": Gaussian, "categorical": Categorical}[latent])
+    switches = (
+        f"rssm.latent={latent}",
+        f"rssm.initial={initial}",
+        "rssm.recurrent_depth=2",
+        "kl.free_nats=0",
+    )
+    model, batch = (
+        model_of(PYTORCH_V3, *switches, "rssm.mean=tanh5", "rssm.std=softplus", spec=SPEC),
+        batch_for(SPEC),
+    )
+    assert isinstance(
+        model.rssm.prior(torch.zeros(1, 32)),
+        {"gaussian": Gaussian, "categorical": Categorical}[latent],
+    )
     loss, metrics = model.loss(batch, noise_for(model))
-    assert {f"loss/{name}" for name in ("image", "vector", "reward", "continue", "kl", "total")} <= set(metrics)
+    assert {
+        f"loss/{name}" for name in ("image", "vector", "reward", "continue", "kl", "total")
+    } <= set(metrics)
     assert {"kl", "entropy/prior", "entropy/posterior"} <= set(metrics)
-    decoded = model.decode(State(*(part[0] for part in model.context(batch, noise_for(model)).states)))
-    assert {key: value.shape[1:] for key, value in decoded.items()} == {k: s for k, (s, _) in SPEC.observation.items()}
+    decoded = model.decode(
+        State(*(part[0] for part in model.context(batch, noise_for(model)).states))
+    )
+    assert {key: value.shape[1:] for key, value in decoded.items()} == {
+        k: s for k, (s, _) in SPEC.observation.items()
+    }
     model.reward.net[-1].weight.data.fill_(0.01)  # at 0 it lets no gradient through
     loss = model.loss(batch, noise_for(model))[0]
     for gradient in torch.autograd.grad(loss, list(model.parameters())):
@@ -337,7 +448,12 @@ def test_rewards_are_gaussian_or_two_hot_in_symlog_space() -> None:
 
 def test_grad_heads_say_which_heads_train_the_latent() -> None:
     def reached(*overrides: str) -> bool:
-        alone = ("kl.scale=0", "model.image_scale=0", "model.vector_scale=0", "model.continue_scale=0")
+        alone = (
+            "kl.scale=0",
+            "model.image_scale=0",
+            "model.vector_scale=0",
+            "model.continue_scale=0",
+        )
         model = model_of(PYTORCH_V3, "model.reward_outscale=1", *alone, *overrides, spec=SPEC)
         loss, _ = model.loss(batch_for(SPEC), noise_for(model))
         return bool(torch.autograd.grad(loss, model.rssm.posterior_net[0].weight)[0].any())
@@ -347,18 +463,29 @@ def test_grad_heads_say_which_heads_train_the_latent() -> None:
 
 def test_the_kl_of_the_first_release_is_half_dyn_and_a_tenth_rep_each_free_below_a_nat() -> None:
     settings = config.load(PYTORCH_V3).kl
-    assert (settings.dyn, settings.rep, settings.free_nats, settings.free) == (0.5, 0.1, 1.0, "step")
+    assert (settings.dyn, settings.rep, settings.free_nats, settings.free) == (
+        0.5,
+        0.1,
+        1.0,
+        "step",
+    )
     model = model_of(PYTORCH_V3, "kl.free_nats=1000")
-    assert model.loss(batch_for(VECTORS), noise_for(model))[1]["loss/kl"].item() == pytest.approx(600)
+    assert model.loss(batch_for(VECTORS), noise_for(model))[1]["loss/kl"].item() == pytest.approx(
+        600
+    )
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_it_learns_in_mixed_precision_with_clipping_and_weight_decay(precision: str, episodes: Path) -> None:
+def test_it_learns_in_mixed_precision_with_clipping_and_weight_decay(
+    precision: str, episodes: Path
+) -> None:
     overrides = (f"train.precision={precision}", "optimizer.clip=1", "optimizer.weight_decay=1e-4")
     settings, replay = small(PYTORCH_V3, *overrides, "env.observe=both"), Replay(episodes, 10**6)
     learner = Learner(untrained_model(settings, EnvSpec.from_json(replay.env)), settings, CPU)
     updates = [learner.update(replay.sample(np.random.default_rng(i), 4, 8), i) for i in range(10)]
-    assert np.isfinite(updates[-1]["loss/total"])  # in float16 the first are skipped, until the scale is low enough
+    assert np.isfinite(
+        updates[-1]["loss/total"]
+    )  # in float16 the first are skipped, until the scale is low enough
 
 
 def test_the_loss_hands_its_context_on_to_behaviour() -> None:
@@ -377,11 +504,15 @@ def test_the_loss_hands_its_context_on_to_behaviour() -> None:
 def test_straight_through_takes_a_samples_class_and_the_probabilities_gradient() -> None:
     latent = model_of(MATHEMATICS).rssm.latent
     raw = torch.tensor([[2.0, 0.0, 0.0, 0.0, 0.0] * 4], requires_grad=True)
-    sample = latent.sample(latent.params(raw), torch.full((1, 4), 3.0))  # far in the tail: the last class
+    sample = latent.sample(
+        latent.params(raw), torch.full((1, 4), 3.0)
+    )  # far in the tail: the last class
     assert sample.detach().reshape(4, 5).argmax(-1).tolist() == [4] * 4
     weights = torch.randn(20, generator=generator(0, CPU))
     [through] = torch.autograd.grad((sample * weights).sum(), raw)
-    [expected] = torch.autograd.grad((latent.params(raw).logits.exp().flatten() * weights).sum(), raw)
+    [expected] = torch.autograd.grad(
+        (latent.params(raw).logits.exp().flatten() * weights).sum(), raw
+    )
     torch.testing.assert_close(through, expected)
 
 
@@ -405,5 +536,13 @@ def test_the_whole_loss_is_the_bound_with_reward_and_continuation() -> None:
 
 
 def test_names_that_people_look_for_are_public() -> None:
-    for name in ("RSSM", "TwohotEncoder", "symlog", "symexp", "kl_balanced_loss", "Context", "Latent"):
+    for name in (
+        "RSSM",
+        "TwohotEncoder",
+        "symlog",
+        "symexp",
+        "kl_balanced_loss",
+        "Context",
+        "Latent",
+    ):
         assert name in planet_rssm.__all__

@@ -24,7 +24,12 @@ def clock(monkeypatch):
 
 
 def counters(env_steps, updates=0):
-    return {"env_steps": env_steps, "agent_steps": env_steps // 2, "updates": updates, "episodes": 1}
+    return {
+        "env_steps": env_steps,
+        "agent_steps": env_steps // 2,
+        "updates": updates,
+        "episodes": 1,
+    }
 
 
 def play_round(shown, clock, env_steps, updates=100, seconds=9.0):
@@ -48,7 +53,8 @@ def test_a_long_round_off_a_terminal_is_never_silent(clock, capsys):
     lines = capsys.readouterr().err.splitlines()
     first, last = ([line for line in lines if line.startswith("learn 40/100")][i] for i in (0, -1))
     assert first == "learn 40/100, 0.111/s, stage 0:09:00 left, return 25.00, loss 3.25"
-    # A round takes 60 + 900 s; seven are to come, and 540 s of this one. The estimate counts whole rounds.
+    # A round takes 60 + 900 s; seven are to come, and 540 s of this one. The estimate counts whole
+    # rounds.
     assert last.startswith(first)
     assert last.endswith("run 2:02:00 left")
     learning = [line for line in lines if line.startswith("learn")]
@@ -77,10 +83,24 @@ def test_the_time_left_of_a_run_falls_with_the_clock_to_nothing():
 
 
 def test_a_measurement_shows_the_few_numbers_that_a_person_reads(capsys):
-    losses = {"loss/image": 9.0, "loss/vector": 8.0, "loss/reward": 1.5, "loss/kl": math.pi, "loss/total": 20.0}
-    values = losses | {"grad_norm": 7.0, "grad_norm/rssm": 7.0, "memory_mib": 256.3, "skipped": 2, "lost": 0}
+    losses = {
+        "loss/image": 9.0,
+        "loss/vector": 8.0,
+        "loss/reward": 1.5,
+        "loss/kl": math.pi,
+        "loss/total": 20.0,
+    }
+    values = losses | {
+        "grad_norm": 7.0,
+        "grad_norm/rssm": 7.0,
+        "memory_mib": 256.3,
+        "skipped": 2,
+        "lost": 0,
+    }
     Display().wrote("train", counters(4000, 30), 3723.4, values)
-    Display().wrote("collect", counters(4000, 30), 3723.4, {"return": 12.5, "returns": [12.0, 13.0], "lost": 0})
+    Display().wrote(
+        "collect", counters(4000, 30), 3723.4, {"return": 12.5, "returns": [12.0, 13.0], "lost": 0}
+    )
     assert capsys.readouterr().err.splitlines() == [
         "1:02:03 train   4000 env_steps 30 updates loss/total 20 loss/kl 3.142 loss/reward 1.5 loss/image 9 skipped 2",
         "1:02:03 collect 4000 env_steps 30 updates return 12.5",
@@ -100,7 +120,8 @@ def test_the_time_left_counts_the_plan_at_the_end(clock, capsys):
     clock.now += 40
     capsys.readouterr()
     shown.tick()
-    # nine rounds of 160 s, and three times 20 episodes of 6 s; 100 s of updates, the test and 40 s are over
+    # nine rounds of 160 s, and three times 20 episodes of 6 s; 100 s of updates, the test and 40 s
+    # are over
     assert capsys.readouterr().err.endswith("run 0:27:28 left\n")
 
 
@@ -114,7 +135,15 @@ def test_the_bar_shows_stage_rate_loss_return_and_time_left(clock, capsys, monke
         play_round(shown, clock, env_steps)
     shown.stop()
     said = capsys.readouterr().err
-    for text in ("env_steps", "2000/10000", "2:09:00 left", "100/100", "0.111/s", "loss 3.25", "return 25.00"):
+    for text in (
+        "env_steps",
+        "2000/10000",
+        "2:09:00 left",
+        "100/100",
+        "0.111/s",
+        "loss 3.25",
+        "return 25.00",
+    ):
         assert text in said, text
 
 

@@ -45,12 +45,20 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two random episodes of images and vectors."""
     folder = tmp_path_factory.mktemp("both") / "random"
-    write_episodes(folder, simple_actor("dmc/cartpole-swingup", [*ENV, "env.observe=both"], "random", 0), 2, 0, 2)
+    write_episodes(
+        folder,
+        simple_actor("dmc/cartpole-swingup", [*ENV, "env.observe=both"], "random", 0),
+        2,
+        0,
+        2,
+    )
     return folder
 
 
 @pytest.fixture(autouse=True)
-def no_environment(request: pytest.FixtureRequest, data: Path, both: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def no_environment(
+    request: pytest.FixtureRequest, data: Path, both: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing here may start one, but the test that plans."""
 
     def start(*_: object) -> None:
@@ -75,7 +83,10 @@ def new_run(folder: Path, data: Path, *overrides: str) -> Run:
 
 def lines(folder: Path) -> list[dict]:
     measured = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in OF_THE_MACHINE} for line in measured]
+    return [
+        {key: value for key, value in line.items() if key not in OF_THE_MACHINE}
+        for line in measured
+    ]
 
 
 def call(*words: str | Path) -> int:
@@ -100,15 +111,23 @@ class StopAt(Display):
 
 def test_a_run_leaves_checkpoints_by_updates_and_lines_of_learning_alone(whole: Path) -> None:
     measured = lines(whole)
-    assert [(line["phase"], line["updates"]) for line in measured] == [("train", 5), ("train", 10), ("train", 12)]
-    assert {(line["env_steps"], line["agent_steps"], line["episodes"]) for line in measured} == {(2000, 40, 2)}
+    assert [(line["phase"], line["updates"]) for line in measured] == [
+        ("train", 5),
+        ("train", 10),
+        ("train", 12),
+    ]
+    assert {(line["env_steps"], line["agent_steps"], line["episodes"]) for line in measured} == {
+        (2000, 40, 2)
+    }
     assert [path.stem for path in checkpoints.numbered(whole)] == ["0000000010", "0000000012"]
     assert checkpoints.load(checkpoints.find(whole)).spec.renderer == "raycast"
     assert not (whole / "episodes").exists()
 
 
 @pytest.mark.parametrize("update", [1, 5, 7, 12])
-def test_a_stopped_run_goes_on_as_if_it_had_not_been(whole: Path, data: Path, tmp_path: Path, update: int) -> None:
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(
+    whole: Path, data: Path, tmp_path: Path, update: int
+) -> None:
     run = new_run(tmp_path, data)
     with pytest.raises(Interrupted):
         OfflineTrainer(run, StopAt(update)).run()
@@ -120,7 +139,9 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(whole: Path, data: Path, tm
     assert all((ours.optimizer[key] == theirs.optimizer[key]).all() for key in theirs.optimizer)
 
 
-def test_a_finished_run_does_nothing_more_and_can_be_given_more(whole: Path, tmp_path: Path) -> None:
+def test_a_finished_run_does_nothing_more_and_can_be_given_more(
+    whole: Path, tmp_path: Path
+) -> None:
     copy = shutil.copytree(whole, tmp_path / "copy")
     OfflineTrainer(Run.open(copy), Display()).run()
     assert lines(copy) == lines(whole)
@@ -140,7 +161,10 @@ def test_episodes_that_changed_are_told_and_learned_from(
     replay = Replay(other, 10_000)
     replay.truncate(1)
     OfflineTrainer(run, Display()).run()
-    assert "not the episodes that the checkpoint had learned from (1 now, 2 then)" in capfd.readouterr().err
+    assert (
+        "not the episodes that the checkpoint had learned from (1 now, 2 then)"
+        in capfd.readouterr().err
+    )
     assert lines(tmp_path / "run")[-1]["episodes"] == 1
 
 
@@ -151,8 +175,14 @@ def test_of_episodes_with_images_and_vectors_either_may_be_learned_from_alone(
     run = new_run(tmp_path / "run", both, f"env.observe={observe}", "train.offline_updates=2")
     OfflineTrainer(run, Display()).run()
     held = checkpoints.load(checkpoints.find(tmp_path / "run"))
-    kept = {key for key, (shape, _) in held.spec.observation.items() if (len(shape) == 3) == (observe == "pixels")}
-    assert set(held.spec.observation) == kept and 0 < len(kept) < len(Replay(both, 10_000).env["observation"])
+    kept = {
+        key
+        for key, (shape, _) in held.spec.observation.items()
+        if (len(shape) == 3) == (observe == "pixels")
+    }
+    assert set(held.spec.observation) == kept and 0 < len(kept) < len(
+        Replay(both, 10_000).env["observation"]
+    )
     assert held.settings.env.observe == observe
     OfflineTrainer(Run.open(tmp_path / "run"), Display()).run()  # it can be opened again
     assert call("dream", tmp_path / "run", "--data", both, "--json") == 0
@@ -163,7 +193,9 @@ def test_of_episodes_with_images_and_vectors_either_may_be_learned_from_alone(
 
 def test_what_the_episodes_do_not_show_is_refused(data: Path) -> None:
     settings = config.load("planet", [f"data.folder={data}", *TINY, "env.observe=vectors"])
-    with pytest.raises(PlanetError, match="env.observe = vectors: the episodes have only image; leave it out"):
+    with pytest.raises(
+        PlanetError, match="env.observe = vectors: the episodes have only image; leave it out"
+    ):
         adopt_environment(settings, ["env.observe=vectors"])
 
 
@@ -174,7 +206,12 @@ def test_the_environment_is_that_of_the_episodes(data: Path) -> None:
     asked = ["env.id=cartpole_swingup", "env.renderer=auto", "env.action_repeat=50"]  # agrees
     assert adopt_environment(config.override(settings, asked), asked) == (adopted, told)
     env = adopted.env
-    assert (env.id, env.size, env.renderer, env.action_repeat) == ("dmc/cartpole-swingup", 32, "raycast", 50)
+    assert (env.id, env.size, env.renderer, env.action_repeat) == (
+        "dmc/cartpole-swingup",
+        32,
+        "raycast",
+        50,
+    )
     assert "learning from 2 episodes, 42 frames" in told
     assert "dmc/cartpole-swingup, raycast 32x32 pixels, action repeat 50" in told
 
@@ -192,7 +229,9 @@ def test_what_was_left_out_of_the_episodes_stays_out(both: Path, tmp_path: Path)
     spec = open_episodes(config.load("planet", [f"data.folder={both}", *TINY]))[1]
     first, second = sorted(key for key in spec.observation if key != "image")
     asked = [f"env.drop={first}"]
-    adopted, _ = adopt_environment(config.load("planet", [f"data.folder={both}", *TINY, *asked]), asked)
+    adopted, _ = adopt_environment(
+        config.load("planet", [f"data.folder={both}", *TINY, *asked]), asked
+    )
     assert (adopted.env.drop, adopted.env.keys, adopted.env.observe) == ((first,), (), "both")
     trainer = OfflineTrainer(Run.create(tmp_path / "run", adopted, "cpu"), Display())
     trainer.run()
@@ -202,22 +241,38 @@ def test_what_was_left_out_of_the_episodes_stays_out(both: Path, tmp_path: Path)
     assert resumed == adopted
     fewer = dataclasses.replace(spec.seen("both", names := [first]), drop=(first,))
     assert fewer.seen("both", names) == fewer  # out already
-    drawn = dataclasses.replace(spec, drop=("image",))  # a vector had that name, and made room for the frame
+    drawn = dataclasses.replace(
+        spec, drop=("image",)
+    )  # a vector had that name, and made room for the frame
     assert drawn.seen("both", ["image"]) == drawn
     wrong = [f"env.drop={first}x"]
     with pytest.raises(PlanetError, match=f"env.drop = '{first}x': .* did you mean '{first}'"):
         adopt_environment(config.load("planet", [f"data.folder={both}", *TINY, *wrong]), wrong)
 
 
-def test_the_command_learns_then_plans(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    words = ["train", "planet", *TINY_WORDS, "--offline", "--data", data, "--run-dir", tmp_path / "run"]
+def test_the_command_learns_then_plans(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    words = [
+        "train",
+        "planet",
+        *TINY_WORDS,
+        "--offline",
+        "--data",
+        data,
+        "--run-dir",
+        tmp_path / "run",
+    ]
     assert call(*words, "--updates", "3") == 0
     assert "the environment is theirs" in capsys.readouterr().err
     assert lines(tmp_path / "run")[-1]["updates"] == 3
     assert call(*words, "--updates", "6", "--resume") == 0
     assert lines(tmp_path / "run")[-1]["updates"] == 6
     capsys.readouterr()
-    assert call("train", tmp_path / "run" / "config.yaml", "--resume", "--run-dir", tmp_path / "run") == 0
+    assert (
+        call("train", tmp_path / "run" / "config.yaml", "--resume", "--run-dir", tmp_path / "run")
+        == 0
+    )
     assert call("plan", tmp_path / "run", "--episodes", "1", "--device", "cpu", "--json") == 0
     assert json.loads(capsys.readouterr().out)["task"] == "dmc/cartpole-swingup"
 
@@ -228,13 +283,31 @@ def test_the_command_learns_then_plans(data: Path, tmp_path: Path, capsys: pytes
         (["--data", "SET"], "only with --offline"),
         (["--offline"], "--offline: nothing to learn from; add --data DIR"),
         (["--updates", "5"], "--updates 5: only with --offline"),
-        (["--offline", "--data", "missing"], "missing: no such folder; give one that `planet collect` wrote"),
-        (["--offline", "--data", "EMPTY"], "holds no episode; give a folder that `planet collect` wrote"),
-        (["--offline", "--data", "SMALL"], "observes image [12, 12, 3]; needs images [size, size, 3] of size 16 to"),
+        (
+            ["--offline", "--data", "missing"],
+            "missing: no such folder; give one that `planet collect` wrote",
+        ),
+        (
+            ["--offline", "--data", "EMPTY"],
+            "holds no episode; give a folder that `planet collect` wrote",
+        ),
+        (
+            ["--offline", "--data", "SMALL"],
+            "observes image [12, 12, 3]; needs images [size, size, 3] of size 16 to",
+        ),
         (["--offline", "--data", "SET", "-s", "env.size=64"], "env.size = 64: the episodes in"),
-        (["--offline", "--data", "SET", "-s", "env.renderer=egl"], "have raycast; leave env.renderer out"),
-        (["--offline", "--data", "SET", "-s", "env.id=walker-walk"], "env.id = dmc/walker-walk: the episodes in"),
-        (["--offline", "--data", "SET", "--dry-run"], "--dry-run: foretells a whole run that collects; leave --offl"),
+        (
+            ["--offline", "--data", "SET", "-s", "env.renderer=egl"],
+            "have raycast; leave env.renderer out",
+        ),
+        (
+            ["--offline", "--data", "SET", "-s", "env.id=walker-walk"],
+            "env.id = dmc/walker-walk: the episodes in",
+        ),
+        (
+            ["--offline", "--data", "SET", "--dry-run"],
+            "--dry-run: foretells a whole run that collects; leave --offl",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_no_run(
@@ -249,11 +322,28 @@ def test_a_mistake_is_one_line_and_leaves_no_run(
         {"env": {**env, "observation": {"image": [[12, 12, 3], "uint8"]}}, "seed": 0},
     )
     for _ in range(20):
-        writer.append(np.zeros(1, np.float32), {"image": np.zeros((12, 12, 3), np.uint8)}, 0.0, False, False, 1)
+        writer.append(
+            np.zeros(1, np.float32),
+            {"image": np.zeros((12, 12, 3), np.uint8)},
+            0.0,
+            False,
+            False,
+            1,
+        )
     Replay(small, 100).add(writer.finish(), 0)
     known = {"SET": data, "EMPTY": empty, "SMALL": small}
     folder = tmp_path / "run"
-    assert call("train", "planet", *TINY_WORDS, "--run-dir", folder, *(known.get(word, word) for word in words)) == 1
+    assert (
+        call(
+            "train",
+            "planet",
+            *TINY_WORDS,
+            "--run-dir",
+            folder,
+            *(known.get(word, word) for word in words),
+        )
+        == 1
+    )
     said = capsys.readouterr()
     assert line in said.err
     assert said.err.strip().splitlines()[-1].startswith("planet: ")
@@ -266,5 +356,18 @@ def test_a_run_that_collected_is_not_taken_up_offline(
     copy = shutil.copytree(whole, tmp_path / "copy")
     saved = Run.open(copy).settings
     config.save(config.resolve(config.flatten(saved) | {"data.folder": None}), copy / "config.yaml")
-    assert call("train", "planet", *TINY_WORDS, "--offline", "--data", data, "--run-dir", copy, "--resume") == 1
+    assert (
+        call(
+            "train",
+            "planet",
+            *TINY_WORDS,
+            "--offline",
+            "--data",
+            data,
+            "--run-dir",
+            copy,
+            "--resume",
+        )
+        == 1
+    )
     assert "a resumed run may change only" in capsys.readouterr().err

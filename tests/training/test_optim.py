@@ -16,7 +16,9 @@ from planet_rssm.training.optim import LaProp, build_optimizer, warm
 from planet_rssm.world_model import untrained_model
 
 CPU = torch.device("cpu")
-SPEC = EnvSpec("gym/Test-v0", {"vector": ((3,), "float32")}, 2, 1, 0.1, 100, "none", "fake 0", terminates=True)
+SPEC = EnvSpec(
+    "gym/Test-v0", {"vector": ((3,), "float32")}, 2, 1, 0.1, 100, "none", "fake 0", terminates=True
+)
 WIDTHS = ["rssm.deter=16", "rssm.stoch=4", "rssm.classes=4", "rssm.hidden=16"] + [
     f"model.{name}_units=16" for name in ("vector", "reward", "continue")
 ]
@@ -42,7 +44,10 @@ def problem(count: int = 6) -> tuple[Arrays, list[Arrays]]:
     """A matrix, a vector, a scalar and a tensor of zeros; gradients small and large beside them."""
     rng = np.random.default_rng(0)
     params = [rng.normal(size=(3, 4)), rng.normal(size=5), np.array(2.0), np.zeros(3)]
-    steps = [[rng.normal(size=p.shape) * 10.0 ** rng.integers(-3, 3) for p in params] for _ in range(count)]
+    steps = [
+        [rng.normal(size=p.shape) * 10.0 ** rng.integers(-3, 3) for p in params]
+        for _ in range(count)
+    ]
     return params, steps
 
 
@@ -113,7 +118,9 @@ def learner() -> Callable[..., Learner]:
     """learner("dreamer-v3", ...): on vectors, a tiny model that starts with the same weights at every call."""
 
     def build(preset: str, *overrides: str) -> Learner:
-        settings: Settings = config.load(preset, [*WIDTHS, "kl.free_nats=0", "optimizer.warmup=0", *overrides])
+        settings: Settings = config.load(
+            preset, [*WIDTHS, "kl.free_nats=0", "optimizer.warmup=0", *overrides]
+        )
         return Learner(untrained_model(settings, SPEC), settings, CPU)
 
     return build
@@ -124,13 +131,19 @@ def chunks() -> Chunks:
     first, mask = np.zeros((2, 4, 6), bool)
     first[:, 0], mask[:] = True, True
     normal = [rng.normal(size=(4, 6, n)).astype(np.float32) for n in (3, 2, 1)]
-    return Chunks({"vector": normal[0]}, normal[1], normal[2][..., 0], first, np.zeros_like(first), mask)
+    return Chunks(
+        {"vector": normal[0]}, normal[1], normal[2][..., 0], first, np.zeros_like(first), mask
+    )
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "laprop"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
-def test_every_optimiser_learns_in_every_precision(name: str, precision: str, learner: Callable[..., Learner]) -> None:
-    one = learner("dreamer-v3", f"optimizer.name={name}", f"train.precision={precision}", "optimizer.lr=3e-3")
+def test_every_optimiser_learns_in_every_precision(
+    name: str, precision: str, learner: Callable[..., Learner]
+) -> None:
+    one = learner(
+        "dreamer-v3", f"optimizer.name={name}", f"train.precision={precision}", "optimizer.lr=3e-3"
+    )
     losses = [one.update(chunks(), index).get("loss/total") for index in range(30)]
     losses = [loss for loss in losses if loss is not None]
     assert len(losses) >= 20  # in float16 the scale of the loss has to be found first
@@ -157,7 +170,9 @@ def test_a_learner_goes_on_from_the_state_that_another_kept(
         assert torch.equal(one, same)
 
 
-def test_an_overflow_in_float16_is_skipped_and_lowers_the_scale(learner: Callable[..., Learner]) -> None:
+def test_an_overflow_in_float16_is_skipped_and_lowers_the_scale(
+    learner: Callable[..., Learner],
+) -> None:
     one = learner("dreamer-v3", "train.precision=float16", "model.vector_scale=1e6")
     before = [p.clone() for p in one.model.parameters()]
     scale = one.scaler.get_scale()
@@ -168,15 +183,23 @@ def test_an_overflow_in_float16_is_skipped_and_lowers_the_scale(learner: Callabl
     again = learner("dreamer-v3", "train.precision=float16")
     again.load_optimizer_tensors(kept)
     assert again.scaler.get_scale() == scale / 2
-    learner("dreamer-v3", "train.precision=float32").load_optimizer_tensors(kept)  # it has no scale to take back
+    learner("dreamer-v3", "train.precision=float32").load_optimizer_tensors(
+        kept
+    )  # it has no scale to take back
 
 
-def test_gradient_norms_are_told_in_whole_and_by_part_and_clipped_together(learner: Callable[..., Learner]) -> None:
+def test_gradient_norms_are_told_in_whole_and_by_part_and_clipped_together(
+    learner: Callable[..., Learner],
+) -> None:
     one = learner("planet", "optimizer.clip=0.5")
     values = one.update(chunks(), 0)
     parts = {key: value for key, value in values.items() if key.startswith("grad_norm/")}
-    assert parts.keys() == {f"grad_norm/{name}" for name in ("encoder", "rssm", "decoder", "reward", "goes_on")}
-    assert values["grad_norm"] == pytest.approx(sum(value**2 for value in parts.values()) ** 0.5, rel=1e-5)
+    assert parts.keys() == {
+        f"grad_norm/{name}" for name in ("encoder", "rssm", "decoder", "reward", "goes_on")
+    }
+    assert values["grad_norm"] == pytest.approx(
+        sum(value**2 for value in parts.values()) ** 0.5, rel=1e-5
+    )
     assert values["grad_norm"] > 0.5
     left = torch.cat([p.grad.flatten() for p in one.model.parameters()]).norm()
     assert left.item() == pytest.approx(0.5, rel=1e-4)

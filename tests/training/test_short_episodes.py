@@ -19,7 +19,16 @@ from planet_rssm.training.trainer import Trainer
 
 LONGEST = 4  # frames
 SPEC = EnvSpec(
-    "gym/Short-v0", {"vector": ((2,), "float32")}, 2, 1, 1.0, 1000, "none", "fake 0", discrete=True, terminates=True
+    "gym/Short-v0",
+    {"vector": ((2,), "float32")},
+    2,
+    1,
+    1.0,
+    1000,
+    "none",
+    "fake 0",
+    discrete=True,
+    terminates=True,
 )
 TINY = """
     env.id=gym/Short-v0 env.observe=vectors rssm.deter=8 rssm.stoch=4 rssm.hidden=8 model.vector_units=8
@@ -49,7 +58,10 @@ class ShortPool:
     def step(self, actions: Mapping[int, np.ndarray]) -> dict[int, Step]:
         self.left |= {row: self.left[row] - 1 for row in actions}
         ends = {row: self.left[row] == 0 for row in actions}
-        return {row: Step(self.see(row), float(a[1]), ends[row], False, 1, False) for row, a in actions.items()}
+        return {
+            row: Step(self.see(row), float(a[1]), ends[row], False, 1, False)
+            for row, a in actions.items()
+        }
 
     def see(self, row: int) -> dict[str, np.ndarray]:
         return {"vector": np.array([self.left[row], 1], np.float32)}
@@ -68,24 +80,36 @@ def train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list
             run = Run.create(folder, config.load("cartpole-vectors", [*TINY, *overrides]), "cpu")
         Trainer(run, Display()).run()
         lines = map(json.loads, (folder / METRICS).read_text().splitlines())
-        return [{key: value for key, value in line.items() if key not in OF_THE_MACHINE} for line in lines]
+        return [
+            {key: value for key, value in line.items() if key not in OF_THE_MACHINE}
+            for line in lines
+        ]
 
     return train
 
 
 @pytest.mark.parametrize("preset", [(), ("behavior=v3", "planner.name=actor")])
-def test_padding_changes_nothing_that_is_learned_from(train, preset: tuple[str, ...], capfd) -> None:
+def test_padding_changes_nothing_that_is_learned_from(
+    train, preset: tuple[str, ...], capfd
+) -> None:
     """The same steps are drawn whether a chunk is as long as the longest episode or longer."""
-    exact, padded = (train(str(size), *preset, f"train.batch_length={size}") for size in (LONGEST, 10))
+    exact, padded = (
+        train(str(size), *preset, f"train.batch_length={size}") for size in (LONGEST, 10)
+    )
     said = capfd.readouterr().err
-    assert said.count("train.batch_length = 10: most episodes are shorter, ") == 1 and "= 4:" not in said
+    assert (
+        said.count("train.batch_length = 10: most episodes are shorter, ") == 1
+        and "= 4:" not in said
+    )
     whole, first = exact[1], padded[1]
     assert whole["phase"] == first["phase"] == "train" and whole.keys() == first.keys()
     for key in ("reward/real", "continue/real"):
         assert first[key] == pytest.approx(whole[key], rel=1e-5), key
     for key in ("loss/vector", "loss/continue", "loss/kl"):  # other draws of the latent
         assert first[key] == pytest.approx(whole[key], rel=0.2), key
-    assert np.isfinite([value for line in padded for value in line.values() if isinstance(value, float)]).all()
+    assert np.isfinite(
+        [value for line in padded for value in line.values() if isinstance(value, float)]
+    ).all()
     assert padded[-1]["skipped"] == 0 and padded[-1]["env_steps"] >= 14
 
 

@@ -10,7 +10,16 @@ from planet_rssm.base.errors import PlanetError
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.training.sizes import check_sizes
 
-SPEC = EnvSpec("dmc/cartpole-swingup", {"image": ((32, 32, 3), "uint8")}, 1, 8, 0.08, 1000, "raycast", "mujoco 3.17.0")
+SPEC = EnvSpec(
+    "dmc/cartpole-swingup",
+    {"image": ((32, 32, 3), "uint8")},
+    1,
+    8,
+    0.08,
+    1000,
+    "raycast",
+    "mujoco 3.17.0",
+)
 CPU = torch.device("cpu")
 
 
@@ -32,7 +41,10 @@ CPU = torch.device("cpu")
             "planner.candidates=2000000000",
             "planner.candidates = 2000000000 of planner.horizon = 12, ",
         ),
-        ("planner.iterations=1000000000", "planner.iterations = 1000000000: takes at least 4,470 GiB"),
+        (
+            "planner.iterations=1000000000",
+            "planner.iterations = 1000000000: takes at least 4,470 GiB",
+        ),
         ("planner.particles=1000000000", "planner.particles = 1000000000: takes at least"),
     ],
 )
@@ -52,7 +64,9 @@ def test_presets_fit(preset, monkeypatch):
 
 
 def test_memory_that_the_cpu_cannot_give_is_one_line():
-    with pytest.raises(PlanetError, match="device cpu: too little free memory for this; lower that"):
+    with pytest.raises(
+        PlanetError, match="device cpu: too little free memory for this; lower that"
+    ):
         with within_memory(CPU, "this", "lower that"):
             torch.empty(2**60, dtype=torch.uint8)
     with pytest.raises(RuntimeError, match="size"), within_memory(CPU, "this", "lower that"):

@@ -42,7 +42,10 @@ def changed(folder: Path, *overrides: str) -> Settings:
 
 def lines(folder: Path) -> list[dict]:
     text = (folder / METRICS).read_text()
-    return [{k: v for k, v in json.loads(line).items() if k not in OF_THE_MACHINE} for line in text.splitlines()]
+    return [
+        {k: v for k, v in json.loads(line).items() if k not in OF_THE_MACHINE}
+        for line in text.splitlines()
+    ]
 
 
 class StopAt(Display):
@@ -72,8 +75,16 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_leaves_what_the_design_says(whole: Path) -> None:
     measured = lines(whole)
-    assert [line["phase"] for line in measured] == ["collect", "train"] + ["collect", "train", "test"] * 2
-    assert [line["env_steps"] for line in measured if line["phase"] == "collect"] == [2000, 4000, 6000]
+    assert [line["phase"] for line in measured] == ["collect", "train"] + [
+        "collect",
+        "train",
+        "test",
+    ] * 2
+    assert [line["env_steps"] for line in measured if line["phase"] == "collect"] == [
+        2000,
+        4000,
+        6000,
+    ]
     assert measured[-1]["updates"] == 15
     assert measured[-1]["agent_steps"] == 120
     for line in measured:
@@ -90,10 +101,22 @@ def test_a_run_leaves_what_the_design_says(whole: Path) -> None:
 
 def test_a_run_says_where_its_time_went(whole: Path) -> None:
     *_, last = [
-        line for line in map(json.loads, (whole / METRICS).read_text().splitlines()) if line["phase"] == "train"
+        line
+        for line in map(json.loads, (whole / METRICS).read_text().splitlines())
+        if line["phase"] == "train"
     ]
     spent = last["stage_seconds"]
-    named = {"start", "environment", "filter", "plan", "collect", "waiting", "learn", "test", "checkpoint"}
+    named = {
+        "start",
+        "environment",
+        "filter",
+        "plan",
+        "collect",
+        "waiting",
+        "learn",
+        "test",
+        "checkpoint",
+    }
     assert set(spent) == named and min(spent.values()) >= 0
 
 
@@ -117,14 +140,18 @@ def test_a_run_that_was_asked_to_stop_goes_on_as_if_it_had_not(
     resumed.run()
     assert lines(tmp_path) == lines(whole)
     for name in ("0000006000", "best"):
-        ours, theirs = (checkpoints.load(checkpoints.path_of(folder, name)) for folder in (tmp_path, whole))
+        ours, theirs = (
+            checkpoints.load(checkpoints.path_of(folder, name)) for folder in (tmp_path, whole)
+        )
         assert all((ours.model[key] == theirs.model[key]).all() for key in theirs.model)
         assert all((ours.optimizer[key] == theirs.optimizer[key]).all() for key in theirs.optimizer)
     for path in (whole / "episodes").glob("*.safetensors"):
         assert path.read_bytes() == (tmp_path / "episodes" / path.name).read_bytes()
 
 
-def test_a_finished_run_does_nothing_more_and_can_be_given_more(whole: Path, tmp_path: Path) -> None:
+def test_a_finished_run_does_nothing_more_and_can_be_given_more(
+    whole: Path, tmp_path: Path
+) -> None:
     copy = shutil.copytree(whole, tmp_path / "copy")
     Trainer(Run.open(copy), Display()).run()
     assert lines(copy) == lines(whole)
@@ -134,7 +161,9 @@ def test_a_finished_run_does_nothing_more_and_can_be_given_more(whole: Path, tmp
 
 
 def test_names_that_were_resolved_may_be_given_again(whole: Path) -> None:
-    settings = changed(whole, "env.id=cartpole_swingup", "env.renderer=auto", "env.action_repeat=null")
+    settings = changed(
+        whole, "env.id=cartpole_swingup", "env.renderer=auto", "env.action_repeat=null"
+    )
     assert Run.open(whole, settings).settings == Run.open(whole).settings
 
 
@@ -160,11 +189,19 @@ def test_checkpoints_that_cannot_be_read_cost_no_episode(whole: Path, tmp_path: 
     assert len(list((copy / "episodes").glob("*.safetensors"))) == 6
 
 
-def test_another_environment_is_refused_before_anything_is_collected(whole: Path, tmp_path: Path, monkeypatch) -> None:
+def test_another_environment_is_refused_before_anything_is_collected(
+    whole: Path, tmp_path: Path, monkeypatch
+) -> None:
     copy = shutil.copytree(whole, tmp_path / "copy")
-    spec = EnvSpec.from_json({**checkpoints.load(checkpoints.find(copy)).spec.to_json(), "simulator": "mujoco 3.99.0"})
-    monkeypatch.setattr(EnvPool, "spec", property(lambda pool: spec, lambda pool, value: None), raising=False)
-    with pytest.raises(PlanetError, match="simulator is mujoco 3.99.0 here, the run has learned from mujoco 3"):
+    spec = EnvSpec.from_json(
+        {**checkpoints.load(checkpoints.find(copy)).spec.to_json(), "simulator": "mujoco 3.99.0"}
+    )
+    monkeypatch.setattr(
+        EnvPool, "spec", property(lambda pool: spec, lambda pool, value: None), raising=False
+    )
+    with pytest.raises(
+        PlanetError, match="simulator is mujoco 3.99.0 here, the run has learned from mujoco 3"
+    ):
         Trainer(Run.open(copy), Display()).run()
 
 
@@ -173,13 +210,17 @@ def test_a_resumed_run_may_not_change_what_was_learned_from(whole: Path) -> None
         Run.open(whole, changed(whole, "rssm.deter=32"))
 
 
-def test_a_loss_that_is_not_finite_is_skipped_counted_and_stops_the_run_in_the_end(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_is_skipped_counted_and_stops_the_run_in_the_end(
+    tmp_path: Path,
+) -> None:
     run = new_run(tmp_path, "model.image_scale=1e38", "train.max_skipped=3", "train.updates=50")
     with pytest.raises(PlanetError, match="not finite 4 times in a row.*lower optimizer.lr"):
         Trainer(run, Display()).run()
 
 
-def test_a_damaged_newest_checkpoint_costs_one_round(whole: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+def test_a_damaged_newest_checkpoint_costs_one_round(
+    whole: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
     Trainer(new_run(tmp_path), Display()).run()
     newest = checkpoints.find(tmp_path)
     newest.write_bytes(newest.read_bytes()[:1000])

@@ -12,15 +12,22 @@ from planet_rssm.types import Batch
 from planet_rssm.world_model import LossNoise, WorldModel, untrained_model
 
 B, T, A, SIZE = 3, 5, 2, 32
-WIDTHS = ["env.size=32", "rssm.deter=16", "rssm.stoch=4", "rssm.classes=4", "rssm.hidden=8", "model.depth=2"] + [
-    f"model.{name}_units=8" for name in ("vector", "reward", "continue")
-]
+WIDTHS = [
+    "env.size=32",
+    "rssm.deter=16",
+    "rssm.stoch=4",
+    "rssm.classes=4",
+    "rssm.hidden=8",
+    "model.depth=2",
+] + [f"model.{name}_units=8" for name in ("vector", "reward", "continue")]
 KEYS = {"image": ((SIZE, SIZE, 3), "uint8"), "speed": ((3,), "float32")}
 
 
 def spec_of(*keys: str, terminates: bool = True) -> EnvSpec:
     observation = {key: KEYS[key] for key in keys or KEYS}
-    return EnvSpec("gym/Test-v0", observation, A, 1, 0.1, 100, "own", "fake 0", terminates=terminates)
+    return EnvSpec(
+        "gym/Test-v0", observation, A, 1, 0.1, 100, "own", "fake 0", terminates=terminates
+    )
 
 
 @pytest.fixture

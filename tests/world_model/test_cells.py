@@ -1,6 +1,7 @@
 """Every recurrent core beside the formulas of its paper, written in plain NumPy, in float64.
 
-The references know the weights' names and nothing else of the code; `W x + b` throughout, blocks one by one in a loop.
+The references know the weights' names and nothing else of the code; `W x + b` throughout, blocks
+one by one in a loop.
 """
 
 import numpy as np
@@ -71,14 +72,18 @@ def test_plain_gru_after_a_dense_layer(depth: int) -> None:
 def test_layer_norm_gru(depth: int) -> None:
     """DreamerV2: parts = LN(W [x, h]); c = tanh(sig(reset) cand); u = sig(update - 1); h' = u c + (1 - u) h."""
     core, w, inputs = made(
-        RSSMSettings(deter=D, hidden=H, cell="norm_gru", act="elu", norm="layer", recurrent_depth=depth)
+        RSSMSettings(
+            deter=D, hidden=H, cell="norm_gru", act="elu", norm="layer", recurrent_depth=depth
+        )
     )
     h, z, a = inputs
     x = np.concatenate([z, a], -1) @ w["inputs.0.weight"].T + w["inputs.0.bias"]
     x = ACTS["elu"](layer_norm(x, w["inputs.1.weight"], w["inputs.1.bias"]))
     for _ in range(depth):
         parts = layer_norm(
-            np.concatenate([x, h], -1) @ w["cell.linear.weight"].T, w["cell.norm.weight"], w["cell.norm.bias"]
+            np.concatenate([x, h], -1) @ w["cell.linear.weight"].T,
+            w["cell.norm.weight"],
+            w["cell.norm.bias"],
         )
         reset, candidate, update = np.split(parts, 3, -1)
         u = sigmoid(update - 1)
@@ -95,7 +100,9 @@ def test_tensorflows_gru(depth: int) -> None:
     for _ in range(depth):
         gates = np.concatenate([x, h], -1) @ w["cell.gates.weight"].T + w["cell.gates.bias"] + 1
         r, u = np.split(sigmoid(gates), 2, -1)
-        c = np.tanh(np.concatenate([x, r * h], -1) @ w["cell.candidate.weight"].T + w["cell.candidate.bias"])
+        c = np.tanh(
+            np.concatenate([x, r * h], -1) @ w["cell.candidate.weight"].T + w["cell.candidate.bias"]
+        )
         h = u * h + (1 - u) * c
     check(core, inputs, h)
 
@@ -105,11 +112,15 @@ def test_tensorflows_gru_begins_with_the_bias_of_its_gates_beside_a_one() -> Non
     assert not core.cell.gates.bias.any() and not core.cell.candidate.bias.any()
 
 
-def block_gru_step(w: Weights, h: np.ndarray, z: np.ndarray, a: np.ndarray, blocks: int, layers: int) -> np.ndarray:
+def block_gru_step(
+    w: Weights, h: np.ndarray, z: np.ndarray, a: np.ndarray, blocks: int, layers: int
+) -> np.ndarray:
     """DreamerV3: one step, a block at a time; block weights are [blocks, in, out]."""
     a = a / np.maximum(1, np.abs(a))
     projected = [
-        ACTS["silu"](rms(part @ w[f"projections.{i}.0.weight"].T + w[f"projections.{i}.0.bias"], scale))
+        ACTS["silu"](
+            rms(part @ w[f"projections.{i}.0.weight"].T + w[f"projections.{i}.0.bias"], scale)
+        )
         for i, part in enumerate((h, z, a))
         for scale in [w[f"projections.{i}.1.scale"]]
     ]
@@ -133,7 +144,13 @@ def block_gru_step(w: Weights, h: np.ndarray, z: np.ndarray, a: np.ndarray, bloc
 @pytest.mark.parametrize(("depth", "layers"), [(1, 1), (2, 1), (2, 2), (1, 0)])
 def test_block_diagonal_gru(blocks: int, depth: int, layers: int) -> None:
     settings = RSSMSettings(
-        deter=D, hidden=H, blocks=blocks, act="silu", norm="rms", recurrent_depth=depth, input_layers=layers
+        deter=D,
+        hidden=H,
+        blocks=blocks,
+        act="silu",
+        norm="rms",
+        recurrent_depth=depth,
+        input_layers=layers,
     )
     core, w, inputs = made(settings)
     h = inputs[0]

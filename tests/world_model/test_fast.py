@@ -11,7 +11,13 @@ from planet_rssm.world_model.packed_model import FastDynamics
 B, N, H, A = 2, 7, 4, 2
 CASES = {
     "planet": ("planet",),
-    "deeper": ("planet", "rssm.recurrent_depth=2", "rssm.input_layers=2", "model.act=silu", "rssm.act=silu"),
+    "deeper": (
+        "planet",
+        "rssm.recurrent_depth=2",
+        "rssm.input_layers=2",
+        "model.act=silu",
+        "rssm.act=silu",
+    ),
     "normed": ("planet", "rssm.norm=layer", "rssm.act=elu"),
     "mode": ("planet", "rssm.plan_by=mode"),
     "ssm": ("planet", "rssm.kind=ssm"),
@@ -21,7 +27,12 @@ CASES = {
     "discrete ssm": ("planet-discrete", "rssm.kind=ssm"),
     "no inputs": ("planet", "rssm.input_layers=0"),
     "tf_gru": ("planet", "rssm.cell=tf_gru"),
-    "deeper tf_gru": ("planet-discrete", "rssm.cell=tf_gru", "rssm.recurrent_depth=2", "rssm.input_layers=2"),
+    "deeper tf_gru": (
+        "planet-discrete",
+        "rssm.cell=tf_gru",
+        "rssm.recurrent_depth=2",
+        "rssm.input_layers=2",
+    ),
     "tf_gru without inputs": ("planet", "rssm.cell=tf_gru", "rssm.input_layers=0"),
     "norm_gru": ("planet-discrete", "rssm.cell=norm_gru", "rssm.norm=layer", "rssm.act=elu"),
     "dreamer-v3": ("dreamer-v3", "rssm.blocks=2"),
@@ -37,12 +48,16 @@ def any_model(request, model) -> WorldModel:
     return model(*request.param)
 
 
-def inputs_of(made: WorldModel, dtype: torch.dtype = torch.float32) -> tuple[State, torch.Tensor, torch.Tensor | None]:
+def inputs_of(
+    made: WorldModel, dtype: torch.dtype = torch.float32
+) -> tuple[State, torch.Tensor, torch.Tensor | None]:
     rng = torch.Generator().manual_seed(1)
     rssm = made.rssm
     with torch.no_grad():
         deter = torch.randn(B, rssm.deter_size, generator=rng, dtype=dtype).tanh()
-        stoch = rssm.latent.sample(rssm.prior(deter), torch.randn(B, rssm.noise_size, generator=rng, dtype=dtype))
+        stoch = rssm.latent.sample(
+            rssm.prior(deter), torch.randn(B, rssm.noise_size, generator=rng, dtype=dtype)
+        )
     shape = ModelDynamics(made).noise_shape(B, N, H)
     noise = None if shape is None else torch.randn(shape, generator=rng, dtype=dtype)
     return State(deter, stoch), torch.rand(B, N, H, A, generator=rng, dtype=dtype) * 2 - 1, noise
@@ -57,7 +72,9 @@ def test_in_float32_it_is_the_plain_path_within_rounding(any_model):
     plain = ModelDynamics(any_model)
     with torch.no_grad():
         expected = plain.rollout(*inputs_of(any_model))
-    assert_same(plain.prepare("float32").rollout(*inputs_of(any_model)), expected, rtol=1e-4, atol=1e-5)
+    assert_same(
+        plain.prepare("float32").rollout(*inputs_of(any_model)), expected, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_in_float64_it_is_the_plain_path(any_model):
@@ -84,7 +101,10 @@ def test_the_model_is_left_as_it_was(any_model):
     FastDynamics(any_model, "bfloat16").rollout(*inputs_of(any_model))
     after = any_model.state_dict()
     assert before.keys() == after.keys()
-    assert all(after[name].dtype == value.dtype and torch.equal(after[name], value) for name, value in before.items())
+    assert all(
+        after[name].dtype == value.dtype and torch.equal(after[name], value)
+        for name, value in before.items()
+    )
     assert all(parameter.requires_grad for parameter in any_model.parameters())
 
 
@@ -92,7 +112,9 @@ def test_the_model_is_left_as_it_was(any_model):
 def test_few_candidates_at_a_time_change_nothing(model, case):
     made = model(*CASES[case])
     inputs = inputs_of(made)
-    whole, split = (FastDynamics(made, "float32", memory).rollout(*inputs) for memory in (None, 20_000))
+    whole, split = (
+        FastDynamics(made, "float32", memory).rollout(*inputs) for memory in (None, 20_000)
+    )
     assert_same(split, whole, rtol=1e-5, atol=1e-6)
 
 
@@ -114,7 +136,9 @@ def test_candidates_are_split_where_memory_says(model, monkeypatch):
     seen = []
     fast = FastDynamics(made, "float32", 1)
     rollout = fast.packed.rollout
-    monkeypatch.setattr(fast.packed, "rollout", lambda *args: seen.append(args[1].shape[1]) or rollout(*args))
+    monkeypatch.setattr(
+        fast.packed, "rollout", lambda *args: seen.append(args[1].shape[1]) or rollout(*args)
+    )
     fast.rollout(*inputs_of(made))
     assert seen == [1] * N
 
@@ -124,7 +148,9 @@ def test_it_follows_a_model_that_learns_and_refresh_takes_up_what_is_not_counted
     inputs = inputs_of(made)
     fast = ModelDynamics(made).prepare("float32")
     before, packed = fast.rollout(*inputs).reward, fast.packed
-    assert torch.equal(fast.rollout(*inputs).reward, before) and fast.packed is packed  # not packed anew for nothing
+    assert (
+        torch.equal(fast.rollout(*inputs).reward, before) and fast.packed is packed
+    )  # not packed anew for nothing
     ModelDynamics(made).rollout(*inputs).reward.sum().backward()
     with torch.no_grad():
         for parameter in made.reward.parameters():
@@ -138,7 +164,9 @@ def test_it_follows_a_model_that_learns_and_refresh_takes_up_what_is_not_counted
     assert torch.equal(fast.rollout(*inputs).reward, learned)
     fast.refresh()
     with torch.no_grad():
-        torch.testing.assert_close(fast.rollout(*inputs).reward, ModelDynamics(made).rollout(*inputs).reward)
+        torch.testing.assert_close(
+            fast.rollout(*inputs).reward, ModelDynamics(made).rollout(*inputs).reward
+        )
 
 
 @pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW])
@@ -154,7 +182,9 @@ def test_refresh_takes_up_the_step_of_a_fused_optimiser(model, kind):
     fast.refresh()
     learned = fast.rollout(*inputs).reward
     with torch.no_grad():
-        torch.testing.assert_close(learned, ModelDynamics(made).rollout(*inputs).reward, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            learned, ModelDynamics(made).rollout(*inputs).reward, rtol=1e-4, atol=1e-4
+        )
     assert not torch.allclose(learned, before)
 
 
@@ -162,9 +192,13 @@ def test_it_follows_parameters_that_take_the_place_of_others(model):
     made = model("planet")
     inputs = inputs_of(made)
     fast = FastDynamics(made, "float32")
-    made.load_state_dict({name: value * 0.5 for name, value in made.state_dict().items()}, assign=True)
+    made.load_state_dict(
+        {name: value * 0.5 for name, value in made.state_dict().items()}, assign=True
+    )
     with torch.no_grad():
-        assert_same(fast.rollout(*inputs), ModelDynamics(made).rollout(*inputs), rtol=1e-4, atol=1e-5)
+        assert_same(
+            fast.rollout(*inputs), ModelDynamics(made).rollout(*inputs), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_autocast_around_it_changes_nothing(model):
@@ -183,7 +217,9 @@ def test_without_onednn_it_is_pytorchs_products(model, monkeypatch):
     fast = FastDynamics(made, "float32")
     assert isinstance(fast.packed.core, PackedCore) and fast.packed.core.of_x.blocked is None
     with torch.no_grad():
-        assert_same(fast.rollout(*inputs), ModelDynamics(made).rollout(*inputs), rtol=1e-4, atol=1e-5)
+        assert_same(
+            fast.rollout(*inputs), ModelDynamics(made).rollout(*inputs), rtol=1e-4, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("act", [torch.nn.ReLU, torch.nn.SiLU])
@@ -192,7 +228,9 @@ def test_an_activation_is_done_within_the_product(act):
     x = torch.randn(4, 3)
     plain = layer(x)
     assert layer.fuse(act) or layer.blocked is None and act is not torch.nn.ReLU
-    if act is torch.nn.ReLU or layer.blocked is not None:  # others where the processor has such products
+    if (
+        act is torch.nn.ReLU or layer.blocked is not None
+    ):  # others where the processor has such products
         torch.testing.assert_close(layer(x), act()(plain))
     assert not layer.fuse(torch.nn.ELU)
 
@@ -202,7 +240,9 @@ def test_gates_made_apart_are_those_of_the_cell(rows):
     """Each row of deter for one of the inputs, or for several; what is made beside the gates is not seen."""
     cell = torch.nn.GRUCell(3, 4, dtype=torch.float64).requires_grad_(False)
     x, deter = torch.randn(6, 3, dtype=torch.float64), torch.randn(rows, 4, dtype=torch.float64)
-    hidden = torch.cat([deter @ cell.weight_hh.t() + cell.bias_hh, torch.randn(rows, 5, dtype=torch.float64)], 1)
+    hidden = torch.cat(
+        [deter @ cell.weight_hh.t() + cell.bias_hh, torch.randn(rows, 5, dtype=torch.float64)], 1
+    )
     found = gru(x @ cell.weight_ih.t() + cell.bias_ih, hidden, deter)
     torch.testing.assert_close(found, cell(x, deter.repeat_interleave(6 // rows, 0)))
 
@@ -215,12 +255,16 @@ def test_tanh_of_few_and_of_many(count):
 
 
 @pytest.mark.parametrize("part", ["prior_net", "core"])
-@pytest.mark.parametrize("case", ["planet", "mode", "ssm", "discrete", "discrete mode", "discrete ssm", "norm_gru"])
+@pytest.mark.parametrize(
+    "case", ["planet", "mode", "ssm", "discrete", "discrete mode", "discrete ssm", "norm_gru"]
+)
 def test_what_is_nan_on_the_plain_path_is_nan_here(model, case, part):
     """One weight of the prior, or of what leads to it, is NaN: no class and no ReLU may hide it."""
     made = model(*CASES[case])
     with torch.no_grad():
-        list(getattr(made.rssm, part).parameters())[0 if part == "core" else -1].view(-1)[0] = torch.nan
+        list(getattr(made.rssm, part).parameters())[0 if part == "core" else -1].view(-1)[0] = (
+            torch.nan
+        )
         inputs = inputs_of(made)
         inputs = (State(*(torch.zeros_like(leaf) for leaf in inputs[0])), *inputs[1:])
         expected = ModelDynamics(made).rollout(*inputs)

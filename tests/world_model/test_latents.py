@@ -9,7 +9,14 @@ from torch import Tensor
 from torch.distributions import Categorical as TorchCategorical
 from torch.distributions import Normal, kl_divergence
 
-from planet_rssm.world_model.latents import Categorical, CategoricalLatent, Gaussian, GaussianLatent, Latent, stack
+from planet_rssm.world_model.latents import (
+    Categorical,
+    CategoricalLatent,
+    Gaussian,
+    GaussianLatent,
+    Latent,
+    stack,
+)
 
 G, K = 3, 5
 LATENTS = {
@@ -23,7 +30,9 @@ every = pytest.mark.parametrize("latent", LATENTS.values(), ids=LATENTS)
 
 def raw_of(latent: Latent, seed: int, *lead: int) -> Tensor:
     rng = torch.Generator().manual_seed(seed)
-    return torch.randn(*(lead or (2, 6)), latent.raw_size, generator=rng, dtype=torch.float64).requires_grad_()
+    return torch.randn(
+        *(lead or (2, 6)), latent.raw_size, generator=rng, dtype=torch.float64
+    ).requires_grad_()
 
 
 def probabilities(raw: Tensor, unimix: float) -> Tensor:
@@ -35,7 +44,9 @@ def reference(latent: Latent, raw: Tensor) -> Normal | TorchCategorical:
     if isinstance(latent, CategoricalLatent):
         return TorchCategorical(probs=probabilities(raw, latent.unimix))
     mean, std = raw.chunk(2, -1)
-    positive = 2 / (1 + (-std / 2).exp()) if latent is LATENTS["sigmoid2"] else (1 + std.exp()).log()
+    positive = (
+        2 / (1 + (-std / 2).exp()) if latent is LATENTS["sigmoid2"] else (1 + std.exp()).log()
+    )
     return Normal(mean, positive + 0.1)
 
 
@@ -46,11 +57,16 @@ def test_kl_entropy_and_their_gradients_are_those_of_torch_distributions(latent:
     expected = kl_divergence(reference(latent, left), reference(latent, right)).sum(-1)
     torch.testing.assert_close(kl, expected, rtol=1e-10, atol=1e-12)
     gradients = torch.autograd.grad(kl.sum(), (left, right))
-    torch.testing.assert_close(gradients, torch.autograd.grad(expected.sum(), (left, right)), rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(
+        gradients, torch.autograd.grad(expected.sum(), (left, right)), rtol=1e-9, atol=1e-11
+    )
     entropy, known = latent.entropy(latent.params(left)), reference(latent, left).entropy().sum(-1)
     torch.testing.assert_close(entropy, known, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(
-        torch.autograd.grad(entropy.sum(), left), torch.autograd.grad(known.sum(), left), rtol=1e-9, atol=1e-11
+        torch.autograd.grad(entropy.sum(), left),
+        torch.autograd.grad(known.sum(), left),
+        rtol=1e-9,
+        atol=1e-11,
     )
 
 
@@ -66,7 +82,9 @@ def test_kl_is_zero_and_flat_only_where_both_are_equal(latent: Latent) -> None:
 
 def test_gaussian_kl_gradients_by_hand() -> None:
     """KL = log(s2/s1) + (s1^2 + (m1 - m2)^2) / (2 s2^2) - 1/2 at m1 = 1, s1 = 2, m2 = 3, s2 = 4."""
-    values = [torch.tensor([x], dtype=torch.float64, requires_grad=True) for x in (1.0, 2.0, 3.0, 4.0)]
+    values = [
+        torch.tensor([x], dtype=torch.float64, requires_grad=True) for x in (1.0, 2.0, 3.0, 4.0)
+    ]
     kl = GaussianLatent(1, 0.0).kl(Gaussian(*values[:2]), Gaussian(*values[2:]))
     assert kl.item() == pytest.approx(math.log(2) + 8 / 32 - 0.5, abs=1e-15)
     kl.backward()
@@ -83,7 +101,9 @@ def test_categorical_kl_gradients_by_hand() -> None:
     value = 0.25 * math.log(0.5) + 0.75 * math.log(1.5)
     assert kl.item() == pytest.approx(value, abs=1e-15)
     kl.backward()
-    assert left.grad.tolist() == pytest.approx([0.25 * (math.log(0.5) - value), 0.75 * (math.log(1.5) - value)])
+    assert left.grad.tolist() == pytest.approx(
+        [0.25 * (math.log(0.5) - value), 0.75 * (math.log(1.5) - value)]
+    )
     assert right.grad.tolist() == pytest.approx([0.25, -0.25])
 
 
@@ -93,13 +113,17 @@ def test_unimix_floors_probabilities_and_bounds_the_kl() -> None:
     left, right = sure.clone(), sure.clone()
     left[:, 0] = right[:, 1] = 1e4
     p, q = latent.params(left.flatten()), latent.params(right.flatten())
-    torch.testing.assert_close(p.logits.exp()[:, 1:], torch.full((G, K - 1), 0.2 / K, dtype=torch.float64))
+    torch.testing.assert_close(
+        p.logits.exp()[:, 1:], torch.full((G, K - 1), 0.2 / K, dtype=torch.float64)
+    )
     torch.testing.assert_close(p.logits.exp().sum(-1), torch.ones(G, dtype=torch.float64))
     high, low = 0.8 + 0.2 / K, 0.2 / K
     expected = G * (high - low) * math.log(high / low)
     assert latent.kl(p, q).item() == pytest.approx(expected, rel=1e-12)
     assert latent.kl(p, q).item() < G * math.log(K / 0.2)
-    assert latent.entropy(p).item() == pytest.approx(-G * (high * math.log(high) + (K - 1) * low * math.log(low)))
+    assert latent.entropy(p).item() == pytest.approx(
+        -G * (high * math.log(high) + (K - 1) * low * math.log(low))
+    )
 
 
 def test_unimix_of_nothing_is_the_softmax_and_of_nearly_all_uniform() -> None:
@@ -122,9 +146,14 @@ def test_without_unimix_a_sure_network_still_has_finite_kl_and_gradient() -> Non
 @pytest.mark.parametrize("name", ["categorical", "unimix"])
 def test_the_gradient_of_a_sample_is_that_of_the_probabilities(name: str) -> None:
     latent, raw = LATENTS[name], raw_of(LATENTS[name], 0)
-    weight, noise = torch.randn(G * K, dtype=torch.float64), torch.randn(2, 6, G, dtype=torch.float64)
+    weight, noise = (
+        torch.randn(G * K, dtype=torch.float64),
+        torch.randn(2, 6, G, dtype=torch.float64),
+    )
     for drawn in (noise, None):
-        [through] = torch.autograd.grad((latent.sample(latent.params(raw), drawn) * weight).sum(), raw)
+        [through] = torch.autograd.grad(
+            (latent.sample(latent.params(raw), drawn) * weight).sum(), raw
+        )
         smooth = probabilities(raw, latent.unimix).flatten(-2)
         torch.testing.assert_close(through, torch.autograd.grad((smooth * weight).sum(), raw)[0])
 
@@ -135,7 +164,9 @@ def test_samples_are_exactly_one_hot_in_each_group(dtype: torch.dtype) -> None:
     raw, noise = torch.randn(500, latent.raw_size, dtype=dtype), torch.randn(500, G, dtype=dtype)
     drawn = latent.sample(latent.params(raw), noise)
     assert drawn.dtype == dtype and drawn.shape == (500, G * K)
-    assert torch.equal(drawn.unflatten(-1, (G, K)).sort(-1).values, torch.eye(K)[-1].to(dtype).expand(500, G, K))
+    assert torch.equal(
+        drawn.unflatten(-1, (G, K)).sort(-1).values, torch.eye(K)[-1].to(dtype).expand(500, G, K)
+    )
 
 
 def test_gaussian_samples_have_pathwise_gradients() -> None:
@@ -152,7 +183,11 @@ def test_sampled_frequencies_match_the_probabilities(name: str) -> None:
     latent, count = LATENTS[name], 20_000
     params = latent.params(raw_of(latent, 4, 1))
     noise = torch.randn(count, G, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    drawn = latent.sample(Categorical(params.logits.expand(count, G, K)), noise).unflatten(-1, (G, K)).sum(0)
+    drawn = (
+        latent.sample(Categorical(params.logits.expand(count, G, K)), noise)
+        .unflatten(-1, (G, K))
+        .sum(0)
+    )
     for observed, expected in zip(drawn.detach(), params.logits[0].detach().exp(), strict=True):
         assert chisquare(observed.numpy(), (count * expected).numpy()).pvalue > 0.01
 
@@ -160,7 +195,9 @@ def test_sampled_frequencies_match_the_probabilities(name: str) -> None:
 def test_gaussian_frequencies_match_the_quantiles() -> None:
     count, latent = 20_000, LATENTS["gaussian"]
     noise = torch.randn(count, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    params = Gaussian(torch.tensor([2.0], dtype=torch.float64), torch.tensor([3.0], dtype=torch.float64))
+    params = Gaussian(
+        torch.tensor([2.0], dtype=torch.float64), torch.tensor([3.0], dtype=torch.float64)
+    )
     shares = Normal(*params).cdf(latent.sample(params, noise)).squeeze()
     assert chisquare(torch.histc(shares, 20, 0, 1).numpy()).pvalue > 0.01
 

@@ -18,7 +18,11 @@ ALL = {"loss/image", "loss/vector", "loss/reward", "loss/continue", "loss/kl", "
 
 
 def gradients(model: WorldModel, loss: torch.Tensor) -> list[torch.Tensor]:
-    return list(torch.autograd.grad(loss, list(model.parameters()), allow_unused=True, materialize_grads=True))
+    return list(
+        torch.autograd.grad(
+            loss, list(model.parameters()), allow_unused=True, materialize_grads=True
+        )
+    )
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -27,7 +31,9 @@ def test_padded_steps_contribute_nothing(
     preset: str, fraction: float, model: Build, batch: Batch, noise: Callable
 ) -> None:
     """Whatever stands there, every loss, metric and gradient stays the same."""
-    world = model(preset, "kl.overshooting=3", "kl.free_nats=0.01", f"model.decode_fraction={fraction}")
+    world = model(
+        preset, "kl.overshooting=3", "kl.free_nats=0.01", f"model.decode_fraction={fraction}"
+    )
     drawn = noise(world)
     loss, metrics = world.loss(batch, drawn)
     assert metrics.keys() >= ALL
@@ -59,7 +65,9 @@ def test_real_steps_do_contribute(preset: str, model: Build, batch: Batch, noise
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_a_head_left_out_learns_without_teaching(head: str, model: Build, batch: Batch, noise: Callable) -> None:
+def test_a_head_left_out_learns_without_teaching(
+    head: str, model: Build, batch: Batch, noise: Callable
+) -> None:
     kept = [name for name in HEADS if name != head]
     world = model("dreamer-v1", f"model.grad_heads=[{','.join(kept)}]")
     heads = {
@@ -75,7 +83,9 @@ def test_a_head_left_out_learns_without_teaching(head: str, model: Build, batch:
         assert all(parameter.grad is not None for parameter in heads[name].parameters())
         reached = [p.grad is not None and p.grad.any() for p in world.encoder.parameters()]
         assert any(reached) == all(reached) == (name != head), name
-        assert any(p.grad is not None and p.grad.any() for p in world.rssm.parameters()) == (name != head), name
+        assert any(p.grad is not None and p.grad.any() for p in world.rssm.parameters()) == (
+            name != head
+        ), name
 
 
 def _read(world: WorldModel, batch: Batch, noise: Callable) -> tuple:
@@ -105,8 +115,18 @@ def test_without_any_head_only_the_kl_teaches(model: Build, batch: Batch, noise:
             "[image,reward]",
             "names 'image': gym/Test-v0 has only vector, reward, continue; take it out",
         ),
-        (["image"], True, "[vector]", "names 'vector': gym/Test-v0 has only image, reward, continue; take it out"),
-        (["image"], False, "[continue]", "names 'continue': gym/Test-v0 has only image, reward; take it out"),
+        (
+            ["image"],
+            True,
+            "[vector]",
+            "names 'vector': gym/Test-v0 has only image, reward, continue; take it out",
+        ),
+        (
+            ["image"],
+            False,
+            "[continue]",
+            "names 'continue': gym/Test-v0 has only image, reward; take it out",
+        ),
     ],
 )
 def test_a_head_with_nothing_to_predict_is_one_line(
@@ -119,26 +139,39 @@ def test_a_head_with_nothing_to_predict_is_one_line(
 ) -> None:
     with pytest.raises(PlanetError, match=f"^model.grad_heads {line}$"):
         WorldModel(small("planet", f"model.grad_heads={heads}"), spec(*keys, terminates=terminates))
-    WorldModel(small("planet"), spec(*keys, terminates=terminates))  # the default names all heads everywhere
+    WorldModel(
+        small("planet"), spec(*keys, terminates=terminates)
+    )  # the default names all heads everywhere
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_metrics_are_there_and_agree_with_each_other(preset: str, model: Build, batch: Batch, noise: Callable) -> None:
+def test_metrics_are_there_and_agree_with_each_other(
+    preset: str, model: Build, batch: Batch, noise: Callable
+) -> None:
     world = model(preset, "kl.overshooting=2")
     loss, metrics = world.loss(batch, noise(world))
     names = {"kl", "kl/clipped", "entropy/prior", "entropy/posterior"} | ALL
-    names |= {f"{name}/{what}" for name in ("reward", "continue") for what in ("predicted", "real", "error")}
+    names |= {
+        f"{name}/{what}"
+        for name in ("reward", "continue")
+        for what in ("predicted", "real", "error")
+    }
     if world.rssm.settings.latent == "categorical":
         names |= {"perplexity/prior", "perplexity/posterior"}
     assert metrics.keys() == names | {"loss/total"}
-    assert all(value.ndim == 0 and value.isfinite() and not value.requires_grad for value in metrics.values())
+    assert all(
+        value.ndim == 0 and value.isfinite() and not value.requires_grad
+        for value in metrics.values()
+    )
     assert metrics["loss/total"] == loss.detach()
     torch.testing.assert_close(sum(metrics[name] for name in ALL), loss.detach())
     assert metrics["kl/clipped"] >= max(metrics["kl"], world.kl.free_nats) - 1e-6
     weight = world.kl.dyn + world.kl.rep if world.kl.form == "balanced" else 1.0
     torch.testing.assert_close(metrics["loss/kl"], weight * metrics["kl/clipped"])
     torch.testing.assert_close(metrics["reward/real"], batch.reward[batch.mask].mean())
-    assert metrics["continue/real"].item() == pytest.approx(world.settings.continue_discount * 12 / 13)  # 1 end in 13
+    assert metrics["continue/real"].item() == pytest.approx(
+        world.settings.continue_discount * 12 / 13
+    )  # 1 end in 13
     for name in ("reward", "continue"):
         apart = (metrics[f"{name}/predicted"] - metrics[f"{name}/real"]).abs()
         assert metrics[f"{name}/error"] >= apart - 1e-6
@@ -151,12 +184,17 @@ def test_scales_weigh_each_term(model: Build, batch: Batch, noise: Callable) -> 
         "kl.scale=7", "kl.overshooting=2", "kl.overshooting_scale=0.5",
     )  # fmt: skip
     before, after = plain.loss(batch, noise(plain))[1], other.loss(batch, noise(plain))[1]
-    factors = {f"loss/{name}": i + 2 for i, name in enumerate(HEADS)} | {"loss/kl": 7, "loss/overshooting": 0.5}
+    factors = {f"loss/{name}": i + 2 for i, name in enumerate(HEADS)} | {
+        "loss/kl": 7,
+        "loss/overshooting": 0.5,
+    }
     for name, factor in factors.items():
         torch.testing.assert_close(after[name], factor * before[name])
 
 
-def test_a_spec_is_not_changed_by_its_model(small: Callable[..., Settings], spec: Callable[..., EnvSpec]) -> None:
+def test_a_spec_is_not_changed_by_its_model(
+    small: Callable[..., Settings], spec: Callable[..., EnvSpec]
+) -> None:
     asked = spec()
     before = dataclasses.replace(asked, observation=dict(asked.observation))
     WorldModel(small("dreamer-v3"), asked)

@@ -6,11 +6,21 @@ from torch import Tensor
 
 from planet_rssm.config import KLSettings
 from planet_rssm.world_model.latents import CategoricalLatent, GaussianLatent, Latent
-from planet_rssm.world_model.losses import free_mean, half_squared_error, kl_balanced_loss, kl_terms, masked_mean
+from planet_rssm.world_model.losses import (
+    free_mean,
+    half_squared_error,
+    kl_balanced_loss,
+    kl_terms,
+    masked_mean,
+)
 
 B, T = 2, 4
 LATENTS = {"gaussian": GaussianLatent(5, 0.1), "categorical": CategoricalLatent(3, 4, 0.01)}
-FORMS = [KLSettings(), KLSettings(form="balanced", dyn=0.8, rep=0.2), KLSettings(form="balanced", dyn=1.0, rep=0.1)]
+FORMS = [
+    KLSettings(),
+    KLSettings(form="balanced", dyn=0.8, rep=0.2),
+    KLSettings(form="balanced", dyn=1.0, rep=0.1),
+]
 every = pytest.mark.parametrize("latent", LATENTS.values(), ids=LATENTS)
 forms = pytest.mark.parametrize("form", FORMS, ids=["plain", "v2", "v3"])
 
@@ -21,7 +31,8 @@ class Case:
     def __init__(self, latent: Latent) -> None:
         rng = torch.Generator().manual_seed(0)
         self.raw = [
-            torch.randn(B, T, latent.raw_size, generator=rng, dtype=torch.float64).requires_grad_() for _ in range(2)
+            torch.randn(B, T, latent.raw_size, generator=rng, dtype=torch.float64).requires_grad_()
+            for _ in range(2)
         ]
         self.posterior, self.prior = (latent.params(raw) for raw in self.raw)
         self.kl = latent.kl(self.posterior, self.prior)
@@ -30,7 +41,10 @@ class Case:
 
     def gradients(self, loss: Tensor) -> list[Tensor]:
         found = torch.autograd.grad(loss, self.raw, retain_graph=True, allow_unused=True)
-        return [torch.zeros_like(raw) if g is None else g for g, raw in zip(found, self.raw, strict=True)]
+        return [
+            torch.zeros_like(raw) if g is None else g
+            for g, raw in zip(found, self.raw, strict=True)
+        ]
 
     def mean(self, values: Tensor) -> Tensor:
         return values[self.mask].mean()
@@ -43,12 +57,18 @@ def loss_of(latent: Latent, case: Case, settings: KLSettings) -> Tensor:
 
 def weights_of(settings: KLSettings) -> tuple[float, float, float]:
     """How much of the true gradient the posterior gets, and the prior; and the whole value's weight."""
-    return (1, 1, 1) if settings.form == "plain" else (settings.rep, settings.dyn, settings.dyn + settings.rep)
+    return (
+        (1, 1, 1)
+        if settings.form == "plain"
+        else (settings.rep, settings.dyn, settings.dyn + settings.rep)
+    )
 
 
 @every
 @forms
-def test_without_free_nats_each_side_gets_its_weight_of_the_true_gradient(latent: Latent, form: KLSettings) -> None:
+def test_without_free_nats_each_side_gets_its_weight_of_the_true_gradient(
+    latent: Latent, form: KLSettings
+) -> None:
     case, settings = Case(latent), form.model_copy(update={"free_nats": 0.0})
     loss = loss_of(latent, case, settings)
     rep, dyn, whole = weights_of(form)
@@ -101,8 +121,12 @@ def test_free_means_let_single_steps_be_below(latent: Latent, form: KLSettings) 
 @every
 def test_the_public_balanced_loss_is_what_the_model_takes(latent: Latent) -> None:
     case = Case(latent)
-    settings = KLSettings(form="balanced", dyn=0.7, rep=0.3, free_nats=float(case.kl.detach().mean()))
-    loss = kl_balanced_loss(latent, case.posterior, case.prior, settings.free_nats, dyn=0.7, rep=0.3)
+    settings = KLSettings(
+        form="balanced", dyn=0.7, rep=0.3, free_nats=float(case.kl.detach().mean())
+    )
+    loss = kl_balanced_loss(
+        latent, case.posterior, case.prior, settings.free_nats, dyn=0.7, rep=0.3
+    )
     assert loss.shape == (B, T)
     torch.testing.assert_close(case.mean(loss), loss_of(latent, case, settings))
 
@@ -110,7 +134,9 @@ def test_the_public_balanced_loss_is_what_the_model_takes(latent: Latent) -> Non
 def test_half_squared_error_sums_over_the_event() -> None:
     prediction, target = torch.ones(2, 3, 4, 4, 3), torch.zeros(2, 3, 4, 4, 3)
     torch.testing.assert_close(half_squared_error(prediction, target, 3), torch.full((2, 3), 24.0))
-    torch.testing.assert_close(half_squared_error(prediction, target, 0), torch.full((2, 3, 4, 4, 3), 0.5))
+    torch.testing.assert_close(
+        half_squared_error(prediction, target, 0), torch.full((2, 3, 4, 4, 3), 0.5)
+    )
 
 
 def test_masked_mean_ignores_even_nan_padding() -> None:

@@ -14,7 +14,14 @@ from planet_rssm.world_model import LossNoise, ModelDynamics, WorldModel, untrai
 from planet_rssm.world_model.observations import preprocess
 
 CPU = torch.device("cpu")
-SMALL = ["env.size=32", "model.depth=2", "rssm.deter=16", "rssm.stoch=4", "rssm.hidden=16", "model.reward_units=16"]
+SMALL = [
+    "env.size=32",
+    "model.depth=2",
+    "rssm.deter=16",
+    "rssm.stoch=4",
+    "rssm.hidden=16",
+    "model.reward_units=16",
+]
 B, T, A = 4, 5, 2
 
 
@@ -34,7 +41,9 @@ def batch_of(size: int = 32, seed: int = 0) -> Batch:
     first = torch.zeros(B, T, dtype=torch.bool)
     first[:, 0] = True
     reward, action = torch.rand(B, T, generator=rng), torch.randn(B, T, A, generator=rng)
-    return Batch({"image": image}, action, reward, first, torch.zeros_like(first), torch.ones_like(first))
+    return Batch(
+        {"image": image}, action, reward, first, torch.zeros_like(first), torch.ones_like(first)
+    )
 
 
 def draw(model: WorldModel, seed: int = 0) -> LossNoise:
@@ -43,7 +52,12 @@ def draw(model: WorldModel, seed: int = 0) -> LossNoise:
 
 def test_quickstart_has_at_most_a_million_parameters() -> None:
     with torch.device("meta"):
-        assert WorldModel(config.load("quickstart"), spec_of(32, actions=1)).parameter_counts()["total"] <= 1_000_000
+        assert (
+            WorldModel(config.load("quickstart"), spec_of(32, actions=1)).parameter_counts()[
+                "total"
+            ]
+            <= 1_000_000
+        )
 
 
 @pytest.mark.parametrize("size", [16, 32, 47, 48, 64, 84, 96, 128, 256])
@@ -52,7 +66,12 @@ def test_images_of_every_size_go_in_and_come_out(size: int) -> None:
     image = torch.zeros(2, 3, size, size, 3, dtype=torch.uint8)
     noise = model.draw_pixels((2, 3), torch.Generator(), CPU)
     assert model.encode({"image": image}, noise).shape[:2] == (2, 3)
-    assert model.decode(State(torch.zeros(2, 16), torch.zeros(2, 4)))["image"].shape == (2, size, size, 3)
+    assert model.decode(State(torch.zeros(2, 16), torch.zeros(2, 4)))["image"].shape == (
+        2,
+        size,
+        size,
+        3,
+    )
 
 
 def test_preprocessing_keeps_five_bits_and_fills_their_cells() -> None:
@@ -88,13 +107,19 @@ def test_any_mix_of_images_and_vectors_is_learned_from() -> None:
 
 def test_vectors_alone_need_no_convolution() -> None:
     spec = EnvSpec("gym/Test-v0", {"vector": ((3,), "float32")}, A, 1, 0.1, 100, "none", "fake 0")
-    model, batch = untrained_model(small(), spec), batch_of()._replace(observation={"vector": torch.randn(B, T, 3)})
+    model, batch = (
+        untrained_model(small(), spec),
+        batch_of()._replace(observation={"vector": torch.randn(B, T, 3)}),
+    )
     assert not any(parameter.dim() == 4 for parameter in model.parameters())
     assert "loss/image" not in model.loss(batch, draw(model))[1]
 
 
 def test_where_episodes_end_by_themselves_their_ends_are_learned_and_planned_with() -> None:
-    model, batch = untrained_model(small(), dataclasses.replace(spec_of(), terminates=True)), batch_of()
+    model, batch = (
+        untrained_model(small(), dataclasses.replace(spec_of(), terminates=True)),
+        batch_of(),
+    )
     ends = batch.is_terminal.clone()
     ends[:2, -1] = True
     batch = batch._replace(is_terminal=ends)
@@ -107,7 +132,9 @@ def test_where_episodes_end_by_themselves_their_ends_are_learned_and_planned_wit
     assert metrics["loss/continue"] < 0.2  # guessing the share of ends, 1 in 10, costs 0.33
     dynamics = ModelDynamics(model)
     state = model.rssm.initial_state(1)
-    rollout = dynamics.rollout(state, torch.zeros(1, 2, 3, A), torch.zeros(dynamics.noise_shape(1, 2, 3)))
+    rollout = dynamics.rollout(
+        state, torch.zeros(1, 2, 3, A), torch.zeros(dynamics.noise_shape(1, 2, 3))
+    )
     assert ((rollout.discount > 0) & (rollout.discount < 1)).all()
 
 
@@ -120,14 +147,19 @@ def test_untrained_models_are_equal_and_leave_the_global_generator_alone() -> No
 
 
 def test_a_share_of_decoded_frames_estimates_the_whole() -> None:
-    whole, share = untrained_model(small(), spec_of()), untrained_model(small("model.decode_fraction=0.25"), spec_of())
+    whole, share = (
+        untrained_model(small(), spec_of()),
+        untrained_model(small("model.decode_fraction=0.25"), spec_of()),
+    )
     batch = batch_of()
     expected = whole.loss(batch, draw(whole))[1]["loss/image"]
     estimates = []
     for seed in range(40):
         noise = draw(share, seed)
         assert noise.frames.shape == (5,)
-        estimates.append(share.loss(batch, draw(whole)._replace(frames=noise.frames))[1]["loss/image"])
+        estimates.append(
+            share.loss(batch, draw(whole)._replace(frames=noise.frames))[1]["loss/image"]
+        )
     torch.testing.assert_close(torch.stack(estimates).mean(), expected, rtol=0.02, atol=0)
 
 
@@ -151,7 +183,9 @@ def test_dynamics_follow_the_rssm_candidate_by_candidate() -> None:
     model = untrained_model(small(), spec_of()).double()
     dynamics = ModelDynamics(model)
     rng = torch.Generator().manual_seed(0)
-    state = State(torch.randn(2, 16, generator=rng).double(), torch.randn(2, 4, generator=rng).double())
+    state = State(
+        torch.randn(2, 16, generator=rng).double(), torch.randn(2, 4, generator=rng).double()
+    )
     actions = torch.randn(2, 3, 6, A, generator=rng).double()
     noise = torch.randn(dynamics.noise_shape(2, 3, 6), generator=rng).double()
     rollout = dynamics.rollout(state, actions, noise)

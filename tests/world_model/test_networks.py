@@ -47,13 +47,24 @@ def test_rms_norm_by_hand() -> None:
     norm.scale.data = torch.tensor([1.0, 2.0], dtype=torch.float64)
     x = torch.tensor([[3.0, 4.0], [0.0, 0.0]], dtype=torch.float64)
     rms = math.sqrt(12.5 + 1e-4)
-    torch.testing.assert_close(norm(x), torch.tensor([[3 / rms, 8 / rms], [0, 0]], dtype=torch.float64))
+    torch.testing.assert_close(
+        norm(x), torch.tensor([[3 / rms, 8 / rms], [0, 0]], dtype=torch.float64)
+    )
     assert RMSNorm(2)(x.half()).dtype == torch.float32  # whatever the autocast
 
 
 @pytest.mark.parametrize(
     ("size", "side", "width"),
-    [(16, 4, 3), (32, 4, 4), (48, 6, 4), (64, 4, 4), (80, 5, 4), (96, 6, 4), (128, 4, 4), (256, 8, 4)],
+    [
+        (16, 4, 3),
+        (32, 4, 4),
+        (48, 6, 4),
+        (64, 4, 4),
+        (80, 5, 4),
+        (96, 6, 4),
+        (128, 4, 4),
+        (256, 8, 4),
+    ],
 )
 def test_v3_convolutions_end_at_a_small_map_and_come_back(size: int, side: int, width: int) -> None:
     depth, deter, stoch = 3, 16, 10
@@ -69,9 +80,16 @@ def test_v3_convolutions_end_at_a_small_map_and_come_back(size: int, side: int, 
 
 @pytest.mark.parametrize(
     ("size", "layers", "kernels"),
-    [(32, 3, (5, 6, 6)), (64, 4, (5, 5, 6, 6)), (96, 5, (3, 5, 5, 6, 6)), (128, 5, (5, 5, 5, 6, 6))],
+    [
+        (32, 3, (5, 6, 6)),
+        (64, 4, (5, 5, 6, 6)),
+        (96, 5, (3, 5, 5, 6, 6)),
+        (128, 5, (5, 5, 5, 6, 6)),
+    ],
 )
-def test_planets_convolutions_of_the_published_sizes(size: int, layers: int, kernels: tuple[int, ...]) -> None:
+def test_planets_convolutions_of_the_published_sizes(
+    size: int, layers: int, kernels: tuple[int, ...]
+) -> None:
     """64 is the paper's; checkpoints of all four have these shapes."""
     assert encoder_layers(size) == layers and decoder_kernels(size) == kernels
 
@@ -88,14 +106,20 @@ def test_planets_convolutions_take_every_size() -> None:
         assert grown == size
 
 
-@pytest.mark.parametrize(("size", "named"), [(84, "80 or 96"), (50, "48 or 56"), (33, "32 or 40"), (500, "480 or 512")])
+@pytest.mark.parametrize(
+    ("size", "named"), [(84, "80 or 96"), (50, "48 or 56"), (33, "32 or 40"), (500, "480 or 512")]
+)
 def test_v3s_convolutions_name_the_nearest_sizes_that_they_take(size: int, named: str) -> None:
     words = ["model.conv=dreamer-v3", f"env.size={size}"]
-    with pytest.raises(PlanetError, match=f"env.size = {size}: model.conv = 'dreamer-v3' halves .* use {named}, or"):
+    with pytest.raises(
+        PlanetError, match=f"env.size = {size}: model.conv = 'dreamer-v3' halves .* use {named}, or"
+    ):
         config.load("planet", words)
     for near in named.split(" or "):
         assert config.load("planet", [words[0], f"env.size={near}"]).env.size == int(near)
-    assert config.load("planet", [*words, "env.observe=vectors"]).env.size == size  # nothing is halved
+    assert (
+        config.load("planet", [*words, "env.observe=vectors"]).env.size == size
+    )  # nothing is halved
 
 
 def test_a_block_of_deter_makes_a_group_of_channels() -> None:
@@ -110,7 +134,12 @@ def test_a_block_of_deter_makes_a_group_of_channels() -> None:
 
 def test_v3_max_pools_before_norm_and_activation() -> None:
     encoder = V3Encoder(32, 1, "silu", "rms")
-    assert [type(layer).__name__ for layer in encoder.layers[:4]] == ["Conv2d", "MaxPool2d", "ChannelNorm", "SiLU"]
+    assert [type(layer).__name__ for layer in encoder.layers[:4]] == [
+        "Conv2d",
+        "MaxPool2d",
+        "ChannelNorm",
+        "SiLU",
+    ]
     assert sum(isinstance(layer, nn.Conv2d) for layer in encoder.layers) == 3
 
 
@@ -140,7 +169,9 @@ LAYERS = {
 
 
 @pytest.mark.parametrize(("layer", "inputs"), LAYERS.values(), ids=LAYERS)
-def test_v3_weights_have_variance_one_over_their_inputs_and_no_bias(layer: nn.Module, inputs: int) -> None:
+def test_v3_weights_have_variance_one_over_their_inputs_and_no_bias(
+    layer: nn.Module, inputs: int
+) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         initialise(layer, "trunc_normal")

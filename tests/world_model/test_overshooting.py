@@ -10,7 +10,10 @@ from planet_rssm.world_model import RSSM
 from planet_rssm.world_model.losses import overshooting
 
 B, T, A, E = 3, 6, 2, 5
-LATENTS = {"gaussian": {"stoch": 3}, "categorical": {"latent": "categorical", "stoch": 2, "classes": 3, "unimix": 0.01}}
+LATENTS = {
+    "gaussian": {"stoch": 3},
+    "categorical": {"latent": "categorical", "stoch": 2, "classes": 3, "unimix": 0.01},
+}
 
 
 class Case:
@@ -19,14 +22,21 @@ class Case:
     def __init__(self, latent: str, distance: int, **kind: str) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            self.rssm = RSSM(RSSMSettings(**LATENTS[latent], **kind, deter=6, hidden=7), A, E).double()
+            self.rssm = RSSM(
+                RSSMSettings(**LATENTS[latent], **kind, deter=6, hidden=7), A, E
+            ).double()
             self.embed, self.action = torch.randn(B, T, E).double(), torch.randn(B, T, A).double()
             self.drawn = torch.randn(B, T, self.rssm.noise_size).double()
             self.noise = torch.randn(distance, B, T, self.rssm.noise_size).double()
-        self.mask, self.is_first = torch.ones(B, T, dtype=torch.bool), torch.zeros(B, T, dtype=torch.bool)
+        self.mask, self.is_first = (
+            torch.ones(B, T, dtype=torch.bool),
+            torch.zeros(B, T, dtype=torch.bool),
+        )
         self.mask[1, 3:] = False
         self.is_first[:, 0] = self.is_first[2, 4] = True
-        self.states, self.posterior = self.rssm.observe(self.embed, self.action, self.is_first, self.drawn)
+        self.states, self.posterior = self.rssm.observe(
+            self.embed, self.action, self.is_first, self.drawn
+        )
 
     def fast(self, settings: KLSettings) -> Tensor:
         like = (self.action, self.is_first, self.mask, self.noise, settings)
@@ -35,7 +45,8 @@ class Case:
     def slow(self, distance: int, free_nats: float) -> Tensor:
         """1/(D - 1) sum_{d=2}^D mean_t max(free, KL(sg q(s_t) || p(s_t | s_{t-d} ~ q, a_{t-d+1..t}))).
 
-        The mean is over the t whose d steps all lie in one episode of one chunk, before its padding.
+        The mean is over the t whose d steps all lie in one episode of one chunk, before its
+        padding.
         """
         latent, means = self.rssm.latent, []
         for d in range(2, distance + 1):
@@ -68,13 +79,17 @@ class Case:
 @pytest.mark.parametrize("free", [False, True])
 def test_value_and_gradient_are_the_double_loops(latent: str, distance: int, free: bool) -> None:
     case = Case(latent, distance)
-    free_nats = case.slow(distance, 0.0).item() if free else 0.0  # some steps are below it, some above
+    free_nats = (
+        case.slow(distance, 0.0).item() if free else 0.0
+    )  # some steps are below it, some above
     fast = case.fast(KLSettings(overshooting=distance, free_nats=free_nats))
     slow = case.slow(distance, free_nats)
     torch.testing.assert_close(fast, slow, rtol=1e-10, atol=1e-12)
     weights = [*case.rssm.parameters()]
     gradients = [
-        torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True, materialize_grads=True)
+        torch.autograd.grad(
+            loss, weights, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
         for loss in (fast, slow)
     ]
     torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-12)
@@ -84,7 +99,9 @@ def test_value_and_gradient_are_the_double_loops(latent: str, distance: int, fre
 @pytest.mark.parametrize("kind", ["ssm", "rnn"])
 def test_the_ablations_overshoot_too(kind: str) -> None:
     case = Case("gaussian", 3, kind=kind)
-    torch.testing.assert_close(case.fast(KLSettings(overshooting=3, free_nats=0)), case.slow(3, 0.0))
+    torch.testing.assert_close(
+        case.fast(KLSettings(overshooting=3, free_nats=0)), case.slow(3, 0.0)
+    )
 
 
 def test_distances_beyond_the_chunk_are_left_out() -> None:

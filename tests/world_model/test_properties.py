@@ -26,7 +26,10 @@ def drawn(*shape: int) -> torch.Tensor:
 @few
 @given(latent=latents, lead=leads)
 def test_latents_keep_leading_axes(latent: Latent, lead: list[int]) -> None:
-    params, other = latent.params(drawn(*lead, latent.raw_size)), latent.params(drawn(*lead, latent.raw_size).flip(-1))
+    params, other = (
+        latent.params(drawn(*lead, latent.raw_size)),
+        latent.params(drawn(*lead, latent.raw_size).flip(-1)),
+    )
     for noise in (drawn(*lead, latent.noise_size), None):
         assert latent.sample(params, noise).shape == (*lead, latent.size)
     kl = latent.kl(params, other)
@@ -39,7 +42,9 @@ def test_latents_keep_leading_axes(latent: Latent, lead: list[int]) -> None:
 
 @few
 @given(blocks=small, inputs=small, outputs=small, lead=leads)
-def test_each_block_sees_its_own_inputs_alone(blocks: int, inputs: int, outputs: int, lead: list[int]) -> None:
+def test_each_block_sees_its_own_inputs_alone(
+    blocks: int, inputs: int, outputs: int, lead: list[int]
+) -> None:
     layer = BlockLinear(blocks * inputs, blocks * outputs, blocks).double()
     x = drawn(*lead, blocks * inputs)
     changed = x.clone()
@@ -62,24 +67,40 @@ def test_state_space_models_of_any_size_filter_and_imagine(
     stoch, hidden, action, batch, length = sizes
     deter *= max(blocks, 1)
     rssm = RSSM(
-        RSSMSettings(latent=latent, stoch=stoch, classes=3, deter=deter, hidden=hidden, blocks=blocks), action, 4
+        RSSMSettings(
+            latent=latent, stoch=stoch, classes=3, deter=deter, hidden=hidden, blocks=blocks
+        ),
+        action,
+        4,
     ).double()
     first = torch.zeros(batch, length, dtype=torch.bool)
     noise, actions = drawn(batch, length, rssm.noise_size), drawn(batch, length, action)
     states, _ = rssm.observe(drawn(batch, length, 4), actions, first, noise)
     ahead = rssm.imagine(State(states.deter[:, -1], states.stoch[:, -1]), actions, noise)
     for found in (states, ahead):
-        assert found.deter.shape == (batch, length, deter) and found.stoch.shape == (batch, length, rssm.stoch_size)
+        assert found.deter.shape == (batch, length, deter) and found.stoch.shape == (
+            batch,
+            length,
+            rssm.stoch_size,
+        )
         assert found.feat.isfinite().all()
     alone, _ = rssm.observe(drawn(batch, length, 4)[:1], actions[:1], first[:1], noise[:1])
     torch.testing.assert_close(alone.feat, states.feat[:1])
 
 
 @few
-@given(half=st.integers(1, 20), limit=st.floats(0.1, 10), shares=st.lists(st.floats(-1, 1), min_size=1, max_size=6))
-def test_any_number_within_the_bins_comes_back(half: int, limit: float, shares: list[float]) -> None:
+@given(
+    half=st.integers(1, 20),
+    limit=st.floats(0.1, 10),
+    shares=st.lists(st.floats(-1, 1), min_size=1, max_size=6),
+)
+def test_any_number_within_the_bins_comes_back(
+    half: int, limit: float, shares: list[float]
+) -> None:
     encoder = TwohotEncoder(2 * half + 1, limit)
     values = torch.tensor(shares, dtype=torch.float64) * encoder.bins[-1].double()
     weights = encoder.encode(values)
-    torch.testing.assert_close((weights * encoder.bins.double()).sum(-1), values, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        (weights * encoder.bins.double()).sum(-1), values, rtol=1e-9, atol=1e-9
+    )
     torch.testing.assert_close(encoder.decode(weights.log()), values, rtol=1e-9, atol=1e-9)

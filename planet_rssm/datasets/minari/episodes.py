@@ -25,17 +25,23 @@ from planet_rssm.envs.spaces import Actions, action_map
 from planet_rssm.envs.spec import EnvSpec
 
 INTERVAL = 1 / 30  # seconds a step, where the environment that would know cannot be made
-SPELLING = Spelling(lambda names: " ".join(f"--drop {shlex.quote(name)}" for name in names), "--observe {}")
+SPELLING = Spelling(
+    lambda names: " ".join(f"--drop {shlex.quote(name)}" for name in names), "--observe {}"
+)
 _log = logging.getLogger("planet_rssm")
 
 
 class Wish(NamedTuple):
     """What is taken of a dataset, and how."""
 
-    observe: str | None  # pixels, vectors or both, as far as the dataset has them; None: all that it has
+    observe: (
+        str | None
+    )  # pixels, vectors or both, as far as the dataset has them; None: all that it has
     size: int  # pixels a side of its images
     drop: tuple[str, ...]  # names of observations that are left out
-    scale_actions: bool  # actions without bounds become [-1, 1] by the least and greatest of the data
+    scale_actions: (
+        bool  # actions without bounds become [-1, 1] by the least and greatest of the data
+    )
 
 
 class Ours:
@@ -48,10 +54,16 @@ class Ours:
         """Return one episode."""
         data, groups = self._dataset[index], self._spec.groups
         told = next(iter(self._dataset.storage.get_episode_metadata([data.id])))
-        action = from_places(data.actions.reshape(len(data.actions), -1), groups) if groups else data.actions
+        action = (
+            from_places(data.actions.reshape(len(data.actions), -1), groups)
+            if groups
+            else data.actions
+        )
         ends = bool(data.terminations[-1]), bool(data.truncations[-1])
         reward = data.rewards.astype(np.float32)
-        return Episode.from_transitions(data.observations, action, reward, *ends, json.loads(told[OURS]))
+        return Episode.from_transitions(
+            data.observations, action, reward, *ends, json.loads(told[OURS])
+        )
 
     def tell(self) -> None:
         """Say nothing: nothing is otherwise."""
@@ -86,10 +98,17 @@ class Foreign:
         self._clipped += int((np.abs(action) > 1 + 1e-5).any(1).sum())
         self._taken += steps
         seed = next(iter(self._dataset.storage.get_episode_metadata([data.id]))).get("seed")
-        info = {"env": spec.to_json(), "seed": int(seed or 0), "env_steps": steps, "dataset": self.name}
+        info = {
+            "env": spec.to_json(),
+            "seed": int(seed or 0),
+            "env_steps": steps,
+            "dataset": self.name,
+        }
         if np.any(data.terminations[:-1]) or np.any(data.truncations[:-1]):
             raise ValueError("goes on after its end")
-        whole = steps == len(data.rewards)  # else it is not known how the last step that is taken ended
+        whole = steps == len(
+            data.rewards
+        )  # else it is not known how the last step that is taken ended
         ends = whole and bool(data.terminations[-1]), not whole or bool(data.truncations[-1])
         reward = np.asarray(data.rewards[:steps], np.float32)
         return Episode.from_transitions(observation, np.clip(action, -1, 1), reward, *ends, info)
@@ -149,7 +168,9 @@ def _is_jpeg(dataset: Any, seen: Collection[str]) -> bool:  # noqa: ANN401
         from minari.dataset.minari_storage import is_image_space
     except ImportError:  # older than the setting
         return False
-    images = {leaf.name for leaf in leaves_of(dataset.observation_space) if is_image_space(leaf.space)}
+    images = {
+        leaf.name for leaf in leaves_of(dataset.observation_space) if is_image_space(leaf.space)
+    }
     return bool(getattr(dataset.storage, "jpeg_encoding", False)) and not images.isdisjoint(seen)
 
 
@@ -157,8 +178,8 @@ def _actions(dataset: Any, scale: bool) -> Actions:  # noqa: ANN401
     """Return what turns the dataset's actions into ours.
 
     Raises:
-        PlanetError: actions of a kind that no environment here takes, or numbers without bounds that are not to be
-            scaled.
+        PlanetError: actions of a kind that no environment here takes, or numbers without bounds
+            that are not to be scaled.
     """
     space = dataset.action_space
     if isinstance(space, spaces.Box) and not (np.abs([space.low, space.high]) <= UNBOUNDED).all():
@@ -186,7 +207,9 @@ def _measured(dataset: Any, space: spaces.Box) -> spaces.Box:  # noqa: ANN401
     for data in dataset.iterate_episodes():
         low, high = np.minimum(low, data.actions.min(0)), np.maximum(high, data.actions.max(0))
     if not np.isfinite([low, high]).all():
-        raise PlanetError(f"dataset {dataset.id}: has actions that are NaN or infinite; leave those episodes out")
+        raise PlanetError(
+            f"dataset {dataset.id}: has actions that are NaN or infinite; leave those episodes out"
+        )
     bounded = np.abs([space.low, space.high]).max(0) <= UNBOUNDED  # these keep their own
     low, high = np.where(bounded, space.low, low), np.where(bounded, space.high, high)
     _log.warning("dataset %s: its actions have no bounds; [-1, 1] stands for %s to %s, the least and greatest of its "
@@ -199,18 +222,31 @@ def _observer(dataset: Any, wish: Wish) -> Observer:  # noqa: ANN401
     refusals = []
     for choice in (wish.observe,) if wish.observe else ("both", "vectors", "pixels"):
         try:
-            observer = Observer(dataset.id, dataset.observation_space, choice, wish.size, wish.drop, spelling=SPELLING)
+            observer = Observer(
+                dataset.id,
+                dataset.observation_space,
+                choice,
+                wish.size,
+                wish.drop,
+                spelling=SPELLING,
+            )
         except PlanetError as error:
             refusals.append(PlanetError(_as_dataset(dataset, error)))
             continue
         if not observer.draws:
             return observer
-    raise (refusals or [PlanetError(f"dataset {dataset.id}: holds no image; import it with --observe vectors")])[0]
+    raise (
+        refusals
+        or [PlanetError(f"dataset {dataset.id}: holds no image; import it with --observe vectors")]
+    )[0]
 
 
 def _spec(dataset: Any, observer: Observer, actions: Actions, wish: Wish) -> EnvSpec:  # noqa: ANN401
     """Return the environment as it is here if it can be made and is seen alike, else as far as the dataset tells."""
-    made, known = dataset.env_spec, {key for key, (shape, _) in observer.spec.items() if len(shape) == 3}
+    made, known = (
+        dataset.env_spec,
+        {key for key, (shape, _) in observer.spec.items() if len(shape) == 3},
+    )
     # With arguments of its own, gym/ID alone would be another environment.
     whole = made is not None and not made.kwargs.keys() - {"render_mode"} and not wish.scale_actions
     observe = "vectors" if not known else "pixels" if known == observer.spec.keys() else "both"
@@ -231,17 +267,32 @@ def _spec(dataset: Any, observer: Observer, actions: Actions, wish: Wish) -> Env
     )
     if not whole:
         return told
-    wanted: dict[str, Any] = {"id": told.id, "observe": observe, "size": wish.size, "time_limit": limit}
+    wanted: dict[str, Any] = {
+        "id": told.id,
+        "observe": observe,
+        "size": wish.size,
+        "time_limit": limit,
+    }
     wanted |= {"drop": wish.drop} if wish.drop else {}
     try:
-        require({"env.id": told.id}, f"dataset {dataset.id}")  # its id may name a module, which would be imported
+        require(
+            {"env.id": told.id}, f"dataset {dataset.id}"
+        )  # its id may name a module, which would be imported
         env = make(resolve(EnvSettings.model_validate(wanted)))
     except PlanetError as error:
         _log.info("dataset %s: its environment is not here, %s", dataset.id, error)
         return told
     env.close()
     here = replace(env.env_spec, simulator=told.simulator)
-    if (here.observation, here.action_size, here.groups) == (told.observation, told.action_size, told.groups):
+    if (here.observation, here.action_size, here.groups) == (
+        told.observation,
+        told.action_size,
+        told.groups,
+    ):
         return here
-    _log.info("dataset %s: %s is another environment here, seen or acted in otherwise", dataset.id, told.id)
+    _log.info(
+        "dataset %s: %s is another environment here, seen or acted in otherwise",
+        dataset.id,
+        told.id,
+    )
     return told

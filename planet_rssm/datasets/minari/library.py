@@ -18,5 +18,7 @@ def library() -> Any:  # noqa: ANN401 (an extra)
         import h5py  # noqa: F401 (minari's storage needs it, and says so late)
         import minari
     except ModuleNotFoundError as error:
-        raise PlanetError(f"{error.name} is not installed; pip install 'planet-rssm[minari]'") from None
+        raise PlanetError(
+            f"{error.name} is not installed; pip install 'planet-rssm[minari]'"
+        ) from None
     return minari

@@ -35,20 +35,28 @@ def import_dataset(
         size: pixels a side of its images.
         download: fetch the dataset if it is not on this machine.
         drop: names of observations that are left out.
-        scale_actions: map actions without bounds onto [-1, 1] by the least and greatest of the data.
+        scale_actions: map actions without bounds onto [-1, 1] by the least and greatest of the
+            data.
 
     Raises:
-        PlanetError: minari is missing or does not know the dataset, the dataset holds what no episode here can, or
-            `folder` holds other episodes, is in use or cannot be written.
+        PlanetError: minari is missing or does not know the dataset, the dataset holds what no
+            episode here can, or `folder` holds other episodes, is in use or cannot be written.
     """
     wish = Wish(observe, size, tuple(drop), scale_actions)
     dataset = _load(source, download)
-    part = Part({"verb": "minari import", "dataset": source, **wish._asdict(), "drop": list(drop)}, len(dataset))
+    part = Part(
+        {"verb": "minari import", "dataset": source, **wish._asdict(), "drop": list(drop)},
+        len(dataset),
+    )
     episode_set.check_free(folder, part)
     if not len(dataset):
         raise PlanetError(f"dataset {source}: has no episode; give another")
     told = dataset.storage.metadata.get(OURS)
-    taken = Foreign(dataset, wish) if told is None else Ours(dataset, EnvSpec.from_json(json.loads(told)))
+    taken = (
+        Foreign(dataset, wish)
+        if told is None
+        else Ours(dataset, EnvSpec.from_json(json.loads(told)))
+    )
     try:
         with episode_set.claimed(folder):
             replay = Replay(folder, CAPACITY)
@@ -79,15 +87,25 @@ def _write(taken: Foreign | Ours, replay: Replay, missing: Sequence[int]) -> Non
 
 def _load(source: str, download: bool) -> Any:  # noqa: ANN401
     minari = library()
-    folders = [path for path in (Path(source), Path(source) / "data") if (path / "metadata.json").is_file()]
+    folders = [
+        path for path in (Path(source), Path(source) / "data") if (path / "metadata.json").is_file()
+    ]
     try:
-        return minari.MinariDataset(folders[0]) if folders else minari.load_dataset(source, download)
+        return (
+            minari.MinariDataset(folders[0]) if folders else minari.load_dataset(source, download)
+        )
     except FileNotFoundError:
         if Path(source).is_dir():
             raise PlanetError(f"dataset {source}: no Minari dataset, there is no metadata.json in it; "
                               f"it {episode_set.no_episode(Path(source))}") from None  # fmt: skip
-        raise PlanetError(f"dataset {source}: not on this machine; add --download, or give its folder") from None
+        raise PlanetError(
+            f"dataset {source}: not on this machine; add --download, or give its folder"
+        ) from None
     except ImportError as error:  # of what it needs to download, or for another file format
         raise PlanetError(f"dataset {source}: {' '.join(str(error).split())}") from error
-    except Exception as error:  # its storage, its spaces and its remotes raise whatever their libraries do
-        raise PlanetError(f"dataset {source}: {' '.join(str(error).split())}; give another") from error
+    except (
+        Exception
+    ) as error:  # its storage, its spaces and its remotes raise whatever their libraries do
+        raise PlanetError(
+            f"dataset {source}: {' '.join(str(error).split())}; give another"
+        ) from error

@@ -21,7 +21,10 @@ from planet_rssm.datasets.minari.library import CAPACITY, OURS, library
 from planet_rssm.envs.choices import places
 from planet_rssm.envs.spec import EnvSpec
 
-HOME, BESIDE = "MINARI_DATASETS_PATH", ".planet-export-"  # where Minari keeps its own; what is not complete yet
+HOME, BESIDE = (
+    "MINARI_DATASETS_PATH",
+    ".planet-export-",
+)  # where Minari keeps its own; what is not complete yet
 _ID = re.compile(r"([-\w]+/)*[-\w]+-v\d+", re.ASCII)
 
 
@@ -31,11 +34,14 @@ def export_dataset(folder: Path, name: str) -> Path:
     It is written in a hidden folder beside and named when it is complete.
 
     Raises:
-        PlanetError: minari is missing or refuses the name, there is such a dataset, or `folder` holds no episode.
+        PlanetError: minari is missing or refuses the name, there is such a dataset, or `folder`
+            holds no episode.
     """
     minari = library()
     if not folder.is_dir():
-        raise PlanetError(f"{folder}: no such folder; give one that `planet collect` wrote, or RUN/episodes")
+        raise PlanetError(
+            f"{folder}: no such folder; give one that `planet collect` wrote, or RUN/episodes"
+        )
     replay = Replay(folder, CAPACITY)
     if replay.env is None:
         raise PlanetError(f"{folder}: {episode_set.no_episode(folder)}")
@@ -44,7 +50,9 @@ def export_dataset(folder: Path, name: str) -> Path:
     home = minari.storage.get_dataset_path()
     target = home / name
     if target.exists():
-        raise PlanetError(f"dataset {name}: already exists, in {target}; give another name, or delete it")
+        raise PlanetError(
+            f"dataset {name}: already exists, in {target}; give another name, or delete it"
+        )
     try:
         with scratch_folder(home, BESIDE) as beside, _home(beside):
             _export(minari, replay, name)
@@ -68,7 +76,9 @@ def _export(minari: Any, replay: Replay, name: str) -> None:  # noqa: ANN401
     for episode in loaded:
         dataset.update_dataset_from_buffer([_buffer(episode, spec)])
         infos.append(episode.info)
-    dataset.storage.update_episode_metadata([{OURS: json.dumps(info)} for info in infos], range(len(infos)))
+    dataset.storage.update_episode_metadata(
+        [{OURS: json.dumps(info)} for info in infos], range(len(infos))
+    )
     dataset.storage.update_metadata({OURS: json.dumps(spec.to_json())})
 
 
@@ -102,11 +112,16 @@ def _spaces(spec: EnvSpec) -> dict[str, Space[Any]]:
     """Return the spaces of our units."""
     bounds = {"uint8": (0, 255), "float32": (-np.inf, np.inf)}
     seen: dict[str, Space[Any]] = {
-        key: spaces.Box(*bounds[dtype], shape, np.dtype(dtype).type) for key, (shape, dtype) in spec.observation.items()
+        key: spaces.Box(*bounds[dtype], shape, np.dtype(dtype).type)
+        for key, (shape, dtype) in spec.observation.items()
     }
     action: Space[Any] = spaces.Box(-1, 1, (spec.action_size,), np.float32)
     if spec.groups:
-        action = spaces.MultiDiscrete(list(spec.groups)) if len(spec.groups) > 1 else spaces.Discrete(spec.action_size)
+        action = (
+            spaces.MultiDiscrete(list(spec.groups))
+            if len(spec.groups) > 1
+            else spaces.Discrete(spec.action_size)
+        )
     return {"observation_space": spaces.Dict(seen), "action_space": action}
 
 
