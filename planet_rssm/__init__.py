@@ -84,7 +84,7 @@ _MODULE_OF = {
     "untrained_model": "world_model",
 }
 
-__all__ = [  # noqa: F822 (found by __getattr__)
+__all__ = [
     "CEM",
     "ICEM",
     "MPPI",
@@ -125,7 +125,7 @@ __all__ = [  # noqa: F822 (found by __getattr__)
 ]
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401
+def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

@@ -115,7 +115,7 @@ class Planner(ABC, Generic[C]):
     def plan(
         self,
         dynamics: Dynamics[S],
-        objective: Any,  # noqa: ANN401 (planners.Objective: types imports nothing of the package)
+        objective: Any,
         state: S,
         carry: C,
         is_first: Tensor,

@@ -250,8 +250,12 @@ def _flops(model: WorldModel, case: Case, precision: str) -> int:
 
 
 def _linear_flops(
-    x: torch.Size, weight: torch.Size, *rest: Any, out_shape: Any = None, **others: Any
-) -> int:  # noqa: ANN401
+    x: torch.Size,
+    weight: torch.Size,
+    *rest: Any,
+    out_shape: Any = None,
+    **others: Any,
+) -> int:
     return 2 * x.numel() * weight[0]
 
 

@@ -20,8 +20,11 @@ class _Size(click.ParamType):
     name = "WxH"
 
     def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, int]:  # noqa: ANN401, D102
+        self,
+        value: Any,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> tuple[int, int]:
         if isinstance(value, tuple):
             return value
         if not (found := re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})", value)):
@@ -56,8 +59,12 @@ class _Size(click.ParamType):
 @allow_code
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 def loop(
-    run: Path, planner: str | None, overrides: tuple[str, ...], as_json: bool, **options: Any
-) -> None:  # noqa: ANN401
+    run: Path,
+    planner: str | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Act with RUN in real time and count the ticks that it missed; see docs/control.md.
 
     Frames of noise come in at the robot's rate and are resized; a thread beside the loop brings
@@ -69,7 +76,7 @@ def loop(
       planet bench loop runs/quickstart-cartpole-swingup-seed0 --hz 20 --budget-ms 40
       planet bench loop pretrained:cartpole-swingup --hz 50 --delay 2 --execute 2 --planner icem
       --json
-    """  # noqa: D301 (click wants the character itself)
+    """
     from planet_rssm.bench.loop import bench_loop  # torch: not for `planet bench --help`
 
     wanted = [*overrides, *([] if planner is None else [f"planner.name={planner}"])]

@@ -57,7 +57,7 @@ class Graphs:
         self.most = most
         self._captured: OrderedDict[Any, _Captured] = OrderedDict()
 
-    def __call__(self, one: Any, tensors: tuple[Any, ...]) -> Any:  # noqa: ANN401 (a partial, and a pytree)
+    def __call__(self, one: Any, tensors: tuple[Any, ...]) -> Any:
         """Return `one(*tensors)`; `one` is a `functools.partial` that computes by its keywords and shapes alone."""
         leaves, form = pytree.tree_flatten(tensors)
         given = [leaf for leaf in leaves if leaf is not None]
@@ -113,8 +113,11 @@ def _capture_stream(device: int) -> torch.cuda.Stream:
 
 
 def _capture(
-    one: Callable[..., Any], leaves: list[Tensor | None], form: pytree.TreeSpec, pool: Any
-) -> _Captured:  # noqa: ANN401
+    one: Callable[..., Any],
+    leaves: list[Tensor | None],
+    form: pytree.TreeSpec,
+    pool: Any,
+) -> _Captured:
     """Return a graph of `one`, whose memory comes from `pool`."""
     # with inference on, the memory could not be written to outside it
     with _capturing, torch.inference_mode(False), torch.no_grad(), _capturable():
@@ -132,8 +135,10 @@ def _capture(
 
 
 def _recorded(
-    one: Callable[..., Any], tensors: tuple[Any, ...], pool: Any
-) -> tuple[torch.cuda.CUDAGraph, Any]:  # noqa: ANN401
+    one: Callable[..., Any],
+    tensors: tuple[Any, ...],
+    pool: Any,
+) -> tuple[torch.cuda.CUDAGraph, Any]:
     """Return a graph of `one(*tensors)`, and the result that it writes."""
     graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
     stream = _capture_stream(torch.cuda.current_device())
@@ -148,7 +153,7 @@ def _recorded(
 
 
 @contextlib.contextmanager
-def _captured_by(graph: torch.cuda.CUDAGraph, pool: Any) -> Iterator[None]:  # noqa: ANN401 (torch's own)
+def _captured_by(graph: torch.cuda.CUDAGraph, pool: Any) -> Iterator[None]:
     """Capture what is done inside on the current stream.
 
     `torch.cuda.graph` would first wait for the whole device and give all unused memory back, which

@@ -19,7 +19,7 @@ def check_planner(
     action_size: int,
     *,
     dynamics: Dynamics | None = None,
-    state: Any = None,  # noqa: ANN401
+    state: Any = None,
     low: Bound = -1.0,
     high: Bound = 1.0,
     discrete: bool | Groups = False,
@@ -64,7 +64,7 @@ class _Use:
         self,
         planner: Planner,
         dynamics: Dynamics,
-        state: Any,  # noqa: ANN401
+        state: Any,
         action_size: int,
         box: Box,
         groups: Groups,
@@ -182,8 +182,11 @@ class _Use:
             yield "proposals are not among the candidates"
 
     def _plan(
-        self, carry: Any = None, is_first: Tensor | None = None, **options: Any
-    ) -> tuple[Plan, Any]:  # noqa: ANN401
+        self,
+        carry: Any = None,
+        is_first: Tensor | None = None,
+        **options: Any,
+    ) -> tuple[Plan, Any]:
         carry = self.planner.initial(self.batch, self.device) if carry is None else carry
         first = self.first if is_first is None else is_first
         return self.planner.plan(
@@ -216,7 +219,7 @@ class _Watched(Dynamics[Any]):
     def noise_shape(self, batch: int, candidates: int, horizon: int) -> tuple[int, ...] | None:
         return self.dynamics.noise_shape(batch, candidates, horizon)
 
-    def rollout(self, state: Any, actions: Tensor, noise: Tensor | None) -> Rollout:  # noqa: ANN401
+    def rollout(self, state: Any, actions: Tensor, noise: Tensor | None) -> Rollout:
         self.seen.append(actions.clone())
         rollout = self.dynamics.rollout(state, actions, noise)
         hurt = torch.arange(actions.shape[1], device=actions.device) < round(

@@ -75,7 +75,7 @@ def _write(taken: Foreign | Ours, replay: Replay, missing: Sequence[int]) -> Non
     """Add the missing episodes; one that no episode here can hold ends the import, and nothing of it is left."""
     index = 0
     try:
-        for index in missing:  # noqa: B007 (which one it was)
+        for index in missing:
             replay.add(taken.episode(index), index)
         replay.commit()
     except (PlanetError, ValueError) as error:  # ValueError: from the conversions of envs.spaces
@@ -85,7 +85,7 @@ def _write(taken: Foreign | Ours, replay: Replay, missing: Sequence[int]) -> Non
         raise PlanetError(f"dataset {taken.name}: episode {index}: {error}{mend}") from None
 
 
-def _load(source: str, download: bool) -> Any:  # noqa: ANN401
+def _load(source: str, download: bool) -> Any:
     minari = library()
     folders = [
         path for path in (Path(source), Path(source) / "data") if (path / "metadata.json").is_file()
