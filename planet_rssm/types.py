@@ -115,7 +115,7 @@ class Planner(ABC, Generic[C]):
     def plan(
         self,
         dynamics: Dynamics[S],
-        objective: Any,
+        objective: Any,  # noqa: ANN401 (planners.Objective: types imports nothing of the package)
         state: S,
         carry: C,
         is_first: Tensor,

@@ -122,7 +122,7 @@ class Agent:
         spec: EnvSpec,
         model: WorldModel,
         behavior: Behavior | None = None,
-        **options: Any,
+        **options: Any,  # noqa: ANN401
     ) -> "Agent":
         """Return the agent that `settings` describe around `model` and `behavior`; `options` as for the constructor.
 

@@ -8,7 +8,7 @@ from typing import Self
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818 (not an error)
     """The run was asked to stop; what can be kept has been committed, a round of episodes under way is abandoned."""
 
 

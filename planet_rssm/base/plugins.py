@@ -15,7 +15,7 @@ T = TypeVar("T")
 FORM = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
-def build(key: str, name: str, base: type[T], *args: Any, **options: Any) -> T:
+def build(key: str, name: str, base: type[T], *args: Any, **options: Any) -> T:  # noqa: ANN401 (what the class takes)
     """Import `module:Class` and return Class(*args, **options).
 
     Modules in the folder that the command runs in are found too.
@@ -40,7 +40,7 @@ def build(key: str, name: str, base: type[T], *args: Any, **options: Any) -> T:
         return kind(*args, **options)
 
 
-def find(key: str, name: str) -> Any:
+def find(key: str, name: str) -> Any:  # noqa: ANN401 (whatever is there)
     """Import and return `module:NAME`; see `build` for what is found and raised."""
     module, _, inside = name.partition(":")
     with told(key, name), found_from_here():

@@ -30,7 +30,7 @@ def bench_loop(
     device: str = "auto",
     clock: Clock | None = None,
     on_tick: Callable[[], object] = lambda: None,
-    **options: Any,
+    **options: Any,  # noqa: ANN401 (budget_ms, delay, execute: ControlLoop's)
 ) -> dict[str, Any]:
     """Act on frames of noise at a fixed rate, in real time, and measure how long each plan took from its frame.
 

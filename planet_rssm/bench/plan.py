@@ -252,9 +252,9 @@ def _flops(model: WorldModel, case: Case, precision: str) -> int:
 def _linear_flops(
     x: torch.Size,
     weight: torch.Size,
-    *rest: Any,
-    out_shape: Any = None,
-    **others: Any,
+    *rest: Any,  # noqa: ANN401
+    out_shape: Any = None,  # noqa: ANN401
+    **others: Any,  # noqa: ANN401
 ) -> int:
     return 2 * x.numel() * weight[0]
 

@@ -52,7 +52,7 @@ def value_gaps(
     return {name: (best - values[f"fast {name}"]) / (best - random) for name in precisions}
 
 
-def planner_for(model: WorldModel, settings: PlannerSettings) -> Any:
+def planner_for(model: WorldModel, settings: PlannerSettings) -> Any:  # noqa: ANN401 (an actor is no search)
     """Return the planner of these settings for the model; an actor is untrained."""
     if settings.name != "actor":
         return planner_from_settings(settings, model.spec.action_size, model.spec.groups)

@@ -28,7 +28,7 @@ verb.add_command(loop)
 
 @verb.command("train", short_help="Whole updates of the world model.")
 @preset_options(3, "Updates timed of each.")
-def train(presets: tuple[str, ...], as_json: bool, **options: Any) -> None:
+def train(presets: tuple[str, ...], as_json: bool, **options: Any) -> None:  # noqa: ANN401
     """Time whole updates of PRESETs (planet and dreamer-v3 of 12m if none is given) on a batch of noise.
 
     The reference is the same model and loss in eager float32 with contiguous images and PyTorch's
@@ -40,7 +40,7 @@ def train(presets: tuple[str, ...], as_json: bool, **options: Any) -> None:
       planet bench train
       planet bench train quickstart --repeats 20
       planet bench train planet -s train.batch_size=10 --precision bfloat16 --json
-    """
+    """  # noqa: D301 (click wants the character itself)
     from planet_rssm.bench.train import PRESETS, bench_train  # torch: not for `planet bench --help`
 
     measure(partial(bench_train, presets or PRESETS, **options), _print_train, as_json)
@@ -48,7 +48,7 @@ def train(presets: tuple[str, ...], as_json: bool, **options: Any) -> None:
 
 @verb.command("behavior", short_help="Updates of actor and critic.")
 @preset_options(5, "Updates timed of each.")
-def behavior(presets: tuple[str, ...], as_json: bool, **options: Any) -> None:
+def behavior(presets: tuple[str, ...], as_json: bool, **options: Any) -> None:  # noqa: ANN401
     """Time what actor and critic of PRESETs (dreamer-quickstart and dreamer-v3 of 12m) learn from a batch's states.
 
     The reference does the same in eager float32, written as the public PyTorch ports are: see the
@@ -58,7 +58,7 @@ def behavior(presets: tuple[str, ...], as_json: bool, **options: Any) -> None:
     For example
       planet bench behavior
       planet bench behavior dreamer-quickstart --repeats 20 --json
-    """
+    """  # noqa: D301 (click wants the character itself)
     from planet_rssm.bench.behavior import (
         PRESETS,
         bench_behavior,

@@ -21,7 +21,7 @@ class _Size(click.ParamType):
 
     def convert(
         self,
-        value: Any,
+        value: Any,  # noqa: ANN401
         param: click.Parameter | None,
         ctx: click.Context | None,
     ) -> tuple[int, int]:
@@ -63,7 +63,7 @@ def loop(
     planner: str | None,
     overrides: tuple[str, ...],
     as_json: bool,
-    **options: Any,
+    **options: Any,  # noqa: ANN401
 ) -> None:
     """Act with RUN in real time and count the ticks that it missed; see docs/control.md.
 
@@ -76,7 +76,7 @@ def loop(
       planet bench loop runs/quickstart-cartpole-swingup-seed0 --hz 20 --budget-ms 40
       planet bench loop pretrained:cartpole-swingup --hz 50 --delay 2 --execute 2 --planner icem
       --json
-    """
+    """  # noqa: D301 (click wants the character itself)
     from planet_rssm.bench.loop import bench_loop  # torch: not for `planet bench --help`
 
     wanted = [*overrides, *([] if planner is None else [f"planner.name={planner}"])]

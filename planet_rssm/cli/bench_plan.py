@@ -22,7 +22,7 @@ from planet_rssm.cli.bench_options import machine_line, measure, timing_options
 def plan(
     precisions: tuple[str, ...],
     as_json: bool,
-    **options: Any,
+    **options: Any,  # noqa: ANN401
 ) -> None:
     """Time decisions: PlaNet's CEM over both latents, iCEM and an actor for one environment and for 16.
 
@@ -36,7 +36,7 @@ def plan(
       planet bench plan
       planet bench plan --run runs/quickstart-cartpole-swingup-seed0 --json
       planet bench plan --repeats 5 --precision bfloat16
-    """
+    """  # noqa: D301 (click wants the character itself)
     from planet_rssm.bench.plan import bench_plan  # torch: not for `planet bench --help`
 
     chosen = tuple(dict.fromkeys(precisions)) or None

@@ -79,7 +79,7 @@ def verb(
       planet collect cartpole-swingup --policy random --episodes 100 --out sets/random --size 32
       planet collect cartpole-swingup --policy pretrained:cartpole-swingup --episodes 50 --out
       sets/random --add
-    """
+    """  # noqa: D301 (click wants the character itself)
     wanted = list(overrides)
     wanted += [] if size is None else [f"env.size={size}"]
     wanted += [] if renderer is None else [f"env.renderer={renderer}"]

@@ -67,7 +67,7 @@ def verb(
     For example
       planet diagnose runs/quickstart-cartpole-swingup-seed0 --out diagnosis
       planet diagnose pretrained:cartpole-swingup --episodes 20 --json
-    """
+    """  # noqa: D301 (click wants the character itself)
     from planet_rssm.diagnosis.diagnose import (
         diagnose_run,
     )  # torch: not for `planet diagnose --help`

@@ -74,7 +74,7 @@ def verb(as_json: bool, install_gl: bool) -> None:
       planet doctor
       planet doctor --install-gl
       planet doctor --json > doctor.json
-    """
+    """  # noqa: D301 (click reads the backspace)
     if install_gl:
         with Console(stderr=True).status(
             "looking for a GL that renders, else fetching Mesa (50 MB)"

@@ -86,7 +86,7 @@ def verb(
     For example
       planet dream runs/quickstart-cartpole-swingup-seed0 --video
       planet dream runs/offline --data sets/held-out --horizon 1 --horizon 30 --json
-    """
+    """  # noqa: D301 (click wants the character itself)
     from planet_rssm.openloop.measure import dream_run  # torch: not for `planet dream --help`
 
     def film(dream: "Film", fps: float) -> Path:

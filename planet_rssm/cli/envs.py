@@ -34,7 +34,7 @@ def verb(as_json: bool) -> None:
       planet envs
       planet train quickstart -s env.id=dmc/cup-catch
       planet train quickstart -s env.id=gym/CartPole-v1 -s env.observe=vectors -s env.renderer=auto
-    """
+    """  # noqa: D301 (click reads the backspace)
     with Console(stderr=True).status("trying Gymnasium's environments"):
         groups = {"dm_control": _suite(), "Gymnasium": _gymnasium()}
     if as_json:

@@ -77,7 +77,7 @@ def verb(
       planet eval runs/quickstart-cartpole-swingup-seed*
       planet eval runs/quickstart-*-seed* --group-by rssm.latent --latex table.tex
       planet eval runs/walker simulator:walker-walk --episodes 5 --normalise max --json
-    """
+    """  # noqa: D301 (click wants the character itself)
     from planet_rssm.evaluation.evaluate import evaluate  # torch: not for `planet eval --help`
 
     seeds = seeds_of(episodes, episode_seeds)

@@ -64,7 +64,7 @@ class LazyGroup(click.Group):
             raise click.UsageError(f"no verb {cmd_name!r}{nearest(cmd_name, VERBS)}", ctx)
         return importlib.import_module(f"planet_rssm.cli.{cmd_name}").verb
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401
         """Call the verb; whoever closes its output ends it with a line, for which click and rich have none."""
         try:
             done = super().invoke(ctx)
@@ -215,7 +215,7 @@ def _line(error: Exception) -> str:
     return f"{type(error).__name__}: {text} (unexpected: planet --debug shows where)"
 
 
-def _end(line: str, code: int) -> Any:
+def _end(line: str, code: int) -> Any:  # noqa: ANN401
     with contextlib.suppress(OSError, ValueError):  # closed or full as well
         click.echo(f"planet: {visible(' '.join(line.splitlines()))}", err=True)
     sys.exit(code)

@@ -20,7 +20,7 @@ def verb() -> None:
       planet minari import D4RL/door/human-v2 --download --out sets/door
       planet train quickstart --offline --data sets/door --run-dir runs/door
       planet minari export runs/quickstart-cartpole-swingup-seed0/episodes cartpole/quickstart-v0
-    """
+    """  # noqa: D301 (click reads the backspace)
 
 
 @verb.command("import")

@@ -55,7 +55,7 @@ def verb(
       planet plan runs/quickstart-cartpole-swingup-seed0 --planner icem -s planner.candidates=50
       --json planet plan pretrained:cartpole-swingup --episodes 4 --video
       planet plan simulator:cartpole-swingup --episodes 3
-    """
+    """  # noqa: D301 (click wants the character itself)
     wanted = list(overrides) + ([] if planner is None else [f"planner.name={planner}"])
     plan_and_print(run, episodes, video, checkpoint, device, wanted, as_json)
 

@@ -87,7 +87,7 @@ def verb(
       planet train planet -s env.id=dmc/walker-walk --seed 1 --run-dir runs/walker
       planet train planet --dry-run
       planet train quickstart --offline --data sets/random --run-dir runs/offline
-    """
+    """  # noqa: D301 (click reads the backspace)
     wanted = list(overrides)
     wanted += [] if seed is None else [f"seed={seed}"]
     wanted += [] if device is None else [f"device={device}"]

@@ -20,7 +20,7 @@ V3_SIDE, V3_LAYERS = (
 )  # DreamerV3's convolutions halve an image down to this side or more, at most so often
 
 
-def _whole(value: Any) -> Any:
+def _whole(value: Any) -> Any:  # noqa: ANN401 (whatever a file holds)
     """Return 1e6, which YAML reads as text, as the whole number that it is; anything else as it came."""
     try:
         number = float(value) if isinstance(value, str) and "e" in value.lower() else 0.5
@@ -29,7 +29,7 @@ def _whole(value: Any) -> Any:
     return int(number) if number.is_integer() else value
 
 
-def _number(value: Any) -> Any:
+def _number(value: Any) -> Any:  # noqa: ANN401
     """Refuse yes and no, which pydantic takes for 1 and 0."""
     if isinstance(value, bool):
         raise PydanticCustomError("number", "must be a number, not a yes or no")
@@ -48,7 +48,7 @@ Layers = Annotated[
 ]  # beyond that it is a mistake that would take hours to build
 
 
-def _names(value: Any) -> Any:
+def _names(value: Any) -> Any:  # noqa: ANN401
     """Return a list of the names that are written as one text, `a,b`; numbers are those of a Tuple's parts."""
     parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
     parts = parts if isinstance(parts, list | tuple) else [parts]
@@ -58,7 +58,7 @@ def _names(value: Any) -> Any:
     ]
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any) -> Any:  # noqa: ANN401
     """Return a value of YAML as it is, but 1e-3, which YAML reads as text, as the number that it is.
 
     Raises:
@@ -81,7 +81,7 @@ def _plain(value: Any) -> Any:
     )
 
 
-def _arguments(value: Any) -> Any:
+def _arguments(value: Any) -> Any:  # noqa: ANN401
     """Return the arguments of an environment, checked as far as can be without it."""
     if not isinstance(value, dict):
         return value  # refused as no mapping

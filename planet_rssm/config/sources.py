@@ -169,7 +169,7 @@ def upgraded(values: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in meant or value != meant[key]}
 
 
-def sized(size: Any) -> dict[str, Any]:
+def sized(size: Any) -> dict[str, Any]:  # noqa: ANN401 (whatever a file holds)
     """Return the settings that a size stands for; nothing for none, or for one that validation will refuse."""
     if not isinstance(size, str) or size not in SIZES:
         return {}
@@ -343,7 +343,7 @@ def _one_line(error: ValidationError) -> str:
     return f"{key} = {_shown(first['input'])}: {first['msg'][0].lower()}{first['msg'][1:]}"
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Any) -> str:  # noqa: ANN401 (whatever a file holds)
     """Return a value as an error line quotes it: not a page of it."""
     try:
         return _shortener.repr(value)

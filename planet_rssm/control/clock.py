@@ -18,10 +18,10 @@ class Clock(Protocol):
     def sleep_until(self, when: float) -> None:
         """Return at that time; at once if it is over."""
 
-    def start(self, job: Callable[[], Any], *, decides: bool) -> Any:
+    def start(self, job: Callable[[], Any], *, decides: bool) -> Any:  # noqa: ANN401
         """Begin a job; `decides` says that it is a whole decision. Returns its handle."""
 
-    def result(self, handle: Any, until: float) -> tuple[Any, float] | None:
+    def result(self, handle: Any, until: float) -> tuple[Any, float] | None:  # noqa: ANN401
         """Return what the job returned and when it ended; None if at the time `until` it has not. Raises as it did."""
 
     def close(self) -> None:

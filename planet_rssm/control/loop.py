@@ -288,7 +288,7 @@ def _decide(
     return to_host(plan._replace(sequence=sequence.float())), carry
 
 
-def _own_stream(device: torch.device) -> Any:
+def _own_stream(device: torch.device) -> Any:  # noqa: ANN401 (makes a context)
     """Return what makes the context that jobs run in: on CUDA a stream that waits for nobody else's work."""
     if device.type != "cuda":
         return contextlib.nullcontext

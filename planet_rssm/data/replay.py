@@ -316,7 +316,7 @@ class Replay:
         self._admit(path, identity)
         return entry
 
-    def _checked(self, read: Callable[[], Any], path: Path) -> Any:
+    def _checked(self, read: Callable[[], Any], path: Path) -> Any:  # noqa: ANN401 (what `read` returns)
         try:
             return read()
         except DamagedFileError as error:

@@ -165,7 +165,7 @@ def last_round(agent: Agent, carry: AgentCarry, count: int, rng: torch.Generator
     planner, session = agent.planner, agent.session
     searches = []
 
-    def run(one: Any, tensors: tuple[Any, ...]) -> Any:
+    def run(one: Any, tensors: tuple[Any, ...]) -> Any:  # noqa: ANN401 (see SearchPlanner.solve)
         searches.append(tensors[0])
         return one(*tensors)
 

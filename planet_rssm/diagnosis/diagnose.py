@@ -294,7 +294,7 @@ def measured(moments: Sequence[Any], settings: Settings, terminates: bool) -> di
     }
 
 
-def _worths(foretold: Any, worth: Callable[..., np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _worths(foretold: Any, worth: Callable[..., np.ndarray]) -> tuple[np.ndarray, np.ndarray]:  # noqa: ANN401
     """Return what was said [S, N, K] and what was real [N, K] of the sequences that the simulator did not break on."""
     real = worth(foretold.real_reward, foretold.real_discount)
     whole = np.isfinite(real).all(-1)

@@ -32,7 +32,7 @@ class Answers(gymnasium.Wrapper[Any, Any, Any, Any]):
             )
         return answer[0], dict(answer[1] or {})
 
-    def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:  # noqa: ANN401 (whatever it returns)
         """Apply an action; see `Env.step`.
 
         Raises:
@@ -72,7 +72,7 @@ def checked(task: str, env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
     return Answers(env)
 
 
-def one_number(reward: Any) -> float:
+def one_number(reward: Any) -> float:  # noqa: ANN401 (whatever the environment returned)
     """Return a reward as a float.
 
     Raises:
@@ -87,7 +87,7 @@ def one_number(reward: Any) -> float:
     return float(value.item())
 
 
-def switch(name: str, flag: Any) -> bool:
+def switch(name: str, flag: Any) -> bool:  # noqa: ANN401
     """Return a flag as a bool.
 
     Raises:
@@ -101,7 +101,7 @@ def switch(name: str, flag: Any) -> bool:
     return bool(value.item())
 
 
-def _kind(value: Any) -> str:
+def _kind(value: Any) -> str:  # noqa: ANN401
     """Return what a value is, in a few words."""
     if isinstance(value, np.ndarray):
         return f"an array of {value.size}" if value.ndim == 1 else f"an array {list(value.shape)}"

@@ -128,7 +128,7 @@ class DMControlEnv(gymnasium.Env[Any, np.ndarray]):
         )
 
     @property
-    def inner(self) -> Any:
+    def inner(self) -> Any:  # noqa: ANN401 (dm_control has no types)
         """dm_control's own environment, for those who look at its physics."""
         return self._env
 
@@ -204,7 +204,7 @@ def gl_variable(renderer: str) -> str:
     return "disable" if renderer in ("raycast", "none") else renderer
 
 
-def _forgo_gl(physics: Any) -> None:
+def _forgo_gl(physics: Any) -> None:  # noqa: ANN401 (dm_control has no types)
     """Make `physics.contexts` None: quadruped-escape asks whether there is a context, which would create one.
 
     Not even GlRenderer uses it: it has a context of its own.
@@ -213,7 +213,7 @@ def _forgo_gl(physics: Any) -> None:
     physics.__class__ = type(kind.__name__, (kind,), {"contexts": None})
 
 
-def _action_map(spec: Any) -> tuple[np.ndarray, np.ndarray]:
+def _action_map(spec: Any) -> tuple[np.ndarray, np.ndarray]:  # noqa: ANN401 (dm_env has no types)
     low = np.where(spec.minimum < -_UNBOUNDED, -1.0, spec.minimum)
     high = np.where(spec.maximum > _UNBOUNDED, 1.0, spec.maximum)
     return (high + low) / 2, (high - low) / 2

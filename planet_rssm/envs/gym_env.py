@@ -188,7 +188,7 @@ class GymEnv(gymnasium.Env[Any, np.ndarray]):
             raise ContractError(f"env.id = {self._task!r}: {error}") from None
         self._kept_its_word.add(what)
 
-    def _observe(self, observation: Any) -> dict[str, np.ndarray]:
+    def _observe(self, observation: Any) -> dict[str, np.ndarray]:  # noqa: ANN401
         frame = self._frame() if self._observer.draws and not self._blind else None
         try:
             return (
@@ -284,7 +284,7 @@ def _users(settings: EnvSettings) -> tuple[gymnasium.Env[Any, Any], int | None]:
     return env, int(env.get_wrapper_attr(_LIMIT)) if wrapped else None
 
 
-def _check_arguments(settings: EnvSettings, creator: Any, given: Collection[str]) -> None:
+def _check_arguments(settings: EnvSettings, creator: Any, given: Collection[str]) -> None:  # noqa: ANN401
     """Refuse an argument that what makes the environment does not take, as far as can be seen without calling it.
 
     Raises:
@@ -306,7 +306,7 @@ def _check_arguments(settings: EnvSettings, creator: Any, given: Collection[str]
             raise PlanetError(f"env.kwargs.{name}: {settings.id} takes no such argument{instead}")
 
 
-def _render_modes(creator: Any) -> Collection[str]:
+def _render_modes(creator: Any) -> Collection[str]:  # noqa: ANN401
     metadata = getattr(creator, "metadata", None)
     return metadata.get("render_modes") or () if isinstance(metadata, dict) else ()
 

@@ -26,7 +26,7 @@ class Leaf(NamedTuple):
     space: Space[Any]
     name: str  # the key of its array
 
-    def of(self, observation: Any) -> Any:
+    def of(self, observation: Any) -> Any:  # noqa: ANN401 (whatever the environment returns)
         """Return this leaf's part of an observation.
 
         Raises:
@@ -60,7 +60,7 @@ def is_empty(space: Space[Any]) -> bool:
     return isinstance(space, VECTORS) and not spaces.flatdim(space)
 
 
-def read(leaf: Leaf, observation: Any, reader: Callable[[Space[Any], Any], Array]) -> Array:
+def read(leaf: Leaf, observation: Any, reader: Callable[[Space[Any], Any], Array]) -> Array:  # noqa: ANN401
     """Return what `reader` makes of a leaf's part of an observation; errors say which part."""
     try:
         return reader(leaf.space, leaf.of(observation))
@@ -70,7 +70,7 @@ def read(leaf: Leaf, observation: Any, reader: Callable[[Space[Any], Any], Array
         raise ValueError(f"observation {leaf.name!r} {error}") from None
 
 
-def array_of(space: Space[Any], value: Any) -> Array:
+def array_of(space: Space[Any], value: Any) -> Array:  # noqa: ANN401
     """Return a part of an observation as an array of its space's shape; axes of length 1 may be missing.
 
     Raises:
@@ -90,7 +90,7 @@ def array_of(space: Space[Any], value: Any) -> Array:
     return array.reshape(shape)
 
 
-def vector_of(space: Space[Any], value: Any) -> Array:
+def vector_of(space: Space[Any], value: Any) -> Array:  # noqa: ANN401
     """Return a part of an observation as float32 [n]."""
     array = array_of(space, value)
     if np.dtype(space.dtype).kind != "f":

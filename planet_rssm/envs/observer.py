@@ -100,7 +100,7 @@ class Observer:
         }
         self.spec |= {key: ((size, size, 3), "uint8") for key in drawn}
 
-    def __call__(self, observation: Any, frame: Array | None) -> dict[str, Array]:
+    def __call__(self, observation: Any, frame: Array | None) -> dict[str, Array]:  # noqa: ANN401
         """Return the arrays of one observation, all of them new.
 
         Args:
@@ -116,7 +116,7 @@ class Observer:
             arrays[leaf.name] = read(leaf, observation, functools.partial(self._image, scale))
         return arrays if frame is None else arrays | {IMAGE: resized(frame, self._size)}
 
-    def blind(self, observation: Any) -> dict[str, Array]:
+    def blind(self, observation: Any) -> dict[str, Array]:  # noqa: ANN401
         """Return the same arrays with black images."""
         black = {
             key: np.zeros(shape, np.uint8)
@@ -125,7 +125,7 @@ class Observer:
         }
         return black | {leaf.name: read(leaf, observation, vector_of) for leaf in self._vectors}
 
-    def _image(self, scale: Scale, space: Space[Any], value: Any) -> Array:
+    def _image(self, scale: Scale, space: Space[Any], value: Any) -> Array:  # noqa: ANN401
         return resized(pictures.channels_last(scale(array_of(space, value))), self._size)
 
     def _kept(

@@ -67,7 +67,7 @@ def parts(env: Env) -> Iterator[Any]:
     yield from list(getattr(env.unwrapped, "__dict__", {}).values())
 
 
-def mujoco_model(part: Any) -> Any:
+def mujoco_model(part: Any) -> Any:  # noqa: ANN401
     """Return the MuJoCo model of an environment or of what it has; None if there is none."""
     model = _read(part, "model")
     return model if type(model).__name__ == "MjModel" else None
@@ -97,7 +97,7 @@ def _doom(env: Env) -> Figure | None:
     return Figure(skip / asked(), "frame_skip / ticrate")
 
 
-def _tics(inner: Any) -> int | None:
+def _tics(inner: Any) -> int | None:  # noqa: ANN401
     """Return ViZDoom's time limit, of which gymnasium is not informed; 0 for none."""
     asked, skip = (
         _read(_read(inner, "game"), "get_episode_timeout"),
@@ -106,7 +106,7 @@ def _tics(inner: Any) -> int | None:
     return math.ceil(asked() / skip) if callable(asked) and skip else None
 
 
-def _duration(inner: Any) -> int | None:
+def _duration(inner: Any) -> int | None:  # noqa: ANN401
     """Return highway-env's time limit, which is in seconds of its config."""
     config = _read(inner, "config")
     if not isinstance(config, Mapping):
@@ -160,19 +160,19 @@ def _skipped(env: Env) -> int:
     return times
 
 
-def _frames(inner: Any) -> int | None:
+def _frames(inner: Any) -> int | None:  # noqa: ANN401
     """Return after how many frames ALE ends an episode, 0 for never; None where it is not ALE."""
     asked = _read(_read(inner, "ale"), "getInt")
     return asked(_FRAME_LIMIT) if callable(asked) else None
 
 
-def _frame_skip(inner: Any) -> tuple[int, ...]:
+def _frame_skip(inner: Any) -> tuple[int, ...]:  # noqa: ANN401
     """Return how many frames ALE may repeat an action for; of a range it draws one below the end."""
     skip = getattr(inner, "_frameskip", 1)
     return tuple(range(*skip)) if isinstance(skip, tuple) else (int(skip),)
 
 
-def _number(value: Any) -> float | None:
+def _number(value: Any) -> float | None:  # noqa: ANN401
     """Return a positive number, None for anything else."""
     try:
         number = float(value)
@@ -181,7 +181,7 @@ def _number(value: Any) -> float | None:
     return number if 0 < number < math.inf else None
 
 
-def _read(part: Any, name: str) -> Any:
+def _read(part: Any, name: str) -> Any:  # noqa: ANN401
     """Return an attribute, None where there is none or it raises: it may be code of the environment's."""
     try:
         return getattr(part, name, None)

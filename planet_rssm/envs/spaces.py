@@ -97,7 +97,7 @@ class Choice:
         self.size = sum(self.groups)
         self._space, self._start = space, start.astype(np.int64)
 
-    def __call__(self, action: Array) -> Any:
+    def __call__(self, action: Array) -> Any:  # noqa: ANN401 (as the space has it)
         """Return the environment's action for float32 [A], one-hot by group; of other values the largest counts."""
         index = self._start + places(checked(action, self.size), self.groups)
         if isinstance(self._space, spaces.Discrete):
@@ -163,7 +163,7 @@ class Joint:
         }
         return values if self._named else tuple(values.values())
 
-    def inverse(self, actions: Any) -> Array:
+    def inverse(self, actions: Any) -> Array:  # noqa: ANN401 (as nested as the space)
         """Return our actions, float32 [T, A], for T of the environment's, each part with a time axis.
 
         Raises:

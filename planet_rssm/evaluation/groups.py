@@ -237,7 +237,7 @@ def _named(values: Mapping[str, Any], keys: Sequence[str]) -> str:
     return ", ".join(f"{key}={_shown(values[key])}" for key in keys)
 
 
-def _same(values: Any) -> Any:
+def _same(values: Any) -> Any:  # noqa: ANN401 (an iterable of JSON values)
     """Return the value that all have, or all that there are."""
     different = list(dict.fromkeys(values))
     return different[0] if len(different) == 1 else different

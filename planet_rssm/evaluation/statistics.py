@@ -28,7 +28,7 @@ Runs = list[np.ndarray]  # the same, checked
 Statistic = Callable[..., Any]  # of values, and of an `axis` of them, as np.mean
 
 
-def iqm(values: np.ndarray, axis: int | None = None) -> Any:
+def iqm(values: np.ndarray, axis: int | None = None) -> Any:  # noqa: ANN401 (a float, or an array of them)
     """Return the mean of the middle half of the values (Agarwal et al. 2021)."""
     ordered = np.sort(values, axis=axis)
     cut = ordered.shape[-1] // 4

@@ -222,7 +222,7 @@ def _start(
 
 
 def _stacked(rows: Sequence[Mapping[str, Any]], device: torch.device) -> Starts:
-    def stack(values: Sequence[Any]) -> Any:
+    def stack(values: Sequence[Any]) -> Any:  # noqa: ANN401 (arrays, or dicts of them)
         if isinstance(values[0], dict):
             return {key: stack([value[key] for value in values]) for key in values[0]}
         return torch.from_numpy(np.stack(values)).to(device)

@@ -106,7 +106,7 @@ def _check_memory(settings: "PlannerSettings", action_size: int) -> None:
         )
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> Any:  # noqa: ANN401
     if name != "PlannerSettings":  # pydantic: only for those who use it
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from planet_rssm.config import PlannerSettings

@@ -388,7 +388,7 @@ def diagnostics(found: Sequence[tuple[Tensor, ...]]) -> dict[str, Tensor]:
     }
 
 
-def _plainly(one: Callable[..., Any], tensors: tuple[Any, ...]) -> Any:
+def _plainly(one: Callable[..., Any], tensors: tuple[Any, ...]) -> Any:  # noqa: ANN401 (whatever it returns)
     return one(*tensors)
 
 

@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 from planet_rssm.base.errors import PlanetError
 
 
-def goal_reward(goal: Any, weight: Any = 1.0) -> Callable[[Any, Tensor, Any], Tensor]:
+def goal_reward(goal: Any, weight: Any = 1.0) -> Callable[[Any, Tensor, Any], Tensor]:  # noqa: ANN401 (any pytree)
     """Return a reward for FunctionDynamics: minus the weighted squared distance of the next state from the goal.
 
     Args:
@@ -29,7 +29,7 @@ def goal_reward(goal: Any, weight: Any = 1.0) -> Callable[[Any, Tensor, Any], Te
         [weight] * len(wanted) if isinstance(weight, (int, float)) else built.flatten_up_to(weight)
     )
 
-    def reward(state: Any, action: Tensor, following: Any) -> Tensor:
+    def reward(state: Any, action: Tensor, following: Any) -> Tensor:  # noqa: ANN401
         parts = map(_distance, built.flatten_up_to(following), wanted, weights)
         return -functools.reduce(operator.add, parts)
 

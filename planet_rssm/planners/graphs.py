@@ -57,7 +57,7 @@ class Graphs:
         self.most = most
         self._captured: OrderedDict[Any, _Captured] = OrderedDict()
 
-    def __call__(self, one: Any, tensors: tuple[Any, ...]) -> Any:
+    def __call__(self, one: Any, tensors: tuple[Any, ...]) -> Any:  # noqa: ANN401 (a partial, and a pytree)
         """Return `one(*tensors)`; `one` is a `functools.partial` that computes by its keywords and shapes alone."""
         leaves, form = pytree.tree_flatten(tensors)
         given = [leaf for leaf in leaves if leaf is not None]
@@ -116,7 +116,7 @@ def _capture(
     one: Callable[..., Any],
     leaves: list[Tensor | None],
     form: pytree.TreeSpec,
-    pool: Any,
+    pool: Any,  # noqa: ANN401
 ) -> _Captured:
     """Return a graph of `one`, whose memory comes from `pool`."""
     # with inference on, the memory could not be written to outside it
@@ -137,7 +137,7 @@ def _capture(
 def _recorded(
     one: Callable[..., Any],
     tensors: tuple[Any, ...],
-    pool: Any,
+    pool: Any,  # noqa: ANN401
 ) -> tuple[torch.cuda.CUDAGraph, Any]:
     """Return a graph of `one(*tensors)`, and the result that it writes."""
     graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
@@ -153,7 +153,7 @@ def _recorded(
 
 
 @contextlib.contextmanager
-def _captured_by(graph: torch.cuda.CUDAGraph, pool: Any) -> Iterator[None]:
+def _captured_by(graph: torch.cuda.CUDAGraph, pool: Any) -> Iterator[None]:  # noqa: ANN401 (torch's own)
     """Capture what is done inside on the current stream.
 
     `torch.cuda.graph` would first wait for the whole device and give all unused memory back, which

@@ -86,7 +86,7 @@ def _title(runs: Sequence[Path]) -> str:
     return "; ".join(found)
 
 
-def _axes(xlabel: str, ylabel: str, title: str) -> Any:
+def _axes(xlabel: str, ylabel: str, title: str) -> Any:  # noqa: ANN401 (matplotlib is an extra)
     require_matplotlib("learning curves")
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # no pyplot: it keeps global state
     from matplotlib.figure import Figure
@@ -96,7 +96,7 @@ def _axes(xlabel: str, ylabel: str, title: str) -> Any:
     return figure.add_subplot(xlabel=xlabel, ylabel=ylabel, title=title)
 
 
-def _save(axes: Any, out: Path) -> None:
+def _save(axes: Any, out: Path) -> None:  # noqa: ANN401
     axes.grid(alpha=0.3)
     axes.figure.legend(loc="outside right upper", fontsize="small")
     data = io.BytesIO()
@@ -104,7 +104,7 @@ def _save(axes: Any, out: Path) -> None:
     write_atomic(out, [data.getbuffer()])
 
 
-def _draw_run(axes: Any, run: Path, colour: str) -> None:
+def _draw_run(axes: Any, run: Path, colour: str) -> None:  # noqa: ANN401 (matplotlib is an extra)
     measured = read_metrics(run)
     for phase, name, style in (
         ("collect", "train", {"linewidth": 1, "alpha": 0.45}),

@@ -39,7 +39,7 @@ def plot_diagnosis(result: Mapping[str, Any], out: Path) -> None:
     write_atomic(out, [data.getbuffer()])
 
 
-def _gains(ax: Any, result: Mapping[str, Any]) -> None:
+def _gains(ax: Any, result: Mapping[str, Any]) -> None:  # noqa: ANN401 (matplotlib is an extra)
     ax.set(title="mean return by part exchanged")
     for index, (name, held) in enumerate(result["returns"].items()):
         low, high = held["episode_ci95"]
@@ -54,7 +54,7 @@ def _gains(ax: Any, result: Mapping[str, Any]) -> None:
     ax.set_xticks(range(len(result["returns"])), list(result["returns"]))
 
 
-def _correlation(ax: Any, result: Mapping[str, Any]) -> None:
+def _correlation(ax: Any, result: Mapping[str, Any]) -> None:  # noqa: ANN401
     ax.set(title="rank correlation, model and simulator", xlabel="agent steps", ylim=(-1.02, 1.02))
     for kind, colour in COLOURS.items():
         for name, style in (("one", ":"), ("mean", "-")):
@@ -69,7 +69,7 @@ def _correlation(ax: Any, result: Mapping[str, Any]) -> None:
     ax.legend(fontsize="small")
 
 
-def _optimism(ax: Any, result: Mapping[str, Any]) -> None:
+def _optimism(ax: Any, result: Mapping[str, Any]) -> None:  # noqa: ANN401
     ax.set(
         title="optimism of the chosen plan", xlabel="agent steps", ylabel="imagined − real return"
     )
@@ -80,7 +80,7 @@ def _optimism(ax: Any, result: Mapping[str, Any]) -> None:
     ax.legend(fontsize="small")
 
 
-def _calibration(ax: Any, bins: list[dict[str, float]]) -> None:
+def _calibration(ax: Any, bins: list[dict[str, float]]) -> None:  # noqa: ANN401
     ax.set(title="reward of a step, by tenths", xlabel="foretold", ylabel="real")
     ends = [value for part in bins for value in (part["predicted"], part["real"])]
     ax.plot([min(ends), max(ends)], [min(ends), max(ends)], color="0.4", linewidth=1)
@@ -93,12 +93,12 @@ def _calibration(ax: Any, bins: list[dict[str, float]]) -> None:
 
 
 def _line(
-    ax: Any,
+    ax: Any,  # noqa: ANN401
     horizons: list[int],
     cells: list[Any],
     label: str,
     colour: str,
-    style: Any,
+    style: Any,  # noqa: ANN401
 ) -> None:
     known = [
         (at, cell["mean"], *cell["episode_ci95"])

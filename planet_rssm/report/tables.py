@@ -167,7 +167,7 @@ def _write(path: Path, header: Sequence[str], table: Sequence[Sequence[Any]]) ->
     write_atomic(path, [_bytes(text.getvalue())])
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: Any) -> Any:  # noqa: ANN401
     """Return a cell that a spreadsheet takes for text if it is text: a run's name may begin as a formula does."""
     return (
         f"'{value}"

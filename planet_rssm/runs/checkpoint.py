@@ -143,7 +143,7 @@ def _finite(tensor: Tensor) -> bool:
     return not tensor.is_floating_point() or bool(tensor.isfinite().all())
 
 
-def _plain(progress: Any) -> dict[str, Any]:
+def _plain(progress: Any) -> dict[str, Any]:  # noqa: ANN401 (whatever a file holds)
     """Return what the trainer counted, if each count is one.
 
     Raises:

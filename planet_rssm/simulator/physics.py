@@ -71,7 +71,7 @@ class Simulator:
         """Return the state that the environment is in, float64 [S]."""
         return self._state_of(self._physics)
 
-    def _state_of(self, physics: Any) -> np.ndarray:
+    def _state_of(self, physics: Any) -> np.ndarray:  # noqa: ANN401 (dm_control has no types)
         return np.concatenate([physics.get_state(self._full), physics.get_state(self._warm)])
 
     def follow(self, state: np.ndarray, actions: np.ndarray) -> Followed:
@@ -127,7 +127,7 @@ class Simulator:
             parts = [part for share in done for part in share]
         return Followed(*(np.stack(column) for column in zip(*parts, strict=True)))
 
-    def _act(self, physics: Any, state: np.ndarray, control: np.ndarray) -> tuple[np.ndarray, ...]:
+    def _act(self, physics: Any, state: np.ndarray, control: np.ndarray) -> tuple[np.ndarray, ...]:  # noqa: ANN401
         """Follow one sequence [H, nu] as `DMControlEnv.step` and dm_control's `Environment.step` do."""
         reward, discount, index = np.zeros(len(control)), np.zeros(len(control)), 0
         try:
@@ -141,7 +141,7 @@ class Simulator:
             reward[index:], discount[index:] = np.nan, 1
         return reward, discount, self._state_of(physics)
 
-    def _repeated(self, physics: Any, control: np.ndarray) -> tuple[float, bool]:
+    def _repeated(self, physics: Any, control: np.ndarray) -> tuple[float, bool]:  # noqa: ANN401
         total, task = 0.0, self._inner.task
         for _ in range(self._repeat):
             task.before_step(control, physics)
@@ -152,7 +152,7 @@ class Simulator:
                 return total, False
         return total, True
 
-    def _restore(self, physics: Any, state: np.ndarray) -> None:
+    def _restore(self, physics: Any, state: np.ndarray) -> None:  # noqa: ANN401
         """Put the physics where dm_control's own stands between two steps.
 
         Raises:

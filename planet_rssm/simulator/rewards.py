@@ -24,7 +24,7 @@ class Seen(NamedTuple):
 Reward = Callable[[Any, Any, Seen], np.ndarray]  # of the task, its physics and what is seen: [*B]
 
 
-def cartpole(task: Any, physics: Any, seen: Seen) -> np.ndarray:
+def cartpole(task: Any, physics: Any, seen: Seen) -> np.ndarray:  # noqa: ANN401 (dm_control has no types)
     """Balance and swing-up of one pole, dense."""
     upright = (np.cos(seen.qpos[..., 1]) + 1) / 2
     centred = (1 + tolerance(seen.qpos[..., 0], margin=2)) / 2
@@ -35,7 +35,7 @@ def cartpole(task: Any, physics: Any, seen: Seen) -> np.ndarray:
     return upright * (4 + little_control) / 5 * (1 + little_speed) / 2 * centred
 
 
-def reacher(task: Any, physics: Any, seen: Seen) -> np.ndarray:
+def reacher(task: Any, physics: Any, seen: Seen) -> np.ndarray:  # noqa: ANN401
     """Both sizes of the target; both links lie along x, in a plane."""
     model = physics.named.model
     shoulder, elbow = seen.qpos[..., 0], seen.qpos.sum(-1)
@@ -45,7 +45,7 @@ def reacher(task: Any, physics: Any, seen: Seen) -> np.ndarray:
     return tolerance(np.hypot(x, y), (0, model.geom_size[["target", "finger"], 0].sum()))
 
 
-def cheetah_run(task: Any, physics: Any, seen: Seen) -> np.ndarray:
+def cheetah_run(task: Any, physics: Any, seen: Seen) -> np.ndarray:  # noqa: ANN401
     """Horizontal speed of the centre of mass."""
     from dm_control.suite import cheetah
 
@@ -55,7 +55,7 @@ def cheetah_run(task: Any, physics: Any, seen: Seen) -> np.ndarray:
     )
 
 
-def finger_spin(task: Any, physics: Any, seen: Seen) -> np.ndarray:
+def finger_spin(task: Any, physics: Any, seen: Seen) -> np.ndarray:  # noqa: ANN401
     """Speed of the hinge."""
     from dm_control.suite import finger
 
@@ -63,7 +63,7 @@ def finger_spin(task: Any, physics: Any, seen: Seen) -> np.ndarray:
     return (seen.qvel[..., hinge] <= -finger._SPIN_VELOCITY).astype(float)
 
 
-def ball_in_cup(task: Any, physics: Any, seen: Seen) -> np.ndarray:
+def ball_in_cup(task: Any, physics: Any, seen: Seen) -> np.ndarray:  # noqa: ANN401
     """The ball inside the cup's target, in x and in z; joints are cup x, z, then ball x, z."""
     model = physics.named.model
     target = (
@@ -76,7 +76,7 @@ def ball_in_cup(task: Any, physics: Any, seen: Seen) -> np.ndarray:
     return (np.abs(target - ball) < room).all(-1).astype(float)
 
 
-def planar_walker(task: Any, physics: Any, seen: Seen) -> np.ndarray:
+def planar_walker(task: Any, physics: Any, seen: Seen) -> np.ndarray:  # noqa: ANN401
     """Stand, walk and run; the torso's joints are z, x and its angle."""
     from dm_control.suite import walker
 
@@ -93,7 +93,7 @@ def planar_walker(task: Any, physics: Any, seen: Seen) -> np.ndarray:
     return stand * (5 * move + 1) / 6
 
 
-def _speed(physics: Any, seen: Seen) -> np.ndarray:
+def _speed(physics: Any, seen: Seen) -> np.ndarray:  # noqa: ANN401
     [first, *_] = physics.model.sensor("torso_subtreelinvel").adr
     return seen.sensors[..., first]
 

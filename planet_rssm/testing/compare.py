@@ -13,7 +13,7 @@ from planet_rssm.planners.choices import Groups, likeliest
 
 
 def some_actions(
-    state: Any,
+    state: Any,  # noqa: ANN401
     size: int,
     box: Box,
     groups: Groups,
@@ -29,24 +29,24 @@ def some_actions(
     return likeliest(uniform, groups) if groups else box.actions(2 * uniform - 1)
 
 
-def precision(state: Any) -> torch.dtype:
+def precision(state: Any) -> torch.dtype:  # noqa: ANN401
     """Return what is searched in from such a state: float32, or float64 where any part of it is."""
     return functools.reduce(
         torch.promote_types, (leaf.dtype for leaf in pytree.tree_leaves(state)), torch.float32
     )
 
 
-def take(tree: Any, *part: slice) -> Any:
+def take(tree: Any, *part: slice) -> Any:  # noqa: ANN401
     """Return the part `leaf[part]` of every leaf of a tree."""
     return pytree.tree_map(lambda leaf: None if leaf is None else leaf[part], tree)
 
 
-def copied(tree: Any) -> Any:
+def copied(tree: Any) -> Any:  # noqa: ANN401
     """Return a tree of copies."""
     return pytree.tree_map(lambda leaf: None if leaf is None else leaf.clone(), tree)
 
 
-def close(left: Any, right: Any, tolerance: float = 0.0) -> bool:
+def close(left: Any, right: Any, tolerance: float = 0.0) -> bool:  # noqa: ANN401
     """Say whether two trees of one form hold equal numbers, or nearly so; NaN equals NaN."""
     pairs = zip(pytree.tree_leaves(left), pytree.tree_leaves(right), strict=True)
     return all(
@@ -55,7 +55,7 @@ def close(left: Any, right: Any, tolerance: float = 0.0) -> bool:
     )
 
 
-def same(left: Any, right: Any) -> bool:
+def same(left: Any, right: Any) -> bool:  # noqa: ANN401
     """Say whether two trees hold the same numbers."""
     return close(left, right)
 

@@ -17,7 +17,7 @@ CANDIDATES, HORIZON = 3, 4  # of the sequences that a dynamics is tried on
 
 def check_dynamics(
     dynamics: Dynamics,
-    state: Any,
+    state: Any,  # noqa: ANN401 (any pytree)
     action_size: int,
     *,
     low: Bound = -1.0,
@@ -61,7 +61,7 @@ def check_dynamics(
 class _Trial:
     """A dynamics and what it is tried on."""
 
-    def __init__(self, dynamics: Dynamics, state: Any, actions: Tensor, tolerance: float) -> None:
+    def __init__(self, dynamics: Dynamics, state: Any, actions: Tensor, tolerance: float) -> None:  # noqa: ANN401
         self.dynamics, self.state, self.actions, self.tolerance = (
             dynamics,
             state,
@@ -161,9 +161,9 @@ class _Trial:
         if not self._near(made.rollout(self.state, self.actions, self.noise)[:3], self._roll()):
             yield "prepare('float32') foretells something else than the dynamics itself"
 
-    def _roll(self, *given: Any) -> tuple[Any, ...]:
+    def _roll(self, *given: Any) -> tuple[Any, ...]:  # noqa: ANN401
         rollout = self.dynamics.rollout(*(given or (self.state, self.actions, self.noise)))
         return rollout[:3]
 
-    def _near(self, left: Any, right: Any) -> bool:
+    def _near(self, left: Any, right: Any) -> bool:  # noqa: ANN401
         return close(left, right, self.tolerance)

@@ -19,7 +19,7 @@ def check_planner(
     action_size: int,
     *,
     dynamics: Dynamics | None = None,
-    state: Any = None,
+    state: Any = None,  # noqa: ANN401
     low: Bound = -1.0,
     high: Bound = 1.0,
     discrete: bool | Groups = False,
@@ -64,7 +64,7 @@ class _Use:
         self,
         planner: Planner,
         dynamics: Dynamics,
-        state: Any,
+        state: Any,  # noqa: ANN401
         action_size: int,
         box: Box,
         groups: Groups,
@@ -183,9 +183,9 @@ class _Use:
 
     def _plan(
         self,
-        carry: Any = None,
+        carry: Any = None,  # noqa: ANN401
         is_first: Tensor | None = None,
-        **options: Any,
+        **options: Any,  # noqa: ANN401
     ) -> tuple[Plan, Any]:
         carry = self.planner.initial(self.batch, self.device) if carry is None else carry
         first = self.first if is_first is None else is_first
@@ -219,7 +219,7 @@ class _Watched(Dynamics[Any]):
     def noise_shape(self, batch: int, candidates: int, horizon: int) -> tuple[int, ...] | None:
         return self.dynamics.noise_shape(batch, candidates, horizon)
 
-    def rollout(self, state: Any, actions: Tensor, noise: Tensor | None) -> Rollout:
+    def rollout(self, state: Any, actions: Tensor, noise: Tensor | None) -> Rollout:  # noqa: ANN401
         self.seen.append(actions.clone())
         rollout = self.dynamics.rollout(state, actions, noise)
         hurt = torch.arange(actions.shape[1], device=actions.device) < round(

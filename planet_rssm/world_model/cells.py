@@ -23,7 +23,7 @@ class NormGRUCell(nn.Module):
         self.linear = nn.Linear(inputs + deter, 3 * deter, bias=False)
         self.norm = nn.LayerNorm(3 * deter, eps=1e-3)
 
-    def forward(self, x: Tensor, deter: Tensor) -> Tensor:
+    def forward(self, x: Tensor, deter: Tensor) -> Tensor:  # noqa: D102
         reset, candidate, update = self.norm(self.linear(torch.cat([x, deter], -1))).chunk(3, -1)
         return gated(reset, candidate, update, deter)
 
@@ -35,7 +35,7 @@ class GRUCell(nn.GRUCell):
     precision.
     """
 
-    def forward(self, x: Tensor, deter: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, deter: Tensor) -> Tensor:  # type: ignore[override]  # noqa: D102
         if not x.is_cuda or not torch.is_autocast_enabled("cuda"):
             return super().forward(x, deter)
         inputs, hidden = linear(x, self.weight_ih), linear(deter, self.weight_hh)
@@ -62,7 +62,7 @@ class TFGRUCell(nn.Module):
         nn.init.zeros_(self.gates.bias)
         nn.init.zeros_(self.candidate.bias)
 
-    def forward(self, x: Tensor, deter: Tensor) -> Tensor:
+    def forward(self, x: Tensor, deter: Tensor) -> Tensor:  # noqa: D102
         gates = precise(self.gates(torch.cat([x, deter.to(x.dtype)], -1)))
         reset, update = (gates + 1).sigmoid().chunk(2, -1)
         candidate = precise(self.candidate(torch.cat([x, (reset * deter).to(x.dtype)], -1))).tanh()
@@ -82,7 +82,7 @@ class GRUCore(nn.Module):
         kind = {"gru": GRUCell, "norm_gru": NormGRUCell, "tf_gru": TFGRUCell}[settings.cell]
         self.cell = kind(width, settings.deter)
 
-    def forward(self, deter: Tensor, stoch: Tensor, action: Tensor) -> Tensor:
+    def forward(self, deter: Tensor, stoch: Tensor, action: Tensor) -> Tensor:  # noqa: D102
         x = self.inputs(torch.cat([stoch, action], -1))
         for _ in range(self.depth):
             deter = self.cell(x, deter)
@@ -114,7 +114,7 @@ class BlockGRUCore(nn.Module):
         self.mixed = nn.Sequential(*layers)
         self.gates = BlockLinear(width, 3 * settings.deter, settings.blocks)
 
-    def forward(self, deter: Tensor, stoch: Tensor, action: Tensor) -> Tensor:
+    def forward(self, deter: Tensor, stoch: Tensor, action: Tensor) -> Tensor:  # noqa: D102
         action = action / action.detach().abs().clamp(min=1)
         for _ in range(self.depth):
             deter = self._step(deter, stoch, action)
@@ -141,7 +141,7 @@ class MemorylessCore(nn.Module):
             stoch + action, settings.deter, settings.input_layers, settings.act, settings.norm
         )
 
-    def forward(self, deter: Tensor, stoch: Tensor, action: Tensor) -> Tensor:
+    def forward(self, deter: Tensor, stoch: Tensor, action: Tensor) -> Tensor:  # noqa: D102
         return self.inputs(torch.cat([stoch, action], -1))
 
 

@@ -64,7 +64,7 @@ class ConvEncoder(nn.Module):
         self.layers = channels_last(nn.Sequential(*layers))
         self.embed_size = channels * side * side
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:  # noqa: D102
         # NHWC seen as NCHW is channels_last already: no copy, and the layout in which CPU and GPU
         # convolve fastest.
         return self.layers(image.permute(0, 3, 1, 2)).flatten(1)
@@ -87,7 +87,7 @@ class ConvDecoder(nn.Module):
             channels = out
         self.layers = channels_last(nn.Sequential(*layers[:-1]))
 
-    def forward(self, feat: Tensor) -> Tensor:
+    def forward(self, feat: Tensor) -> Tensor:  # noqa: D102
         hidden = self.linear(feat)[:, :, None, None].contiguous(memory_format=torch.channels_last)
         return self.layers(hidden).permute(0, 2, 3, 1)
 
@@ -109,7 +109,7 @@ class V3Encoder(nn.Module):
         self.layers = channels_last(nn.Sequential(*layers))
         self.embed_size = channels * side * side
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:  # noqa: D102
         return self.layers(image.permute(0, 3, 1, 2)).flatten(1)
 
 
@@ -136,7 +136,7 @@ class V3Decoder(nn.Module):
             channels = width or 3
         self.layers = channels_last(nn.Sequential(*layers))
 
-    def forward(self, feat: Tensor) -> Tensor:
+    def forward(self, feat: Tensor) -> Tensor:  # noqa: D102
         deter, stoch = feat.split([self.deter, feat.shape[-1] - self.deter], -1)
         maps = self.from_stoch(stoch).unflatten(-1, (-1, self.side, self.side))
         if self.from_deter is not None:  # a block of deter makes a group of channels
@@ -151,7 +151,7 @@ class ChannelNorm(nn.Module):
         super().__init__()
         self.norm = norm
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
@@ -199,7 +199,7 @@ class RMSNorm(nn.Module):
         super().__init__()
         self.scale = nn.Parameter(torch.ones(width))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         x = precise(x)
         return x * (x.square().mean(-1, keepdim=True) + 1e-4).rsqrt() * self.scale
 
@@ -216,7 +216,7 @@ class BlockLinear(nn.Module):
         bound = (inputs // blocks) ** -0.5
         nn.init.uniform_(self.weight, -bound, bound)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         parts = x.reshape(-1, self.blocks, self.weight.shape[1]).transpose(
             0, 1
         )  # [blocks, M, inputs / blocks]

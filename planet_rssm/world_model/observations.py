@@ -73,7 +73,7 @@ class Encoder(nn.Module):
             self.vectors = dense(sum(_widths(spec)), units, layers, settings.act, settings.norm)
             self.embed_size += units
 
-    def forward(self, seen: Mapping[str, Tensor]) -> Tensor:
+    def forward(self, seen: Mapping[str, Tensor]) -> Tensor:  # noqa: D102
         parts = [
             net(seen[key].flatten(0, -4)).unflatten(0, seen[key].shape[:-3])
             for key, net in zip(self.image_keys, self.images, strict=True)

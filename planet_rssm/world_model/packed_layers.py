@@ -112,7 +112,7 @@ class PackedLinear(nn.Module):
         self.act = FUSED[activation]
         return True
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         if x.dtype != self.dtype:
             x = x.to(self.dtype)
         if self.product is None:
@@ -151,7 +151,7 @@ class PackedJoint(nn.Module):
         self.act = activation(inplace=True)
         return True
 
-    def forward(self, both: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, both: tuple[Tensor, Tensor]) -> Tensor:  # noqa: D102
         rest, sample = both
         if sample.is_floating_point():
             return self.of_both(torch.cat([rest.to(self.dtype), sample.to(self.dtype)], -1))
@@ -284,7 +284,7 @@ class PackedBlockLinear(nn.Module):
         super().__init__()
         self.layer, self.dtype = layer.to(dtype), dtype
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         return self.layer(x.to(self.dtype))
 
 
@@ -295,7 +295,7 @@ class PackedNorm(nn.Module):
         super().__init__()
         self.layer = layer
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         return self.layer(precise(x))
 
 

@@ -103,7 +103,7 @@ class FastDynamics(Dynamics[State]):
         with torch.autocast(
             actions.device.type, enabled=False
         ):  # the precision was chosen when this was made
-            pairs = zip(actions.split(count, 1), drawn)
+            pairs = zip(actions.split(count, 1), drawn)  # noqa: B905 (the second may have no end)
             parts = [self.packed.rollout(state, *part, trace) for part in pairs]
         return parts[0] if len(parts) == 1 else _joined(parts)
 

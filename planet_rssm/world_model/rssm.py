@@ -65,7 +65,7 @@ class RSSM(nn.Module):
         deter = torch.tanh(self.initial_deter).expand(batch, -1)
         return State(deter, self.latent.sample(self.prior(deter), None))
 
-    def prior(self, deter: Tensor) -> Any:
+    def prior(self, deter: Tensor) -> Any:  # noqa: ANN401 (parameters are opaque outside latents.py)
         """Return what is expected before the observation, for `deter` of any leading shape [*B, D]."""
         return self.latent.params(self.prior_net(deter))
 
@@ -147,7 +147,7 @@ class RSSM(nn.Module):
             )
         )
 
-    def _sample(self, params: Any, noise: Tensor | None) -> Tensor:
+    def _sample(self, params: Any, noise: Tensor | None) -> Tensor:  # noqa: ANN401
         return self.latent.sample(params, None if self.settings.kind == "rnn" else noise)
 
     def _split_posterior(self, embed: Tensor) -> tuple[Tensor, Tensor]:

@@ -143,7 +143,7 @@ def test_what_rich_makes_of_a_closed_pipe_is_one_line_too(monkeypatch, capsys):
         try:
             raise BrokenPipeError
         except BrokenPipeError:
-            raise SystemExit(1)
+            raise SystemExit(1)  # noqa: B904 (as rich does it)
 
     monkeypatch.setattr("planet_rssm.cli.main._drop_output", lambda: None)
     monkeypatch.setattr("click.Group.invoke", closed)

@@ -49,7 +49,7 @@ def stacked_actions(space, steps):
 def make():
     """Return a function that makes a dataset of two episodes with seeds 3 and 4, of samples of its spaces."""
 
-    def made(name, seen, done, env=None, actions=None, ends={3: STEPS - 1}):
+    def made(name, seen, done, env=None, actions=None, ends={3: STEPS - 1}):  # noqa: B006 (not changed)
         from minari.data_collector import EpisodeBuffer
 
         for seed, space in enumerate((seen, done)):

@@ -27,7 +27,7 @@ class Ale:
     def __init__(self, frames=108_000):
         self.frames = frames
 
-    def getInt(self, name):
+    def getInt(self, name):  # noqa: N802
         assert name == "max_num_frames_per_episode"
         return self.frames
 
@@ -46,7 +46,7 @@ class Robot:
 
 
 class MjModel:
-    class opt:
+    class opt:  # noqa: N801
         timestep = 0.002
 
 

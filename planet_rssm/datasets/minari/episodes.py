@@ -47,7 +47,7 @@ class Wish(NamedTuple):
 class Ours:
     """The episodes of an exported dataset, as they were."""
 
-    def __init__(self, dataset: Any, spec: EnvSpec) -> None:
+    def __init__(self, dataset: Any, spec: EnvSpec) -> None:  # noqa: ANN401
         self.name, self._dataset, self._spec = dataset.id, dataset, spec
 
     def episode(self, index: int) -> Episode:
@@ -72,7 +72,7 @@ class Ours:
 class Foreign:
     """The episodes of anybody's dataset, in our units."""
 
-    def __init__(self, dataset: Any, wish: Wish) -> None:
+    def __init__(self, dataset: Any, wish: Wish) -> None:  # noqa: ANN401
         self.name, self._dataset = dataset.id, dataset
         self._observer = _observer(dataset, wish)
         self._actions = _actions(dataset, wish.scale_actions)
@@ -124,7 +124,7 @@ class Foreign:
                 "there, so the last action, its reward and its end are left out", self.name, self._short,
             )  # fmt: skip
 
-    def _steps(self, data: Any) -> int:
+    def _steps(self, data: Any) -> int:  # noqa: ANN401
         """Return how many steps of an episode can be taken: those whose outcome was observed."""
         seen, steps = _length(data.observations), len(data.rewards)
         if _length(data.actions) != steps or seen not in (steps, steps + 1):
@@ -137,14 +137,14 @@ class Foreign:
         return seen - 1
 
 
-def _length(parts: Any) -> int:
+def _length(parts: Any) -> int:  # noqa: ANN401 (as nested as the space)
     """Return how many times there are of an episode's observations or actions, by their first leaf."""
     while isinstance(parts, dict | tuple):
         parts = next(iter(parts.values() if isinstance(parts, dict) else parts))
     return len(parts)
 
 
-def _until(actions: Any, steps: int) -> Any:
+def _until(actions: Any, steps: int) -> Any:  # noqa: ANN401 (as nested as the space)
     """Return the first so many actions of an episode."""
     if isinstance(actions, dict):
         return {key: _until(part, steps) for key, part in actions.items()}
@@ -153,7 +153,7 @@ def _until(actions: Any, steps: int) -> Any:
     return actions[:steps]
 
 
-def _at(observations: Any, time: int) -> Any:
+def _at(observations: Any, time: int) -> Any:  # noqa: ANN401 (as nested as the space)
     """Return one time's observation of an episode, whose every leaf has a time axis."""
     if isinstance(observations, dict):
         return {key: _at(part, time) for key, part in observations.items()}
@@ -162,7 +162,7 @@ def _at(observations: Any, time: int) -> Any:
     return observations[time]
 
 
-def _is_jpeg(dataset: Any, seen: Collection[str]) -> bool:
+def _is_jpeg(dataset: Any, seen: Collection[str]) -> bool:  # noqa: ANN401
     """Return whether Minari says that it stores images as JPEG, its default, and one of those is `seen`."""
     try:
         from minari.dataset.minari_storage import is_image_space
@@ -174,7 +174,7 @@ def _is_jpeg(dataset: Any, seen: Collection[str]) -> bool:
     return bool(getattr(dataset.storage, "jpeg_encoding", False)) and not images.isdisjoint(seen)
 
 
-def _actions(dataset: Any, scale: bool) -> Actions:
+def _actions(dataset: Any, scale: bool) -> Actions:  # noqa: ANN401
     """Return what turns the dataset's actions into ours.
 
     Raises:
@@ -195,13 +195,13 @@ def _actions(dataset: Any, scale: bool) -> Actions:
         raise PlanetError(_as_dataset(dataset, error)) from None
 
 
-def _as_dataset(dataset: Any, error: PlanetError) -> str:
+def _as_dataset(dataset: Any, error: PlanetError) -> str:  # noqa: ANN401
     """Return the line about an environment as one about a dataset, which no wrapper can be put around."""
     line = re.sub(r"[,;] (or )?give as env\.id=module:Class .*", "", str(error))
     return line.replace(f"env.id = {dataset.id!r}", f"dataset {dataset.id}")
 
 
-def _measured(dataset: Any, space: spaces.Box) -> spaces.Box:
+def _measured(dataset: Any, space: spaces.Box) -> spaces.Box:  # noqa: ANN401
     """Return the space with the least and greatest actions of the data as its bounds."""
     low, high = np.full(space.shape, np.inf), np.full(space.shape, -np.inf)
     for data in dataset.iterate_episodes():
@@ -217,7 +217,7 @@ def _measured(dataset: Any, space: spaces.Box) -> spaces.Box:
     return spaces.Box(low.astype(np.float32), high.astype(np.float32))
 
 
-def _observer(dataset: Any, wish: Wish) -> Observer:
+def _observer(dataset: Any, wish: Wish) -> Observer:  # noqa: ANN401
     """Return what takes in the dataset's observations; without a wish, all of them if that can be."""
     refusals = []
     for choice in (wish.observe,) if wish.observe else ("both", "vectors", "pixels"):
@@ -241,7 +241,7 @@ def _observer(dataset: Any, wish: Wish) -> Observer:
     )[0]
 
 
-def _spec(dataset: Any, observer: Observer, actions: Actions, wish: Wish) -> EnvSpec:
+def _spec(dataset: Any, observer: Observer, actions: Actions, wish: Wish) -> EnvSpec:  # noqa: ANN401
     """Return the environment as it is here if it can be made and is seen alike, else as far as the dataset tells."""
     made, known = (
         dataset.env_spec,

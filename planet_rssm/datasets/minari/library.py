@@ -8,14 +8,14 @@ OURS = "planet_rssm"  # key of what is told of an exported dataset, and of each 
 CAPACITY = 2**53  # frames: all
 
 
-def library() -> Any:
+def library() -> Any:  # noqa: ANN401 (an extra)
     """Return the module `minari`.
 
     Raises:
         PlanetError: it, or what its storage needs, is not installed.
     """
     try:
-        import h5py
+        import h5py  # noqa: F401 (minari's storage needs it, and says so late)
         import minari
     except ModuleNotFoundError as error:
         raise PlanetError(

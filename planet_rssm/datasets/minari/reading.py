@@ -85,7 +85,7 @@ def _write(taken: Foreign | Ours, replay: Replay, missing: Sequence[int]) -> Non
         raise PlanetError(f"dataset {taken.name}: episode {index}: {error}{mend}") from None
 
 
-def _load(source: str, download: bool) -> Any:
+def _load(source: str, download: bool) -> Any:  # noqa: ANN401
     minari = library()
     folders = [
         path for path in (Path(source), Path(source) / "data") if (path / "metadata.json").is_file()

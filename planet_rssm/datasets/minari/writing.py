@@ -62,7 +62,7 @@ def export_dataset(folder: Path, name: str) -> Path:
     return target
 
 
-def _export(minari: Any, replay: Replay, name: str) -> None:
+def _export(minari: Any, replay: Replay, name: str) -> None:  # noqa: ANN401
     """Write all episodes as a dataset where Minari keeps its own just now."""
     spec = EnvSpec.from_json(replay.env or {})
     loaded = (Episode.load(replay.folder / entry.file) for entry in replay.episodes)
@@ -125,7 +125,7 @@ def _spaces(spec: EnvSpec) -> dict[str, Space[Any]]:
     return {"observation_space": spaces.Dict(seen), "action_space": action}
 
 
-def _buffer(episode: Episode, spec: EnvSpec) -> Any:
+def _buffer(episode: Episode, spec: EnvSpec) -> Any:  # noqa: ANN401
     from minari.data_collector import EpisodeBuffer
 
     held = episode.to_transitions()
