@@ -32,7 +32,7 @@ def build(key: str, name: str, base: type[T], *args: Any, **options: Any) -> T: 
             fails.
     """
     kind = find(key, name)
-    with told(key, name):
+    with naming_errors(key, name):
         if not (isinstance(kind, type) and issubclass(kind, base)):
             raise TypeError(f"must be a subclass of {base.__module__}.{base.__qualname__}")
         if missing := getattr(kind, "__abstractmethods__", None):
@@ -43,12 +43,12 @@ def build(key: str, name: str, base: type[T], *args: Any, **options: Any) -> T: 
 def find(key: str, name: str) -> Any:  # noqa: ANN401 (whatever is there)
     """Import and return `module:NAME`; see `build` for what is found and raised."""
     module, _, inside = name.partition(":")
-    with told(key, name), found_from_here():
+    with naming_errors(key, name), importing_from_here():
         return functools.reduce(getattr, inside.split("."), importlib.import_module(module))
 
 
 @contextlib.contextmanager
-def told(key: str, name: str) -> Iterator[None]:
+def naming_errors(key: str, name: str) -> Iterator[None]:
     """Turn whatever goes wrong in a user's class into one line that names it; the cause is kept for --debug."""
     try:
         yield
@@ -62,7 +62,7 @@ def told(key: str, name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def found_from_here() -> Iterator[None]:
+def importing_from_here() -> Iterator[None]:
     """Let `import` find modules in the working folder, as `python -m` does and an installed command does not."""
     here = os.getcwd()
     added = here not in sys.path and "" not in sys.path

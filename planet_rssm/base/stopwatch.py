@@ -26,13 +26,13 @@ class Stages:
             self.seconds[name] = self.seconds.get(name, 0.0) + spent - self._within
             self._within = before + spent
 
-    def go_on(self, seconds: dict[str, float]) -> None:
+    def continue_into(self, seconds: dict[str, float]) -> None:
         """Add to `seconds` from now on, and to them what was counted so far."""
         for name, spent in self.seconds.items():
             seconds[name] = seconds.get(name, 0.0) + spent
         self.seconds = seconds
 
-    def told(self) -> dict[str, float]:
+    def report(self) -> dict[str, float]:
         """Return the seconds of each stage, the longest first, and the `total` since this object was made."""
         total = time.perf_counter() - self._began
         return by_length(self.seconds) | {"total": round(total, 3)}
@@ -46,7 +46,7 @@ def by_length(seconds: Mapping[str, float]) -> dict[str, float]:
 
 
 def shares(seconds: Mapping[str, float]) -> str:
-    """Return in a line what `told` returns: shares of `total`, and `other` for what belongs to no stage."""
+    """Return in a line what `Stages.report` returns: shares of `total`, and `other` for what belongs to no stage."""
     stages = {name: spent for name, spent in seconds.items() if name != "total"}
     total = max(seconds["total"], sum(stages.values()), 1e-9)
     parts = stages | {"other": total - sum(stages.values())}

@@ -19,7 +19,7 @@ from typing import Any
 
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.files import read_regular
-from planet_rssm.base.plugins import FORM, found_from_here
+from planet_rssm.base.plugins import FORM, importing_from_here
 
 # in the folder where the user's programs keep their state; a line of JSON each
 FILE = "planet_rssm/code"
@@ -105,7 +105,7 @@ def _origin(name: str) -> str:
     """Return the file or folder of the package that a name begins with, without importing it; "" if there is none."""
     package = name.removeprefix("gym/").partition(":")[0].partition(".")[0]
     try:
-        with found_from_here():
+        with importing_from_here():
             spec = importlib.util.find_spec(package)
     except (ImportError, ValueError):
         return ""

@@ -74,7 +74,7 @@ class Episode:
         _check_arrays(self)
         _check_alignment(self)
 
-    def seen(self, keys: Iterable[str]) -> Self:
+    def select_observations(self, keys: Iterable[str]) -> Self:
         """Return the same episode with the observations named `keys` alone."""
         return replace(self, observation={key: self.observation[key] for key in keys})
 

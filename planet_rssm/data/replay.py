@@ -59,7 +59,7 @@ class Chunks(NamedTuple):
     is_terminal: Array  # [B, L] bool
     mask: Array  # [B, L] bool, False where the episode was over: everything is zero there
 
-    def seen(self, keys: Iterable[str]) -> "Chunks":
+    def select_observations(self, keys: Iterable[str]) -> "Chunks":
         """Return the same chunks with the observations named `keys` alone."""
         return self._replace(observation={key: self.observation[key] for key in keys})
 

@@ -76,7 +76,9 @@ class EnvSpec:
             return np.zeros(self.action_size, np.float32)
         return from_places(np.zeros(len(self.groups), int), self.groups)
 
-    def seen(self, observe: str, drop: Sequence[str] = (), keys: Sequence[str] = ()) -> "EnvSpec":
+    def select_observations(
+        self, observe: str, drop: Sequence[str] = (), keys: Sequence[str] = ()
+    ) -> "EnvSpec":
         """Return the same environment observed by `pixels` or `vectors` alone, or by `both` as it is.
 
         What `drop` names is left out, if it is there at all, and with `keys` what those do not

@@ -75,7 +75,7 @@ def evaluate(
                 wrong.append({"run": run, "error": line})
     with stages("statistics"):
         told = _told(done, wrong, group_by, normalise)
-    return told | {"seconds": stages.told()}
+    return told | {"seconds": stages.report()}
 
 
 def _evaluated(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from planet_rssm import config
 from planet_rssm.base.errors import PlanetError
-from planet_rssm.base.plugins import FORM, find, told
+from planet_rssm.base.plugins import FORM, find, naming_errors
 from planet_rssm.collect import Policy
 from planet_rssm.config import Settings
 from planet_rssm.envs.registry import resolve
@@ -51,7 +51,7 @@ def own_policy(key: str, name: str, spec: EnvSpec, rows: int) -> Policy:
         PlanetError: there is no such module or name, it cannot be called, or making it fails.
     """
     found = find(key, name)
-    with told(key, name):
+    with naming_errors(key, name):
         policy = found(spec, rows) if isinstance(found, type) else found
         if not callable(policy):
             raise TypeError(

@@ -126,7 +126,7 @@ def plan_run(
         if checkpoint.isdecimal()
         else checkpoint,  # as asked for: best is a selected one
         "env_steps": held.progress["env_steps"],
-        "seconds": stages.told(),
+        "seconds": stages.report(),
     }
 
 

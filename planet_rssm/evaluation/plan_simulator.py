@@ -124,7 +124,7 @@ def plan_simulator(
         "env_steps": 0,
         "planner_settings": settings.planner.model_dump(),
         "sequences": sum(planner.populations),
-        "seconds": stages.told(),
+        "seconds": stages.report(),
     }
 
 

@@ -173,7 +173,9 @@ def recorded(held: Checkpoint, run: Path, folder: Path, count: int) -> HeldOut:
         raise PlanetError(f"--data {folder}: {episode_set.no_episode(folder)}")
     env = held.settings.env
     _check_same(
-        held.spec, EnvSpec.from_json(replay.env).seen(env.observe, env.drop, env.keys), folder
+        held.spec,
+        EnvSpec.from_json(replay.env).select_observations(env.observe, env.drop, env.keys),
+        folder,
     )
     entries = replay.episodes
     if count < len(entries):
@@ -188,7 +190,10 @@ def recorded(held: Checkpoint, run: Path, folder: Path, count: int) -> HeldOut:
         )
     source = f"{len(entries)} of {len(replay)} episodes in {folder}"
     return HeldOut(
-        [Episode.load(folder / entry.file).seen(held.spec.observation) for entry in entries],
+        [
+            Episode.load(folder / entry.file).select_observations(held.spec.observation)
+            for entry in entries
+        ],
         source,
         held_out,
     )

@@ -55,7 +55,7 @@ class Learner:
             floats. Where a loss or a gradient is not finite nothing is changed, and the only entry
             is `skipped`.
         """
-        batch = to_batch(chunks.seen(self.model.spec.observation), self.device)
+        batch = to_batch(chunks.select_observations(self.model.spec.observation), self.device)
         rng = generator(stream_seed(self.settings.seed, Stream.UPDATE, index), self.device)
         batch_size, length = chunks.reward.shape
         noise = self.model.draw(batch_size, length, rng, self.device)

@@ -56,7 +56,9 @@ class OfflineTrainer(Loop):
     def restore(self) -> None:
         """Take up what was committed; episodes that have changed since are told, and learned from."""
         self.replay, spec = open_episodes(self.settings)
-        spec = spec.seen(self.settings.env.observe, self.settings.env.drop, self.settings.env.keys)
+        spec = spec.select_observations(
+            self.settings.env.observe, self.settings.env.drop, self.settings.env.keys
+        )
         self.session.restore(spec)
         entries, progress = self.replay.episodes, self.progress
         crc = zlib.crc32(repr(entries).encode())
@@ -130,7 +132,9 @@ def adopt_environment(settings: Settings, overrides: Sequence[str]) -> tuple[Set
         )  # refuses what was never there
     drop, keys = (*dict.fromkeys((*spec.drop, *asked["env.drop"])),), asked["env.keys"] or spec.keys
     # of images and vectors either may be left out, and any by name
-    spec = spec.seen(asked["env.observe"] if "env.observe" in wanted else "both", drop, keys)
+    spec = spec.select_observations(
+        asked["env.observe"] if "env.observe" in wanted else "both", drop, keys
+    )
     sizes = [shape[0] for shape, _ in spec.observation.values() if len(shape) == 3]
     size = sizes[0] if sizes else settings.env.size
     vectors = len(spec.observation) > len(sizes)

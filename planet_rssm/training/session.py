@@ -175,7 +175,7 @@ class Session:
                 checkpoints.fill(behavior, held.behavior, f"{held.name}: behavior")
             self.progress = Progress.read(held)
             self.rounds_before = self.progress.rounds
-            self.stages.go_on(self.progress.stage_seconds)
+            self.stages.continue_into(self.progress.stage_seconds)
         self.learner = Learner(model, self.settings, self.device, behavior)
         if held is not None:
             check_state(self.learner.parameters(), held)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot, softplus
 
-from planet_rssm.base.plugins import build, told
+from planet_rssm.base.plugins import build, naming_errors
 from planet_rssm.config import RSSMSettings
 
 P = TypeVar("P", bound=tuple[Tensor, ...])
@@ -185,7 +185,7 @@ def latent_from_settings(settings: RSSMSettings) -> Latent[Any]:
     if settings.latent == "gaussian":
         return GaussianLatent(settings.stoch, settings.min_std, settings.std, settings.mean)
     latent: Latent[Any] = build("rssm.latent", settings.latent, Latent, settings)  # type: ignore[type-abstract]
-    with told("rssm.latent", settings.latent):
+    with naming_errors("rssm.latent", settings.latent):
         _check(latent)
     return latent
 

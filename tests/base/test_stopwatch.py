@@ -28,8 +28,8 @@ def test_a_stage_within_another_is_not_counted_twice(clock):
                     clock(0.5)
         clock(1)
     clock(4)
-    assert stages.told() == {"plan": 6.0, "environment": 2.0, "filter": 1.0, "total": 13.0}
-    assert shares(stages.told()) == "13.0 s: plan 46%, environment 15%, filter 8%, other 31%"
+    assert stages.report() == {"plan": 6.0, "environment": 2.0, "filter": 1.0, "total": 13.0}
+    assert shares(stages.report()) == "13.0 s: plan 46%, environment 15%, filter 8%, other 31%"
 
 
 def test_what_raises_is_counted_too(clock):
@@ -45,7 +45,7 @@ def test_what_raises_is_counted_too(clock):
 def test_a_resumed_run_goes_on_counting(clock):
     stages, before = Stages(), {"learn": 10.0, "test": 1.0}
     with stages("start"):
-        stages.go_on(before)
+        stages.continue_into(before)
         with stages("learn"):
             clock(2)
     assert before == {"learn": 12.0, "test": 1.0, "start": 0.0}

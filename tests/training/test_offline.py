@@ -239,12 +239,12 @@ def test_what_was_left_out_of_the_episodes_stays_out(both: Path, tmp_path: Path)
     assert sorted(held.spec.observation) == sorted(["image", second])
     resumed, _ = adopt_environment(adopted, asked)
     assert resumed == adopted
-    fewer = dataclasses.replace(spec.seen("both", names := [first]), drop=(first,))
-    assert fewer.seen("both", names) == fewer  # out already
+    fewer = dataclasses.replace(spec.select_observations("both", names := [first]), drop=(first,))
+    assert fewer.select_observations("both", names) == fewer  # out already
     drawn = dataclasses.replace(
         spec, drop=("image",)
     )  # a vector had that name, and made room for the frame
-    assert drawn.seen("both", ["image"]) == drawn
+    assert drawn.select_observations("both", ["image"]) == drawn
     wrong = [f"env.drop={first}x"]
     with pytest.raises(PlanetError, match=f"env.drop = '{first}x': .* did you mean '{first}'"):
         adopt_environment(config.load("planet", [f"data.folder={both}", *TINY, *wrong]), wrong)
