@@ -8,6 +8,7 @@ import numpy as np
 
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.config import EnvSettings
+from planet_rssm.envs.pictures import MAX_FRAME
 from planet_rssm.envs.registry import action_repeat, canonical_id, parse
 from planet_rssm.envs.spec import EnvSpec, chosen
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:  # both import mujoco, for which MUJOCO_GL must be set
 
 # control steps; so the suite has it, but for lqr, which never ends by time and is cut there too
 EPISODE_STEPS = 1000
-MAX_FRAME = 480  # pixels a side: the suite's models reserve a GL buffer 480 high
 _CAMERA = 0  # as PlaNet
 _IMAGE = "image"
 _UNBOUNDED = 1e6  # lqr's actuators have no limits (dm_control says 1e10): they get [-1, 1]

@@ -20,11 +20,10 @@ from PIL import Image, ImageOps
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.config import EnvSettings, nearest
 from planet_rssm.envs import gl
-from planet_rssm.envs.answers import ContractError, checked, one_number, switch
-from planet_rssm.envs.dmc import MAX_FRAME
+from planet_rssm.envs.api_checks import ContractError, as_flag, as_number, check_api
 from planet_rssm.envs.observer import Observer
 from planet_rssm.envs.older_mujoco import older_mujoco
-from planet_rssm.envs.pictures import UndeclaredError
+from planet_rssm.envs.pictures import MAX_FRAME, UndeclaredError
 from planet_rssm.envs.rates import mujoco_model, own_limit, parts, step_seconds
 from planet_rssm.envs.registry import (
     GL_BACKENDS,
@@ -141,8 +140,8 @@ class GymEnv(gymnasium.Env[Any, np.ndarray]):
             for _ in range(self.env_spec.action_repeat):
                 # mapped anew each time: an environment may write into the array that it is given
                 observation, reward, terminated, truncated, _ = self._env.step(self._action(action))
-                total, steps = total + one_number(reward), steps + 1
-                ends = switch("terminated", terminated), switch("truncated", truncated)
+                total, steps = total + as_number(reward), steps + 1
+                ends = as_flag("terminated", terminated), as_flag("truncated", truncated)
                 if any(ends):
                     self._playing = False
                     break
@@ -232,7 +231,7 @@ def _box(shape: tuple[int, ...], dtype: str) -> gymnasium.spaces.Box:
 def _make(settings: EnvSettings) -> tuple[gymnasium.Env[Any, Any], int, str]:
     """Return the environment, drawing if it can, its time limit in control steps, and who set that."""
     env, applied = (_registered if settings.id.startswith("gym/") else _users)(settings)
-    env = checked(settings.id, env)
+    env = check_api(settings.id, env)
     own = applied or own_limit(env)
     if own is None and settings.time_limit is None:
         line = "%s: has no time limit, so its episodes end after %d control steps; env.time_limit=N sets another"

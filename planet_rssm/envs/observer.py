@@ -13,18 +13,18 @@ from gymnasium import Space, spaces
 
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.envs import pictures
-from planet_rssm.envs.leaves import (
-    IMAGE,
-    VECTORS,
-    Leaf,
-    array_of,
-    is_empty,
-    leaves_of,
-    read,
-    vector_of,
-)
 from planet_rssm.envs.pictures import Scale, could_be_picture, is_picture, resized
 from planet_rssm.envs.spec import chosen
+from planet_rssm.envs.subspaces import (
+    IMAGE,
+    VECTORS,
+    Subspace,
+    array_of,
+    is_empty,
+    read,
+    subspaces_of,
+    vector_of,
+)
 
 _WRAP = "give as env.id=module:Class a wrapper of your own"
 
@@ -84,19 +84,19 @@ class Observer:
             PlanetError: the space has not what is asked for; the line says what would work.
         """
         self._task, self._size, self._spelling = task, size, spelling
-        kept = self._kept(list(leaves_of(space)), observe, drop, keys)
-        seen = [leaf for leaf in kept if is_picture(leaf.space)]
+        kept = self._kept(list(subspaces_of(space)), observe, drop, keys)
+        seen = [part for part in kept if is_picture(part.space)]
         self.draws = observe != "vectors" and not seen  # the environment's frame is what is seen
         images = seen if observe != "vectors" else []
         self._refuse_pictures(images)
-        self._images = [(leaf, Scale(leaf.space)) for leaf in images]
-        self._vectors = self._takable([leaf for leaf in kept if leaf not in seen], observe)
-        drawn = [IMAGE] if self.draws else [leaf.name for leaf in images]
-        self._refuse_clash([*drawn, *(leaf.name for leaf in self._vectors)])
+        self._images = [(part, Scale(part.space)) for part in images]
+        self._vectors = self._takable([part for part in kept if part not in seen], observe)
+        drawn = [IMAGE] if self.draws else [part.name for part in images]
+        self._refuse_clash([*drawn, *(part.name for part in self._vectors)])
         self._tell(kept)
         self.spec: dict[str, tuple[tuple[int, ...], str]]
         self.spec = {
-            leaf.name: ((spaces.flatdim(leaf.space),), "float32") for leaf in self._vectors
+            part.name: ((spaces.flatdim(part.space),), "float32") for part in self._vectors
         }
         self.spec |= {key: ((size, size, 3), "uint8") for key in drawn}
 
@@ -111,9 +111,9 @@ class Observer:
             UndeclaredError: a part of another shape or of other numbers than its space declares.
             ValueError: NaN or infinity in a part.
         """
-        arrays = {leaf.name: read(leaf, observation, vector_of) for leaf in self._vectors}
-        for leaf, scale in self._images:
-            arrays[leaf.name] = read(leaf, observation, functools.partial(self._image, scale))
+        arrays = {part.name: read(part, observation, vector_of) for part in self._vectors}
+        for part, scale in self._images:
+            arrays[part.name] = read(part, observation, functools.partial(self._image, scale))
         return arrays if frame is None else arrays | {IMAGE: resized(frame, self._size)}
 
     def blind(self, observation: Any) -> dict[str, Array]:  # noqa: ANN401
@@ -123,36 +123,36 @@ class Observer:
             for key, (shape, dtype) in self.spec.items()
             if dtype == "uint8"
         }
-        return black | {leaf.name: read(leaf, observation, vector_of) for leaf in self._vectors}
+        return black | {part.name: read(part, observation, vector_of) for part in self._vectors}
 
     def _image(self, scale: Scale, space: Space[Any], value: Any) -> Array:  # noqa: ANN401
         return resized(pictures.channels_last(scale(array_of(space, value))), self._size)
 
     def _kept(
-        self, leaves: list[Leaf], observe: str, drop: Sequence[str], keys: Sequence[str]
-    ) -> list[Leaf]:
+        self, parts: list[Subspace], observe: str, drop: Sequence[str], keys: Sequence[str]
+    ) -> list[Subspace]:
         """Return what is not left out by name."""
-        own = [leaf.name for leaf in leaves]
+        own = [part.name for part in parts]
         drawn = [IMAGE] if observe != "vectors" and IMAGE not in own else []
         names = chosen(self._task, [*own, *drawn], drop, keys)
-        kept = [leaf for leaf in leaves if leaf.name in names]
+        kept = [part for part in parts if part.name in names]
         unwanted = IMAGE not in names and (drawn or keys)
-        if observe != "vectors" and unwanted and not any(is_picture(leaf.space) for leaf in kept):
+        if observe != "vectors" and unwanted and not any(is_picture(part.space) for part in kept):
             raise PlanetError(
                 f"env.{'keys' if keys else 'drop'}: leaves no image of {self._task} (what it draws is {IMAGE!r}), but "
                 f"env.observe = {observe!r} needs one; use {self._use('vectors')}"
             )
         return kept
 
-    def _takable(self, leaves: list[Leaf], observe: str) -> list[Leaf]:
-        """Return the leaves that make vectors, if they are asked for; empty ones are left out."""
+    def _takable(self, parts: list[Subspace], observe: str) -> list[Subspace]:
+        """Return the parts that make vectors, if they are asked for; empty ones are left out."""
         if observe == "pixels":
             return []
-        full = [leaf for leaf in leaves if not is_empty(leaf.space)]
-        odd = [leaf for leaf in full if not isinstance(leaf.space, VECTORS)]
-        if odd or (leaves and not full):
+        full = [part for part in parts if not is_empty(part.space)]
+        odd = [part for part in full if not isinstance(part.space, VECTORS)]
+        if odd or (parts and not full):
             raise PlanetError(
-                f"env.id = {self._task!r}: {self._no_vector(odd or leaves, len(odd) < len(full))}"
+                f"env.id = {self._task!r}: {self._no_vector(odd or parts, len(odd) < len(full))}"
             )
         if not full:
             raise PlanetError(
@@ -160,26 +160,26 @@ class Observer:
             )
         return full
 
-    def _no_vector(self, odd: list[Leaf], others: bool) -> str:
-        """Return why some leaves cannot be observed, and what can be done if there are `others`."""
+    def _no_vector(self, odd: list[Subspace], others: bool) -> str:
+        """Return why some parts cannot be observed, and what can be done if there are `others`."""
         named = odd[0].name if odd[0].path else "its observation"
         what = f"{named} is a {type(odd[0].space).__name__} space that makes no vector"
-        without = f"leave it out, {self._spelling.drop([leaf.name for leaf in odd])}"
+        without = f"leave it out, {self._spelling.drop([part.name for part in odd])}"
         instead = f"use {self._use('pixels')}"
         return f"{what}; {without if others else instead}, or {_WRAP} that has another"
 
-    def _refuse_pictures(self, images: list[Leaf]) -> None:
-        for leaf in images:
-            without = f"or leave it out, {self._spelling.drop([leaf.name])}"
-            if not pictures.is_one(leaf.space):
+    def _refuse_pictures(self, images: list[Subspace]) -> None:
+        for part in images:
+            without = f"or leave it out, {self._spelling.drop([part.name])}"
+            if not pictures.is_one(part.space):
                 raise PlanetError(
-                    f"env.id = {self._task!r}: its images have shape {list(leaf.space.shape or ())}, must be [H, W], "
+                    f"env.id = {self._task!r}: its images have shape {list(part.space.shape or ())}, must be [H, W], "
                     "[H, W, 3], [3, H, W] or have 1 channel; take its frame-stacking wrapper off, the model has a "
                     f"memory of its own, {without}"
                 )
-            if not pictures.is_bounded(leaf.space):
+            if not pictures.is_bounded(part.space):
                 raise PlanetError(
-                    f"env.id = {self._task!r}: its image {leaf.name} has {Scale(leaf.space)}; declare its pixels' "
+                    f"env.id = {self._task!r}: its image {part.name} has {Scale(part.space)}; declare its pixels' "
                     f"bounds in observation_space, as 0 and 1, {without}"
                 )
 
@@ -189,28 +189,28 @@ class Observer:
                 f"env.id = {self._task!r}: has more than one observation {twice.pop()!r}; {_WRAP} with other names"
             )
 
-    def _tell(self, kept: list[Leaf]) -> None:
+    def _tell(self, kept: list[Subspace]) -> None:
         """Log what is taken otherwise than one may think."""
-        for leaf, scale in self._images:
+        for part, scale in self._images:
             if not scale.plain:
                 _log.info(
-                    "%s: its image %s has %s, scaled to 0 to 255", self._task, leaf.name, scale
+                    "%s: its image %s has %s, scaled to 0 to 255", self._task, part.name, scale
                 )
-        for leaf in kept:
-            shape = list(leaf.space.shape or ())
-            if is_empty(leaf.space):
+        for part in kept:
+            shape = list(part.space.shape or ())
+            if is_empty(part.space):
                 _log.info(
                     "%s: its observation %s has shape %s and is left out",
                     self._task,
-                    leaf.name,
+                    part.name,
                     shape,
                 )
-            elif could_be_picture(leaf.space) and not is_picture(leaf.space):
-                why = "small" if pictures.is_bounded(leaf.space) else "without bounds"
+            elif could_be_picture(part.space) and not is_picture(part.space):
+                why = "small" if pictures.is_bounded(part.space) else "without bounds"
                 _log.info(
                     "%s: its observation %s, %s and %s, is a table, not an image",
                     self._task,
-                    leaf.name,
+                    part.name,
                     shape,
                     why,
                 )

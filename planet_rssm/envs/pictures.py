@@ -8,6 +8,7 @@ from PIL import Image
 
 Array = np.ndarray
 UNBOUNDED = 1e6  # a bound beyond this is none
+MAX_FRAME = 480  # pixels a side of a video: dm_control's models reserve a GL buffer 480 high
 _COLOURS = (3, 1)  # channels that an image may have, not a stack of frames
 _SMALLEST = 16  # pixels a side: less is a board or a map of codes, which is not to be resized
 _PLAINLY = 32  # pixels a side from which it is no board or table, whatever numbers it holds

@@ -11,8 +11,8 @@ import numpy as np
 
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.config import EnvSettings
-from planet_rssm.envs.dmc import MAX_FRAME
 from planet_rssm.envs.history import Past
+from planet_rssm.envs.pictures import MAX_FRAME
 from planet_rssm.envs.process import SILENT, Ending, WorkerProcess
 from planet_rssm.envs.spec import EnvSpec
 

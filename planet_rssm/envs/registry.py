@@ -5,22 +5,16 @@ class, `module:Class`.
 """
 
 import difflib
-import importlib
 import logging
 import os
 import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.config import EnvSettings, nearest
 from planet_rssm.envs import gl
-
-if TYPE_CHECKING:
-    from planet_rssm.envs.dmc import DMControlEnv
-    from planet_rssm.envs.gym_env import GymEnv
 
 # dm_control.suite.ALL_TASKS as of 1.0.50 (a test compares), so that naming a task costs no
 # simulator import.
@@ -122,6 +116,11 @@ def require_registered(task_id: str) -> None:
     raise PlanetError(f"env.id = {task_id!r}: gymnasium has no environment of that id; {mend}")
 
 
+def is_dm_control(task_id: str) -> bool:
+    """Return whether an id is of the form of dm_control's, not `gym/…` or `module:Class`."""
+    return not task_id.startswith("gym/") and ":" not in task_id
+
+
 def canonical_id(task_id: str) -> str:
     """Return the canonical spelling, `dmc/walker-walk`; Gymnasium's and classes stay as they are.
 
@@ -145,12 +144,6 @@ def worker_environment(settings: EnvSettings) -> dict[str, str | None]:
     return _scheme(settings.id).variables(settings.renderer)
 
 
-def make(settings: EnvSettings) -> "DMControlEnv | GymEnv":
-    """Make the environment of resolved settings in this process; see its class for what is raised."""
-    module, _, name = _scheme(settings.id).adapter.partition(":")
-    return getattr(importlib.import_module(module), name)(settings)
-
-
 def resolve(settings: EnvSettings) -> EnvSettings:
     """Return the settings with a canonical id, an action repeat and a renderer that works on this machine.
 
@@ -158,7 +151,7 @@ def resolve(settings: EnvSettings) -> EnvSettings:
         PlanetError: an unknown task, or a renderer was asked for that does not draw it or does not
             work here.
     """
-    if settings.kwargs and _scheme(settings.id) is _DMC:
+    if settings.kwargs and is_dm_control(settings.id):
         name = next(iter(settings.kwargs))
         raise PlanetError(
             f"env.kwargs.{name}: {settings.id} is dm_control's, whose tasks take none here; leave it out, or make the "
@@ -283,20 +276,15 @@ def _auto_renderer() -> str:
 class _Scheme:
     """What an id decides; all of it without importing what it names."""
 
-    adapter: str  # the class that makes the environment from resolved settings
     canonical: Callable[[str], str]
     action_repeat: Callable[[str], int]
     renderer: Callable[[EnvSettings], str]
     variables: Callable[[str], dict[str, str | None]]  # of a worker, by renderer
 
 
-_DMC = _Scheme(
-    "planet_rssm.envs.dmc:DMControlEnv", _dmc_id, _dmc_repeat, _dmc_renderer, _dmc_variables
-)
-_GYM = _Scheme(
-    "planet_rssm.envs.gym_env:GymEnv", _gym_id, lambda task_id: 1, _gym_renderer, _gym_variables
-)
+_DMC = _Scheme(_dmc_id, _dmc_repeat, _dmc_renderer, _dmc_variables)
+_GYM = _Scheme(_gym_id, lambda task_id: 1, _gym_renderer, _gym_variables)
 
 
 def _scheme(task_id: str) -> _Scheme:
-    return _GYM if task_id.startswith("gym/") or ":" in task_id else _DMC
+    return _DMC if is_dm_control(task_id) else _GYM

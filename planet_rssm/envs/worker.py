@@ -25,10 +25,11 @@ import numpy as np
 
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.config import EnvSettings
-from planet_rssm.envs.answers import ContractError
-from planet_rssm.envs.dmc import MAX_FRAME, DMControlEnv
+from planet_rssm.envs.api_checks import ContractError
+from planet_rssm.envs.dmc import DMControlEnv
 from planet_rssm.envs.gym_env import GymEnv
-from planet_rssm.envs.registry import make
+from planet_rssm.envs.make import make
+from planet_rssm.envs.pictures import MAX_FRAME
 from planet_rssm.envs.spec import EnvSpec
 
 _ALIGNMENT = 64  # bytes

@@ -6,6 +6,7 @@ import pytest
 
 from planet_rssm.config import EnvSettings
 from planet_rssm.envs import registry
+from planet_rssm.envs.make import make
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.envs.spec import EnvSpec
 
@@ -49,7 +50,7 @@ def play(env, seed, steps=8):
 
 
 def test_arrays_are_those_of_the_spec(settings):
-    env = registry.make(settings)
+    env = make(settings)
     spec = env.env_spec
     assert EnvSpec.from_json(spec.to_json()) == spec
     assert (spec.id, spec.renderer) == (settings.id, settings.renderer)
@@ -62,7 +63,7 @@ def test_arrays_are_those_of_the_spec(settings):
 
 
 def test_a_seed_decides_everything(settings):
-    env, other = registry.make(settings), registry.make(settings)
+    env, other = make(settings), make(settings)
     play(other, seed=1)  # what went before must not matter
     for (mine, *rest), (theirs, *others) in zip(play(env, 7), play(other, 7), strict=True):
         assert rest == others
@@ -73,7 +74,7 @@ def test_a_seed_decides_everything(settings):
 
 
 def test_no_memory_is_shared(settings):
-    env = registry.make(settings)
+    env = make(settings)
     observations = [seen[0] for seen in play(env, 7)]
     copies = [
         {key: value.copy() for key, value in observation.items()} for observation in observations
@@ -89,7 +90,7 @@ def test_no_memory_is_shared(settings):
 
 def test_time_is_counted_and_over(settings):
     limited = settings.model_copy(update={"time_limit": 5, "action_repeat": 2})
-    env = registry.make(limited)
+    env = make(limited)
     assert env.env_spec.episode_steps == 5
     seen = play(env, 7, steps=3)
     counts = [info["env_steps"] for *_, info in seen]
@@ -102,7 +103,7 @@ def test_time_is_counted_and_over(settings):
 
 
 def test_workers_show_what_the_environment_shows(settings):
-    expected = play(registry.make(settings), 7, steps=3)
+    expected = play(make(settings), 7, steps=3)
     with EnvPool(settings, 1) as pool:
         observation = pool.reset({0: 7})[0]
         for action, (then, *outcome) in zip(actions(pool.spec, 7, 3), expected[1:], strict=False):
@@ -121,7 +122,7 @@ def test_workers_show_what_the_environment_shows(settings):
 
 
 def test_misuse_is_refused(settings):
-    env = registry.make(settings)
+    env = make(settings)
     with pytest.raises(gymnasium.error.ResetNeeded):
         env.step(actions(env.env_spec, 0, 1)[0])
     env.reset(seed=0)
@@ -135,8 +136,8 @@ def test_misuse_is_refused(settings):
 
 def test_blind_is_the_same_without_pictures(settings):
     env, blind = (
-        registry.make(settings),
-        registry.make(settings.model_copy(update={"renderer": "none"})),
+        make(settings),
+        make(settings.model_copy(update={"renderer": "none"})),
     )
     assert blind.env_spec.observation == env.env_spec.observation
     for (seen, *rest), (unseen, *others) in zip(play(env, 7), play(blind, 7), strict=True):

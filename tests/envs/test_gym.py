@@ -10,6 +10,7 @@ from planet_rssm.base.errors import PlanetError
 from planet_rssm.config import EnvSettings
 from planet_rssm.envs import gl, process, registry
 from planet_rssm.envs.gym_env import GymEnv
+from planet_rssm.envs.make import make
 from planet_rssm.envs.pool import EnvPool
 
 CUT = "homemade:Loud: has no time limit, so its episodes end after 1000 control steps; env.time_limit=N sets another"
@@ -141,7 +142,7 @@ def test_arguments_of_registered_environments():
 
 
 def test_names_of_dm_control():
-    seen = registry.make(settings("dmc/reacher-easy", drop=["to_target"], renderer="none"))
+    seen = make(settings("dmc/reacher-easy", drop=["to_target"], renderer="none"))
     assert (
         sorted(seen.env_spec.observation)
         == sorted(seen.reset(seed=0)[0])
@@ -151,13 +152,11 @@ def test_names_of_dm_control():
         with pytest.raises(
             PlanetError, match="dmc/reacher-easy has no such observation; did you mean"
         ):
-            registry.make(settings("dmc/reacher-easy", renderer="none", **wrong))
+            make(settings("dmc/reacher-easy", renderer="none", **wrong))
     with pytest.raises(
         PlanetError, match="env.drop: leaves nothing of what dmc/reacher-easy shows, position"
     ):
-        registry.make(
-            settings("dmc/reacher-easy", renderer="none", drop="position, to_target, velocity")
-        )
+        make(settings("dmc/reacher-easy", renderer="none", drop="position, to_target, velocity"))
 
 
 def test_renderers():

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from planet_rssm.config import EnvSettings
 from planet_rssm.envs import registry
+from planet_rssm.envs.make import make
 
 DTYPES = st.sampled_from(
     [np.uint8, np.int8, np.int32, np.int64, np.float16, np.float32, np.float64, np.bool_]
@@ -150,7 +151,7 @@ def test_an_environment_of_any_spaces_is_refused_or_works(
 ):
     module.Env = environment(seen, done, frame)
     with refused() as told:
-        env = registry.make(
+        env = make(
             registry.resolve(EnvSettings(id="property_environments:Env", observe=observe, size=32))
         )
     if told:

@@ -17,12 +17,13 @@ from planet_rssm.config import EnvSettings
 from planet_rssm.data.episode import Episode
 from planet_rssm.datasets.minari.library import OURS
 from planet_rssm.envs.choices import from_places
-from planet_rssm.envs.leaves import leaves_of
+from planet_rssm.envs.make import make
 from planet_rssm.envs.observer import Observer, Spelling
 from planet_rssm.envs.pictures import UNBOUNDED
-from planet_rssm.envs.registry import make, resolve
+from planet_rssm.envs.registry import resolve
 from planet_rssm.envs.spaces import Actions, action_map
 from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.envs.subspaces import subspaces_of
 
 INTERVAL = 1 / 30  # seconds a step, where the environment that would know cannot be made
 SPELLING = Spelling(
@@ -169,7 +170,7 @@ def _is_jpeg(dataset: Any, seen: Collection[str]) -> bool:  # noqa: ANN401
     except ImportError:  # older than the setting
         return False
     images = {
-        leaf.name for leaf in leaves_of(dataset.observation_space) if is_image_space(leaf.space)
+        part.name for part in subspaces_of(dataset.observation_space) if is_image_space(part.space)
     }
     return bool(getattr(dataset.storage, "jpeg_encoding", False)) and not images.isdisjoint(seen)
 

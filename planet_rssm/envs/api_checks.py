@@ -13,7 +13,7 @@ from planet_rssm.envs.pictures import UndeclaredError
 _OLD = "so Gymnasium has it, and Gym since 0.26"
 
 
-class Answers(gymnasium.Wrapper[Any, Any, Any, Any]):
+class ApiChecks(gymnasium.Wrapper[Any, Any, Any, Any]):
     """Checks what the environment under it returns, before a wrapper of gymnasium's unpacks it."""
 
     def reset(
@@ -50,14 +50,14 @@ class ContractError(PlanetError):
     """An environment that at its first reset or step returned what it did not declare; none of it can be used."""
 
 
-def checked(task: str, env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
-    """Return the environment with `Answers` around what is not gymnasium's own wrapper.
+def check_api(task: str, env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
+    """Return the environment with `ApiChecks` around what is not gymnasium's own wrapper.
 
     Raises:
         PlanetError: its reset takes no seed or no options.
     """
     if isinstance(env, gymnasium.Wrapper) and type(env).__module__.startswith("gymnasium."):
-        env.env = checked(task, env.env)
+        env.env = check_api(task, env.env)
         return env
     try:
         takes = inspect.signature(env.reset)
@@ -69,10 +69,10 @@ def checked(task: str, env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
             f"env.id = {task!r}: its reset{takes} must be reset(seed=None, options=None) and return (observation, "
             f"info); {_OLD}"
         ) from None
-    return Answers(env)
+    return ApiChecks(env)
 
 
-def one_number(reward: Any) -> float:  # noqa: ANN401 (whatever the environment returned)
+def as_number(reward: Any) -> float:  # noqa: ANN401 (whatever the environment returned)
     """Return a reward as a float.
 
     Raises:
@@ -87,7 +87,7 @@ def one_number(reward: Any) -> float:  # noqa: ANN401 (whatever the environment 
     return float(value.item())
 
 
-def switch(name: str, flag: Any) -> bool:  # noqa: ANN401
+def as_flag(name: str, flag: Any) -> bool:  # noqa: ANN401
     """Return a flag as a bool.
 
     Raises:

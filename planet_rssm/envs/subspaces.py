@@ -19,7 +19,7 @@ VECTORS = (
 Array = np.ndarray
 
 
-class Leaf(NamedTuple):
+class Subspace(NamedTuple):
     """One space that holds no other, where it lies in what the environment returns."""
 
     path: tuple[str | int, ...]
@@ -27,7 +27,7 @@ class Leaf(NamedTuple):
     name: str  # the key of its array
 
     def of(self, observation: Any) -> Any:  # noqa: ANN401 (whatever the environment returns)
-        """Return this leaf's part of an observation.
+        """Return this subspace's part of an observation.
 
         Raises:
             UndeclaredError: there is none.
@@ -40,19 +40,19 @@ class Leaf(NamedTuple):
         return observation
 
 
-def leaves_of(space: Space[Any], path: tuple[str | int, ...] = ()) -> Iterator[Leaf]:
+def subspaces_of(space: Space[Any], path: tuple[str | int, ...] = ()) -> Iterator[Subspace]:
     """Yield the spaces within `space` that hold no other, in its order."""
     if isinstance(space, spaces.Dict):
         parts: Sequence[tuple[str | int, Space[Any]]] = list(space.spaces.items())
     elif isinstance(space, spaces.Tuple):
         parts = list(enumerate(space.spaces))
     else:
-        yield Leaf(
+        yield Subspace(
             path, space, ".".join(map(str, path)) or (IMAGE if is_picture(space) else VECTOR)
         )
         return
     for key, part in parts:
-        yield from leaves_of(part, (*path, key))
+        yield from subspaces_of(part, (*path, key))
 
 
 def is_empty(space: Space[Any]) -> bool:
@@ -60,14 +60,14 @@ def is_empty(space: Space[Any]) -> bool:
     return isinstance(space, VECTORS) and not spaces.flatdim(space)
 
 
-def read(leaf: Leaf, observation: Any, reader: Callable[[Space[Any], Any], Array]) -> Array:  # noqa: ANN401
-    """Return what `reader` makes of a leaf's part of an observation; errors say which part."""
+def read(part: Subspace, observation: Any, reader: Callable[[Space[Any], Any], Array]) -> Array:  # noqa: ANN401
+    """Return what `reader` makes of a subspace's part of an observation; errors say which part."""
     try:
-        return reader(leaf.space, leaf.of(observation))
+        return reader(part.space, part.of(observation))
     except UndeclaredError as error:
-        raise UndeclaredError(f"observation {leaf.name!r} {error}") from None
+        raise UndeclaredError(f"observation {part.name!r} {error}") from None
     except ValueError as error:
-        raise ValueError(f"observation {leaf.name!r} {error}") from None
+        raise ValueError(f"observation {part.name!r} {error}") from None
 
 
 def array_of(space: Space[Any], value: Any) -> Array:  # noqa: ANN401

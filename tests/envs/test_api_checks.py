@@ -11,7 +11,7 @@ from gymnasium import spaces
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.config import EnvSettings
 from planet_rssm.envs import registry
-from planet_rssm.envs.answers import ContractError, one_number, switch
+from planet_rssm.envs.api_checks import ContractError, as_flag, as_number
 from planet_rssm.envs.gym_env import GymEnv
 from planet_rssm.envs.pictures import UndeclaredError
 from planet_rssm.envs.pool import EnvPool
@@ -214,12 +214,12 @@ def test_a_worker_is_started_once(tmp_path, monkeypatch):
     "reward", [1, 1.0, True, np.float32(1), np.array([1]), np.array(1.0), [1.0]]
 )
 def test_one_number_in_any_dress(reward):
-    assert one_number(reward) == 1.0
+    assert as_number(reward) == 1.0
 
 
 @pytest.mark.parametrize("flag", [True, 1, np.True_, np.array([True]), np.int64(1)])
 def test_flags_in_any_dress(flag):
-    assert switch("terminated", flag) is True
+    assert as_flag("terminated", flag) is True
 
 
 @pytest.mark.parametrize(
@@ -227,10 +227,10 @@ def test_flags_in_any_dress(flag):
 )
 def test_what_is_no_flag(flag):
     with pytest.raises(UndeclaredError, match="^done is .*must be True or False"):
-        switch("done", flag)
+        as_flag("done", flag)
 
 
 @pytest.mark.parametrize("reward", [None, "1", [1, 2], [[1], [1, 2]], {}, 1j, np.array([])])
 def test_what_is_no_number(reward):
     with pytest.raises(UndeclaredError, match="^reward is .*; make it one number"):
-        one_number(reward)
+        as_number(reward)
