@@ -27,7 +27,9 @@ BEST = "best"
 SUFFIX = ".safetensors"
 MOST = 1 << 36  # bytes that are read of one
 PRETRAINED = "pretrained:"  # before the name of a run that is in the package
-_PACKAGED = Path(__file__).parent / "pretrained"
+_PACKAGED = Path(__file__).parents[1] / "pretrained"
+# Parts of the world model by the names that older checkpoints have.
+_RENAMED = {"goes_on.": "continue_head."}
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def _read(name: str, header: dict[str, Any], tensors: dict[str, Tensor]) -> Chec
     try:
         for key, tensor in tensors.items():
             group, _, inside = key.partition("/")
-            groups[group][inside] = tensor
+            groups[group][_named_today(group, inside)] = tensor
         settings = config.resolve(config.upgraded(dict(header["settings"])))
         spec, progress = EnvSpec.from_json(header["spec"]), _plain(header["progress"])
     except (PlanetError, KeyError, TypeError, ValueError, AttributeError) as error:
@@ -137,6 +139,16 @@ def _read(name: str, header: dict[str, Any], tensors: dict[str, Tensor]) -> Chec
                     f"{name}: {group}/{inside} holds numbers that are not finite; use another checkpoint"
                 )
     return Checkpoint(settings, spec, progress, **groups, name=name)
+
+
+def _named_today(group: str, key: str) -> str:
+    """Return the name that a tensor has today: older checkpoints name parts of the model otherwise."""
+    if group == "behavior":
+        return key
+    for old, new in _RENAMED.items():
+        if key.startswith(old):
+            return new + key.removeprefix(old)
+    return key
 
 
 def _finite(tensor: Tensor) -> bool:

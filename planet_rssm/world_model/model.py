@@ -71,7 +71,7 @@ class WorldModel(nn.Module):
         self.reward: GaussianHead | TwohotHead = REWARD_HEADS[self.settings.reward](
             feat, self.settings
         )
-        self.goes_on: ContinueHead | None = (
+        self.continue_head: ContinueHead | None = (
             ContinueHead(feat, self.settings) if spec.terminates else None
         )
         initialise(self, self.settings.init)
@@ -115,9 +115,9 @@ class WorldModel(nn.Module):
 
     def predict_continue(self, state: State) -> Tensor:
         """Return the probability that the episode goes on after states [*B, ...], [*B], float32 at least."""
-        if self.goes_on is None:
+        if self.continue_head is None:
             return torch.ones_like(state.stoch[..., 0])
-        return self.goes_on(self.rssm.feat(state))
+        return self.continue_head(self.rssm.feat(state))
 
     def draw_pixels(
         self, lead: tuple[int, ...], generator: torch.Generator, device: torch.device
@@ -202,8 +202,8 @@ class WorldModel(nn.Module):
         terms["reward"] = scale.reward_scale * masked_mean(
             self.reward.loss(read["reward"], batch.reward), batch.mask
         )
-        if self.goes_on is not None:
-            error = self.goes_on.loss(read["continue"], ~batch.is_terminal)
+        if self.continue_head is not None:
+            error = self.continue_head.loss(read["continue"], ~batch.is_terminal)
             terms["continue"] = scale.continue_scale * masked_mean(error, batch.mask)
         return terms
 
@@ -256,10 +256,10 @@ class WorldModel(nn.Module):
                 for key, value in latent.diagnostics(params).items()
             }
         pairs = {"reward": (self.predict_reward(states), batch.reward)}
-        if self.goes_on is not None:
+        if self.continue_head is not None:
             pairs["continue"] = (
                 self.predict_continue(states),
-                self.goes_on.discount * (~batch.is_terminal).float(),
+                self.continue_head.discount * (~batch.is_terminal).float(),
             )
         for name, (predicted, real) in pairs.items():
             metrics[f"{name}/predicted"] = masked_mean(predicted, mask)

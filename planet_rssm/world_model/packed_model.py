@@ -51,7 +51,7 @@ class FastDynamics(Dynamics[State]):
         """
         like = next(model.rssm.parameters())
         self.model = model
-        parts = (model.rssm.core, model.rssm.prior_net, model.reward, model.goes_on)
+        parts = (model.rssm.core, model.rssm.prior_net, model.reward, model.continue_head)
         # where parameters are held, not they themselves: load_state_dict(assign=True) puts others
         # in their place
         self._held = [
@@ -143,7 +143,9 @@ class PackedModel:
         else:
             self.core, self.prior = pack(core, dtype), pack(rssm.prior_net, dtype)
         self.reward = self._head(model.reward)
-        self.goes_on = None if model.goes_on is None else self._head(model.goes_on)
+        self.continue_head = (
+            None if model.continue_head is None else self._head(model.continue_head)
+        )
         settings = rssm.settings
         self.kept = (
             rssm.deter_size + rssm.latent.noise_size
@@ -173,8 +175,8 @@ class PackedModel:
         reward = self._read(self.reward, deters, samples)
         discount = (
             torch.ones_like(reward)
-            if self.goes_on is None
-            else self._read(self.goes_on, deters, samples)
+            if self.continue_head is None
+            else self._read(self.continue_head, deters, samples)
         )
         rows, shape = (batch, candidates), (horizon, batch, candidates)
         last = self._state(state, deters[-1], samples[-1], rows)
@@ -214,15 +216,15 @@ class PackedModel:
         reward = self._read(self.reward, deters, samples)
         goes_on = (
             torch.ones_like(reward)
-            if self.goes_on is None
-            else self._read(self.goes_on, deters, samples)
+            if self.continue_head is None
+            else self._read(self.continue_head, deters, samples)
         )
         reached = State(*(torch.stack(leaves, 1) for leaves in zip(*states[1:], strict=True)))
         return reached, reward.view(len(deters), -1).t(), goes_on.view(len(deters), -1).t()
 
     def tensors(self) -> Iterator[Tensor]:
         """Every weight, in an order that is always the same."""
-        for module in (self.core, self.prior, self.reward, self.goes_on):
+        for module in (self.core, self.prior, self.reward, self.continue_head):
             if module is not None:
                 yield from itertools.chain(module.parameters(), module.buffers())
 

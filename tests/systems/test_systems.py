@@ -336,7 +336,7 @@ def test_states_logits_and_heads_have_the_shapes_that_rl4burn_names() -> None:
     assert posterior.logits.shape == model.rssm.prior(state.deter).logits.shape == (B, 4, 5)
     feat = model.rssm.feat(model.rssm.imagine_step(state, action, noise))
     assert model.reward.logits(feat).shape == (B, 255)
-    assert model.goes_on.logits(feat).shape == (B, 1)
+    assert model.continue_head.logits(feat).shape == (B, 1)
     assert not model.reward(feat).any()  # untrained, exactly 0
     assert [part.shape for part in model.rssm.initial_state(B)] == [(B, 32), (B, 20)]
 

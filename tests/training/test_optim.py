@@ -195,7 +195,7 @@ def test_gradient_norms_are_told_in_whole_and_by_part_and_clipped_together(
     values = one.update(chunks(), 0)
     parts = {key: value for key, value in values.items() if key.startswith("grad_norm/")}
     assert parts.keys() == {
-        f"grad_norm/{name}" for name in ("encoder", "rssm", "decoder", "reward", "goes_on")
+        f"grad_norm/{name}" for name in ("encoder", "rssm", "decoder", "reward", "continue_head")
     }
     assert values["grad_norm"] == pytest.approx(
         sum(value**2 for value in parts.values()) ** 0.5, rel=1e-5

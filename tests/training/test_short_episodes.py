@@ -1,5 +1,6 @@
 """A run whose episodes all end sooner than a chunk learns, plans, stops and goes on."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -7,10 +8,12 @@ from typing import Self
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 from planet_rssm import config
 from planet_rssm.envs.pool import Step
 from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.runs import checkpoint as checkpoints
 from planet_rssm.runs.run import METRICS, Run
 from planet_rssm.training import trainer
 from planet_rssm.training.display import Display
@@ -117,3 +120,26 @@ def test_a_run_of_short_episodes_goes_on_as_if_it_had_not_stopped(train) -> None
     whole = train("whole", "train.batch_length=10", "train.test_every=1")
     train("stopped", "train.batch_length=10", "train.test_every=1", "train.env_steps=9")
     assert train("stopped", "train.env_steps=14") == whole
+
+
+def test_a_run_goes_on_from_a_checkpoint_with_the_older_name_of_the_continue_head(
+    train, tmp_path: Path
+) -> None:
+    def renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {
+            key.replace("continue_head.", "goes_on."): tensor for key, tensor in tensors.items()
+        }
+
+    options = ("train.batch_length=10", "train.test_every=1")
+    expected = train("complete", *options)
+    train("stopped", *options, "train.env_steps=9")
+    path = checkpoints.find(tmp_path / "stopped")
+    today = checkpoints.load(path)
+    older = dataclasses.replace(
+        today, model=renamed(today.model), optimizer=renamed(today.optimizer)
+    )
+    assert older.model.keys() != today.model.keys()
+    assert older.optimizer.keys() != today.optimizer.keys()
+    checkpoints.save(older, path)
+    assert checkpoints.load(path).model.keys() == today.model.keys()
+    assert train("stopped", "train.env_steps=14") == expected

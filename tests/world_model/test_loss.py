@@ -74,7 +74,7 @@ def test_a_head_left_out_learns_without_teaching(
         "image": world.decoder.images,
         "vector": world.decoder.vectors,
         "reward": world.reward,
-        "continue": world.goes_on,
+        "continue": world.continue_head,
     }
     terms = world._prediction_losses(batch, *_read(world, batch, noise))
     for name, term in terms.items():
@@ -102,7 +102,7 @@ def test_without_any_head_only_the_kl_teaches(model: Build, batch: Batch, noise:
     world.loss(batch, noise(world))[0].backward()
     for part in (world.encoder, world.rssm):
         assert not any(p.grad is not None and p.grad.any() for p in part.parameters())
-    for part in (world.decoder, world.reward, world.goes_on):
+    for part in (world.decoder, world.reward, world.continue_head):
         assert all(p.grad.any() for p in part.parameters())
 
 
