@@ -25,7 +25,6 @@ from planet_rssm.base.device import (
     autocast,
     generator,
     require_memory,
-    resolve_device,
     synchronize,
     to_device,
 )
@@ -172,11 +171,10 @@ class Agent:
                 such device, or code that is not allowed.
         """
         with allowed(allow_code):
-            held = checkpoints.load(checkpoints.find(Path(run), checkpoint))
+            held, where, _ = checkpoints.open_run(run, checkpoint, device=device)
         if planner is not None:
             held = replace(held, settings=held.settings.model_copy(update={"planner": planner}))
         held = held.acting(overrides)
-        where = resolve_device(device)
         return cls.build(held.settings, held.spec, *parts_of(held, where), device=where, seed=seed)
 
     def initial(self, batch: int = 1) -> AgentCarry:

@@ -19,6 +19,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from planet_rssm.base.errors import PlanetError
+
 _SEAL = re.compile(rb'crc32\\?": \\?"([0-9a-f]{8})')  # as JSON, or as JSON within a JSON string
 _BESIDE = re.compile(r"\..+\.(\d+|[0-9a-f]{16})\.tmp")  # names that `write_atomic` gives
 UNSEALED = "0" * 8  # what a file says of its `crc32` before it is sealed
@@ -147,6 +149,21 @@ def exclusive(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def claim(path: Path, taken: str) -> Iterator[None]:
+    """Do what `exclusive` does, with an error line for the user.
+
+    Raises:
+        PlanetError: with the line `taken`, where another process has it.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(exclusive(path))
+        except BlockingIOError:
+            raise PlanetError(taken) from None
+        yield
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from planet_rssm.agent import Agent, parts_of
-from planet_rssm.base.device import resolve_device, within_memory
+from planet_rssm.base.device import within_memory
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.control import Clock, ControlLoop
 from planet_rssm.envs.spec import EnvSpec
@@ -55,10 +55,7 @@ def bench_loop(
     """
     if not 0 < seconds < math.inf:
         raise PlanetError(f"seconds {seconds:g}: must be more than 0 and finite; 60 for example")
-    held, where = (
-        checkpoints.load(checkpoints.find(run, checkpoint)).acting(overrides),
-        resolve_device(device),
-    )
+    held, where, _ = checkpoints.open_run(run, checkpoint, overrides, device)
     settings = held.settings
     agent = Agent.build(settings, held.spec, *parts_of(held, where), device=where)
     frames = itertools.cycle(

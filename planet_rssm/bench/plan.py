@@ -268,7 +268,7 @@ def _untrained(latent: str, overrides: Sequence[str]) -> WorldModel:
 
 
 def _trained(run: Path, device: torch.device) -> WorldModel:
-    return model_of(checkpoints.load(checkpoints.find(run))).to(device)
+    return model_of(checkpoints.open_run(run, device=device).checkpoint).to(device)
 
 
 def _latent(model: WorldModel) -> str:

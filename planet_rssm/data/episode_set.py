@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from planet_rssm.base.errors import PlanetError
-from planet_rssm.base.files import exclusive
+from planet_rssm.base.files import claim
 from planet_rssm.data import manifest
 from planet_rssm.data.header import DamagedFileError
 from planet_rssm.data.manifest import Part
@@ -74,13 +74,8 @@ def claimed(folder: Path) -> Iterator[None]:
     """
     new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as held:
-        try:
-            held.enter_context(exclusive(folder))
-        except BlockingIOError:
-            raise PlanetError(
-                f"--out {folder}: another process writes episodes into it; wait for it, or give another folder"
-            ) from None
+    taken = f"--out {folder}: another process writes episodes into it; wait, or give another folder"
+    with claim(folder, taken):
         try:
             yield
         finally:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from planet_rssm.agent import Agent, AgentPolicy, parts_of, require_search
-from planet_rssm.base.device import resolve_device, within_memory
+from planet_rssm.base.device import within_memory
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.collect import Policy
 from planet_rssm.config import PlannerSettings, Settings, learned_parts
@@ -84,10 +84,7 @@ def diagnose_run(
             refused, or environments that are no longer those of the training; the planner needs an
             actor or a critic.
     """
-    held, where = (
-        checkpoints.load(checkpoints.find(run, checkpoint)).acting(overrides),
-        resolve_device(device),
-    )
+    held, where, _ = checkpoints.open_run(run, checkpoint, overrides, device)
     settings = held.settings
     require_search(settings.planner, where)  # before any environment is started
     if asked := learned_parts(settings.planner):

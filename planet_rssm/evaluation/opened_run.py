@@ -12,7 +12,7 @@ from typing import Any, Self
 import torch
 
 from planet_rssm.agent import Agent, AgentPolicy, parts_of, require_search
-from planet_rssm.base.device import resolve_device, within_memory
+from planet_rssm.base.device import within_memory
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.files import read_regular
 from planet_rssm.base.stopwatch import Stages
@@ -100,8 +100,7 @@ def open_subject(run: str, checkpoint: str, overrides: Sequence[str], device: st
         return _simulated(run, checkpoint, overrides)
     if is_own_policy(run) and not Path(run).exists():
         return _own(run, checkpoint, overrides)
-    path = checkpoints.find(Path(run), checkpoint)
-    held, where = checkpoints.load(path).acting(overrides), resolve_device(device)
+    held, where, path = checkpoints.open_run(run, checkpoint, overrides, device)
     settings = held.settings
     require_search(settings.planner, where)  # before any environment is started
     learned = f"{zlib.crc32(read_regular(path, checkpoints.MOST)):08x}"

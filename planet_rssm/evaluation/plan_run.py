@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from planet_rssm.agent import Agent, AgentPolicy, parts_of, require_search
-from planet_rssm.base.device import resolve_device, within_memory
+from planet_rssm.base.device import within_memory
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.stopwatch import Stages
 from planet_rssm.config import Settings
@@ -79,10 +79,7 @@ def plan_run(
     stages = Stages()
     with contextlib.ExitStack() as held_open:
         with stages("start"):
-            held, where = (
-                checkpoints.load(checkpoints.find(run, checkpoint)).acting(overrides),
-                resolve_device(device),
-            )
+            held, where, _ = checkpoints.open_run(run, checkpoint, overrides, device)
             settings = held.settings
             require_search(settings.planner, where)  # before any environment is started
             rows = min(episodes, PARALLEL)

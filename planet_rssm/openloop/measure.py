@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from planet_rssm.agent import Agent, AgentPolicy, behavior_of, model_of
-from planet_rssm.base.device import resolve_device
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.collect import Policy, RandomPolicy, collect
 from planet_rssm.data import episode_set
@@ -87,8 +86,7 @@ def dream_run(
         PlanetError: no such run, checkpoint or device, a damaged checkpoint, episodes of another
             environment or too short, or a film of a model that sees no images.
     """
-    held = checkpoints.load(checkpoints.find(run, checkpoint))
-    where = resolve_device(device)
+    held, where, _ = checkpoints.open_run(run, checkpoint, device=device)
     model = model_of(held).to(where)
     if film and not model.encoder.image_keys:
         raise PlanetError(f"--video: the run in {run} sees no images; leave it out")

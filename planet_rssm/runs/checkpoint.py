@@ -9,14 +9,16 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from planet_rssm import config
 from planet_rssm.base import trust
+from planet_rssm.base.device import resolve_device
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.files import read_regular, write_atomic
 from planet_rssm.config import FORMAT, Settings
@@ -51,8 +53,39 @@ class Checkpoint:
         return replace(self, settings=config.with_planner(self.settings, overrides))
 
 
+class OpenedRun(NamedTuple):
+    """A run that is only read: one of its checkpoints, where to put the model, and the file."""
+
+    checkpoint: Checkpoint
+    device: torch.device
+    path: Path
+
+
 class DamagedCheckpointError(PlanetError):
     """The file is there but not as it was written."""
+
+
+def open_run(
+    run: Path | str,
+    which: str = "last",
+    overrides: Sequence[str] = (),
+    device: str | torch.device = "auto",
+) -> OpenedRun:
+    """Read a checkpoint of a run, to act with it or to measure it; nothing in the run changes.
+
+    Args:
+        run: a run folder, or `pretrained:NAME`.
+        which: `last`, `best` or a number of env_steps.
+        overrides: `key=value` texts that change how it acts; see config.with_planner.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        PlanetError: no such run, checkpoint or device, a damaged checkpoint, or an override that is
+            refused.
+    """
+    path = find(Path(run), which)
+    checkpoint = load(path).acting(overrides)
+    return OpenedRun(checkpoint, resolve_device(str(device)), path)
 
 
 def save(checkpoint: Checkpoint, path: Path) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 from planet_rssm import config
 from planet_rssm.base.device import processor
 from planet_rssm.base.errors import PlanetError
-from planet_rssm.base.files import exclusive, read_regular, write_atomic
+from planet_rssm.base.files import claim, read_regular, write_atomic
 from planet_rssm.base.trust import own
 from planet_rssm.config import FORMAT, Settings
 from planet_rssm.data import manifest
@@ -144,13 +144,8 @@ class Run:
                 path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666
             )
         )
-        with contextlib.ExitStack() as held:
-            try:
-                held.enter_context(exclusive(path))
-            except BlockingIOError:
-                raise PlanetError(
-                    f"run folder {self.folder}: another process is training in it; wait for it or stop it"
-                ) from None
+        taken = f"run folder {self.folder}: another process is training in it; wait or stop it"
+        with claim(path, taken):
             yield
 
     def is_uncommitted(self) -> bool:

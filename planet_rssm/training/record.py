@@ -114,7 +114,7 @@ def planning_actor(
         PlanetError: no such run or checkpoint, noise that is no chance, a task or override unlike
             the run's.
     """
-    held = checkpoints.load(checkpoints.find(run, checkpoint))
+    held = checkpoints.open_run(run, checkpoint, device=device).checkpoint
     if canonical_id(task) != held.spec.id:
         raise PlanetError(
             f"TASK {task}: the run in {run} acts in {held.spec.id}; give that, or another run"
