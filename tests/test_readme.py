@@ -13,7 +13,7 @@ from planet_rssm.world_model import untrained_model
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-PLANNER, LOOP = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+LOOP, PLANNER = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
 SPEC = EnvSpec(
     "dmc/cartpole-swingup",
     {"image": ((32, 32, 3), "uint8")},

@@ -69,8 +69,8 @@ def verb(
     """Measure trained RUNs by one protocol: last checkpoint, fixed reset seeds, no exploration noise.
 
     A RUN is a folder, simulator:TASK, or a policy of your own, module:Policy@TASK
-    (docs/library.md). Runs that differ in their seed alone are counted together. What was played is
-    kept in RUN/eval: the same command goes on where it was interrupted.
+    (docs/howto/own-policy.md). Runs that differ in their seed alone are counted together. What was
+    played is kept in RUN/eval: the same command goes on where it was interrupted.
 
     \b
     For example

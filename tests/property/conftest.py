@@ -1,6 +1,6 @@
 """Properties: whatever a user, a disk or another tool hands over is refused in one line or taken as it is.
 
-All properties together run PROPERTY_CASES cases, shared equally; README says how many were run
+All properties together run PROPERTY_CASES cases, shared equally; docs/developing.md says how many were run
 before a release.
 """
 

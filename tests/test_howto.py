@@ -1,0 +1,130 @@
+"""docs/howto: the Python and the commands of every page run as they stand there, only smaller."""
+
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from planet_rssm import Agent, PlanetError
+from planet_rssm.cli.main import main
+from planet_rssm.evaluation.evaluate import evaluate
+from planet_rssm.training.record import simple_actor
+
+FOLDER = Path(__file__).parent.parent / "docs" / "howto"
+QUICK = ["env.observe=vectors", "env.action_repeat=100"]
+TINY = """
+    rssm.deter=16 rssm.hidden=16 model.depth=2 env.step_timeout=60 train.env_steps=100 train.seed_episodes=2
+    train.envs=2 train.updates=1 train.batch_size=2 train.batch_length=8 planner.candidates=8 planner.iterations=1
+    planner.elites=2 planner.horizon=2 device=cpu
+""".split()
+TINY_WORDS = [word for setting in TINY for word in ("-s", setting)]
+
+
+def python_of(page: str) -> str:
+    [block] = re.findall(r"```python\n(.*?)```", (FOLDER / f"{page}.md").read_text(), re.DOTALL)
+    return block
+
+
+def commands_of(page: str) -> list[list[str]]:
+    """The words after `planet` of each command on a page."""
+    text = (FOLDER / f"{page}.md").read_text().replace("\\\n", " ")
+    return [shlex.split(line) for line in re.findall(r"^    planet (.*)$", text, re.MULTILINE)]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A working folder whose modules are importable from there alone."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    yield tmp_path
+    sys.modules.pop("mine", None)
+
+
+@pytest.fixture
+def policy(here):
+    broken = "\n\nnothing = 3\n\n\ndef broken(*_): raise KeyError('velocity')\n"
+    (here / "mine.py").write_text(python_of("own-policy") + broken)
+    return here
+
+
+def test_every_page_is_run_here():
+    tested = {"own-model", "own-environment", "own-arrays", "features", "own-policy"}
+    assert {path.stem for path in FOLDER.glob("*.md")} == tested
+
+
+def test_own_model_is_planned_with(one_thread_and_seed):
+    names: dict = {}
+    exec(python_of("own-model"), names)
+    assert (names["state"] - names["goal"]).abs().max() < 0.1
+
+
+def test_own_environment_is_trained_on_and_planned_in(here, capsys):
+    (here / "mine.py").write_text(python_of("own-environment"))
+    train, pixels, plan = commands_of("own-environment")
+    main([*train, *TINY_WORDS, "--plan-episodes", "0"])
+    main([*pixels, *TINY_WORDS, "--plan-episodes", "0"])
+    observation = Agent.load("runs/dot-pixels", device="cpu").spec.observation
+    assert list(observation) == ["camera"]
+    capsys.readouterr()
+    main([*plan, "--episodes", "1", "--json"])
+    result = json.loads(capsys.readouterr().out)
+    assert (result["task"], result["episodes"][0]["env_steps"]) == ("mine:Dot", 50)
+
+
+def test_own_arrays_are_learned_from(tmp_path):
+    names = {"folder": tmp_path / "set"}
+    exec(python_of("own-arrays"), names)
+    assert np.isfinite(float(names["loss"].detach()))
+    assert {"loss/reward", "loss/vector"} <= set(names["metrics"])
+    assert len(list((tmp_path / "set").glob("*.safetensors"))) == 4
+
+
+def test_features_and_pictures_of_a_packaged_model():
+    names: dict = {}
+    exec(python_of("features"), names)
+    assert names["features"].shape == (1, 230) and names["features"].dtype == torch.float32
+    assert names["picture"].shape == (1, 32, 32, 3) and names["picture"].dtype == torch.uint8
+
+
+def test_own_policy_is_evaluated_and_collects(policy, capsys):
+    shorter = ["-s", "env.action_repeat=100", "--json"]
+    measure, collect = commands_of("own-policy")
+    main([*measure, *shorter, "--episodes", "2"])
+    (row,) = json.loads(capsys.readouterr().out)["results"]
+    assert (row["task"], row["planner"], len(row["episodes"])) == (
+        "dmc/cartpole-swingup",
+        "mine:Bang",
+        2,
+    )
+    assert row["observation"]["observe"] == "vectors"
+    assert not (policy / "runs").exists()
+    main([*collect, *shorter, "--episodes", "1"])
+    assert len(json.loads(capsys.readouterr().out)["episodes"]) == 1
+    assert len(list((policy / "sets" / "bang").glob("*.safetensors"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("mine:Missing", "RUN = 'mine:Missing': does not work .*has no attribute 'Missing'"),
+        ("mine:nothing", "RUN = 'mine:nothing': does not work .*a int cannot be called"),
+        ("nowhere:Policy", "RUN = 'nowhere:Policy': does not work .*No module named 'nowhere'"),
+    ],
+)
+def test_what_is_no_policy_is_one_line(policy, name, line):
+    (error,) = evaluate([f"{name}@dmc/cartpole-swingup"], seeds=[1000], overrides=QUICK)["errors"]
+    assert re.search(line, error["error"])
+
+
+def test_settings_that_a_policy_does_not_read_are_refused(policy):
+    (error,) = evaluate(["mine:Bang@walker-walk"], seeds=[1], overrides=["planner.horizon=3"])[
+        "errors"
+    ]
+    assert "takes env.… settings alone" in error["error"]
+    with pytest.raises(PlanetError, match="^--policy = 'mine:Missing': does not work"):
+        simple_actor("cartpole-swingup", QUICK, "mine:Missing", 0)
