@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from planet_rssm import Agent, PlanetError
+from planet_rssm import EnvPool, PlanetError, config
 from planet_rssm.cli.main import main
 from planet_rssm.evaluation.evaluate import evaluate
 from planet_rssm.training.record import simple_actor
@@ -18,9 +18,10 @@ from planet_rssm.training.record import simple_actor
 FOLDER = Path(__file__).parent.parent / "docs" / "howto"
 QUICK = ["env.observe=vectors", "env.action_repeat=100"]
 TINY = """
-    rssm.deter=16 rssm.hidden=16 model.depth=2 env.step_timeout=60 train.env_steps=100 train.seed_episodes=2
-    train.envs=2 train.updates=1 train.batch_size=2 train.batch_length=8 planner.candidates=8 planner.iterations=1
-    planner.elites=2 planner.horizon=2 device=cpu
+    rssm.deter=16 rssm.hidden=16 model.depth=2 planner.candidates=8 planner.iterations=1
+    planner.elites=2 planner.horizon=2 train.env_steps=100 train.seed_episodes=2 train.envs=1
+    train.updates=1 train.batch_size=2 train.batch_length=8 train.test_every=99
+    train.test_episodes=1 device=cpu
 """.split()
 TINY_WORDS = [word for setting in TINY for word in ("-s", setting)]
 
@@ -34,6 +35,10 @@ def commands_of(page: str) -> list[list[str]]:
     """The words after `planet` of each command on a page."""
     text = (FOLDER / f"{page}.md").read_text().replace("\\\n", " ")
     return [shlex.split(line) for line in re.findall(r"^    planet (.*)$", text, re.MULTILINE)]
+
+
+def settings_in(words: list[str]) -> list[str]:
+    return [word for before, word in zip(words, words[1:], strict=False) if before == "-s"]
 
 
 @pytest.fixture
@@ -67,9 +72,8 @@ def test_own_environment_is_trained_on_and_planned_in(here, capsys):
     (here / "mine.py").write_text(python_of("own-environment"))
     train, pixels, plan = commands_of("own-environment")
     main([*train, *TINY_WORDS, "--plan-episodes", "0"])
-    main([*pixels, *TINY_WORDS, "--plan-episodes", "0"])
-    observation = Agent.load("runs/dot-pixels", device="cpu").spec.observation
-    assert list(observation) == ["camera"]
+    with EnvPool(config.load(pixels[1], settings_in(pixels)).env, 1) as pool:
+        assert pool.spec.observation == {"camera": ((32, 32, 3), "uint8")}
     capsys.readouterr()
     main([*plan, "--episodes", "1", "--json"])
     result = json.loads(capsys.readouterr().out)
