@@ -12,6 +12,7 @@ from torch.distributions import Laplace, kl_divergence
 from planet_rssm import Agent, Batch, ControlLoop, PlanetError, check_planner, config
 from planet_rssm.cli.main import main
 from planet_rssm.config import PlannerSettings, RSSMSettings
+from planet_rssm.control import SimulatedTime
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.evaluation.evaluate import evaluate
 from planet_rssm.evaluation.plan_run import plan_run
@@ -21,7 +22,7 @@ from planet_rssm.world_model import WorldModel
 from planet_rssm.world_model.latents import latent_from_settings
 
 PAGE = (Path(__file__).parent.parent / "docs" / "extend.md").read_text()
-LATENT, TERM, PLANNER = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+LATENT, TERM, CONSTANT, PLANNER = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 [SETTINGS] = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 SPEC = EnvSpec("gym/Test-v0", {"vector": ((3,), "float32")}, 2, 1, 0.1, 100, "none", "fake 0")
 TINY = """
@@ -37,10 +38,11 @@ def here(tmp_path, monkeypatch):
     (tmp_path / "my_latent.py").write_text(LATENT)
     (tmp_path / "my_term.py").write_text(TERM)
     (tmp_path / "my_planner.py").write_text(PLANNER)
+    (tmp_path / "my_constant.py").write_text(CONSTANT)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
     yield tmp_path
-    for name in ("my_latent", "my_term", "my_planner", "theirs"):
+    for name in ("my_latent", "my_term", "my_planner", "my_constant", "theirs"):
         sys.modules.pop(name, None)
 
 
@@ -69,11 +71,40 @@ def test_the_pages_latent_term_and_planner_are_trained_and_planned_with(here):
     assert row["planner"] == "my_planner:Closer"
 
 
-def test_the_pages_planner_keeps_the_contract(here):
-    planner = planner_from_settings(
-        PlannerSettings(name="my_planner:Closer", candidates=16, elites=4, horizon=4), 2
+def test_a_planner_that_is_no_search_drives_an_agent_a_loop_and_the_verbs(here, capsys):
+    episodes = ["env.size=32", "env.renderer=raycast", "env.action_repeat=50"]
+    write_episodes(
+        here / "set", simple_actor("dmc/cartpole-swingup", episodes, "random", 0), 2, 0, 2
     )
-    check_planner(planner, 2)
+    tiny = [word for setting in TINY for word in ("-s", setting)]
+    main(["train", "quickstart", "--offline", "--data", "set", "--run-dir", "run", *tiny])
+    name = "my_constant:Constant"
+    agent = Agent.load(here / "run", device="cpu", overrides=[f"planner.name={name}"])
+    assert type(agent.planner).__name__ == "Constant" and agent.planner.horizon == 3
+    image = torch.zeros(2, 32, 32, 3, dtype=torch.uint8)
+    first = torch.ones(2, dtype=torch.bool)
+    plan, _ = agent.act(agent.initial(2), {"image": image}, torch.zeros(2, 1), first)
+    levels = torch.linspace(-1, 1, 11)
+    assert all(action in levels for action in plan.action)
+    assert plan.diagnostics["rounds_done"].tolist() == [1, 1]
+    with ControlLoop(agent, execute=3, clock=SimulatedTime()) as loop:
+        command = loop.tick({"image": image[0].numpy()}, is_first=True)
+        assert command.source == "plan" and command.action[0] in levels
+    with pytest.raises(PlanetError, match="execute 4: must be 1 to planner.horizon = 3 ticks"):
+        ControlLoop(agent, execute=4)
+    capsys.readouterr()
+    main(["plan", "run", "--episodes", "1", "--planner", name, "--json"])
+    assert json.loads(capsys.readouterr().out)["planner"] == name
+    main(["eval", "run", "--episodes", "1", "--planner", name, "--json"])
+    assert json.loads(capsys.readouterr().out)["results"][0]["planner"] == name
+    with pytest.raises(PlanetError, match="planner.proposals = 'actor'"):
+        Agent.load(here / "run", overrides=[f"planner.name={name}", "planner.proposals=actor"])
+
+
+def test_the_pages_planners_keep_the_contract(here):
+    for name in ("my_planner:Closer", "my_constant:Constant"):
+        settings = PlannerSettings(name=name, candidates=16, elites=4, horizon=4)
+        check_planner(planner_from_settings(settings, 2), 2)
 
 
 def test_a_planner_without_what_diagnostics_read_is_told_so(here):
@@ -175,7 +206,7 @@ def test_the_pages_term_trains_itself_and_the_model(here):
         ),
         (
             "planner.name=theirs:Thing",
-            r"planner.name = 'theirs:Thing': .*must be a subclass of .*SearchPlanner.*",
+            r"planner.name = 'theirs:Thing': .*must be a subclass of planet_rssm.types.Planner.*",
         ),
         ("model.terms=[inverse]", r"model.terms names 'inverse': each must be module:Class"),
         (

@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Generic, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -45,7 +45,7 @@ from planet_rssm.planners import Objective, SearchPlanner, choices, planner_from
 from planet_rssm.precision import planning_precision
 from planet_rssm.runs import checkpoint as checkpoints
 from planet_rssm.runs.checkpoint import Checkpoint, fill
-from planet_rssm.types import Plan, State
+from planet_rssm.types import C, Plan, Planner, State
 from planet_rssm.world_model import ModelDynamics, WorldModel, model_for
 
 _log = logging.getLogger("planet_rssm")
@@ -64,22 +64,22 @@ class RoundTimes(NamedTuple):
         return max(1, sum(ms <= budget_ms for ms in self.ms))
 
 
-class AgentCarry(NamedTuple):
+class AgentCarry(NamedTuple, Generic[C]):
     """What an agent remembers between decisions, for B rows."""
 
     state: State  # the filtered belief
-    planner: Any  # the planner's own carry
+    planner: C  # the planner's own carry
     fresh: Tensor  # bool [B], rows whose episode began since the last decision
     step: int  # observations taken in so far: names the random draws
 
 
-class Agent:
+class Agent(Generic[C]):
     """A world model and a planner, for B environments or robots at once."""
 
     def __init__(
         self,
         model: WorldModel,
-        planner: SearchPlanner[Any, Any] | ActorPlanner,
+        planner: Planner[State, C],
         spec: EnvSpec,
         *,
         device: torch.device,
@@ -105,12 +105,8 @@ class Agent:
             seed: of every draw; two agents with equal seeds and observations act equally.
         """
         self.model, self.spec, self.device = model, spec, device
-        self.planner: Any = (
-            planner  # an actor is no search: what only a search has is asked of one alone
-        )
-        self.session: Any = planner.prepare(
-            ModelDynamics(model), objective or Objective(), precision
-        )
+        self.planner = planner
+        self.prepared = planner.prepare(ModelDynamics(model), objective or Objective(), precision)
         self.precision = precision
         self._noise, self._seed, self._proposals = exploration_noise, seed, proposals
 
@@ -122,7 +118,7 @@ class Agent:
         model: WorldModel,
         behavior: Behavior | None = None,
         **options: Any,  # noqa: ANN401
-    ) -> "Agent":
+    ) -> "Agent[Any]":
         """Return the agent that `settings` describe around `model` and `behavior`; `options` as for the constructor.
 
         Without a `precision` among them it decides in `planner.precision`, of which `auto` is what
@@ -152,7 +148,7 @@ class Agent:
         overrides: Sequence[str] = (),
         seed: int = 0,
         allow_code: bool = False,
-    ) -> "Agent":
+    ) -> "Agent[Any]":
         """Load a trained agent from a run folder.
 
         Args:
@@ -177,7 +173,7 @@ class Agent:
         held = held.acting(overrides)
         return cls.build(held.settings, held.spec, *parts_of(held, where), device=where, seed=seed)
 
-    def initial(self, batch: int = 1) -> AgentCarry:
+    def initial(self, batch: int = 1) -> AgentCarry[C]:
         """Return the carry of `batch` rows before their first observation."""
         state = self.model.rssm.initial_state(batch)
         fresh = torch.ones(batch, dtype=torch.bool, device=self.device)
@@ -186,13 +182,13 @@ class Agent:
     @torch.inference_mode()
     def observe(
         self,
-        carry: AgentCarry,
+        carry: AgentCarry[C],
         observation: Mapping[str, np.ndarray | Tensor] | None,
         executed_action: np.ndarray | Tensor,
         is_first: np.ndarray | Tensor,
         *,
         rngs: Sequence[torch.Generator] | None = None,
-    ) -> AgentCarry:
+    ) -> AgentCarry[C]:
         """Take in what was seen.
 
         Args:
@@ -232,13 +228,13 @@ class Agent:
     @torch.inference_mode()
     def decide(
         self,
-        carry: AgentCarry,
+        carry: AgentCarry[C],
         *,
         committed: np.ndarray | Tensor | None = None,
         executed: int = 1,
         rounds: int | None = None,
         rngs: Sequence[torch.Generator] | None = None,
-    ) -> tuple[Plan, AgentCarry]:
+    ) -> tuple[Plan, AgentCarry[C]]:
         """Choose an action for each row from its belief; the plan's `action` [B, A] includes the exploration noise.
 
         Args:
@@ -256,7 +252,7 @@ class Agent:
         with autocast(self.device, self.precision):
             state = carry.state if committed is None else self._ahead(carry, committed)
             given = None if self._proposals is None else self._proposals(state, rngs or rng)
-            plan, memory = self.session.plan(
+            plan, memory = self.prepared.plan(
                 state,
                 carry.planner,
                 carry.fresh,
@@ -265,9 +261,8 @@ class Agent:
                 rounds=rounds,
                 proposals=given,
             )
-        done = torch.full(
-            (len(carry.fresh),), len(self.planner.populations[:rounds]), device=self.device
-        )
+        made = self.planner.rounds if rounds is None else min(rounds, self.planner.rounds)
+        done = torch.full((len(carry.fresh),), made, device=self.device)
         plan = plan._replace(diagnostics=plan.diagnostics | {"rounds_done": done})
         if self._noise > 0:
             plan = plan._replace(action=self._explore(plan.action, rng))
@@ -275,7 +270,7 @@ class Agent:
 
     def act(
         self,
-        carry: AgentCarry,
+        carry: AgentCarry[C],
         observation: Mapping[str, np.ndarray | Tensor] | None,
         executed_action: np.ndarray | Tensor,
         is_first: np.ndarray | Tensor,
@@ -283,7 +278,7 @@ class Agent:
         committed: np.ndarray | Tensor | None = None,
         executed: int = 1,
         rounds: int | None = None,
-    ) -> tuple[Plan, AgentCarry]:
+    ) -> tuple[Plan, AgentCarry[C]]:
         """Observe, then decide; see both."""
         carry = self.observe(carry, observation, executed_action, is_first)
         return self.decide(carry, committed=committed, executed=executed, rounds=rounds)
@@ -323,14 +318,14 @@ class Agent:
             plan.action.cpu()  # waits for the device
             return 1000 * (time.perf_counter() - begin)
 
-        every = range(1, len(self.planner.populations) + 1)
+        every = range(1, self.planner.rounds + 1)
         act(every[-1])
         slowest = [
             max([act(rounds) for _ in range(1 + repeats)][1:]) for rounds in every
         ]  # a round is first captured
         return RoundTimes(tuple(itertools.accumulate(slowest, max)))
 
-    def _ahead(self, carry: AgentCarry, committed: np.ndarray | Tensor) -> State:
+    def _ahead(self, carry: AgentCarry[C], committed: np.ndarray | Tensor) -> State:
         """Return the belief after `committed` [B, d, A], by the prior."""
         [actions] = to_device([_of(torch.float32, committed)], self.device)
         rng, state = self._generator(carry.step, 2), carry.state
@@ -486,6 +481,11 @@ def _decided_by(
             min(chosen.discount, behavior.discount), CriticValue(model, behavior)
         )
     if chosen.proposals == "actor" and behavior is not None:
+        if not isinstance(planner, SearchPlanner):
+            raise PlanetError(
+                f"planner.proposals = 'actor': {chosen.name} has no candidates among which they "
+                "could be; set planner.proposals=none"
+            )
         if (most := min(planner.populations) - planner.reserved) < 1:
             counts = f"planner.candidates = {chosen.candidates}, planner.reuse = {chosen.reuse}"
             raise PlanetError(

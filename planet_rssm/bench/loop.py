@@ -14,6 +14,7 @@ from planet_rssm.base.device import within_memory
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.control import Clock, ControlLoop
 from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.planners import SearchPlanner
 from planet_rssm.runs import checkpoint as checkpoints
 
 FRAMES = 16  # different ones, shown in turn
@@ -58,6 +59,7 @@ def bench_loop(
     held, where, _ = checkpoints.open_run(run, checkpoint, overrides, device)
     settings = held.settings
     agent = Agent.build(settings, held.spec, *parts_of(held, where), device=where)
+    planner = agent.planner
     frames = itertools.cycle(
         [_frame(held.spec, camera, np.random.default_rng(seed)) for seed in range(FRAMES)]
     )
@@ -73,8 +75,11 @@ def bench_loop(
                 loop.sleep()
     return {
         "task": held.spec.id,
-        "planner": {"name": settings.planner.name, "candidates": list(agent.planner.populations),
-                    "horizon": agent.planner.settings.horizon},
+        "planner": {
+            "name": settings.planner.name,
+            "candidates": list(planner.populations) if isinstance(planner, SearchPlanner) else [1],
+            "horizon": planner.horizon,
+        },
         "device": str(where),
         "precision": agent.precision,
         "threads": torch.get_num_threads(),

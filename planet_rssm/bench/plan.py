@@ -120,7 +120,9 @@ def name_of(settings: PlannerSettings) -> str:
     """Return the planner's name with its sequences, steps and rounds; an actor has none."""
     if settings.name == "actor":
         return settings.name
-    planner: SearchPlanner[Any, Any] = planner_from_settings(settings, 1)
+    planner = planner_from_settings(settings, 1)
+    if not isinstance(planner, SearchPlanner):
+        return settings.name
     counts = planner.populations
     shown = (
         f"{counts[0]}x{settings.horizon}x{len(counts)}"
@@ -245,7 +247,8 @@ def _flops(model: WorldModel, case: Case, precision: str) -> int:
         display=False, custom_mapping=mapping
     ) as counter:  # it sees no product of a captured graph
         planner.plan(dynamics, Objective(), state, planner.initial(1, first.device), first)
-    counts = planner_for(model, case.planner).populations
+    full = planner_for(model, case.planner)
+    counts = full.populations if isinstance(full, SearchPlanner) else (1,)
     return round(counter.get_total_flops() / counts[0] * sum(counts)) * case.batch
 
 

@@ -12,7 +12,7 @@ from planet_rssm.behavior import ActorPlanner, Behavior
 from planet_rssm.config import PlannerSettings
 from planet_rssm.planners import Objective, planner_from_settings
 from planet_rssm.planners.choices import one_hots
-from planet_rssm.types import Plan, State
+from planet_rssm.types import Plan, Planner, State
 from planet_rssm.world_model import ModelDynamics, WorldModel
 
 STATES = 64  # that the value of a plan is averaged over
@@ -52,7 +52,7 @@ def value_gaps(
     return {name: (best - values[f"fast {name}"]) / (best - random) for name in precisions}
 
 
-def planner_for(model: WorldModel, settings: PlannerSettings) -> Any:  # noqa: ANN401 (an actor is no search)
+def planner_for(model: WorldModel, settings: PlannerSettings) -> Planner[State, Any]:
     """Return the planner of these settings for the model; an actor is untrained."""
     if settings.name != "actor":
         return planner_from_settings(settings, model.spec.action_size, model.spec.groups)
@@ -66,10 +66,10 @@ def decider(
     """Return our decision from a cold start."""
     where = next(model.parameters()).device
     planner = planner_for(model, settings)
-    session = planner.prepare(ModelDynamics(model), Objective(), precision)
+    prepared = planner.prepare(ModelDynamics(model), Objective(), precision)
     carry, first = planner.initial(batch, where), torch.ones(batch, dtype=torch.bool, device=where)
     rng = generator(0, where)
-    return lambda state: session.plan(state, carry, first, rng)
+    return lambda state: prepared.plan(state, carry, first, rng)
 
 
 @torch.no_grad()

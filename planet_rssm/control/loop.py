@@ -309,7 +309,7 @@ def _warn_of_old_rate(spec: EnvSpec, trained: float) -> None:
 def _check(
     agent: Agent, hz: float, budget_ms: float | None, delay: int, execute: int, fallback: str
 ) -> None:
-    horizon = agent.planner.settings.horizon
+    horizon = agent.planner.horizon
     if not 0 < hz < math.inf:
         raise PlanetError(f"hz {hz:g}: must be more than 0, in ticks a second; 20 for example")
     if delay < 0:

@@ -8,8 +8,10 @@ from torch import Tensor
 
 from planet_rssm.agent import Agent, AgentCarry
 from planet_rssm.base.device import generator
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.seeding import Stream, stream_seed
 from planet_rssm.diagnosis.forecast import Foretold
+from planet_rssm.planners import SearchPlanner
 from planet_rssm.planners.choices import likeliest
 from planet_rssm.simulator.dynamics import SimulatorDynamics
 from planet_rssm.simulator.shadow import ShadowedPool
@@ -73,7 +75,7 @@ class WatchedAgent:
         sizes = [candidates[kind].shape[1] for kind in KINDS]
         actions = torch.cat([candidates[kind] for kind in KINDS], 1)
         belief = State(*(part[rows] for part in carry.state))
-        imagined = imagine(self._agent.session.dynamics, belief, actions, rng)
+        imagined = imagine(self._agent.prepared.dynamics, belief, actions, rng)
         real = follow(self._pool, rows, actions)
         parts = zip(*(part.split(sizes, -2) for part in (*imagined, *real)), strict=True)
         scored = dict(zip(KINDS, parts, strict=True))
@@ -132,7 +134,7 @@ class JudgedFilter:
         rng = generator(stream_seed(1, Stream.DIAGNOSE, held.step), agent.device)
         actions = random_sequences(agent, PROBES, batch, rng)
         real = follow(self._pool, list(range(batch)), actions)[0].to(agent.device)
-        dynamics = agent.session.dynamics
+        dynamics = agent.prepared.dynamics
         shape = dynamics.noise_shape(1, PROBES, actions.shape[2])
         rows = batch * FILTERS  # the same noise in each: they differ by their beliefs alone
         noise = None
@@ -150,7 +152,7 @@ class JudgedFilter:
 
 def random_sequences(agent: Agent, count: int, batch: int, rng: torch.Generator) -> Tensor:
     """Return action sequences [batch, count, H, A], uniform in [-1, 1] or among the choices of each group."""
-    shape = batch, count, agent.planner.settings.horizon, agent.spec.action_size
+    shape = batch, count, agent.planner.horizon, agent.spec.action_size
     uniform = torch.rand(shape, generator=rng, device=agent.device)
     return likeliest(uniform, agent.spec.groups) if agent.spec.groups else 2 * uniform - 1
 
@@ -162,7 +164,10 @@ def last_round(agent: Agent, carry: AgentCarry, count: int, rng: torch.Generator
     The search is made anew, with draws of its own, and so are the proposals: none has been scored
     yet.
     """
-    planner, session = agent.planner, agent.session
+    planner, prepared = agent.planner, agent.prepared
+    if not isinstance(planner, SearchPlanner):
+        kind = type(planner).__name__
+        raise PlanetError(f"planner {kind}: it is no search, so it has no last round to look at")
     searches = []
 
     def run(one: Any, tensors: tuple[Any, ...]) -> Any:  # noqa: ANN401 (see SearchPlanner.solve)
@@ -170,11 +175,11 @@ def last_round(agent: Agent, carry: AgentCarry, count: int, rng: torch.Generator
         return one(*tensors)
 
     state = carry.state
-    drawn = planner.draw(session.dynamics, state, rng)
+    drawn = planner.draw(prepared.dynamics, state, rng)
     planner.solve(
-        session.dynamics, session.objective, state, carry.planner, carry.fresh, drawn, run=run
+        prepared.dynamics, prepared.objective, state, carry.planner, carry.fresh, drawn, run=run
     )
-    fresh = planner.draw(session.dynamics, state, rng)[-1].actions
+    fresh = planner.draw(prepared.dynamics, state, rng)[-1].actions
     return planner.box.actions(planner.propose(searches[-1], fresh, last=True)[:, :count])
 
 

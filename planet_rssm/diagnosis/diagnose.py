@@ -191,7 +191,9 @@ class _Parts:
             )
         alone = LocalPool(unseen(env))
         planner = planner_from_settings(self._settings.planner, pool.spec.action_size)
-        self._play("model", alone, SimulatorPolicy([Simulator(alone.env, threads)], planner))
+        simulator = Simulator(alone.env, threads)
+        discount = self._settings.planner.discount
+        self._play("model", alone, SimulatorPolicy([simulator], planner, discount=discount))
         return watched.moments
 
     def _play(self, name: str, pool: Pool, policy: Policy) -> None:

@@ -216,7 +216,10 @@ def _simulated(run: str, checkpoint: str, overrides: Sequence[str]) -> Subject:
     def one(
         seeds: Sequence[int], width: int, pools: Pools, stages: Stages, on_episode: OnEpisode
     ) -> list[EpisodeResult]:
-        policy = TimedPolicy(SimulatorPolicy([simulator], planner, seed=seeds[0]), stages)
+        acting = SimulatorPolicy(
+            [simulator], planner, seed=seeds[0], discount=settings.planner.discount
+        )
+        policy = TimedPolicy(acting, stages)
         with stages("environment"):
             return play(pool, policy, seeds, None, on_episode)
 

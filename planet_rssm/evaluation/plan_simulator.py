@@ -68,8 +68,8 @@ def plan_simulator(
             baseline.
 
     Returns:
-        What `plan_run` returns, with `planner_settings` and `sequences`, those of one decision;
-        there is no baseline `untrained`, so it is None.
+        What `plan_run` returns, with `planner_settings` and `sequences`, those of one decision (None
+        where the planner is no search); there is no baseline `untrained`, so it is None.
 
     Raises:
         PlanetError: no such task, one of another simulator, or an override that is refused.
@@ -81,7 +81,7 @@ def plan_simulator(
     logging.getLogger("absl").setLevel(
         logging.ERROR
     )  # mujoco says that dm_control's models are of an older style
-    from planet_rssm.planners import planner_from_settings
+    from planet_rssm.planners import SearchPlanner, planner_from_settings
     from planet_rssm.simulator.dynamics import SimulatorPolicy
     from planet_rssm.simulator.local import LocalPool
     from planet_rssm.simulator.physics import Simulator
@@ -96,7 +96,9 @@ def plan_simulator(
             spec.id,
         )
     planner = planner_from_settings(settings.planner, spec.action_size)
-    policy, camera = TimedPolicy(SimulatorPolicy([simulator], planner), stages), Camera(pool)
+    discount = settings.planner.discount
+    policy = TimedPolicy(SimulatorPolicy([simulator], planner, discount=discount), stages)
+    camera = Camera(pool)
     with stages("environment"):
         results = play(
             pool,
@@ -123,7 +125,7 @@ def plan_simulator(
         "checkpoint": None,
         "env_steps": 0,
         "planner_settings": settings.planner.model_dump(),
-        "sequences": sum(planner.populations),
+        "sequences": sum(planner.populations) if isinstance(planner, SearchPlanner) else None,
         "seconds": stages.report(),
     }
 

@@ -18,7 +18,6 @@ Any torch model will do. A pendulum that is swung up from hanging and held uprig
     True
 """
 
-import functools
 from typing import TYPE_CHECKING, Any
 
 from planet_rssm.base.errors import PlanetError
@@ -32,9 +31,10 @@ from planet_rssm.planners.function import FunctionDynamics
 from planet_rssm.planners.goal import goal_reward
 from planet_rssm.planners.icem import ICEM
 from planet_rssm.planners.mppi import MPPI
-from planet_rssm.planners.noise import Noise
+from planet_rssm.planners.noise import Noise, normal
 from planet_rssm.planners.objective import Objective
 from planet_rssm.planners.shooting import RandomShooting
+from planet_rssm.types import Planner, PreparedPlanner
 
 if TYPE_CHECKING:
     from planet_rssm.config import PlannerSettings
@@ -48,10 +48,13 @@ __all__ = [
     "FunctionDynamics",
     "Noise",
     "Objective",
+    "Planner",
     "PlannerSettings",
+    "PreparedPlanner",
     "RandomShooting",
     "SearchPlanner",
     "goal_reward",
+    "normal",
     "planner_from_settings",
 ]
 
@@ -61,9 +64,12 @@ PLANNERS: dict[str, type[SearchPlanner[Any, Any]]] = {
     "mppi": MPPI,
     "shooting": RandomShooting,
 }
-CategoricalCEM = functools.partial(CEM, discrete=True)  # over one choice, one-hot
-CategoricalCEM.__dict__["__name__"] = "CategoricalCEM"
 MOST_ENTRIES = 2**28  # of the candidates of a round over choices, for each environment: 1 GiB
+
+
+def CategoricalCEM(settings: "PlannerSettings", action_size: int) -> CEM:  # noqa: N802
+    """Return a CEM over one choice among `action_size`, one-hot."""
+    return CEM(settings, action_size, discrete=True)
 
 
 def planner_from_settings(
@@ -72,10 +78,11 @@ def planner_from_settings(
     discrete: bool | Groups = False,
     low: Bound = -1.0,
     high: Bound = 1.0,
-) -> SearchPlanner[Any, Any]:
-    """Return the planner that the settings name, for actions of that size from `low` to `high` or for choices.
+) -> Planner[Any, Any]:
+    """Return the planner that the settings name, for actions from `low` to `high` or choices.
 
-    `discrete` says that actions are choices, and in which groups; see SearchPlanner.
+    A class of your own, `module:Class`, is any Planner that is built as SearchPlanner is: `discrete`
+    says that actions are choices, and in which groups.
 
     Raises:
         PlanetError: the bounds or groups are refused, or candidates of so many choices take too
@@ -83,15 +90,17 @@ def planner_from_settings(
     """
     if settings.name == "actor":
         raise PlanetError(
-            "planner.name = 'actor': it is learned, not searched; load a run that has one: Agent.load"
+            "planner.name = 'actor': it is learned, not searched; load a run that has one: "
+            "Agent.load"
         )
     if discrete:
         _check_memory(settings, action_size)
-    box = (settings, action_size, low, high)
-    if settings.name not in PLANNERS:
-        kind: type[SearchPlanner[Any, Any]] = SearchPlanner  # type: ignore[type-abstract]
-        return build("planner.name", settings.name, kind, *box, discrete=discrete)
-    return PLANNERS[settings.name](*box, discrete=discrete)
+    if settings.name in PLANNERS:
+        return PLANNERS[settings.name](settings, action_size, low, high, discrete=discrete)
+    kind: type[Planner[Any, Any]] = Planner  # type: ignore[type-abstract]
+    return build(
+        "planner.name", settings.name, kind, settings, action_size, low, high, discrete=discrete
+    )
 
 
 def _check_memory(settings: "PlannerSettings", action_size: int) -> None:

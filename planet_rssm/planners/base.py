@@ -1,4 +1,4 @@
-"""The one search loop: propose, imagine, score, refit. Planners differ in the small methods it calls."""
+"""The one search loop: propose, imagine, score, refit. Planners differ in the small methods."""
 
 import functools
 import math
@@ -14,14 +14,21 @@ from planet_rssm.base.errors import PlanetError
 from planet_rssm.planners.box import Bound, Box
 from planet_rssm.planners.categorical import Categorical
 from planet_rssm.planners.choices import Groups, groups_of
-from planet_rssm.planners.gaussian import Gaussian, mean_of_whole
-from planet_rssm.planners.noise import Noise, Rng, normals
-from planet_rssm.planners.objective import has_cost, rank, risk_adjusted
-from planet_rssm.types import C, Dynamics, Plan, Planner, Rollout, S
+from planet_rssm.planners.diagnostics import RoundStats, diagnostics
+from planet_rssm.planners.gaussian import Gaussian, mean_of_finite
+from planet_rssm.planners.graphs import Graphs
+from planet_rssm.planners.noise import Noise, normals
+from planet_rssm.planners.objective import (
+    has_cost,
+    one_step_before,
+    rank,
+    reads_tensors_only,
+    risk_adjusted,
+)
+from planet_rssm.types import C, Dynamics, ObjectiveFunction, Plan, Planner, PreparedPlanner, Rng, S
 
 if TYPE_CHECKING:  # pydantic: not for those who import planners alone
     from planet_rssm.config import PlannerSettings
-    from planet_rssm.planners.prepared import Session
 
 
 class Search(Protocol):
@@ -38,15 +45,17 @@ class Search(Protocol):
 
 T = TypeVar("T", bound=Search)
 V = TypeVar("V")
+RunRound = Callable[[Callable[..., Any], tuple[Any, ...]], Any]  # run(round, tensors)
+GRAPHS = 8  # sorts of decisions, by numbers of rows say, whose graphs are kept
 
 
-class SearchPlanner(Planner[C], Generic[C, T]):
-    """A planner that searches for action sequences in rounds.
+class SearchPlanner(Planner[Any, C], Generic[C, T]):
+    """A planner that searches for action sequences in rounds; its states are any pytree.
 
     It searches numbers in [−1, 1], which `box` turns into actions, or choices, one-hot in each of
     `groups`; its `distribution` is that of what it searches. A concrete planner fills in the
-    abstract methods, may change what the two before them say, and is never subclassed. It holds
-    settings only, so one object serves any number of environments and threads.
+    abstract methods, may change the attributes and methods before them, and is never subclassed.
+    It has settings only, so one object serves any number of environments and threads.
     """
 
     own_init_std = 1.0  # what a None in the settings stands for
@@ -80,23 +89,40 @@ class SearchPlanner(Planner[C], Generic[C, T]):
             PlanetError: the box has no finite bounds, or none inside, or groups are not of that
                 size.
         """
-        self.settings, self.action_size = settings, action_size
+        self.settings = settings
+        self.action_size = action_size
+        self.horizon = settings.horizon
         self.box = Box(low, high, action_size)
         self.init_std = _given(settings.init_std, self.own_init_std)
         self.momentum = _given(settings.momentum, self.own_momentum)
         self.warm_start = _given(settings.warm_start, self.own_warm_start)
-        self.min_std, self.max_std = settings.min_std or 0.0, settings.max_std or math.inf
+        self.min_std = settings.min_std or 0.0
+        self.max_std = settings.max_std or math.inf
         self.groups = groups_of(discrete, action_size)
         self.distribution: Gaussian | Categorical
         self.distribution = (
             Categorical(self.groups) if self.groups else Gaussian(action_size, self.init_std)
         )
         self.noise_size = self.distribution.noise_size
+        self.set_up()
+
+    def set_up(self) -> None:
+        """Compute what else the settings fix, once; the end of construction. Here nothing."""
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds a decision has."""
+        return len(self.populations)
+
+    @property
+    def populations(self) -> tuple[int, ...]:
+        """How many candidates each round scores: all, unless a planner says otherwise."""
+        return (self.settings.candidates,) * self.settings.iterations
 
     def plan(
         self,
         dynamics: Dynamics[S],
-        objective: Callable[[Rollout], Tensor],
+        objective: ObjectiveFunction,
         state: S,
         carry: C,
         is_first: Tensor,
@@ -106,29 +132,25 @@ class SearchPlanner(Planner[C], Generic[C, T]):
         rounds: int | None = None,
         proposals: Tensor | None = None,
         previous: Tensor | None = None,
+        run: RunRound | None = None,
     ) -> tuple[Plan, C]:
-        """Decide for each row of `state`; rows whose `is_first` [B] is set forget their carry first.
+        """Draw the noise and search, in float32, or in float64 when the state is; see `Planner`.
 
         Args:
             dynamics: the model that is searched.
             objective: returns [B, N] of a rollout, higher is better; see `Objective`.
-            state: pytree of tensors [B, ...]. The search runs in float32, in float64 when the state
-                does.
+            state: pytree of tensors [B, ...].
             carry: what `initial` or the previous call returned.
             is_first: bool [B].
-            generator: source of the noise, on the state's device; None is torch's global one. Of
-                several each draws for a row, which then does not depend on its neighbours.
-            executed: steps of the last plan that were acted out since, at least 1: how far the
-                carry is shifted.
-            rounds: stop after so many, at least 1; None: all that the settings name.
-            proposals: sequences [B, K, H, A] from elsewhere, an actor say; they take the place of
-                as many samples in every round, inside the bounds.
-            previous: the action [B, A] before this decision, which a cost may look at; None: zeros.
+            generator: source of the noise, one, or one for each row.
+            executed: how far the carry is shifted.
+            rounds: stop after this many; None: all that the settings name.
+            proposals: they take the place of as many samples in every round, inside the bounds.
+            previous: the action [B, A] before this decision, which a cost may look at.
+            run: see `solve`.
 
         Returns:
-            The plan and the next carry. Diagnostics by round, [B, I]: `returns_max`, `returns_mean`
-            of the finite ones, `elite_std` and `entropy` of what the next round would draw from;
-            and `nonfinite` [B], how many candidates had a return that is not finite.
+            The plan and the next carry. Diagnostics: see `planners.diagnostics`.
 
         Raises:
             PlanetError: proposals or returns of a wrong shape, or no round at all.
@@ -144,24 +166,29 @@ class SearchPlanner(Planner[C], Generic[C, T]):
             executed,
             proposals=proposals,
             previous=previous,
+            run=run,
         )
 
     def prepare(
-        self,
-        dynamics: Dynamics[S],
-        objective: Callable[[Rollout], Tensor],
-        precision: str = "float32",
-    ) -> "Session[S, C]":
-        """Return a session: the same decisions as `plan`, with all that can be made ready once made ready."""
-        from planet_rssm.planners.prepared import Session  # which names this class
+        self, dynamics: Dynamics[S], objective: ObjectiveFunction, precision: str = "float32"
+    ) -> PreparedPlanner[S, C]:
+        """Bind to a model: prepared weights, on a CUDA device rounds that are captured graphs.
 
-        return Session(self, dynamics, objective, precision)
+        `planner.fast=false` makes it the plain path.
+        """
+        if self.settings.fast:
+            dynamics = dynamics.prepare(precision)
+        run = None
+        if dynamics.capturable and reads_tensors_only(objective):
+            kinds = 2 * len(set(self.populations))  # of rounds; the last round is another
+            run = Graphs(GRAPHS * kinds)
+        plan = functools.partial(self.plan, run=run)
+        return PreparedPlanner(self, dynamics, objective, plan)
 
-    @torch.no_grad()
     def solve(
         self,
         dynamics: Dynamics[S],
-        objective: Callable[[Rollout], Tensor],
+        objective: ObjectiveFunction,
         state: S,
         carry: C,
         is_first: Tensor,
@@ -170,60 +197,66 @@ class SearchPlanner(Planner[C], Generic[C, T]):
         *,
         proposals: Tensor | None = None,
         previous: Tensor | None = None,
-        run: Callable[[Callable[..., Any], tuple[Any, ...]], Any] | None = None,
+        run: RunRound | None = None,
     ) -> tuple[Plan, C]:
-        """Do what `plan` does with the noise given: the whole algorithm, no draw and no wait for the device in it.
+        """Do what `plan` does with the noise given: it draws nothing and waits for no device.
 
         `run(round, tensors)` runs a round in a way of its own; None just calls it.
         """
-        search = self.start(carry, is_first, noise[0].actions, executed)
-        proposed = self.accept(proposals, noise)
-        found: list[tuple[Tensor, ...]] = []
-        run = run or _plainly
-        for index, drawn in enumerate(noise):
-            one = functools.partial(self.round, dynamics, objective, last=index == len(noise) - 1)
-            search, told = run(one, (search, state, drawn.actions, drawn.model, proposed, previous))
-            found.append(told)
-        sequence, value, carry = self.choose(search, noise[-1].choice)
-        sequence = self.box.actions(sequence)
-        return Plan(sequence[:, 0], sequence, value, diagnostics(found)), carry
+        stats: list[RoundStats] = []
+        with torch.no_grad():
+            search = self.start(carry, is_first, noise[0].actions, executed)
+            proposed = self.accept(proposals, noise)
+            for index, drawn in enumerate(noise):
+                last = index == len(noise) - 1
+                one = functools.partial(self.round, dynamics, objective, last=last)
+                tensors = (search, state, drawn, proposed, previous)
+                search, stat = run(one, tensors) if run else one(*tensors)
+                stats.append(stat)
+            sequence, value, carry = self.choose(search, noise[-1].choice)
+            sequence = self.box.actions(sequence)
+            return Plan(sequence[:, 0], sequence, value, diagnostics(stats)), carry
 
     def round(
         self,
         dynamics: Dynamics[S],
-        objective: Callable[[Rollout], Tensor],
+        objective: ObjectiveFunction,
         search: T,
         state: S,
-        actions: Tensor,
-        model: Tensor | None,
+        noise: Noise,
         proposed: Tensor | None,
         previous: Tensor | None,
         *,
         last: bool,
-    ) -> tuple[T, tuple[Tensor, ...]]:
-        """Propose, imagine, score and refit once: tensors in, tensors out; the noise is `actions` and `model`."""
-        sequences = self.propose(search, actions, last=last)
+    ) -> tuple[T, RoundStats]:
+        """Propose, imagine, score and refit once: tensors in, tensors out."""
+        sequences = self.propose(search, noise.actions, last=last)
+        count = 0 if proposed is None else proposed.shape[1]
         if proposed is not None:
-            sequences[:, -proposed.shape[1] :] = proposed
-        returns = self.score(dynamics, objective, state, sequences, model, previous)
-        precedence = self.precedence(
-            returns, 0 if proposed is None else proposed.shape[1], last=last
-        )
+            sequences[:, -count:] = proposed
+        returns = self.score(dynamics, objective, state, sequences, noise.model, previous)
+        precedence = self.precedence(returns, count, last=last)
         search = self.refit(search, sequences, returns, precedence)
-        return search, watch(search, returns)
+        stats = RoundStats(
+            returns.amax(1),
+            mean_of_finite(returns),
+            search.std.mean((1, 2)),
+            search.entropy,
+            returns.isinf().sum(1),
+        )
+        return search, stats
 
     def precedence(self, returns: Tensor, proposals: int, *, last: bool) -> Tensor | None:
-        """Return the places [N] of candidates in the order in which they win a tie; None: as they stand.
+        """Return the places [N] of candidates in the order in which they win a tie.
 
-        What was handed in comes before what was drawn: the mean of the last round, the proposals,
-        which stand at the end, then the kept elites, which stand at the beginning. So where every
-        return is the same, as in a sparse task far from its reward, a search keeps to what it knew.
+        None: as they stand. What was handed in comes before what was drawn: the mean of the last
+        round, the proposals, which stand at the end, then the kept elites, which stand at the
+        beginning. So where every return is the same, as in a sparse task far from its reward, a
+        search keeps to what it knew.
         """
-        mean = (
-            slice(0, 0)
-            if self.mean_at is None or not last
-            else slice(self.mean_at, self.mean_at + 1)
-        )
+        mean = slice(0, 0)
+        if last and self.mean_at is not None:
+            mean = slice(self.mean_at, self.mean_at + 1)
         if not proposals and mean.start == mean.stop:
             return None
         places = torch.arange(returns.shape[1], device=returns.device)
@@ -234,7 +267,7 @@ class SearchPlanner(Planner[C], Generic[C, T]):
     def score(
         self,
         dynamics: Dynamics[S],
-        objective: Callable[[Rollout], Tensor],
+        objective: ObjectiveFunction,
         state: S,
         sequences: Tensor,
         noise: Tensor | None,
@@ -244,23 +277,21 @@ class SearchPlanner(Planner[C], Generic[C, T]):
 
         `noise` is that of the model, `previous` the action [B, A] before.
         """
-        actions, particles = self.box.actions(sequences), self.settings.particles
-        if particles > 1:
-            actions = actions.repeat_interleave(
-                particles, 1
-            )  # those of one candidate stand together
+        actions = self.box.actions(sequences)
+        particles = self.settings.particles
+        if particles > 1:  # those of one candidate stand together
+            actions = actions.repeat_interleave(particles, 1)
         if has_cost(objective):
             rollout = dynamics.trace(state, actions, noise)
-            rollout = rollout._replace(
-                actions=actions, previous=_one_step_before(actions, previous)
-            )
+            before = one_step_before(actions, previous)
+            rollout = rollout._replace(actions=actions, previous=before)
         else:
             rollout = dynamics.rollout(state, actions, noise)
         returns = objective(rollout)
         if returns.shape != actions.shape[:2]:
             raise PlanetError(
-                f"returns of shape {tuple(returns.shape)}: the objective must give {tuple(actions.shape[:2])}, one "
-                "number a sequence"
+                f"returns of shape {tuple(returns.shape)}: the objective must give "
+                f"{tuple(actions.shape[:2])}, one number a sequence"
             )
         return risk_adjusted(rank(returns), particles, self.settings.risk)
 
@@ -272,48 +303,41 @@ class SearchPlanner(Planner[C], Generic[C, T]):
         """
         if proposals is None:
             return None
-        first = noise[0].actions
-        batch, horizon, most = (
-            len(first),
-            first.shape[2],
-            min(n.actions.shape[1] for n in noise) - self.reserved,
-        )
-        shape = tuple(proposals.shape)
-        if (
-            len(shape) != 4
-            or shape != (batch, shape[1], horizon, self.action_size)
-            or not 1 <= shape[1] <= most
-        ):
+        batch, _, horizon, _ = noise[0].actions.shape
+        most = min(drawn.actions.shape[1] for drawn in noise) - self.reserved
+        count = proposals.shape[1] if proposals.ndim == 4 else 0
+        expected = (batch, count, horizon, self.action_size)
+        if proposals.shape != expected or not 1 <= count <= most:
             raise PlanetError(
-                f"proposals of shape {shape}: must be (B, K, H, A) = ({batch}, K, {horizon}, {self.action_size}) with "
-                f"K from 1 to {most}"
+                f"proposals of shape {tuple(proposals.shape)}: must be (B, K, H, A) = "
+                f"({batch}, K, {horizon}, {self.action_size}) with K from 1 to {most}"
             )
-        return self.box.sequences(proposals.to(first))
+        return self.box.sequences(proposals.to(noise[0].actions))
 
     @torch.no_grad()
     def draw(
         self, dynamics: Dynamics[S], state: S, generator: Rng = None, rounds: int | None = None
     ) -> tuple[Noise, ...]:
-        """Draw the noise of every round of one decision, or of the first `rounds`, on the state's device.
+        """Draw the noise of every round of a decision, or of the first `rounds`.
 
-        Of several generators each draws for a row.
+        It lies on the state's device. Of several generators each draws for a row.
 
         Raises:
             PlanetError: no round at all.
         """
         if rounds is not None and rounds < 1:
             raise PlanetError(
-                f"rounds {rounds}: must be at least 1; leave it out for all {len(self.populations)}"
+                f"rounds {rounds}: must be at least 1; leave it out for all {self.rounds}"
             )
         leaves = pytree.tree_leaves(state)
-        batch, device = len(leaves[0]), leaves[0].device
+        batch = len(leaves[0])
+        device = leaves[0].device
         if isinstance(generator, Sequence) and device.type == "cpu":
             row = pytree.tree_map(lambda leaf: leaf[:1], state)
             drawn = [self.draw(dynamics, row, one, rounds) for one in generator]
             return pytree.tree_map(_joined, *drawn)
-        dtype = functools.reduce(
-            torch.promote_types, (leaf.dtype for leaf in leaves), torch.float32
-        )
+        dtypes = (leaf.dtype for leaf in leaves)
+        dtype = functools.reduce(torch.promote_types, dtypes, torch.float32)
         horizon = self.settings.horizon
         shapes: list[tuple[int, ...] | None] = []
         for count in self.populations[:rounds]:
@@ -323,18 +347,13 @@ class SearchPlanner(Planner[C], Generic[C, T]):
                 (batch,) if self.draws_choice else None,
             ]
         parts = normals(shapes, generator, device, dtype)
-        rounds_of = zip(parts[::3], parts[1::3], parts[2::3], strict=True)
+        by_round = zip(parts[::3], parts[1::3], parts[2::3], strict=True)
         return tuple(
-            Noise(self.correlate(actions), model, choice) for actions, model, choice in rounds_of
+            Noise(self.correlate(actions), model, choice) for actions, model, choice in by_round
         )
 
-    @property
-    def populations(self) -> tuple[int, ...]:
-        """How many candidates each round scores: all, unless a planner says otherwise."""
-        return (self.settings.candidates,) * self.settings.iterations
-
     def correlate(self, white: Tensor) -> Tensor:
-        """Give independent noise [B, N, H, noise_size] the correlation in time that candidates have: none here."""
+        """Give noise [B, N, H, noise_size] the correlation in time of candidates: none here."""
         return white
 
     @abstractmethod
@@ -346,50 +365,26 @@ class SearchPlanner(Planner[C], Generic[C, T]):
 
     @abstractmethod
     def propose(self, search: T, noise: Tensor, *, last: bool) -> Tensor:
-        """Return a round's candidates [B, N, H, A], in [−1, 1] or one-hot by group; `last`: no round follows."""
+        """Return a round's candidates [B, N, H, A], in [−1, 1] or one-hot by group.
+
+        `last`: no round follows.
+        """
 
     @abstractmethod
     def refit(
         self, search: T, sequences: Tensor, returns: Tensor, precedence: Tensor | None = None
     ) -> T:
-        """Learn from the candidates [B, N, H, A] and their returns [B, N], finite or −inf; ties by `precedence`."""
+        """Learn from candidates [B, N, H, A] and their returns [B, N], finite or −inf.
+
+        Ties are broken by `precedence`.
+        """
 
     @abstractmethod
     def choose(self, search: T, noise: Tensor | None = None) -> tuple[Tensor, Tensor, C]:
-        """Return the sequence [B, H, A] to act by, what it is believed to return [B], and the next carry.
+        """Return the sequence [B, H, A] to act by, its expected return [B], and the next carry.
 
         `noise` [B] is there for a planner that `draws_choice`.
         """
-
-
-def watch(search: Search, returns: Tensor) -> tuple[Tensor, ...]:
-    """Return what is told of a round, each [B]; see `diagnostics`."""
-    broken = returns.isinf()
-    return (
-        returns.amax(1),
-        mean_of_whole(returns),
-        search.std.mean((1, 2)),
-        search.entropy,
-        broken.sum(1),
-    )
-
-
-def diagnostics(found: Sequence[tuple[Tensor, ...]]) -> dict[str, Tensor]:
-    """Join what `watch` told of each round; see `SearchPlanner.plan`."""
-    highest, mean, spread, entropy, broken = (
-        torch.stack(values, 1) for values in zip(*found, strict=True)
-    )
-    return {
-        "returns_max": highest,
-        "returns_mean": mean,
-        "elite_std": spread,
-        "entropy": entropy,
-        "nonfinite": broken.sum(1),
-    }
-
-
-def _plainly(one: Callable[..., Any], tensors: tuple[Any, ...]) -> Any:  # noqa: ANN401 (whatever it returns)
-    return one(*tensors)
 
 
 def _joined(*rows: Tensor | None) -> Tensor | None:
@@ -398,11 +393,3 @@ def _joined(*rows: Tensor | None) -> Tensor | None:
 
 def _given(value: V | None, own: V) -> V:
     return own if value is None else value
-
-
-def _one_step_before(actions: Tensor, previous: Tensor | None) -> Tensor:
-    """Return `actions` [B, N, H, A] one step later, with `previous` [B, A] or zeros at the first."""
-    first = torch.zeros_like(actions[:, :, :1])
-    if previous is not None:
-        first = first + previous.to(actions)[:, None, None]
-    return torch.cat([first, actions[:, :, :-1]], 2)

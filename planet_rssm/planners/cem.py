@@ -1,4 +1,4 @@
-"""The cross-entropy method as PlaNet plans with it (Hafner et al. 2019, arXiv 1811.04551, algorithm 2)."""
+"""The cross-entropy method of PlaNet (Hafner et al. 2019, arXiv 1811.04551, algorithm 2)."""
 
 from typing import NamedTuple
 
@@ -7,11 +7,11 @@ from torch import Tensor
 
 from planet_rssm.planners.base import SearchPlanner
 from planet_rssm.planners.carry import Carry, nothing, remembered, resumed
-from planet_rssm.planners.gaussian import elite_weights, mean_of_whole, top
+from planet_rssm.planners.gaussian import elite_weights, mean_of_finite, top
 
 
 class CEMSearch(NamedTuple):
-    """The `mean` and `std` [B, H, A] and `entropy` [B] of the distribution; `value` [B]: the elites' mean return."""
+    """The distribution: `mean` and `std` [B, H, A], `entropy` [B]; the elites' mean return [B]."""
 
     mean: Tensor
     std: Tensor
@@ -23,10 +23,10 @@ class CEM(SearchPlanner[Carry, CEMSearch]):
     """Sample, keep the elites, refit a diagonal Gaussian, repeat; act by the final mean.
 
     Every decision starts from N(0, init_std²), with `warm_start` from N(last mean, init_std²). Over
-    choices, a product of categoricals is refitted by counting, and the likeliest choices are acted
-    by; a decision starts from equal chances, with `warm_start` from half of them and half of what
-    the last one ended with. The plan's value is the mean return of the last round's elites, an
-    estimate for the final mean that errs upwards.
+    choices, a product of categoricals is refitted by counting; the plan is the likeliest choices. A
+    decision starts from equal chances, with `warm_start` from the mean of those and what the last
+    one ended with. The plan's value is the mean return of the last round's elites, an estimate for
+    the final mean that errs upwards.
     """
 
     def initial(self, batch: int, device: torch.device | None = None) -> Carry:
@@ -35,9 +35,8 @@ class CEM(SearchPlanner[Carry, CEMSearch]):
 
     def start(self, carry: Carry, is_first: Tensor, noise: Tensor, executed: int = 1) -> CEMSearch:
         """Begin at N(0, init_std²) or with equal chances, or where the last decision ended."""
-        mean, _ = resumed(
-            carry, is_first, executed, self.distribution.fresh(noise), self.warm_start
-        )
+        fresh = self.distribution.fresh(noise)
+        mean, _ = resumed(carry, is_first, executed, fresh, self.warm_start)
         mean = self.distribution.loosened(mean)
         return self._search(mean, self.distribution.spread(mean), mean.new_zeros(len(mean)))
 
@@ -57,7 +56,7 @@ class CEM(SearchPlanner[Carry, CEMSearch]):
         weights, share = elite_weights(returns, self.momentum)
         limits = self.min_std, self.max_std
         mean, std = self.distribution.fit(search.mean, search.std, elites, weights, share, limits)
-        return self._search(mean, std, mean_of_whole(returns))
+        return self._search(mean, std, mean_of_finite(returns))
 
     def choose(
         self, search: CEMSearch, noise: Tensor | None = None

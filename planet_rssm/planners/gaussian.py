@@ -10,18 +10,19 @@ STANDARD_ENTROPY = 0.5 * math.log(2 * math.pi * math.e)  # of N(0, 1), in nats
 
 
 class Gaussian:
-    """N(mean, std²) over numbers in [−1, 1], `mean` and `std` [B, H, A]; what is beyond is clipped."""
+    """N(mean, std²) over numbers in [−1, 1], `mean` and `std` [B, H, A]; samples are clipped."""
 
     def __init__(self, action_size: int, init_std: float) -> None:
         """Take A, and the spread that a search begins with."""
-        self.noise_size, self.init_std = action_size, init_std
+        self.noise_size = action_size
+        self.init_std = init_std
 
     def fresh(self, noise: Tensor) -> Tensor:
-        """Return the mean [B, H, A] of a search that remembers nothing; `noise` [B, N, H, A] is the first round's."""
+        """Return the mean [B, H, A] of a search without a past, for `noise` [B, N, H, A]."""
         return torch.zeros_like(noise[:, 0])
 
     def loosened(self, mean: Tensor) -> Tensor:
-        """Return what a search begins with: the mean itself, for its spread starts anew."""
+        """Return what a search begins with: the mean itself, since its spread starts anew."""
         return mean
 
     def spread(self, mean: Tensor) -> Tensor:
@@ -41,60 +42,64 @@ class Gaussian:
         share: Tensor,
         limits: tuple[float, float],
     ) -> tuple[Tensor, Tensor]:
-        """Move `mean` and `std` a `share` [B, 1, 1] of the way to those of `sequences` [B, K, H, A] by `weights`.
+        """Move `mean` and `std` a `share` [B, 1, 1] of the way to those of weighted `sequences`.
 
-        `weights` [B, K] sum to 1, or to 0 where the share is 0; the new spread is kept within
-        `limits`.
+        `sequences` are [B, K, H, A]; their `weights` [B, K] sum to 1, or to 0 where the share is 0;
+        the new spread is kept within `limits`.
         """
         fitted, spread = weighted(sequences, weights)
-        return torch.lerp(mean, fitted, share), torch.lerp(std, spread, share).clamp(*limits)
+        low, high = limits
+        return torch.lerp(mean, fitted, share), torch.lerp(std, spread, share).clamp(low, high)
 
     def mode(self, mean: Tensor) -> Tensor:
         """Return the likeliest sequence [B, H, A]."""
         return mean.clamp(-1.0, 1.0)
 
     def entropy(self, mean: Tensor, std: Tensor) -> Tensor:
-        """Return the mean entropy [B] of one number, in nats; bounds are not seen."""
+        """Return the mean entropy [B] of one number, in nats, as if nothing were clipped."""
         return std.log().mean((1, 2)) + STANDARD_ENTROPY
 
 
 def top(
     sequences: Tensor, returns: Tensor, count: int, precedence: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return the `count` best of `sequences` [B, N, H, A] and their returns [B, count], the best first.
+    """Return the `count` best of `sequences` [B, N, H, A] and their returns, the best first.
 
     Of equal returns the one whose place comes first in `precedence` [N] is the better, None: the
     one that stands first. A stable sort, because topk takes any of them: others on other devices
     and at other sizes.
     """
     returns = returns if precedence is None else returns[:, precedence]
-    best, index = (found[:, :count] for found in returns.sort(dim=1, descending=True, stable=True))
+    values, order = returns.sort(dim=1, descending=True, stable=True)
+    index = order[:, :count]
     index = index if precedence is None else precedence[index]
     rows = sequences.flatten(2)
     elites = rows.gather(1, index[..., None].expand(-1, -1, rows.shape[-1]))
-    return elites.unflatten(2, sequences.shape[2:]), best
+    return elites.unflatten(2, sequences.shape[2:]), values[:, :count]
 
 
-def mean_of_whole(returns: Tensor) -> Tensor:
+def mean_of_finite(returns: Tensor) -> Tensor:
     """Return the mean [B] over the `returns` [B, K] that are not −inf, and −inf where all are."""
     return returns.masked_fill(returns.isinf(), torch.nan).nanmean(1).nan_to_num(nan=-torch.inf)
 
 
 def elite_weights(returns: Tensor, momentum: float) -> tuple[Tensor, Tensor]:
-    """Return the weights [B, K] of elites with `returns` [B, K], and the share [B, 1, 1] of the way to go to them.
+    """Return the weights [B, K] of elites by their `returns`, and the share [B, 1, 1] to move.
 
     Elites whose return is −inf do not count, and what is fitted moves by the share of those that
     do, all but `momentum` of the way: it neither collapses on the one candidate that the model did
     not break on, nor moves when there is none.
     """
-    whole = (returns > -torch.inf).to(returns.dtype)
-    return whole / whole.sum(1, keepdim=True).clamp(min=1.0), (1.0 - momentum) * whole.mean(1)[
-        :, None, None
-    ]
+    finite = (returns > -torch.inf).to(returns.dtype)
+    weights = finite / finite.sum(1, keepdim=True).clamp(min=1.0)
+    return weights, (1.0 - momentum) * finite.mean(1)[:, None, None]
 
 
 def weighted(sequences: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation [B, H, A] of `sequences` [B, K, H, A] by `weights` [B, K] that sum to 1."""
+    """Return mean and standard deviation [B, H, A] of `sequences` [B, K, H, A].
+
+    Their `weights` [B, K] sum to 1.
+    """
     weights = weights[:, :, None, None]
     mean = (weights * sequences).sum(1)
     variance = (weights * (sequences - mean[:, None]).square()).sum(1)

@@ -1,18 +1,13 @@
 """Model predictive path integral control: candidates weighted by the exponential of their returns."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from planet_rssm.planners.base import SearchPlanner
-from planet_rssm.planners.box import Bound
 from planet_rssm.planners.carry import Carry, nothing, remembered, resumed
-from planet_rssm.planners.choices import Groups
 from planet_rssm.planners.gaussian import top
-
-if TYPE_CHECKING:
-    from planet_rssm.config import PlannerSettings
 
 
 class MPPISearch(NamedTuple):
@@ -31,7 +26,7 @@ class MPPISearch(NamedTuple):
 
 
 class MPPI(SearchPlanner[Carry, MPPISearch]):
-    """Sample around the mean, weigh by exp(return / temperature), move the mean to the weighted one, repeat.
+    """Sample around the mean, weigh by exp(return / temperature), move the mean there, repeat.
 
     With `weigh = all` this is information-theoretic MPPI (Williams et al. 2018, arXiv 1707.02342,
     algorithm 2, several rounds a decision): every candidate counts and the spread stays init_std.
@@ -43,19 +38,12 @@ class MPPI(SearchPlanner[Carry, MPPISearch]):
     The plan's value is the weighted mean return of the last round, or that of the elite drawn.
     """
 
-    own_init_std, own_warm_start = 0.5, True
+    own_init_std = 0.5
+    own_warm_start = True
 
-    def __init__(
-        self,
-        settings: "PlannerSettings",
-        action_size: int,
-        low: Bound = -1.0,
-        high: Bound = 1.0,
-        *,
-        discrete: bool | Groups = False,
-    ) -> None:
-        """Take settings and box, or groups of choices; see SearchPlanner."""
-        super().__init__(settings, action_size, low, high, discrete=discrete)
+    def set_up(self) -> None:
+        """Compute who counts, what is acted by, and the bounds of the spread."""
+        settings = self.settings
         self.by_elites = settings.weigh == "elites"
         self.draws_choice = settings.act_by == "draw"
         if self.by_elites:
@@ -68,14 +56,14 @@ class MPPI(SearchPlanner[Carry, MPPISearch]):
 
     def start(self, carry: Carry, is_first: Tensor, noise: Tensor, executed: int = 1) -> MPPISearch:
         """Begin where the last decision ended; the spread starts anew."""
-        mean, _ = resumed(
-            carry, is_first, executed, self.distribution.fresh(noise), self.warm_start
-        )
+        fresh = self.distribution.fresh(noise)
+        mean, _ = resumed(carry, is_first, executed, fresh, self.warm_start)
         mean = self.distribution.loosened(mean)
-        nothing, none = mean[:, None][:, :0], mean.new_zeros(len(mean), 0)
-        return self._search(
-            mean, self.distribution.spread(mean), nothing, none, none, mean.new_zeros(len(mean))
-        )
+        std = self.distribution.spread(mean)
+        no_sequences = mean[:, None][:, :0]
+        no_numbers = mean.new_zeros(len(mean), 0)
+        value = mean.new_zeros(len(mean))
+        return self._search(mean, std, no_sequences, no_numbers, no_numbers, value)
 
     def propose(self, search: MPPISearch, noise: Tensor, *, last: bool) -> Tensor:
         """Sample the distribution."""
@@ -88,42 +76,43 @@ class MPPI(SearchPlanner[Carry, MPPISearch]):
         returns: Tensor,
         precedence: Tensor | None = None,
     ) -> MPPISearch:
-        """Move the mean, by elites the spread too, to the weighted candidates; a share `momentum` of it stays."""
+        """Move the mean, by elites the spread too, to the weighted candidates.
+
+        A share `momentum` stays.
+        """
         if self.by_elites:
             sequences, returns = top(sequences, returns, self.settings.elites, precedence)
         weights = softmax(returns, self.settings.temperature)
-        share = (1.0 - self.momentum) * weights.sum(1)[
-            :, None, None
-        ]  # the sum is 0 where every return is −inf
-        if self.by_elites:
-            share = (
-                share * (returns > -torch.inf).to(share.dtype).mean(1)[:, None, None]
-            )  # see elite_weights
+        # the sum is 0 where every return is −inf
+        share = (1.0 - self.momentum) * weights.sum(1)[:, None, None]
+        if self.by_elites:  # see elite_weights
+            share = share * (returns > -torch.inf).to(share.dtype).mean(1)[:, None, None]
         limits = self.min_std, self.max_std
-        mean, std = self.distribution.fit(
-            search.mean, search.std, sequences, weights, share, limits
-        )
+        fit = self.distribution.fit
+        mean, std = fit(search.mean, search.std, sequences, weights, share, limits)
         if not self.by_elites:
             std = self.distribution.spread(mean)
-        value = (
-            (weights * returns.nan_to_num(neginf=0.0))
-            .sum(1)
-            .masked_fill(returns.amax(1).isinf(), -torch.inf)
-        )
+        value = (weights * returns.nan_to_num(neginf=0.0)).sum(1)
+        value = value.masked_fill(returns.amax(1).isinf(), -torch.inf)
         return self._search(mean, std, sequences, weights, returns, value)
 
     def choose(
         self, search: MPPISearch, noise: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Carry]:
-        """Act by the mean or the likeliest choices, or by an elite drawn with `noise` [B]; remember the mean."""
-        sequence, value = self.distribution.mode(search.mean), search.value
+        """Act by the mean or the likeliest choices, or by an elite drawn with `noise` [B].
+
+        The mean is remembered.
+        """
+        sequence = self.distribution.mode(search.mean)
+        value = search.value
         if noise is not None:
-            # the inverse of the cumulated weights: the same law as TD-MPC2's Gumbel draw, with one
-            # number
+            # The inverse of the cumulated weights has the same law as TD-MPC2's Gumbel draw and
+            # takes one number.
             drawn = torch.special.ndtr(noise)[:, None] > search.weights.cumsum(1)[:, :-1]
             index = drawn.sum(1)
             rows = torch.arange(len(index), device=index.device)
-            sequence, value = search.sequences[rows, index], search.returns[rows, index]
+            sequence = search.sequences[rows, index]
+            value = search.returns[rows, index]
         return sequence, value, remembered(search.mean)
 
     def _search(self, mean: Tensor, std: Tensor, *scored: Tensor) -> MPPISearch:
@@ -135,13 +124,13 @@ def softmax(returns: Tensor, temperature: float | None) -> Tensor:
 
     Without a temperature it is the standard deviation of the row's finite returns.
     """
-    whole = returns > -torch.inf
+    finite = returns > -torch.inf
     if temperature is None:
-        finite = returns.masked_fill(~whole, torch.nan)
-        spread = (finite - finite.nanmean(1, keepdim=True)).square().nanmean(1, keepdim=True).sqrt()
+        kept = returns.masked_fill(~finite, torch.nan)
+        spread = (kept - kept.nanmean(1, keepdim=True)).square().nanmean(1, keepdim=True).sqrt()
         scale = spread.clamp(min=torch.finfo(returns.dtype).tiny)
     else:
         scale = torch.full_like(returns[:, :1], temperature)
     logits = (returns - returns.amax(1, keepdim=True)) / scale
-    weights = torch.where(whole, logits, -torch.inf).exp()
+    weights = torch.where(finite, logits, -torch.inf).exp()
     return weights / weights.sum(1, keepdim=True).clamp(min=1.0)  # the best has weight 1 before

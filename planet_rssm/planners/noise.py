@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-Rng = torch.Generator | Sequence[torch.Generator] | None
+from planet_rssm.types import Rng
 
 
 class Noise(NamedTuple):
@@ -27,14 +27,14 @@ def normals(
 ) -> list[Any]:
     """Return standard normal numbers of each shape [B, ...], and None for None.
 
-    On a CPU every shape is a draw of `rng`. On other devices, where each would be a launch, all
-    shapes are parts of one draw; of several generators each draws an equal share of the rows, the
-    same whatever the others draw.
+    On a CPU every shape is a draw of the one generator. On other devices, where each would be a
+    launch, all shapes are parts of one draw; of several generators each draws an equal share of the
+    rows, the same whatever the others draw.
     """
     if device.type == "cpu":
         assert not isinstance(rng, Sequence)
-        like: dict[str, Any] = {"generator": rng, "dtype": dtype}
-        return [None if shape is None else torch.randn(shape, **like) for shape in shapes]
+        options: dict[str, Any] = {"generator": rng, "dtype": dtype}
+        return [None if shape is None else torch.randn(shape, **options) for shape in shapes]
     rngs = rng if isinstance(rng, Sequence) else [rng]
     sizes = [0 if shape is None else math.prod(shape) // len(rngs) for shape in shapes]
     drawn = [torch.randn(sum(sizes), generator=one, device=device, dtype=dtype) for one in rngs]
@@ -43,3 +43,11 @@ def normals(
         None if shape is None else part.reshape(shape)
         for shape, part in zip(shapes, parts, strict=True)
     ]
+
+
+def normal(shape: tuple[int, ...], rng: Rng, device: torch.device) -> Tensor:
+    """Return standard normal draws [B, ...]; of several generators each draws for a row."""
+    if isinstance(rng, Sequence):
+        rows = [torch.randn(1, *shape[1:], generator=one, device=device) for one in rng]
+        return torch.cat(rows)
+    return torch.randn(shape, generator=rng, device=device)

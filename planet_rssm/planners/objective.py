@@ -1,4 +1,4 @@
-"""What a plan is worth: one number a candidate, from the rewards a dynamics foretells."""
+"""What a plan is worth: one number a candidate, from the rewards that a dynamics predicts."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from planet_rssm.base.errors import PlanetError
-from planet_rssm.types import Rollout
+from planet_rssm.types import ObjectiveFunction, Rollout
 
 
 class Objective:
@@ -34,9 +34,11 @@ class Objective:
                 step.
             cost: `cost(state, action, previous_action) -> [M]`, taken off the reward that the
                 action brings. The state is the one that the action is taken in; before the first
-                action of a plan is what `plan` is told.
+                action of a plan comes the `previous` of `plan`.
         """
-        self.discount, self.terminal_value, self.cost = discount, terminal_value, cost
+        self.discount = discount
+        self.terminal_value = terminal_value
+        self.cost = cost
 
     def __call__(self, rollout: Rollout) -> Tensor:
         """Return the returns [B, N]; they are not finite where a reward or a discount is not.
@@ -47,11 +49,9 @@ class Objective:
         """
         weight = (self.discount * rollout.discount).cumprod(-1)
         first = torch.ones_like(weight[..., :1])
-        reward = (
-            rollout.reward
-            if self.cost is None
-            else rollout.reward - self._costs(self.cost, rollout)
-        )
+        reward = rollout.reward
+        if self.cost is not None:
+            reward = reward - self._costs(self.cost, rollout)
         returns = (torch.cat([first, weight[..., :-1]], -1) * reward).sum(-1)
         if self.terminal_value is None:
             return returns
@@ -63,12 +63,9 @@ class Objective:
             raise PlanetError(
                 "cost: the rollout has no states; score it with SearchPlanner.score, or use trace()"
             )
-        rows = (rollout.states, rollout.actions, rollout.previous)
-        return _rows(
-            "cost",
-            cost(*pytree.tree_map(lambda leaf: leaf.flatten(0, 2), rows)),
-            rollout.reward.shape,
-        )
+        parts = (rollout.states, rollout.actions, rollout.previous)
+        state, action, previous = pytree.tree_map(lambda leaf: leaf.flatten(0, 2), parts)
+        return _rows("cost", cost(state, action, previous), rollout.reward.shape)
 
 
 def _rows(name: str, value: Tensor, shape: torch.Size) -> Tensor:
@@ -79,29 +76,43 @@ def _rows(name: str, value: Tensor, shape: torch.Size) -> Tensor:
     return value.unflatten(0, shape)
 
 
-def has_cost(objective: Callable[[Rollout], Tensor]) -> bool:
-    """Say whether an objective needs to see the states on the way."""
+def has_cost(objective: ObjectiveFunction) -> bool:
+    """Return whether an objective needs the states on the way."""
     return isinstance(objective, Objective) and objective.cost is not None
 
 
+def reads_tensors_only(objective: ObjectiveFunction) -> bool:
+    """Return whether an objective never waits for a device; a user's function may."""
+    return (
+        type(objective) is Objective and objective.cost is None and objective.terminal_value is None
+    )
+
+
+def one_step_before(actions: Tensor, previous: Tensor | None) -> Tensor:
+    """Return `actions` [B, N, H, A] one step later, with `previous` [B, A] or zeros at first."""
+    first = torch.zeros_like(actions[:, :, :1])
+    if previous is not None:
+        first = first + previous.to(actions)[:, None, None]
+    return torch.cat([first, actions[:, :, :-1]], 2)
+
+
 def rank(returns: Tensor) -> Tensor:
-    """Return `returns` with −inf for NaN and both infinities, so that what the model broke on never wins."""
+    """Return `returns` with −inf for NaN and both infinities: where the model breaks never wins."""
     return returns.masked_fill(~returns.isfinite(), -torch.inf)
 
 
 def risk_adjusted(returns: Tensor, particles: int, risk: str | float) -> Tensor:
-    """Return one return [B, N] of the returns [B, N · P] of P particles a candidate: their mean, their worst, or CVaR.
+    """Return one return [B, N] a candidate from those [B, N · P] of its P particles.
 
-    `risk` is "mean", "worst", or the share of the worst particles whose mean counts. A particle of
-    −inf makes every form −inf.
+    `risk` is "mean", "worst", or the share of the worst particles whose mean counts (CVaR). A
+    particle of −inf makes every form −inf.
     """
     if particles == 1:
         return returns
     each = returns.unflatten(1, (-1, particles))
-    count = (
-        {"mean": particles, "worst": 1}.get(risk, 0)
-        if isinstance(risk, str)
-        else math.ceil(risk * particles)
-    )
+    if isinstance(risk, str):
+        count = {"mean": particles, "worst": 1}[risk]
+    else:
+        count = math.ceil(risk * particles)
     worst = each if count == particles else each.topk(count, -1, largest=False).values
     return worst.mean(-1)

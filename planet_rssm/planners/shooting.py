@@ -1,24 +1,20 @@
 """Random shooting: the best of many sequences drawn at random."""
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from planet_rssm.planners.base import SearchPlanner
-from planet_rssm.planners.box import Bound
 from planet_rssm.planners.carry import Carry, nothing, remembered, resumed
 from planet_rssm.planners.categorical import Categorical
-from planet_rssm.planners.choices import Groups, uniform
+from planet_rssm.planners.choices import uniform
 from planet_rssm.planners.gaussian import top
-
-if TYPE_CHECKING:
-    from planet_rssm.config import PlannerSettings
 
 
 class ShootingSearch(NamedTuple):
-    """The `best` sequence [B, H, A] seen and its `value` [B]; `std` and `entropy` of what is drawn never change."""
+    """The `best` sequence [B, H, A] so far, its `value` [B]; `std` and `entropy` never change."""
 
     best: Tensor
     value: Tensor
@@ -27,24 +23,15 @@ class ShootingSearch(NamedTuple):
 
 
 class RandomShooting(SearchPlanner[Carry, ShootingSearch]):
-    """Draw uniformly over the box, or over the choices of each group; act by the best seen.
+    """Draw uniformly over the box, or over the choices of each group; act by the best.
 
     Every round draws anew, so its rounds are a budget, nothing else. With `warm_start` the last
     decision's best is the first candidate. The plan's value is the return that its sequence was
     chosen for, which errs upwards.
     """
 
-    def __init__(
-        self,
-        settings: "PlannerSettings",
-        action_size: int,
-        low: Bound = -1.0,
-        high: Bound = 1.0,
-        *,
-        discrete: bool | Groups = False,
-    ) -> None:
-        """Take settings and box, or groups of choices; see SearchPlanner."""
-        super().__init__(settings, action_size, low, high, discrete=discrete)
+    def set_up(self) -> None:
+        """Reserve a place for the best so far."""
         self.reserved = int(self.warm_start)
 
     def initial(self, batch: int, device: torch.device | None = None) -> Carry:
@@ -55,12 +42,12 @@ class RandomShooting(SearchPlanner[Carry, ShootingSearch]):
         self, carry: Carry, is_first: Tensor, noise: Tensor, executed: int = 1
     ) -> ShootingSearch:
         """Begin with nothing, or with the last decision's best."""
-        drawn = self._draw(
-            noise[:, 0]
-        )  # so that there is a whole action even where every return is −inf
+        # drawn, so that there is an action even where every return is −inf
+        drawn = self._draw(noise[:, 0])
         best, _ = resumed(carry, is_first, executed, drawn, self.warm_start)
         worst = best.new_full((len(best),), -torch.inf)
-        std, entropy = torch.full_like(best, 1 / 3**0.5), math.log(2)
+        std = torch.full_like(best, 1 / 3**0.5)
+        entropy = math.log(2)
         if isinstance(self.distribution, Categorical):
             std = self.distribution.spread(self.distribution.fresh(noise))
             entropy = sum(map(math.log, self.groups)) / len(self.groups)
@@ -80,16 +67,17 @@ class RandomShooting(SearchPlanner[Carry, ShootingSearch]):
         returns: Tensor,
         precedence: Tensor | None = None,
     ) -> ShootingSearch:
-        """Keep the best seen."""
-        found, values = (part[:, 0] for part in top(sequences, returns, 1, precedence))
-        better = values > search.value
-        best = torch.where(better[:, None, None], found, search.best)
-        return search._replace(best=best, value=torch.where(better, values, search.value))
+        """Keep the best so far."""
+        elites, values = top(sequences, returns, 1, precedence)
+        value = values[:, 0]
+        better = value > search.value
+        best = torch.where(better[:, None, None], elites[:, 0], search.best)
+        return search._replace(best=best, value=torch.where(better, value, search.value))
 
     def choose(
         self, search: ShootingSearch, noise: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Carry]:
-        """Act by the best seen, and remember it."""
+        """Act by the best, and remember it."""
         return search.best, search.value, remembered(search.best)
 
     def _draw(self, noise: Tensor) -> Tensor:

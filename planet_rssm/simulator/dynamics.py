@@ -22,6 +22,7 @@ It shows what a planner alone can do: the best that a learned model could hope f
 """
 
 from collections.abc import Sequence
+from typing import Generic
 
 import numpy as np
 import torch
@@ -29,9 +30,9 @@ from torch import Tensor
 
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.seeding import Stream, stream_seed
-from planet_rssm.planners import Objective, SearchPlanner
+from planet_rssm.planners import Objective
 from planet_rssm.simulator.physics import Simulator
-from planet_rssm.types import Dynamics, Rollout
+from planet_rssm.types import C, Dynamics, Planner, Rollout
 
 
 class SimulatorDynamics(Dynamics[Tensor]):
@@ -73,18 +74,26 @@ class SimulatorDynamics(Dynamics[Tensor]):
         return Rollout(reward.to(actions), discount.to(actions), last.to(actions.device))
 
 
-class SimulatorPolicy:
+class SimulatorPolicy(Generic[C]):
     """A planner that searches the simulators of running episodes, as a policy for collect.collect.
 
     It looks at no observation: it reads the physics itself.
     """
 
     def __init__(
-        self, simulators: Sequence[Simulator], planner: SearchPlanner, seed: int = 0
+        self,
+        simulators: Sequence[Simulator],
+        planner: Planner[Tensor, C],
+        seed: int = 0,
+        *,
+        discount: float = 1.0,
     ) -> None:
-        """Take one simulator for each row that is played, and the `seed` of the planner's draws."""
+        """Take one simulator for each row that is played, and the `seed` of the planner's draws.
+
+        `discount` is that of one agent step.
+        """
         self._dynamics = SimulatorDynamics(simulators)
-        self._session = planner.prepare(self._dynamics, Objective(planner.settings.discount))
+        self._planner = planner.prepare(self._dynamics, Objective(discount))
         self._carry = planner.initial(len(simulators))
         self._seed, self._decisions = seed, 0
 
@@ -97,5 +106,5 @@ class SimulatorPolicy:
         )
         self._decisions += 1
         begins = torch.from_numpy(np.array(is_first))
-        plan, self._carry = self._session.plan(self._dynamics.state(), self._carry, begins, rng)
+        plan, self._carry = self._planner.plan(self._dynamics.state(), self._carry, begins, rng)
         return plan.action.numpy()

@@ -47,7 +47,7 @@ def copied(tree: Any) -> Any:  # noqa: ANN401
 
 
 def close(left: Any, right: Any, tolerance: float = 0.0) -> bool:  # noqa: ANN401
-    """Say whether two trees of one form hold equal numbers, or nearly so; NaN equals NaN."""
+    """Say whether two trees of one form have equal numbers, or nearly so; NaN equals NaN."""
     pairs = zip(pytree.tree_leaves(left), pytree.tree_leaves(right), strict=True)
     return all(
         one is other or torch.allclose(one, other, rtol=tolerance, atol=tolerance, equal_nan=True)
@@ -56,11 +56,11 @@ def close(left: Any, right: Any, tolerance: float = 0.0) -> bool:  # noqa: ANN40
 
 
 def same(left: Any, right: Any) -> bool:  # noqa: ANN401
-    """Say whether two trees hold the same numbers."""
+    """Say whether two trees have the same numbers."""
     return close(left, right)
 
 
-def tell(lines: Iterable[str]) -> None:
+def raise_broken(lines: Iterable[str]) -> None:
     """Raise an AssertionError of the lines, if there are any."""
     if broken := list(lines):
         raise AssertionError("\n".join(broken))

@@ -9,7 +9,7 @@ from torch.utils import _pytree as pytree
 
 from planet_rssm.planners.box import Bound, Box
 from planet_rssm.planners.choices import Groups, groups_of
-from planet_rssm.testing.compare import close, copied, same, some_actions, take, tell
+from planet_rssm.testing.compare import close, copied, raise_broken, same, some_actions, take
 from planet_rssm.types import Dynamics
 
 CANDIDATES, HORIZON = 3, 4  # of the sequences that a dynamics is tried on
@@ -45,8 +45,8 @@ def check_dynamics(
         state, action_size, Box(low, high, action_size), groups, CANDIDATES, HORIZON
     )
     trial = _Trial(dynamics, state, actions, tolerance)
-    tell(trial.shapes())
-    tell(
+    raise_broken(trial.shapes())
+    raise_broken(
         [
             *trial.repeats(),
             *trial.alone(),

@@ -144,7 +144,7 @@ def test_a_plan_is_worth_its_rewards_and_what_the_critic_says_of_its_end(particl
     actions = 2 * torch.rand(1, 3, 4, A, generator=generator(1, CPU)) - 1
     with torch.no_grad():
         found = agent.planner.score(
-            agent.session.dynamics, agent.session.objective, state, actions, None
+            agent.prepared.dynamics, agent.prepared.objective, state, actions, None
         )
         states = model.rssm.imagine(
             State(*(part.expand(3, -1) for part in state)), actions[0], None
@@ -210,7 +210,7 @@ def test_a_planner_without_a_place_for_proposals_says_so() -> None:
 
 def test_the_value_beyond_the_horizon_is_the_critics_by_its_own_discount() -> None:
     agent = agent_of("planner.terminal_value=critic")
-    objective = agent.session.objective
+    objective = agent.prepared.objective
     assert isinstance(
         objective.terminal_value, CriticValue
     ) and objective.discount == pytest.approx(0.997)

@@ -11,7 +11,7 @@ import torch
 from planet_rssm.agent import Agent
 from planet_rssm.config import ModelSettings, PlannerSettings, RSSMSettings, Settings
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.planners import PLANNERS, FunctionDynamics, planner_from_settings
+from planet_rssm.planners import PLANNERS, FunctionDynamics, normal, planner_from_settings
 from planet_rssm.planners.choices import likeliest
 from planet_rssm.testing import check_dynamics, check_planner
 from planet_rssm.types import Dynamics, Plan, Planner, Rollout
@@ -78,7 +78,7 @@ def test_an_agent_decides_by_every_planner(form):
             carry, {"speed": torch.zeros(2, 3)}, torch.zeros(2, 2), torch.tensor([first, first])
         )
         assert plan.action.shape == (2, 2) and plan.action.abs().max() <= 1
-    assert agent.session.objective.discount == 0.9
+    assert agent.prepared.objective.discount == 0.9
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=list(FORMS))
@@ -213,7 +213,7 @@ def test_a_broken_trace_is_told_what_it_breaks(change, line):
         check_dynamics(Traced(), PLACES.clone(), 2)
 
 
-class Rusher(Planner[torch.Tensor]):
+class Rusher(Planner[torch.Tensor, torch.Tensor]):
     """Runs as it was told by `break_` whatever it is shown; whole, it goes against the place by what it remembers."""
 
     def __init__(self, change=lambda plan, carry, given: (plan, carry)):
@@ -222,9 +222,11 @@ class Rusher(Planner[torch.Tensor]):
     def initial(self, batch, device=None):
         return torch.zeros(batch, 2)
 
-    def plan(self, dynamics, objective, state, carry, is_first, generator=None):
+    horizon = 3
+
+    def plan(self, dynamics, objective, state, carry, is_first, generator=None, **options):
         before = torch.where(is_first[:, None], 0.0, carry)
-        drawn = torch.rand(len(is_first), 2, generator=generator)
+        drawn = normal((len(is_first), 2), generator, torch.device("cpu")).sigmoid()
         sequence = (drawn - before)[:, None].repeat(1, 3, 1).clamp(-1, 1)
         plan = Plan(sequence[:, 0], sequence, sequence.sum((1, 2)), {})
         return self.change(plan, drawn, (dynamics, state, carry, is_first))
@@ -266,7 +268,10 @@ def carry_in_place(plan, carry, given):
             lambda p, c, g: (p._replace(diagnostics={"x": p.value[0]}), c),
             r"diagnostics\['x'\] of shape \(\)",
         ),
-        (lambda p, c, g: (p._replace(value=p.value.requires_grad_()), c), "the plan holds a graph"),
+        (
+            lambda p, c, g: (p._replace(value=p.value.requires_grad_()), c),
+            "the plan has a gradient graph",
+        ),
         (
             lambda p, c, g: (p._replace(value=torch.rand(3)), c),
             "draws from torch's global generator",
@@ -288,3 +293,52 @@ def test_a_broken_planner_is_told_what_it_breaks(change, line):
 
 def test_a_planner_that_is_no_search_passes():
     check_planner(Rusher(), 2)
+
+
+class Endless(Rusher):
+    horizon = None
+
+
+class Deaf(Rusher):
+    def plan(self, dynamics, objective, state, carry, is_first, generator=None, *, executed=1):
+        return super().plan(dynamics, objective, state, carry, is_first, generator)
+
+
+class Crowd(Rusher):
+    def plan(self, dynamics, objective, state, carry, is_first, generator=None, **options):
+        one = generator[0] if isinstance(generator, list) else generator
+        return super().plan(dynamics, objective, state, carry, is_first, one)
+
+
+class Hasty(Rusher):
+    def plan(
+        self, dynamics, objective, state, carry, is_first, generator=None, *, rounds=None, **options
+    ):
+        plan, carry = super().plan(dynamics, objective, state, carry, is_first, generator)
+        return plan._replace(sequence=plan.sequence[:, :rounds]), carry
+
+
+class Bare(Rusher):
+    def prepare(self, dynamics, objective, precision="float32"):
+        return self
+
+
+class Fickle(Rusher):
+    def prepare(self, dynamics, objective, precision="float32"):
+        return Rusher(far).prepare(dynamics, objective, precision)
+
+
+@pytest.mark.parametrize(
+    ("kind", "line"),
+    [
+        (Endless, "horizon is None: must be an int from 1 on"),
+        (Deaf, r"plan\(\) does not take rounds, proposals, previous: an agent gives them by name"),
+        (Crowd, "row 1 with a generator of its own plans otherwise alone"),
+        (Hasty, r"rounds 1 gives a sequence of shape \(3, 1, 2\)"),
+        (Bare, r"prepare\(\) returns a Bare: must be a PreparedPlanner"),
+        (Fickle, r"prepare\(\) gives a planner that decides otherwise than plan\(\)"),
+    ],
+)
+def test_a_planner_that_no_agent_could_use_is_told_what_it_lacks(kind, line):
+    with pytest.raises(AssertionError, match=line):
+        check_planner(kind(), 2)

@@ -219,7 +219,8 @@ def test_a_session_remembers_a_bounded_number_of_graphs(device):
     session = session_of(planner_of(), model_of())
     for rows in range(1, 20):
         decide(session, rows)
-    assert len(session._run._captured) == session._run.most == 16
+    graphs = session._plan.keywords["run"]
+    assert len(graphs._captured) == graphs.most == 16
     check_replays(device, session, launches=130, rows=19)
 
 

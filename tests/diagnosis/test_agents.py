@@ -66,7 +66,7 @@ def agent() -> Agent:
 @pytest.mark.parametrize("factor", [1.0, -1.0])
 def test_candidates_of_the_simulator_and_its_negative(pool, factor):
     made = agent()
-    made.session.dynamics = Seer(pool, factor)
+    made.prepared.dynamics = Seer(pool, factor)
     policy = WatchedAgent(made, pool, every=9)
     play(pool, policy, [1000, 1001])
     assert [moment.episode for moment in policy.moments] == [0, 0, 1, 1]
@@ -85,7 +85,7 @@ def test_who_is_watched_acts_as_ever(pool):
 
 def test_the_last_round_draws_as_the_planner_does_and_its_plan_lies_among_its_draws(pool):
     made, rng = agent(), torch.Generator().manual_seed(0)
-    made.session.dynamics = Seer(pool)
+    made.prepared.dynamics = Seer(pool)
     pool.reset({0: 1000})
     carry = made.initial(1)
     found = last_round(made, carry, 15, rng)
@@ -98,7 +98,7 @@ def test_the_last_round_draws_as_the_planner_does_and_its_plan_lies_among_its_dr
 def test_the_belief_that_is_acted_by_is_the_one_that_foretells_best(pool):
     """The model's error is the first number of the belief: the least of them must be chosen, and survive."""
     made = agent()
-    made.session.dynamics = Seer(pool, off=lambda state: state.stoch[:, 0].abs())
+    made.prepared.dynamics = Seer(pool, off=lambda state: state.stoch[:, 0].abs())
     policy, acted, filtered = JudgedFilter(made, pool), [], []
     decide, observe = made.decide, made.observe
 

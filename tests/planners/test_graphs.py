@@ -86,7 +86,7 @@ class Graph:
 
 @pytest.fixture
 def recorded(monkeypatch):
-    """A session on the CPU captures as it would on a CUDA device."""
+    """A prepared planner on the CPU captures as it would on a CUDA device."""
     stream = SimpleNamespace(device_index=0, cuda_stream=0, wait_stream=lambda other: None)
     for name in ("stream", "device"):
         monkeypatch.setattr(torch.cuda, name, lambda *_: contextlib.nullcontext())
@@ -129,12 +129,12 @@ def check(preset: str, name: str) -> None:
     deter = torch.randn(B, model.rssm.deter_size, generator=torch.Generator().manual_seed(0)).tanh()
     with torch.no_grad():
         state = State(deter, model.rssm.latent.sample(model.rssm.prior(deter), None))
-    session = planner.prepare(plain, Objective())
+    prepared = planner.prepare(plain, Objective())
     for change in (None, by_hand, by_fused_optimiser, by_assignment):
         if change is not None:
             change(model)
         with torch.inference_mode():
-            found = decide(session.plan, state, planner.initial(B))
+            found = decide(prepared.plan, state, planner.initial(B))
         expected = decide(
             lambda *args: planner.plan(plain, Objective(), *args), state, planner.initial(B)
         )

@@ -1,4 +1,4 @@
-"""A session decides as its planner does; on a CUDA device by captured graphs."""
+"""A prepared planner decides as its planner does; on a CUDA device by captured graphs."""
 
 import pytest
 import torch
@@ -57,23 +57,23 @@ def two_decisions(planner, decide, state: State, carry) -> list[torch.Tensor]:
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("preset", ["planet", "planet-discrete"])
 @pytest.mark.parametrize("name", ["cem", "icem", "mppi"])
-def test_in_float32_a_session_decides_as_its_planner_does(name, preset, device):
+def test_in_float32_a_prepared_planner_decides_as_its_planner_does(name, preset, device):
     """On a CUDA device this is: the float32 graph equals eager on the same noise."""
     model = model_on(device, preset)
     planner = planner_from_settings(settings_of(name), A)
     plain, objective, state = ModelDynamics(model), Objective(), state_on(model)
-    session = planner.prepare(plain, objective)
-    assert isinstance(session.dynamics, FastDynamics)
+    prepared = planner.prepare(plain, objective)
+    assert isinstance(prepared.dynamics, FastDynamics)
     initial = planner.initial(B, state.deter.device)
     with torch.inference_mode():
-        by_session = two_decisions(planner, session.plan, state, initial)
+        by_prepared = two_decisions(planner, prepared.plan, state, initial)
     again = two_decisions(
-        planner, session.plan, state, initial
+        planner, prepared.plan, state, initial
     )  # outside inference mode, as users may
     by_planner = two_decisions(
         planner, lambda *args: planner.plan(plain, objective, *args), state, initial
     )
-    for left, middle, right in zip(by_session, again, by_planner, strict=True):
+    for left, middle, right in zip(by_prepared, again, by_planner, strict=True):
         torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(middle, right, rtol=1e-4, atol=1e-4)
 
@@ -97,14 +97,16 @@ def by_fused_optimiser(model: WorldModel) -> None:
 def test_weights_change_plans_change(device, change):
     model = model_on(device)
     planner = planner_from_settings(settings_of("cem"), A)
-    session, state = planner.prepare(ModelDynamics(model), Objective()), state_on(model)
+    prepared, state = planner.prepare(ModelDynamics(model), Objective()), state_on(model)
     first, initial = (
         torch.ones(B, dtype=torch.bool, device=device),
         planner.initial(B, state.deter.device),
     )
 
     def action() -> torch.Tensor:
-        return session.plan(state, initial, first, torch.Generator(device).manual_seed(3))[0].action
+        return prepared.plan(state, initial, first, torch.Generator(device).manual_seed(3))[
+            0
+        ].action
 
     before = action()
     assert torch.equal(action(), before)
@@ -121,16 +123,16 @@ def test_weights_change_plans_change(device, change):
 def test_results_of_a_graph_are_copies():
     model = model_on("cuda")
     planner = planner_from_settings(settings_of("icem"), A)
-    session, state = planner.prepare(ModelDynamics(model), Objective()), state_on(model)
+    prepared, state = planner.prepare(ModelDynamics(model), Objective()), state_on(model)
     first, initial = (
         torch.ones(B, dtype=torch.bool, device="cuda"),
         planner.initial(B, state.deter.device),
     )
-    plan, carry = session.plan(state, initial, first)
+    plan, carry = prepared.plan(state, initial, first)
     held = [
         leaf.clone() for leaf in (plan.sequence, plan.value, *plan.diagnostics.values(), *carry)
     ]
-    session.plan(State(state.deter.neg(), state.stoch), carry, ~first)
+    prepared.plan(State(state.deter.neg(), state.stoch), carry, ~first)
     for now, then in zip(
         (plan.sequence, plan.value, *plan.diagnostics.values(), *carry), held, strict=True
     ):
@@ -140,8 +142,8 @@ def test_results_of_a_graph_are_copies():
 def test_one_setting_turns_it_off():
     model = model_on("cpu")
     plain = ModelDynamics(model)
-    session = planner_from_settings(settings_of("cem", fast=False), A).prepare(plain, Objective())
-    assert session.dynamics is plain
+    prepared = planner_from_settings(settings_of("cem", fast=False), A).prepare(plain, Objective())
+    assert prepared.dynamics is plain
 
 
 def test_what_cannot_be_captured_is_one_line_that_says_what_to_do():
