@@ -5,7 +5,7 @@
 # is 0.59 with version 2.2.0 at horizon 12 and exponent 2.5, and 0.55 with 1.1.1, the version of the
 # paper's time, which drew the mean with half the power.
 #
-# Seen, standard deviation over all steps of 200 000 series:
+# Output, standard deviation over all steps of 200 000 series:
 #   colorednoise 2.2.0: horizon 12: exponent 0 1.069, 0.25 1.077, 2.5 1.179; horizon 30: 2.5 1.174
 #   colorednoise 1.1.1: horizon 12: exponent 0 1.023, 0.25 1.029, 2.5 1.092; horizon 30: 2.5 1.090
 # Exits non-zero where that has changed.

@@ -3,11 +3,11 @@
 # mujoco.mjtJoint.mjJNT_HINGE` is True, the two sides exchanged is False, and so is membership in a
 # tuple of members, which Python asks from the member's side. Code like
 #     assert joint_type in (mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtJoint.mjJNT_SLIDE)
-# therefore fails without a word: Fetch, HandReach and FrankaKitchen of gymnasium-robotics 1.4.2
+# therefore fails silently: Fetch, HandReach and FrankaKitchen of gymnasium-robotics 1.4.2
 # (mujoco_utils.py; it asks for mujoco>=2.2.0, so pip is content) and gym-xarm, which imports that.
 # A plain int of the same value is in the tuple: int(model.jnt_type[0]).
 #
-# Seen, numpy 2.2.6 (number == member, member == number, number in (member,), int in (member,)):
+# Output, numpy 2.2.6 (number == member, member == number, number in (member,), int in (member,)):
 #   mujoco 3.17.0: True False False True
 #   mujoco 3.3.0:  True True True True
 # Exits non-zero where that has changed.

@@ -2,9 +2,10 @@
 
     python docs/examples/control_loop.py runs/my-robot     # or no run: an untrained model, to see the loop turn
 
-`Arm` stands for your robot: what it sees and how it is told to move. All else is what you would
-write. Read docs/control.md for what the loop promises, and measure yours first: planet bench loop
-runs/my-robot --hz 20
+`Arm` stands for your robot, its camera and its motors. The rest is what you would write yourself.
+docs/control.md says what the loop promises. Measure yours first:
+
+    planet bench loop runs/my-robot --hz 20
 """
 
 import sys
@@ -26,30 +27,30 @@ class Arm:
         self.angle = self.speed = 0.0
 
     def observe(self) -> dict[str, np.ndarray]:
-        """Return what the robot sees, by the names that its model was trained with."""
+        """Return an observation, under the names of the training."""
         return {"joint": np.array([np.cos(self.angle), np.sin(self.angle), self.speed], np.float32)}
 
     def move(self, action: np.ndarray) -> None:
-        """Have the motor do its best towards `action` [1] for a tick."""
+        """Move the motor towards `action` [1] for a tick."""
         self.motor = self.motor + np.clip(action - self.motor, -0.2, 0.2)
         self.speed += 0.05 * (9.8 * np.sin(self.angle) + 5.0 * float(self.motor[0]))
         self.angle += 0.05 * self.speed
 
 
 def control(robot: Arm, agent: Agent, seconds: float, clock: Clock | None = None) -> ControlLoop:
-    """Act for a while; return the loop, which has counted what became of each tick."""
+    """Act for a while; return the loop, which has counted the ticks by kind."""
     loop = ControlLoop(
         agent,
         hz=20,
         budget_ms=40,  # of the 50 ms that a tick lasts: as many rounds of search as fit
-        # act at once on what was planned from the last frame; its plan foresaw the action between
+        # act at once on the plan from the last frame, which includes the action between
         delay=1,
-        fallback="zero",  # when not even an old plan is left
+        fallback="zero",  # once the old plan is used up
         clock=clock,
     )
     with loop:
         for tick in range(round(seconds * loop.hz)):
-            # the second argument is what the motors did, which is not quite what they were told to
+            # the second argument is what the motors did, which differs a little from the command
             command = loop.tick(robot.observe(), robot.motor, is_first=tick == 0)
             robot.move(command.action)
             loop.sleep()  # until the next tick is due
@@ -66,16 +67,14 @@ def untrained() -> Agent:
 
 
 def main(run: str | None = None, seconds: float = 5.0, clock: Clock | None = None) -> None:
-    """Control the arm and tell how it went."""
+    """Control the arm and print how it went."""
     agent = untrained() if run is None else Agent.load(run)
     loop = control(Arm(), agent, seconds, clock)
-    print(
-        f"ticks: {loop.counts}, missed: {loop.missed}; rounds of search: {loop.rounds} of {len(loop.times.ms)}"
-    )
+    rounds = f"{loop.rounds} of {len(loop.times.ms)}"
+    print(f"ticks: {loop.counts}, missed: {loop.missed}; rounds of search: {rounds}")
     if loop.latency_ms:  # a decision has ended
-        print(
-            f"from frame to plan: {np.median(loop.latency_ms):.1f} ms, at worst {max(loop.latency_ms):.1f} ms"
-        )
+        middle, worst = np.median(loop.latency_ms), max(loop.latency_ms)
+        print(f"from frame to plan: {middle:.1f} ms, at worst {worst:.1f} ms")
 
 
 if __name__ == "__main__":
