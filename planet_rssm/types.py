@@ -81,7 +81,7 @@ class Plan(NamedTuple):
 class Dynamics(ABC, Generic[S]):
     """A model that can be searched: any torch module, an RSSM, a simulator."""
 
-    differentiable: bool  # whether gradients reach the actions; `check_dynamics` tries it
+    differentiable = False  # whether gradients reach the actions; `check_dynamics` tries it
     # whether `rollout` may be captured as a CUDA graph: never waits, always reads the same memory
     capturable = False
 

@@ -60,8 +60,7 @@ class Learner:
         batch_size, length = chunks.reward.shape
         noise = self.model.draw(batch_size, length, rng, self.device)
         with autocast(self.device, self.precision):
-            context = self.model.context(batch, noise)
-            loss, metrics = self.model.loss_from(batch, context, noise)
+            loss, metrics, context = self.model.loss(batch, noise)
             if self.behavior is not None:
                 rng = generator(
                     stream_seed(self.settings.seed, Stream.BEHAVIOR, index), self.device
@@ -69,8 +68,9 @@ class Learner:
                 drawn = self.behavior.draw(
                     batch_size * length, self.model.rssm.noise_size, rng, self.device
                 )
-                more, told, bounds = self.behavior.loss(self.model, batch, context, drawn)
-                loss, metrics = loss + more, metrics | told
+                own = self.behavior.loss(self.model, batch, context, drawn)
+                behavior_loss, behavior_metrics, bounds = own
+                loss, metrics = loss + behavior_loss, metrics | behavior_metrics
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)

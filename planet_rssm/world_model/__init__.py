@@ -10,7 +10,14 @@ from planet_rssm.world_model.latents import (
     Latent,
 )
 from planet_rssm.world_model.losses import kl_balanced_loss
-from planet_rssm.world_model.model import Context, LossNoise, WorldModel, model_for, untrained_model
+from planet_rssm.world_model.model import (
+    Context,
+    LossNoise,
+    LossOutput,
+    WorldModel,
+    model_for,
+    untrained_model,
+)
 from planet_rssm.world_model.networks import symexp, symlog
 from planet_rssm.world_model.rssm import RSSM
 
@@ -23,6 +30,7 @@ __all__ = [
     "GaussianLatent",
     "Latent",
     "LossNoise",
+    "LossOutput",
     "ModelDynamics",
     "TwohotEncoder",
     "WorldModel",

@@ -1,4 +1,9 @@
-"""What is predicted from a state besides its observation: the reward, and whether the episode goes on."""
+"""What is predicted from a state besides its observation: the reward, and whether the episode goes on.
+
+Every head is a network and how its output is read: `raw` [*B, raw_size] is what the network
+returns, `mean(raw)` [*B] the prediction, and `loss(raw, target)` [*B] what the prediction costs.
+So who needs both runs the network once.
+"""
 
 from typing import Literal
 
@@ -72,11 +77,19 @@ class GaussianHead(nn.Module):
 
     def forward(self, feat: Tensor) -> Tensor:
         """Return the mean [*B] of `feat` [*B, F]."""
-        return precise(self.net(feat).squeeze(-1))
+        return self.mean(self.raw(feat))
 
-    def loss(self, feat: Tensor, target: Tensor) -> Tensor:
+    def raw(self, feat: Tensor) -> Tensor:
+        """Return the network's output [*B, 1] of `feat` [*B, F]."""
+        return precise(self.net(feat))
+
+    def mean(self, raw: Tensor) -> Tensor:
+        """Return the mean [*B] of the network's output."""
+        return raw.squeeze(-1)
+
+    def loss(self, raw: Tensor, target: Tensor) -> Tensor:
         """Return half the squared error [*B]."""
-        return half_squared_error(self(feat), target, 0)
+        return half_squared_error(self.mean(raw), target, 0)
 
 
 class TwohotHead(nn.Module):
@@ -90,17 +103,21 @@ class TwohotHead(nn.Module):
             space="symlog" if settings.reward == "symlog_twohot" else "value"
         )
 
-    def logits(self, feat: Tensor) -> Tensor:
+    def forward(self, feat: Tensor) -> Tensor:
+        """Return the mean [*B] of `feat` [*B, F]."""
+        return self.mean(self.raw(feat))
+
+    def raw(self, feat: Tensor) -> Tensor:
         """Return one logit a bin, [*B, 255], of `feat` [*B, F]."""
         return precise(self.net(feat))
 
-    def forward(self, feat: Tensor) -> Tensor:
-        """Return the mean [*B] of `feat` [*B, F]."""
-        return self.encoder.decode(self.logits(feat))
+    def mean(self, raw: Tensor) -> Tensor:
+        """Return the mean [*B] of the logits."""
+        return self.encoder.decode(raw)
 
-    def loss(self, feat: Tensor, target: Tensor) -> Tensor:
+    def loss(self, raw: Tensor, target: Tensor) -> Tensor:
         """Return the cross entropy [*B] of the target's two bins."""
-        logits = self.logits(feat).log_softmax(-1)
+        logits = raw.log_softmax(-1)
         return -(self.encoder.encode(target.to(logits)) * logits).sum(-1)
 
 
@@ -115,15 +132,19 @@ class ContinueHead(nn.Module):
 
     def forward(self, feat: Tensor) -> Tensor:
         """Return the probability [*B] of `feat` [*B, F]."""
-        return self.logits(feat).squeeze(-1).sigmoid()
+        return self.mean(self.raw(feat))
 
-    def logits(self, feat: Tensor) -> Tensor:
+    def raw(self, feat: Tensor) -> Tensor:
         """Return the log odds [*B, 1] of `feat` [*B, F]."""
         return precise(self.net(feat))
 
-    def loss(self, feat: Tensor, target: Tensor) -> Tensor:
+    def mean(self, raw: Tensor) -> Tensor:
+        """Return the probability [*B] of the log odds."""
+        return raw.squeeze(-1).sigmoid()
+
+    def loss(self, raw: Tensor, target: Tensor) -> Tensor:
         """Return the binary cross entropy [*B] of `target` [*B], True where it goes on."""
-        logit = self.logits(feat).squeeze(-1)
+        logit = raw.squeeze(-1)
         return binary_cross_entropy_with_logits(
             logit, self.discount * target.to(logit), reduction="none"
         )

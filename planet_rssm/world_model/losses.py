@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from planet_rssm.config import KLSettings
-from planet_rssm.types import State
+from planet_rssm.types import Batch, State
 from planet_rssm.world_model.latents import Latent, stopped
 from planet_rssm.world_model.rssm import RSSM
 
@@ -63,13 +63,13 @@ def overshooting(
     rssm: RSSM,
     states: State,
     posterior: Params,
-    action: Tensor,
-    is_first: Tensor,
-    mask: Tensor,
+    batch: Batch,
     noise: Tensor,
     settings: KLSettings,
 ) -> Tensor:
-    """Return latent overshooting, a scalar (PlaNet, equation 7): multi-step priors are drawn to the posteriors.
+    """Return latent overshooting, a scalar: multi-step priors are drawn to the posteriors.
+
+    PlaNet, equation 7.
 
     From the posterior state of every step at once the prior is followed for d = 2 ... D steps; the
     posterior there is a target and learns nothing from it. A distance counts where chunk, mask and
@@ -79,21 +79,22 @@ def overshooting(
         rssm: the model.
         states: posterior states [B, T, ...].
         posterior: their parameters [B, T, ...].
-        action: [B, T, A].
-        is_first: bool [B, T].
-        mask: bool [B, T].
+        batch: the chunks [B, T] that they were filtered from.
         noise: standard normal [D, B, T, noise_size], for the states at each distance.
         settings: D and the free nats.
     """
-    length, distance = mask.shape[1], min(settings.overshooting, mask.shape[1] - 1)
-    target, state, alive = stopped(posterior), states, torch.ones_like(mask)
+    length = batch.mask.shape[1]
+    distance = min(settings.overshooting, length - 1)
+    target = stopped(posterior)
+    state = states
+    alive = torch.ones_like(batch.mask)
     terms = []
     for d in range(1, distance + 1):
         left = length - d  # starts 0 ... left - 1 have a step d ahead
-        alive = alive[:, :left] & mask[:, d:] & ~is_first[:, d:]
+        alive = alive[:, :left] & batch.mask[:, d:] & ~batch.is_first[:, d:]
         before = State(*(part[:, :left].flatten(0, 1) for part in state))
         after = rssm.imagine_step(
-            before, action[:, d:].flatten(0, 1), noise[d - 1, :, :left].flatten(0, 1)
+            before, batch.action[:, d:].flatten(0, 1), noise[d - 1, :, :left].flatten(0, 1)
         )
         state = State(*(part.unflatten(0, (-1, left)) for part in after))
         if d > 1:

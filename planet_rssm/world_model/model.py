@@ -39,13 +39,26 @@ class LossNoise(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What a loss is made of: for the model's terms, for a user's, and for behaviour that learns from the states."""
+    """What a loss starts from: its own terms, a user's, and behaviour that learns from the states."""
 
-    seen: dict[str, Tensor]  # preprocessed observations [B, T, ...]
+    observation: dict[str, Tensor]  # preprocessed [B, T, ...], by key
     embed: Tensor  # [B, T, E]
     states: State  # posterior states [B, T, ...]
     posterior: Params  # [B, T, ...]
     prior: Params  # [B, T, ...]
+
+    @property
+    def seen(self) -> dict[str, Tensor]:
+        """The older name of `observation`, which users' loss terms may read."""
+        return self.observation
+
+
+class LossOutput(NamedTuple):
+    """What `WorldModel.loss` returns."""
+
+    total: Tensor  # a scalar, to minimise
+    metrics: dict[str, Tensor]  # detached scalars by name: each term, KL, entropies, predictions
+    context: Context  # what it was computed from
 
 
 class WorldModel(nn.Module):
@@ -148,34 +161,30 @@ class WorldModel(nn.Module):
         )
         return LossNoise(pixels, latent.to(device), chosen.to(device), ahead.to(device))
 
-    def loss(self, batch: Batch, noise: LossNoise) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss to minimise, a scalar, and metrics by name (detached scalars): each term, KL, entropies.
+    def loss(self, batch: Batch, noise: LossNoise) -> LossOutput:
+        """Filter the batch, and return the loss to minimise with its metrics and context.
 
         Every term is averaged over the unmasked steps; observations are summed over pixels and
         entries.
         """
-        return self.loss_from(batch, self.context(batch, noise), noise)
-
-    def context(self, batch: Batch, noise: LossNoise) -> Context:
-        """Filter the batch: what the loss, and whoever learns to act, starts from."""
-        seen = preprocess(batch.observation, noise.pixels)
-        embed = self.encoder(seen)
-        states, posterior = self.rssm.observe(embed, batch.action, batch.is_first, noise.latent)
-        return Context(seen, embed, states, posterior, self.rssm.prior(states.deter))
-
-    def loss_from(
-        self, batch: Batch, context: Context, noise: LossNoise
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return what `loss` returns, from the context of the same batch and noise."""
-        _, _, states, posterior, prior = context
-        terms = self._prediction_losses(batch, states, context.seen, noise.frames)
-        terms |= self._kl_losses(batch, states, posterior, prior, noise.overshooting)
+        context = self.context(batch, noise)
+        terms, raw = self._prediction_losses(batch, context, noise.frames)
+        kls = kl_terms(self.rssm.latent, context.posterior, context.prior, self.kl)
+        terms |= self._kl_losses(batch, context, kls, noise.overshooting)
         terms |= self._added_losses(batch, context)
         total = torch.stack(list(terms.values())).sum()
-        metrics = {f"loss/{name}": term.detach() for name, term in terms.items()} | {
-            "loss/total": total.detach()
-        }
-        return total, metrics | self._diagnostics(batch, states, posterior, prior)
+        metrics = {f"loss/{name}": term.detach() for name, term in terms.items()}
+        metrics |= {"loss/total": total.detach()}
+        _, kl = kls[0]  # every one has the value of KL(posterior || prior)
+        metrics |= self._diagnostics(batch, context, kl, raw)
+        return LossOutput(total, metrics, context)
+
+    def context(self, batch: Batch, noise: LossNoise) -> Context:
+        """Filter the batch: what the loss, and behaviour, start from."""
+        observation = preprocess(batch.observation, noise.pixels)
+        embed = self.encoder(observation)
+        states, posterior = self.rssm.observe(embed, batch.action, batch.is_first, noise.latent)
+        return Context(observation, embed, states, posterior, self.rssm.prior(states.deter))
 
     def parameter_counts(self) -> dict[str, int]:
         """Return the number of parameters by part, and their total."""
@@ -186,47 +195,52 @@ class WorldModel(nn.Module):
         return counts | {"total": sum(counts.values())}
 
     def _prediction_losses(
-        self, batch: Batch, states: State, seen: dict[str, Tensor], frames: Tensor
-    ) -> dict[str, Tensor]:
-        """Return what each prediction from `states` [B, T, ...] costs, a scalar each; only what there is to predict."""
-        scale, feat = self.settings, self.rssm.feat(states)
+        self, batch: Batch, context: Context, frames: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return what each prediction costs, a scalar, and the raw outputs [B, T, raw_size], by head.
+
+        Only of what there is to predict; raw outputs of the reward and of the continue head.
+        """
+        scale, feat = self.settings, self.rssm.feat(context.states)
         read = {head: feat if head in scale.grad_heads else feat.detach() for head in HEADS}
         terms = {}
         if self.decoder.image_keys:
             terms["image"] = scale.image_scale * self._image_loss(
-                read["image"], seen, batch.mask, frames
+                read["image"], context.observation, batch.mask, frames
             )
         if self.decoder.vector_keys:
-            error = summed_error(self.decoder.decode_vectors(read["vector"]), seen, 1)
+            means = self.decoder.decode_vectors(read["vector"])
+            error = summed_error(means, context.observation, 1)
             terms["vector"] = scale.vector_scale * masked_mean(error, batch.mask)
-        terms["reward"] = scale.reward_scale * masked_mean(
-            self.reward.loss(read["reward"], batch.reward), batch.mask
-        )
+        raw = {"reward": self.reward.raw(read["reward"])}
+        error = self.reward.loss(raw["reward"], batch.reward)
+        terms["reward"] = scale.reward_scale * masked_mean(error, batch.mask)
         if self.continue_head is not None:
-            error = self.continue_head.loss(read["continue"], ~batch.is_terminal)
+            raw["continue"] = self.continue_head.raw(read["continue"])
+            error = self.continue_head.loss(raw["continue"], ~batch.is_terminal)
             terms["continue"] = scale.continue_scale * masked_mean(error, batch.mask)
-        return terms
+        return terms, raw
 
     def _image_loss(
-        self, feat: Tensor, seen: dict[str, Tensor], mask: Tensor, frames: Tensor
+        self, feat: Tensor, observation: dict[str, Tensor], mask: Tensor, frames: Tensor
     ) -> Tensor:
         """Estimate the mean over steps from the chosen frames alone; decoding is the most expensive part."""
-        chosen = {key: seen[key].flatten(0, 1)[frames] for key in self.decoder.image_keys}
+        chosen = {key: observation[key].flatten(0, 1)[frames] for key in self.decoder.image_keys}
         error = summed_error(self.decoder.decode_images(feat.flatten(0, 1)[frames]), chosen, 3)
         kept = mask.flatten()[frames]
         return error.where(kept, error.new_zeros(())).sum() / kept.sum().clamp(min=1)
 
     def _kl_losses(
-        self, batch: Batch, states: State, posterior: Params, prior: Params, noise: Tensor
+        self, batch: Batch, context: Context, kls: list[tuple[float, Tensor]], noise: Tensor
     ) -> dict[str, Tensor]:
-        weighted = kl_terms(self.rssm.latent, posterior, prior, self.kl)
-        parts = [weight * free_mean(kl, batch.mask, self.kl) for weight, kl in weighted]
+        """Return the scalar of the weighted divergences `kls` [B, T], and that of overshooting."""
+        parts = [weight * free_mean(kl, batch.mask, self.kl) for weight, kl in kls]
         terms = {"kl": self.kl.scale * torch.stack(parts).sum()}
         if self.kl.overshooting > 1:
-            like = (batch.action, batch.is_first, batch.mask, noise, self.kl)
-            terms["overshooting"] = self.kl.overshooting_scale * overshooting(
-                self.rssm, states, posterior, *like
+            ahead = overshooting(
+                self.rssm, context.states, context.posterior, batch, noise, self.kl
             )
+            terms["overshooting"] = self.kl.overshooting_scale * ahead
         return terms
 
     def _added_losses(self, batch: Batch, context: Context) -> dict[str, Tensor]:
@@ -244,23 +258,20 @@ class WorldModel(nn.Module):
 
     @torch.no_grad()
     def _diagnostics(
-        self, batch: Batch, states: State, posterior: Params, prior: Params
+        self, batch: Batch, context: Context, kl: Tensor, raw: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Return the KL raw and clipped, what each distribution is like, and predictions beside what came."""
-        latent, mask = self.rssm.latent, batch.mask
-        kl = latent.kl(posterior, prior)
+        """Return the KL [B, T] raw and clipped, both distributions, and predictions beside data."""
+        mask = batch.mask
         metrics = {"kl": masked_mean(kl, mask), "kl/clipped": free_mean(kl, mask, self.kl)}
-        for name, params in (("prior", prior), ("posterior", posterior)):
+        for name, params in (("prior", context.prior), ("posterior", context.posterior)):
             metrics |= {
                 f"{key}/{name}": masked_mean(value, mask)
-                for key, value in latent.diagnostics(params).items()
+                for key, value in self.rssm.latent.diagnostics(params).items()
             }
-        pairs = {"reward": (self.predict_reward(states), batch.reward)}
+        pairs = {"reward": (self.reward.mean(raw["reward"]), batch.reward)}
         if self.continue_head is not None:
-            pairs["continue"] = (
-                self.predict_continue(states),
-                self.continue_head.discount * (~batch.is_terminal).float(),
-            )
+            goes_on = self.continue_head.discount * (~batch.is_terminal).float()
+            pairs["continue"] = (self.continue_head.mean(raw["continue"]), goes_on)
         for name, (predicted, real) in pairs.items():
             metrics[f"{name}/predicted"] = masked_mean(predicted, mask)
             metrics[f"{name}/real"] = masked_mean(real, mask)

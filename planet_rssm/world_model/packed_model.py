@@ -37,8 +37,6 @@ class FastDynamics(Dynamics[State]):
     `refresh` at the numbers too, for not all are counted.
     """
 
-    differentiable = False
-
     def __init__(self, model: WorldModel, precision: str, memory: int | None = None) -> None:
         """Prepare `model`.
 

@@ -82,8 +82,7 @@ def test_every_part_has_the_precision_that_it_has_on_a_cpu(device, preset, preci
         model = learner.model.to(where)
         batch, noise = to_batch(chunks, where), model.draw(2, 4, generator(0, where), where)
         with autocast(where, precision):
-            context = model.context(batch, noise)
-            loss, metrics = model.loss_from(batch, context, noise)
+            loss, metrics, context = model.loss(batch, noise)
         parts = [context.embed, *context.states, loss, *metrics.values()]
         found.append([part.dtype for part in parts])
         assert context.states.deter.dtype == torch.float32

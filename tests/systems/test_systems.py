@@ -189,10 +189,10 @@ def test_the_balance_of_dreamer_v2_puts_four_fifths_on_the_prior() -> None:
 
 def test_latent_overshooting_is_a_setting_and_trains_the_prior() -> None:
     model = model_of(DREAMER_V2, "kl.overshooting=3")
-    _, metrics = model.loss(batch_for(VECTORS), noise_for(model))
+    metrics = model.loss(batch_for(VECTORS), noise_for(model)).metrics
     assert metrics["loss/overshooting"] > 0
     model = model_of(DREAMER_V2)
-    assert "loss/overshooting" not in model.loss(batch_for(VECTORS), noise_for(model))[1]
+    assert "loss/overshooting" not in model.loss(batch_for(VECTORS), noise_for(model)).metrics
 
 
 # -- the Gaussian RSSM guide
@@ -226,7 +226,7 @@ def test_the_guides_planet_and_dreamer_are_presets() -> None:
 @pytest.mark.parametrize("overrides", [["kl.free_nats=0"], [], ["kl.form=balanced"]])
 def test_every_kl_strategy_of_the_guide_is_a_setting(overrides: list[str]) -> None:
     model = model_of(GAUSSIAN, *overrides)
-    assert model.loss(batch_for(VECTORS), noise_for(model))[1]["loss/kl"] > 0
+    assert model.loss(batch_for(VECTORS), noise_for(model)).metrics["loss/kl"] > 0
 
 
 @pytest.mark.parametrize("preset", [GAUSSIAN, DREAMER_V2])
@@ -297,10 +297,10 @@ def test_the_action_that_led_to_a_step_is_what_that_step_takes(preset: str) -> N
 def test_padding_is_masked() -> None:
     model, batch = model_of(GAUSSIAN), batch_for(VECTORS)
     batch.mask[1, 3:] = False
-    loss = model.loss(batch, noise_for(model))[0]
+    loss = model.loss(batch, noise_for(model)).total
     batch.observation["speed"][1, 3:] = 9.0
     batch.reward[1, 3:] = 9.0
-    assert torch.equal(model.loss(batch, noise_for(model))[0], loss)
+    assert torch.equal(model.loss(batch, noise_for(model)).total, loss)
 
 
 def test_single_observations_and_sequences_are_encoded_alike() -> None:
@@ -335,8 +335,8 @@ def test_states_logits_and_heads_have_the_shapes_that_rl4burn_names() -> None:
     )
     assert posterior.logits.shape == model.rssm.prior(state.deter).logits.shape == (B, 4, 5)
     feat = model.rssm.feat(model.rssm.imagine_step(state, action, noise))
-    assert model.reward.logits(feat).shape == (B, 255)
-    assert model.continue_head.logits(feat).shape == (B, 1)
+    assert model.reward.raw(feat).shape == (B, 255)
+    assert model.continue_head.raw(feat).shape == (B, 1)
     assert not model.reward(feat).any()  # untrained, exactly 0
     assert [part.shape for part in model.rssm.initial_state(B)] == [(B, 32), (B, 20)]
 
@@ -411,7 +411,7 @@ def test_images_and_vectors_by_key_under_either_latent_and_start(latent: str, in
         model.rssm.prior(torch.zeros(1, 32)),
         {"gaussian": Gaussian, "categorical": Categorical}[latent],
     )
-    loss, metrics = model.loss(batch, noise_for(model))
+    loss, metrics, _ = model.loss(batch, noise_for(model))
     assert {
         f"loss/{name}" for name in ("image", "vector", "reward", "continue", "kl", "total")
     } <= set(metrics)
@@ -423,7 +423,7 @@ def test_images_and_vectors_by_key_under_either_latent_and_start(latent: str, in
         k: s for k, (s, _) in SPEC.observation.items()
     }
     model.reward.net[-1].weight.data.fill_(0.01)  # at 0 it lets no gradient through
-    loss = model.loss(batch, noise_for(model))[0]
+    loss = model.loss(batch, noise_for(model)).total
     for gradient in torch.autograd.grad(loss, list(model.parameters())):
         assert gradient.isfinite().all() and gradient.any()
 
@@ -455,7 +455,7 @@ def test_grad_heads_say_which_heads_train_the_latent() -> None:
             "model.continue_scale=0",
         )
         model = model_of(PYTORCH_V3, "model.reward_outscale=1", *alone, *overrides, spec=SPEC)
-        loss, _ = model.loss(batch_for(SPEC), noise_for(model))
+        loss = model.loss(batch_for(SPEC), noise_for(model)).total
         return bool(torch.autograd.grad(loss, model.rssm.posterior_net[0].weight)[0].any())
 
     assert reached() and not reached("model.grad_heads=[image,vector,continue]")
@@ -470,9 +470,9 @@ def test_the_kl_of_the_first_release_is_half_dyn_and_a_tenth_rep_each_free_below
         "step",
     )
     model = model_of(PYTORCH_V3, "kl.free_nats=1000")
-    assert model.loss(batch_for(VECTORS), noise_for(model))[1]["loss/kl"].item() == pytest.approx(
-        600
-    )
+    assert model.loss(batch_for(VECTORS), noise_for(model)).metrics[
+        "loss/kl"
+    ].item() == pytest.approx(600)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
@@ -491,11 +491,12 @@ def test_it_learns_in_mixed_precision_with_clipping_and_weight_decay(
 def test_the_loss_hands_its_context_on_to_behaviour() -> None:
     model, batch = model_of(PYTORCH_V3), batch_for(VECTORS)
     noise = noise_for(model)
-    context = model.context(batch, noise)
+    context = model.loss(batch, noise).context
     assert model.rssm.feat(context.states).shape == (B, T, model.rssm.feat_size)
     assert context.embed.shape == (B, T, model.encoder.embed_size)
     assert model.rssm.latent.entropy(context.posterior).shape == (B, T)
-    assert torch.equal(model.loss_from(batch, context, noise)[0], model.loss(batch, noise)[0])
+    for part, same in zip(context.states, model.context(batch, noise).states, strict=True):
+        assert torch.equal(part, same)
 
 
 # -- the mathematics
@@ -530,7 +531,7 @@ def test_free_bits_stop_the_gradient_below_them_and_only_there() -> None:
 
 def test_the_whole_loss_is_the_bound_with_reward_and_continuation() -> None:
     model, batch = model_of(MATHEMATICS), batch_for(VECTORS)
-    loss, metrics = model.loss(batch, noise_for(model))
+    loss, metrics, _ = model.loss(batch, noise_for(model))
     parts = [metrics[f"loss/{name}"] for name in ("vector", "reward", "continue", "kl")]
     torch.testing.assert_close(loss, torch.stack(parts).sum())
 

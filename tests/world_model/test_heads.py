@@ -94,7 +94,7 @@ def test_the_twohot_loss_is_the_cross_entropy_of_both_bins() -> None:
         torch.randn(2, 4, dtype=torch.float64) * 100,
     )
     logits, bins = head.net(feat), head.encoder.bins.double()
-    loss = head.loss(feat, target)
+    loss = head.loss(head.raw(feat), target)
     for b in range(2):
         for t in range(4):
             above = int((bins < target[b, t]).sum())
@@ -112,12 +112,12 @@ def test_the_twohot_loss_is_flat_where_the_head_is_right() -> None:
     head.net[-1].bias.data = (head.encoder.encode(target)[0] + 1e-30).log()
     zeros = torch.zeros(1, 1, dtype=torch.float64)
     torch.testing.assert_close(head(zeros), target)
-    head.loss(zeros, target).sum().backward()
+    head.loss(head.raw(zeros), target).sum().backward()
     torch.testing.assert_close(
         head.net[-1].bias.grad, torch.zeros(255, dtype=torch.float64), rtol=0, atol=1e-12
     )
     head.zero_grad()
-    head.loss(zeros, torch.zeros(1, dtype=torch.float64)).sum().backward()
+    head.loss(head.raw(zeros), torch.zeros(1, dtype=torch.float64)).sum().backward()
     expected = head.encoder.encode(target)[0]
     expected[127] -= 1
     torch.testing.assert_close(head.net[-1].bias.grad, expected, rtol=0, atol=1e-12)
@@ -126,7 +126,7 @@ def test_the_twohot_loss_is_flat_where_the_head_is_right() -> None:
 def test_the_gaussian_head_costs_half_the_squared_error() -> None:
     head, feat = GaussianHead(3, SMALL).double(), torch.randn(5, 3, dtype=torch.float64)
     torch.testing.assert_close(
-        head.loss(feat, head(feat) + 3), torch.full((5,), 4.5, dtype=torch.float64)
+        head.loss(head.raw(feat), head(feat) + 3), torch.full((5,), 4.5, dtype=torch.float64)
     )
 
 
@@ -137,7 +137,7 @@ def test_the_continue_head_is_trained_to_the_discounted_target() -> None:
     p, target = head(feat), 0.9 * goes_on.double()
     assert ((p > 0) & (p < 1)).all()
     expected = -(target * p.log() + (1 - target) * (1 - p).log())
-    torch.testing.assert_close(head.loss(feat, goes_on), expected)
+    torch.testing.assert_close(head.loss(head.raw(feat), goes_on), expected)
 
 
 def test_without_ends_every_state_goes_on() -> None:

@@ -35,7 +35,7 @@ def test_padded_steps_contribute_nothing(
         preset, "kl.overshooting=3", "kl.free_nats=0.01", f"model.decode_fraction={fraction}"
     )
     drawn = noise(world)
-    loss, metrics = world.loss(batch, drawn)
+    loss, metrics, _ = world.loss(batch, drawn)
     assert metrics.keys() >= ALL
     before = gradients(world, loss)
     padding = ~batch.mask
@@ -43,7 +43,7 @@ def test_padded_steps_contribute_nothing(
         value[padding] = 1e3
     batch.observation["image"][padding] = 255
     batch.is_terminal[padding] = True
-    again, changed = world.loss(batch, drawn)
+    again, changed, _ = world.loss(batch, drawn)
     for name, value in metrics.items():
         torch.testing.assert_close(value, changed[name], rtol=1e-6, atol=1e-6, msg=name)
     torch.testing.assert_close(before, gradients(world, again), rtol=1e-4, atol=1e-6)
@@ -54,12 +54,12 @@ def test_real_steps_do_contribute(preset: str, model: Build, batch: Batch, noise
     """The other way round: a change of one unpadded step changes the term that it belongs to."""
     world = model(preset)
     drawn = noise(world)
-    _, before = world.loss(batch, drawn)
+    before = world.loss(batch, drawn).metrics
     batch.observation["image"][1, 2] += 100
     batch.observation["speed"][1, 2] += 1
     batch.reward[1, 2] += 1
     batch.is_terminal[1, 2] = True
-    _, after = world.loss(batch, drawn)
+    after = world.loss(batch, drawn).metrics
     for name in ALL & before.keys() - {"loss/kl"}:
         assert before[name] != after[name], name
 
@@ -76,7 +76,8 @@ def test_a_head_left_out_learns_without_teaching(
         "reward": world.reward,
         "continue": world.continue_head,
     }
-    terms = world._prediction_losses(batch, *_read(world, batch, noise))
+    drawn = noise(world)
+    terms, _ = world._prediction_losses(batch, world.context(batch, drawn), drawn.frames)
     for name, term in terms.items():
         world.zero_grad()
         term.backward(retain_graph=True)
@@ -88,18 +89,9 @@ def test_a_head_left_out_learns_without_teaching(
         ), name
 
 
-def _read(world: WorldModel, batch: Batch, noise: Callable) -> tuple:
-    from planet_rssm.world_model.observations import preprocess
-
-    drawn = noise(world)
-    seen = preprocess(batch.observation, drawn.pixels)
-    states, _ = world.rssm.observe(world.encoder(seen), batch.action, batch.is_first, drawn.latent)
-    return states, seen, drawn.frames
-
-
 def test_without_any_head_only_the_kl_teaches(model: Build, batch: Batch, noise: Callable) -> None:
     world = model("dreamer-v1", "model.grad_heads=[]", "kl.scale=0")
-    world.loss(batch, noise(world))[0].backward()
+    world.loss(batch, noise(world)).total.backward()
     for part in (world.encoder, world.rssm):
         assert not any(p.grad is not None and p.grad.any() for p in part.parameters())
     for part in (world.decoder, world.reward, world.continue_head):
@@ -149,7 +141,7 @@ def test_metrics_are_there_and_agree_with_each_other(
     preset: str, model: Build, batch: Batch, noise: Callable
 ) -> None:
     world = model(preset, "kl.overshooting=2")
-    loss, metrics = world.loss(batch, noise(world))
+    loss, metrics, _ = world.loss(batch, noise(world))
     names = {"kl", "kl/clipped", "entropy/prior", "entropy/posterior"} | ALL
     names |= {
         f"{name}/{what}"
@@ -183,7 +175,7 @@ def test_scales_weigh_each_term(model: Build, batch: Batch, noise: Callable) -> 
         "dreamer-v1", *(f"model.{name}_scale={i + 2}" for i, name in enumerate(HEADS)),
         "kl.scale=7", "kl.overshooting=2", "kl.overshooting_scale=0.5",
     )  # fmt: skip
-    before, after = plain.loss(batch, noise(plain))[1], other.loss(batch, noise(plain))[1]
+    before, after = plain.loss(batch, noise(plain)).metrics, other.loss(batch, noise(plain)).metrics
     factors = {f"loss/{name}": i + 2 for i, name in enumerate(HEADS)} | {
         "loss/kl": 7,
         "loss/overshooting": 0.5,

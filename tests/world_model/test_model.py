@@ -95,7 +95,7 @@ def test_any_mix_of_images_and_vectors_is_learned_from() -> None:
     left = batch.observation["image"].flip(2)
     vectors = {"speed": torch.randn(B, T, 3), "place": torch.randn(B, T, 2)}
     batch = batch._replace(observation={**batch.observation, "left": left, **vectors})
-    loss, metrics = model.loss(batch, draw(model))
+    loss, metrics, _ = model.loss(batch, draw(model))
     assert {"loss/image", "loss/vector", "loss/reward", "loss/kl"} < set(metrics)
     gradients = torch.autograd.grad(loss, list(model.parameters()))
     assert all(gradient.abs().sum() > 0 for gradient in gradients)
@@ -112,7 +112,7 @@ def test_vectors_alone_need_no_convolution() -> None:
         batch_of()._replace(observation={"vector": torch.randn(B, T, 3)}),
     )
     assert not any(parameter.dim() == 4 for parameter in model.parameters())
-    assert "loss/image" not in model.loss(batch, draw(model))[1]
+    assert "loss/image" not in model.loss(batch, draw(model)).metrics
 
 
 def test_where_episodes_end_by_themselves_their_ends_are_learned_and_planned_with() -> None:
@@ -125,7 +125,7 @@ def test_where_episodes_end_by_themselves_their_ends_are_learned_and_planned_wit
     batch = batch._replace(is_terminal=ends)
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
     for step in range(80):
-        loss, metrics = model.loss(batch, draw(model, step))
+        loss, metrics, _ = model.loss(batch, draw(model, step))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -152,13 +152,13 @@ def test_a_share_of_decoded_frames_estimates_the_whole() -> None:
         untrained_model(small("model.decode_fraction=0.25"), spec_of()),
     )
     batch = batch_of()
-    expected = whole.loss(batch, draw(whole))[1]["loss/image"]
+    expected = whole.loss(batch, draw(whole)).metrics["loss/image"]
     estimates = []
     for seed in range(40):
         noise = draw(share, seed)
         assert noise.frames.shape == (5,)
         estimates.append(
-            share.loss(batch, draw(whole)._replace(frames=noise.frames))[1]["loss/image"]
+            share.loss(batch, draw(whole)._replace(frames=noise.frames)).metrics["loss/image"]
         )
     torch.testing.assert_close(torch.stack(estimates).mean(), expected, rtol=0.02, atol=0)
 
@@ -166,11 +166,11 @@ def test_a_share_of_decoded_frames_estimates_the_whole() -> None:
 def test_the_same_noise_gives_the_same_loss_and_the_loss_falls() -> None:
     settings = small("kl.form=balanced", "kl.free_nats=1")
     model, batch = untrained_model(settings, spec_of()), batch_of()
-    assert torch.equal(model.loss(batch, draw(model))[0], model.loss(batch, draw(model))[0])
+    assert torch.equal(model.loss(batch, draw(model)).total, model.loss(batch, draw(model)).total)
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
     losses = []
     for step in range(60):
-        loss, metrics = model.loss(batch, draw(model, step))
+        loss, metrics, _ = model.loss(batch, draw(model, step))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from planet_rssm.config import KLSettings, RSSMSettings
-from planet_rssm.types import State
+from planet_rssm.types import Batch, State
 from planet_rssm.world_model import RSSM
 from planet_rssm.world_model.losses import overshooting
 
@@ -39,8 +39,9 @@ class Case:
         )
 
     def fast(self, settings: KLSettings) -> Tensor:
-        like = (self.action, self.is_first, self.mask, self.noise, settings)
-        return overshooting(self.rssm, self.states, self.posterior, *like)
+        nothing = torch.zeros(B, T)
+        batch = Batch({}, self.action, nothing, self.is_first, nothing.bool(), self.mask)
+        return overshooting(self.rssm, self.states, self.posterior, batch, self.noise, settings)
 
     def slow(self, distance: int, free_nats: float) -> Tensor:
         """1/(D - 1) sum_{d=2}^D mean_t max(free, KL(sg q(s_t) || p(s_t | s_{t-d} ~ q, a_{t-d+1..t}))).
