@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from planet_rssm import config
 from planet_rssm.base.errors import PlanetError
-from planet_rssm.config.schema import READS
+from planet_rssm.config.planner import READS, unused
 from planet_rssm.planners import PLANNERS
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
@@ -176,7 +176,7 @@ def test_bad_settings_are_one_line(overrides, line):
     "overrides",
     [
         ["planner.name=shooting", "planner.candidates=4"],
-        ["planner.name=mppi", "planner.candidates=4", "planner.min_std=0.5", "planner.max_std=0.1"],
+        ["planner.name=mppi", "planner.candidates=4"],
         ["behavior=v3", "planner.name=actor", "planner.candidates=4"],
     ],
 )
@@ -188,6 +188,79 @@ def test_what_the_planner_does_not_read_is_not_checked_against(overrides):
         config.load(
             "planet", [*overrides, "planner.name=mppi", "planner.weigh=elites", "planner.min_std=0"]
         )
+
+
+def test_a_spread_that_mppi_does_not_read_is_not_checked_against_another():
+    spreads = {"planner.min_std": 0.5, "planner.max_std": 0.1}
+    assert config.resolve({"planner.name": "mppi"} | spreads).planner.min_std == 0.5
+    with pytest.raises(PlanetError, match="planner.min_std = 0.5: at most planner.max_std = 0.1"):
+        config.resolve({"planner.name": "mppi", "planner.weigh": "elites"} | spreads)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (
+            ["planner.colour=1"],
+            "planner.colour = 1.0: planner.name = 'cem' does not use it, only icem; ",
+        ),
+        (
+            ["planner.name=shooting", "planner.elites=9"],
+            "planner.elites = 9: planner.name = 'shooting' does not use it, only cem, icem, "
+            "mppi with planner.weigh=elites; leave it out, or choose another planner.name",
+        ),
+        (
+            ["planner.name=mppi", "planner.max_std=2"],
+            "planner.max_std = 2.0: planner.name = 'mppi' does not use it, only cem, icem, mppi with",
+        ),
+        (["planner.act_by=mean"], "planner.act_by = 'mean': .* only mppi, actor; "),
+    ],
+)
+def test_a_given_setting_that_the_planner_does_not_use_is_refused(overrides, line, tmp_path):
+    mine = tmp_path / "mine.yaml"
+    values = dict(text.split("=") for text in overrides)
+    mine.write_text(yaml.safe_dump({"preset": "planet"} | values).replace("'", ""))
+    alone = tmp_path / "alone.yaml"
+    alone.write_text(mine.read_text().replace("preset: planet\n", ""))
+    ways = (
+        lambda: config.load("planet", overrides),
+        lambda: config.override(config.load("planet"), overrides),
+        lambda: config.with_planner(config.load("planet"), overrides),
+        lambda: config.load(mine),
+        lambda: config.load(alone),
+        lambda: config.load(mine, ["seed=1"]),
+    )
+    for way in ways:
+        with pytest.raises(PlanetError, match=f"^{line}"):
+            way()
+
+
+def test_settings_of_other_planners_are_kept_where_nobody_has_just_given_them(tmp_path):
+    icem = config.load("planet", ["planner.name=icem", "planner.colour=3"])
+    path = tmp_path / "config.yaml"
+    config.save(icem, path)
+    assert config.override(icem, ["planner.name=cem"]).planner.colour == 3
+    assert config.load(path, ["planner.name=cem"]).planner.colour == 3
+    config.save(config.override(icem, ["planner.name=cem"]), path)
+    assert config.load(path).planner.name == "cem"  # a complete file states them all
+    path.write_text("preset: planet\nplanner.name: icem\nplanner.colour: 3\n")
+    assert config.load(path, ["planner.name=cem"]).planner.colour == 3
+
+
+def test_an_actors_run_keeps_the_settings_of_a_search_until_it_acts():
+    trained = config.load("planet", ["behavior=v3", "planner.name=actor", "planner.candidates=200"])
+    assert config.with_planner(trained, ["planner.name=cem"]).planner.candidates == 200
+    with pytest.raises(
+        PlanetError, match="planner.candidates = 9: planner.name = 'actor' does not"
+    ):
+        config.with_planner(trained, ["planner.candidates=9"])
+
+
+@pytest.mark.parametrize("preset", list(config.presets()))
+def test_no_preset_states_what_its_planner_does_not_use(preset):
+    stated = yaml.safe_load(config.presets()[preset].read_text())
+    planner = config.load(preset).planner
+    assert planner.name == "actor" or unused(planner, stated) is None
 
 
 def test_every_setting_of_the_planner_is_read_by_some_planner():

@@ -12,12 +12,13 @@ from rich.table import Table
 from planet_rssm.cli.bench_loop import loop
 from planet_rssm.cli.bench_options import machine_line, measure, preset_options
 from planet_rssm.cli.bench_plan import plan
+from planet_rssm.cli.tables import print_text
 
 
 @click.group("bench", invoke_without_command=True)
 @click.pass_context
 def verb(ctx: click.Context) -> None:
-    """Measure this machine's speed, beside a plain reference and the machine's own limit, in one run."""
+    """Measure this machine's speed beside a plain reference and the machine's own limit."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 
@@ -26,10 +27,10 @@ verb.add_command(plan)
 verb.add_command(loop)
 
 
-@verb.command("train", short_help="Whole updates of the world model.")
+@verb.command("train", short_help="Updates of the world model.")
 @preset_options(3, "Updates timed of each.")
 def train(presets: tuple[str, ...], as_json: bool, **options: Any) -> None:  # noqa: ANN401
-    """Time whole updates of PRESETs (planet and dreamer-v3 of 12m if none is given) on a batch of noise.
+    """Time updates of PRESETs (planet and dreamer-v3 of 12m if none is given) on a batch of noise.
 
     The reference is the same model and loss in eager float32 with contiguous images and PyTorch's
     own Adam. The GEMM share is the part of the time that the update's arithmetic alone would take
@@ -49,9 +50,9 @@ def train(presets: tuple[str, ...], as_json: bool, **options: Any) -> None:  # n
 @verb.command("behavior", short_help="Updates of actor and critic.")
 @preset_options(5, "Updates timed of each.")
 def behavior(presets: tuple[str, ...], as_json: bool, **options: Any) -> None:  # noqa: ANN401
-    """Time what actor and critic of PRESETs (dreamer-quickstart and dreamer-v3 of 12m) learn from a batch's states.
+    """Time what actor and critic learn from a batch's states.
 
-    The reference does the same in eager float32, written as the public PyTorch ports are: see the
+    PRESETs are dreamer-quickstart and dreamer-v3 of 12m if none is given. The reference does the same in eager float32, written as the public PyTorch ports are: see the
     head of planet_rssm/bench/behavior.py.
 
     \b
@@ -59,19 +60,16 @@ def behavior(presets: tuple[str, ...], as_json: bool, **options: Any) -> None:  
       planet bench behavior
       planet bench behavior dreamer-quickstart --repeats 20 --json
     """  # noqa: D301 (click wants the character itself)
-    from planet_rssm.bench.behavior import (
-        PRESETS,
-        bench_behavior,
-    )  # torch: not for `planet bench --help`
+    # torch: not for `planet bench --help`
+    from planet_rssm.bench.behavior import PRESETS, bench_behavior
 
     measure(partial(bench_behavior, presets or PRESETS, **options), _print_behavior, as_json)
 
 
 def _print_train(result: dict[str, Any], console: Console) -> None:
     heads = ("preset", "batch", "precision", "ms", "ref. ms", "speedup", "frames/s", "GEMM", "MiB")
-    table = Table(
-        *heads, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
-    )  # nine columns in 80 characters
+    # nine columns in 80 characters
+    table = Table(*heads, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for case in result["cases"]:
         peak = "?" if case["peak_mib"] is None else f"{case['peak_mib']:.0f}"
         batch = "x".join(map(str, case["batch"]))
@@ -79,12 +77,12 @@ def _print_train(result: dict[str, Any], console: Console) -> None:
         rest = (f"{case['images_per_s']:.0f}", f"{case['gemm_share']:.2f}", peak)
         table.add_row(escape(case["preset"]), batch, case["precision"], *times, *rest)
     console.print(table)
-    told = (
-        machine_line(result["machine"]),
-        "ref.: the same update in eager float32, see --help; GEMM: share of the time that its matrix "
-        "products alone would take; MiB: most memory that an update took",
+    print_text(console, machine_line(result["machine"]))
+    print_text(
+        console,
+        "ref.: the same update in eager float32, see --help; GEMM: share of the time that its "
+        "matrix products alone would take; MiB: most memory that an update took",
     )
-    console.print("\n".join(told), soft_wrap=True, markup=False, highlight=False)
 
 
 def _print_behavior(result: dict[str, Any], console: Console) -> None:
@@ -100,4 +98,4 @@ def _print_behavior(result: dict[str, Any], console: Console) -> None:
             *times,
         )
     console.print(table)
-    console.print(machine_line(result["machine"]), soft_wrap=True, markup=False, highlight=False)
+    print_text(console, machine_line(result["machine"]))

@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from planet_rssm.cli import complete
-from planet_rssm.cli.options import allow_code
-from planet_rssm.cli.planner import planner as planner_option
+from planet_rssm.cli import options as shared
 
 
 class _Size(click.ParamType):
@@ -27,11 +26,11 @@ class _Size(click.ParamType):
     ) -> tuple[int, int]:
         if isinstance(value, tuple):
             return value
-        if not (found := re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})", value)):
+        if not (sides := re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})", value)):
             self.fail(
                 f"{value!r}: give width and height in pixels, 640x480 for example", param, ctx
             )
-        return int(found[1]), int(found[2])
+        return int(sides[1]), int(sides[2])
 
 
 @click.command("loop", short_help="A robot's control loop: frame to action, at a fixed rate.")
@@ -50,14 +49,12 @@ class _Size(click.ParamType):
     type=_Size(),
     help="Size of the frames that come in.",
 )
-@planner_option
-@complete.setting_option(complete.acting_setting, "Change planner.… or rssm.plan_by.")
-@click.option(
-    "--checkpoint", default="last", show_default=True, help="last, best or a number of env_steps."
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@allow_code
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+@shared.planner
+@shared.settings(complete.acting_setting, "Change planner.… or rssm.plan_by.")
+@shared.checkpoint()
+@shared.device()
+@shared.allow_code
+@shared.as_json()
 def loop(
     run: Path,
     planner: str | None,
@@ -74,12 +71,11 @@ def loop(
     \b
     For example
       planet bench loop runs/quickstart-cartpole-swingup-seed0 --hz 20 --budget-ms 40
-      planet bench loop pretrained:cartpole-swingup --hz 50 --delay 2 --execute 2 --planner icem
-      --json
+      planet bench loop pretrained:cartpole-swingup --hz 50 --delay 2 --execute 2 --json
     """  # noqa: D301 (click wants the character itself)
     from planet_rssm.bench.loop import bench_loop  # torch: not for `planet bench --help`
 
-    wanted = [*overrides, *([] if planner is None else [f"planner.name={planner}"])]
+    wanted = shared.with_planner(overrides, planner)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("loop", total=None)
@@ -91,18 +87,20 @@ def loop(
 
 
 def _lines(result: dict[str, Any]) -> list[str]:
-    latency, counts, planner = result["latency_ms"], result["counts"], result["planner"]
-    spread = ", ".join(f"{name} {value:.1f}" for name, value in latency.items())
+    planner = result["planner"]
+    spread = ", ".join(f"{name} {value:.1f}" for name, value in result["latency_ms"].items())
     late = ", ".join(
         f"{count} {name}"
-        for name, count in counts.items()
+        for name, count in result["counts"].items()
         if name in ("tail", "fallback", "skipped")
     )
+    candidates = planner["candidates"]
     return [
-        f"{result['task']}, {planner['name']} of {planner['candidates'][0]} candidates, horizon {planner['horizon']}, "
-        f"{result['rounds']} of {len(planner['candidates'])} rounds; {result['device']}, {result['threads']} threads, "
-        f"{result['precision']}",
+        f"{result['task']}, {planner['name']} of {candidates[0]} candidates, "
+        f"horizon {planner['horizon']}, {result['rounds']} of {len(candidates)} rounds; "
+        f"{result['device']}, {result['threads']} threads, {result['precision']}",
         f"{result['hz']:g} Hz, delay {result['delay']}, execute {result['execute']}: "
-        f"{result['misses']} of {result['ticks']} ticks missed ({late}), {result['dropped']} frames not taken in",
+        f"{result['misses']} of {result['ticks']} ticks missed ({late}), "
+        f"{result['dropped']} frames not taken in",
         f"from frame ({'x'.join(map(str, result['camera']))}) to plan, ms: {spread}",
     ]

@@ -9,15 +9,16 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from planet_rssm.cli import complete
+from planet_rssm.cli import complete, options
 from planet_rssm.cli.bench_options import machine_line, measure, timing_options
+from planet_rssm.cli.tables import print_text
 
 
 @click.command("plan", short_help="Decisions by CEM, iCEM and an actor.")
 @click.option("--run", "runs", multiple=True, type=click.Path(path_type=Path), metavar="RUN",
               shell_complete=complete.run,
               help="A trained model, on which the value of plans is compared; repeatable.")  # fmt: skip
-@complete.setting_option(complete.any_setting, "Change the model that is timed; repeatable.")
+@options.settings(complete.any_setting, "Change the model that is timed; repeatable.")
 @timing_options(30, "Decisions timed of each.")
 def plan(
     precisions: tuple[str, ...],
@@ -40,11 +41,11 @@ def plan(
     from planet_rssm.bench.plan import bench_plan  # torch: not for `planet bench --help`
 
     chosen = tuple(dict.fromkeys(precisions)) or None
-    measure(partial(bench_plan, precisions=chosen, **options), show, as_json)
+    measure(partial(bench_plan, precisions=chosen, **options), print_plan, as_json)
 
 
-def show(result: dict[str, Any], console: Console) -> None:
-    """Print what `bench_plan` found as a table."""
+def print_plan(result: dict[str, Any], console: Console) -> None:
+    """Print the result of `bench_plan` as a table."""
     heads = ("planner", "latent", "B", "precision", "ms", "plans/s", "ratio", "GEMM", "gap")
     table = Table(*heads, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for case in result["cases"]:
@@ -66,9 +67,9 @@ def show(result: dict[str, Any], console: Console) -> None:
             f"{case['planner']}, {case['latent']}, batch {case['batch']}: {peers}{why}",
             soft_wrap=True,
         )
-    told = (
-        machine_line(result["machine"]),
-        "ratio: to the fastest of those beside it, all float32; GEMM: share of the time that its matrix products alone "
-        "would take; gap: value lost on a trained model, see --help",
+    print_text(console, machine_line(result["machine"]))
+    print_text(
+        console,
+        "ratio: to the fastest of those beside it, all float32; GEMM: share of the time that its "
+        "matrix products alone would take; gap: value lost on a trained model, see --help",
     )
-    console.print("\n".join(told), soft_wrap=True, markup=False, highlight=False)

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from planet_rssm.base.errors import PlanetError
-from planet_rssm.cli import complete
-from planet_rssm.cli.options import allow_code
-from planet_rssm.cli.progress import Shown
+from planet_rssm.cli import complete, options
+from planet_rssm.cli.progress import StageProgress
 
 if TYPE_CHECKING:
     from planet_rssm.training.record import Actor
@@ -28,8 +27,13 @@ if TYPE_CHECKING:
 @click.option(
     "--add", is_flag=True, help="Add to the episodes that --out holds, of whatever policy."
 )
-@click.option("--noise", default=0.0, show_default=True, type=click.FloatRange(min=0),
-              help="With a RUN: std of the Gaussian on its action, or chance of a random choice.")  # fmt: skip
+@click.option(
+    "--noise",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="With a RUN: std of the Gaussian on its action, or chance of a random choice.",
+)
 @click.option(
     "--seed",
     default=0,
@@ -46,13 +50,11 @@ if TYPE_CHECKING:
 )
 @click.option("--size", type=int, help="Short for -s env.size=…: pixels a side.")
 @click.option("--renderer", help="Short for -s env.renderer=…")
-@complete.setting_option(complete.env_setting, "Change an env.… setting; repeatable.")
-@click.option(
-    "--checkpoint", default="last", show_default=True, help="Of a RUN: last, best or a number."
-)
-@click.option("--device", default="auto", show_default=True, help="Of a RUN: auto, cpu or cuda.")
-@allow_code
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+@options.settings(complete.env_setting, "Change an env.… setting; repeatable.")
+@options.checkpoint("Of a RUN: last, best or a number.")
+@options.device("Of a RUN: ")
+@options.allow_code
+@options.as_json()
 def verb(
     task: str,
     policy: str,
@@ -77,8 +79,7 @@ def verb(
     \b
     For example
       planet collect cartpole-swingup --policy random --episodes 100 --out sets/random --size 32
-      planet collect cartpole-swingup --policy pretrained:cartpole-swingup --episodes 50 --out
-      sets/random --add
+      planet collect cartpole-swingup --policy runs/mine --episodes 50 --out sets/mine --add
     """  # noqa: D301 (click wants the character itself)
     wanted = list(overrides)
     wanted += [] if size is None else [f"env.size={size}"]
@@ -89,8 +90,10 @@ def verb(
     if as_json:
         click.echo(json.dumps(result))
     else:
-        click.echo(f"{len(result['episodes'])} episodes, {result['env_steps']} env_steps, "
-                   f"mean return {result['return']['mean']:.1f}, in {out}")  # fmt: skip
+        click.echo(
+            f"{len(result['episodes'])} episodes, {result['env_steps']} env_steps, "
+            f"mean return {result['return']['mean']:.1f}, in {out}"
+        )
 
 
 def _actor(
@@ -127,12 +130,15 @@ def _play(
     from planet_rssm.evaluation.statistics import summary
     from planet_rssm.training.record import write_episodes
 
-    with Shown("collect", episodes) as shown:
+    with StageProgress("collect", episodes) as progress:
         try:
-            spec, results = write_episodes(out, actor, episodes, seed, envs, shown.advance, add=add)
+            spec, results = write_episodes(
+                out, actor, episodes, seed, envs, progress.advance, add=add
+            )
         except Interrupted:
-            shown.stop()
-            click.echo(f"stopped: {shown.done} of {episodes} episodes are kept in {out}", err=True)
+            progress.stop()
+            kept = f"{progress.done} of {episodes} episodes are kept in {out}"
+            click.echo(f"stopped: {kept}", err=True)
             sys.exit(130)
     return {
         "task": spec.id,

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -10,7 +9,6 @@ from click.shell_completion import CompletionItem
 from planet_rssm.config import ACTING, Settings, flatten, presets
 
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
-F = TypeVar("F", bound=Callable[..., Any])
 _BUNDLED = Path(__file__).parents[1] / "pretrained"
 
 
@@ -51,11 +49,6 @@ def settings(*prefixes: str) -> Completer:
     return offer
 
 
-def setting_option(offer: Completer, what: str) -> Callable[[F], F]:
-    """Return the option -s of a verb, for which `offer` names the settings; `what` is its help."""
-    return click.option(
-        "-s", "overrides", multiple=True, metavar="KEY=VALUE", shell_complete=offer, help=what
-    )
-
-
-any_setting, acting_setting, env_setting = settings(), settings(*ACTING), settings("env.")
+any_setting = settings()
+acting_setting = settings(*ACTING)
+env_setting = settings("env.")

@@ -5,21 +5,15 @@ import json
 import click
 
 from planet_rssm import config as settings_of
-from planet_rssm.cli import complete
-from planet_rssm.cli.options import allow_code
+from planet_rssm.cli import complete, options
 
 
 @click.command("config", epilog=f"Presets: {', '.join(settings_of.presets())}.")
 @click.argument("preset", shell_complete=complete.preset)
-@complete.setting_option(complete.any_setting, "Change a setting; may be repeated.")
-@allow_code
+@options.settings(complete.any_setting, "Change a setting; may be repeated.")
+@options.allow_code
 @click.option("--summary", is_flag=True, help="Print the number of parameters by part, as JSON.")
-@click.option(
-    "--json",
-    "as_json",
-    is_flag=True,
-    help="Print one JSON object; with --summary it is one anyway.",
-)
+@options.as_json("Print one JSON object; with --summary it is one anyway.")
 def verb(preset: str, overrides: tuple[str, ...], summary: bool, as_json: bool) -> None:
     """Show the settings that PRESET, a preset or a settings file, resolves to.
 

@@ -7,10 +7,9 @@ from typing import Any
 import click
 from rich.console import Console
 
-from planet_rssm.cli import complete
-from planet_rssm.cli.options import allow_code
-from planet_rssm.cli.progress import Shown
-from planet_rssm.cli.tables import results, say, show
+from planet_rssm.cli import complete, options
+from planet_rssm.cli.progress import StageProgress
+from planet_rssm.cli.tables import output, print_result, print_table, print_text
 
 NAMES = {
     "as is": "nothing",
@@ -29,23 +28,28 @@ NAMES = {
     type=click.IntRange(min=2),
     help="Of each part exchanged.",
 )
+@options.checkpoint()
+@options.settings(complete.acting_setting, "Change planner.… or rssm.plan_by.")
 @click.option(
-    "--checkpoint",
-    default="last",
+    "--every",
+    default=10,
     show_default=True,
-    help="last, best or a number of env_steps (offline: updates).",
+    type=click.IntRange(min=1),
+    help="Score the candidates of every N-th decision.",
 )
-@complete.setting_option(complete.acting_setting, "Change planner.… or rssm.plan_by.")
-@click.option("--every", default=10, show_default=True, type=click.IntRange(min=1),
-              help="Score the candidates of one decision in so many.")  # fmt: skip
-@click.option("--budget", default=10, show_default=True, type=click.IntRange(min=2),
-              help="Times as many sequences for the larger planner.")  # fmt: skip
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option(
+    "--budget",
+    default=10,
+    show_default=True,
+    type=click.IntRange(min=2),
+    help="Times as many sequences for the larger planner.",
+)
+@options.device()
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder for diagnosis.json and diagnosis.png."
 )
-@allow_code
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+@options.allow_code
+@options.as_json()
 def verb(
     run: Path,
     episodes: int,
@@ -68,17 +72,14 @@ def verb(
       planet diagnose runs/quickstart-cartpole-swingup-seed0 --out diagnosis
       planet diagnose pretrained:cartpole-swingup --episodes 20 --json
     """  # noqa: D301 (click wants the character itself)
-    from planet_rssm.diagnosis.diagnose import (
-        diagnose_run,
-    )  # torch: not for `planet diagnose --help`
+    # torch: not for `planet diagnose --help`
+    from planet_rssm.diagnosis.diagnose import diagnose_run
     from planet_rssm.report.curves import require_matplotlib
 
     if out is not None:
-        require_matplotlib(
-            f"--out {out}: diagnosis.png"
-        )  # minutes later is too late to hear that it cannot be
+        require_matplotlib(f"--out {out}: diagnosis.png")  # now, not after minutes of measuring
         out.mkdir(parents=True, exist_ok=True)
-    with Shown("load", 4 * episodes) as shown:
+    with StageProgress("load", 4 * episodes) as progress:
         result = diagnose_run(
             run,
             episodes,
@@ -87,17 +88,14 @@ def verb(
             every=every,
             budget=budget,
             device=device,
-            on_stage=lambda name: shown.stage(f"play: {name}"),
-            on_episode=shown.advance,
+            on_stage=lambda name: progress.stage(f"play: {name}"),
+            on_episode=progress.advance,
         )
-    if as_json:
-        click.echo(json.dumps(result))
-    else:
-        _print(result, results())
+    print_result(result, as_json, _print)
     if out is not None:
         keep(result, out)
         if not as_json:
-            say(results(), f"written: {out}")
+            print_text(output(), f"written: {out}")
 
 
 def keep(result: dict[str, Any], out: Path) -> None:
@@ -110,7 +108,8 @@ def keep(result: dict[str, Any], out: Path) -> None:
 
 
 def _print(result: dict[str, Any], console: Console) -> None:
-    title = f"{result['task']}, {result['planner']}, {len(result['seeds'])} episodes on the same reset seeds"
+    count = len(result["seeds"])
+    title = f"{result['task']}, {result['planner']}, {count} episodes on the same reset seeds"
     if result["checkpoint"] == "best":
         title += ", best checkpoint (selected on test episodes)"
     body: list[tuple[str, ...]] = []
@@ -119,10 +118,12 @@ def _print(result: dict[str, Any], console: Console) -> None:
         if name in result["left_out"]:
             body.append((label, "left out"))
             continue
-        held, gain = result["returns"][name], result["gain"].get(name)
-        told = [f"{gain['mean']:+.1f}", _range(gain["episode_ci95"], 1)] if gain else []
-        body.append((label, f"{held['mean']:.1f}", _range(held["episode_ci95"], 1), *told))
-    show(console, title, ("exchanged", "mean return", "95 %", "gain", "95 %"), body)
+        returns = result["returns"][name]
+        gain = result["gain"].get(name)
+        gained = [f"{gain['mean']:+.1f}", _range(gain["episode_ci95"], 1)] if gain else []
+        spread = _range(returns["episode_ci95"], 1)
+        body.append((label, f"{returns['mean']:.1f}", spread, *gained))
+    print_table(console, title, ("exchanged", "mean return", "95 %", "gain", "95 %"), body)
     if result["horizons"]:
         _print_foresight(result, console)
     lines = [f"{part} left out: {reason}" for part, reason in result["left_out"].items()]
@@ -130,11 +131,14 @@ def _print(result: dict[str, Any], console: Console) -> None:
         lines.append(
             "the simulator is searched from the true state: its gain includes the filter's"
         )
-    say(console, "\n".join([*lines, result["limit"]]))
+    print_text(console, "\n".join([*lines, result["limit"]]))
 
 
 def _print_foresight(result: dict[str, Any], console: Console) -> None:
-    title = f"the same candidates by the model and by the simulator, {result['moments']} decisions, by agent steps"
+    title = (
+        "the same candidates by the model and by the simulator, "
+        f"{result['moments']} decisions, by agent steps"
+    )
     body: list[tuple[str, ...]] = []
     for kind in ("random", "planned"):
         for name, label in (("one", "one future"), ("mean", "mean future")):
@@ -146,14 +150,14 @@ def _print_foresight(result: dict[str, Any], console: Console) -> None:
     body.append(("optimism of the chosen plan", "mean future", *optimism))
     blank = [""] * (len(result["horizons"]) - 1)
     body.append(("", "the planner's own value", *blank, _mean(result["claimed"], "+.2f")))
-    show(console, title, ("of", "of each", *map(str, result["horizons"])), body)
+    print_table(console, title, ("of", "of each", *map(str, result["horizons"])), body)
     for name in ("reward", "continue"):
         if bins := result[f"{name}_calibration"]:
             rows = [
                 (f"{part['predicted']:.2f}", f"{part['real']:.2f}", f"{part['count']}")
                 for part in bins
             ]
-            show(
+            print_table(
                 console,
                 f"{name} by the model and by the simulator",
                 ("predicted", "real", "steps"),

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from planet_rssm.cli import mesa
+from planet_rssm.cli import mesa, options
 from planet_rssm.cli.installed import Check, extra, packages, python_version
 from planet_rssm.envs import gl
 
@@ -58,7 +58,7 @@ _log = logging.getLogger("planet_rssm")
 
 
 @click.command("doctor")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+@options.as_json()
 @click.option(
     "--install-gl",
     is_flag=True,

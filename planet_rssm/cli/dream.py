@@ -1,23 +1,21 @@
 """`planet dream`."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 
-from planet_rssm.cli import complete
-from planet_rssm.cli.options import allow_code
-from planet_rssm.cli.progress import Shown
-from planet_rssm.cli.tables import results, say, show
+from planet_rssm.cli import complete, options
+from planet_rssm.cli.progress import StageProgress
+from planet_rssm.cli.tables import print_result, print_table, print_text
 
 if TYPE_CHECKING:
     from planet_rssm.openloop.predictions import Film
 
 NAMES = {
     "error": "the model",
-    "copy_last": "the last frame seen",
+    "copy_last": "the last observed frame",
     "mean_frame": "the mean frame",
     "mean": "the mean reward",
     "shuffled_actions": "the model, other actions",
@@ -26,19 +24,14 @@ NAMES = {
 
 @click.command("dream")
 @click.argument("run", shell_complete=complete.run, type=click.Path(path_type=Path))
-@click.option(
-    "--checkpoint",
-    default="last",
-    show_default=True,
-    help="last, best or a number of env_steps (offline: updates).",
-)
+@options.checkpoint()
 @click.option(
     "--episodes", type=click.IntRange(min=2), help="[default: 10 played now, at most 100 of --data]"
 )
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
-    help="Foretell the episodes in this folder; else they are played now.",
+    help="Predict the episodes in this folder; without it episodes are played now.",
 )
 @click.option(
     "--context",
@@ -54,16 +47,21 @@ NAMES = {
     default=(1, 5, 15, 45),
     show_default=True,
     type=click.IntRange(min=1),
-    help="Agent steps after the last frame seen; repeatable.",
+    help="Agent steps after the last observed frame; repeatable.",
 )
-@click.option("--samples", default=1, show_default=True, type=click.IntRange(min=1),
-              help="Imagined futures whose mean is what is foretold.")  # fmt: skip
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option(
+    "--samples",
+    default=1,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Imagined futures whose mean is the prediction.",
+)
+@options.device()
 @click.option(
     "--video/--no-video", default=False, help="Film truth, prediction and error into RUN/videos."
 )
-@allow_code
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")  # fmt: skip
+@options.allow_code
+@options.as_json()
 def verb(
     run: Path,
     checkpoint: str,
@@ -98,7 +96,8 @@ def verb(
         (folder := outputs(run) / VIDEOS).mkdir(parents=True, exist_ok=True)
         return write_video(folder / "dream.mp4", panels(*dream), fps)
 
-    with Shown("read episodes" if data else "play episodes", episodes or 10) as shown:
+    stage = "read episodes" if data else "play episodes"
+    with StageProgress(stage, episodes or 10) as progress:
         result = dream_run(
             run,
             checkpoint=checkpoint,
@@ -109,12 +108,9 @@ def verb(
             samples=samples,
             device=device,
             film=film if video else None,
-            on_episode=shown.advance,
+            on_episode=progress.advance,
         )
-    if as_json:
-        click.echo(json.dumps(result))
-    else:
-        _print(result, results())
+    print_result(result, as_json, _print)
 
 
 def _print(result: dict[str, Any], console: Console) -> None:
@@ -128,11 +124,11 @@ def _print(result: dict[str, Any], console: Console) -> None:
             if errors := result.get(f"{of}_{part}"):
                 body.append((label, name, *(f"{error:.2g}" for error in errors)))
                 label = ""
-    show(console, title, ("of", "predicted by", *map(str, result["horizons"])), body)
-    told = (
-        f"{result['source']}; {result['starts'][0]} starts",
+    print_table(console, title, ("of", "predicted by", *map(str, result["horizons"])), body)
+    print_text(console, f"{result['source']}; {result['starts'][0]} starts")
+    print_text(
+        console,
         "pixels from 0 to 1, vectors in symlog units; other actions are those of another episode",
     )
-    say(console, "\n".join(told))
     if result["video"]:
-        say(console, f"video: {result['video']}")
+        print_text(console, f"video: {result['video']}")

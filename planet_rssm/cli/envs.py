@@ -6,19 +6,20 @@ from typing import Any
 import click
 from rich.console import Console
 
-from planet_rssm.cli import installed
-from planet_rssm.cli.tables import results, show
+from planet_rssm.cli import installed, options
+from planet_rssm.cli.tables import output, print_table
 from planet_rssm.envs.registry import action_repeat, task_ids
 
 _OTHERS = (
-    "Other packages: gym/MODULE:ID, see docs/environments.md. metaworld, gym-xarm, and Fetch, HandReach and "
-    "FrankaKitchen of gymnasium-robotics cannot be made with this mujoco (their code is for an older one): record in a "
-    "virtual environment of their own and import the episodes, planet minari import"
+    "Other packages: gym/MODULE:ID, see docs/environments.md. metaworld, gym-xarm, and Fetch, "
+    "HandReach and FrankaKitchen of gymnasium-robotics cannot be made with this mujoco (their code "
+    "is for an older one): record in a virtual environment of their own and import the episodes, "
+    "planet minari import"
 )
 
 
 @click.command("envs")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+@options.as_json()
 def verb(as_json: bool) -> None:
     """List the environments that can be run here, and why the others cannot.
 
@@ -52,10 +53,8 @@ def _suite() -> list[dict[str, Any]]:
 
 
 def _gymnasium() -> list[dict[str, Any]]:
-    from planet_rssm.envs.survey import (
-        registered,
-        survey,
-    )  # imports gymnasium: not for `planet envs --help`
+    # imports gymnasium: not for `planet envs --help`
+    from planet_rssm.envs.survey import registered, survey
 
     return [_row(finding.id, finding.observe, finding.why) for finding in survey(registered())]
 
@@ -75,7 +74,7 @@ def _print(title: str, rows: list[dict[str, Any]]) -> None:
     body = [
         (row["id"], str(row["action_repeat"]), ", ".join(row["observe"]) or "-") for row in rows
     ]
-    show(results(), title, ("environment", "action repeat", "env.observe"), body)
+    print_table(output(), title, ("environment", "action repeat", "env.observe"), body)
     running = sum(row["ok"] for row in rows)
     click.echo(
         f"{title}: {'all' if running == len(rows) else f'{running} of'} {len(rows)} run here"
@@ -88,7 +87,7 @@ def _print(title: str, rows: list[dict[str, Any]]) -> None:
 
 
 def _why_no_suite() -> str:
-    """Return what keeps the suite from loading, with the mend; empty if nothing does."""
+    """Return what keeps the suite from loading, and how to fix it; empty if nothing does."""
     faults = [
         check for check in (installed.package("mujoco"), installed.dm_control()) if not check.ok
     ]

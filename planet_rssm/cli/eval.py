@@ -11,11 +11,9 @@ import click
 from rich.console import Console
 
 from planet_rssm.base.errors import PlanetError
-from planet_rssm.cli import complete
-from planet_rssm.cli.options import allow_code
-from planet_rssm.cli.planner import planner as planner_option
-from planet_rssm.cli.progress import Shown
-from planet_rssm.cli.tables import results, say, show
+from planet_rssm.cli import complete, options
+from planet_rssm.cli.progress import StageProgress
+from planet_rssm.cli.tables import output, print_table, print_text
 
 EPISODES = 10  # of the dm_control protocol
 MOST = 100_000  # episodes that a range may name
@@ -31,25 +29,26 @@ _file = click.Path(path_type=Path, dir_okay=False)
     help=f"Of each run, from fixed reset seeds [{EPISODES}].",
 )
 @click.option("--episode-seeds", metavar="LIST", help="Those reset seeds, as 1000-1009 or 3,5,8.")
+@options.checkpoint()
+@options.planner
+@options.settings(complete.acting_setting, "Change a planner.… setting; repeatable.")
 @click.option(
-    "--checkpoint",
-    default="last",
-    show_default=True,
-    help="last, best or a number of env_steps (offline: updates).",
+    "--group-by",
+    metavar="KEY",
+    help="A setting: runs with the same value of it form one group [all settings but seeds].",
 )
-@planner_option
-@complete.setting_option(complete.acting_setting, "Change a planner.… setting; repeatable.")
-@click.option("--group-by", metavar="KEY", help="A setting: runs with the same value of it form one group "
-              "[all settings but seeds].")  # fmt: skip
-@click.option("--normalise", metavar="max|METHOD",
-              help="Also scores divided by the most that a task gives, or by a published score.")  # fmt: skip
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option(
+    "--normalise",
+    metavar="max|METHOD",
+    help="Also scores divided by the most that a task gives, or by a published score.",
+)
+@options.device()
 @click.option("--fresh", is_flag=True, help="Play again what was kept in RUN/eval.")
 @click.option("--csv", "csv_file", type=_file, help="Write the table there.")
 @click.option("--rows", "rows_file", type=_file, help="Write one CSV row an episode there.")
 @click.option("--latex", "latex_file", type=_file, help="Write the tables for a paper there.")
-@allow_code
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+@options.allow_code
+@options.as_json()
 def verb(
     runs: tuple[str, ...],
     episodes: int | None,
@@ -66,7 +65,7 @@ def verb(
     latex_file: Path | None,
     as_json: bool,
 ) -> None:
-    """Measure trained RUNs by one protocol: last checkpoint, fixed reset seeds, no exploration noise.
+    """Measure trained RUNs by one protocol: last checkpoint, fixed reset seeds, no noise.
 
     A RUN is a folder, simulator:TASK, or a policy of your own, module:Policy@TASK
     (docs/howto/own-policy.md). Runs that differ in their seed alone are counted together. What was
@@ -81,22 +80,30 @@ def verb(
     from planet_rssm.evaluation.evaluate import evaluate  # torch: not for `planet eval --help`
 
     seeds = seeds_of(episodes, episode_seeds)
-    wanted = list(overrides) + ([] if planner is None else [f"planner.name={planner}"])
+    wanted = options.with_planner(overrides, planner)
     for path in filter(None, (csv_file, rows_file, latex_file)):
         if not path.parent.is_dir():
             raise PlanetError(
                 f"{path}: there is no folder {path.parent}; make it, or give another path"
             )
-    with Shown("eval", len(seeds) * len(runs)) as shown:
+    with StageProgress("eval", len(seeds) * len(runs)) as progress:
         result = evaluate(
-            runs, seeds, checkpoint=checkpoint, overrides=wanted, device=device, group_by=group_by,
-            normalise=normalise, fresh=fresh, on_run=shown.stage, on_episode=shown.advance,
-        )  # fmt: skip
+            runs,
+            seeds,
+            checkpoint=checkpoint,
+            overrides=wanted,
+            device=device,
+            group_by=group_by,
+            normalise=normalise,
+            fresh=fresh,
+            on_run=progress.stage,
+            on_episode=progress.advance,
+        )
     _write(result, csv_file, rows_file, latex_file)
     if as_json:
         click.echo(json.dumps(result))
     elif result["results"]:
-        _print(result, results())
+        _print(result, output())
     if result["errors"]:
         sys.exit(1)
 
@@ -121,7 +128,8 @@ def seeds_of(episodes: int | None, listed: str | None) -> list[int]:
         first, last = (int(ends[1]), int(ends[2] or ends[1])) if ends else (1, 0)
         if not 0 <= last - first < MOST:
             raise PlanetError(
-                f"--episode-seeds {listed}: {part!r} is no seed and no range; write 1000-1009 or 3,5,8"
+                f"--episode-seeds {listed}: {part!r} is no seed and no range; "
+                "write 1000-1009 or 3,5,8"
             )
         seeds += range(first, last + 1)
     return list(dict.fromkeys(seeds))
@@ -154,7 +162,7 @@ def _print(result: Mapping[str, Any], console: Console) -> None:
         else ""
     )
     places = dict.fromkeys((group["task"], group["observation"]) for group in result["groups"])
-    for task, observation in places:  # a table each: its title names what was seen
+    for task, observation in places:  # a table each: its title names the observation
         members = [
             group
             for group in result["groups"]
@@ -162,25 +170,29 @@ def _print(result: Mapping[str, Any], console: Console) -> None:
         ]
         title, header = f"{task}, {observation}{chosen}", [*tables.COLUMNS[2:], "published"]
         body = zip(tables.rows(members), members, strict=True)
-        show(console, title, header, [[*row[2:], _published_beside(group)] for row, group in body])
+        print_table(
+            console, title, header, [[*row[2:], _published_beside(group)] for row, group in body]
+        )
     if result["groups"] and "normalised" in result["groups"][0]:
         _show_normalised(result, console)
     for pair in result["improvement"]:
         low, high = pair["ci95"]
-        told = f"{pair['group']} scores more than {pair['over']} with probability {pair['probability']:.2f}"
-        say(console, f"{told} ({low:.2f} to {high:.2f}), of {pair['of']}")
+        chance = f"with probability {pair['probability']:.2f} ({low:.2f} to {high:.2f})"
+        print_text(
+            console, f"{pair['group']} scores more than {pair['over']} {chance}, of {pair['of']}"
+        )
     if result["published"]:
-        say(
+        print_text(
             console,
             "published scores are of other protocols; --json and --latex have all, each with its own",
         )
     if result["published"] and _any(result, "renderer", "raycast"):
-        say(console, "ray-cast pixels are another observation than the published pixels")
-    say(console, f"time: {shares(result['seconds'])}")
+        print_text(console, "ray-cast pixels are another observation than the published pixels")
+    print_text(console, f"time: {shares(result['seconds'])}")
 
 
 def _published_beside(group: Mapping[str, Any]) -> str:
-    """Return the published score that is nearest to what a group is, with its method and steps; "" if there is none."""
+    """Return the published score nearest to a group's, with its method and steps; "" for none."""
     from planet_rssm.evaluation.published import beside
     from planet_rssm.report.tables import steps
 
@@ -200,23 +212,24 @@ def _show_normalised(result: Mapping[str, Any], console: Console) -> None:
 
     scores = [(group["group"], group["task"], group["normalised"]) for group in result["groups"]]
     scores += [
-        (told["group"], f"all {len(told['tasks'])} tasks", told) for told in result["aggregates"]
+        (total["group"], f"all {len(total['tasks'])} tasks", total)
+        for total in result["aggregates"]
     ]
     table = [
         [
             label,
             task,
-            f"{told['mean']:.3f}",
-            spread(told),
-            spread(told, "t95"),
-            f"{told['median']:.3f}",
-            f"{told['iqm']:.3f}",
+            f"{score['mean']:.3f}",
+            spread(score),
+            spread(score, "t95"),
+            f"{score['median']:.3f}",
+            f"{score['iqm']:.3f}",
         ]
-        for label, task, told in scores
+        for label, task, score in scores
     ]
     by = result["groups"][0]["normalised_by"]
     header = ("runs", "task", "mean", "95 % interval", "by t", "median", "IQM")
-    show(console, f"divided by {by}", header, table)
+    print_table(console, f"divided by {by}", header, table)
 
 
 def _any(result: Mapping[str, Any], key: str, value: str) -> bool:

@@ -1,4 +1,7 @@
-"""The command `planet`: verbs are loaded when called, so that `planet --help` imports neither torch nor mujoco."""
+"""The command `planet`.
+
+Verbs are loaded when called, so that `planet --help` imports neither torch nor mujoco.
+"""
 
 import contextlib
 import errno
@@ -32,7 +35,7 @@ VERBS = {
     "bench": "Measure this machine's speed.",
     "config": "Show the resolved settings of a preset.",
     "envs": "List the environments that can be run here.",
-    "doctor": "Check what works on this machine, and how to mend the rest.",
+    "doctor": "Check what works on this machine, and how to fix the rest.",
 }
 
 
@@ -55,9 +58,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the verb's module and return its command."""
         if cmd_name not in VERBS:
-            if (
-                ctx.resilient_parsing
-            ):  # a shell completes a line with a mistake in it: nothing to offer
+            if ctx.resilient_parsing:  # a shell completes a line with a mistake in it
                 return None
             from planet_rssm.config import nearest
 
@@ -65,11 +66,11 @@ class LazyGroup(click.Group):
         return importlib.import_module(f"planet_rssm.cli.{cmd_name}").verb
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401
-        """Call the verb; whoever closes its output ends it with a line, for which click and rich have none."""
+        """Call the verb; a closed output ends it with a line, for which click and rich have none."""
         try:
             done = super().invoke(ctx)
             if sys.stdout is not None:
-                sys.stdout.flush()  # here an output that is full or closed can still be told
+                sys.stdout.flush()  # here a full or closed output can still be reported
             return done
         except (BrokenPipeError, SystemExit) as error:
             if not isinstance(error, BrokenPipeError) and not isinstance(
@@ -102,11 +103,12 @@ def planet(debug: bool) -> None:
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the command line; bad input ends in one line and exit code 1, a traceback only with --debug."""
+    """Run the command line; bad input ends in one line and exit code 1.
+
+    A traceback is shown only with --debug.
+    """
     hold_standard()  # before anything is opened
-    words = (sys.argv[1:] if args is None else args) or [
-        "--help"
-    ]  # bare, click's help would be an error
+    words = (sys.argv[1:] if args is None else args) or ["--help"]  # bare, click would fail
     # OpenMP threads spin for milliseconds while they wait. Median ms of a quickstart
     # update/decision on two cores: default 54/46, OMP_WAIT_POLICY=PASSIVE 80/90,
     # GOMP_SPINCOUNT=1000 56/37. Update beside one busy process: default 617 to 1151,
@@ -114,9 +116,8 @@ def main(args: list[str] | None = None) -> None:
     # wins.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     keep_memory()
-    main_thread = (
-        threading.current_thread() is threading.main_thread()
-    )  # elsewhere Python allows no handlers
+    # elsewhere Python allows no handlers
+    main_thread = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, _terminate) if main_thread else None
     try:
         _run(words)
@@ -164,12 +165,15 @@ def _check_words(words: list[str]) -> None:
         PlanetError: a word holds a control character.
     """
     for word in words:
-        if visible(word) != word:
-            raise PlanetError(f"{visible(word)}: holds a control character; rename it")
+        if escape_controls(word) != word:
+            raise PlanetError(f"{escape_controls(word)}: holds a control character; rename it")
 
 
-def visible(text: str) -> str:
-    """Return text without what steers a terminal: control characters but tab and newline, each as its number."""
+def escape_controls(text: str) -> str:
+    """Return text with each control character but tab and newline as its number.
+
+    Such a character would steer the terminal that it is printed on.
+    """
     return "".join(
         sign if sign in "\t\n" or unicodedata.category(sign) != "Cc" else f"\\x{ord(sign):02x}"
         for sign in text
@@ -181,7 +185,7 @@ class _Plain(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
-        return visible(super().format(record))
+        return escape_controls(super().format(record))
 
 
 def _drop_output() -> None:
@@ -195,11 +199,14 @@ def _line(error: Exception) -> str:
     if isinstance(error, PlanetError):
         return text
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-        return f"{error.strerror}: this system lets a process have too few; raise that, as with ulimit -n 1024"
-    if (
-        isinstance(error, OSError) and error.filename and error.strerror
-    ):  # a name too long, a folder that is a file
-        return f"{' '.join(str(error.filename).split())}: {error.strerror}; give another path, or mend this one"
+        return (
+            f"{error.strerror}: this system lets a process have too few; "
+            "raise that, as with ulimit -n 1024"
+        )
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        # a name too long, a folder that is a file
+        name = " ".join(str(error.filename).split())
+        return f"{name}: {error.strerror}; give another path, or fix this one"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         _drop_output()
         return f"output: {error.strerror}; free some, or send it elsewhere"
@@ -209,13 +216,13 @@ def _line(error: Exception) -> str:
         or "CUDA out of memory" in text
     ):
         return (
-            "memory: used up; free some, or lower what there is most of: train.batch_size or planner.candidates with "
-            "-s, --envs, the model's widths"
+            "memory: used up; free some, or lower train.batch_size or planner.candidates with -s, "
+            "--envs, or the model's widths"
         )
     return f"{type(error).__name__}: {text} (unexpected: planet --debug shows where)"
 
 
 def _end(line: str, code: int) -> Any:  # noqa: ANN401
     with contextlib.suppress(OSError, ValueError):  # closed or full as well
-        click.echo(f"planet: {visible(' '.join(line.splitlines()))}", err=True)
+        click.echo(f"planet: {escape_controls(' '.join(line.splitlines()))}", err=True)
     sys.exit(code)

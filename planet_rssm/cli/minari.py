@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from planet_rssm.cli.options import allow_code
+from planet_rssm.cli import options
 from planet_rssm.config import LARGEST, SMALLEST
 
 
@@ -33,17 +33,22 @@ def verb() -> None:
     type=click.Choice(["pixels", "vectors", "both"]),
     help="What to take [all there is].",
 )
-@click.option("--size", default=64, show_default=True, type=click.IntRange(SMALLEST, LARGEST),
-              help="Pixels a side.")  # fmt: skip
+@click.option(
+    "--size",
+    default=64,
+    show_default=True,
+    type=click.IntRange(SMALLEST, LARGEST),
+    help="Pixels a side.",
+)
 @click.option("--drop", multiple=True, metavar="KEY", help="Leave an observation out; repeatable.")
 @click.option(
     "--scale-actions",
     is_flag=True,
     help="Actions without bounds: take the least and greatest of the data.",
 )
-@allow_code
+@options.allow_code
 @click.option("--download", is_flag=True, help="Fetch it if it is not on this machine.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+@options.as_json()
 def import_(
     dataset: str,
     out: Path,
@@ -75,15 +80,19 @@ def import_(
         "observation": {key: list(shape) for key, (shape, _) in env["observation"].items()},
         "out": str(out),
     }
-    seen = ", ".join(f"{key} {shape}" for key, shape in result["observation"].items())
-    line = f"{result['episodes']} episodes, {result['env_steps']} env_steps of {result['task']}, {seen}, in {out}"
+    observed = ", ".join(f"{key} {shape}" for key, shape in result["observation"].items())
+    line = (
+        f"{result['episodes']} episodes, {result['env_steps']} env_steps of {result['task']}, "
+        f"{observed}, in {out}"
+    )
     click.echo(json.dumps(result) if as_json else line)
 
 
 @verb.command("export")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("dataset")
-def export(folder: Path, dataset: str) -> None:
+@options.as_json()
+def export(folder: Path, dataset: str, as_json: bool) -> None:
     """Write the episodes in FOLDER as the Minari dataset of the ID DATASET, without loss.
 
     Observations and actions are in planet's units, and importing it gives the same episodes.
@@ -92,4 +101,6 @@ def export(folder: Path, dataset: str) -> None:
     """
     from planet_rssm.datasets.minari import export_dataset
 
-    click.echo(f"{dataset} in {export_dataset(folder, dataset)}")
+    written = export_dataset(folder, dataset)
+    result = {"dataset": dataset, "folder": str(written)}
+    click.echo(json.dumps(result) if as_json else f"{dataset} in {written}")

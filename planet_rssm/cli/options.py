@@ -1,8 +1,16 @@
-"""Options that several verbs share."""
+"""Options that several verbs share, each written once."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from planet_rssm.base.trust import allowed
+from planet_rssm.cli import complete
+from planet_rssm.config import PLANNERS
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _allow(ctx: click.Context, option: click.Parameter, value: bool) -> None:
@@ -10,7 +18,58 @@ def _allow(ctx: click.Context, option: click.Parameter, value: bool) -> None:
         ctx.with_resource(allowed())  # until the verb ends
 
 
+def _complete_planner(
+    ctx: click.Context, option: click.Parameter, begun: str
+) -> list[CompletionItem]:
+    return [CompletionItem(name) for name in PLANNERS if name.startswith(begun)]
+
+
 allow_code = click.option(
-    "--allow-code", is_flag=True, expose_value=False, callback=_allow,
+    "--allow-code",
+    is_flag=True,
+    expose_value=False,
+    callback=_allow,
     help="Import what somebody else's run or data names as module:Class; look at it first.",
-)  # fmt: skip
+)
+planner = click.option(
+    "--planner",
+    metavar="NAME",
+    shell_complete=_complete_planner,
+    help=f"{', '.join(PLANNERS)}, or module:Class; short for -s planner.name=…",
+)
+
+
+def as_json(what: str = "Print one JSON object on standard output.") -> Callable[[F], F]:
+    """Return the option --json, passed on as `as_json`; `what` is its help."""
+    return click.option("--json", "as_json", is_flag=True, help=what)
+
+
+def device(whose: str = "") -> Callable[[F], F]:
+    """Return the option --device; `whose` begins its help."""
+    return click.option(
+        "--device", default="auto", show_default=True, help=f"{whose}auto, cpu or cuda."
+    )
+
+
+def checkpoint(
+    what: str = "last, best or a number of env_steps (offline: updates).",
+) -> Callable[[F], F]:
+    """Return the option --checkpoint; `what` is its help."""
+    return click.option("--checkpoint", default="last", show_default=True, help=what)
+
+
+def settings(offer: complete.Completer, what: str) -> Callable[[F], F]:
+    """Return the option -s, passed on as `overrides`.
+
+    Args:
+        offer: names the settings that a shell completes.
+        what: its help.
+    """
+    return click.option(
+        "-s", "overrides", multiple=True, metavar="KEY=VALUE", shell_complete=offer, help=what
+    )
+
+
+def with_planner(overrides: Sequence[str], planner: str | None) -> list[str]:
+    """Return the overrides of -s and --planner together; the latter wins."""
+    return [*overrides, *([] if planner is None else [f"planner.name={planner}"])]

@@ -1,6 +1,5 @@
 """`planet plan`."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,27 +9,20 @@ import numpy as np
 from rich.console import Console
 
 from planet_rssm.base.errors import PlanetError
-from planet_rssm.cli import complete, tables
-from planet_rssm.cli.options import allow_code
-from planet_rssm.cli.planner import planner as planner_option
-from planet_rssm.cli.progress import Shown
+from planet_rssm.cli import complete, options, tables
+from planet_rssm.cli.progress import StageProgress
 
 
 @click.command("plan")
 @click.argument("run", shell_complete=complete.run, type=click.Path(path_type=Path))
-@planner_option
-@complete.setting_option(complete.acting_setting, "Change planner.… or rssm.plan_by.")
+@options.planner
+@options.settings(complete.acting_setting, "Change planner.… or rssm.plan_by.")
 @click.option("--episodes", default=20, show_default=True, type=click.IntRange(min=1))
-@click.option(
-    "--checkpoint",
-    default="last",
-    show_default=True,
-    help="last, best or a number of env_steps (offline: updates).",
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@options.checkpoint()
+@options.device()
 @click.option("--video/--no-video", default=False, help="Film the first episode into RUN/videos.")
-@allow_code
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+@options.allow_code
+@options.as_json()
 def verb(
     run: Path,
     planner: str | None,
@@ -53,10 +45,10 @@ def verb(
     For example
       planet plan runs/quickstart-cartpole-swingup-seed0 --episodes 20 --video
       planet plan runs/quickstart-cartpole-swingup-seed0 --planner icem -s planner.candidates=50
-      --json planet plan pretrained:cartpole-swingup --episodes 4 --video
+      planet plan pretrained:cartpole-swingup --episodes 4 --video --json
       planet plan simulator:cartpole-swingup --episodes 3
     """  # noqa: D301 (click wants the character itself)
-    wanted = list(overrides) + ([] if planner is None else [f"planner.name={planner}"])
+    wanted = options.with_planner(overrides, planner)
     plan_and_print(run, episodes, video, checkpoint, device, wanted, as_json)
 
 
@@ -85,22 +77,19 @@ def plan_and_print(
         (folder / VIDEOS).mkdir(parents=True, exist_ok=True)
         return write_video(folder / VIDEOS / "plan.mp4", frames, fps)
 
-    with Shown("plan", episodes, "decisions") as shown:
-        options: dict[str, Any] = {
+    with StageProgress("plan", episodes, "decisions") as progress:
+        common: dict[str, Any] = {
             "overrides": overrides or [],
             "film": film if video else None,
-            "on_stage": lambda name: shown.begin(f"baseline {name}"),
-            "on_progress": shown.at,
+            "on_stage": lambda name: progress.begin(f"baseline {name}"),
+            "on_progress": progress.at,
         }
         if simulated:
             _refuse(checkpoint, device)
-            result = plan_simulator(str(run), episodes, **options)
+            result = plan_simulator(str(run), episodes, **common)
         else:
-            result = plan_run(run, episodes, checkpoint=checkpoint, device=device, **options)
-    if as_json:
-        click.echo(json.dumps(result))
-    else:
-        _print(result, tables.results())
+            result = plan_run(run, episodes, checkpoint=checkpoint, device=device, **common)
+    tables.print_result(result, as_json, _print)
     return result
 
 
@@ -133,7 +122,7 @@ def _print(result: dict[str, Any], console: Console) -> None:
         (name, f"{mean:.1f}", f"{low:.1f} to {high:.1f}")
         for name, (mean, (low, high)) in rows.items()
     ]
-    tables.show(console, title, ("policy", "mean return", "episode 95 % interval"), body)
+    tables.print_table(console, title, ("policy", "mean return", "episode 95 % interval"), body)
     latency = result["latency_ms"]
     batch = "1 environment" if result["batch"] == 1 else f"{result['batch']} environments"
     console.print(

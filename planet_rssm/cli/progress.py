@@ -1,4 +1,4 @@
-"""How far a command is: a bar on a terminal, a line every half minute elsewhere. Both go to standard error."""
+"""How far a command is: a bar on a terminal, a line every half minute elsewhere, on stderr."""
 
 import time
 from types import TracebackType
@@ -12,7 +12,7 @@ from planet_rssm.base.stopwatch import duration
 from planet_rssm.training.display import QUIET
 
 
-class Shown:
+class StageProgress:
     """A stage under way, and how many of its `unit` are done."""
 
     def __init__(self, name: str, total: int, unit: str = "episodes") -> None:

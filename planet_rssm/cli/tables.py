@@ -1,30 +1,45 @@
-"""Tables on standard output, of which nothing is cut."""
+"""What a verb prints on standard output: its result as JSON, or as text and tables that are never cut."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import click
 from rich.console import Console
 from rich.table import Column, Table
 
 WIDE = 1000  # columns where no terminal limits them: a file, a pipe, a log
 
 
-def results() -> Console:
-    """Return standard output: as wide as the terminal, or as wide as it takes where there is none."""
+def print_result(
+    result: Mapping[str, Any],
+    as_json: bool,
+    show: Callable[[Any, Console], None],
+) -> None:
+    """Print a verb's result as one JSON object, or call `show` with it and standard output."""
+    if as_json:
+        click.echo(json.dumps(result))
+    else:
+        show(result, output())
+
+
+def output() -> Console:
+    """Return standard output: as wide as the terminal, or as wide as its tables without one."""
     console = Console()
     return console if console.is_terminal else Console(width=WIDE)
 
 
-def show(
+def print_table(
     console: Console, title: str, header: Sequence[str], body: Sequence[Sequence[str]]
 ) -> None:
     """Print a title and a table; where the terminal is too narrow, cells take more lines."""
-    say(console, title)
+    print_text(console, title)
     table = Table(*(Column(name, overflow="fold") for name in header))
     for row in body:
         table.add_row(*row)
     console.print(table, markup=False)
 
 
-def say(console: Console, text: str) -> None:
+def print_text(console: Console, text: str) -> None:
     """Print text as it is, in lines as long as they are."""
     console.print(text, soft_wrap=True, markup=False, highlight=False)

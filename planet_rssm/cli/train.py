@@ -1,7 +1,6 @@
 """`planet train`."""
 
 import importlib.util
-import json
 import re
 import sys
 from collections.abc import Sequence
@@ -16,8 +15,7 @@ from planet_rssm import config
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.stopwatch import by_length, duration, shares
 from planet_rssm.base.trust import require
-from planet_rssm.cli import complete, tables
-from planet_rssm.cli.options import allow_code
+from planet_rssm.cli import complete, options, tables
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +28,7 @@ CURVE = "curve.png"
 
 @click.command("train")
 @click.argument("preset", shell_complete=complete.preset)
-@complete.setting_option(complete.any_setting, "Change a setting; may be repeated.")
+@options.settings(complete.any_setting, "Change a setting; may be repeated.")
 @click.option(
     "--run-dir",
     type=click.Path(path_type=Path),
@@ -54,10 +52,8 @@ CURVE = "curve.png"
     is_flag=True,
     help="Measure each part once, say how long the run takes, keep nothing.",
 )
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print the dry run's result as one JSON object."
-)
-@allow_code
+@options.as_json("Print the dry run's result as one JSON object.")
+@options.allow_code
 @click.option("--plan-episodes", type=click.IntRange(min=0),
               help="Episodes to plan with the trained model at the end; 0 for none [20, offline 0].")  # fmt: skip
 def verb(
@@ -156,8 +152,8 @@ def _with_data(
         return settings
     from planet_rssm.training.offline import adopt_environment
 
-    settings, told = adopt_environment(settings, overrides)
-    click.echo(told, err=True)
+    settings, adopted = adopt_environment(settings, overrides)
+    click.echo(adopted, err=True)
     return settings
 
 
@@ -182,10 +178,7 @@ def _dry_run(folder: Path, settings: config.Settings, as_json: bool, plan_episod
     result = dry_run(
         settings, device, folder, lambda line: click.echo(line, err=True), plan_episodes
     )
-    if as_json:
-        click.echo(json.dumps(result))
-        return
-    _print_forecast(result, tables.results())
+    tables.print_result(result, as_json, _print_forecast)
 
 
 def _print_forecast(result: dict[str, Any], console: Console) -> None:
@@ -195,7 +188,7 @@ def _print_forecast(result: dict[str, Any], console: Console) -> None:
     run, seconds, size, one, free = (
         result[key] for key in ("run", "seconds", "bytes", "measured", "free")
     )
-    told = {
+    parts = {
         "collect": f"{run['episodes']} episodes, step {_ms(one['env_step'])}, decision {_ms(one['decision'])}",
         "learn": f"{run['updates']} updates, {_ms(one['update'])} each",
         "test": f"{run['test_episodes']} episodes",
@@ -205,8 +198,8 @@ def _print_forecast(result: dict[str, Any], console: Console) -> None:
     }
     where = f"{result['device']} in {result['precision']}"
     title = f"{result['task']}, {seen_by(result['observation'])}, {where}: the whole run"
-    body = [(name, duration(seconds[name]), what) for name, what in told.items()]
-    tables.show(console, title, ("part", "time", "of"), body)
+    body = [(name, duration(seconds[name]), what) for name, what in parts.items()]
+    tables.print_table(console, title, ("part", "time", "of"), body)
     episodes, checkpoints = _gib(size["episodes"]), _gib(size["checkpoints"])
     console.print(f"disk: {_gib(size['total'])} (episodes {episodes}, checkpoints {checkpoints}), {_gib(free['disk'])} "
                   "free", soft_wrap=True)  # fmt: skip

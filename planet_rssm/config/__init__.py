@@ -1,54 +1,48 @@
 """Typed, frozen, validated settings; presets, overrides, load and save.
 
 A settings file is a flat YAML mapping from dotted keys to values, the same keys that `-s key=value`
-takes. A preset is such a file holding only its differences from the defaults in schema.py.
+takes. The sections and their defaults are in env.py, model.py, behavior.py, planner.py and
+schema.py.
 """
 
-from planet_rssm.config.schema import (
-    FORMAT,
+from planet_rssm.config.behavior import RECIPES, BehaviorSettings
+from planet_rssm.config.env import LARGEST, SMALLEST, DataSettings, EnvSettings, FirstAction
+from planet_rssm.config.files import nearest, presets, upgraded
+from planet_rssm.config.model import (
     HEADS,
-    LARGEST,
     LATENTS,
-    PLANNERS,
-    RECIPES,
     SIZES,
-    SMALLEST,
-    Activation,
-    BehaviorSettings,
-    DataSettings,
-    EnvSettings,
-    FirstAction,
     Head,
     KLSettings,
     ModelSettings,
-    Norm,
     OptimizerSettings,
-    PlannerName,
-    PlannerSettings,
     RSSMSettings,
-    Settings,
     Size,
-    TrainSettings,
-    learned_parts,
-    no_actor,
     v3_layers,
 )
+from planet_rssm.config.planner import (
+    PLANNERS,
+    PlannerName,
+    PlannerSettings,
+    learned_parts,
+    no_actor,
+)
+from planet_rssm.config.schema import FORMAT, Settings, TrainSettings
 from planet_rssm.config.sources import (
     ACTING,
     dump,
     flatten,
     imported,
     load,
-    nearest,
     override,
     parse_overrides,
-    presets,
+    refuse_unused,
     resolve,
     save,
     sized,
-    upgraded,
     with_planner,
 )
+from planet_rssm.config.values import Activation, Norm
 
 __all__ = [
     "ACTING",
@@ -86,6 +80,7 @@ __all__ = [
     "override",
     "parse_overrides",
     "presets",
+    "refuse_unused",
     "resolve",
     "save",
     "sized",

@@ -162,6 +162,7 @@ def simulator_settings(task: str, overrides: Sequence[str] = ()) -> Settings:
         {**ICEM, **BUDGET.get(domain, {})} if values.get("planner.name", "icem") == "icem" else {}
     )
     settings = config.resolve({f"planner.{key}": value for key, value in budget.items()} | values)
+    config.refuse_unused(settings, values)
     require_search(settings.planner, torch.device("cpu"))
     env = EnvSettings(
         id=canonical_id(task), observe="vectors", renderer="none",

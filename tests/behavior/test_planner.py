@@ -42,7 +42,7 @@ SEVERAL = replace(CHOICES, groups=(1,) * A)
 
 
 def settings_of(*overrides: str) -> Settings:
-    return config.load("planet", ["behavior=v3", *SIZE, *overrides])
+    return config.override(config.load("planet", ["behavior=v3", *SIZE]), overrides)
 
 
 def agent_of(*overrides: str, spec: EnvSpec = SPEC, **options: object) -> Agent:

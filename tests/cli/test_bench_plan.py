@@ -124,7 +124,7 @@ def test_without_a_gap_the_reason_is_told(monkeypatch, capsys):
                        {"float32": 1.0}, 1)  # fmt: skip
     assert told["value_gap"] is None
     cpu = torch.device("cpu")
-    bench_plan.show(
+    bench_plan.print_plan(
         {"machine": describe(cpu, {}) | summary(cpu), "cases": [told]}, Console(width=120)
     )
     shown = capsys.readouterr().out

@@ -117,7 +117,7 @@ def test_people_get_a_table(run, sets, capsys):
     shown = capsys.readouterr().out
     for word in (
         "the mean frame",
-        "the last frame seen",
+        "the last observed frame",
         "other actions",
         "the mean reward",
         "4 of 4 episodes",

@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from planet_rssm.cli import progress, tables
-from planet_rssm.cli.progress import Shown
+from planet_rssm.cli.progress import StageProgress
 from planet_rssm.envs.pool import Step
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.evaluation.protocol import Decisions
@@ -36,7 +36,7 @@ def clock(monkeypatch):
 
 
 def test_a_log_gets_a_line_every_half_minute(clock, capsys):
-    with Shown("plan", 20, "decisions") as shown:
+    with StageProgress("plan", 20, "decisions") as shown:
         for done in range(1, 101):
             clock.now += 1
             shown.at(done, 400)
@@ -54,7 +54,7 @@ def test_a_log_gets_a_line_every_half_minute(clock, capsys):
 def test_a_terminal_gets_a_bar(clock, capsys, monkeypatch):
     for name, value in (("TTY_COMPATIBLE", "1"), ("COLUMNS", "100"), ("TERM", "xterm")):
         monkeypatch.setenv(name, value)
-    with Shown("collect", 4) as shown:
+    with StageProgress("collect", 4) as shown:
         shown.advance()
     assert "collect" in (said := capsys.readouterr().err) and "25%" in said
 
@@ -74,8 +74,8 @@ def test_decisions_are_counted_and_episodes_that_end_early_leave_none_to_come():
 
 def test_no_table_is_cut_at_eighty_columns(capsys):
     long = "rssm.deter=200, rssm.hidden=200, model.depth=32, optimizer.lr=0.001, planner.candidates=1000"
-    tables.show(tables.results(), "title", ("runs", "mean"), [(long, "1.0")])
+    tables.print_table(tables.output(), "title", ("runs", "mean"), [(long, "1.0")])
     assert long in capsys.readouterr().out
     with (narrow := Console(width=40)).capture() as seen:
-        tables.show(narrow, "title", ("runs", "mean"), [(long, "1.0")])
+        tables.print_table(narrow, "title", ("runs", "mean"), [(long, "1.0")])
     assert "…" not in seen.get() and "1.0" in seen.get()

@@ -132,6 +132,11 @@ def test_each_task_has_its_budget_and_settings_win():
             "unknown setting 'planner.candidats'; did you mean",
         ),
         ("cartpole-swingup", ["planner.horizon=0"], "planner.horizon = 0: "),
+        (
+            "cartpole-swingup",
+            ["planner.name=cem", "planner.colour=1"],
+            "planner.colour = 1.0: planner.name = 'cem' does not use it",
+        ),
         ("cartpole-swingup", ["planner.colour=-1"], "planner.colour = -1: "),
     ],
 )
