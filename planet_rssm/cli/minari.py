@@ -46,6 +46,9 @@ def verb() -> None:
     is_flag=True,
     help="Actions without bounds: take the least and greatest of the data.",
 )
+@click.option(
+    "--skip", is_flag=True, help="Leave out the episodes that cannot be taken, as those with NaN."
+)
 @options.allow_code
 @click.option("--download", is_flag=True, help="Fetch it if it is not on this machine.")
 @options.as_json()
@@ -56,6 +59,7 @@ def import_(
     size: int,
     drop: tuple[str, ...],
     scale_actions: bool,
+    skip: bool,
     download: bool,
     as_json: bool,
 ) -> None:
@@ -69,7 +73,7 @@ def import_(
     from planet_rssm.datasets.minari import import_dataset
 
     replay = import_dataset(
-        dataset, out, observe, size, download, drop=drop, scale_actions=scale_actions
+        dataset, out, observe, size, download, drop=drop, scale_actions=scale_actions, skip=skip
     )
     env = replay.env or {}
     result = {

@@ -102,7 +102,8 @@ def begin(replay: Replay, part: Part, *, add: bool = False) -> tuple[Part, list[
         if missing := [index for index in old.indices if index not in there]:
             return old, missing
     if there and not add:
-        more = "; add --add for others beside them" if same else ""
+        adds = same and part.made_by.get("verb") == "collect"  # the only command with --add
+        more = "; add --add for others beside them" if adds else ""
         raise PlanetError(
             f"--out {replay.folder}: holds {len(there)} episodes already{more}, or give another folder"
         )

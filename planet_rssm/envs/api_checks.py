@@ -72,6 +72,23 @@ def check_api(task: str, env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any
     return ApiChecks(env)
 
 
+def check_spaces(task: str, env: gymnasium.Env[Any, Any]) -> None:
+    """Refuse an environment that does not say what it shows and takes.
+
+    Raises:
+        PlanetError: its observation_space or action_space is missing, or none of gymnasium's.
+    """
+    for name in ("observation_space", "action_space"):
+        space = getattr(env, name, None)
+        if not isinstance(space, gymnasium.Space):
+            kind = f"{type(space).__module__}.{type(space).__name__}"
+            found = "missing" if space is None else f"a {kind}"
+            raise PlanetError(
+                f"env.id = {task!r}: its {name} is {found}, must be one of gymnasium.spaces; set it in "
+                "its class or __init__"
+            )
+
+
 def as_number(reward: Any) -> float:  # noqa: ANN401 (whatever the environment returned)
     """Return a reward as a float.
 

@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.config import EnvSettings, nearest
 from planet_rssm.envs import gl
-from planet_rssm.envs.api_checks import ContractError, as_flag, as_number, check_api
+from planet_rssm.envs.api_checks import ContractError, as_flag, as_number, check_api, check_spaces
 from planet_rssm.envs.observer import Observer
 from planet_rssm.envs.older_mujoco import older_mujoco
 from planet_rssm.envs.pictures import MAX_FRAME, UndeclaredError
@@ -232,6 +232,7 @@ def _make(settings: EnvSettings) -> tuple[gymnasium.Env[Any, Any], int, str]:
     """Return the environment, drawing if it can, its time limit in control steps, and who set that."""
     env, applied = (_registered if settings.id.startswith("gym/") else _users)(settings)
     env = check_api(settings.id, env)
+    check_spaces(settings.id, env)
     own = applied or own_limit(env)
     if own is None and settings.time_limit is None:
         line = "%s: has no time limit, so its episodes end after %d control steps; env.time_limit=N sets another"

@@ -13,7 +13,7 @@ from gymnasium import Space, spaces
 
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.envs import pictures
-from planet_rssm.envs.pictures import Scale, could_be_picture, is_picture, resized
+from planet_rssm.envs.pictures import Scale, could_be_picture, described, is_picture, resized
 from planet_rssm.envs.spec import chosen
 from planet_rssm.envs.subspaces import (
     IMAGE,
@@ -45,6 +45,7 @@ class Spelling(NamedTuple):
 
     drop: Callable[[Sequence[str]], str] = dropped
     observe: str = "env.observe={}"
+    live: bool = True  # there is an environment, which can be wrapped and may draw itself
 
 
 SETTINGS = Spelling()
@@ -88,8 +89,9 @@ class Observer:
         seen = [part for part in kept if is_picture(part.space)]
         self.draws = observe != "vectors" and not seen  # the environment's frame is what is seen
         images = seen if observe != "vectors" else []
-        self._refuse_pictures(images)
+        self._refuse_pictures(images, len(kept) > len(images))
         self._images = [(part, Scale(part.space)) for part in images]
+        self._unlooked = {part.name for part in images}  # whose first picture is still to come
         self._vectors = self._takable([part for part in kept if part not in seen], observe)
         drawn = [IMAGE] if self.draws else [part.name for part in images]
         self._refuse_clash([*drawn, *(part.name for part in self._vectors)])
@@ -113,7 +115,7 @@ class Observer:
         """
         arrays = {part.name: read(part, observation, vector_of) for part in self._vectors}
         for part, scale in self._images:
-            arrays[part.name] = read(part, observation, functools.partial(self._image, scale))
+            arrays[part.name] = read(part, observation, functools.partial(self._image, part, scale))
         return arrays if frame is None else arrays | {IMAGE: resized(frame, self._size)}
 
     def blind(self, observation: Any) -> dict[str, Array]:  # noqa: ANN401
@@ -125,8 +127,18 @@ class Observer:
         }
         return black | {part.name: read(part, observation, vector_of) for part in self._vectors}
 
-    def _image(self, scale: Scale, space: Space[Any], value: Any) -> Array:  # noqa: ANN401
-        return resized(pictures.channels_last(scale(array_of(space, value))), self._size)
+    def _image(self, part: Subspace, scale: Scale, space: Space[Any], value: Any) -> Array:  # noqa: ANN401
+        given = array_of(space, value)
+        picture = scale(given)
+        if part.name in self._unlooked and given.min() < given.max():
+            self._unlooked.remove(part.name)
+            if picture.max() - picture.min() <= 1:
+                _log.warning(
+                    "%s: its image %s is %s, its space has %s: all that is seen of it are the levels %d "
+                    "and %d of 255; declare the bounds that it has",
+                    self._task, part.name, described(given), scale, picture.min(), picture.max(),
+                )  # fmt: skip
+        return resized(pictures.channels_last(picture), self._size)
 
     def _kept(
         self, parts: list[Subspace], observe: str, drop: Sequence[str], keys: Sequence[str]
@@ -141,6 +153,11 @@ class Observer:
             raise PlanetError(
                 f"env.{'keys' if keys else 'drop'}: leaves no image of {self._task} (what it draws is {IMAGE!r}), but "
                 f"env.observe = {observe!r} needs one; use {self._use('vectors')}"
+            )
+        if own and not kept and (observe == "vectors" or not self._spelling.live):
+            raise PlanetError(
+                f"env.{'keys' if keys else 'drop'}: leaves nothing of {self._task}, which shows "
+                f"{', '.join(own)}; keep one"
             )
         return kept
 
@@ -165,22 +182,25 @@ class Observer:
         named = odd[0].name if odd[0].path else "its observation"
         what = f"{named} is a {type(odd[0].space).__name__} space that makes no vector"
         without = f"leave it out, {self._spelling.drop([part.name for part in odd])}"
-        instead = f"use {self._use('pixels')}"
-        return f"{what}; {without if others else instead}, or {_WRAP} that has another"
+        ways = [without] if others else [f"use {self._use('pixels')}"] * self._spelling.live
+        return f"{what}; {', or '.join([*ways, _WRAP])} that has another"
 
-    def _refuse_pictures(self, images: list[Subspace]) -> None:
+    def _refuse_pictures(self, images: list[Subspace], others: bool) -> None:
+        live = self._spelling.live
         for part in images:
-            without = f"or leave it out, {self._spelling.drop([part.name])}"
+            without = (
+                f", or leave it out, {self._spelling.drop([part.name])}" if others or live else ""
+            )
             if not pictures.is_one(part.space):
                 raise PlanetError(
                     f"env.id = {self._task!r}: its images have shape {list(part.space.shape or ())}, must be [H, W], "
                     "[H, W, 3], [3, H, W] or have 1 channel; take its frame-stacking wrapper off, the model has a "
-                    f"memory of its own, {without}"
+                    f"memory of its own{without}"
                 )
             if not pictures.is_bounded(part.space):
                 raise PlanetError(
                     f"env.id = {self._task!r}: its image {part.name} has {Scale(part.space)}; declare its pixels' "
-                    f"bounds in observation_space, as 0 and 1, {without}"
+                    f"bounds in observation_space, as 0 and 1{without}"
                 )
 
     def _refuse_clash(self, names: list[str]) -> None:

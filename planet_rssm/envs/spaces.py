@@ -20,6 +20,7 @@ _WRAP = "give as env.id=module:Class a wrapper of your own"
 _log = logging.getLogger("planet_rssm")
 
 Array = np.ndarray
+Choices = spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary | spaces.Box  # whole numbers
 
 
 class Numbers:
@@ -31,7 +32,7 @@ class Numbers:
         """Read the bounds.
 
         Raises:
-            PlanetError: whole numbers, or a dimension that is bounded on one side only.
+            PlanetError: nothing to choose, or a dimension that is bounded on one side only.
         """
         if 0 in space.shape:
             raise PlanetError(
@@ -39,10 +40,6 @@ class Numbers:
             )
         low, high = space.low.astype(np.float64).ravel(), space.high.astype(np.float64).ravel()
         below, above = low >= -UNBOUNDED, high <= UNBOUNDED
-        if space.dtype is None or not np.issubdtype(space.dtype, np.floating):
-            raise PlanetError(
-                f"env.id = {task!r}: its actions are whole numbers, {space}; {_WRAP} with floats"
-            )
         if (below != above).any():
             raise PlanetError(
                 f"env.id = {task!r}: its actions are bounded on one side, {space}; {_WRAP} with both"
@@ -74,11 +71,9 @@ class Numbers:
 
 
 class Choice:
-    """Choices from one space: a one-hot in each of its groups."""
+    """Choices from one space: a one-hot in each of its groups; a Box of whole numbers is such."""
 
-    def __init__(
-        self, task: str, space: spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary
-    ) -> None:
+    def __init__(self, task: str, space: Choices) -> None:
         """Read how many there are.
 
         Raises:
@@ -88,12 +83,15 @@ class Choice:
             count, start = np.array([space.n]), np.array([space.start])
         elif isinstance(space, spaces.MultiDiscrete):
             count, start = space.nvec.ravel(), space.start.ravel()
+        elif isinstance(space, spaces.Box):
+            start = space.low.ravel()
+            count = space.high.ravel().astype(np.float64) - start.astype(np.float64) + 1
         else:
             count, start = (
                 np.broadcast_to(np.int64(value), math.prod(space.shape)) for value in (2, 0)
             )
-        _refuse_many(task, space, int(count.sum(dtype=np.int64)))
-        self.groups = tuple(count.tolist())
+        _refuse_many(task, space, int(count.sum()))
+        self.groups = tuple(count.astype(int).tolist())
         self.size = sum(self.groups)
         self._space, self._start = space, start.astype(np.int64)
 
@@ -182,9 +180,9 @@ def action_map(task: str, space: Space[Any]) -> Actions:
         PlanetError: it is not made of Boxes of floats, bounded on both sides or on none, nor of
             choices that are not too many; or it is made of both.
     """
-    if isinstance(space, spaces.Box):
+    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
         return Numbers(task, space)
-    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+    if isinstance(space, Choices):
         return Choice(task, space)
     if isinstance(space, spaces.Dict | spaces.Tuple):
         return Joint(task, space)
@@ -202,7 +200,7 @@ def _refuse_many(task: str, space: Space[Any], count: int) -> None:
         )
     if count <= MOST:
         return
-    instead = "fewer"
+    instead = "fewer, or with floats" if isinstance(space, spaces.Box) else "fewer"
     if isinstance(
         space, spaces.Discrete
     ):  # as the digits of a number: two groups of a thousand for a million

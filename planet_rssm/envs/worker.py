@@ -151,10 +151,12 @@ def _last_words(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
     sys.__excepthook__(kind, error, trace)
-    if isinstance(error, PlanetError):  # ours: whole as it is
-        return print(error, file=sys.stderr)
     frame = traceback.extract_tb(trace)[-1]
-    where = f"{os.path.basename(frame.filename)}, line {frame.lineno}"
+    folder, file = os.path.split(frame.filename)
+    checked = isinstance(error, ValueError) and folder == os.path.dirname(__file__)
+    if checked or isinstance(error, PlanetError):  # in our own words, which say all
+        return print(error, file=sys.stderr)
+    where = f"{file}, line {frame.lineno}"
     print(f"{kind.__name__}: {' '.join(str(error).split())} ({where})", file=sys.stderr)
 
 

@@ -12,6 +12,7 @@ from gymnasium import spaces
 from planet_rssm import config
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.cli.main import main
+from planet_rssm.data import episode_set
 from planet_rssm.data.episode import Episode
 from planet_rssm.data.replay import Replay
 from planet_rssm.datasets import minari as exchange
@@ -63,7 +64,7 @@ def make():
                     seed=seed,
                     observations={key: stacked([s[key] for s in samples]) for key in seen}
                     if nested
-                    else np.stack(samples),
+                    else stacked(samples),
                     actions=stacked_actions(done, STEPS) if actions is None else actions,
                     rewards=np.arange(STEPS, dtype=np.float64),
                     terminations=np.arange(STEPS) == ends.get(seed),
@@ -343,10 +344,127 @@ def test_a_bad_episode_is_named_and_nothing_of_its_import_stays(store, tmp_path)
         [(np.zeros((3, 3)), steps(2), [1, 1]), (np.zeros((3, 3)), steps(2), [1, np.nan])],
     )
     with pytest.raises(
-        PlanetError, match="dataset test/nan-v0: episode 1: episode reward: not finite at frame 2"
+        PlanetError,
+        match="dataset test/nan-v0: episode 1: episode reward: not finite at frame 2; add --skip",
     ):
         exchange.import_dataset("test/nan-v0", tmp_path / "out", None, 64, False)
     assert not (tmp_path / "out").exists()
+
+
+def test_bad_episodes_are_left_out_where_that_is_asked_for(store, tmp_path, caplog, capsys):
+    good, two = (np.ones((3, 3)), 2 * steps(2), [1, 1]), np.ones((2, 2))
+    bad = [
+        (np.full((3, 3), np.nan), steps(2), [1, 1]),
+        (np.zeros((3, 3)), steps(2), two),
+        (np.zeros((5, 3)), steps(2), [1, 1]),
+    ]
+    store("test/some-v0", [bad[0], good, *bad[1:], good])
+    out = tmp_path / "out"
+    words = ["minari", "import", "test/some-v0", "--out", str(out)]
+    with pytest.raises(SystemExit):
+        main(words)
+    assert "observation 'vector' has NaN or infinity in it; add --skip" in capsys.readouterr().err
+    main([*words, "--skip"])
+    assert [episode.length for episode in loaded(out)[1]] == [3, 3]
+    assert caplog.messages == [
+        "dataset test/some-v0: 3 of its 5 episodes cannot be taken and are left out, the first is episode 0: "
+        "observation 'vector' has NaN or infinity in it",
+        "dataset test/some-v0: 4 actions lay beyond their bounds and are clipped to them, of 4",
+    ]
+    assert episode_set.shortfall(Replay(out, 1000)) is None
+    with pytest.raises(SystemExit):
+        main([*words, "--skip"])
+    assert "holds 2 episodes already, or give another folder" in capsys.readouterr().err
+    store("test/none-v0", bad[1:])
+    line = (
+        "no episode of it can be taken; episode 0: has rewards of shape .2, 2., must be one number"
+    )
+    with pytest.raises(PlanetError, match=line):
+        exchange.import_dataset("test/none-v0", tmp_path / "none", None, 64, False, skip=True)
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("short", ["a", "b"])
+def test_parts_of_an_observation_may_differ_in_length_by_the_last(store, tmp_path, short):
+    seen = spaces.Dict(a=VECTOR, b=VECTOR)
+    shown = {key: np.arange(15.0).reshape(5, 3)[: 4 if key == short else 5] for key in seen}
+    store("test/uneven-v0", [(shown, steps(4), np.ones(4))], seen)
+    exchange.import_dataset("test/uneven-v0", tmp_path / "out", None, 64, False)
+    [episode] = loaded(tmp_path / "out")[1]
+    assert episode.length == 4 and episode.info["truncated"]
+    exchange.import_dataset("test/uneven-v0", tmp_path / "all", None, 64, False, drop=[short])
+    assert loaded(tmp_path / "all")[1][0].length == 5
+
+
+def test_nested_actions_without_bounds_are_scaled_too(store, tmp_path, caplog):
+    wide = spaces.Box(-np.inf, np.inf, (1,), np.float32)
+    done = spaces.Dict(arm=spaces.Tuple((wide, spaces.Box(-1, 1, (1,)))), leg=wide)
+    acted = {"arm": (4 * steps(3), steps(3)), "leg": 6 * steps(3) + 1}
+    store("test/deep-v0", [(np.zeros((4, 3)), acted, np.ones(3))], done=done)
+    with pytest.raises(PlanetError, match="its actions arm.0, .* have no bounds .*; add --scale"):
+        exchange.import_dataset("test/deep-v0", tmp_path / "out", None, 64, False)
+    exchange.import_dataset("test/deep-v0", tmp_path / "out", None, 64, False, scale_actions=True)
+    [episode] = loaded(tmp_path / "out")[1]
+    np.testing.assert_allclose(episode.action[1:], np.tile(steps(3), 3))
+    assert "its actions leg have no bounds; [-1, 1] stands for [-5.0] to [7.0]" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("seen", "says"),
+    [
+        (
+            spaces.Dict(cam=spaces.Box(-np.inf, np.inf, (40, 40, 3)), q=VECTOR),
+            "cam has floats from -inf to inf; make a dataset of it that declares its bounds, as 0 and 1, or leave it "
+            "out, --drop cam",
+        ),
+        (
+            spaces.Dict(
+                cam=spaces.Box(0, 255, (40, 40, 3), np.uint8), q=VECTOR, say=spaces.Text(4)
+            ),
+            "say is a Text space that makes no vector; leave it out, --drop say",
+        ),
+        (spaces.Box(0, 1, (4, 40, 40)), "make a dataset of it without the stack"),
+        (
+            spaces.Text(4),
+            "its observation is a Text space that makes no vector; make a dataset of it that",
+        ),
+    ],
+    ids=["unbounded", "text beside an image", "stack", "text alone"],
+)
+def test_no_part_of_an_observation_is_left_out_without_a_word(make, tmp_path, seen, says):
+    make("test/parts-v0", seen, spaces.Discrete(2))
+    with pytest.raises(PlanetError) as caught:
+        exchange.import_dataset("test/parts-v0", tmp_path / "out", None, 64, False)
+    assert says in str(caught.value)
+    assert not {"env.id", "--observe"} & set(str(caught.value).split())
+
+
+@pytest.mark.parametrize(
+    ("done", "fix"),
+    [
+        (
+            spaces.Dict(a=spaces.Box(-1, 1), b=spaces.Discrete(2)),
+            "; make a dataset of it with choices only",
+        ),
+        (spaces.Discrete(10_000), "; make a dataset of it with several smaller ones"),
+    ],
+    ids=["mix", "many"],
+)
+def test_lines_about_actions_say_what_can_be_done_with_a_dataset(make, tmp_path, done, fix):
+    make("test/acts-v0", VECTOR, done)
+    with pytest.raises(PlanetError, match="^dataset test/acts-v0: its actions ") as caught:
+        exchange.import_dataset("test/acts-v0", tmp_path / "out", None, 64, False)
+    assert fix in str(caught.value)
+
+
+def test_names_that_are_dropped_are_checked(make, tmp_path):
+    make("test/names-v0", spaces.Dict(at=VECTOR, to=VECTOR), spaces.Discrete(2))
+    for drop, says in (
+        (["art"], "^--drop = 'art': .*'at'"),
+        (["at", "to"], "^--drop: leaves nothing"),
+    ):
+        with pytest.raises(PlanetError, match=says):
+            exchange.import_dataset("test/names-v0", tmp_path / "out", None, 64, False, drop=drop)
 
 
 def files(folder):
@@ -357,7 +475,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from planet_rssm import config
-from planet_rssm import minari as exchange
+from planet_rssm.datasets import minari as exchange
 from planet_rssm.data.replay import Replay
 from planet_rssm.datasets.minari import writing
 

@@ -210,6 +210,25 @@ def test_a_worker_is_started_once(tmp_path, monkeypatch):
         assert pool.lost == 0 and not pool._workers
 
 
+def test_a_later_answer_is_told_in_plain_words(tmp_path, monkeypatch):
+    (tmp_path / "answers_worse.py").write_text(
+        "import gymnasium\nimport numpy as np\n\n\nclass Env(gymnasium.Env):\n"
+        "    action_space = observation_space = gymnasium.spaces.Box(-1, 1, (1,))\n\n"
+        "    def reset(self, *, seed=None, options=None):\n"
+        "        self.t = 0\n        return np.zeros(1), {}\n\n"
+        "    def step(self, action):\n        self.t += 1\n"
+        "        return np.zeros(1), np.zeros(self.t), False, False, {}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with EnvPool(
+        EnvSettings(id="answers_worse:Env", observe="vectors", renderer="none"), 1
+    ) as pool:
+        pool.reset({0: 0})
+        lost = [pool.step({0: np.zeros(1)})[0] for _ in range(2)]
+    assert [step.lost for step in lost] == [False, True]
+    assert lost[1].words == "reward is an array of 2; make it one number"
+
+
 @pytest.mark.parametrize(
     "reward", [1, 1.0, True, np.float32(1), np.array([1]), np.array(1.0), [1.0]]
 )
@@ -234,3 +253,25 @@ def test_what_is_no_flag(flag):
 def test_what_is_no_number(reward):
     with pytest.raises(UndeclaredError, match="^reward is .*; make it one number"):
         as_number(reward)
+
+
+@pytest.mark.parametrize(
+    ("name", "space", "told"),
+    [
+        ("observation_space", None, "its observation_space is missing"),
+        ("action_space", None, "its action_space is missing"),
+        ("action_space", 4, "its action_space is a builtins.int, must be one of gymnasium.spaces"),
+    ],
+)
+def test_an_environment_without_spaces_is_one_line(monkeypatch, name, space, told):
+    class Bare(gymnasium.Env):
+        observation_space = action_space = spaces.Box(-1, 1, (2,))
+
+    if space is None:
+        delattr(Bare, name)
+        setattr(Bare, "action_space" if name[0] == "o" else "observation_space", spaces.Discrete(2))
+    else:
+        setattr(Bare, name, space)
+    monkeypatch.setitem(sys.modules, "bare", types.SimpleNamespace(Bare=Bare))
+    with pytest.raises(PlanetError, match=told):
+        GymEnv(registry.resolve(EnvSettings(id="bare:Bare", observe="vectors")))

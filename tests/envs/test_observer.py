@@ -421,3 +421,40 @@ def test_numbers_that_are_not_finite_are_an_accident():
 )
 def test_what_means_the_same_is_taken(space, value):
     assert Observer("x", space, "pixels" if space in (BYTES, UNIT) else "vectors", 32)(value, None)
+
+
+slope = np.linspace(0, 1, 64, dtype=np.float32)[None, :, None] * np.ones((64, 64, 3), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("space", "picture", "what"),
+    [
+        (spaces.Box(0, 255, (64, 64, 3)), slope, "float32 from 0 to 1, its space has floats"),
+        (
+            spaces.Box(0, 65535, (64, 64), np.uint16),
+            (255 * slope[..., 0]).astype(np.uint16),
+            "uint16 from 0 to 255, its space has whole numbers from 0 to 65535",
+        ),
+        (spaces.Box(0, 255, (64, 64), np.uint8), (slope[..., 0] > 0.5).astype(np.uint8), "uint8"),
+    ],
+    ids=["floats", "16 bits", "mask"],
+)
+def test_an_image_that_is_as_good_as_black_is_told_once(space, picture, what, caplog):
+    observer = Observer("x", space, "pixels", 32)
+    observer(np.zeros_like(picture), None)  # an episode may begin in the dark
+    assert not caplog.messages
+    for _ in range(2):
+        observer(picture, None)
+    [line] = caplog.messages
+    assert line.startswith(f"x: its image image is {what}")
+    assert line.endswith("are the levels 0 and 1 of 255; declare the bounds that it has")
+
+
+def test_an_image_that_uses_its_range_is_not_told_of(caplog):
+    Observer("x", spaces.Box(0, 1, (64, 64, 3)), "pixels", 32)(slope, None)
+    assert not caplog.messages
+
+
+def test_what_is_left_out_may_not_be_all():
+    with pytest.raises(PlanetError, match="^env.drop: leaves nothing of x, which shows a, b; keep"):
+        Observer("x", spaces.Dict(a=place, b=place), "vectors", 32, ("a", "b"))

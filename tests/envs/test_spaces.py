@@ -99,6 +99,26 @@ def test_a_dict_of_boxes_is_a_row_of_numbers():
     np.testing.assert_allclose(joint.inverse(many(space, theirs)), [[-1, 0.5, 0, 0, 0, 1]])
 
 
+@pytest.mark.parametrize(
+    ("space", "groups"),
+    [
+        (spaces.Box(-3, 3, (2,), np.int64), (7, 7)),
+        (spaces.Box(np.array([[0], [2]]), np.array([[4], [2]]), dtype=np.int32), (5, 1)),
+        (spaces.Box(250, 255, (1,), np.uint8), (6,)),
+        (spaces.Box(0, 1, (3,), np.bool_), (2, 2, 2)),
+    ],
+    ids=str,
+)
+def test_whole_numbers_within_bounds_are_choices(space, groups):
+    choice = action_map("x", space)
+    assert choice.groups == groups
+    for _ in range(20):
+        theirs = space.sample()
+        ours = choice.inverse(theirs[None])
+        assert space.contains(choice(ours[0]))
+        np.testing.assert_array_equal(choice(ours[0]), theirs)
+
+
 def test_what_is_no_choice_is_told():
     choice = action_map("x", spaces.MultiDiscrete([3, 2], start=[1, 0]))
     with pytest.raises(ValueError, match="^action 4: must be one of 3 from 1 on$"):
@@ -111,7 +131,10 @@ def test_what_is_no_choice_is_told():
     ("space", "told"),
     [
         (spaces.Box(0, np.inf, (2,)), "bounded on one side"),
-        (spaces.Box(0, 5, (2,), np.int32), "whole numbers"),
+        (spaces.Box(0, 10**6, (2,), np.int32), "2000002 choices in Box, at most 8192 are taken"),
+        (spaces.Box(0, 10**6, (2,), np.int32), "a wrapper of your own with fewer, or with floats"),
+        (spaces.Box(-(2**63), 2**63 - 1, (1,), np.int64), "choices in Box, at most 8192 are taken"),
+        (spaces.Box(0, 1, (0,), np.int32), "takes no actions"),
         (spaces.Box(0, 1, (0,)), "takes no actions"),
         (spaces.Dict({}), "takes no actions"),
         (spaces.Tuple((spaces.Tuple(()),)), "takes no actions"),

@@ -2,47 +2,29 @@
 
 import json
 import logging
-import re
-import shlex
+import math
 from collections.abc import Collection
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.trust import require
 from planet_rssm.config import EnvSettings
 from planet_rssm.data.episode import Episode
+from planet_rssm.datasets.minari.conversion import Wish, actions_of, observer_of
 from planet_rssm.datasets.minari.library import OURS
 from planet_rssm.envs.choices import from_places
 from planet_rssm.envs.make import make
-from planet_rssm.envs.observer import Observer, Spelling
-from planet_rssm.envs.pictures import UNBOUNDED
+from planet_rssm.envs.observer import Observer
 from planet_rssm.envs.registry import resolve
-from planet_rssm.envs.spaces import Actions, action_map
+from planet_rssm.envs.spaces import Actions
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.envs.subspaces import subspaces_of
 
 INTERVAL = 1 / 30  # seconds a step, where the environment that would know cannot be made
-SPELLING = Spelling(
-    lambda names: " ".join(f"--drop {shlex.quote(name)}" for name in names), "--observe {}"
-)
 _log = logging.getLogger("planet_rssm")
-
-
-class Wish(NamedTuple):
-    """What is taken of a dataset, and how."""
-
-    observe: (
-        str | None
-    )  # pixels, vectors or both, as far as the dataset has them; None: all that it has
-    size: int  # pixels a side of its images
-    drop: tuple[str, ...]  # names of observations that are left out
-    scale_actions: (
-        bool  # actions without bounds become [-1, 1] by the least and greatest of the data
-    )
 
 
 class Ours:
@@ -66,6 +48,10 @@ class Ours:
             data.observations, action, reward, *ends, json.loads(told[OURS])
         )
 
+    def takable(self) -> list[int]:
+        """Return the indices of the episodes that can be taken: all."""
+        return list(range(len(self._dataset)))
+
     def tell(self) -> None:
         """Say nothing: nothing is otherwise."""
 
@@ -75,8 +61,8 @@ class Foreign:
 
     def __init__(self, dataset: Any, wish: Wish) -> None:  # noqa: ANN401
         self.name, self._dataset = dataset.id, dataset
-        self._observer = _observer(dataset, wish)
-        self._actions = _actions(dataset, wish.scale_actions)
+        self._observer = observer_of(dataset, wish)
+        self._actions = actions_of(dataset, wish.scale_actions)
         self._spec = _spec(dataset, self._observer, self._actions, wish)
         self._clipped = self._short = self._taken = 0
         if _is_jpeg(dataset, self._observer.spec):
@@ -84,6 +70,27 @@ class Foreign:
                 "dataset %s: its images were stored as JPEG, so they are not the bytes that the environment gave; "
                 "small and noisy things differ most", dataset.id,
             )  # fmt: skip
+
+    def takable(self) -> list[int]:
+        """Return the indices of the episodes that can be taken; say of the others how many, and why.
+
+        Raises:
+            PlanetError: there is none.
+        """
+        taken, first = [], ""
+        for index in range(len(self._dataset)):
+            try:
+                self.episode(index)
+                taken.append(index)
+            except ValueError as error:
+                first = first or f"episode {index}: {error}"
+        self._clipped = self._short = self._taken = 0
+        if not taken:
+            raise PlanetError(f"dataset {self.name}: no episode of it can be taken; {first}")
+        if first:
+            _log.warning("dataset %s: %d of its %d episodes cannot be taken and are left out, the first is %s",
+                         self.name, len(self._dataset) - len(taken), len(self._dataset), first)  # fmt: skip
+        return taken
 
     def episode(self, index: int) -> Episode:
         """Return one episode.
@@ -96,8 +103,6 @@ class Foreign:
         seen = [self._observer(_at(data.observations, time), None) for time in range(steps + 1)]
         observation = {key: np.stack([shown[key] for shown in seen]) for key in spec.observation}
         action = self._actions.inverse(_until(data.actions, steps))
-        self._clipped += int((np.abs(action) > 1 + 1e-5).any(1).sum())
-        self._taken += steps
         seed = next(iter(self._dataset.storage.get_episode_metadata([data.id]))).get("seed")
         info = {
             "env": spec.to_json(),
@@ -107,12 +112,20 @@ class Foreign:
         }
         if np.any(data.terminations[:-1]) or np.any(data.truncations[:-1]):
             raise ValueError("goes on after its end")
-        whole = steps == len(
-            data.rewards
-        )  # else it is not known how the last step that is taken ended
+        # else it is not known how the last step that is taken ended
+        whole = steps == len(data.rewards)
         ends = whole and bool(data.terminations[-1]), not whole or bool(data.truncations[-1])
-        reward = np.asarray(data.rewards[:steps], np.float32)
-        return Episode.from_transitions(observation, np.clip(action, -1, 1), reward, *ends, info)
+        reward = np.asarray(data.rewards[:steps], np.float32).reshape(steps)
+        try:
+            episode = Episode.from_transitions(
+                observation, np.clip(action, -1, 1), reward, *ends, info
+            )
+        except PlanetError as error:  # what it advises is no advice for a dataset
+            raise ValueError(str(error).partition(";")[0]) from None
+        self._clipped += int((np.abs(action) > 1 + 1e-5).any(1).sum())
+        self._short += not whole
+        self._taken += steps
+        return episode
 
     def tell(self) -> None:
         """Say what was taken otherwise than it stands in the dataset."""
@@ -127,22 +140,24 @@ class Foreign:
 
     def _steps(self, data: Any) -> int:  # noqa: ANN401
         """Return how many steps of an episode can be taken: those whose outcome was observed."""
-        seen, steps = _length(data.observations), len(data.rewards)
-        if _length(data.actions) != steps or seen not in (steps, steps + 1):
-            raise ValueError(
-                f"{seen} observations, {_length(data.actions)} actions and {steps} rewards do not fit together"
-            )
-        self._short += seen == steps
-        if seen < 2:
+        space, acted = self._dataset.observation_space, self._dataset.action_space
+        kept = [part for part in subspaces_of(space) if part.name in self._observer.spec]
+        shown = {len(part.of(data.observations)) for part in kept}
+        done = {len(part.of(data.actions)) for part in subspaces_of(acted)}
+        rewards = np.shape(data.rewards)
+        steps = rewards[0]
+        if done != {steps} or not shown <= {steps, steps + 1}:
+            raise ValueError(f"{_either(shown)} observations, {_either(done)} actions and {steps} "
+                             "rewards do not fit together")  # fmt: skip
+        if math.prod(rewards) != steps:
+            raise ValueError(f"has rewards of shape {list(rewards)}, must be one number a step")
+        if min(shown) < 2:
             raise ValueError("has not one step")
-        return seen - 1
+        return min(shown) - 1
 
 
-def _length(parts: Any) -> int:  # noqa: ANN401 (as nested as the space)
-    """Return how many times there are of an episode's observations or actions, by their first leaf."""
-    while isinstance(parts, dict | tuple):
-        parts = next(iter(parts.values() if isinstance(parts, dict) else parts))
-    return len(parts)
+def _either(lengths: set[int]) -> str:
+    return " or ".join(map(str, sorted(lengths)))
 
 
 def _until(actions: Any, steps: int) -> Any:  # noqa: ANN401 (as nested as the space)
@@ -155,12 +170,15 @@ def _until(actions: Any, steps: int) -> Any:  # noqa: ANN401 (as nested as the s
 
 
 def _at(observations: Any, time: int) -> Any:  # noqa: ANN401 (as nested as the space)
-    """Return one time's observation of an episode, whose every leaf has a time axis."""
+    """Return one time's observation of an episode, whose every leaf has a time axis.
+
+    A leaf that is left out may be shorter.
+    """
     if isinstance(observations, dict):
         return {key: _at(part, time) for key, part in observations.items()}
     if isinstance(observations, tuple):
         return tuple(_at(part, time) for part in observations)
-    return observations[time]
+    return observations[time] if time < len(observations) else None
 
 
 def _is_jpeg(dataset: Any, seen: Collection[str]) -> bool:  # noqa: ANN401
@@ -173,73 +191,6 @@ def _is_jpeg(dataset: Any, seen: Collection[str]) -> bool:  # noqa: ANN401
         part.name for part in subspaces_of(dataset.observation_space) if is_image_space(part.space)
     }
     return bool(getattr(dataset.storage, "jpeg_encoding", False)) and not images.isdisjoint(seen)
-
-
-def _actions(dataset: Any, scale: bool) -> Actions:  # noqa: ANN401
-    """Return what turns the dataset's actions into ours.
-
-    Raises:
-        PlanetError: actions of a kind that no environment here takes, or numbers without bounds
-            that are not to be scaled.
-    """
-    space = dataset.action_space
-    if isinstance(space, spaces.Box) and not (np.abs([space.low, space.high]) <= UNBOUNDED).all():
-        if not scale:
-            raise PlanetError(
-                f"dataset {dataset.id}: its actions, {space}, have no bounds or are bounded on one side; add "
-                "--scale-actions: the least and greatest of its data become -1 and 1"
-            )
-        space = _measured(dataset, space)
-    try:
-        return action_map(dataset.id, space)
-    except PlanetError as error:
-        raise PlanetError(_as_dataset(dataset, error)) from None
-
-
-def _as_dataset(dataset: Any, error: PlanetError) -> str:  # noqa: ANN401
-    """Return the line about an environment as one about a dataset, which no wrapper can be put around."""
-    line = re.sub(r"[,;] (or )?give as env\.id=module:Class .*", "", str(error))
-    return line.replace(f"env.id = {dataset.id!r}", f"dataset {dataset.id}")
-
-
-def _measured(dataset: Any, space: spaces.Box) -> spaces.Box:  # noqa: ANN401
-    """Return the space with the least and greatest actions of the data as its bounds."""
-    low, high = np.full(space.shape, np.inf), np.full(space.shape, -np.inf)
-    for data in dataset.iterate_episodes():
-        low, high = np.minimum(low, data.actions.min(0)), np.maximum(high, data.actions.max(0))
-    if not np.isfinite([low, high]).all():
-        raise PlanetError(
-            f"dataset {dataset.id}: has actions that are NaN or infinite; leave those episodes out"
-        )
-    bounded = np.abs([space.low, space.high]).max(0) <= UNBOUNDED  # these keep their own
-    low, high = np.where(bounded, space.low, low), np.where(bounded, space.high, high)
-    _log.warning("dataset %s: its actions have no bounds; [-1, 1] stands for %s to %s, the least and greatest of its "
-                 "data", dataset.id, low.tolist(), high.tolist())  # fmt: skip
-    return spaces.Box(low.astype(np.float32), high.astype(np.float32))
-
-
-def _observer(dataset: Any, wish: Wish) -> Observer:  # noqa: ANN401
-    """Return what takes in the dataset's observations; without a wish, all of them if that can be."""
-    refusals = []
-    for choice in (wish.observe,) if wish.observe else ("both", "vectors", "pixels"):
-        try:
-            observer = Observer(
-                dataset.id,
-                dataset.observation_space,
-                choice,
-                wish.size,
-                wish.drop,
-                spelling=SPELLING,
-            )
-        except PlanetError as error:
-            refusals.append(PlanetError(_as_dataset(dataset, error)))
-            continue
-        if not observer.draws:
-            return observer
-    raise (
-        refusals
-        or [PlanetError(f"dataset {dataset.id}: holds no image; import it with --observe vectors")]
-    )[0]
 
 
 def _spec(dataset: Any, observer: Observer, actions: Actions, wish: Wish) -> EnvSpec:  # noqa: ANN401

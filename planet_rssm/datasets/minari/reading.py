@@ -1,7 +1,7 @@
 """Import: the episodes of a Minari dataset as a set of ours."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,8 @@ from planet_rssm.base.errors import PlanetError
 from planet_rssm.data import episode_set, manifest
 from planet_rssm.data.manifest import Part
 from planet_rssm.data.replay import Replay
-from planet_rssm.datasets.minari.episodes import Foreign, Ours, Wish
+from planet_rssm.datasets.minari.conversion import Wish
+from planet_rssm.datasets.minari.episodes import Foreign, Ours
 from planet_rssm.datasets.minari.library import CAPACITY, OURS, library
 from planet_rssm.envs.spec import EnvSpec
 
@@ -23,6 +24,7 @@ def import_dataset(
     *,
     drop: Sequence[str] = (),
     scale_actions: bool = False,
+    skip: bool = False,
 ) -> Replay:
     """Write the episodes of a Minari dataset, an id or its folder, into `folder`; return them.
 
@@ -37,6 +39,7 @@ def import_dataset(
         drop: names of observations that are left out.
         scale_actions: map actions without bounds onto [-1, 1] by the least and greatest of the
             data.
+        skip: leave out the episodes that no episode here can hold, instead of ending at the first.
 
     Raises:
         PlanetError: minari is missing or does not know the dataset, the dataset holds what no
@@ -44,25 +47,28 @@ def import_dataset(
     """
     wish = Wish(observe, size, tuple(drop), scale_actions)
     dataset = _load(source, download)
-    part = Part(
-        {"verb": "minari import", "dataset": source, **wish._asdict(), "drop": list(drop)},
-        len(dataset),
-    )
-    episode_set.check_free(folder, part)
     if not len(dataset):
         raise PlanetError(f"dataset {source}: has no episode; give another")
+    made_by = {"verb": "minari import", "dataset": source, **wish._asdict(), "drop": list(drop)}
+    if skip:
+        made_by["skip"] = True
+    else:
+        episode_set.check_free(folder, Part(made_by, len(dataset)))
     told = dataset.storage.metadata.get(OURS)
     taken = (
         Foreign(dataset, wish)
         if told is None
         else Ours(dataset, EnvSpec.from_json(json.loads(told)))
     )
+    wanted = taken.takable() if skip else range(len(dataset))
+    part = Part(made_by, len(wanted))
+    episode_set.check_free(folder, part)
     try:
         with episode_set.claimed(folder):
             replay = Replay(folder, CAPACITY)
             _, missing = episode_set.begin(replay, part)
             replay.commit()  # from now on the set says how many episodes it shall have
-            _write(taken, replay, missing)
+            _write(taken, replay, {index: wanted[index] for index in missing})
     except OSError as error:
         raise PlanetError(
             f"--out {folder}: {error.strerror or error}; what is there is kept, and the same command goes on"
@@ -71,18 +77,21 @@ def import_dataset(
     return replay
 
 
-def _write(taken: Foreign | Ours, replay: Replay, missing: Sequence[int]) -> None:
-    """Add the missing episodes; one that no episode here can hold ends the import, and nothing of it is left."""
-    index = 0
+def _write(taken: Foreign | Ours, replay: Replay, missing: Mapping[int, int]) -> None:
+    """Add the missing episodes, each by the index of the dataset's that it is.
+
+    One that no episode here can hold ends the import, and nothing of it is left.
+    """
+    number = 0
     try:
-        for index in missing:
-            replay.add(taken.episode(index), index)
+        for index, number in missing.items():
+            replay.add(taken.episode(number), index)
         replay.commit()
-    except (PlanetError, ValueError) as error:  # ValueError: from the conversions of envs.spaces
+    except (PlanetError, ValueError) as error:  # ValueError: of what the dataset holds
         replay.truncate(0)
         (replay.folder / manifest.NAME).unlink(missing_ok=True)
-        mend = "" if isinstance(error, PlanetError) else "; leave it out of the dataset"
-        raise PlanetError(f"dataset {taken.name}: episode {index}: {error}{mend}") from None
+        fix = "" if isinstance(error, PlanetError) else "; add --skip to leave such episodes out"
+        raise PlanetError(f"dataset {taken.name}: episode {number}: {error}{fix}") from None
 
 
 def _load(source: str, download: bool) -> Any:  # noqa: ANN401
