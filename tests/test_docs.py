@@ -1,4 +1,4 @@
-"""The pages: links lead somewhere, commands and options exist, the README is short."""
+"""The pages: links lead somewhere, commands and settings exist, lines are narrow, README is short."""
 
 import re
 import shlex
@@ -11,15 +11,21 @@ from planet_rssm import config
 from planet_rssm.cli.main import VERBS, planet
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
-CLI = ROOT / "docs" / "cli.md"
+README, DOCS, CHANGELOG = ROOT / "README.md", ROOT / "docs", ROOT / "CHANGELOG.md"
+RESULTS, CLI = DOCS / "results", DOCS / "cli.md"
+PAGES = [README, *sorted(DOCS.rglob("*.md"))]
 MOST_WORDS = 1000  # of the README, code and tables included, as `wc -w` counts
-WIDTH = 100
+WIDTH = 100  # of all lines but tables
 CODE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 KEYS = {*config.flatten(config.Settings()), "behavior"}
-WORDS_OF_A_SHELL = {"|", "&&", ">", "#"}
+SECTIONS = "|".join(sorted({key.partition(".")[0] for key in KEYS if "." in key}))
+SETTING = re.compile(rf"`(?:-s )?((?:{SECTIONS})\.[a-z_]+)(?:[=:][^`]*)?`")
+WORDS_OF_A_SHELL = {"|", "&&", ">"}
 
-names = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+def each(pages: list[Path]) -> pytest.MarkDecorator:
+    names = [str(page.relative_to(ROOT)) for page in pages]
+    return pytest.mark.parametrize("page", pages, ids=names)
 
 
 def prose_of(page: Path) -> str:
@@ -30,134 +36,133 @@ def prose_of(page: Path) -> str:
 def anchors_of(page: Path) -> set[str]:
     """The anchors that GitHub makes of a page's headings."""
     anchors: dict[str, int] = {}
-    found = set()
     for heading in re.findall(r"^#+ (.+)$", prose_of(page), re.MULTILINE):
         text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading)
         anchor = re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")
-        count = anchors[anchor] = anchors.get(anchor, -1) + 1
-        found.add(f"{anchor}-{count}" if count else anchor)
-    return found
+        anchors[anchor] = anchors.get(anchor, -1) + 1
+    return {f"{name}-{i}" if i else name for name, last in anchors.items() for i in range(last + 1)}
 
 
-@names
+def links_of(page: Path) -> list[str]:
+    """Where a page's links lead, as written there; those to other sites are left out."""
+    links = re.findall(r"\]\(([^)\s]+)\)", prose_of(page))
+    return [link for link in links if not re.match(r"\w+:", link)]
+
+
+def commands_of(page: Path) -> list[list[str]]:
+    """The words after `planet` of every command on a page, in its blocks of code and its lines."""
+    text = page.read_text().replace("\\\n", " ")
+    lines = re.findall(r"^(?:    )?(?:\./scripts/)?planet (\w.*)$", text, re.MULTILINE)
+    lines += re.findall(r"`planet ([a-z]+ [^`…]*)`", re.sub(r"\s+", " ", prose_of(page)))
+    commands = []
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        end = next((i for i, word in enumerate(words) if word in WORDS_OF_A_SHELL), len(words))
+        commands.append(words[:end])
+    return commands
+
+
+def values_of(option: str, words: list[str]) -> list[str]:
+    """What stands after an option, each time it stands there."""
+    return [word for before, word in zip(words, words[1:], strict=False) if before == option]
+
+
+def command_of(words: list[str]) -> click.Command:
+    """The verb that words begin with."""
+    command: click.Command = planet
+    with click.Context(planet) as context:
+        for word in words:
+            if not isinstance(command, click.Group) or word.startswith("-"):
+                break
+            inner = command.get_command(context, word)
+            assert inner is not None, f"no verb {word}"
+            command = inner
+    return command
+
+
+def all_commands() -> dict[str, click.Command]:
+    """Every verb by its name; those of groups as `bench plan`."""
+    commands = {}
+    for verb in VERBS:
+        command = command_of([verb])
+        inner = command.commands if isinstance(command, click.Group) else {}
+        commands |= {f"{verb} {name}": part for name, part in inner.items()} or {verb: command}
+    return commands
+
+
+def test_the_readme_is_short():
+    assert len(README.read_text().split()) <= MOST_WORDS
+
+
+@each([*PAGES, CHANGELOG])
 def test_links_lead_to_something(page):
-    for link in re.findall(r"\]\(([^)\s]+)\)", prose_of(page)):
-        if re.match(r"\w+:", link):
-            continue
+    for link in links_of(page):
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), f"{link}: no such file"
         assert not anchor or anchor in anchors_of(target), f"{link}: no such heading"
 
 
-def test_the_readme_is_short():
-    assert len((ROOT / "README.md").read_text().split()) <= MOST_WORDS
+@each(PAGES)
+def test_lines_are_narrow(page):
+    lines = page.read_text().splitlines()
+    assert [line for line in lines if len(line) > WIDTH and not line.startswith("|")] == []
+
+
+@each(PAGES)
+def test_commands_and_their_options_exist(page):
+    for words in commands_of(page):
+        options = {
+            name
+            for option in command_of(words).params
+            for name in [*option.opts, *option.secondary_opts]
+        }
+        named = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
+        assert named <= options | {"--help"}, f"planet {' '.join(words)}"
+        for key in (setting.partition("=")[0] for setting in values_of("-s", words)):
+            assert key in KEYS or key.startswith("env.kwargs.") or "…" in key, f"no setting {key}"
+
+
+@each(PAGES)
+def test_presets_of_commands_exist_and_take_their_settings(page):
+    for words in commands_of(page):
+        preset = "dreamer-quickstart"  # of a run that is acted with
+        if words[0] == "train" and re.fullmatch(r"[a-z][a-z0-9/-]*", words[1]):
+            preset = words[1]
+        settings = values_of("-s", words)
+        settings += [f"planner.name={name}" for name in values_of("--planner", words)]
+        own = [text for text in settings if not text.startswith("env.kwargs.") and "…" not in text]
+        if words[0] in ("train", "plan") and not any(":" in name for name in own):
+            config.load(preset, own)
+
+
+@each(PAGES)
+def test_settings_that_a_page_names_exist(page):
+    assert set(SETTING.findall(page.read_text())) <= KEYS | {"env.kwargs"}
 
 
 def test_the_index_names_every_page_once():
-    index = ROOT / "docs" / "README.md"
-    linked = [
-        (index.parent / link).resolve() for link in re.findall(r"\]\(([^)#]+)\)", index.read_text())
-    ]
-    results = ROOT / "docs" / "results"
-    ours = [
-        page
-        for page in PAGES[2:]
-        if page != index and (page.parent != results or page.name == "README.md")
-    ]
-    assert sorted(linked) == sorted([ROOT / "README.md", *ours])
+    index = DOCS / "README.md"
+    topics = {page for page in RESULTS.glob("*.md") if page.name != "README.md"}
+    linked = [(DOCS / link).resolve() for link in links_of(index)]
+    assert sorted(linked) == sorted(set(PAGES) - topics - {index})
 
 
 def test_the_index_of_results_names_every_page():
-    index = ROOT / "docs" / "results" / "README.md"
-    linked = set(re.findall(r"\]\(([\w-]+\.md)\)", index.read_text()))
-    assert linked == {page.name for page in index.parent.glob("*.md")} - {index.name}
-
-
-@names
-def test_lines_of_prose_are_narrow(page):
-    if page.name == "CHANGELOG.md":
-        pytest.skip("not a page of this documentation")
-    wide = [
-        line
-        for line in page.read_text().splitlines()
-        if len(line) > WIDTH and not line.startswith("|")
-    ]
-    assert wide == []
-
-
-def commands_of(page: Path) -> list[list[str]]:
-    """The words after `planet` of every command on a page, in the order they stand there."""
-    text = page.read_text().replace("\\\n", " ")
-    lines = re.findall(r"^(?:    )?(?:\./scripts/)?planet (\w.*)$", text, re.MULTILINE)
-    lines += re.findall(r"`planet ([a-z]+ [^`…]*)`", re.sub(r"\s+", " ", prose_of(page)))
-    lines += [part[2] for part in re.finditer(r"(&&|;) planet (\w[^&;`\n]*)", text)]
-    return [_until_the_shell(shlex.split(line, comments=True)) for line in lines]
-
-
-def _until_the_shell(words: list[str]) -> list[str]:
-    places = [place for place, word in enumerate(words) if word in WORDS_OF_A_SHELL]
-    return words[: min(places)] if places else words
-
-
-def command_of(words: list[str]) -> tuple[click.Command, list[str]]:
-    """The verb that words name and the words after it."""
-    command: click.Command = planet
-    with click.Context(planet) as context:
-        while isinstance(command, click.Group) and words and not words[0].startswith("-"):
-            inner = command.get_command(context, words[0])
-            assert inner is not None, f"no verb {words[0]}"
-            command, words = inner, words[1:]
-    return command, words
-
-
-@names
-def test_commands_and_their_options_exist(page):
-    if page.name == "CHANGELOG.md":
-        pytest.skip("says what was true then")
-    for words in commands_of(page):
-        command, rest = command_of(words)
-        if words[0] in ("train", "config") and words[1].islower() and "." not in words[1]:
-            assert words[1] in config.presets(), f"no preset {words[1]}"
-        options = {
-            name for option in command.params for name in [*option.opts, *option.secondary_opts]
-        }
-        for before, word in zip(["", *rest], rest, strict=False):
-            if word.startswith("-") and not word.lstrip("-").isdecimal():
-                assert word.partition("=")[0] in options | {"--help"}, (
-                    f"planet {' '.join(words)}: no option {word}"
-                )
-            if before == "-s":
-                key = word.partition("=")[0]
-                assert key in KEYS or key.startswith("env.kwargs.") or "…" in key, (
-                    f"no setting {key}"
-                )
-
-
-def commands() -> dict[str, click.Command]:
-    """Every verb by its name; those of groups as `bench plan`."""
-    found = {}
-    with click.Context(planet) as context:
-        for verb in VERBS:
-            command = planet.get_command(context, verb)
-            inner = command.commands if isinstance(command, click.Group) else {}
-            found |= {f"{verb} {name}": each for name, each in inner.items()} or {verb: command}
-    return found
+    linked = {link for link in links_of(RESULTS / "README.md") if link.endswith(".md")}
+    assert linked == {page.name for page in RESULTS.glob("*.md")} - {"README.md"}
 
 
 def test_the_page_of_verbs_names_every_verb_and_option():
     page = CLI.read_text()
     shared = page.partition("\n## train")[0]
-    for name, command in commands().items():
-        verb = name.split()[0]
-        section = re.search(rf"^## {verb}$.*?(?=^## )", page, re.MULTILINE | re.DOTALL)
-        assert section, f"no section for {verb}"
+    for name, command in all_commands().items():
+        section = re.search(rf"^## {name.split()[0]}$.*?(?=^## )", page, re.MULTILINE | re.DOTALL)
+        assert section, f"no section for {name}"
         for option in command.params:
             longest = max(option.opts, key=len)
             if isinstance(option, click.Option):
-                assert f"{longest}" in section[0] + shared, (
-                    f"planet {name} {longest} is not on the page"
-                )
+                assert longest in section[0] + shared, f"planet {name} {longest}"
 
 
 def test_the_page_of_verbs_names_every_preset():
