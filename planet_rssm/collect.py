@@ -27,7 +27,9 @@ class Policy(Protocol):
     def __call__(
         self, observation: dict[str, Array], executed_action: Array, is_first: Array
     ) -> Array:
-        """Return the next actions [B, A]; beyond [-1, 1] they are clipped, of choices each group's largest is executed.
+        """Return the next actions [B, A].
+
+        Numbers beyond [-1, 1] are clipped; of choices the largest of each group is executed.
 
         Args:
             observation: uint8 images [B, H, W, C] and float32 vectors [B, N].
@@ -50,10 +52,10 @@ class RandomPolicy:
     def __init__(
         self, size: int, seed: int, groups: Groups = (), numbers: Sequence[int] = ()
     ) -> None:
-        """Draw actions of `size` entries, one-hot in each of `groups` if there are any; `seed` names the streams.
+        """Draw actions of `size` entries, one-hot in each of `groups` if there are any.
 
-        `numbers` are those of the episodes' streams in the order in which they begin; () for 0, 1,
-        2, ...
+        `seed` names the streams. `numbers` are those of the episodes' streams in the order in which
+        they begin; () for 0, 1, 2, ...
         """
         after = max(numbers, default=-1) + 1  # a lost episode begins once more, and takes the next
         self._numbers = itertools.chain(numbers, itertools.count(after))
@@ -95,10 +97,11 @@ def collect(
     seeds: Sequence[int],
     on_step: "Callable[[Mapping[int, Step]], object] | None" = None,
 ) -> Iterator[tuple[int, Episode]]:
-    """Play one episode a seed and yield (index into `seeds`, episode) as they end; rows that end take the next seed.
+    """Play one episode a seed and yield (index into `seeds`, episode) as they end.
 
-    A row whose worker was lost drops its episode, which is logged, and begins it again from the
-    same seed. `on_step` is called after each step of the pool with its answers by row.
+    A row whose episode ends takes the next seed. A row whose worker was lost drops its episode,
+    which is logged, and begins it again from the same seed. `on_step` is called after each step of
+    the pool with its answers by row.
 
     Raises:
         PlanetError: an action is not finite, an episode lost its worker `MAX_LOST` times, or see
@@ -117,7 +120,7 @@ def collect(
 
 
 class _Rows:
-    """What each row of the pool plays, and the batch that the policy sees of it."""
+    """What each row of the pool plays, and the batch of it that the policy observes."""
 
     def __init__(self, pool: "Pool", seeds: Sequence[int]) -> None:
         self._pool, self._seeds = pool, seeds
@@ -134,7 +137,7 @@ class _Rows:
         self.is_first = np.zeros(count, bool)
 
     def begin(self) -> None:
-        """Reset the rows that have no running episode: to the seed they lost, else to the next that waits."""
+        """Reset the rows without a running episode, to the seed they lost or to the next one."""
         for row in range(self._pool.count):
             if row not in self._playing and self._waiting:
                 self._playing[row] = self._waiting.popleft()
@@ -148,14 +151,15 @@ class _Rows:
                 observation, {"env": self._pool.spec.to_json(), "seed": begun[row]}
             )
             self.executed_action[row], self.is_first[row] = 0, True
-            self._see(row, observation)
+            self._store(row, observation)
 
     def clip(self, proposed: Array) -> dict[int, Array]:
-        """Keep what is executed, for the record and for the policy, and return it by running row."""
+        """Keep the executed action, for the record and the policy; return it by running row."""
         action, running = np.asarray(proposed, np.float32), sorted(self.writers)
         if not np.isfinite(action[running]).all():
             raise PlanetError(
-                f"policy: returned actions {action[running].tolist()}, must be finite; look at its model"
+                f"policy: returned actions {action[running].tolist()}, must be finite; "
+                "look at its model"
             )
         groups = self._pool.spec.groups
         action = one_hot(action, groups) if groups else np.clip(action, -1, 1)
@@ -164,17 +168,22 @@ class _Rows:
         return {row: self.executed_action[row].copy() for row in running}
 
     def record(self, steps: "Mapping[int, Step]") -> list[tuple[int, EpisodeWriter]]:
-        """Append the steps and return (index, writer) of the episodes that ended; lost ones wait to begin again."""
+        """Append the steps and return (index, writer) of ended episodes; lost ones begin again."""
         ended = []
         for row, step in sorted(steps.items()):
             if step.lost:
                 self._drop(row, step.words)
                 continue
-            ends = step.terminated, step.truncated
-            action = self.executed_action[row]
-            self.writers[row].append(action, step.observation, step.reward, *ends, step.env_steps)
-            self._see(row, step.observation)
-            if any(ends):
+            self.writers[row].append(
+                self.executed_action[row],
+                step.observation,
+                step.reward,
+                step.terminated,
+                step.truncated,
+                step.env_steps,
+            )
+            self._store(row, step.observation)
+            if step.terminated or step.truncated:
                 ended.append((self._playing.pop(row), self.writers.pop(row)))
         return ended
 
@@ -190,10 +199,10 @@ class _Rows:
         )
         if self._lost[index] >= MAX_LOST:
             raise PlanetError(
-                f"episode {index} (seed {self._seeds[index]}): lost its worker {MAX_LOST} times, at last with: "
-                f"{words}; mend the environment, or raise env.step_timeout"
+                f"episode {index} (seed {self._seeds[index]}): lost its worker {MAX_LOST} times, "
+                f"at last with: {words}; fix the environment, or raise env.step_timeout"
             )
 
-    def _see(self, row: int, observation: Mapping[str, Array]) -> None:
+    def _store(self, row: int, observation: Mapping[str, Array]) -> None:
         for key, batch in self.observation.items():
             batch[row] = observation[key]

@@ -1,1 +1,1 @@
-"""What every part of the package may use: errors, files, seeds, devices, processes. No part of the field."""
+"""What every part of the package may use: errors, files, seeds, devices, processes."""

@@ -1,16 +1,16 @@
-"""Standard input, output and error: held open, so that nothing else takes their numbers."""
+"""Standard input, output and error: kept open, so that nothing else takes their numbers."""
 
 import os
 import sys
-from typing import TextIO
+from typing import Literal, TextIO
 
 
 def hold_standard() -> None:
-    """Open the null device in place of descriptors 0, 1 and 2 where they are closed, as daemons and cron leave them.
+    """Open the null device in place of descriptors 0, 1 and 2 where they are closed.
 
-    A pipe or shared memory made now would get such a number, and the start of a child process puts
-    the child's own standard input or output there: what the two were to share is then lost without
-    an error.
+    Daemons and cron leave them closed. A pipe or shared memory made now would get such a number,
+    and the start of a child process puts the child's own standard input or output there: what the
+    two were to share is then lost without an error.
     """
     opened = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
     while opened <= 2:
@@ -25,5 +25,5 @@ def hold_standard() -> None:
         sys.stderr = _file(2, "w")
 
 
-def _file(descriptor: int, mode: str) -> TextIO:
-    return open(descriptor, mode, encoding="utf-8", errors="replace", closefd=False)  # type: ignore[return-value]
+def _file(descriptor: int, mode: Literal["r", "w"]) -> TextIO:
+    return open(descriptor, mode, encoding="utf-8", errors="replace", closefd=False)

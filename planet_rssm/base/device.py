@@ -1,4 +1,4 @@
-"""Where tensors live, in which precision and how fast they are multiplied, and generators made from seeds."""
+"""Devices: their memory and speed, precision on them, moving tensors, and seeded generators."""
 
 import contextlib
 import math
@@ -19,10 +19,8 @@ from planet_rssm.base.errors import PlanetError
 M = TypeVar("M", bound=torch.nn.Module)
 KINDS = ("cpu", "cuda", "mps", "xpu")
 GEMM_SECONDS = 0.3
-_CPU_FULL = (
-    "not enough memory",
-    "can't allocate memory",
-)  # the CPU's allocator has no exception of its own
+# The CPU's allocator raises no exception of a kind of its own.
+_CPU_FULL = ("not enough memory", "can't allocate memory")
 ALIGNED = 64  # bytes to which what is moved together is aligned
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 T = TypeVar("T")
@@ -36,9 +34,8 @@ def resolve_device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if (
-        name.partition(":")[0] not in KINDS
-    ):  # torch knows more, most of which hold no numbers or need a plug-in
+    # torch knows more, most of which hold no numbers or need a plug-in
+    if name.partition(":")[0] not in KINDS:
         raise PlanetError(f"device {name!r}: not one of {', '.join(KINDS)}; use auto or cpu")
     try:
         device = torch.device(name)
@@ -50,14 +47,14 @@ def resolve_device(name: str) -> torch.device:
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
-    """Return a context in which matrix products and convolutions run in `precision`; parameters stay float32."""
+    """Return a context for products and convolutions in `precision`; parameters stay float32."""
     dtype = DTYPES[precision]
     return torch.autocast(device.type, dtype, enabled=dtype is not torch.float32)
 
 
 @contextlib.contextmanager
-def within_memory(device: torch.device, part: str, mend: str) -> Iterator[None]:
-    """Tell in one line what did not fit into the memory of `device`.
+def within_memory(device: torch.device, part: str, fix: str) -> Iterator[None]:
+    """Turn an error for lack of memory on `device` into a line about `part`, with the `fix`.
 
     Raises:
         PlanetError: it ran out inside.
@@ -68,17 +65,17 @@ def within_memory(device: torch.device, part: str, mend: str) -> Iterator[None]:
         known = isinstance(error, MemoryError | torch.OutOfMemoryError)
         if not known and not any(words in str(error) for words in _CPU_FULL):
             raise
-        raise PlanetError(f"device {device}: too little free memory for {part}; {mend}") from None
+        raise PlanetError(f"device {device}: too little free memory for {part}; {fix}") from None
 
 
-def require_memory(device: torch.device, needed: float, what: str, mend: str) -> None:
-    """Refuse sizes that cannot fit however little else there is: a line before anything is made.
+def require_memory(device: torch.device, needed: float, what: str, fix: str) -> None:
+    """Refuse sizes that cannot fit into an empty device, before anything is made.
 
     Args:
         device: where it would be.
         needed: the least bytes that it takes.
         what: names it with its value, as `planner.candidates = 2000000000`.
-        mend: what to do instead.
+        fix: what to do instead.
 
     Raises:
         PlanetError: the device has less memory in all.
@@ -91,12 +88,12 @@ def require_memory(device: torch.device, needed: float, what: str, mend: str) ->
             else "more bytes than can be counted"
         )
         raise PlanetError(
-            f"{what}: takes at least {size}, {device} has {has / 2**30:.0f} GiB in all; {mend}"
+            f"{what}: takes at least {size}, {device} has {has / 2**30:.0f} GiB in all; {fix}"
         )
 
 
 def total_memory(device: torch.device) -> int | None:
-    """Return the bytes of memory that a device has in all, free or not; None where that is not known."""
+    """Return the bytes of memory that a device has in all, free or not; None if not known."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     try:
@@ -120,7 +117,7 @@ def affordable(
     Raises:
         PlanetError: they do not fit.
     """
-    mend = "lower rssm.deter, rssm.hidden, model.depth or other widths"
+    fix = "lower rssm.deter, rssm.hidden, model.depth or other widths"
     if not foreign:
         try:
             with torch.device("meta"):
@@ -128,9 +125,9 @@ def affordable(
         except (RuntimeError, OverflowError) as error:
             if "overflow" not in str(error) and not isinstance(error, OverflowError):
                 raise
-            size = math.inf  # more elements than there are whole numbers
-        require_memory(device, size, part, mend)
-    with within_memory(device, part, mend):
+            size = math.inf  # more elements than an integer counts
+        require_memory(device, size, part, fix)
+    with within_memory(device, part, fix):
         return make()
 
 
@@ -142,7 +139,7 @@ def generator(seed: int, device: torch.device) -> torch.Generator:
 def synchronize(device: torch.device) -> None:
     """Wait until the device has done all that this thread gave it on its current stream; a CPU has.
 
-    To wait for the whole device would end a capture that is under way in another thread.
+    To wait for all of the device would end a capture that is under way in another thread.
     """
     if device.type == "cuda":
         torch.cuda.current_stream(device).synchronize()
@@ -173,22 +170,20 @@ def _together(arrays: Sequence[np.ndarray], device: torch.device) -> list[Tensor
     staged = torch.empty(end, dtype=torch.uint8, pin_memory=True)
     for array, span in zip(arrays, spans, strict=True):
         staged.numpy()[span].view(array.dtype).reshape(array.shape)[...] = array
-    there = staged.to(
-        device, non_blocking=True
-    )  # PyTorch keeps the pinned memory until it was read
+    # PyTorch keeps the pinned memory until it was read
+    there = staged.to(device, non_blocking=True)
     dtypes = [torch.from_numpy(np.empty(0, array.dtype)).dtype for array in arrays]
     pieces = zip(arrays, spans, dtypes, strict=True)
     return [there[span].view(dtype).view(array.shape) for array, span, dtype in pieces]
 
 
 def to_host(tree: T) -> T:
-    """Return a pytree of tensors on the CPU; from a CUDA device in one transfer, and so with one wait."""
+    """Return a pytree of tensors on the CPU; from a CUDA device in one transfer, with one wait."""
     leaves, form = pytree.tree_flatten(tree)
     if not all(leaf.is_cuda for leaf in leaves):
         return pytree.tree_unflatten([leaf.cpu() for leaf in leaves], form)
-    order = sorted(
-        range(len(leaves)), key=lambda i: -leaves[i].element_size()
-    )  # so that each is aligned
+    # the largest elements first, so that each is aligned
+    order = sorted(range(len(leaves)), key=lambda i: -leaves[i].element_size())
     flat = [leaves[i].contiguous().flatten().view(torch.uint8) for i in order]
     parts = torch.cat(flat).cpu().split([len(part) for part in flat])
     for i, part in zip(order, parts, strict=True):
@@ -197,7 +192,7 @@ def to_host(tree: T) -> T:
 
 
 def gemm_rate(precision: str, device: torch.device) -> float:
-    """Return the GFLOP/s of large square matrix products, the fastest of those done in GEMM_SECONDS."""
+    """Return the GFLOP/s of large square matrix products, the fastest within GEMM_SECONDS."""
     side = 1024 if device.type == "cpu" else 8192
     matrix = torch.rand(side, side, device=device, generator=generator(0, device)).to(
         DTYPES[precision]
@@ -212,13 +207,13 @@ def gemm_rate(precision: str, device: torch.device) -> float:
 
 
 def take_rates(rates: dict[str, float], device: torch.device) -> None:
-    """Measure the rate of each precision in `rates` and keep the fastest that was seen."""
+    """Measure the rate of each precision in `rates` and keep the fastest so far."""
     for name, rate in rates.items():
         rates[name] = max(rate, gemm_rate(name, device))
 
 
 def processor() -> str:
-    """Return the processor's name, and the vector instructions that torch uses of it: `AMD EPYC, AVX2`."""
+    """Return the processor's name and the vector instructions that torch uses: `AMD EPYC, AVX2`."""
     with contextlib.suppress(OSError):  # not Linux
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -230,7 +225,7 @@ def processor() -> str:
 
 
 def describe(device: torch.device, rates: Mapping[str, float]) -> dict[str, Any]:
-    """Return what the JSON of a bench tells of the machine; `rates` are GFLOP/s by precision."""
+    """Return the machine as the JSON of a bench has it; `rates` are GFLOP/s by precision."""
     return {
         "gemm_gflops": {name: round(rate, 1) for name, rate in rates.items()},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,

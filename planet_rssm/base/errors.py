@@ -2,7 +2,7 @@
 
 
 class PlanetError(Exception):
-    """Bad input or a broken surrounding, told in one line: what, the value, what is allowed, the mend."""
+    """Bad input, or something broken around us: what, the value, what is allowed, the fix."""
 
     def __init__(self, line: str) -> None:
         """Take the line; a break in it, which came with a quoted value, becomes a space."""

@@ -29,7 +29,7 @@ SMALL = 1 << 24  # bytes: more than a settings file, a record or a table of ours
 
 
 class IrregularFileError(OSError):
-    """Something else than a regular file is in a file's place: a folder, a FIFO, a socket, a device."""
+    """No regular file is in a file's place: a folder, a FIFO, a socket or a device is."""
 
 
 def open_regular(path: Path | str) -> int:
@@ -71,7 +71,7 @@ def read_regular(path: Path | str, most: int = SMALL) -> bytes:
 
 
 def seal(data: bytes) -> bytes:
-    """Return `data` with the CRC-32 of all of it in the place of its first `"crc32": "00000000"`."""
+    """Return `data` with its CRC-32 in the place of its first `"crc32": "00000000"`."""
     place = _SEAL.search(data)
     if place is None or place[1] != UNSEALED.encode():
         raise ValueError("nothing to seal")
@@ -81,7 +81,7 @@ def seal(data: bytes) -> bytes:
 
 
 def is_sealed(file: BinaryIO) -> bool:
-    """Return whether what `seal` returned is all there: a byte changed anywhere is noticed. Reads in small pieces."""
+    """Return whether a file is as `seal` returned it, to the byte; it is read in small pieces."""
     piece = file.read(_PIECE)
     place = _SEAL.search(piece)
     if place is None:
@@ -93,7 +93,9 @@ def is_sealed(file: BinaryIO) -> bool:
 
 
 def write_atomic(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
-    """Replace `path` by the concatenated chunks; after a power cut the old or the new content is there, never a mix.
+    """Replace `path` by the concatenated chunks.
+
+    After a power cut the old or the new content is there, never a mix.
 
     Raises:
         OSError: the folder cannot be written or the disk is full; nothing is left behind and `path`
@@ -138,10 +140,12 @@ def remove_stale(folder: Path) -> None:
 
 @contextlib.contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """Hold `path`, a file or folder that exists, against other processes; the hold ends with the process, however.
+    """Lock `path`, a file or folder that exists, against other processes.
+
+    The lock ends with the process, however that ends.
 
     Raises:
-        BlockingIOError: another process holds it.
+        BlockingIOError: another process has it.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO would be waited for
     try:
@@ -168,9 +172,9 @@ def claim(path: Path, taken: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
-    """Make a folder in `parent` that is removed in the end; those that killed processes left are removed too."""
+    """Make a folder in `parent` that is removed in the end, as are those of killed processes."""
     for left in parent.glob(f"{prefix}*"):
-        with contextlib.suppress(OSError), exclusive(left):  # held: its process lives
+        with contextlib.suppress(OSError), exclusive(left):  # locked: its process lives
             shutil.rmtree(left)
     with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as folder, exclusive(Path(folder)):
         yield Path(folder)

@@ -9,20 +9,19 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(Exception):  # noqa: N818 (not an error)
-    """The run was asked to stop; what can be kept has been committed, a round of episodes under way is abandoned."""
+    """The run was asked to stop: it is committed, without the round of episodes under way."""
 
 
 class InterruptGuard:
-    """While entered, the first signal only sets `asked`; a second one ends the process in the usual way."""
+    """While entered, the first signal only sets `asked`; a second one ends the process."""
 
     def __init__(self) -> None:
         self.asked = False
         self._previous: dict[int, signal.Handlers | object] = {}
 
     def __enter__(self) -> Self:
-        if (
-            threading.current_thread() is threading.main_thread()
-        ):  # elsewhere Python allows no handlers
+        # elsewhere Python allows no handlers
+        if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
         return self
 

@@ -15,10 +15,16 @@ T = TypeVar("T")
 FORM = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
-def build(key: str, name: str, base: type[T], *args: Any, **options: Any) -> T:  # noqa: ANN401 (what the class takes)
+def build(
+    key: str,
+    name: str,
+    base: type[T],
+    *args: Any,  # noqa: ANN401 (what the class takes)
+    **options: Any,  # noqa: ANN401
+) -> T:
     """Import `module:Class` and return Class(*args, **options).
 
-    Modules in the folder that the command runs in are found too.
+    Modules in the folder that the command runs in can be imported too.
 
     Args:
         key: the setting that names it, for error lines.
@@ -41,7 +47,7 @@ def build(key: str, name: str, base: type[T], *args: Any, **options: Any) -> T: 
 
 
 def find(key: str, name: str) -> Any:  # noqa: ANN401 (whatever is there)
-    """Import and return `module:NAME`; see `build` for what is found and raised."""
+    """Import and return `module:NAME`; see `build` for where it may be and what is raised."""
     module, _, inside = name.partition(":")
     with naming_errors(key, name), importing_from_here():
         return functools.reduce(getattr, inside.split("."), importlib.import_module(module))
@@ -49,7 +55,7 @@ def find(key: str, name: str) -> Any:  # noqa: ANN401 (whatever is there)
 
 @contextlib.contextmanager
 def naming_errors(key: str, name: str) -> Iterator[None]:
-    """Turn whatever goes wrong in a user's class into one line that names it; the cause is kept for --debug."""
+    """Turn any error in a user's class into a line that names the class; --debug has the cause."""
     try:
         yield
     except PlanetError:
@@ -57,13 +63,13 @@ def naming_errors(key: str, name: str) -> Iterator[None]:
     except Exception as error:
         reason = " ".join(str(error).split())
         raise PlanetError(
-            f"{key} = {name!r}: does not work ({type(error).__name__}: {reason}); mend it"
+            f"{key} = {name!r}: does not work ({type(error).__name__}: {reason}); fix it"
         ) from error
 
 
 @contextlib.contextmanager
 def importing_from_here() -> Iterator[None]:
-    """Let `import` find modules in the working folder, as `python -m` does and an installed command does not."""
+    """Let `import` look in the working folder too, as `python -m` does."""
     here = os.getcwd()
     added = here not in sys.path and "" not in sys.path
     if added:

@@ -1,7 +1,8 @@
-"""Counter-based random streams: every draw is named by (run seed, stream, index), so no random state is ever stored.
+"""Counter-based random streams: every draw is named by (run seed, stream, index).
 
-The index is the episode, update or decision that the draw belongs to. A run that resumes therefore
-repeats the same draws, whatever happened to the process that made them first.
+So no random state is ever stored. The index is the episode, update or decision that the draw
+belongs to. A run that resumes therefore repeats the same draws, whatever happened to the process
+that made them first.
 """
 
 import enum
@@ -10,7 +11,7 @@ import numpy as np
 
 
 class Stream(enum.IntEnum):
-    """What a random stream is used for; the numbers are part of the reproducible record and never change."""
+    """What a random stream is used for; the numbers never change, or runs would not repeat."""
 
     INIT = 0  # initial weights, index = none for the model, 1 for behaviour
     RANDOM_ACTIONS = 1  # seed episodes, index = episode
@@ -33,6 +34,6 @@ class Stream(enum.IntEnum):
 
 
 def stream_seed(run_seed: int, stream: Stream, *index: int) -> int:
-    """Return the 63-bit seed of one draw, for `np.random.default_rng` or `torch.Generator.manual_seed`."""
+    """Return the 63-bit seed of one draw, for `default_rng` or `torch.Generator.manual_seed`."""
     sequence = np.random.SeedSequence(run_seed, spawn_key=(int(stream), *index))
     return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))

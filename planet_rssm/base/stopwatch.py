@@ -1,4 +1,4 @@
-"""Where the time goes: seconds by stage, told at the end of a command."""
+"""Where the time goes: seconds by stage, printed at the end of a command."""
 
 import contextlib
 import time
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 
 class Stages:
-    """Seconds by the name of a stage. What a stage within another takes is not counted in the outer one."""
+    """Seconds by the name of a stage; a stage within another is not counted in the outer one."""
 
     def __init__(self, seconds: dict[str, float] | None = None) -> None:
         """Begin with none, or add to `seconds`, by stage."""
@@ -33,7 +33,7 @@ class Stages:
         self.seconds = seconds
 
     def report(self) -> dict[str, float]:
-        """Return the seconds of each stage, the longest first, and the `total` since this object was made."""
+        """Return the seconds of each stage, the longest first, and the `total` since the start."""
         total = time.perf_counter() - self._began
         return by_length(self.seconds) | {"total": round(total, 3)}
 
@@ -46,7 +46,7 @@ def by_length(seconds: Mapping[str, float]) -> dict[str, float]:
 
 
 def shares(seconds: Mapping[str, float]) -> str:
-    """Return in a line what `Stages.report` returns: shares of `total`, and `other` for what belongs to no stage."""
+    """Return a report of `Stages` as text: shares of `total`; `other` belongs to no stage."""
     stages = {name: spent for name, spent in seconds.items() if name != "total"}
     total = max(seconds["total"], sum(stages.values()), 1e-9)
     parts = stages | {"other": total - sum(stages.values())}

@@ -32,9 +32,10 @@ _here: set[tuple[str, str]] = set()  # what was named in this process: the file 
 
 
 def code_in(values: Mapping[str, Any]) -> dict[str, str]:
-    """Return what settings, as dotted keys, name of code outside the package: `module:Class` or `gym/module:ID` by key.
+    """Return the code outside the package that settings name, by dotted key.
 
-    A setting that lists several has a key for each, `model.terms[0]`.
+    It is `module:Class` or `gym/module:ID`. A setting that lists several has a key for each,
+    `model.terms[0]`.
     """
     named = {}
     for key, value in values.items():
@@ -46,7 +47,10 @@ def code_in(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def own(values: Mapping[str, Any]) -> None:
-    """Remember the code in these settings, which the user has named. A file that cannot be written costs a line."""
+    """Remember the code in these settings, which the user has named.
+
+    Where the file cannot be written a line says so.
+    """
     new = _pairs(values) - _here - _kept()
     _here.update(new)
     if not new:
@@ -78,13 +82,16 @@ def require(values: Mapping[str, Any], whose: str) -> None:
     }
     if not unknown:
         return
-    told = ", ".join(
-        f"{key} = {name!r} ({_origin(name) or 'not found here'})" for key, name in unknown.items()
+    code = ", ".join(
+        f"{key} = {name!r} ({_origin(name) or 'not installed here'})"
+        for key, name in unknown.items()
     )
     if not _allowed.get():
-        raise PlanetError(f"{whose}: would import and run code that you have not named yourself, {told}; look at it, "
-                          "then add --allow-code (in Python allow_code=True), or leave the run alone")  # fmt: skip
-    _log.warning("%s: runs code that it names, as allowed: %s", whose, told)
+        raise PlanetError(
+            f"{whose}: would import and run code that you have not named yourself, {code}; look at "
+            "it, then add --allow-code (in Python allow_code=True), or leave the run alone"
+        )
+    _log.warning("%s: runs code that it names, as allowed: %s", whose, code)
 
 
 @contextlib.contextmanager
@@ -102,7 +109,7 @@ def _pairs(values: Mapping[str, Any]) -> set[tuple[str, str]]:
 
 
 def _origin(name: str) -> str:
-    """Return the file or folder of the package that a name begins with, without importing it; "" if there is none."""
+    """Return the file or folder of a name's package, not imported; "" if there is none."""
     package = name.removeprefix("gym/").partition(":")[0].partition(".")[0]
     try:
         with importing_from_here():
@@ -114,7 +121,7 @@ def _origin(name: str) -> str:
 
 
 def _kept() -> set[tuple[str, str]]:
-    """Return what was remembered; a file missing or damaged, or a line of it, only means asking again."""
+    """Return what was remembered; where the file is missing or damaged, we ask again."""
     known = set()
     with contextlib.suppress(OSError, RuntimeError):
         for line in read_regular(_path()).splitlines():

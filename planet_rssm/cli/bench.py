@@ -52,8 +52,9 @@ def train(presets: tuple[str, ...], as_json: bool, **options: Any) -> None:  # n
 def behavior(presets: tuple[str, ...], as_json: bool, **options: Any) -> None:  # noqa: ANN401
     """Time what actor and critic learn from a batch's states.
 
-    PRESETs are dreamer-quickstart and dreamer-v3 of 12m if none is given. The reference does the same in eager float32, written as the public PyTorch ports are: see the
-    head of planet_rssm/bench/behavior.py.
+    PRESETs are dreamer-quickstart and dreamer-v3 of 12m if none is given. The reference does the
+    same in eager float32, written as the public PyTorch ports are: see the head of
+    planet_rssm/bench/behavior.py.
 
     \b
     For example

@@ -15,9 +15,15 @@ from planet_rssm.cli.tables import print_text
 
 
 @click.command("plan", short_help="Decisions by CEM, iCEM and an actor.")
-@click.option("--run", "runs", multiple=True, type=click.Path(path_type=Path), metavar="RUN",
-              shell_complete=complete.run,
-              help="A trained model, on which the value of plans is compared; repeatable.")  # fmt: skip
+@click.option(
+    "--run",
+    "runs",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    shell_complete=complete.run,
+    help="A trained model, on which the value of plans is compared; repeatable.",
+)
 @options.settings(complete.any_setting, "Change the model that is timed; repeatable.")
 @timing_options(30, "Decisions timed of each.")
 def plan(
@@ -25,12 +31,13 @@ def plan(
     as_json: bool,
     **options: Any,  # noqa: ANN401
 ) -> None:
-    """Time decisions: PlaNet's CEM over both latents, iCEM and an actor for one environment and for 16.
+    """Time decisions for one environment and for 16.
 
-    The reference is a plain float32 loop over the same weights, in the same process and in turns;
-    the value gap is the share of a plan's value that the precision costs, on the trained model of
-    the same latent. The GEMM share is the part of the time that the decision's arithmetic alone
-    would take at the rate of large matrix products.
+    They are by PlaNet's CEM over both latents, by iCEM and by an actor. The reference is a plain
+    float32 loop over the same weights, in the same process and in turns; the value gap is the share
+    of a plan's value that the precision costs, on the trained model of the same latent. The GEMM
+    share is the part of the time that the decision's arithmetic alone would take at the rate of
+    large matrix products.
 
     \b
     For example

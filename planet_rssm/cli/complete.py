@@ -1,4 +1,7 @@
-"""What a shell offers for presets, runs, tasks and settings. Nothing here imports torch: it is called at every TAB."""
+"""What a shell offers for presets, runs, tasks and settings.
+
+Nothing here imports torch: it is called at every TAB.
+"""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -38,7 +41,7 @@ def task(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Co
 
 
 def settings(*prefixes: str) -> Completer:
-    """Return a function that offers the settings that begin with one of `prefixes`, as `key=`; without any, all."""
+    """Return a function that offers, as `key=`, all settings or those that begin with a prefix."""
 
     def offer(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         keys = [

@@ -1,7 +1,7 @@
-"""`planet doctor`: what works on this machine, how fast, and how to mend the rest; twenty seconds, if nothing hangs.
+"""`planet doctor`: what works on this machine, how fast, and how to fix the rest.
 
-No GL and no simulator is loaded into this process: torch is, and Mesa's software GL and torch crash
-each other.
+It takes twenty seconds, if nothing hangs. No GL and no simulator is loaded into this process: torch
+is, and Mesa's software GL and torch crash each other.
 """
 
 import json
@@ -26,6 +26,7 @@ from rich.table import Table
 
 from planet_rssm.cli import mesa, options
 from planet_rssm.cli.installed import Check, extra, packages, python_version
+from planet_rssm.cli.tables import print_text
 from planet_rssm.envs import gl
 
 EXTRAS = ("matplotlib", "av", "tensorboard")
@@ -47,12 +48,15 @@ for _ in range(50):
 print(1000 * sorted(times)[25])
 env.close()
 """
-_GL_MEND = {
+_GL_FIX = {
     "egl": "planet doctor --install-gl (no root needed), or apt install libegl1 libgl1",
     "osmesa": "planet doctor --install-gl (no root needed), or apt install libosmesa6",
     "glfw": "needs a display (DISPLAY); or use env.renderer=raycast, which needs no GL",
 }
-_DRIVER_MEND = "apt install libegl1 and the driver's libnvidia-gl; in a container, set NVIDIA_DRIVER_CAPABILITIES=all"
+_DRIVER_FIX = (
+    "apt install libegl1 and the driver's libnvidia-gl; "
+    "in a container, set NVIDIA_DRIVER_CAPABILITIES=all"
+)
 
 _log = logging.getLogger("planet_rssm")
 
@@ -65,7 +69,7 @@ _log = logging.getLogger("planet_rssm")
     help="First unpack the distribution's Mesa, if no GL renders; no root.",
 )
 def verb(as_json: bool, install_gl: bool) -> None:
-    """Check what works on this machine, measure how fast it is, and say how to mend the rest.
+    """Check what works on this machine, measure how fast it is, and say how to fix the rest.
 
     The exit code is 0 if everything needed works; GL, a compiler and a GPU are not needed.
 
@@ -102,20 +106,14 @@ def examine() -> list[dict[str, Any]]:
 
 
 def _looked(look: Callable[[], Iterable[Check]]) -> list[Check]:
-    """Return what `look` found; what it raises is a finding too."""
+    """Return the findings of `look`; what it raises is a finding too."""
     try:
         return list(look())
     except Exception as error:
         _log.debug("planet doctor: %s", look.__name__, exc_info=True)
         line = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        return [
-            Check(
-                look.__name__.replace("_", " "),
-                False,
-                line,
-                "planet --debug doctor shows where it failed",
-            )
-        ]
+        name = look.__name__.replace("_", " ")
+        return [Check(name, False, line, "planet --debug doctor shows where it failed")]
 
 
 def gemm() -> list[Check]:
@@ -127,7 +125,7 @@ def gemm() -> list[Check]:
 
     device = resolve_device("auto")
     rates = {name: gemm_rate(name, device) for name in ("float32", "bfloat16")}
-    found = [Check(f"gemm {name} (GFLOP/s)", True, round(rate, 1)) for name, rate in rates.items()]
+    checks = [Check(f"gemm {name} (GFLOP/s)", True, round(rate, 1)) for name, rate in rates.items()]
     auto = summary(device)
     times = auto["bfloat16_time"]
     why = (
@@ -135,7 +133,7 @@ def gemm() -> list[Check]:
         if times is None
         else f"bfloat16 products take {times:.2g} times as long as float32's"
     )
-    return [*found, Check("precision auto is", True, f"{auto['auto_precision']}: {why}")]
+    return [*checks, Check("precision auto is", True, f"{auto['auto_precision']}: {why}")]
 
 
 def raycast() -> list[Check]:
@@ -171,13 +169,15 @@ def _frame_rate(renderer: str) -> Check:
         )
     if child.returncode:
         last = (child.stderr.strip().splitlines() or [f"exit code {child.returncode}"])[-1]
-        return Check(name, False, last, "mend mujoco and dm-control, see their rows")
+        return Check(name, False, last, "fix mujoco and dm-control, see their rows")
     return Check(name, True, round(float(child.stdout.split()[-1]), 2))
 
 
 def disk() -> list[Check]:
     """Measure writing to the current folder, where runs go, with an fsync after every 4 MiB."""
-    name, block, blocks = "disk write and fsync (MB/s)", os.urandom(_BLOCK), 0
+    name = "disk write and fsync (MB/s)"
+    block = os.urandom(_BLOCK)
+    blocks = 0
     begin = time.perf_counter()
     try:
         with tempfile.TemporaryFile(dir=".") as file:
@@ -188,16 +188,16 @@ def disk() -> list[Check]:
                 blocks += 1
             seconds = time.perf_counter() - begin
     except OSError as error:
-        mend = "go to a folder with space that you may write to, or give --run-dir"
-        return [Check(name, False, f"{error.strerror} in {Path.cwd()}", mend)]
+        fix = "go to a folder with space that you may write to, or give --run-dir"
+        return [Check(name, False, f"{error.strerror} in {Path.cwd()}", fix)]
     return [Check(name, True, round(blocks * _BLOCK / seconds / 1e6, 1))]
 
 
 def disk_space() -> list[Check]:
     """Check that a long run fits on the disk of the current folder."""
     free = round(shutil.disk_usage(".").free / 1e9, 1)
-    mend = f"a long run needs {ROOMY:g} GB: free some, or give --run-dir on another disk"
-    return [Check("disk free (GB)", free >= ROOMY, free, "" if free >= ROOMY else mend)]
+    fix = f"a long run needs {ROOMY:g} GB: free some, or give --run-dir on another disk"
+    return [Check("disk free (GB)", free >= ROOMY, free, "" if free >= ROOMY else fix)]
 
 
 def device() -> list[Check]:
@@ -212,23 +212,23 @@ def device() -> list[Check]:
     if not has_nvidia():
         return [Check("device", True, value)]
     built = torch.version.cuda is not None
-    mend = (
+    fix = (
         "update the NVIDIA driver"
         if built
         else "this torch was built without CUDA: install one that has it"
     )
-    return [Check("device", False, f"{value}; the NVIDIA GPU is not", mend)]
+    return [Check("device", False, f"{value}; the NVIDIA GPU is not", fix)]
 
 
 def has_nvidia() -> bool:
     """Return whether the machine has an NVIDIA GPU, whether or not torch can use it."""
     torch = sys.modules.get("torch")  # not there if it is broken: that is another check's finding
-    seen = torch is not None and torch.cuda.is_available()  # WSL has no such files
-    return seen or any(Path("/dev").glob("nvidia[0-9]*"))
+    usable = torch is not None and torch.cuda.is_available()  # WSL has no such files
+    return usable or any(Path("/dev").glob("nvidia[0-9]*"))
 
 
 def gl_renderers() -> list[Check]:
-    """Probe the GL backends, each in a child process, all at once; measure the first that renders."""
+    """Probe the GL backends at once, in child processes; measure the first that renders."""
     with ThreadPoolExecutor(len(gl.BACKENDS)) as pool:
         probes = list(pool.map(gl.probe, gl.BACKENDS))
     working = [probe.backend for probe in probes if probe.ok]
@@ -244,15 +244,14 @@ def gl_renderers() -> list[Check]:
 
 def _gl_check(probe: gl.GlProbe) -> Check:
     name = f"gl {probe.backend}"
-    idle = (
-        probe.backend != "osmesa" and not probe.hardware and has_nvidia()
-    )  # osmesa is software by its nature
+    # osmesa is software by its nature
+    idle = probe.backend != "osmesa" and not probe.hardware and has_nvidia()
     if probe.ok and not idle:
         return Check(name, True, probe.renderer)
     if probe.ok:
-        return Check(name, False, f"{probe.renderer}: software, beside an NVIDIA GPU", _DRIVER_MEND)
+        return Check(name, False, f"{probe.renderer}: software, beside an NVIDIA GPU", _DRIVER_FIX)
     by_driver = idle and probe.backend == "egl"
-    return Check(name, False, probe.error, _DRIVER_MEND if by_driver else _GL_MEND[probe.backend])
+    return Check(name, False, probe.error, _DRIVER_FIX if by_driver else _GL_FIX[probe.backend])
 
 
 def compiler() -> list[Check]:
@@ -263,8 +262,8 @@ def compiler() -> list[Check]:
             [name, "--version"], capture_output=True, text=True, check=True, timeout=5
         ).stdout
     except (OSError, subprocess.SubprocessError):
-        mend = "for torch.compile: apt install g++, or export CXX=the C++ compiler that you have"
-        return [Check("c++ compiler", False, f"{name} does not run", mend)]
+        fix = "for torch.compile: apt install g++, or export CXX=the C++ compiler that you have"
+        return [Check("c++ compiler", False, f"{name} does not run", fix)]
     return [Check("c++ compiler", True, (answer.splitlines() or [name])[0])]
 
 
@@ -275,12 +274,15 @@ def extras() -> list[Check]:
 
 def command() -> list[Check]:
     """Check that `planet` on the PATH is this one."""
-    found = shutil.which("planet")
-    if found is None:
+    script = shutil.which("planet")
+    if script is None:
         return [Check("planet on PATH", True, "none; python -m planet_rssm is the same command")]
-    mend = "another program of that name comes first: use planet-rssm, the same command, or python -m planet_rssm"
-    own = _is_own(Path(found))
-    return [Check("planet on PATH", own, found, "" if own else mend)]
+    fix = (
+        "another program of that name comes first: use planet-rssm, the same command, "
+        "or python -m planet_rssm"
+    )
+    own = _is_own(Path(script))
+    return [Check("planet on PATH", own, script, "" if own else fix)]
 
 
 def _is_own(script: Path) -> bool:
@@ -291,9 +293,8 @@ def _is_own(script: Path) -> bool:
     folders = (sysconfig.get_path("scripts"), user, Path(sys.executable).parent)
     ours = {Path(folder).resolve() for folder in folders}
     beside = not ours.isdisjoint({script.parent.resolve(), script.resolve().parent})
-    return (
-        beside and b"planet_rssm" in script.read_bytes()
-    )  # /usr/bin holds other people's programs too
+    # /usr/bin holds other people's programs too
+    return beside and b"planet_rssm" in script.read_bytes()
 
 
 NEEDED = (python_version, packages, gemm, raycast, disk)
@@ -310,12 +311,9 @@ def _print(rows: list[dict[str, Any]], console: Console) -> None:
             escape(str("none" if row["value"] is None else row["value"])),
         )
     console.print(table)
-    for row in (
-        row for row in rows if not row["ok"]
-    ):  # below the table, where a line can be copied whole
-        console.print(
-            f"{row['name']}: {row['mend']}", soft_wrap=True, markup=False, highlight=False
-        )
+    for row in rows:  # below the table, where a complete line can be copied
+        if not row["ok"]:
+            print_text(console, f"{row['name']}: {row['mend']}")
     failing = [row["name"] for row in rows if row["needed"] and not row["ok"]]
     click.echo(
         f"needed, but does not work: {', '.join(failing)}" if failing else "everything needed works"

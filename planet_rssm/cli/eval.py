@@ -69,7 +69,7 @@ def verb(
 
     A RUN is a folder, simulator:TASK, or a policy of your own, module:Policy@TASK
     (docs/howto/own-policy.md). Runs that differ in their seed alone are counted together. What was
-    played is kept in RUN/eval: the same command goes on where it was interrupted.
+    played is kept in RUN/eval: the same command continues where it was interrupted.
 
     \b
     For example
@@ -109,7 +109,7 @@ def verb(
 
 
 def seeds_of(episodes: int | None, listed: str | None) -> list[int]:
-    """Return the reset seeds: the first so many of the protocol's, or those listed.
+    """Return the reset seeds: the first `episodes` of the protocol's, or those listed.
 
     Raises:
         PlanetError: both were given, or the list is none.
@@ -184,7 +184,7 @@ def _print(result: Mapping[str, Any], console: Console) -> None:
     if result["published"]:
         print_text(
             console,
-            "published scores are of other protocols; --json and --latex have all, each with its own",
+            "published scores are of other protocols; --json and --latex have each with its own",
         )
     if result["published"] and _any(result, "renderer", "raycast"):
         print_text(console, "ray-cast pixels are another observation than the published pixels")

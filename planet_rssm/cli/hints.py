@@ -9,8 +9,10 @@ from planet_rssm.config import Settings, flatten
 # Options that other programs have, by what does the same here.
 ELSEWHERE = {
     "config": "a settings file takes the place of PRESET: planet train mine.yaml",
-    "wandb": "metrics are in RUN/metrics.jsonl, and as TensorBoard events, for `wandb sync`, in RUN/tensorboard",
-    "tensorboard": "TensorBoard events are in RUN/tensorboard wherever the package tensorboard is installed",
+    "wandb": "metrics are in RUN/metrics.jsonl, and as TensorBoard events, for `wandb sync`, in "
+    "RUN/tensorboard",
+    "tensorboard": "TensorBoard events are in RUN/tensorboard wherever the package tensorboard is "
+    "installed",
     "logdir": "a run is kept where --run-dir says",
     "env": "the environment is a setting: -s env.id=…",
     "task": "the environment is a setting: -s env.id=…",
@@ -29,13 +31,13 @@ FEW = 3  # settings of one name that are shown
 
 
 def hint(error: click.ClickException) -> str:
-    """Return the line for a mistake on the command line: click's own, and what to write instead where that is known."""
+    """Return click's line for a mistake, and what to write instead where that is known."""
     line = error.format_message()
     command = error.ctx.command if isinstance(error, click.UsageError) and error.ctx else None
     if command is None or not any("-s" in option.opts for option in command.params):
         return line
-    if found := re.search(r"unexpected extra arguments? \((?:.* )?([\w.]+=[^ )]*)", line):
-        return f"{line.rstrip('.')}; a setting is written with -s: -s {found[1]}"
+    if given := re.search(r"unexpected extra arguments? \((?:.* )?([\w.]+=[^ )]*)", line):
+        return f"{line.rstrip('.')}; a setting is written with -s: -s {given[1]}"
     if isinstance(error, click.NoSuchOption):
         name = error.option_name.lstrip("-")
         if instead := ELSEWHERE.get(SAME.get(name, name)) or _setting(name):

@@ -1,4 +1,7 @@
-"""What is installed, by its metadata: nothing is imported, so that this is quick and a broken package harmless."""
+"""What is installed, by its metadata.
+
+Nothing is imported: that is quick, and a broken package does no harm.
+"""
 
 import importlib.metadata
 import platform
@@ -7,10 +10,8 @@ import sys
 from dataclasses import dataclass
 
 Version = tuple[int, ...]
-PYTHON = (
-    (3, 11),
-    (3, 14),
-)  # first that works, first that does not; a test compares these with pyproject.toml
+# First that works, first that does not; a test compares these with pyproject.toml.
+PYTHON = ((3, 11), (3, 14))
 PACKAGES: dict[str, tuple[Version, Version | None]] = {
     "torch": ((2, 11), None),
     "numpy": ((2,), None),
@@ -20,34 +21,31 @@ PACKAGES: dict[str, tuple[Version, Version | None]] = {
 }
 # What dm-control asks for besides PACKAGES and scipy: all of it but labmaze, which only its maze
 # tasks use.
-DM_CONTROL_NEEDS = (
-    "absl-py", "dm-env", "dm-tree", "glfw", "lxml", "protobuf", "pyopengl", "pyparsing", "requests", "setuptools",
-    "tqdm",
-)  # fmt: skip
-_NO_LABMAZE = (
-    3,
-    13,
-)  # the first Python without a wheel of labmaze, at which an ordinary install stops
+DM_CONTROL_NEEDS = tuple(
+    "absl-py dm-env dm-tree glfw lxml protobuf pyopengl pyparsing requests setuptools tqdm".split()
+)
+# The first Python without a wheel of labmaze, at which an ordinary install stops.
+_NO_LABMAZE = (3, 13)
 # what version 4 consists of; pip mixes them up with version 3
 _MUJOCO_PARTS = "mujoco mujoco-core mujoco-studio"
 
 
 @dataclass(frozen=True)
 class Check:
-    """What one look at this machine found."""
+    """A finding about this machine."""
 
     name: str
     ok: bool
     value: str | float | None  # None: there is none; a number has its unit in the name
-    mend: str = ""  # one line, a command where one mends it; empty if ok
+    mend: str = ""  # how to fix it, a command where one does; empty if ok
 
 
 def python_version() -> list[Check]:
     """Check the Python that runs this."""
     lowest, below = PYTHON
     ok = lowest <= sys.version_info[:2] < below
-    mend = f"use Python {_dotted(lowest)} or later, but below {_dotted(below)}"
-    return [Check("python", ok, platform.python_version(), "" if ok else mend)]
+    fix = f"use Python {_dotted(lowest)} or later, but below {_dotted(below)}"
+    return [Check("python", ok, platform.python_version(), "" if ok else fix)]
 
 
 def packages() -> list[Check]:
@@ -58,17 +56,17 @@ def packages() -> list[Check]:
 def package(name: str) -> Check:
     """Check the version of one of PACKAGES."""
     version, (lowest, below) = version_of(name), PACKAGES[name]
-    found = _numbers(version or "")
-    if version and found >= lowest and (below is None or found < below):
+    numbers = _numbers(version or "")
+    if version and numbers >= lowest and (below is None or numbers < below):
         return Check(name, True, version)
-    mend = f"pip install '{name}>={_dotted(lowest)}{f',<{_dotted(below)}' if below else ''}'"
-    if name == "mujoco" and found >= (4,):
-        mend = f"dm-control fails on mujoco 4: pip uninstall -y {_MUJOCO_PARTS} && {mend}"
-    return Check(name, False, version, mend)
+    fix = f"pip install '{name}>={_dotted(lowest)}{f',<{_dotted(below)}' if below else ''}'"
+    if name == "mujoco" and numbers >= (4,):
+        fix = f"dm-control fails on mujoco 4: pip uninstall -y {_MUJOCO_PARTS} && {fix}"
+    return Check(name, False, version, fix)
 
 
 def dm_control() -> Check:
-    """Check dm-control and what the suite needs of its dependencies: without labmaze it was installed without any."""
+    """Check dm-control and the suite's needs: without labmaze it was installed without any."""
     check = package("dm-control")
     missing = " ".join(name for name in DM_CONTROL_NEEDS if version_of(name) is None)
     if check.ok:
@@ -79,10 +77,9 @@ def dm_control() -> Check:
         )
     if sys.version_info < _NO_LABMAZE:
         return Check(check.name, False, check.value, "pip install dm-control==1.0.50")
-    mend = "pip install --no-deps dm-control==1.0.50" + (
-        f" && pip install {missing}" if missing else ""
-    )
-    return Check(check.name, False, check.value, mend)
+    fix = "pip install --no-deps dm-control==1.0.50"
+    fix += f" && pip install {missing}" if missing else ""
+    return Check(check.name, False, check.value, fix)
 
 
 def extra(name: str) -> Check:

@@ -29,7 +29,7 @@ VERBS = {
     "collect": "Write a set of episodes, for learning offline.",
     "minari": "Import and export Minari datasets, for learning offline.",
     "plan": "Act with a trained model: return, baselines, latency, video.",
-    "eval": "Measure trained runs by one protocol: mean, IQM, intervals, beside the published scores.",
+    "eval": "Measure trained runs by one protocol, with intervals, beside the published scores.",
     "dream": "Measure what a trained model imagines beside the truth.",
     "diagnose": "Say where a run's return is lost: in the model, the planner or the filter.",
     "bench": "Measure this machine's speed.",
@@ -66,7 +66,7 @@ class LazyGroup(click.Group):
         return importlib.import_module(f"planet_rssm.cli.{cmd_name}").verb
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401
-        """Call the verb; a closed output ends it with a line, for which click and rich have none."""
+        """Call the verb; a closed output ends it with a line, which click and rich lack."""
         try:
             done = super().invoke(ctx)
             if sys.stdout is not None:
@@ -103,7 +103,7 @@ def planet(debug: bool) -> None:
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the command line; bad input ends in one line and exit code 1.
+    """Run the command line; bad input ends with a single line and exit code 1.
 
     A traceback is shown only with --debug.
     """
@@ -154,7 +154,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def _called() -> str:
-    """Return which of its two names the command was called by; a shell's completion is kept under it."""
+    """Return which of its two names the command was called by: completion is kept under it."""
     return "planet-rssm" if Path(sys.argv[0]).name == "planet-rssm" else "planet"
 
 

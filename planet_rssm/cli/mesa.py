@@ -1,4 +1,4 @@
-"""`planet doctor --install-gl`: the distribution's Mesa, unpacked beside the Python that runs this; no root needed."""
+"""`planet doctor --install-gl`: the distribution's Mesa, unpacked beside Python; no root needed."""
 
 import shutil
 import subprocess
@@ -14,7 +14,7 @@ _WITHOUT = "or use env.renderer=raycast, which needs no GL"
 
 
 def install() -> str:
-    """Make EGL or OSMesa render here, in software, for the processes that we start; return a line on what was done.
+    """Make EGL or OSMesa render in software for the processes that we start; return what was done.
 
     Raises:
         PlanetError: no apt here, a download that failed, or a Mesa that does not render; nothing is
@@ -25,8 +25,8 @@ def install() -> str:
     for tool in ("apt-get", "dpkg-deb"):
         if not shutil.which(tool):
             raise PlanetError(
-                f"--install-gl: there is no {tool} here, and it unpacks packages of Debian or Ubuntu alone; "
-                f"install Mesa's EGL or OSMesa as your system does, {_WITHOUT}"
+                f"--install-gl: there is no {tool} here, only packages of Debian and Ubuntu can be "
+                f"unpacked; install Mesa's EGL or OSMesa as your system does, {_WITHOUT}"
             )
     folder = gl.mesa_folder()
     try:
@@ -36,8 +36,8 @@ def install() -> str:
             unpacked.rename(folder)
     except OSError as error:
         raise PlanetError(
-            f"--install-gl: {error.strerror} ({error.filename}); it needs 250 MB in {folder.parent}, in a virtual "
-            "environment of your own"
+            f"--install-gl: {error.strerror} ({error.filename}); it needs 250 MB in "
+            f"{folder.parent}, in a virtual environment of your own"
         ) from None
     if ready := _rendering():
         return f"unpacked Mesa into {folder}: {ready}"
@@ -58,33 +58,16 @@ def _rendering() -> str:
 
 
 def _download(scratch: Path) -> list[Path]:
-    """Fetch the packages and what they need that this machine lacks, by apt's own resolver, its state in `scratch`."""
+    """Fetch the packages and what they need here, by apt's resolver with its state in `scratch`."""
     for name in ("lists/partial", "cache/archives/partial"):
         (scratch / name).mkdir(parents=True)
     options = ["-o", f"Dir::State::lists={scratch}/lists", "-o", f"Dir::Cache={scratch}/cache"]
-    options += [
-        "-o",
-        f"Dir::Log={scratch}",
-        "-o",
-        "Debug::NoLocking=true",
-        "-o",
-        "APT::Sandbox::User=",
-    ]
+    options += ["-o", f"Dir::Log={scratch}"]
+    options += ["-o", "Debug::NoLocking=true", "-o", "APT::Sandbox::User="]
     _apt(["apt-get", *options, "-q", "update"])
     known = [name for name in OPTIONAL if _knows(["apt-cache", *options, "show", name])]
-    _apt(
-        [
-            "apt-get",
-            *options,
-            "-q",
-            "-y",
-            "--no-install-recommends",
-            "--download-only",
-            "install",
-            *PACKAGES,
-            *known,
-        ]
-    )
+    download = ["-q", "-y", "--no-install-recommends", "--download-only", "install"]
+    _apt(["apt-get", *options, *download, *PACKAGES, *known])
     return sorted((scratch / "cache" / "archives").glob("*.deb"))
 
 

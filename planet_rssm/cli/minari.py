@@ -66,7 +66,7 @@ def import_(
     """Write the episodes of DATASET, an ID or a folder, for `planet train --offline`.
 
     Actions become numbers in [-1, 1], by the bounds of the dataset's action space, or choices. An
-    import that was killed is gone on with by the same command.
+    import that was killed is continued by the same command.
 
     For example: planet minari import mujoco/hopper/medium-v0 --download --out sets/hopper
     """

@@ -33,13 +33,13 @@ def verb(
     video: bool,
     as_json: bool,
 ) -> None:
-    """Act in RUN's environment by planning in what it learned; no exploration noise, fixed reset seeds.
+    """Act in RUN's environment by planning in what it learned.
 
-    RUN is a folder; or pretrained:NAME, a model that comes with the package (cartpole-swingup); or
-    simulator:TASK: dm_control's own physics are the model, and nothing is learned. There the
-    planner is icem unless another is named, and -s changes env.action_repeat and env.time_limit
-    too. The video of a pretrained model or of a simulator goes into runs/pretrained-NAME or
-    runs/simulator-TASK.
+    Reset seeds are fixed, and there is no exploration noise. RUN is a folder; or pretrained:NAME, a
+    model that comes with the package (cartpole-swingup); or simulator:TASK: dm_control's own
+    physics are the model, and nothing is learned. There the planner is icem unless another is
+    named, and -s changes env.action_repeat and env.time_limit too. The video of a pretrained model
+    or of a simulator goes into runs/pretrained-NAME or runs/simulator-TASK.
 
     \b
     For example
@@ -123,11 +123,10 @@ def _print(result: dict[str, Any], console: Console) -> None:
         for name, (mean, (low, high)) in rows.items()
     ]
     tables.print_table(console, title, ("policy", "mean return", "episode 95 % interval"), body)
-    latency = result["latency_ms"]
+    ms = result["latency_ms"]
     batch = "1 environment" if result["batch"] == 1 else f"{result['batch']} environments"
-    console.print(
-        f"a decision for {batch}: p50 {latency['p50']:.1f} ms, p95 {latency['p95']:.1f}, p99 {latency['p99']:.1f}"
-    )
+    spread = f"p50 {ms['p50']:.1f} ms, p95 {ms['p95']:.1f}, p99 {ms['p99']:.1f}"
+    console.print(f"a decision for {batch}: {spread}")
     console.print(f"time: {shares(result['seconds'])}", soft_wrap=True)
     if result["video"]:
         console.print(f"video: {result['video']}", soft_wrap=True, markup=False, highlight=False)

@@ -20,8 +20,11 @@ class StageProgress:
         console = Console(stderr=True)
         self._bar = Progress(console=console, transient=True) if console.is_terminal else None
         self._task = self._bar.add_task(name, total=total) if self._bar else None
-        self._name, self.done, self._total, self._unit = name, 0, total, unit
-        self._began = self._spoke = time.monotonic()
+        self._name = name
+        self._total = total
+        self._unit = unit
+        self.done = 0
+        self._began = self._printed = time.monotonic()
 
     def __enter__(self) -> Self:
         """Show the bar."""
@@ -41,18 +44,20 @@ class StageProgress:
             self._bar.stop()
 
     def stage(self, name: str) -> None:
-        """Go on to another stage; what is done of the command stays counted."""
+        """Begin another stage; what is done of the command stays counted."""
         self._name = name
         self._show()
 
     def begin(self, name: str) -> None:
-        """Go on to another stage, of which nothing is done."""
-        self._name, self.done, self._began = name, 0, time.monotonic()
+        """Begin another stage, of which nothing is done."""
+        self._name = name
+        self.done = 0
+        self._began = time.monotonic()
         if self._bar and self._task is not None:
             self._bar.reset(self._task, description=name)
 
     def at(self, done: int, total: int) -> None:
-        """Show that so many of so many are done."""
+        """Show that `done` of `total` are done."""
         self.done, self._total = done, total
         self._show()
 
@@ -66,8 +71,8 @@ class StageProgress:
             self._bar.update(
                 self._task, completed=self.done, total=self._total, description=self._name
             )
-        elif now - self._spoke >= QUIET:
-            self._spoke = now
+        elif now - self._printed >= QUIET:
+            self._printed = now
             spent = now - self._began
             left = (
                 f", {duration(spent / self.done * (self._total - self.done))} left"

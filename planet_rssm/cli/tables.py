@@ -1,4 +1,4 @@
-"""What a verb prints on standard output: its result as JSON, or as text and tables that are never cut."""
+"""What a verb prints on standard output: its result as JSON, or as text and uncut tables."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence

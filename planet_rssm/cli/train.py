@@ -36,7 +36,7 @@ CURVE = "curve.png"
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Short for -s seed=N.")
 @click.option("--device", help="Short for -s device=…: auto, cpu or cuda.")
-@click.option("--resume", is_flag=True, help="Go on with the run where it was last committed.")
+@click.option("--resume", is_flag=True, help="Continue the run where it was last committed.")
 @click.option(
     "--data", type=click.Path(path_type=Path), help="With --offline: a folder of episodes."
 )
@@ -54,8 +54,11 @@ CURVE = "curve.png"
 )
 @options.as_json("Print the dry run's result as one JSON object.")
 @options.allow_code
-@click.option("--plan-episodes", type=click.IntRange(min=0),
-              help="Episodes to plan with the trained model at the end; 0 for none [20, offline 0].")  # fmt: skip
+@click.option(
+    "--plan-episodes",
+    type=click.IntRange(min=0),
+    help="Episodes to plan with the trained model at the end; 0 for none [20, offline 0].",
+)
 def verb(
     preset: str,
     overrides: tuple[str, ...],
@@ -75,7 +78,7 @@ def verb(
     A settings file names the preset that it changes in its first line, `preset: quickstart`, or
     states every setting, as `planet config quickstart` prints them.
 
-    Safe to interrupt: the same command with --resume goes on.
+    Safe to interrupt: the same command with --resume continues.
 
     \b
     For example
@@ -96,14 +99,16 @@ def verb(
         _dry_run(folder, settings, as_json, episodes)
         return
     if settings.data.folder and plan_episodes:
-        require(
-            config.flatten(settings), f"--data {settings.data.folder}"
-        )  # now, not when all has been learned
+        # now, not when all has been learned
+        require(config.flatten(settings), f"--data {settings.data.folder}")
     run = _open(folder, settings) if resume else _create(folder, settings)
     learned = _train(run, episodes)
     if not learned and plan_episodes is None:
-        click.echo(f"this run has ended before, nothing was left to learn; to plan with it: planet plan {run.folder}",
-                   err=True)  # fmt: skip
+        click.echo(
+            "this run has ended before, nothing was left to learn; "
+            f"to plan with it: planet plan {run.folder}",
+            err=True,
+        )
     elif episodes:
         _plan(run, episodes)
 
@@ -129,7 +134,7 @@ def _with_data(
     offline: bool,
     updates: int | None,
 ) -> config.Settings:
-    """Return the settings with the episodes to learn from offline, and the environment that those decide."""
+    """Return the settings with the episodes to learn from offline, and their environment."""
     changed: dict[str, object] = {}
     if data is not None:
         if not offline:
@@ -164,7 +169,7 @@ def _check_dry(dry: bool, resume: bool, offline: bool) -> None:
         )
     if resume or offline:
         other = "--resume" if resume else "--offline"
-        raise PlanetError(f"--dry-run: foretells a whole run that collects; leave {other} out")
+        raise PlanetError(f"--dry-run: predicts a complete run that collects; leave {other} out")
 
 
 def _dry_run(folder: Path, settings: config.Settings, as_json: bool, plan_episodes: int) -> None:
@@ -185,24 +190,44 @@ def _print_forecast(result: dict[str, Any], console: Console) -> None:
     from planet_rssm.evaluation.protocol import seen_by
     from planet_rssm.training.session import padding_line
 
-    run, seconds, size, one, free = (
-        result[key] for key in ("run", "seconds", "bytes", "measured", "free")
-    )
+    run = result["run"]
+    one = result["measured"]
     parts = {
-        "collect": f"{run['episodes']} episodes, step {_ms(one['env_step'])}, decision {_ms(one['decision'])}",
+        "collect": f"{run['episodes']} episodes, step {_ms(one['env_step'])}, "
+        f"decision {_ms(one['decision'])}",
         "learn": f"{run['updates']} updates, {_ms(one['update'])} each",
         "test": f"{run['test_episodes']} episodes",
         "commit": f"checkpoint {_ms(one['checkpoint'])}, fsync {_ms(one['fsync'])}",
-        "plan": f"{run['plan_episodes']} episodes when trained, as many of each baseline (--plan-episodes)",
-        "total": f"{run['env_steps']} env_steps; start of the environments {one['env_start']:.1f} s",
+        "plan": f"{run['plan_episodes']} episodes when trained, as many of each baseline "
+        "(--plan-episodes)",
+        "total": f"{run['env_steps']} env_steps; "
+        f"start of the environments {one['env_start']:.1f} s",
     }
     where = f"{result['device']} in {result['precision']}"
-    title = f"{result['task']}, {seen_by(result['observation'])}, {where}: the whole run"
-    body = [(name, duration(seconds[name]), what) for name, what in parts.items()]
+    title = f"{result['task']}, {seen_by(result['observation'])}, {where}: the complete run"
+    body = [(name, duration(result["seconds"][name]), what) for name, what in parts.items()]
     tables.print_table(console, title, ("part", "time", "of"), body)
-    episodes, checkpoints = _gib(size["episodes"]), _gib(size["checkpoints"])
-    console.print(f"disk: {_gib(size['total'])} (episodes {episodes}, checkpoints {checkpoints}), {_gib(free['disk'])} "
-                  "free", soft_wrap=True)  # fmt: skip
+    _print_space(result, console)
+    if short := result["short_episodes"]:
+        time = f"{duration(short['seconds']['total'])}, {short['run']['updates']} updates"
+        steps = f"{short['steps']:.0f} env_steps"
+        tables.print_text(
+            console,
+            f"episodes may end early: all as short as random ones, {steps}, it takes {time}",
+        )
+    longest, shortest = result["padding"], (short or result)["padding"]
+    if line := padding_line(shortest, result["batch_length"]):
+        console.print(line if longest == shortest else f"at first: {line}", soft_wrap=True)
+    if result["bytes"]["total"] > result["free"]["disk"]:
+        console.print("the disk is too small for this run: free it, or lower data.capacity")
+
+
+def _print_space(result: dict[str, Any], console: Console) -> None:
+    """Print what the run takes of disk and memory, beside what is free."""
+    size = result["bytes"]
+    free = result["free"]
+    parts = f"episodes {_gib(size['episodes'])}, checkpoints {_gib(size['checkpoints'])}"
+    tables.print_text(console, f"disk: {_gib(size['total'])} ({parts}), {_gib(free['disk'])} free")
     known = {"": free["memory"], " on the device": free["device_memory"]}
     left = ", ".join(
         f"{_gib(value)} free{where}" for where, value in known.items() if value is not None
@@ -210,15 +235,6 @@ def _print_forecast(result: dict[str, Any], console: Console) -> None:
     console.print(
         f"memory: {_gib(result['peak_memory'])} at most in this process, {left or 'free: unknown'}"
     )
-    if short := result["short_episodes"]:
-        time = f"{duration(short['seconds']['total'])}, {short['run']['updates']} updates"
-        console.print(f"episodes may end early: all as short as random ones, {short['steps']:.0f} env_steps, it takes "
-                      f"{time}", soft_wrap=True)  # fmt: skip
-    longest, shortest = result["padding"], (short or result)["padding"]
-    if line := padding_line(shortest, result["batch_length"]):
-        console.print(line if longest == shortest else f"at first: {line}", soft_wrap=True)
-    if size["total"] > free["disk"]:
-        console.print("the disk is too small for this run: free it, or lower data.capacity")
 
 
 def _ms(seconds: float) -> str:
@@ -230,7 +246,7 @@ def _gib(size: int) -> str:
 
 
 def _checked(settings: config.Settings) -> tuple[config.Settings, "torch.device"]:
-    """Return the settings with what `auto` stands for here, and the device; raise what would end the run at once."""
+    """Return the settings as resolved here, and the device; raise what would end the run now."""
     from planet_rssm.base.device import resolve_device  # torch: not for `planet train --help`
     from planet_rssm.envs.registry import resolve
     from planet_rssm.precision import training_precision
@@ -251,9 +267,7 @@ def _create(folder: Path, settings: config.Settings) -> "Run":
     from planet_rssm.runs.run import Run
 
     asked = settings.train.precision
-    settings, device = _checked(
-        settings
-    )  # before anything is written: no mistake may leave a half-made run
+    settings, device = _checked(settings)  # now: no mistake may leave a half-made run
     run = Run.create(folder, settings, str(device))
     if asked == AUTO:
         chosen = settings.train.precision
@@ -289,9 +303,7 @@ def _check_learnable(settings: config.Settings, device: "torch.device") -> None:
         raise PlanetError(
             "env.renderer = 'none': there would be nothing to see; use auto, or env.observe=vectors"
         )
-    with EnvPool(
-        env, 1
-    ) as pool:  # what only the environment itself can say, a missing package among it
+    with EnvPool(env, 1) as pool:  # only the environment itself knows of a missing package, say
         spec = pool.spec
         _try_out(pool)
     check_sizes(settings, spec, device)
@@ -308,14 +320,21 @@ def _say_if_random_alone(settings: config.Settings, episode_steps: int) -> None:
     train = settings.train
     random = train.seed_episodes * episode_steps
     if random > train.env_steps:
-        click.echo(f"train.env_steps = {train.env_steps}: the {train.seed_episodes} random episodes that a run begins "
-                   f"with are {random} env_steps if none ends early, so it ends after one round of {train.updates} "
-                   "updates; raise train.env_steps or lower train.seed_episodes", err=True)  # fmt: skip
+        click.echo(
+            f"train.env_steps = {train.env_steps}: the {train.seed_episodes} random episodes that "
+            f"a run begins with are {random} env_steps if none ends early, so it ends after one "
+            f"round of {train.updates} updates; raise train.env_steps or lower train.seed_episodes",
+            err=True,
+        )
 
 
 def _try_out(pool: "EnvPool") -> None:
-    """Take a first step, which shows most mistakes in a user's own class; as forgiving as the pool, which ends it."""
-    nothing, lost = np.zeros(pool.spec.action_size, np.float32), True
+    """Take a first step, which shows most mistakes in a user's own class.
+
+    A lost worker is tried again until the pool gives up.
+    """
+    nothing = np.zeros(pool.spec.action_size, np.float32)
+    lost = True
     while lost:
         pool.reset({0: 0})
         lost = pool.step({0: nothing})[0].lost
@@ -326,15 +345,21 @@ def _plan(run: "Run", episodes: int) -> None:
     from planet_rssm.cli.plan import plan_and_print
     from planet_rssm.report.curves import plot_curves
 
-    click.echo(f"the training is complete; now {episodes} episodes are planned with it, and as many of each baseline "
-               "(--plan-episodes 0 leaves this out)", err=True)  # fmt: skip
+    click.echo(
+        f"the training is complete; now {episodes} episodes are planned with it, "
+        "and as many of each baseline (--plan-episodes 0 leaves this out)",
+        err=True,
+    )
     try:
         result = plan_and_print(run.folder, episodes, video=True, device=run.settings.device)
     except Exception:
         raise
     except BaseException:  # Ctrl-C, SIGTERM
-        click.echo(f"stopped while planning: the training is complete and kept in {run.folder}; to plan with it: "
-                   f"planet plan {run.folder} --video", err=True)  # fmt: skip
+        click.echo(
+            f"stopped while planning: the training is complete and kept in {run.folder}; "
+            f"to plan with it: planet plan {run.folder} --video",
+            err=True,
+        )
         raise
     if importlib.util.find_spec("matplotlib"):
         plot_curves([run.folder], run.folder / CURVE, result["baselines"])
@@ -348,8 +373,11 @@ def _say_what_an_extra_adds() -> None:
         "av": "MP4 films in place of GIF",
     }
     if missing := [what for name, what in adds.items() if importlib.util.find_spec(name) is None]:
-        click.echo(f"pip install 'planet-rssm[report]' adds {', '.join(missing)}; metrics.jsonl is there without it",
-                   err=True)  # fmt: skip
+        click.echo(
+            f"pip install 'planet-rssm[report]' adds {', '.join(missing)}; "
+            "metrics.jsonl is there without it",
+            err=True,
+        )
 
 
 def _train(run: "Run", plan_episodes: int) -> bool:
@@ -366,8 +394,8 @@ def _train(run: "Run", plan_episodes: int) -> bool:
         trainer.run()
     except Interrupted:
         click.echo(
-            f"stopped at {trainer.progress.env_steps} env_steps, {trainer.progress.updates} updates; "
-            f"the same command with --resume goes on",
+            f"stopped at {trainer.progress.env_steps} env_steps, "
+            f"{trainer.progress.updates} updates; the same command with --resume continues",
             err=True,
         )
         sys.exit(130)

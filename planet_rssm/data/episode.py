@@ -3,10 +3,10 @@
     t            0     1     2    ...   T-1
     image[t]     o0    o1    o2        oT-1
     action[t]    0     a0    a1        aT-2     the action that LED to image[t]; zeros at is_first
-    reward[t]    0     r0    r1        rT-2     the reward that CAME WITH image[t]; 0 at is_first, and learned so
+    reward[t]    0     r0    r1        rT-2     the reward that CAME WITH image[t]; 0 at is_first
     is_first     1     0     0         0
     is_last      0     0     0         1        the episode ends here, for whatever reason
-    is_terminal  0     0     0         0 or 1   it ended because the environment terminated, not by time
+    is_terminal  0     0     0         0 or 1   the environment terminated it, not the time limit
 
 `Transitions` is the same episode in Gymnasium and Minari order, one step shorter.
 """
@@ -28,16 +28,15 @@ from planet_rssm.data.header import PREFIX, DamagedFileError, parse_header, writ
 
 Array = np.ndarray
 MOST = 1 << 34  # bytes that are read of an episode's file
-INFO = {
-    "env": dict,
-    "seed": int,
-    "env_steps": int,
-    "truncated": bool,
-}  # what every episode's info holds, and its types
+# What every episode's info holds, and its types.
+INFO = {"env": dict, "seed": int, "env_steps": int, "truncated": bool}
 
 
 class Transitions(NamedTuple):
-    """An episode in Gymnasium and Minari order: `observation[t]`, `action[t]` -> `reward[t]`, `observation[t + 1]`."""
+    """An episode in Gymnasium and Minari order.
+
+    `observation[t]`, `action[t]` -> `reward[t]`, `observation[t + 1]`.
+    """
 
     observation: dict[str, Array]  # [T+1, ...]
     action: Array  # [T, A]
@@ -49,7 +48,7 @@ class Transitions(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Episode:
-    """A whole episode of T frames, aligned as drawn above.
+    """A complete episode of T frames, aligned as drawn above.
 
     `observation` holds uint8 images [T, H, W, C] (0 to 255) and finite float32 vectors [T, N];
     `action` [T, A] and `reward` [T] are finite float32; the flags are bool [T]. `info` is a JSON
@@ -108,7 +107,7 @@ class Episode:
         truncated: bool,
         info: Mapping[str, Any],
     ) -> Self:
-        """Align `Transitions`: T steps become T + 1 frames, the first with zero action and reward."""
+        """Align `Transitions`: T steps become T + 1 frames, the first without action and reward."""
         is_first, is_last, is_terminal = np.zeros((3, len(reward) + 1), bool)
         is_first[0], is_last[-1], is_terminal[-1] = True, True, terminated
         return cls(
@@ -182,7 +181,7 @@ class Episode:
 
 
 class EpisodeWriter:
-    """Grows an episode step by step; copies what it is given, so shared frames may be reused by their owner."""
+    """Grows an episode step by step; it copies what it is given, which may then be overwritten."""
 
     def __init__(self, observation: Mapping[str, Array], info: Mapping[str, Any]) -> None:
         """Start with the reset's observation; `info` holds `env` and `seed`."""
@@ -202,7 +201,7 @@ class EpisodeWriter:
         truncated: bool,
         env_steps: int,
     ) -> None:
-        """Add one step: the executed `action` [A] and what came of it; `env_steps` control steps passed."""
+        """Add one step: the executed `action` [A] and its outcome, `env_steps` control steps on."""
         if any(self._ended):
             raise ValueError("the episode has ended; start another writer")
         for key, values in self._observations.items():
@@ -213,7 +212,7 @@ class EpisodeWriter:
         self._ended = (bool(terminated), bool(truncated))
 
     def finish(self) -> Episode:
-        """Return the episode; one that neither terminated nor was truncated ends here because its writer stopped.
+        """Return the episode, which may end here only because its writer stopped.
 
         Raises:
             PlanetError: not a step was taken, or an array does not fit; see `Episode`.
@@ -224,14 +223,19 @@ class EpisodeWriter:
             )
         observation = {key: np.stack(values) for key, values in self._observations.items()}
         reward = np.array(self._rewards, np.float32)
-        info = {**self._info, "env_steps": self._env_steps}
+        terminated, truncated = self._ended
         return Episode.from_transitions(
-            observation, np.stack(self._actions), reward, *self._ended, info
+            observation,
+            np.stack(self._actions),
+            reward,
+            terminated,
+            truncated,
+            {**self._info, "env_steps": self._env_steps},
         )
 
 
 def _plain_info(info: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `info` as JSON reads it back, so that an episode equals its file (tuples become lists)."""
+    """Return `info` as JSON reads it back, so that an episode equals its file: lists, no tuples."""
     try:
         plain = json.loads(json.dumps(info, allow_nan=False))
     except (TypeError, ValueError) as error:
@@ -251,7 +255,8 @@ def _check_arrays(episode: Episode) -> None:
     frames = len(episode.reward)
     if frames < 2 or not episode.observation:
         raise PlanetError(
-            f"episode of {frames} frames and {len(episode.observation)} observations: at least 2 and 1"
+            f"episode of {frames} frames and {len(episode.observation)} observations: "
+            "at least 2 and 1"
         )
     for key, value in episode.arrays().items():
         kinds = _kinds(key)
@@ -267,7 +272,8 @@ def _check_arrays(episode: Episode) -> None:
         if value.dtype.kind == "f" and not np.isfinite(value).all():
             frame = int(np.argwhere(~np.isfinite(value))[0][0])
             raise PlanetError(
-                f"episode {key}: not finite at frame {frame}; drop the episode or mend the environment"
+                f"episode {key}: not finite at frame {frame}; "
+                "drop the episode or fix the environment"
             )
 
 
@@ -292,5 +298,6 @@ def _check_alignment(episode: Episode) -> None:
     for rule, holds in expected.items():
         if not holds:
             raise PlanetError(
-                f"episode of {episode.length} frames: {rule}; build it with Episode.from_transitions"
+                f"episode of {episode.length} frames: {rule}; "
+                "build it with Episode.from_transitions"
             )

@@ -1,4 +1,4 @@
-"""A set of episodes while it is made: how many it shall have, who makes it, and how the same command goes on.
+"""A set of episodes while it is made: how many it shall have, and which command makes it.
 
 What `planet collect` and `planet minari import` begin is written into the manifest before the first
 episode: a `Part`. A set whose maker was killed is therefore known as such, and the same command
@@ -18,22 +18,11 @@ from planet_rssm.data.manifest import Part
 from planet_rssm.data.replay import EPISODES, Replay
 
 _RUN = ("config.yaml", "checkpoints")  # of a run, beside its episodes
-_OTHERS = (
-    ".npz",
-    ".hdf5",
-    ".h5",
-    ".parquet",
-    ".pkl",
-    ".npy",
-    ".tfrecord",
-    ".zarr",
-    ".mcap",
-    ".bag",
-)
+_OTHERS = frozenset(".npz .hdf5 .h5 .parquet .pkl .npy .tfrecord .zarr .mcap .bag".split())
 
 
 def check_free(folder: Path, part: Part, *, add: bool = False) -> None:
-    """Refuse a folder in which `part` can neither begin nor go on, before anything is played or written.
+    """Refuse a folder in which `part` can neither begin nor continue, before anything is written.
 
     Args:
         folder: of the set, which need not exist.
@@ -46,8 +35,8 @@ def check_free(folder: Path, part: Part, *, add: bool = False) -> None:
     where = folder.resolve()
     if where.name == EPISODES and any((where.parent / name).exists() for name in _RUN):
         raise PlanetError(
-            f"--out {folder}: holds the episodes of the run in {folder.parent}, which would delete others; give "
-            "another folder"
+            f"--out {folder}: holds the episodes of the run in {folder.parent}, which would delete "
+            "others; give another folder"
         )
     existing = next(path for path in (where, *where.parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
@@ -57,16 +46,16 @@ def check_free(folder: Path, part: Part, *, add: bool = False) -> None:
         other.made_by == part.made_by and other.episodes == part.episodes for other in parts
     ):
         return  # what is complete is refused once the episodes are counted
-    if found := next(folder.glob("*.safetensors*"), None):
+    if existing := next(folder.glob("*.safetensors*"), None):
         begun = f", begun by {_words(parts[-1])}" if parts else ""
         raise PlanetError(
-            f"--out {folder}: holds {found.name} already{begun}; give a folder without episodes"
+            f"--out {folder}: holds {existing.name} already{begun}; give a folder without episodes"
         )
 
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Make `folder` if it is not there, and keep other makers out of it; one that stays empty is removed again.
+    """Make `folder` if it is not there, and keep other makers out; if it stays empty, remove it.
 
     Raises:
         PlanetError: another process makes episodes in it.
@@ -85,9 +74,9 @@ def claimed(folder: Path) -> Iterator[None]:
 
 
 def begin(replay: Replay, part: Part, *, add: bool = False) -> tuple[Part, list[int]]:
-    """Note what is to be made, for the next commit; return its place and the indices of the episodes that it lacks.
+    """Note what is to be made, for the next commit; return it, and the missing episodes' indices.
 
-    A part that the same command has begun, and that is not complete, is gone on with.
+    A part that the same command has begun, and that is not complete, is continued.
 
     Raises:
         PlanetError: the part is complete, or without `add` the folder holds episodes of another.
@@ -105,7 +94,8 @@ def begin(replay: Replay, part: Part, *, add: bool = False) -> tuple[Part, list[
         adds = same and part.made_by.get("verb") == "collect"  # the only command with --add
         more = "; add --add for others beside them" if adds else ""
         raise PlanetError(
-            f"--out {replay.folder}: holds {len(there)} episodes already{more}, or give another folder"
+            f"--out {replay.folder}: holds {len(there)} episodes already{more}, "
+            "or give another folder"
         )
     ends = [old.first + old.episodes for old in replay.parts] + [index + 1 for index in there]
     part = part._replace(first=max(ends, default=0))
@@ -114,7 +104,7 @@ def begin(replay: Replay, part: Part, *, add: bool = False) -> tuple[Part, list[
 
 
 def shortfall(replay: Replay) -> str | None:
-    """Return the line that says that a set has not all of its episodes, None where it has or does not say."""
+    """Return the line that says that a set lacks some of its episodes; None where it lacks none."""
     there = {entry.index for entry in replay.episodes}
     unfinished = [part for part in replay.parts if not there.issuperset(part.indices)]
     if not unfinished:
@@ -122,21 +112,24 @@ def shortfall(replay: Replay) -> str | None:
     wanted = sum(part.episodes for part in replay.parts)
     lacking = sum(len(set(part.indices) - there) for part in unfinished)
     return (
-        f"{replay.folder}: holds {wanted - lacking} of the {wanted} episodes that it was to have; the command that "
-        f"began it makes the rest: {_words(unfinished[0])}"
+        f"{replay.folder}: holds {wanted - lacking} of the {wanted} episodes that it was to have; "
+        f"the command that began it makes the rest: {_words(unfinished[0])}"
     )
 
 
 def no_episode(folder: Path) -> str:
-    """Return what is wrong with a folder that has no episode of ours, with what works in its place."""
+    """Return what is wrong with a folder that has no episode of ours, and what to do."""
     others = sorted({path.suffix for path in folder.rglob("*") if path.suffix in _OTHERS})
     if (folder / "metadata.json").is_file() or (folder / "data" / "metadata.json").is_file():
-        return f"holds a Minari dataset; make episodes of it first: planet minari import {folder} --out DIR"
-    seen = f" but {', '.join(others)} files, which are another program's" if others else ""
+        return (
+            "holds a Minari dataset; make episodes of it first: "
+            f"planet minari import {folder} --out DIR"
+        )
+    foreign = f" but {', '.join(others)} files, which are another program's" if others else ""
     return (
-        f"holds no episode{seen}; give a folder that `planet collect` wrote, RUN/{EPISODES}, or a Minari dataset "
-        "imported by `planet minari import`; anything else becomes one by planet_rssm.data.episode.Episode."
-        "from_transitions and save"
+        f"holds no episode{foreign}; give a folder that `planet collect` wrote, RUN/{EPISODES}, or "
+        "a Minari dataset imported by `planet minari import`; anything else becomes one by "
+        "planet_rssm.data.episode.Episode.from_transitions and save"
     )
 
 

@@ -1,9 +1,11 @@
-"""The header of an episode's safetensors file: where each tensor lies, so that a chunk is read without the rest.
+"""The header of an episode's safetensors file: where each tensor lies.
+
+So a chunk is read without the rest.
 
 A safetensors file is 8 bytes (length of the header, little endian), the header (JSON) and the
 tensors' bytes. Ours has one key of metadata, `planet_rssm`, whose value is a JSON text: the library
 writes several keys in random order, and equal episodes shall be equal files. Its `crc32` is that of
-the whole file, see `files.seal`.
+all of the file, see `files.seal`.
 """
 
 import json
@@ -56,7 +58,7 @@ class Tensor(NamedTuple):
 class Header:
     """What is known of an episode without reading its arrays."""
 
-    size: int  # bytes of the whole file
+    size: int  # bytes of the file
     frames: int
     episode_return: float
     env: dict[str, Any]  # the EnvSpec as JSON
@@ -91,15 +93,15 @@ def open_file(path: Path) -> int:
         raise DamagedFileError(f"episode {path}: {error.strerror}") from None
 
 
-def check_whole(path: Path) -> None:
-    """Read the whole file of an episode once, and compare it with its checksum: about a millisecond a megabyte.
+def check_bytes(path: Path) -> None:
+    """Compare an episode's file with its checksum: about a millisecond a megabyte.
 
     Raises:
         DamagedFileError: there is no such file, or a byte of it is not as it was written.
     """
     with os.fdopen(open_file(path), "rb") as file:
-        whole = is_sealed(file)
-    if not whole:
+        intact = is_sealed(file)
+    if not intact:
         raise DamagedFileError(
             f"episode {path}: changed since it was written, its crc32 is another"
         )
@@ -135,16 +137,18 @@ def parse_header(path: Path, start: bytes, size: int) -> Header:
         described = json.loads(fields.pop("__metadata__")[_METADATA])
         version = int(described["format"])
         if version > FORMAT:
-            mend = f"this version reads up to {FORMAT}; upgrade planet_rssm"
-            raise PlanetError(f"episode {path}: format {version}, {mend}")
+            fix = f"this version reads up to {FORMAT}; upgrade planet_rssm"
+            raise PlanetError(f"episode {path}: format {version}, {fix}")
         tensors = {name: _tensor(field, 8 + length) for name, field in fields.items()}
-        frames, episode_return, info = (
-            int(described["frames"]),
-            float(described["return"]),
-            dict(described["info"]),
-        )
+        info = dict(described["info"])
         header = Header(
-            size, frames, episode_return, dict(info["env"]), int(info["env_steps"]), info, tensors
+            size=size,
+            frames=int(described["frames"]),
+            episode_return=float(described["return"]),
+            env=dict(info["env"]),
+            env_steps=int(info["env_steps"]),
+            info=info,
+            tensors=tensors,
         )
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         raise DamagedFileError(f"episode {path}: its header is not that of an episode") from None

@@ -66,16 +66,15 @@ def entry(index: int, file: str, header: Header) -> Entry:
 
 
 def identity(header: Header) -> dict[str, Any]:
-    """Return what all episodes of a replay share: the environment and each tensor's dtype and frame shape."""
+    """Return what all episodes of a replay share: environment, dtypes and shapes of frames."""
     shapes = {name: [tensor.dtype, *tensor.shape[1:]] for name, tensor in header.tensors.items()}
     return {**{f"env.{key}": value for key, value in header.env.items()}, **shapes}
 
 
 def write(path: Path, entries: list[Entry], parts: Sequence[Part] = ()) -> None:
     """Replace the manifest; see `files.write_atomic` and `files.seal`."""
-    lines = ",\n".join(
-        json.dumps(vars(entry)) for entry in entries
-    )  # one a line, for diff and grep
+    # one a line, for diff and grep
+    lines = ",\n".join(json.dumps(vars(entry)) for entry in entries)
     made = f', "parts": {json.dumps([part._asdict() for part in parts])}' if parts else ""
     text = f'{{"format": {FORMAT}, "crc32": "{UNSEALED}"{made}, "episodes": [\n{lines}\n]}}\n'
     write_atomic(path, [seal(text.encode())])
@@ -137,8 +136,7 @@ def _entry(fields: dict[str, Any]) -> Entry:
         for name, (dtype, shape, offset) in fields["tensors"].items()
     }
     entry = Entry(**{**fields, "tensors": tensors})
-    if (
-        type(entry.index) is not int or entry.file != f"{entry.index:06d}.safetensors"
-    ):  # no file of another folder
+    # no file of another folder
+    if type(entry.index) is not int or entry.file != f"{entry.index:06d}.safetensors":
         raise ValueError
     return entry

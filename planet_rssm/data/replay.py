@@ -6,12 +6,11 @@
 
 What is sampled follows from the episodes and the capacity alone: the newest that fit. A run commits
 in the order episodes, manifest, checkpoint; until the checkpoint is there it may go back to the one
-before, and sample again what that one had seen. Therefore an episode that no longer fits keeps its
-file for one more commit, and `truncate` gives back exactly what the checkpoint had seen.
+before, and sample again what that one had. Therefore an episode that no longer fits keeps its file
+for one more commit, and `truncate` gives back exactly the episodes that the checkpoint knew.
 
-Files are checked when the folder is opened as far as their headers tell, which takes milliseconds,
-and the first time that a chunk is read from each as a whole: nothing is learned from an episode
-with a wrong byte in it.
+Opening the folder checks the headers of all files, which takes milliseconds. Every byte of a file
+is checked before the first chunk is read from it: nothing is learned from a damaged episode.
 
 Only `add`, `commit` and `truncate` write, so a run's replay may be opened by others while it
 trains; opening and sampling only set damaged files aside.
@@ -22,7 +21,7 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -35,7 +34,7 @@ from planet_rssm.data.header import (
     DTYPES,
     PREFIX,
     DamagedFileError,
-    check_whole,
+    check_bytes,
     open_file,
     parse_header,
     read_header,
@@ -43,6 +42,7 @@ from planet_rssm.data.header import (
 from planet_rssm.data.manifest import Entry, Part
 
 Array = np.ndarray
+T = TypeVar("T")
 EPISODES = "episodes"  # the folder of a run that holds its replay
 _log = logging.getLogger("planet_rssm")
 _EPISODE_FILE = re.compile(r"(\d{6,})\.safetensors")
@@ -50,7 +50,10 @@ _SAMPLED = ("action", "reward", "is_first", "is_terminal")
 
 
 class Chunks(NamedTuple):
-    """B pieces of episodes, L frames each, aligned as in data/episode.py; every piece begins a fresh sequence."""
+    """B pieces of episodes, L frames each, aligned as in data/episode.py.
+
+    Every piece begins a fresh sequence.
+    """
 
     observation: dict[str, Array]  # [B, L, ...] uint8 images and float32 vectors
     action: Array  # [B, L, A] float32, zeros at frame 0 unless it is kept
@@ -70,7 +73,9 @@ _OF_TIME = {"env.control_interval", "env.interval_from", "env.limit_from"}
 
 
 class Replay:
-    """The episodes of one environment in `folder`; the newest that hold `capacity` frames together are sampled.
+    """The episodes of one environment in `folder`.
+
+    The newest are sampled, as many as have `capacity` frames together.
 
     Raises:
         PlanetError: the episodes differ in environment, renderer, size or simulator, or have a
@@ -78,7 +83,7 @@ class Replay:
     """
 
     def __init__(self, folder: Path, capacity: int) -> None:
-        """Open `folder`, which need not exist yet, and check every file in it against the manifest."""
+        """Open `folder`, which need not exist yet, and check its files against the manifest."""
         self.folder = Path(folder)
         self.capacity = capacity
         self._identity: dict[str, Any] | None = None
@@ -87,10 +92,11 @@ class Replay:
         self._frames = np.zeros(0, np.int64)  # of the live ones
         self._needed = 0  # index of the first episode that the last checkpoint samples
         self._unwanted: set[Path] = set()  # files to delete once the manifest no longer names them
-        self._whole: set[int] = set()  # indices of those whose every byte was seen to be right
+        self._intact: set[int] = set()  # indices of those whose every byte was checked
         self._damaged = 0
-        self.parts: list[Part] = []  # of a set, see data/sets.py
-        self._wrong: list[tuple[Path, str]] | None = []  # found while the folder is opened, and why
+        self.parts: list[Part] = []  # of a set, see data/episode_set.py
+        # damaged files, and why, while the folder is opened; None afterwards
+        self._wrong: list[tuple[Path, str]] | None = []
         self._foreign = False  # whether the folder's manifest.json is somebody else's
         self._open()
 
@@ -128,7 +134,8 @@ class Replay:
         """
         if index in self._entries:
             raise PlanetError(
-                f"episode {index}: {self.folder} has one already; take another index or truncate first"
+                f"episode {index}: {self.folder} has one already; "
+                "take another index or truncate first"
             )
         self._refuse_foreign()
         path, data = self.folder / f"{index:06d}.safetensors", episode.to_bytes()
@@ -137,11 +144,14 @@ class Replay:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomic(path, [data])
         self._unwanted.discard(path)
-        self._whole.add(index)
+        self._intact.add(index)
         self._keep([*self._entries.values(), manifest.entry(index, path.name, header)])
 
     def commit(self) -> None:
-        """Write the manifest; the caller's checkpoint follows. Files go that neither it nor the one before samples."""
+        """Write the manifest; the caller's checkpoint follows.
+
+        Files that neither it nor the checkpoint before samples are deleted.
+        """
         live = {entry.index for entry in self._live}  # among them an early one that was added late
         self._forget(
             [
@@ -153,12 +163,12 @@ class Replay:
         self._write()
 
     def truncate(self, count: int) -> None:
-        """Go back to a checkpoint that knows `count` episodes: those with index >= `count` go, and their files."""
+        """Go back to a checkpoint that knows `count` episodes; delete those from that index on."""
         self._forget([entry for entry in self._entries.values() if entry.index >= count])
         self._write()
 
     def take_damaged(self) -> int:
-        """Return how many episodes were found damaged or missing since the last call."""
+        """Return how many episodes turned out damaged or missing since the last call."""
         damaged, self._damaged = self._damaged, 0
         return damaged
 
@@ -179,7 +189,7 @@ class Replay:
         length: int,
         first_action: FirstAction = "zeros",
     ) -> Chunks:
-        """Draw B chunks of L frames, every start at which a whole chunk fits as likely as any other.
+        """Draw B chunks of L frames, uniformly over all starts at which a full chunk fits.
 
         An episode shorter than L counts as one start and is padded. The chunks follow from the
         state of `rng` and the episodes alone. With `first_action` kept, the action that led to a
@@ -213,7 +223,7 @@ class Replay:
             raise PlanetError(f"replay {self.folder}: holds no episode; collect some first")
 
     def _starts(self, length: int) -> Array:
-        """Return in how many places of each episode a chunk may start, int64 [episodes]; one where it is padded."""
+        """Return in how many places of each episode a chunk may start, int64 [episodes], or 1."""
         return np.maximum(self._frames - length + 1, 1)
 
     def _draw(self, rng: np.random.Generator, length: int, count: int) -> list[tuple[Entry, int]]:
@@ -230,9 +240,9 @@ class Replay:
         self, rng: np.random.Generator, entry: Entry, start: int, length: int
     ) -> dict[str, Array]:
         while True:
-            if entry.index in self._entries:  # another row may have found it damaged
+            if entry.index in self._entries:  # another row may have dropped it as damaged
                 try:
-                    self._check_whole(entry.index, self.folder / entry.file)
+                    self._check_bytes(entry.index, self.folder / entry.file)
                     return _read_frames(
                         self.folder / entry.file, entry, start, min(length, entry.frames - start)
                     )
@@ -242,11 +252,11 @@ class Replay:
                     self._check_filled()
             [(entry, start)] = self._draw(rng, length, 1)
 
-    def _check_whole(self, index: int, path: Path) -> bool:
+    def _check_bytes(self, index: int, path: Path) -> bool:
         """Return True, or raise DamagedFileError; the file is read once at most."""
-        if index not in self._whole:
-            check_whole(path)
-            self._whole.add(index)
+        if index not in self._intact:
+            check_bytes(path)
+            self._intact.add(index)
         return True
 
     def _open(self) -> None:
@@ -260,11 +270,11 @@ class Replay:
         self._unwanted = {
             path for index, path in paths.items() if index < oldest
         }  # left by a killed commit
-        found = {index: self.folder / entry.file for index, entry in named.items()}
-        found.update({index: path for index, path in paths.items() if index >= oldest})
+        present = {index: self.folder / entry.file for index, entry in named.items()}
+        present.update({index: path for index, path in paths.items() if index >= oldest})
         entries = [
             self._open_episode(index, path, named.get(index))
-            for index, path in sorted(found.items())
+            for index, path in sorted(present.items())
         ]
         self._keep([entry for entry in entries if entry is not None])
         self._needed = self._oldest()
@@ -282,7 +292,7 @@ class Replay:
             )
 
     def _settle(self, listed: Path) -> None:
-        """Set aside what was found wrong, unless nothing tells that this is a folder of episodes at all."""
+        """Set damaged files aside, unless nothing shows that this is a folder of episodes."""
         wrong, self._wrong = self._wrong or [], None
         ours = bool(self._entries) or manifest.is_ours(listed)
         self._foreign = not ours and listed.exists()
@@ -310,13 +320,13 @@ class Replay:
         # A wrong byte in one header must not refuse all the others, nor in the first one's decide
         # over them.
         if identity != self._identity and not self._checked(
-            lambda: self._check_whole(index, path), path
+            lambda: self._check_bytes(index, path), path
         ):
             return None
         self._admit(path, identity)
         return entry
 
-    def _checked(self, read: Callable[[], Any], path: Path) -> Any:  # noqa: ANN401 (what `read` returns)
+    def _checked(self, read: Callable[[], T], path: Path) -> T | None:
         try:
             return read()
         except DamagedFileError as error:
@@ -343,12 +353,12 @@ class Replay:
         for key in (identity.keys() | self._identity.keys()) - _OF_TIME:
             if identity.get(key) != self._identity.get(key):
                 raise PlanetError(
-                    f"episode {path}: {key} is {identity.get(key)!r}, the others of this replay have "
-                    f"{self._identity.get(key)!r}; use a folder of its own"
+                    f"episode {path}: {key} is {identity.get(key)!r}, the others of this replay "
+                    f"have {self._identity.get(key)!r}; use another folder for it"
                 )
 
     def _keep(self, entries: list[Entry]) -> None:
-        """Take these episodes, in any order, and select the newest that fit the capacity, one at least."""
+        """Take these episodes, in any order; sample the newest that fit, at least one."""
         entries = sorted(entries, key=lambda entry: entry.index)
         fitting = np.cumsum([entry.frames for entry in reversed(entries)]) <= self.capacity
         self._entries = {entry.index: entry for entry in entries}
@@ -360,7 +370,7 @@ class Replay:
 
     def _forget(self, entries: list[Entry]) -> None:
         gone = {entry.index for entry in entries}
-        self._whole -= gone
+        self._intact -= gone
         self._unwanted.update(self.folder / entry.file for entry in entries)
         self._keep([entry for index, entry in self._entries.items() if index not in gone])
 
@@ -376,7 +386,10 @@ class Replay:
 
 
 def _read_frames(path: Path, entry: Entry, start: int, count: int) -> dict[str, Array]:
-    """Read `count` frames from frame `start` on; nothing is mapped, so a file cut short is an error, not a SIGBUS."""
+    """Read `count` frames from frame `start` on.
+
+    Nothing is mapped, so a file cut short is an error, not a SIGBUS.
+    """
     descriptor = open_file(path)  # microseconds, so no descriptor is kept open between chunks
     try:
         pieces = {}

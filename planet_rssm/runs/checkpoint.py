@@ -1,6 +1,6 @@
-"""One checkpoint, one safetensors file: weights, optimiser state, and a JSON header that says what they belong to.
+"""One checkpoint, one safetensors file: weights, optimiser state, and a JSON header.
 
-It holds all that acting needs: settings, spaces and the control interval. No pickle is read or
+It has all that acting needs: settings, spaces and the control interval. No pickle is read or
 written.
 """
 
@@ -43,9 +43,8 @@ class Checkpoint:
     progress: dict[str, Any]  # the trainer's counters
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor]
-    behavior: dict[str, Tensor] = field(
-        default_factory=dict
-    )  # actor and critic; empty where a run learns none
+    # actor and critic; empty where a run learns none
+    behavior: dict[str, Tensor] = field(default_factory=dict)
     name: str = "checkpoint"  # for error lines: with the file that it was read from
 
     def acting(self, overrides: Sequence[str]) -> "Checkpoint":
@@ -89,7 +88,7 @@ def open_run(
 
 
 def save(checkpoint: Checkpoint, path: Path) -> None:
-    """Write `path` as a whole or not at all.
+    """Write all of `path`, or nothing.
 
     Raises:
         OSError: the folder cannot be written or the disk is full.
@@ -101,8 +100,8 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
     }
     tensors = {
         f"{group}/{key}": tensor.contiguous()
-        for group, held in groups.items()
-        for key, tensor in held.items()
+        for group, named in groups.items()
+        for key, tensor in named.items()
     }
     header = {
         "format": FORMAT,
@@ -138,10 +137,10 @@ def load(path: Path, *, trusted: bool = False) -> Checkpoint:
                 f"checkpoint {path}: format {newer}, this version reads up to {FORMAT}; upgrade"
             )
         tensors = safetensors.torch.load(data)
-        whole = header.pop("crc32") == _crc32(header, tensors)
+        intact = header.pop("crc32") == _crc32(header, tensors)
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        whole = False
-    if not whole:
+        intact = False
+    if not intact:
         raise DamagedCheckpointError(
             f"checkpoint {path}: damaged or not a checkpoint; {_others(path)}"
         )
@@ -169,13 +168,14 @@ def _read(name: str, header: dict[str, Any], tensors: dict[str, Tensor]) -> Chec
         for inside, tensor in tensors_of.items():
             if not _finite(tensor):
                 raise PlanetError(
-                    f"{name}: {group}/{inside} holds numbers that are not finite; use another checkpoint"
+                    f"{name}: {group}/{inside} holds numbers that are not finite; "
+                    "use another checkpoint"
                 )
     return Checkpoint(settings, spec, progress, **groups, name=name)
 
 
 def _named_today(group: str, key: str) -> str:
-    """Return the name that a tensor has today: older checkpoints name parts of the model otherwise."""
+    """Return a tensor's name today: older checkpoints name parts of the model otherwise."""
     if group == "behavior":
         return key
     for old, new in _RENAMED.items():
@@ -222,8 +222,8 @@ def _check_name(path: Path, read: Checkpoint) -> None:
     count = read.progress.get(unit, 0)
     if path.stem.isdecimal() and int(path.stem) != count:
         raise PlanetError(
-            f"{read.name}: by its name it has {int(path.stem)} {unit}, by what it holds {count}; call it "
-            f"{count:010d}{SUFFIX}, or use another"
+            f"{read.name}: by its name it has {int(path.stem)} {unit}, by what it holds {count}; "
+            f"call it {count:010d}{SUFFIX}, or use another"
         )
     best = read.progress.get("best_env_steps")
     if path.stem == BEST and best is not None and best != count:
@@ -243,32 +243,35 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
     for key in odd:
         how = "lacks" if key in wanted else "has, which its settings make no place for,"
         raise PlanetError(
-            f"{what} {how} {key} ({len(odd)} such): not as planet_rssm wrote it; use another checkpoint"
+            f"{what} {how} {key} ({len(odd)} such): not as planet_rssm wrote it; "
+            "use another checkpoint"
         )
     for key, tensor in wanted.items():
         for name, of in {"shape": lambda t: list(t.shape), "type": lambda t: t.dtype}.items():
             if of(tensors[key]) != of(tensor):
-                raise PlanetError(f"{what} {key} has {name} {of(tensors[key])}, its settings make it {of(tensor)}: not "
-                                  "as planet_rssm wrote it; use another checkpoint")  # fmt: skip
+                raise PlanetError(
+                    f"{what} {key} has {name} {of(tensors[key])}, its settings make it "
+                    f"{of(tensor)}: not as planet_rssm wrote it; use another checkpoint"
+                )
     module.load_state_dict(dict(tensors))
 
 
 def numbered(run: Path) -> list[Path]:
-    """Return a run's checkpoints but the best, oldest first; each is named by its env_steps, offline its updates."""
+    """Return a run's checkpoints but the best, oldest first.
+
+    Each is named by its env_steps, offline by its updates.
+    """
     return sorted(path for path in (run / FOLDER).glob(f"*{SUFFIX}") if path.stem.isdecimal())
 
 
 def path_of(run: Path, name: int | str) -> Path:
-    """Return where a run keeps the checkpoint of so many env_steps (offline: updates), or the best."""
-    return (
-        run / FOLDER / f"{name:010d}{SUFFIX}"
-        if isinstance(name, int)
-        else run / FOLDER / f"{name}{SUFFIX}"
-    )
+    """Return where a run keeps the checkpoint of `name` env_steps (offline: updates), or `best`."""
+    stem = f"{name:010d}" if isinstance(name, int) else name
+    return run / FOLDER / f"{stem}{SUFFIX}"
 
 
 def find(run: Path, which: str = "last") -> Path:
-    """Return the file of a run's checkpoint `last`, `best` or the one of so many env_steps.
+    """Return the file of a run's checkpoint `last`, `best` or of a number of env_steps.
 
     `run` is a folder, or `pretrained:NAME`.
 
@@ -282,7 +285,8 @@ def find(run: Path, which: str = "last") -> Path:
         raise PlanetError(f"run folder {run}: not readable ({error.strerror})") from None
     if not there:
         raise PlanetError(
-            f"{run}: not a run folder (it holds no {FOLDER}/); give the --run-dir of a `planet train`"
+            f"{run}: not a run folder (it holds no {FOLDER}/); "
+            "give the --run-dir of a `planet train`"
         )
     steps = [int(path.stem) for path in numbered(run)]
     if which == "last" and steps:

@@ -29,19 +29,24 @@ from planet_rssm.envs import gl
 from planet_rssm.envs.registry import GL_BACKENDS, canonical_id
 from planet_rssm.runs import checkpoint
 
-CONFIG, RECORD, METRICS, VIDEOS, LOCK = (
-    "config.yaml",
-    "run.json",
-    "metrics.jsonl",
-    "videos",
-    ".lock",
-)
+CONFIG = "config.yaml"
+RECORD = "run.json"
+METRICS = "metrics.jsonl"
+VIDEOS = "videos"
+LOCK = ".lock"
 EVENTS = "tensorboard"
 COMMITTED = "committed"  # key of the record: there was a checkpoint once
 MOST_METRICS = 1 << 32  # bytes that are read of metrics.jsonl
 # What a resumed run may change: nothing that decides what was already learned or is measured.
-RESUMABLE = {"device", "env.step_timeout", "train.env_steps", "train.keep", "train.test_every", "train.test_episodes",
-             "train.offline_updates"}  # fmt: skip
+RESUMABLE = {
+    "device",
+    "env.step_timeout",
+    "train.env_steps",
+    "train.keep",
+    "train.test_every",
+    "train.test_episodes",
+    "train.offline_updates",
+}
 LARGEST = 1e300  # of a measurement: beyond it no axis can be drawn
 PACKAGES = ("planet_rssm", "torch", "numpy", "mujoco", "dm-control", "gymnasium")
 
@@ -86,10 +91,10 @@ class Run:
         if self.is_uncommitted():
             return
         for pattern in (CONFIG, f"{checkpoint.FOLDER}/*", f"{EPISODES}/*"):
-            if found := next(self.folder.glob(pattern), None):
-                name = found.relative_to(self.folder)
+            if existing := next(self.folder.glob(pattern), None):
                 raise PlanetError(
-                    f"run folder {self.folder}: already a run, it holds {name}; add --resume to go on, or give another "
+                    f"run folder {self.folder}: already a run, it holds "
+                    f"{existing.relative_to(self.folder)}; add --resume to go on, or give another "
                     "--run-dir"
                 )
 
@@ -107,7 +112,8 @@ class Run:
         try:
             if not path.is_file():
                 raise PlanetError(
-                    f"{folder}: not a run folder (no {CONFIG}); give the --run-dir of a `planet train`"
+                    f"{folder}: not a run folder (no {CONFIG}); "
+                    "give the --run-dir of a `planet train`"
                 )
             saved = config.load(path)
             _check_format(folder / RECORD)
@@ -115,9 +121,9 @@ class Run:
             if key := decided_otherwise(saved, settings):
                 before, after = config.flatten(saved)[key], config.flatten(settings)[key]
                 raise PlanetError(
-                    f"{key} = {after}: the run in {folder} has {before}; a resumed run may change only "
-                    f"{', '.join(sorted(RESUMABLE))}; as it was: planet train {path} --resume --run-dir {folder}; to "
-                    f"have {after}: another --run-dir, without --resume"
+                    f"{key} = {after}: the run in {folder} has {before}; a resumed run may change "
+                    f"only {', '.join(sorted(RESUMABLE))}; as it was: planet train {path} --resume "
+                    f"--run-dir {folder}; to have {after}: another --run-dir, without --resume"
                 )
             if not os.access(folder, os.W_OK):
                 raise PlanetError(
@@ -132,7 +138,7 @@ class Run:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other processes from writing this run; the lock ends with the process, however that ends.
+        """Keep other processes from writing this run; the lock ends with the process.
 
         Raises:
             PlanetError: another process has it.
@@ -149,7 +155,7 @@ class Run:
             yield
 
     def is_uncommitted(self) -> bool:
-        """Return whether a run began in this folder and ended before it committed anything: nothing can be lost."""
+        """Return whether a run began in this folder and ended before it committed anything."""
         begun = (self.folder / CONFIG).exists() and bool(_record(self.folder))
         return (
             begun
@@ -158,7 +164,7 @@ class Run:
         )
 
     def was_committed(self) -> bool:
-        """Return whether a checkpoint was ever written in this folder, as far as its other files tell."""
+        """Return whether a checkpoint was ever written in this folder, by its other files."""
         if _record(self.folder).get(COMMITTED):
             return True
         try:
@@ -172,7 +178,7 @@ class Run:
         )
 
     def mark_committed(self) -> None:
-        """Keep in the record that there is a checkpoint; a record that cannot be read stays as it is."""
+        """Record that there is a checkpoint; a record that cannot be read stays as it is."""
         if (record := _record(self.folder)) and not record.get(COMMITTED):
             write_atomic(
                 self.folder / RECORD, [json.dumps({**record, COMMITTED: True}, indent=1).encode()]
@@ -180,7 +186,7 @@ class Run:
 
 
 def _clear(folder: Path) -> None:
-    """Delete what a run that committed nothing has left: its episodes and measurements may be of other settings."""
+    """Delete what a run that committed nothing has left: it may be of other settings."""
     _refuse_links(folder)
     for path in (
         *(folder / EPISODES).glob("*.safetensors*"),
@@ -200,17 +206,17 @@ def _record(folder: Path) -> dict[str, Any]:
 
 
 def _refuse_links(folder: Path) -> None:
-    """Refuse a run whose files are links: what it writes, cuts and deletes would be somewhere else."""
+    """Refuse a run whose files are links: what it writes or deletes would be somewhere else."""
     for name in (LOCK, METRICS, EVENTS, checkpoint.FOLDER, EPISODES):
         if (path := folder / name).is_symlink():
             raise PlanetError(
-                f"run folder {folder}: {name} is a link, to {os.readlink(path)}; a run changes files in its own folder "
-                "alone: put the real one there, or link to the whole run folder"
+                f"run folder {folder}: {name} is a link, to {os.readlink(path)}; a run changes "
+                "only files in its own folder: put the real one there, or link to the run folder"
             )
 
 
 def decided_otherwise(before: Settings, after: Settings) -> str | None:
-    """Return a setting that differs and decides what was already learned or is measured; None if there is none."""
+    """Return a setting that differs and is not RESUMABLE; None if there is none."""
     old, new = config.flatten(before), config.flatten(after)
     return next((key for key in new if new[key] != old[key] and key not in RESUMABLE), None)
 
@@ -245,7 +251,7 @@ def _unwritable(folder: Path, error: OSError) -> PlanetError:
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """Return the lines of a run's metrics; a last line that a killed run left half-written is skipped.
+    """Return the lines of a run's metrics; a last line that is half written is skipped.
 
     Raises:
         PlanetError: there is no such file, it is of a newer format, or a line before the last is
@@ -305,9 +311,10 @@ def surroundings(settings: Settings, device: str) -> dict[str, Any]:
 
 
 def _gl_renderer(settings: Settings) -> str | None:
-    """Return what GL calls itself, which tells hardware from software; None where no GL is used here."""
-    backend, elsewhere = settings.env.renderer, settings.data.folder is not None
-    return gl.probe(backend).renderer if backend in GL_BACKENDS and not elsewhere else None
+    """Return GL's own name, which shows hardware or software; None where no GL is used here."""
+    backend = settings.env.renderer
+    offline = settings.data.folder is not None
+    return gl.probe(backend).renderer if backend in GL_BACKENDS and not offline else None
 
 
 def _version(name: str) -> str:
@@ -319,15 +326,8 @@ def _version(name: str) -> str:
 
 def _commit() -> str | None:
     """Return the checkout's commit, or None where the package is not in a checkout."""
-    command = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=12",
-    ]
+    here = str(Path(__file__).parent)
+    command = ["git", "-C", here, "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         return subprocess.run(
             command, capture_output=True, text=True, check=True, timeout=10

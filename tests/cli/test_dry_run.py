@@ -184,7 +184,7 @@ def test_a_checkpoint_that_comes_back_differently_is_told(monkeypatch, capsys, t
     [
         (
             ["--dry-run", "--resume"],
-            "--dry-run: foretells a whole run that collects; leave --resume out",
+            "--dry-run: predicts a complete run that collects; leave --resume out",
         ),
         (["--json"], "--json: only with --dry-run"),
         (["--dry-run", "--device", "cuda:77"], "device 'cuda:77': not usable here"),

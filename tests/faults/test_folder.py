@@ -121,7 +121,7 @@ def test_a_run_whose_files_are_links_is_refused(
     before = contents(tmp_path)
     with pytest.raises(
         PlanetError,
-        match=f"run folder .*: {name} is a link, to .*elsewhere; .* link to the whole run",
+        match=f"run folder .*: {name} is a link, to .*elsewhere; .* link to the run folder",
     ):
         train(copy)
     assert contents(tmp_path) == before

@@ -306,7 +306,7 @@ def test_the_command_learns_then_plans(
         ),
         (
             ["--offline", "--data", "SET", "--dry-run"],
-            "--dry-run: foretells a whole run that collects; leave --offl",
+            "--dry-run: predicts a complete run that collects; leave --offl",
         ),
     ],
 )

@@ -1,4 +1,6 @@
-"""Sets of episodes from and to Minari (https://minari.farama.org), the exchange format of offline learning.
+"""Sets of episodes from and to Minari (https://minari.farama.org).
+
+Minari is the exchange format of offline learning.
 
 A Minari dataset holds what an environment gave and took, in its own units. Here it becomes what
 `envs.gym_env` would have made of it: the same names of observations, actions in [-1, 1] or one-hot

@@ -21,17 +21,16 @@ from planet_rssm.datasets.minari.library import CAPACITY, OURS, library
 from planet_rssm.envs.choices import places
 from planet_rssm.envs.spec import EnvSpec
 
-HOME, BESIDE = (
-    "MINARI_DATASETS_PATH",
-    ".planet-export-",
-)  # where Minari keeps its own; what is not complete yet
+HOME = "MINARI_DATASETS_PATH"  # the variable that says where Minari keeps its datasets
+BESIDE = ".planet-export-"  # begins the name of a folder that is not complete yet
 _ID = re.compile(r"([-\w]+/)*[-\w]+-v\d+", re.ASCII)
 
 
 def export_dataset(folder: Path, name: str) -> Path:
-    """Write the episodes in `folder` as the Minari dataset `name` where Minari keeps its own; return its folder.
+    """Write the episodes in `folder` as the Minari dataset `name`; return its folder.
 
-    It is written in a hidden folder beside and named when it is complete.
+    That is where Minari keeps its own. It is written in a hidden folder beside and named when it is
+    complete.
 
     Raises:
         PlanetError: minari is missing or refuses the name, there is such a dataset, or `folder`
@@ -68,7 +67,7 @@ def _export(minari: Any, replay: Replay, name: str) -> None:  # noqa: ANN401
     loaded = (Episode.load(replay.folder / entry.file) for entry in replay.episodes)
     first = next(loaded)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what a published dataset should tell of its author
+        warnings.simplefilter("ignore")  # that a published dataset should name its author
         dataset = minari.create_dataset_from_buffers(
             name, [_buffer(first, spec)], **_spaces(spec), data_format="hdf5", jpeg_encoding=False
         )
@@ -88,9 +87,9 @@ def _settle(beside: Path, home: Path, name: str) -> None:
         if path.is_file():
             sync_file(path)
     (home / name).parent.mkdir(parents=True, exist_ok=True)
-    for told in beside.rglob("namespace_metadata.json"):
-        if not (kept := home / told.relative_to(beside)).exists():
-            os.replace(told, kept)
+    for written in beside.rglob("namespace_metadata.json"):
+        if not (kept := home / written.relative_to(beside)).exists():
+            os.replace(written, kept)
     os.rename(beside / name, home / name)
     sync_folder((home / name).parent)
 
@@ -111,7 +110,7 @@ def _home(folder: Path) -> Iterator[None]:
 def _spaces(spec: EnvSpec) -> dict[str, Space[Any]]:
     """Return the spaces of our units."""
     bounds = {"uint8": (0, 255), "float32": (-np.inf, np.inf)}
-    seen: dict[str, Space[Any]] = {
+    observation: dict[str, Space[Any]] = {
         key: spaces.Box(*bounds[dtype], shape, np.dtype(dtype).type)
         for key, (shape, dtype) in spec.observation.items()
     }
@@ -122,20 +121,21 @@ def _spaces(spec: EnvSpec) -> dict[str, Space[Any]]:
             if len(spec.groups) > 1
             else spaces.Discrete(spec.action_size)
         )
-    return {"observation_space": spaces.Dict(seen), "action_space": action}
+    return {"observation_space": spaces.Dict(observation), "action_space": action}
 
 
 def _buffer(episode: Episode, spec: EnvSpec) -> Any:  # noqa: ANN401
     from minari.data_collector import EpisodeBuffer
 
-    held = episode.to_transitions()
-    terminations, truncations = np.zeros((2, len(held.reward)), bool)
-    terminations[-1], truncations[-1] = held.terminated, held.truncated
+    steps = episode.to_transitions()
+    terminations, truncations = np.zeros((2, len(steps.reward)), bool)
+    terminations[-1] = steps.terminated
+    truncations[-1] = steps.truncated
     return EpisodeBuffer(
         seed=episode.seed,
-        observations=held.observation,
-        actions=_chosen(held.action, spec) if spec.groups else held.action,
-        rewards=held.reward,
+        observations=steps.observation,
+        actions=_chosen(steps.action, spec) if spec.groups else steps.action,
+        rewards=steps.reward,
         terminations=terminations,
         truncations=truncations,
         infos={},
@@ -143,6 +143,6 @@ def _buffer(episode: Episode, spec: EnvSpec) -> Any:  # noqa: ANN401
 
 
 def _chosen(action: np.ndarray, spec: EnvSpec) -> np.ndarray:
-    """Return the choices of actions [T, A] as Minari keeps them: [T], or [T, G] of several groups."""
+    """Return the choices of actions [T, A] as Minari keeps them: [T], or [T, G] of G groups."""
     chosen = places(action, spec.groups)
     return chosen if len(spec.groups) > 1 else chosen[:, 0]
