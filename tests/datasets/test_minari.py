@@ -225,7 +225,7 @@ def test_what_cannot_be_represented_is_refused_in_one_line(make, tmp_path, seen,
 
 def test_odd_episodes_and_folders_are_refused_in_one_line(make, tmp_path):
     make("test/early-v0", VECTOR, spaces.Discrete(2), ends={4: 1})
-    with pytest.raises(PlanetError, match="episode 1: goes on after its end"):
+    with pytest.raises(PlanetError, match="episode 1: continues after its end"):
         exchange.import_dataset("test/early-v0", tmp_path / "out", None, 64, False)
     assert not (tmp_path / "out").exists()
     with pytest.raises(PlanetError, match="not on this machine; add --download"):

@@ -19,21 +19,20 @@ from planet_rssm.envs.subspaces import Subspace, is_empty, subspaces_of
 SPELLING = Spelling(
     lambda names: " ".join(f"--drop {shlex.quote(name)}" for name in names), "--observe {}", False
 )
-WRAP, REMAKE = "give as env.id=module:Class a wrapper of your own", "make a dataset of it"
+WRAP = "give as env.id=module:Class a wrapper of your own"
+REMAKE = "make a dataset of it"
 _log = logging.getLogger("planet_rssm")
 
 
 class Wish(NamedTuple):
     """What is taken of a dataset, and how."""
 
-    observe: (
-        str | None
-    )  # pixels, vectors or both, as far as the dataset has them; None: all that it has
+    # pixels, vectors or both, as far as the dataset has them; None: all that it has
+    observe: str | None
     size: int  # pixels a side of its images
     drop: tuple[str, ...]  # names of observations that are left out
-    scale_actions: (
-        bool  # actions without bounds become [-1, 1] by the least and greatest of the data
-    )
+    # actions without bounds become [-1, 1] by the least and greatest of the data
+    scale_actions: bool
 
 
 def actions_of(dataset: Any, scale: bool) -> Actions:  # noqa: ANN401
@@ -56,8 +55,8 @@ def actions_of(dataset: Any, scale: bool) -> Actions:  # noqa: ANN401
         its = f"its actions {part.name}" if part.path else "its actions"
         if not scale:
             raise PlanetError(
-                f"dataset {dataset.id}: {its}, {part.space}, have no bounds or are bounded on one side; "
-                "add --scale-actions: the least and greatest of its data become -1 and 1"
+                f"dataset {dataset.id}: {its}, {part.space}, have no bounds or are bounded on one "
+                "side; add --scale-actions: the least and greatest of its data become -1 and 1"
             )
         space = _replaced(space, part.path, _measured(dataset, part, its))
     return action_map(dataset.id, space) if unbounded else actions
@@ -117,8 +116,14 @@ def _measured(dataset: Any, part: Subspace, its: str) -> spaces.Box:  # noqa: AN
         )
     bounded = np.abs([space.low, space.high]).max(0) <= UNBOUNDED  # these keep their own
     low, high = np.where(bounded, space.low, low), np.where(bounded, space.high, high)
-    _log.warning("dataset %s: %s have no bounds; [-1, 1] stands for %s to %s, the least and greatest of its "
-                 "data", dataset.id, its, low.tolist(), high.tolist())  # fmt: skip
+    _log.warning(
+        "dataset %s: %s have no bounds; [-1, 1] stands for %s to %s, the least and greatest of its "
+        "data",
+        dataset.id,
+        its,
+        low.tolist(),
+        high.tolist(),
+    )
     return spaces.Box(low.astype(np.float32), high.astype(np.float32))
 
 

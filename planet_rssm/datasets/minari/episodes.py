@@ -31,45 +31,52 @@ class Ours:
     """The episodes of an exported dataset, as they were."""
 
     def __init__(self, dataset: Any, spec: EnvSpec) -> None:  # noqa: ANN401
-        self.name, self._dataset, self._spec = dataset.id, dataset, spec
+        self.name = dataset.id
+        self._dataset = dataset
+        self._spec = spec
 
     def episode(self, index: int) -> Episode:
         """Return one episode."""
         data, groups = self._dataset[index], self._spec.groups
-        told = next(iter(self._dataset.storage.get_episode_metadata([data.id])))
+        metadata = next(iter(self._dataset.storage.get_episode_metadata([data.id])))
         action = (
             from_places(data.actions.reshape(len(data.actions), -1), groups)
             if groups
             else data.actions
         )
-        ends = bool(data.terminations[-1]), bool(data.truncations[-1])
-        reward = data.rewards.astype(np.float32)
         return Episode.from_transitions(
-            data.observations, action, reward, *ends, json.loads(told[OURS])
+            data.observations,
+            action,
+            data.rewards.astype(np.float32),
+            terminated=bool(data.terminations[-1]),
+            truncated=bool(data.truncations[-1]),
+            info=json.loads(metadata[OURS]),
         )
 
     def takable(self) -> list[int]:
         """Return the indices of the episodes that can be taken: all."""
         return list(range(len(self._dataset)))
 
-    def tell(self) -> None:
-        """Say nothing: nothing is otherwise."""
+    def report(self) -> None:
+        """Log nothing: everything is as in the dataset."""
 
 
 class Foreign:
     """The episodes of anybody's dataset, in our units."""
 
     def __init__(self, dataset: Any, wish: Wish) -> None:  # noqa: ANN401
-        self.name, self._dataset = dataset.id, dataset
+        self.name = dataset.id
+        self._dataset = dataset
         self._observer = observer_of(dataset, wish)
         self._actions = actions_of(dataset, wish.scale_actions)
         self._spec = _spec(dataset, self._observer, self._actions, wish)
         self._clipped = self._short = self._taken = 0
         if _is_jpeg(dataset, self._observer.spec):
             _log.warning(
-                "dataset %s: its images were stored as JPEG, so they are not the bytes that the environment gave; "
-                "small and noisy things differ most", dataset.id,
-            )  # fmt: skip
+                "dataset %s: its images were stored as JPEG, so they are not the bytes that the "
+                "environment gave; small and noisy things differ most",
+                dataset.id,
+            )
 
     def takable(self) -> list[int]:
         """Return the indices of the episodes that can be taken; say of the others how many, and why.
@@ -88,20 +95,25 @@ class Foreign:
         if not taken:
             raise PlanetError(f"dataset {self.name}: no episode of it can be taken; {first}")
         if first:
-            _log.warning("dataset %s: %d of its %d episodes cannot be taken and are left out, the first is %s",
-                         self.name, len(self._dataset) - len(taken), len(self._dataset), first)  # fmt: skip
+            _log.warning(
+                "dataset %s: %d of its %d episodes cannot be taken and are left out, the first is %s",
+                self.name,
+                len(self._dataset) - len(taken),
+                len(self._dataset),
+                first,
+            )
         return taken
 
     def episode(self, index: int) -> Episode:
         """Return one episode.
 
         Raises:
-            ValueError: it is not whole, or a part does not fit its space.
+            ValueError: it is not complete, or a part does not fit its space.
         """
         data, spec = self._dataset[index], self._spec
         steps = self._steps(data)
-        seen = [self._observer(_at(data.observations, time), None) for time in range(steps + 1)]
-        observation = {key: np.stack([shown[key] for shown in seen]) for key in spec.observation}
+        frames = [self._observer(_at(data.observations, time), None) for time in range(steps + 1)]
+        observation = {key: np.stack([frame[key] for frame in frames]) for key in spec.observation}
         action = self._actions.inverse(_until(data.actions, steps))
         seed = next(iter(self._dataset.storage.get_episode_metadata([data.id]))).get("seed")
         info = {
@@ -111,32 +123,42 @@ class Foreign:
             "dataset": self.name,
         }
         if np.any(data.terminations[:-1]) or np.any(data.truncations[:-1]):
-            raise ValueError("goes on after its end")
+            raise ValueError("continues after its end")
         # else it is not known how the last step that is taken ended
-        whole = steps == len(data.rewards)
-        ends = whole and bool(data.terminations[-1]), not whole or bool(data.truncations[-1])
-        reward = np.asarray(data.rewards[:steps], np.float32).reshape(steps)
+        complete = steps == len(data.rewards)
         try:
             episode = Episode.from_transitions(
-                observation, np.clip(action, -1, 1), reward, *ends, info
+                observation,
+                np.clip(action, -1, 1),
+                np.asarray(data.rewards[:steps], np.float32).reshape(steps),
+                terminated=complete and bool(data.terminations[-1]),
+                truncated=not complete or bool(data.truncations[-1]),
+                info=info,
             )
         except PlanetError as error:  # what it advises is no advice for a dataset
             raise ValueError(str(error).partition(";")[0]) from None
         self._clipped += int((np.abs(action) > 1 + 1e-5).any(1).sum())
-        self._short += not whole
+        self._short += not complete
         self._taken += steps
         return episode
 
-    def tell(self) -> None:
-        """Say what was taken otherwise than it stands in the dataset."""
+    def report(self) -> None:
+        """Log what was changed on the way from the dataset."""
         if self._clipped:
-            _log.warning("dataset %s: %d actions lay beyond their bounds and are clipped to them, of %d", self.name,
-                         self._clipped, self._taken)  # fmt: skip
+            _log.warning(
+                "dataset %s: %d actions lay beyond their bounds and are clipped to them, of %d",
+                self.name,
+                self._clipped,
+                self._taken,
+            )
         if self._short:
             _log.warning(
-                "dataset %s: %d episodes have as many observations as actions: what the last action led to is not "
-                "there, so the last action, its reward and its end are left out", self.name, self._short,
-            )  # fmt: skip
+                "dataset %s: %d episodes have as many observations as actions: what the last "
+                "action led to is not there, so the last action, its reward and its end are left "
+                "out",
+                self.name,
+                self._short,
+            )
 
     def _steps(self, data: Any) -> int:  # noqa: ANN401
         """Return how many steps of an episode can be taken: those whose outcome was observed."""
@@ -161,7 +183,7 @@ def _either(lengths: set[int]) -> str:
 
 
 def _until(actions: Any, steps: int) -> Any:  # noqa: ANN401 (as nested as the space)
-    """Return the first so many actions of an episode."""
+    """Return the first `steps` actions of an episode."""
     if isinstance(actions, dict):
         return {key: _until(part, steps) for key, part in actions.items()}
     if isinstance(actions, tuple):
@@ -181,8 +203,8 @@ def _at(observations: Any, time: int) -> Any:  # noqa: ANN401 (as nested as the 
     return observations[time] if time < len(observations) else None
 
 
-def _is_jpeg(dataset: Any, seen: Collection[str]) -> bool:  # noqa: ANN401
-    """Return whether Minari says that it stores images as JPEG, its default, and one of those is `seen`."""
+def _is_jpeg(dataset: Any, observed: Collection[str]) -> bool:  # noqa: ANN401
+    """Return whether Minari stores one of the `observed` images as JPEG, its default."""
     try:
         from minari.dataset.minari_storage import is_image_space
     except ImportError:  # older than the setting
@@ -190,61 +212,64 @@ def _is_jpeg(dataset: Any, seen: Collection[str]) -> bool:  # noqa: ANN401
     images = {
         part.name for part in subspaces_of(dataset.observation_space) if is_image_space(part.space)
     }
-    return bool(getattr(dataset.storage, "jpeg_encoding", False)) and not images.isdisjoint(seen)
+    encoded = bool(getattr(dataset.storage, "jpeg_encoding", False))
+    return encoded and not images.isdisjoint(observed)
 
 
-def _spec(dataset: Any, observer: Observer, actions: Actions, wish: Wish) -> EnvSpec:  # noqa: ANN401
-    """Return the environment as it is here if it can be made and is seen alike, else as far as the dataset tells."""
-    made, known = (
-        dataset.env_spec,
-        {key for key, (shape, _) in observer.spec.items() if len(shape) == 3},
-    )
-    # With arguments of its own, gym/ID alone would be another environment.
-    whole = made is not None and not made.kwargs.keys() - {"render_mode"} and not wish.scale_actions
-    observe = "vectors" if not known else "pixels" if known == observer.spec.keys() else "both"
+def _spec(
+    dataset: Any,  # noqa: ANN401
+    observer: Observer,
+    actions: Actions,
+    wish: Wish,
+) -> EnvSpec:
+    """Return the spec of the environment made here, if it is the dataset's; else the dataset's."""
+    made = dataset.env_spec
+    images = {key for key, (shape, _) in observer.spec.items() if len(shape) == 3}
+    # With arguments, gym/ID alone would be another environment.
+    plain = made is not None and not made.kwargs.keys() - {"render_mode"} and not wish.scale_actions
+    observe = "vectors" if not images else "pixels" if images == observer.spec.keys() else "both"
     limit = made.max_episode_steps if made is not None else None
-    told = EnvSpec(
-        id=f"gym/{made.id}" if whole else f"gym/minari/{dataset.id}",
+    recorded = EnvSpec(
+        id=f"gym/{made.id}" if plain else f"gym/minari/{dataset.id}",
         observation=observer.spec,
         action_size=actions.size,
         action_repeat=1,
         control_interval=INTERVAL,
         episode_steps=limit or max(len(data) for data in dataset.iterate_episodes()),
-        renderer="own" if known else "none",
+        renderer="own" if images else "none",
         simulator=f"minari {dataset.id}",
         discrete=bool(actions.groups),
         terminates=True,
         interval_from="default",
         groups=actions.groups,
     )
-    if not whole:
-        return told
+    if not plain:
+        return recorded
     wanted: dict[str, Any] = {
-        "id": told.id,
+        "id": recorded.id,
         "observe": observe,
         "size": wish.size,
         "time_limit": limit,
     }
     wanted |= {"drop": wish.drop} if wish.drop else {}
     try:
-        require(
-            {"env.id": told.id}, f"dataset {dataset.id}"
-        )  # its id may name a module, which would be imported
+        # its id may name a module, which would be imported
+        require({"env.id": recorded.id}, f"dataset {dataset.id}")
         env = make(resolve(EnvSettings.model_validate(wanted)))
     except PlanetError as error:
         _log.info("dataset %s: its environment is not here, %s", dataset.id, error)
-        return told
+        return recorded
     env.close()
-    here = replace(env.env_spec, simulator=told.simulator)
+    here = replace(env.env_spec, simulator=recorded.simulator)
     if (here.observation, here.action_size, here.groups) == (
-        told.observation,
-        told.action_size,
-        told.groups,
+        recorded.observation,
+        recorded.action_size,
+        recorded.groups,
     ):
         return here
     _log.info(
-        "dataset %s: %s is another environment here, seen or acted in otherwise",
+        "dataset %s: %s is another environment here, with other observations or actions",
         dataset.id,
-        told.id,
+        recorded.id,
     )
-    return told
+    return recorded

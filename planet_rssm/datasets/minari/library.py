@@ -4,7 +4,7 @@ from typing import Any
 
 from planet_rssm.base.errors import PlanetError
 
-OURS = "planet_rssm"  # key of what is told of an exported dataset, and of each of its episodes
+OURS = "planet_rssm"  # key of our metadata of an exported dataset, and of each of its episodes
 CAPACITY = 2**53  # frames: all
 
 

@@ -28,7 +28,7 @@ def import_dataset(
 ) -> Replay:
     """Write the episodes of a Minari dataset, an id or its folder, into `folder`; return them.
 
-    An import that did not end is gone on with by an equal call, which writes what is missing.
+    An import that did not end is continued by an equal call, which writes what is missing.
 
     Args:
         source: id of a dataset, or the folder of one.
@@ -54,11 +54,11 @@ def import_dataset(
         made_by["skip"] = True
     else:
         episode_set.check_free(folder, Part(made_by, len(dataset)))
-    told = dataset.storage.metadata.get(OURS)
+    exported = dataset.storage.metadata.get(OURS)
     taken = (
         Foreign(dataset, wish)
-        if told is None
-        else Ours(dataset, EnvSpec.from_json(json.loads(told)))
+        if exported is None
+        else Ours(dataset, EnvSpec.from_json(json.loads(exported)))
     )
     wanted = taken.takable() if skip else range(len(dataset))
     part = Part(made_by, len(wanted))
@@ -71,9 +71,10 @@ def import_dataset(
             _write(taken, replay, {index: wanted[index] for index in missing})
     except OSError as error:
         raise PlanetError(
-            f"--out {folder}: {error.strerror or error}; what is there is kept, and the same command goes on"
+            f"--out {folder}: {error.strerror or error}; what is there is kept, "
+            "and the same command continues"
         ) from error
-    taken.tell()
+    taken.report()
     return replay
 
 
@@ -105,16 +106,16 @@ def _load(source: str, download: bool) -> Any:  # noqa: ANN401
         )
     except FileNotFoundError:
         if Path(source).is_dir():
-            raise PlanetError(f"dataset {source}: no Minari dataset, there is no metadata.json in it; "
-                              f"it {episode_set.no_episode(Path(source))}") from None  # fmt: skip
+            raise PlanetError(
+                f"dataset {source}: no Minari dataset, there is no metadata.json in it; "
+                f"it {episode_set.no_episode(Path(source))}"
+            ) from None
         raise PlanetError(
             f"dataset {source}: not on this machine; add --download, or give its folder"
         ) from None
     except ImportError as error:  # of what it needs to download, or for another file format
         raise PlanetError(f"dataset {source}: {' '.join(str(error).split())}") from error
-    except (
-        Exception
-    ) as error:  # its storage, its spaces and its remotes raise whatever their libraries do
+    except Exception as error:  # its storage, spaces and remotes raise what their libraries do
         raise PlanetError(
             f"dataset {source}: {' '.join(str(error).split())}; give another"
         ) from error
