@@ -10,6 +10,7 @@ from planet_rssm.base.errors import PlanetError
 from planet_rssm.config.planner import READS, unused
 from planet_rssm.planners import PLANNERS
 
+PUBLISHED = ("planet", "dreamer-v1", "dreamer-v2", "dreamer-v3-2023", "dreamer-v3")
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 
 
@@ -40,11 +41,63 @@ def test_planet_is_the_papers_recipe():
     assert (t.exploration_noise, t.env_steps, s.env.size) == (0.3, 1_000_000, 64)
 
 
-def test_presets_are_flat_differences_from_the_defaults():
+def test_presets_of_our_own_are_flat_differences_from_the_defaults():
     defaults = config.flatten(config.Settings())
-    for path in config.presets().values():
-        for key, value in yaml.safe_load(path.read_text()).items():
+    for name, path in config.presets().items():
+        for key, value in yaml.safe_load(path.read_text()).items() if name not in PUBLISHED else ():
             assert defaults[key] != value, f"{path.name}: {key} is the default already"
+
+
+# Settings that a published recipe need not state, where a choice of it leaves them without use.
+OURS = "model.terms model.grad_heads model.decode_fraction model.size"
+UNUSED = (
+    (lambda s: s.rssm.latent == "gaussian", "rssm.classes rssm.unimix"),
+    (lambda s: s.rssm.latent != "gaussian", "rssm.mean rssm.std rssm.min_std"),
+    (lambda s: s.rssm.blocks, "rssm.cell"),
+    (lambda s: s.kl.form == "plain", "kl.dyn kl.rep"),
+    (lambda s: not s.kl.overshooting, "kl.overshooting_scale"),
+    (lambda s: s.model.conv != "planet", "model.conv_act"),
+    (lambda s: s.model.size, " ".join(config.sized("12m"))),
+    (lambda s: s.optimizer.name != "laprop", "optimizer.agc"),
+    (lambda s: s.optimizer.name != "adamw", "optimizer.weight_decay"),
+    (lambda s: s.behavior.objective != "mix", "behavior.mix"),
+    (lambda s: s.behavior.slow == "none", "behavior.slow_every behavior.slow_share"),
+    # images alone, and of PlaNet environments that do not end
+    (
+        lambda s: s.behavior.name in ("none", "v1"),
+        "model.vector_layers model.vector_units model.vector_scale",
+    ),
+    (
+        lambda s: s.behavior.name == "none",
+        "model.continue_layers model.continue_units model.continue_discount model.continue_scale",
+    ),
+)
+
+
+@pytest.mark.parametrize("preset", PUBLISHED)
+def test_a_published_recipe_states_all_that_it_consists_of(preset):
+    """No default of ours, nor one that a name stands for, decides what it does."""
+    settings = config.load(preset)
+    stated = yaml.safe_load(config.presets()[preset].read_text())
+    sections = ("rssm.", "kl.", "model.", "optimizer.") + ("behavior.",) * (preset != "planet")
+    ours = {"planner.name", "env.action_repeat", "env.size", "data.first_action"}
+    ours |= {f"train.{name}" for name in "batch_size batch_length updates seed_episodes".split()}
+    ours |= {"train.exploration_noise"}
+    if settings.planner.name == "cem":
+        ours |= {f"planner.{name}" for name in "horizon candidates iterations elites".split()}
+    recipe = {key for key in config.flatten(settings) if key.startswith(sections)} | ours
+    unused = " ".join([OURS, *(keys for applies, keys in UNUSED if applies(settings))])
+    assert recipe - set(unused.split()) <= stated.keys()
+    assert config.resolve(config.flatten(settings) | stated) == settings
+
+
+@pytest.mark.parametrize(("preset", "name"), [("dreamer-v1", "v1"), ("dreamer-v2", "v2")])
+def test_a_recipes_name_stands_for_what_its_preset_states(preset, name):
+    named = config.flatten(config.load("planet", [f"behavior={name}"]))
+    own = config.flatten(config.load(preset))
+    assert {key: value for key, value in named.items() if key.startswith("behavior.")} == {
+        key: value for key, value in own.items() if key.startswith("behavior.")
+    }
 
 
 @pytest.mark.parametrize(
@@ -211,7 +264,7 @@ def test_a_spread_that_mppi_does_not_read_is_not_checked_against_another():
         ),
         (
             ["planner.name=mppi", "planner.max_std=2"],
-            "planner.max_std = 2.0: planner.name = 'mppi' does not use it, only cem, icem, mppi with",
+            "planner.max_std = 2.0: planner.name = 'mppi' does not use it, only cem, icem, mppi ",
         ),
         (["planner.act_by=mean"], "planner.act_by = 'mean': .* only mppi, actor; "),
     ],
@@ -409,9 +462,15 @@ def test_arguments_of_an_environment_are_typed_kept_and_changed_one_by_one(tmp_p
     ]
     settings = config.load("planet", [f"env.kwargs.{text}" for text in texts])
     assert settings.env.kwargs == {
-        "n": 3, "rate": 0.001, "name": "reach-v3", "on": True, "none": None, "sides": [1, 2.5], "map": {"a": 1},
+        "n": 3,
+        "rate": 0.001,
+        "name": "reach-v3",
+        "on": True,
+        "none": None,
+        "sides": [1, 2.5],
+        "map": {"a": 1},
         "word": "7",
-    }  # fmt: skip
+    }
     config.save(settings, tmp_path / "config.yaml")
     assert config.load(tmp_path / "config.yaml") == settings
     assert (
