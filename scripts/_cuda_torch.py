@@ -1,4 +1,4 @@
-"""Install the CUDA build of torch into a folder of its own, without the libraries of CUDA that no device asks for.
+"""Install the CUDA build of torch into its own folder, without CUDA libraries nobody needs.
 
 python _cuda_torch.py VERSION FOLDER      called by test-cuda-path
 """

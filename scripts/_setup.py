@@ -1,10 +1,11 @@
-"""Set up or mend .venv, then become one of its programs. Standard library only; called by _run.sh.
+"""Set up or repair .venv, then become one of its programs.
+
+Standard library only; called by _run.sh.
 
     python3 _setup.py PROGRAM ARGUMENT...      PROGRAM is a name in .venv/bin
 
 Everything goes into .venv; the Python that runs this is only asked for its venv and pip modules. A
-killed set-up or a damaged .venv is found by looking at the files that are there; whole packages are
-kept.
+killed set-up or a damaged .venv is recognised by its files; complete packages are kept.
 """
 
 import contextlib
@@ -27,31 +28,27 @@ LOCK = ROOT / "requirements.lock"
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 SITE = VENV / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
-STAMP = (
-    VENV / "ready"
-)  # written last: what was installed, and for which folder; _run.sh compares times with its own
+# written last: what was installed, and for which folder; _run.sh compares times with its own
+STAMP = VENV / "ready"
 LOG = VENV / "setup.log"  # all that the installer says
-QUIET, LINES = (
-    30.0,
-    15,
-)  # seconds between lines where there is no terminal; of LOG, shown when a step fails
+QUIET = 30.0  # seconds between lines where there is no terminal
+LINES = 15  # of LOG, shown when a step fails
 COST = "downloads about 3 GB (most of it torch with CUDA), takes 6 GB on disk"
 
 
 class SetupError(Exception):
-    """A set-up that cannot go on, told in one line."""
+    """A set-up that cannot continue, with a line for the user."""
 
 
 def main(program: str, *arguments: str) -> None:
-    signal.signal(
-        signal.SIGTERM, lambda number, frame: sys.exit(128 + number)
-    )  # so that run() ends the installer
+    # so that run() ends the installer
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         ensure()
     except (SetupError, OSError) as error:
         sys.exit(f"set-up: {error}")
     except KeyboardInterrupt:
-        print("set-up: interrupted; the next call goes on from here", file=sys.stderr)
+        print("set-up: interrupted; the next call continues from here", file=sys.stderr)
         sys.exit(130)
     sys.stderr.flush()
     os.execv(VENV / "bin" / program, [str(VENV / "bin" / program), *arguments])
@@ -60,11 +57,10 @@ def main(program: str, *arguments: str) -> None:
 def ensure() -> None:
     if not complete():
         with one_at_a_time() as lock:
-            if not complete():  # nobody else mended it while this process waited
+            if not complete():  # nobody else repaired it while this process waited
                 set_up(lock)
-    with contextlib.suppress(
-        PermissionError
-    ):  # somebody else's complete .venv: usable, only looked at again each time
+    # somebody else's complete .venv: usable, only checked again each time
+    with contextlib.suppress(PermissionError):
         STAMP.touch()
 
 
@@ -80,7 +76,7 @@ def complete() -> bool:
 
 
 def fingerprint() -> list[str]:
-    """This folder, on a line of its own for _run.sh, and a digest of all that decides what is installed."""
+    """This folder, alone on a line for _run.sh, and a digest of what decides the installation."""
     return [
         str(ROOT),
         hashlib.sha256(
@@ -107,10 +103,10 @@ def installed() -> list[Path]:
 
 def damaged() -> list[Path]:
     """The installed packages of which a file is missing or has another size than was recorded."""
-    return [package for package in installed() if not whole(package)]
+    return [package for package in installed() if not intact(package)]
 
 
-def whole(package: Path) -> bool:
+def intact(package: Path) -> bool:
     try:
         with open(package / "RECORD", newline="") as record:
             return all(
@@ -124,7 +120,7 @@ def whole(package: Path) -> bool:
 
 @contextlib.contextmanager
 def one_at_a_time() -> Iterator[IO]:
-    """Hold a lock that every child inherits: an installer that outlives this process still keeps others out."""
+    """Take a lock that every child inherits: an installer that outlives us keeps others out."""
     with open(ROOT / ".venv.lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -160,12 +156,13 @@ def set_up(lock: IO) -> None:
 
 
 def installer() -> list[str | Path]:
-    """The command that installs into .venv, without the packages' names: uv where there is one, else pip."""
+    """The command that installs into .venv, by uv or else pip, without the packages' names."""
     if uv := shutil.which("uv"):
         return [uv, "pip", "install", "--python", PYTHON]
     if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True).returncode:
         raise SetupError(
-            f"{sys.executable} has no pip and there is no uv: install one ('apt install python3-pip')"
+            f"{sys.executable} has no pip and there is no uv: "
+            "install one ('apt install python3-pip')"
         )
     pip = [
         sys.executable,
@@ -181,8 +178,11 @@ def installer() -> list[str | Path]:
 
 def announce() -> None:
     if VENV.exists():
-        print(f"set-up: completing {VENV}, downloads what is missing (from nothing: {COST}); log: {LOG}",
-              file=sys.stderr)  # fmt: skip
+        print(
+            f"set-up: completing {VENV}, downloads what is missing (from nothing: {COST}); "
+            f"log: {LOG}",
+            file=sys.stderr,
+        )
     else:
         free = shutil.disk_usage(ROOT).free / 1e9
         print(
@@ -192,7 +192,7 @@ def announce() -> None:
 
 
 def make_venv() -> None:
-    """Create .venv, or give an old one its interpreter back; one of another Python version is replaced."""
+    """Create .venv, or give an old one its interpreter back; replace another Python's."""
     if VENV.exists() and not SITE.is_dir():
         shutil.rmtree(VENV)
     for old in VENV.glob("bin/python*"):  # venv leaves a dangling link as it is
@@ -201,14 +201,17 @@ def make_venv() -> None:
 
 
 def remove_damaged() -> None:
-    """Make the installer forget what is not whole, so that it installs that anew."""
+    """Make the installer forget damaged packages, so that it installs them anew."""
     for package in [*damaged(), *SITE.glob("~*")]:  # ~name: an upgrade that was killed
         shutil.rmtree(package)
 
 
 @contextlib.contextmanager
-def signals_held() -> Iterator[None]:
-    """Let SIGINT and SIGTERM act only after the block. They are not blocked: the child would inherit that."""
+def signals_delayed() -> Iterator[None]:
+    """Let SIGINT and SIGTERM act only after the block.
+
+    They are not blocked, which the child would inherit.
+    """
     came: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {
@@ -225,7 +228,7 @@ def signals_held() -> Iterator[None]:
 
 
 def run(step: str, command: list[str | Path], lock: IO) -> None:
-    """Run one step of the installer. It gets no input and writes to LOG; how far it is goes to standard error."""
+    """Run one step of the installer: no input, output to LOG, its progress on standard error."""
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -233,9 +236,9 @@ def run(step: str, command: list[str | Path], lock: IO) -> None:
     }
     child = None
     try:
-        # signals are held: an interrupt between start and assignment would leave an installer that
-        # nobody ends
-        with open(LOG, "ab") as log, signals_held():
+        # signals are delayed: an interrupt between start and assignment would leave an installer
+        # that nobody ends
+        with open(LOG, "ab") as log, signals_delayed():
             child = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -253,13 +256,15 @@ def run(step: str, command: list[str | Path], lock: IO) -> None:
         raise
     if status:
         print(*last_lines(LINES), sep="\n", file=sys.stderr)
-        raise SetupError(f"the installer stopped with status {status}, see above and {LOG}; the next call goes on from "
-                         "here")  # fmt: skip
+        raise SetupError(
+            f"the installer stopped with status {status}, see above and {LOG}; "
+            "the next call continues from here"
+        )
 
 
 def watch(step: str, child: subprocess.Popen) -> int:
-    """Wait for the installer, and show its last line: every second on a terminal, else twice a minute."""
-    began = spoke = time.monotonic()
+    """Wait for the installer and show its last line: each second on a terminal, else each 30."""
+    began = printed = time.monotonic()
     terminal = sys.stderr.isatty()
     try:
         while True:
@@ -275,8 +280,8 @@ def watch(step: str, child: subprocess.Popen) -> int:
                     file=sys.stderr,
                     flush=True,
                 )
-            elif now - spoke >= QUIET:
-                spoke = now
+            elif now - printed >= QUIET:
+                printed = now
                 print(line, file=sys.stderr, flush=True)
     finally:
         if terminal:

@@ -1,15 +1,17 @@
-"""Imported first by the Python scripts here: a Python without torch gives way to that of .venv."""
+"""Imported first by Python scripts here that need the package: without it they go on in .venv.
+
+The set-up makes .venv where there is none, as for ./scripts/planet.
+"""
 
 import importlib.util
 import os
 import sys
 from pathlib import Path
 
-PYTHON = Path(__file__).resolve().parent.parent / ".venv" / "bin" / "python"
+SCRIPTS = Path(__file__).resolve().parent
+BECOME = 'scripts=$1; shift; . "$scripts/_run.sh"; become python "$@"'
 
 if importlib.util.find_spec("torch") is None or importlib.util.find_spec("planet_rssm") is None:
-    if Path(sys.prefix) == PYTHON.parent.parent or not PYTHON.exists():
-        sys.exit(
-            "this Python has no planet_rssm: run ./scripts/planet --help once, which sets up .venv"
-        )
-    os.execv(PYTHON, [str(PYTHON), *sys.argv])
+    if Path(sys.prefix) == SCRIPTS.parent / ".venv":
+        sys.exit(f"{sys.prefix} has no planet_rssm: delete it, then run this again")
+    os.execv("/bin/sh", ["sh", "-c", BECOME, "sh", str(SCRIPTS), *sys.argv])

@@ -146,6 +146,13 @@ def test_second_call_installs_nothing_and_says_nothing(ready):
     assert ready.installs() == 0
 
 
+def test_a_python_script_sets_up_too_and_continues_in_it(fresh):
+    """It needs the package, which the pretended installer does not bring."""
+    status, _, err = fresh.call("bench_peers", "--help")
+    assert (status, fresh.installs()) == (1, STEPS)
+    assert err.endswith(f"{fresh.venv} has no planet_rssm: delete it, then run this again\n")
+
+
 def test_a_touched_but_equal_lock_installs_nothing(ready):
     (ready.root / "requirements.lock").touch()
     assert ready.call("planet") == (7, "planet\n", "")
