@@ -24,7 +24,10 @@ class Step(NamedTuple):
 
 
 class FakePool:
-    """Shows [seed, step]; seed s ends after 2 + s % 3 steps, terminated if s is even; dies at (seed, step) pairs."""
+    """Shows [seed, step]; seed s ends after 2 + s % 3 steps, terminated if s is even.
+
+    It dies at (seed, step) pairs.
+    """
 
     spec = EnvSpec("fake", {"state": ((2,), "float32")}, 2, 4, 0.1, 40, "none", "fake 0")
 
@@ -183,7 +186,8 @@ def test_a_lost_episode_is_begun_again_from_its_seed(caplog):
 def test_an_episode_that_is_lost_every_time_is_given_up():
     with pytest.raises(
         PlanetError,
-        match=r"episode 0 \(seed 3\): lost its worker 5 times, at last with: a bug; .*raise env.step_timeout",
+        match=r"episode 0 \(seed 3\): lost its worker 5 times, at last with: a bug; "
+        ".*raise env.step_timeout",
     ):
         list(collect(FakePool(1, dies=[(3, 1)] * MAX_LOST), ConstantPolicy([0, 0]), [3]))
 
@@ -198,7 +202,8 @@ def test_no_seeds_are_no_episodes():
 
 
 def test_collecting_needs_no_torch():
-    code = "import sys, planet_rssm.collect, planet_rssm.data.replay; print({'torch', 'mujoco'} & set(sys.modules))"
+    code = "import sys, planet_rssm.collect, planet_rssm.data.replay; "
+    code += "print({'torch', 'mujoco'} & set(sys.modules))"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
         == "set()\n"

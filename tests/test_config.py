@@ -369,12 +369,12 @@ def test_a_settings_file_without_a_preset_says_whose_settings_it_takes(tmp_path,
     assert config.load(mine) == config.load("planet", ["env.id=dmc/walker-walk"])
     assert "names no preset, so the" in caplog.text and "`preset: quickstart`" in caplog.text
     caplog.clear()
-    whole = config.dump(config.load("quickstart"))
-    mine.write_text(whole)
+    complete = config.dump(config.load("quickstart"))
+    mine.write_text(complete)
     assert config.load(mine) == config.load("quickstart")
     assert not caplog.records
     mine.write_text(
-        "".join(line for line in whole.splitlines(True) if line.startswith(("format", "env.")))
+        "".join(line for line in complete.splitlines(True) if line.startswith(("format", "env.")))
     )
     config.load(mine)
     assert "names no preset" in caplog.text
@@ -410,8 +410,8 @@ def test_every_planner_can_be_named_alone(preset, name):
     settings = config.override(config.load(preset), [f"planner.name={name}"])
     planner = PLANNERS[name](settings.planner, 2)
     expected = {"cem": (1.0, 0.0, False), "icem": (0.5, 0.1, True), "mppi": (0.5, 0.0, True)}
-    found = (planner.init_std, planner.momentum, planner.warm_start)
-    assert found == expected.get(name, (1.0, 0.0, False))
+    used = (planner.init_std, planner.momentum, planner.warm_start)
+    assert used == expected.get(name, (1.0, 0.0, False))
 
 
 def test_files_from_before_there_was_a_warm_start_mean_what_they_meant(tmp_path):

@@ -1,4 +1,4 @@
-"""./scripts/planet and ./scripts/test in a checkout of their own, with a pretended installer: nothing is downloaded."""
+"""./scripts/planet and ./scripts/test in their own checkout, with a pretended installer."""
 
 import os
 import shutil
@@ -26,7 +26,8 @@ if "UV_FAILS" in os.environ:
 venv = pathlib.Path(sys.argv[4]).parent.parent
 (site,) = venv.glob("lib/python3.*/site-packages")
 program = "#!/bin/sh\\necho ${{0##*/}} \\"$@\\"; cat; exit 7\\n"
-files = {{"demo/__init__.py": "demo = 1", "../../../bin/planet": program, "../../../bin/pytest": program}}
+files = {{"demo/__init__.py": "demo = 1"}}
+files |= {{"../../../bin/planet": program, "../../../bin/pytest": program}}
 if not (site / "demo-1.dist-info").exists():
     for name in ("demo", "demo-1.dist-info"):
         (site / name).mkdir(exist_ok=True)
@@ -34,17 +35,18 @@ if not (site / "demo-1.dist-info").exists():
         (site / name).write_text(text)
         (site / name).chmod(0o755)
     record = [f"{{name}},,{{len(text)}}" for name, text in files.items()]
-    (site / "demo-1.dist-info" / "RECORD").write_text("\\n".join([*record, "demo-1.dist-info/RECORD,,"]))
+    record.append("demo-1.dist-info/RECORD,,")
+    (site / "demo-1.dist-info" / "RECORD").write_text("\\n".join(record))
 """
 
 
 def heed_interrupts():
-    """Undo what a job in the background inherits: SIGINT ignored, which would pass on to all its children."""
+    """Undo what a job in the background inherits: SIGINT ignored, for all its children too."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Checkout:
-    """The scripts in a folder of their own (with a space in its name), and a PATH that starts with the pretended uv."""
+    """The scripts in a folder with a space in its name, and a PATH with the pretended uv first."""
 
     def __init__(self, folder: Path):
         self.root = folder / "check out"
@@ -146,7 +148,7 @@ def test_second_call_installs_nothing_and_says_nothing(ready):
     assert ready.installs() == 0
 
 
-def test_a_python_script_sets_up_too_and_continues_in_it(fresh):
+def test_a_python_script_sets_up_too_and_continues_there(fresh):
     """It needs the package, which the pretended installer does not bring."""
     status, _, err = fresh.call("bench_peers", "--help")
     assert (status, fresh.installs()) == (1, STEPS)
@@ -202,11 +204,11 @@ def test_the_next_call_mends(ready, damage):
     assert ready.installs() == 0
 
 
-def test_a_file_cut_short_is_mended_when_looked_for(ready):
+def test_a_file_cut_short_is_repaired_when_looked_for(ready):
     time.sleep(0.05)  # file times advance in steps of some milliseconds
     (ready.site / "demo" / "__init__.py").write_text(
         ""
-    )  # a folder does not tell; the next full check does
+    )  # a folder does not show it; the next full check does
     (ready.root / "requirements.lock").touch()
     assert ready.call("planet")[0] == 7
     assert (ready.site / "demo" / "__init__.py").read_text() == "demo = 1"

@@ -1,4 +1,4 @@
-"""Code that somebody else's run or set of episodes names is not imported unasked; a user's own is."""
+"""Code that somebody else's run or episodes name is not imported unasked; a user's own is."""
 
 import importlib
 import json
@@ -21,7 +21,7 @@ PLACES = {"env.id": "theirs:Env", "model.terms": ["theirs:Term"], "rssm.latent":
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """A working folder with somebody's module in it, which leaves a mark when it is imported; nothing remembered."""
+    """A working folder with somebody's module, which leaves a mark when imported."""
     (tmp_path / "theirs.py").write_text("import pathlib\npathlib.Path('imported').touch()\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
@@ -44,8 +44,9 @@ def theirs(folder, settings):
 @pytest.mark.parametrize(
     "words",
     ["plan run", "eval run", "dream run", "diagnose run", "bench loop run",
-     "collect theirs:Env --policy run --episodes 1 --out set", "train run/config.yaml --resume --run-dir run",
-     "train run/config.yaml --run-dir new", "train run/config.yaml --dry-run", "config run/config.yaml --summary"],
+     "collect theirs:Env --policy run --episodes 1 --out set",
+     "train run/config.yaml --resume --run-dir run", "train run/config.yaml --run-dir new",
+     "train run/config.yaml --dry-run", "config run/config.yaml --summary"],
 )  # fmt: skip
 def test_no_verb_imports_what_a_run_names(here, key, words, capsys, caplog):
     theirs(here / "run", {key: PLACES[key], "env.observe": "vectors"})

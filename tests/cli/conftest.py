@@ -13,7 +13,7 @@ from planet_rssm.world_model import untrained_model
 
 @pytest.fixture(scope="session")
 def untrained_run():
-    """untrained_run(folder, preset, *overrides): a run folder with an untrained checkpoint, enough to act."""
+    """untrained_run(folder, preset, *overrides): a run folder with an untrained checkpoint."""
 
     def make(folder: Path, preset: str, *overrides: str) -> Path:
         settings = config.load(preset, overrides)
@@ -22,10 +22,10 @@ def untrained_run():
             spec = pool.spec
         model = untrained_model(settings, spec)
         behavior = untrained_behavior(settings, model)
-        held = (dict(part.state_dict()) if part else {} for part in (model, None, behavior))
+        states = (dict(part.state_dict()) if part else {} for part in (model, None, behavior))
         (folder / checkpoints.FOLDER).mkdir(parents=True)
         checkpoints.save(
-            Checkpoint(settings, spec, {"env_steps": 1, "updates": 0}, *held),
+            Checkpoint(settings, spec, {"env_steps": 1, "updates": 0}, *states),
             checkpoints.path_of(folder, 1),
         )
         return folder

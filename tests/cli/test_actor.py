@@ -1,4 +1,4 @@
-"""A run whose actor decides, through every verb that acts or measures: finite returns, under its own name."""
+"""A run whose actor decides, through every verb that acts or measures: finite, under its name."""
 
 import contextlib
 import json
@@ -15,9 +15,10 @@ from planet_rssm.data.replay import Replay
 from planet_rssm.runs import checkpoint as checkpoints
 
 TINY = """
-    env.id=dmc/cartpole-swingup env.observe=vectors env.renderer=none env.action_repeat=100 env.time_limit=300
-    rssm.deter=8 rssm.stoch=4 rssm.hidden=8 model.vector_units=8 model.reward_units=8 behavior=v3 behavior.units=8
-    planner.name=actor planner.candidates=4 planner.iterations=1 planner.elites=2 planner.horizon=2 device=cpu
+    env.id=dmc/cartpole-swingup env.observe=vectors env.renderer=none env.action_repeat=100
+    env.time_limit=300 rssm.deter=8 rssm.stoch=4 rssm.hidden=8 model.vector_units=8
+    model.reward_units=8 behavior=v3 behavior.units=8 planner.name=actor planner.candidates=4
+    planner.iterations=1 planner.elites=2 planner.horizon=2 device=cpu
 """.split()
 
 
@@ -26,13 +27,13 @@ def run(at_hand, untrained_run, tmp_path_factory) -> Path:
     return untrained_run(tmp_path_factory.mktemp("actor") / "run", "planet", *TINY)
 
 
-def told(capsys, *words: str | Path) -> dict:
+def printed(capsys, *words: str | Path) -> dict:
     main([*map(str, words), "--json"])
     return json.loads(capsys.readouterr().out)
 
 
 def test_eval_plays_the_actor_and_calls_it_so(run, capsys):
-    result = told(capsys, "eval", run, "--episodes", "2", "--device", "cpu")
+    result = printed(capsys, "eval", run, "--episodes", "2", "--device", "cpu")
     (played,), (group,) = result["results"], result["groups"]
     assert (played["planner"], group["group"], group["planner"], result["errors"]) == (
         "actor",
@@ -55,7 +56,7 @@ def test_eval_names_what_helps_a_planner(run, capsys):
         "-s",
         "planner.terminal_value=critic",
     ]
-    result = told(capsys, "eval", run, *mix, "--episodes", "1", "--device", "cpu")
+    result = printed(capsys, "eval", run, *mix, "--episodes", "1", "--device", "cpu")
     assert {result["results"][0]["planner"], result["groups"][0]["group"]} == {"cem+actor+critic"}
 
 
@@ -71,7 +72,7 @@ def test_collect_keeps_what_the_actor_did(run, tmp_path, capsys):
         "--device",
         "cpu",
     ]
-    result = told(capsys, "collect", *words, "--out", tmp_path / "set")
+    result = printed(capsys, "collect", *words, "--out", tmp_path / "set")
     returns = [episode["return"] for episode in result["episodes"]]
     assert result["policy"] == str(run) and all(map(math.isfinite, returns))
     assert [entry.episode_return for entry in Replay(tmp_path / "set", 100).episodes] == returns
@@ -94,14 +95,14 @@ def test_diagnose_says_which_planner_to_take_and_takes_it(run, capsys):
         "--device",
         "cpu",
     ]
-    result = told(capsys, "diagnose", run, *words)
+    result = printed(capsys, "diagnose", run, *words)
     assert result["planner"] == "cem" and list(result["returns"]) == ["as is", "planner", "model"]
     assert all(math.isfinite(part["mean"]) for part in result["returns"].values())
 
 
 def test_config_counts_actor_and_critic(run, capsys, monkeypatch):
-    held = checkpoints.load(checkpoints.find(run))
-    pool = SimpleNamespace(spec=held.spec)
+    kept = checkpoints.load(checkpoints.find(run))
+    pool = SimpleNamespace(spec=kept.spec)
     monkeypatch.setattr("planet_rssm.envs.pool.EnvPool", lambda *_: contextlib.nullcontext(pool))
     main(["config", "planet", *(word for setting in TINY for word in ("-s", setting)), "--summary"])
     counts = json.loads(capsys.readouterr().out)["parameters"]

@@ -106,7 +106,7 @@ def test_people_get_a_table_of_the_preset_that_they_name(capsys):
 
 @pytest.mark.parametrize(("preset", "overrides"), PRESETS)
 def test_the_reference_learns_what_ours_learns(preset, overrides):
-    """Only layout and optimiser code differ: after two updates the weights are equal to float32's rounding."""
+    """Only layout and optimiser code differ: after two updates the weights are equal, rounded."""
     settings = config.load(preset, [*TINY, *overrides])
     chunks = random_chunks(SPEC, 2, 4)
     ours, plain = train._ours(settings, SPEC, CPU), train._plain(settings, SPEC, CPU)
@@ -119,7 +119,7 @@ def test_the_reference_learns_what_ours_learns(preset, overrides):
 
 
 def test_flops_are_those_of_the_dense_layers_and_convolutions():
-    """Forward, and backward to weights and inputs: three times the forward's, but for the first inputs."""
+    """Forward, and backward to weights and inputs: three times the forward, less first inputs."""
     settings = config.load("planet", [*TINY, "model.decode_fraction=0.5"])
     few, many = (
         train._flops(train._ours(settings, SPEC, CPU), random_chunks(SPEC, batch, 4))

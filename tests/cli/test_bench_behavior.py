@@ -1,4 +1,4 @@
-"""`planet bench behavior` at tiny sizes: what is measured, and that the reference learns the same."""
+"""`planet bench behavior` at tiny sizes: what it measures; the reference learns the same."""
 
 import json
 
@@ -12,8 +12,8 @@ from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.world_model import untrained_model
 
 TINY = """
-    env.size=32 model.depth=2 rssm.deter=16 rssm.stoch=4 rssm.hidden=16 model.reward_units=16 behavior.units=8
-    behavior.horizon=3 train.batch_size=2 train.batch_length=4
+    env.size=32 model.depth=2 rssm.deter=16 rssm.stoch=4 rssm.hidden=16 model.reward_units=16
+    behavior.units=8 behavior.horizon=3 train.batch_size=2 train.batch_length=4
 """.split()
 OPTIONS = [word for setting in TINY for word in ("-s", setting)]
 SPEC = EnvSpec(

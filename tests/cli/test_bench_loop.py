@@ -1,4 +1,4 @@
-"""`planet bench loop`: what is counted and told, not how fast this machine is."""
+"""`planet bench loop`: what is counted and reported, not how fast this machine is."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,8 @@ SPEC = EnvSpec(
 )
 SETTINGS = config.load(
     "planet",
-    "env.observe=both env.size=32 model.depth=2 rssm.deter=8 rssm.stoch=4 rssm.hidden=8 model.vector_units=8 "
+    "env.observe=both env.size=32 model.depth=2 rssm.deter=8 rssm.stoch=4 rssm.hidden=8 "
+    "model.vector_units=8 "
     "planner.candidates=8 planner.elites=2 planner.iterations=2 planner.horizon=4".split(),
 )
 
@@ -36,10 +37,10 @@ SETTINGS = config.load(
 def run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     (folder / checkpoints.FOLDER).mkdir()
-    held = Checkpoint(
+    kept = Checkpoint(
         SETTINGS, SPEC, {"env_steps": 5}, dict(untrained_model(SETTINGS, SPEC).state_dict()), {}
     )
-    checkpoints.save(held, checkpoints.path_of(folder, 5))
+    checkpoints.save(kept, checkpoints.path_of(folder, 5))
     return folder
 
 
@@ -107,13 +108,17 @@ def test_the_command_prints_it(run, capsys):
         (["--hz", "0"], "planet: hz 0: must be more than 0, in ticks a second; 20 for example"),
         (["--delay", "-1"], "planet: delay -1: must be at least 0 ticks"),
         (["--execute", "5"], "planet: execute 5: must be 1 to planner.horizon = 4 ticks"),
-        (["--budget-ms", "0"], "planet: budget_ms 0: must be more than 0 and at most 50, what a plan has at 20 Hz with "
+        (["--budget-ms", "0"], "planet: budget_ms 0: must be more than 0 and at most 50, "
+         "what a plan has at 20 Hz with "
                                "delay 0 and execute 1"),
-        (["--camera", "640"], "planet: Invalid value for '--camera': '640': give width and height in pixels, 640x480 "
+        (["--camera", "640"], "planet: Invalid value for '--camera': '640': "
+         "give width and height in pixels, 640x480 "
                               "for example"),
-        *((["--seconds", given], f"planet: seconds {given}: must be more than 0 and finite; 60 for example")
+        *((["--seconds", given],
+           f"planet: seconds {given}: must be more than 0 and finite; 60 for example")
           for given in ("0", "nan", "inf")),
-        (["-s", "rssm.deter=9"], "planet: -s rssm.deter=9: only planner.…, rssm.filter_by and rssm.plan_by may "
+        (["-s", "rssm.deter=9"], "planet: -s rssm.deter=9: "
+         "only planner.…, rssm.filter_by and rssm.plan_by may "
                                  "change now; train another run"),
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: help without torch, one line for a mistake, JSON alone on standard output."""
+"""The command line as a user meets it: help without torch, one line a mistake, JSON on stdout."""
 
 import importlib.util
 import json
@@ -16,10 +16,10 @@ from planet_rssm.cli.train import default_folder
 from planet_rssm.runs import checkpoint as checkpoints
 
 TINY = """
-    env.id=dmc/cartpole-swingup env.size=32 env.renderer=raycast env.action_repeat=50 model.depth=2 rssm.deter=16
-    rssm.stoch=4 rssm.hidden=16 model.reward_units=16 planner.candidates=8 planner.iterations=1 planner.elites=2
-    planner.horizon=3 train.env_steps=3000 train.seed_episodes=2 train.updates=3 train.batch_size=4
-    train.batch_length=8 device=cpu
+    env.id=dmc/cartpole-swingup env.size=32 env.renderer=raycast env.action_repeat=50 model.depth=2
+    rssm.deter=16 rssm.stoch=4 rssm.hidden=16 model.reward_units=16 planner.candidates=8
+    planner.iterations=1 planner.elites=2 planner.horizon=3 train.env_steps=3000
+    train.seed_episodes=2 train.updates=3 train.batch_size=4 train.batch_length=8 device=cpu
 """.split()
 
 STIFF = """
@@ -108,8 +108,8 @@ def test_config_summary_counts_parameters(capsys):
 
 def test_config_prints_json(capsys):
     assert call("config", "quickstart", "--json") == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["preset"] == "quickstart" and config.resolve(told["settings"]) == config.load(
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["preset"] == "quickstart" and config.resolve(printed["settings"]) == config.load(
         "quickstart"
     )
     assert call("config", "planet", "--summary", "--json") == 0
@@ -138,7 +138,8 @@ def test_plan_prints_one_json_object_and_films(run, capsys):
 
 def test_plan_takes_the_settings_of_another_planner(run, capsys, monkeypatch):
     monkeypatch.setattr("planet_rssm.evaluation.plan_run.baselines", lambda *_: {})
-    words = "--planner mppi -s planner.weigh=elites -s planner.act_by=draw -s planner.particles=2".split()
+    words = "--planner mppi -s planner.weigh=elites -s planner.act_by=draw".split()
+    words += ["-s", "planner.particles=2"]
     assert call("plan", str(run), "--episodes", "1", "--json", *words) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["planner"] == "mppi" and 0 <= result["return"]["mean"] <= 1000
@@ -174,7 +175,8 @@ def test_plan_prints_a_table(run, capsys):
         ),
         (
             ["train", "planet", "-s", "planner.name=cme"],
-            "planet: planner.name = 'cme': must be cem, icem, mppi, shooting, actor or module:Class",
+            "planet: planner.name = 'cme': "
+            "must be cem, icem, mppi, shooting, actor or module:Class",
         ),
         (
             ["train", "planet", "-s", "planner.elites=2000"],
@@ -238,12 +240,12 @@ def test_a_folder_that_cannot_be_written_is_one_line(capsys, tmp_path):
 
 def test_a_truncated_checkpoint_is_one_line_that_names_the_others(run, capsys):
     best = checkpoints.path_of(run, "best")
-    whole = best.read_bytes()
-    best.write_bytes(whole[: len(whole) // 2])
+    intact = best.read_bytes()
+    best.write_bytes(intact[: len(intact) // 2])
     try:
         assert call("plan", str(run), "--checkpoint", "best") == 1
     finally:
-        best.write_bytes(whole)
+        best.write_bytes(intact)
     said = capsys.readouterr().err
     assert "damaged" in said
     assert "use --checkpoint 0000002000 or 0000003000" in said
@@ -298,9 +300,9 @@ def test_a_budget_that_the_random_episodes_use_up_is_said(monkeypatch, capsys):
 
 
 def test_what_an_extra_adds_is_said_where_it_is_missing(monkeypatch, capsys):
-    found = importlib.util.find_spec
+    find_spec = importlib.util.find_spec
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "tensorboard" else found(name)
+        importlib.util, "find_spec", lambda name: None if name == "tensorboard" else find_spec(name)
     )
     train_module._say_what_an_extra_adds()
     said = capsys.readouterr().err
@@ -341,8 +343,8 @@ def test_a_stop_while_planning_says_what_state_the_run_is_in(
     said = capsys.readouterr().err
     assert "the training is complete; now 3 episodes are planned" in said
     assert (
-        f"stopped while planning: the training is complete and kept in {run}; to plan with it: planet plan"
-        in said
+        f"stopped while planning: the training is complete and kept in {run}; "
+        "to plan with it: planet plan" in said
     )
 
 

@@ -1,4 +1,4 @@
-"""`planet collect`: what lies in the folder, that equal seeds give equal files, and one line for a mistake."""
+"""`planet collect`: what lies in the folder; equal seeds, equal files; one line for a mistake."""
 
 import json
 import os
@@ -70,8 +70,8 @@ def test_random_episodes_are_a_replay_and_follow_from_the_seed_alone(tmp_path, c
     assert collect(*words, "--out", tmp_path / "b", "--envs", "1") == 0
     shown = capsys.readouterr()
     assert (
-        shown.out
-        == f"3 episodes, 3000 env_steps, mean return {result['return']['mean']:.1f}, in {tmp_path / 'b'}\n"
+        shown.out == f"3 episodes, 3000 env_steps, mean return {result['return']['mean']:.1f}, "
+        f"in {tmp_path / 'b'}\n"
     )
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
@@ -310,8 +310,8 @@ def test_the_same_command_goes_on_after_a_kill_and_makes_what_it_would_have_made
     )
     assert call(*words, str(tmp_path / "half"), "--json") == 0
     assert len(json.loads(capsys.readouterr().out)["episodes"]) == 5
-    assert call(*words, str(tmp_path / "whole")) == 0
-    assert contents(tmp_path / "half") == contents(tmp_path / "whole")
+    assert call(*words, str(tmp_path / "complete")) == 0
+    assert contents(tmp_path / "half") == contents(tmp_path / "complete")
     assert call(*words, str(tmp_path / "half")) == 1
     assert "holds 5 episodes already; add --add for others beside them" in capsys.readouterr().err
 

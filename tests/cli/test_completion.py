@@ -59,7 +59,10 @@ def test_bash_completes(tmp_path):
     shim = tmp_path / "planet"
     shim.write_text(f'#!/bin/sh\nexec {sys.executable} -m planet_rssm "$@"\n')
     shim.chmod(0o755)
-    code = 'eval "$(_PLANET_COMPLETE=bash_source planet)"; COMP_WORDS=(planet env) COMP_CWORD=1; _planet_completion planet'
+    code = (
+        'eval "$(_PLANET_COMPLETE=bash_source planet)"; '
+        "COMP_WORDS=(planet env) COMP_CWORD=1; _planet_completion planet"
+    )
     environment = os.environ | {
         "PATH": f"{tmp_path}:{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join(sys.path),

@@ -19,9 +19,13 @@ from planet_rssm.runs import checkpoint as checkpoints
 
 TINY = """
     model.depth=2 rssm.deter=8 rssm.stoch=4 rssm.hidden=8 model.reward_units=8 model.vector_units=8
-    model.continue_units=8 planner.candidates=4 planner.iterations=2 planner.elites=2 planner.horizon=2 device=cpu
+    model.continue_units=8 planner.candidates=4 planner.iterations=2 planner.elites=2
+    planner.horizon=2 device=cpu
 """.split()
-CARTPOLE = "env.id=dmc/cartpole-swingup env.size=32 env.renderer=raycast env.action_repeat=50 env.time_limit=500".split()
+CARTPOLE = """
+    env.id=dmc/cartpole-swingup env.size=32 env.renderer=raycast env.action_repeat=50
+    env.time_limit=500
+""".split()
 
 
 def call(*words: str | Path) -> int:
@@ -46,33 +50,37 @@ def result(run, tmp_path_factory) -> tuple[dict, Path]:
 
 
 def test_every_part_is_exchanged_on_the_same_seeds(result):
-    told = result[0]
-    assert (told["task"], told["planner"], told["seeds"]) == (
+    printed = result[0]
+    assert (printed["task"], printed["planner"], printed["seeds"]) == (
         "dmc/cartpole-swingup",
         "cem",
         [1000, 1001],
     )
-    assert list(told["returns"]) == ["as is", "planner", "filter", "model"]
-    for name, gain in told["gain"].items():
+    assert list(printed["returns"]) == ["as is", "planner", "filter", "model"]
+    for name, gain in printed["gain"].items():
         pairs = zip(
-            told["returns"]["as is"]["episodes"], told["returns"][name]["episodes"], strict=True
+            printed["returns"]["as is"]["episodes"],
+            printed["returns"][name]["episodes"],
+            strict=True,
         )
         assert gain["mean"] == pytest.approx(sum(after - before for before, after in pairs) / 2)
         low, high = gain["episode_ci95"]
         assert low <= gain["mean"] <= high
-    assert told["left_out"] == {}
-    assert told["limit"]
+    assert printed["left_out"] == {}
+    assert printed["limit"]
 
 
 def test_candidates_are_scored_at_every_so_manieth_decision(result):
-    told = result[0]
-    assert (told["moments"], told["every"], told["horizons"]) == (4, 5, [1, 2])
+    printed = result[0]
+    assert (printed["moments"], printed["every"], printed["horizons"]) == (4, 5, [1, 2])
     for kind in ("random", "planned"):
         for futures in ("one", "mean"):
-            assert all(-1 <= cell["mean"] <= 1 for cell in told["rank_correlation"][kind][futures])
-    assert len(told["optimism"]) == 2 and told["claimed"]["mean"] > -50
-    assert sum(part["count"] for part in told["reward_calibration"]) == 4 * (64 + 4) * 2
-    assert told["continue_calibration"] is None
+            assert all(
+                -1 <= cell["mean"] <= 1 for cell in printed["rank_correlation"][kind][futures]
+            )
+    assert len(printed["optimism"]) == 2 and printed["claimed"]["mean"] > -50
+    assert sum(part["count"] for part in printed["reward_calibration"]) == 4 * (64 + 4) * 2
+    assert printed["continue_calibration"] is None
 
 
 def test_the_table_and_the_picture(result, run, capsys):
@@ -94,14 +102,14 @@ def test_what_is_no_simulator_is_left_out_with_its_reason_and_the_rest_is_done(
 ):
     run = untrained_run(tmp_path / "run", "cartpole-vectors", *TINY, "env.time_limit=10")
     assert call("diagnose", run, "--episodes", "2", "--budget", "2", "--json") == 0
-    told = json.loads(capsys.readouterr().out)
-    assert list(told["returns"]) == ["as is", "planner"]
-    assert told["left_out"]["model"].startswith(
+    printed = json.loads(capsys.readouterr().out)
+    assert list(printed["returns"]) == ["as is", "planner"]
+    assert printed["left_out"]["model"].startswith(
         "gym/CartPole-v1: only dm_control's tasks can be simulated"
     )
-    assert set(told["left_out"]) == {"candidates", "filter", "model"}
-    assert told["rank_correlation"] is None
-    plot_diagnosis(told, tmp_path / "alone.png")
+    assert set(printed["left_out"]) == {"candidates", "filter", "model"}
+    assert printed["rank_correlation"] is None
+    plot_diagnosis(printed, tmp_path / "alone.png")
 
 
 def test_beliefs_that_are_modes_are_not_chosen_from(run, capsys):
@@ -141,28 +149,28 @@ def test_beliefs_that_are_modes_are_not_chosen_from(run, capsys):
     ],
 )
 def test_the_limit_is_the_largest_gain_whose_interval_lies_above_0(gains, said):
-    told = {
+    result = {
         part: {"mean": mean, "episode_ci95": [low, high]}
         for part, (mean, low, high) in gains.items()
     }
-    assert said in limit(told)
+    assert said in limit(result)
 
 
 @pytest.mark.parametrize(
-    ("asked", "mend"),
+    ("asked", "fix"),
     [
         ("name=actor", "name=cem"),
         ("terminal_value=critic", "terminal_value=none"),
         ("proposals=actor", "proposals=none"),
     ],
 )
-def test_what_the_simulator_has_not_is_refused_with_the_mend(run, tmp_path, capsys, asked, mend):
-    held = checkpoints.load(checkpoints.path_of(run, 1))
-    settings = config.override(held.settings, ["behavior=v3"])
+def test_what_the_simulator_has_not_is_refused_with_the_fix(run, tmp_path, capsys, asked, fix):
+    kept = checkpoints.load(checkpoints.path_of(run, 1))
+    settings = config.override(kept.settings, ["behavior=v3"])
     (tmp_path / checkpoints.FOLDER).mkdir()
-    checkpoints.save(dataclasses.replace(held, settings=settings), checkpoints.path_of(tmp_path, 1))
+    checkpoints.save(dataclasses.replace(kept, settings=settings), checkpoints.path_of(tmp_path, 1))
     assert call("diagnose", tmp_path, "-s", "planner.name=cem", "-s", f"planner.{asked}") == 1
-    assert capsys.readouterr().err.endswith(f"; add -s planner.{mend}\n")
+    assert capsys.readouterr().err.endswith(f"; add -s planner.{fix}\n")
 
 
 @pytest.mark.parametrize("name", ["cem", "icem", "mppi"])
@@ -215,9 +223,9 @@ def test_a_mistake_is_one_line(run, words, line, capsys, tmp_path, monkeypatch):
 def test_a_picture_that_cannot_be_drawn_is_refused_before_the_work(
     run, tmp_path, monkeypatch, capsys
 ):
-    found = importlib.util.find_spec
+    find_spec = importlib.util.find_spec
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "matplotlib" else found(name)
+        importlib.util, "find_spec", lambda name: None if name == "matplotlib" else find_spec(name)
     )
     monkeypatch.setattr(
         "planet_rssm.diagnosis.diagnose.diagnose_run", lambda *_, **__: pytest.fail("begun")

@@ -1,4 +1,4 @@
-"""`planet doctor`: each fault it looks for is caused or pretended here; no GL and no GPU is used."""
+"""`planet doctor`: each fault it looks for is caused or pretended; no GL and no GPU is used."""
 
 import errno
 import importlib.metadata
@@ -99,14 +99,14 @@ def test_a_check_that_raises_is_a_row_without_a_traceback(needed, code, capsys, 
 
 
 def test_people_get_a_table_and_whole_lines_to_copy(capsys, monkeypatch):
-    mend = "pip install " + " ".join(f"'part{i}[all]'" for i in range(20))
-    rows = (lambda: [Check("a", True, "[1]"), Check("b", False, None, mend)],)
+    fix = "pip install " + " ".join(f"'part{i}[all]'" for i in range(20))
+    rows = (lambda: [Check("a", True, "[1]"), Check("b", False, None, fix)],)
     monkeypatch.setattr(doctor, "NEEDED", rows)
     monkeypatch.setattr(doctor, "OPTIONAL", ())
     assert call("doctor") == 1
     out = capsys.readouterr().out
     assert "[1]" in out
-    assert f"\nb: {mend}\n" in out
+    assert f"\nb: {fix}\n" in out
     assert out.endswith("needed, but does not work: b\n")
     monkeypatch.setattr(doctor, "NEEDED", ())
     monkeypatch.setattr(doctor, "OPTIONAL", rows)
@@ -133,7 +133,7 @@ def test_what_dm_control_needs_is_what_it_says():
 
 
 @pytest.mark.parametrize(
-    ("name", "version", "mend"),
+    ("name", "version", "fix"),
     [
         ("torch", "2.13.0+cu130", ""),
         ("torch", "2.11.0a0+git1", ""),
@@ -145,9 +145,9 @@ def test_what_dm_control_needs_is_what_it_says():
         ("gymnasium", "2.0.0", "pip install 'gymnasium>=1.4,<2'"),
     ],
 )
-def test_a_version_is_in_its_range_or_mended(name, version, mend, versions):
+def test_a_version_is_in_its_range_or_fixed(name, version, fix, versions):
     versions[name] = version
-    assert installed.package(name) == Check(name, not mend, version, mend)
+    assert installed.package(name) == Check(name, not fix, version, fix)
 
 
 def test_mujoco_4_is_refused_and_taken_out_first(versions):
@@ -159,7 +159,7 @@ def test_mujoco_4_is_refused_and_taken_out_first(versions):
 
 
 @pytest.mark.parametrize(
-    ("python", "found", "mend"),
+    ("python", "others", "fix"),
     [
         ((3, 12, 1), {"dm-control": None}, "pip install dm-control==1.0.50"),
         ((3, 13, 0), {"dm-control": None}, "pip install --no-deps dm-control==1.0.50"),
@@ -169,13 +169,13 @@ def test_mujoco_4_is_refused_and_taken_out_first(versions):
         ((3, 13, 0), {}, ""),
     ],
 )  # fmt: skip
-def test_dm_control_can_be_had_without_labmaze(python, found, mend, versions, monkeypatch):
+def test_dm_control_can_be_had_without_labmaze(python, others, fix, versions, monkeypatch):
     versions.update(
-        dict.fromkeys(installed.DM_CONTROL_NEEDS, "1") | {"dm-control": "1.0.50"} | found
+        dict.fromkeys(installed.DM_CONTROL_NEEDS, "1") | {"dm-control": "1.0.50"} | others
     )
     monkeypatch.setattr(installed.sys, "version_info", python)
     check = installed.dm_control()
-    assert (check.ok, check.mend) == (not mend, mend)
+    assert (check.ok, check.mend) == (not fix, fix)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_python_is_in_its_range(python, ok, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("probe", "nvidia", "mend"),
+    ("probe", "nvidia", "fix"),
     [
         (GlProbe("egl", True, "NVIDIA H200/PCIe/SSE2", ""), True, ""),
         (GlProbe("egl", True, "llvmpipe (LLVM 15.0.6)", ""), False, ""),
@@ -201,7 +201,7 @@ def test_python_is_in_its_range(python, ok, monkeypatch):
         (GlProbe("glfw", False, "", "no display"), True, "DISPLAY"),
     ],
 )
-def test_gl_is_judged_by_its_renderer(probe, nvidia, mend, monkeypatch):
+def test_gl_is_judged_by_its_renderer(probe, nvidia, fix, monkeypatch):
     monkeypatch.setattr(doctor, "has_nvidia", lambda: nvidia)
     monkeypatch.setattr(doctor.gl, "BACKENDS", (probe.backend,))
     monkeypatch.setattr(doctor.gl, "probe", lambda backend: probe)
@@ -212,8 +212,8 @@ def test_gl_is_judged_by_its_renderer(probe, nvidia, mend, monkeypatch):
     assert [rate.name for rate in rates] == [f"{probe.backend} 64x64 (ms)"] * probe.ok
     assert auto.value == (probe.backend if probe.hardware else "raycast, as no GPU draws here")
     assert check.name == f"gl {probe.backend}"
-    assert check.ok is not bool(mend)
-    assert mend in check.mend
+    assert check.ok is not bool(fix)
+    assert fix in check.mend
     assert (probe.renderer or probe.error) in check.value
 
 
@@ -222,10 +222,10 @@ def test_an_idle_gpu_is_a_warning(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(doctor, "has_nvidia", lambda: True)
-    for built, mend in ((None, "built without CUDA"), ("13.0", "driver")):
+    for built, fix in ((None, "built without CUDA"), ("13.0", "driver")):
         monkeypatch.setattr(torch.version, "cuda", built)
         (check,) = doctor.device()
-        assert not check.ok and mend in check.mend and check.value.startswith("cpu")
+        assert not check.ok and fix in check.mend and check.value.startswith("cpu")
     monkeypatch.setattr(doctor, "has_nvidia", lambda: False)
     assert doctor.device()[0].ok
 

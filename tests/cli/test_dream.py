@@ -14,9 +14,9 @@ from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.runs import checkpoint as checkpoints
 
 TINY = """
-    env.id=dmc/cartpole-swingup env.size=32 env.renderer=raycast env.action_repeat=50 model.depth=2 rssm.deter=16
-    rssm.stoch=4 rssm.hidden=16 model.reward_units=16 model.vector_units=8 planner.candidates=4 planner.iterations=1
-    planner.elites=2 planner.horizon=2 device=cpu
+    env.id=dmc/cartpole-swingup env.size=32 env.renderer=raycast env.action_repeat=50 model.depth=2
+    rssm.deter=16 rssm.stoch=4 rssm.hidden=16 model.reward_units=16 model.vector_units=8
+    planner.candidates=4 planner.iterations=1 planner.elites=2 planner.horizon=2 device=cpu
 """.split()
 ROWS = ("error", "copy_last", "mean_frame", "shuffled_actions")
 

@@ -1,4 +1,4 @@
-"""`planet train --dry-run`: what it says, that nothing is left behind, and the arithmetic of the forecast."""
+"""`planet train --dry-run`: what it says, that it leaves nothing, the forecast's arithmetic."""
 
 import json
 import math
@@ -14,10 +14,11 @@ from planet_rssm.training.dry_run import Costs, forecast
 from planet_rssm.training.learner import Learner
 
 TINY = """
-    env.id=dmc/cartpole-swingup env.size=32 env.renderer=raycast env.action_repeat=50 model.depth=2 rssm.deter=16
-    rssm.stoch=4 rssm.hidden=16 model.reward_units=16 planner.candidates=8 planner.iterations=1 planner.elites=2
-    planner.horizon=3 train.env_steps=5000 train.seed_episodes=2 train.envs=2 train.updates=5 train.batch_size=4
-    train.batch_length=8 train.test_every=2 train.test_episodes=3 device=cpu
+    env.id=dmc/cartpole-swingup env.size=32 env.renderer=raycast env.action_repeat=50 model.depth=2
+    rssm.deter=16 rssm.stoch=4 rssm.hidden=16 model.reward_units=16 planner.candidates=8
+    planner.iterations=1 planner.elites=2 planner.horizon=3 train.env_steps=5000
+    train.seed_episodes=2 train.envs=2 train.updates=5 train.batch_size=4 train.batch_length=8
+    train.test_every=2 train.test_episodes=3 device=cpu
 """.split()
 WORDS = [
     "train",
@@ -57,7 +58,8 @@ def test_every_part_is_measured_and_nothing_is_left(tmp_path, capsys):
     assert call(*WORDS, "--dry-run", "--json") == 0
     result = json.loads(capsys.readouterr().out)
     assert result["task"] == "dmc/cartpole-swingup"
-    assert result["run"] == {"env_steps": 6000, "episodes": 6, "frames": 126, "updates": 15, "test_episodes": 6,
+    assert result["run"] == {"env_steps": 6000, "episodes": 6, "frames": 126, "updates": 15,
+                             "test_episodes": 6,
                              "plan_episodes": 20}  # fmt: skip
     assert all(value >= 0 for value in result["measured"].values())
     assert result["measured"]["frame_bytes"] == 32 * 32 * 3 + 4 + 4 + 3
@@ -89,7 +91,7 @@ def test_the_table_tells_time_disk_and_memory(tmp_path, capsys):
 
 
 def test_the_forecast_counts_what_a_run_does():
-    """2 random episodes side by side, then 2 rounds of 2; tests in rounds 2 and 3, 3 episodes by 2."""
+    """2 random episodes side by side, then 2 rounds of 2; tests in rounds 2 and 3, of 3 by 2."""
     settings = config.load("planet", TINY)
     costs = Costs(
         env_start=1000.0,
@@ -103,9 +105,9 @@ def test_the_forecast_counts_what_a_run_does():
         checkpoint_bytes=50,
         frame_bytes=2,
     )
-    told = forecast(settings, SPEC, costs)
+    result = forecast(settings, SPEC, costs)
     blind, seeing = 10 + 20 * 1, 10 + 20 * 101
-    assert told["seconds"] == {
+    assert result["seconds"] == {
         "collect": blind + 2 * seeing,
         "learn": 15 * 7,
         "test": 2 * 2 * seeing,
@@ -113,17 +115,17 @@ def test_the_forecast_counts_what_a_run_does():
         "plan": 0.0,
         "total": 1000 + blind + 6 * seeing + 15 * 7 + 15,
     }
-    assert told["bytes"] == {"episodes": 6 * 21 * 2, "checkpoints": 3 * 50, "total": 402}
+    assert result["bytes"] == {"episodes": 6 * 21 * 2, "checkpoints": 3 * 50, "total": 402}
 
 
 def test_the_forecast_counts_the_plan_at_the_end():
-    """4 rows where 2 were measured; 5 episodes take two turns, three in each of two blind rows, 13 times."""
+    """4 rows where 2 were measured; 5 episodes take two turns, 3 in each of two blind rows."""
     settings = config.load("planet", TINY)
     costs = Costs(0, 10, 1, 100, 0, 0, 0, 0, 0, 0, blind_step=0.5)
-    told = forecast(settings, SPEC, costs, plan_episodes=5)
-    assert told["seconds"]["plan"] == 2 * 2 * (10 + 20 * 2 * 101) + 13 * 3 * 20 * 0.5
+    result = forecast(settings, SPEC, costs, plan_episodes=5)
+    assert result["seconds"]["plan"] == 2 * 2 * (10 + 20 * 2 * 101) + 13 * 3 * 20 * 0.5
     without = forecast(settings, SPEC, costs)["seconds"]
-    assert told["seconds"]["total"] == without["total"] + told["seconds"]["plan"]
+    assert result["seconds"]["total"] == without["total"] + result["seconds"]["plan"]
 
 
 def test_episodes_shorter_than_a_chunk_are_foretold(capsys):
@@ -134,9 +136,9 @@ def test_episodes_shorter_than_a_chunk_are_foretold(capsys):
 
 def test_a_replay_that_is_full_takes_no_more_disk():
     settings = config.load("planet", [*TINY, "train.env_steps=1e6", "data.capacity=210"])
-    told = forecast(settings, SPEC, Costs(0, 0, 0, 0, 0, 0, 0, 0, 0, 1))
-    assert told["run"]["episodes"] == 1000
-    assert told["bytes"]["episodes"] == (10 + 2) * 21
+    result = forecast(settings, SPEC, Costs(0, 0, 0, 0, 0, 0, 0, 0, 0, 1))
+    assert result["run"]["episodes"] == 1000
+    assert result["bytes"]["episodes"] == (10 + 2) * 21
 
 
 def test_too_little_memory_on_the_device_is_one_line(tmp_path, monkeypatch, capsys):
@@ -169,9 +171,9 @@ def test_a_checkpoint_that_comes_back_differently_is_told(monkeypatch, capsys, t
     load = checkpoints.load
 
     def changed(path, **options):
-        held = load(path, **options)
-        next(iter(held.model.values())).fill_(math.pi)
-        return held
+        kept = load(path, **options)
+        next(iter(kept.model.values())).fill_(math.pi)
+        return kept
 
     monkeypatch.setattr(checkpoints, "load", changed)
     assert call(*WORDS, "--dry-run") == 1

@@ -39,27 +39,27 @@ def test_every_task_is_listed_with_its_action_repeat(capsys, pretended):
 
 
 def test_gymnasium_is_listed_with_what_works(capsys, pretended):
-    found = rows(capsys)[len(task_ids()) :]
-    assert [(row["ok"], row["observe"], row["why"]) for row in found] == [
+    others = rows(capsys)[len(task_ids()) :]
+    assert [(row["ok"], row["observe"], row["why"]) for row in others] == [
         (True, ["pixels", "vectors"], ""),
         (False, [], "Box2D is not installed"),
         (True, ["vectors"], "no GL works here"),
     ]
-    assert [row["id"] for row in found] == [finding.id for finding in PRETENDED]
-    assert all(row["action_repeat"] == 1 for row in found)
+    assert [row["id"] for row in others] == [finding.id for finding in PRETENDED]
+    assert all(row["action_repeat"] == 1 for row in others)
 
 
 def test_people_get_a_table(capsys, pretended):
     main(["envs"])
     out = capsys.readouterr().out
     assert "dmc/ball_in_cup-catch" in out and f"dm_control: all {len(task_ids())} run here\n" in out
-    told = [
+    lines = [
         "Gymnasium: 2 of 3 run here",
         "  gym/CarRacing-v3: Box2D is not installed",
         "  gym/Hopper-v5: no GL works here",
     ]
     *_, others = out.splitlines()
-    assert out.splitlines()[-4:-1] == told
+    assert out.splitlines()[-4:-1] == lines
     assert (
         "gym/MODULE:ID, see docs/environments.md" in others
         and "metaworld" in others

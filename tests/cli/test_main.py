@@ -68,8 +68,9 @@ def test_a_word_from_elsewhere_gets_a_hint(words, line, capsys):
 
 
 @pytest.mark.parametrize(("given", "kept"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
-def test_openmp_is_told_to_spin_briefly_unless_the_user_says(given, kept):
-    code = "import os\nfrom planet_rssm.cli.main import main\ntry: main(['config', 'planet'])\nfinally: "
+def test_openmp_spins_briefly_unless_the_user_says(given, kept):
+    code = "import os\nfrom planet_rssm.cli.main import main\n"
+    code += "try: main(['config', 'planet'])\nfinally: "
     code += "print(os.environ['GOMP_SPINCOUNT'], os.environ.get('OMP_WAIT_POLICY'))"
     inherited = {
         key: value for key, value in os.environ.items() if not key.startswith(("GOMP_", "OMP_WAIT"))
@@ -108,11 +109,11 @@ def test_an_output_that_is_full_is_one_line():
 
 def test_an_output_that_nobody_reads_any_more_is_one_line():
     done = run_into(f"{PLANET} config planet > >(exec true); exit $?")
-    told = {
+    expected = {
         0: "",
         141: f"planet: {CLOSED}\n",
     }  # the pipe takes the few lines before it is closed, or it does not
-    assert done.stderr == told[done.returncode]
+    assert done.stderr == expected[done.returncode]
 
 
 @pytest.mark.parametrize(

@@ -80,8 +80,8 @@ def test_no_network_is_one_line_and_leaves_nothing(machine, monkeypatch, capsys)
     assert caught.value.code == 1
     error = capsys.readouterr().err
     assert (
-        "--install-gl: apt-get failed (E: no network); try again with a network, or use env.renderer=raycast"
-        in error
+        "--install-gl: apt-get failed (E: no network); "
+        "try again with a network, or use env.renderer=raycast" in error
     )
     assert error.count("\n") == 1 and not list(machine.parent.iterdir())
 

@@ -61,21 +61,21 @@ def test_a_terminal_gets_a_bar(clock, capsys, monkeypatch):
 
 def test_decisions_are_counted_and_episodes_that_end_early_leave_none_to_come():
     def step(**ends: bool) -> Step:
-        return Step(*({"observation": {}, "reward": 0.0, "terminated": False, "truncated": False, "env_steps": 2,
-                       "lost": False} | ends).values())  # fmt: skip
+        running = {"terminated": False, "truncated": False}
+        return Step(observation={}, reward=0.0, env_steps=2, lost=False, **(running | ends))
 
-    told = []
-    count = Decisions(SPEC, 3, lambda done, total: told.append((done, total)))
+    reported = []
+    count = Decisions(SPEC, 3, lambda done, total: reported.append((done, total)))
     count({0: step(), 1: step()})
     count({0: step(terminated=True), 1: step(lost=True)})
     count({0: step(), 1: step()})
-    assert told == [(2, 30), (2, 22), (4, 22)]
+    assert reported == [(2, 30), (2, 22), (4, 22)]
 
 
 def test_no_table_is_cut_at_eighty_columns(capsys):
-    long = "rssm.deter=200, rssm.hidden=200, model.depth=32, optimizer.lr=0.001, planner.candidates=1000"
+    long = "rssm.deter=200, rssm.hidden=200, model.depth=32, optimizer.lr=0.001, train.updates=100"
     tables.print_table(tables.output(), "title", ("runs", "mean"), [(long, "1.0")])
     assert long in capsys.readouterr().out
-    with (narrow := Console(width=40)).capture() as seen:
+    with (narrow := Console(width=40)).capture() as captured:
         tables.print_table(narrow, "title", ("runs", "mean"), [(long, "1.0")])
-    assert "…" not in seen.get() and "1.0" in seen.get()
+    assert "…" not in captured.get() and "1.0" in captured.get()

@@ -1,4 +1,4 @@
-"""Small episodes whose every number tells where it comes from."""
+"""Small episodes whose every number shows where it comes from."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def spec():
 
 @pytest.fixture
 def make_episode(spec):
-    """Return a function that makes an episode of `frames` frames whose numbers carry `mark` and the frame."""
+    """Return a function that makes an episode whose numbers carry `mark` and the frame."""
 
     def make(frames=6, mark=0, terminated=False, env=None):
         steps = frames - 1

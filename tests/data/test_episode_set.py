@@ -1,4 +1,4 @@
-"""Sets of episodes: whose folder they may be in, what is left alone, and what is told of one that is not complete."""
+"""Sets of episodes: their folder, what is left alone, and what is said of an incomplete one."""
 
 import contextlib
 import os
@@ -29,7 +29,8 @@ def test_what_is_missing_is_known_whatever_came_of_the_maker(begun):
     replay = Replay(begun, 1000)
     assert replay.parts == [PART]
     assert episode_set.shortfall(replay) == (
-        f"{begun}: holds 1 of the 3 episodes that it was to have; the command that began it makes the rest: "
+        f"{begun}: holds 1 of the 3 episodes that it was to have; "
+        "the command that began it makes the rest: "
         "verb collect, seed 0, episodes 3"
     )
     assert episode_set.begin(replay, PART) == (PART, [0, 2])

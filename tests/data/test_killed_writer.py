@@ -24,7 +24,8 @@ image = np.random.default_rng(0).integers(0, 256, (100, 16, 16, 3), np.uint8)
 zeros = np.zeros(99, np.float32)
 for index in range(int(sys.argv[2]), 10_000):
     info = {"env": {}, "seed": index, "env_steps": 99}
-    replay.add(Episode.from_transitions({"image": image}, zeros[:, None], zeros, False, True, info), index)
+    episode = Episode.from_transitions({"image": image}, zeros[:, None], zeros, False, True, info)
+    replay.add(episode, index)
     if index % 3 == 2:
         replay.commit()
         print(index + 1, flush=True)
@@ -32,7 +33,7 @@ for index in range(int(sys.argv[2]), 10_000):
 
 
 def write_until_killed(folder, count, delay):
-    """Let a writer go on from `count` episodes, kill it after `delay` seconds; return the count it last committed."""
+    """Let a writer continue from `count` episodes, kill it after `delay` s; return its count."""
     command = [sys.executable, "-c", WRITER, str(folder), str(count)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "open\n"

@@ -27,7 +27,8 @@ rng, peak = np.random.default_rng(0), resident()
 for _ in range(40):
     chunks = replay.sample(rng, 50, 50)
     peak = max(peak, resident())
-print(json.dumps({"frames": replay.frames, "shape": chunks.observation["image"].shape, "KiB": peak}))
+shape = chunks.observation["image"].shape
+print(json.dumps({"frames": replay.frames, "shape": shape, "KiB": peak}))
 """
 
 

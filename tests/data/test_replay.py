@@ -265,7 +265,7 @@ class KilledError(Exception):
 
 @pytest.fixture
 def kill_at(monkeypatch):
-    """Return a function that makes the n-th rename or deletion from now on die before it happens."""
+    """Return a function that makes the n-th rename or deletion from now on fail."""
     real = {name: getattr(os, name) for name in ("replace", "unlink")}
 
     def arm(count):
@@ -284,7 +284,7 @@ def kill_at(monkeypatch):
 
 @pytest.fixture
 def play_rounds(make_episode):
-    """Return a function that adds, samples and commits four rounds; a killed one is resumed from the round before."""
+    """Return a function that adds, samples and commits four rounds, resuming a killed one."""
 
     def one_round(replay, number):
         before = [draw(replay, seed=number)] if number else []
@@ -311,14 +311,14 @@ def play_rounds(make_episode):
 def test_a_kill_at_any_rename_or_deletion_changes_nothing_that_a_resumed_run_samples(
     tmp_path, kill_at, play_rounds, lines
 ):
-    expected, kills = play_rounds(tmp_path / "whole")
+    expected, kills = play_rounds(tmp_path / "complete")
     assert kills == 0
     for count in range(1, 100):
         kill_at(count)
         drawn, kills = play_rounds(tmp_path / str(count))
         for left, right in zip(itertools.chain(*drawn), itertools.chain(*expected), strict=True):
             same(left, right)
-        assert names(tmp_path / str(count)) == names(tmp_path / "whole")
+        assert names(tmp_path / str(count)) == names(tmp_path / "complete")
         assert not [
             line for line in lines() if "took in" not in line
         ]  # no file went while the manifest named it

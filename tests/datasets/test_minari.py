@@ -48,9 +48,16 @@ def stacked_actions(space, steps):
 
 @pytest.fixture
 def make():
-    """Return a function that makes a dataset of two episodes with seeds 3 and 4, of samples of its spaces."""
+    """Return a function that makes a dataset of two episodes, of samples of its spaces."""
 
-    def made(name, seen, done, env=None, actions=None, ends={3: STEPS - 1}):  # noqa: B006 (not changed)
+    def made(
+        name,
+        seen,
+        done,
+        env=None,
+        actions=None,
+        ends={3: STEPS - 1},  # noqa: B006 (not changed)
+    ):
         from minari.data_collector import EpisodeBuffer
 
         for seed, space in enumerate((seen, done)):
@@ -247,7 +254,7 @@ def test_actions_beyond_their_bounds_are_clipped_and_told(make, tmp_path, caplog
 
 @pytest.fixture
 def store():
-    """Return a function that makes a dataset of steps of its own: of observations, actions and rewards an episode."""
+    """Return a function that makes a dataset of given observations, actions and rewards."""
 
     def stored(name, episodes, seen=VECTOR, done=None, jpeg=False):
         from minari.data_collector import EpisodeBuffer
@@ -316,7 +323,8 @@ def test_what_makes_no_vector_is_left_out_by_the_option_that_the_line_names(make
     with pytest.raises(PlanetError) as caught:
         exchange.import_dataset("test/words-v0", tmp_path / "out", None, 64, False)
     assert str(caught.value) == (
-        "dataset test/words-v0: says is a Text space that makes no vector; leave it out, --drop says"
+        "dataset test/words-v0: says is a Text space that makes no vector; "
+        "leave it out, --drop says"
     )
     main(["minari", "import", "test/words-v0", "--out", str(tmp_path / "out"), "--drop", "says"])
     assert loaded(tmp_path / "out")[0].observation == {
@@ -367,7 +375,8 @@ def test_bad_episodes_are_left_out_where_that_is_asked_for(store, tmp_path, capl
     main([*words, "--skip"])
     assert [episode.length for episode in loaded(out)[1]] == [3, 3]
     assert caplog.messages == [
-        "dataset test/some-v0: 3 of its 5 episodes cannot be taken and are left out, the first is episode 0: "
+        "dataset test/some-v0: 3 of its 5 episodes cannot be taken and are left out, "
+        "the first is episode 0: "
         "observation 'vector' has NaN or infinity in it",
         "dataset test/some-v0: 4 actions lay beyond their bounds and are clipped to them, of 4",
     ]
@@ -414,7 +423,8 @@ def test_nested_actions_without_bounds_are_scaled_too(store, tmp_path, caplog):
     [
         (
             spaces.Dict(cam=spaces.Box(-np.inf, np.inf, (40, 40, 3)), q=VECTOR),
-            "cam has floats from -inf to inf; make a dataset of it that declares its bounds, as 0 and 1, or leave it "
+            "cam has floats from -inf to inf; "
+            "make a dataset of it that declares its bounds, as 0 and 1, or leave it "
             "out, --drop cam",
         ),
         (

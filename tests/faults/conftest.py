@@ -1,4 +1,4 @@
-"""A whole training run in a fraction of a second: the real loop, model and files; only the environments are made up."""
+"""A complete training run in a fraction of a second: only the environments are made up."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -32,10 +32,11 @@ SPEC = EnvSpec(
 )
 # 3 rounds of 1 episode; tests after the second and the third
 TINY = f"""
-    env.id=dmc/cartpole-swingup env.size=32 env.renderer=raycast env.action_repeat=50
-    model.depth=2 rssm.deter=8 rssm.stoch=4 rssm.hidden=8 model.reward_units=8 model.decode_fraction=0.5
-    planner.candidates=4 planner.iterations=1 planner.elites=2 planner.horizon=2
-    train.env_steps={3 * SPEC.episode_steps} train.seed_episodes=1 train.envs=1 train.updates=2 train.batch_size=2
+    env.id=dmc/cartpole-swingup env.size=32 env.renderer=raycast env.action_repeat=50 model.depth=2
+    rssm.deter=8 rssm.stoch=4 rssm.hidden=8 model.reward_units=8 model.decode_fraction=0.5
+    planner.candidates=4 planner.iterations=1 planner.elites=2 planner.horizon=2 train.env_steps={
+    3 * SPEC.episode_steps
+} train.seed_episodes=1 train.envs=1 train.updates=2 train.batch_size=2
     train.batch_length=4 train.test_every=2 train.test_episodes=1 device=cpu
 """.split()
 
@@ -86,7 +87,7 @@ def tiny() -> list[str]:
 
 @pytest.fixture
 def train(local_pool: None) -> Callable[..., None]:
-    """Return a function that trains in a folder, from where it was committed; `key=value` texts change settings."""
+    """Return a function that trains in a folder, from its last commit, with `key=value` texts."""
 
     def train(folder: Path, *overrides: str) -> None:
         if (folder / CONFIG).exists():
@@ -127,7 +128,7 @@ def same() -> Callable[[Path, Path], None]:
 
 @pytest.fixture
 def committed() -> Callable[[Path], list[str]]:
-    """Return a function that names the episodes which a run's newest checkpoint knows, each of them read as a whole."""
+    """Return a function that names the episodes that a run's newest checkpoint knows, all read."""
     return _committed
 
 

@@ -1,4 +1,4 @@
-"""A run that fails before its first commit leaves a folder that goes on, or begins anew with other settings."""
+"""A run that fails before its first commit can continue, or begin anew with other settings."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +17,7 @@ from planet_rssm.training.trainer import Trainer
 
 @pytest.fixture
 def begin(local_pool: None, tiny: list[str]) -> Callable[..., None]:
-    """begin(folder, "key=value", ...) begins a run in a folder, as `planet train` without --resume."""
+    """begin(folder, "key=value", ...) begins a run, as `planet train` without --resume."""
 
     def begin(folder: Path, *overrides: str) -> None:
         Trainer(

@@ -1,4 +1,4 @@
-"""Checkpoints whose checksum is right and whose content is not: another tool, another version or another person's."""
+"""Checkpoints whose checksum is right and whose content is not: another's."""
 
 import json
 import shutil
@@ -198,6 +198,6 @@ def test_where_no_checkpoint_is_whole_the_advice_is_one_that_train_can_follow(
         path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(
         PlanetError, match="and there is none before it.* --offline --data .*episodes"
-    ) as told:
+    ) as caught:
         train(copy, "train.env_steps=1800")
-    assert "--checkpoint" not in str(told.value) + capfd.readouterr().err
+    assert "--checkpoint" not in str(caught.value) + capfd.readouterr().err

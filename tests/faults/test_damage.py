@@ -167,17 +167,17 @@ def test_a_newer_format_is_refused_in_one_line(
     name: str, copy: Path, peace: Path, same, train
 ) -> None:
     path = copy / name
-    held = path.read_bytes()
+    original = path.read_bytes()
     path.write_bytes(
-        held.replace(b"format: 1", b"format: 2").replace(b'"format": 1', b'"format": 2')
+        original.replace(b"format: 1", b"format: 2").replace(b'"format": 1', b'"format": 2')
     )
-    assert path.read_bytes() != held
+    assert path.read_bytes() != original
     with pytest.raises(
         PlanetError, match="(format 2:?|newer format,).* this version reads up to 1; upgrade"
     ) as caught:
         read_metrics(copy) if name == METRICS else train(copy)
     assert "\n" not in str(caught.value)
-    path.write_bytes(held)
+    path.write_bytes(original)
     train(copy)
     same(copy, peace)
 

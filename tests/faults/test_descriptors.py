@@ -36,11 +36,12 @@ import sys
 import numpy as np
 from planet_rssm.config import EnvSettings
 from planet_rssm.envs.pool import EnvPool
-with EnvPool(EnvSettings(id="echo:Echo", observe="vectors", renderer="none", action_repeat=1), 1) as pool:
+settings = EnvSettings(id="echo:Echo", observe="vectors", renderer="none", action_repeat=1)
+with EnvPool(settings, 1) as pool:
     pool.reset({0: 0})
-    seen = pool.step({0: np.array([0.25, 0.75], np.float32)})[0]
+    step = pool.step({0: np.array([0.25, 0.75], np.float32)})[0]
 with open(sys.argv[1], "w") as file:
-    file.write(f"{seen.observation['vector'].tolist()} {seen.reward}")
+    file.write(f"{step.observation['vector'].tolist()} {step.reward}")
 """
 
 
@@ -74,5 +75,5 @@ def test_collect_writes_what_was_seen_and_done(folder: Path) -> None:
 
 @pytest.mark.parametrize("closed", CLOSED)
 def test_the_library_alone_holds_them_open(folder: Path, closed: str) -> None:
-    assert start(closed, "-c", textwrap.dedent(SCRIPT), "seen").wait(100) == 0
-    assert (folder / "seen").read_text() == "[0.25, 0.75] 1.0"
+    assert start(closed, "-c", textwrap.dedent(SCRIPT), "step").wait(100) == 0
+    assert (folder / "step").read_text() == "[0.25, 0.75] 1.0"

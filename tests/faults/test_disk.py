@@ -1,4 +1,4 @@
-"""A disk that fills at any moment, a limit that the system itself enforces, a folder that may not be written."""
+"""A disk that fills at any moment, a limit of the system, a folder that may not be written."""
 
 import errno
 import io
@@ -28,7 +28,7 @@ class Disk:
 
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
-    """A disk under the files of planet_rssm: what is opened, written, synced and renamed asks it."""
+    """A disk under the files of planet_rssm: all opens, writes, syncs and renames ask it."""
     disk, real = Disk(), {"fsync": os.fsync, "replace": os.replace}
 
     class File(io.FileIO):

@@ -1,4 +1,4 @@
-"""Run folders that somebody copied in part, that two processes want, or that hold what is no file of their own."""
+"""Run folders copied in part, wanted by two processes, or with links in place of files."""
 
 import json
 import os
@@ -172,12 +172,12 @@ def test_what_is_no_regular_file_is_never_waited_for(
         copy / METRICS: lambda: read_metrics(copy),
         copy / CONFIG: lambda: config.load(copy / CONFIG),
     }.items():
-        held = path.read_bytes()
+        original = path.read_bytes()
         instead(path)
         with pytest.raises(PlanetError, match="not a regular file|no such file"):
             read()
         path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
-        path.write_bytes(held)
+        path.write_bytes(original)
     instead(copy / RECORD)
     instead(copy / "episodes" / "000001.safetensors")
     train(copy, "train.env_steps=1200")

@@ -1,4 +1,6 @@
-"""kill -9 at random moments, resume each time: the run ends, nothing is corrupt, the metrics are those of peace.
+"""kill -9 at random moments, resume each time: the run ends, nothing is corrupt.
+
+The metrics are those of an undisturbed run.
 
 KILLS=100 ./scripts/test tests/faults/test_kill.py    # as often as one likes; the run grows with it
 """
@@ -20,10 +22,11 @@ from planet_rssm.training.metrics import OF_THE_MACHINE
 
 KILLS = int(os.environ.get("KILLS", "10"))
 SETTINGS = f"""
-    env.id=dmc/cartpole-swingup env.size=32 env.renderer=raycast env.action_repeat=25 model.depth=2 rssm.deter=16
-    rssm.stoch=4 rssm.hidden=16 model.reward_units=16 planner.candidates=8 planner.iterations=1 planner.elites=2
-    planner.horizon=3 train.env_steps={9000 * KILLS} train.seed_episodes=2 train.envs=1 train.updates=10
-    train.batch_size=4 train.batch_length=8 train.test_every=4 device=cpu
+    env.id=dmc/cartpole-swingup env.size=32 env.renderer=raycast env.action_repeat=25 model.depth=2
+    rssm.deter=16 rssm.stoch=4 rssm.hidden=16 model.reward_units=16 planner.candidates=8
+    planner.iterations=1 planner.elites=2 planner.horizon=3 train.env_steps={9000 * KILLS}
+    train.seed_episodes=2 train.envs=1 train.updates=10 train.batch_size=4 train.batch_length=8
+    train.test_every=4 device=cpu
 """.split()
 
 

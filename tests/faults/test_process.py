@@ -1,4 +1,4 @@
-"""Whole processes: signals while Python starts, a file limit of the system's, two at once, and what a kill leaves."""
+"""Real processes: signals while Python starts, a file limit, two at once, what a kill leaves."""
 
 import os
 import random
@@ -78,16 +78,18 @@ def test_a_limit_a_second_process_and_sigterm_change_nothing(
         time.sleep(rng.uniform(0.1, 6))
         run.terminate()
         codes.append(run.wait(60))
-        told = {130: "stopped at", 143: "planet: terminated", 0: "", -signal.SIGTERM: ""}[codes[-1]]
+        said_by = {130: "stopped at", 143: "planet: terminated", 0: "", -signal.SIGTERM: ""}[
+            codes[-1]
+        ]
         said = log.read_text()  # torch may add lines of its own if its import was cut short
-        assert told in said and "Traceback" not in said, (codes, said)
+        assert said_by in said and "Traceback" not in said, (codes, said)
     assert train(war).wait(120) == 0, log.read_text()
     assert undisturbed.wait(120) == 0
     same(war, peace)
 
 
 @pytest.mark.slow
-def test_what_a_killed_collect_wrote_is_whole(tmp_path: Path) -> None:
+def test_what_a_killed_collect_wrote_is_complete(tmp_path: Path) -> None:
     out = tmp_path / "set"
     words = [
         "--policy",
@@ -122,7 +124,8 @@ def test_what_a_killed_collect_wrote_is_whole(tmp_path: Path) -> None:
 
 def test_what_a_killed_dry_run_left_goes_with_the_next_and_a_live_one_stays(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from planet_rssm.base.files import scratch_folder\n"
+        "import sys, time; from pathlib import Path\n"
+        "from planet_rssm.base.files import scratch_folder\n"
         "with scratch_folder(Path(sys.argv[1]), '.dry-') as folder:\n"
         "    (folder / 'block').touch(); print('made', flush=True); time.sleep(100)"
     )

@@ -26,7 +26,7 @@ MOST = (
 
 @pytest.fixture
 def term_after() -> Iterator[Callable[[float], object]]:
-    """Return a function that sends SIGTERM to this process after so many seconds; 0 calls it off."""
+    """Return a function that sends SIGTERM to this process after some seconds; 0 cancels it."""
     before = signal.signal(
         signal.SIGALRM, lambda number, frame: os.kill(os.getpid(), signal.SIGTERM)
     )
@@ -64,7 +64,7 @@ def test_sigterm_at_any_moment_is_one_line_and_costs_nothing(
     ]
     began = time.perf_counter()
     assert call([*words, "--run-dir", str(tmp_path / "first")]) == 0
-    whole = time.perf_counter() - began
+    total = time.perf_counter() - began
     rng, codes, ended = random.Random(0), [], 0
     while len(codes) < MOST and (
         len(codes) - codes.count(0) < SIGNALS or codes.count(130) <= 3 or not ended
@@ -73,7 +73,7 @@ def test_sigterm_at_any_moment_is_one_line_and_costs_nothing(
         before = committed(folder)
         capsys.readouterr()
         term_after(
-            rng.uniform(0.0005 if len(codes) % 2 else 0.6 * whole, whole)
+            rng.uniform(0.0005 if len(codes) % 2 else 0.6 * total, total)
         )  # half of them while it learns
         codes.append(
             call(

@@ -1,4 +1,4 @@
-"""An environment that raises, dies, hangs or gives NaN in step 37, seen through a training run."""
+"""An environment that raises, dies, hangs or gives NaN in step 37 of a training run."""
 
 import os
 import re
@@ -59,7 +59,7 @@ DMControlEnv.reset, DMControlEnv.step = counted, broken
 
 @pytest.fixture
 def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Return a function that says what goes wrong in the next episodes' step 37, in turn; `ok` is nothing."""
+    """Return a function that sets what fails in the next episodes' step 37; `ok` is nothing."""
 
     def say(faults: str) -> None:
         (tmp_path / "faults").write_text(faults)
@@ -88,15 +88,15 @@ def test_whatever_a_worker_does_in_step_37_costs_its_episode_alone(
 ) -> None:
     faulty("raise ok die ok hang nan ok inf 1e300 ok ok ok")
     train(tmp_path / "run", tiny, 5)
-    told = [message for message in caplog.messages if "is replaced" in message]
+    replaced = [message for message in caplog.messages if "is replaced" in message]
     raised = r"RuntimeError: on purpose \(sitecustomize.py, line \d+\)"
     endings = [raised, "killed by SIGKILL", "no answer in time", *["must be finite.*"] * 3]
-    assert len(told) == len(endings)
-    for line, ending in zip(told, endings, strict=True):
+    assert len(replaced) == len(endings)
+    for line, ending in zip(replaced, endings, strict=True):
         assert re.fullmatch(
             f"environment 0 was lost in step 37 of an episode and is replaced: .*{ending}", line
         )
-    assert "reward = nan: must be finite" in told[3]
+    assert "reward = nan: must be finite" in replaced[3]
     assert measured(tmp_path / "run")[-1]["lost"] == 6
     for path in (tmp_path / "run" / "episodes").glob("*.safetensors"):
         assert Episode.load(path).length == 41
@@ -109,7 +109,8 @@ def test_a_reward_that_is_always_nan_ends_the_run_and_is_never_stored(
     with pytest.raises(PlanetError) as caught:
         train(tmp_path / "run", tiny, 2)
     assert str(caught.value) == (
-        "env.id = 'dmc/cartpole-swingup': its worker failed 3 times in a row, at last in step 37 of an episode: "
+        "env.id = 'dmc/cartpole-swingup': its worker failed 3 times in a row, "
+        "at last in step 37 of an episode: "
         "reward = nan: must be finite, in float32; mend the environment"
     )
     assert not list((tmp_path / "run").rglob("*.safetensors"))
@@ -140,6 +141,6 @@ def test_an_episode_with_a_reward_that_is_not_finite_is_one_line(wrong: float) -
     zeros, info = np.zeros((4, 1), np.float32), {"env": {}, "seed": 0, "env_steps": 3}
     reward = np.array([0, wrong, 0], np.float32)
     with pytest.raises(
-        PlanetError, match="episode reward: not finite at frame 2; drop the episode or mend"
+        PlanetError, match="episode reward: not finite at frame 2; drop the episode or fix"
     ):
         Episode.from_transitions({"speed": zeros}, zeros[1:], reward, False, True, info)

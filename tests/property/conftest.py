@@ -1,7 +1,7 @@
-"""Properties: whatever a user, a disk or another tool hands over is refused in one line or taken as it is.
+"""Properties: whatever a user, a disk or another tool gives is refused in one line or taken.
 
-All properties together run PROPERTY_CASES cases, shared equally; docs/developing.md says how many were run
-before a release.
+All properties together run PROPERTY_CASES cases, shared equally; docs/developing.md says how many
+were run before a release.
 """
 
 import contextlib
@@ -26,15 +26,15 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def refused():
-    """Return a context that takes a PlanetError of one line; what it yields is true afterwards if there was one."""
+    """Return a context that takes a PlanetError of one line; it yields a list of such lines."""
 
     @contextlib.contextmanager
     def expect():
-        told = []
+        lines = []
         try:
-            yield told
+            yield lines
         except PlanetError as error:
-            told.append(str(error))
+            lines.append(str(error))
             assert len(str(error).splitlines()) == 1, str(error)
 
     return expect

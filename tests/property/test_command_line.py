@@ -1,4 +1,4 @@
-"""Words on the command line: exit code 0, or one line that was meant; nothing is started by any of them."""
+"""Words on the command line: exit code 0, or one line that was meant; none starts anything."""
 
 import contextlib
 import io
@@ -110,9 +110,9 @@ def test_any_words_end_well_or_in_one_line(nowhere, words):
             code = 0
         except SystemExit as ended:
             code = ended.code or 0
-    told = err.getvalue()
-    assert code in (0, 1, 2), told
+    printed = err.getvalue()
+    assert code in (0, 1, 2), printed
     if code:
-        assert len(told.splitlines()) == 1, told
-        assert told.startswith("planet: ")
-        assert "(unexpected:" not in told, told
+        assert len(printed.splitlines()) == 1, printed
+        assert printed.startswith("planet: ")
+        assert "(unexpected:" not in printed, printed

@@ -1,4 +1,4 @@
-"""Files that a disk, another tool or another version altered: episodes, replays, checkpoints, metrics."""
+"""Files that a disk, tool or other version altered: episodes, replays, checkpoints, metrics."""
 
 import copy
 import json
@@ -102,7 +102,7 @@ def altered(draw, value):
 
 
 def split(data):
-    """Return a safetensors file's fields, what our own metadata describe, and its tensors' bytes."""
+    """Return a safetensors file's fields, what our metadata describe, and its tensors' bytes."""
     length = int.from_bytes(data[:8], "little")
     fields = json.loads(data[8 : 8 + length])
     return fields, json.loads(fields["__metadata__"]["planet_rssm"]), data[8 + length :]
@@ -147,9 +147,9 @@ def bytes_altered(draw, data):
 
 
 def sealed(data):
-    """Return the bytes with their checksum mended, as another tool that knows of it would write them."""
-    unsealed, found = re.subn(rb'(crc32\\?": \\?")[0-9a-f]{8}', rb"\g<1>00000000", data, count=1)
-    return seal(unsealed) if found else data
+    """Return the bytes with a right checksum, as another tool that knows of it would write them."""
+    unsealed, count = re.subn(rb'(crc32\\?": \\?")[0-9a-f]{8}', rb"\g<1>00000000", data, count=1)
+    return seal(unsealed) if count else data
 
 
 def same_episode(left, right):
@@ -175,19 +175,19 @@ def test_an_altered_episode_is_refused_or_the_same(folder, refused, data):
     path.write_bytes(data)
     with refused():
         read_header(path)
-    with refused() as told:
+    with refused() as errors:
         loaded = Episode.load(path)
-    assert told or same_episode(loaded, EPISODE)
+    assert errors or same_episode(loaded, EPISODE)
 
 
 @given(headers_altered(EPISODE.to_bytes()))
 def test_an_altered_episode_that_is_sealed_again_is_refused_or_sound(folder, refused, data):
     path, again = folder / "000000.safetensors", folder / "again.safetensors"
     path.write_bytes(sealed(data))
-    with refused() as told:
+    with refused() as errors:
         loaded = Episode.load(path)
         EnvSpec.from_json(loaded.info["env"])
-    if not told:
+    if not errors:
         loaded.save(again)
         assert same_episode(Episode.load(again), loaded)
 
@@ -203,9 +203,9 @@ def checkpoint_file(folder):
 def test_an_altered_checkpoint_is_refused_or_the_same(folder, refused, checkpoint_file, data):
     path, original = folder / "altered.safetensors", make_checkpoint()
     path.write_bytes(data.draw(headers_altered(checkpoint_file) | bytes_altered(checkpoint_file)))
-    with refused() as told:
+    with refused() as errors:
         loaded = checkpoints.load(path)
-    if not told:
+    if not errors:
         assert (loaded.settings, loaded.spec, loaded.progress) == (
             original.settings,
             original.spec,
@@ -217,9 +217,9 @@ def test_an_altered_checkpoint_is_refused_or_the_same(folder, refused, checkpoin
 
 @given(altered(SPEC.to_json()))
 def test_an_altered_environment_is_refused_or_taken_as_it_is(refused, value):
-    with refused() as told:
+    with refused() as errors:
         spec = EnvSpec.from_json(value)
-    if not told:
+    if not errors:
         assert json.loads(json.dumps(spec.to_json())) == {
             **SPEC.to_json(),
             **json.loads(json.dumps(value)),
@@ -254,7 +254,7 @@ def test_a_replay_with_an_altered_file_samples_only_what_was_written(
     for file, content in (replay_files | {name: sealed(changed) if forged else changed}).items():
         (place / file).write_bytes(content)
     originals = [make_episode(index) for index in range(3)]
-    with refused() as told:
+    with refused() as errors:
         replay = Replay(place, 100)
         chunks = replay.sample(np.random.default_rng(0), 6, 4)
         assert replay.env == json.loads(json.dumps(SPEC.to_json()))
@@ -263,7 +263,7 @@ def test_a_replay_with_an_altered_file_samples_only_what_was_written(
                 np.array_equal(chunks.observation["image"][row], e.observation["image"])
                 for e in originals
             )
-    assert told or forged or len(replay) >= (3 if name == manifest.NAME else 2)
+    assert errors or forged or len(replay) >= (3 if name == manifest.NAME else 2)
     assert {path.name for path in (folder / "replay").iterdir()} == {
         "altered"
     }  # nothing was moved out of the folder
@@ -298,8 +298,8 @@ def test_metrics_are_cut_to_the_checkpoint_and_go_on_in_a_line_of_their_own(fold
 )
 def test_altered_metrics_are_refused_or_read(folder, refused, data):
     (folder / METRICS).write_bytes(data)
-    with refused() as told:
+    with refused() as errors:
         lines = read_metrics(folder)
-    assert told or all(
+    assert errors or all(
         isinstance(line["phase"], str) and math.isfinite(line.get("env_steps", 0)) for line in lines
     )

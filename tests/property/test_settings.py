@@ -118,9 +118,9 @@ def check_accepted(settings, folder):
 
 @given(TREES | st.dictionaries(KEYS | ODD_TEXT | SCALARS, JUNK, max_size=3))
 def test_a_tree_is_refused_or_taken_as_it_is(folder, refused, values):
-    with refused() as told:
+    with refused() as errors:
         settings = config.resolve(values)
-    if not told:
+    if not errors:
         flat = config.flatten(settings)
         assert all(equal(value, flat[key]) for key, value in values.items())
         check_accepted(settings, folder)
@@ -146,9 +146,9 @@ def lines(between):
 
 @given(st.lists(lines("=") | st.text(), min_size=1, max_size=3))
 def test_override_texts_are_refused_or_taken_as_yaml_reads_them(folder, refused, texts):
-    with refused() as told:
+    with refused() as errors:
         settings = config.load("planet", texts)
-    if not told:
+    if not errors:
         flat = config.flatten(settings)
         for key, value in config.parse_overrides(texts).items():
             assert equal(value, flat[key])
@@ -161,12 +161,12 @@ FILES = st.lists(lines(": ") | st.text(max_size=5), max_size=4).map(
 
 
 @given(FILES | st.binary(max_size=40))
-def test_a_file_is_refused_or_read_whole(folder, refused, data):
+def test_a_file_is_refused_or_read_completely(folder, refused, data):
     path = folder / "given.yaml"
     path.write_bytes(data)
-    with refused() as told:
+    with refused() as errors:
         settings = config.load(path)
-    if not told:
+    if not errors:
         check_accepted(settings, folder)
 
 
@@ -185,9 +185,9 @@ IDS |= NAMES.flatmap(
 
 @given(IDS)
 def test_a_task_id_is_refused_or_means_one_task(refused, text):
-    with refused() as told:
+    with refused() as errors:
         canonical = registry.canonical_id(text)
-    if not told:
+    if not errors:
         assert registry.canonical_id(canonical) == canonical
         if canonical != text:  # Gymnasium's and classes stay as they are
             assert canonical in registry.task_ids()

@@ -1,4 +1,4 @@
-"""Gymnasium environments of whatever spaces: refused in one line when they are made, or they work."""
+"""Gymnasium environments of any spaces: refused in one line when they are made, or they work."""
 
 import sys
 import types
@@ -25,7 +25,7 @@ SHAPES = st.lists(st.integers(0, 5), max_size=4) | st.sampled_from(
 
 @st.composite
 def boxes(draw):
-    """Boxes of any rank, number type and bounds: none, one-sided, of a point, beyond all measure."""
+    """Boxes of any rank, number type and bounds: none, one-sided, of a point, very large."""
     dtype, shape = np.dtype(draw(DTYPES)), tuple(draw(SHAPES))
     if dtype.kind == "f":
         limits = np.finfo(dtype)
@@ -38,7 +38,7 @@ def boxes(draw):
         low, high = draw(st.sampled_from([least, 0])), draw(st.sampled_from([most, most, 1]))
     low, high = sorted([low, high])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # gymnasium tells of bounds that it rounds
+        warnings.simplefilter("ignore")  # gymnasium warns of bounds that it rounds
         return spaces.Box(
             np.full(shape, low, dtype), np.full(shape, high, dtype), shape, dtype.type
         )
@@ -74,12 +74,12 @@ SPACES = LEAVES | st.recursive(
 )
 
 
-def environment(seen, done, frame):
+def environment(observed, done, frame):
     """Return an environment class of two spaces that shows samples, and checks what it is given."""
 
     class Random(gymnasium.Env):
         metadata = {"render_modes": ["rgb_array"]} if frame else {}
-        observation_space, action_space = seen, done
+        observation_space, action_space = observed, done
 
         def __init__(self, render_mode=None):
             self.render_mode = render_mode
@@ -88,10 +88,10 @@ def environment(seen, done, frame):
         def _sample(self):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                return seen.sample()
+                return observed.sample()
 
         def reset(self, *, seed=None, options=None):
-            seen.seed(seed)
+            observed.seed(seed)
             self.left = 3
             return self._sample(), {}
 
@@ -115,7 +115,7 @@ def module():
 
 
 def play(env, rng):
-    """Play an episode of extreme and random actions, and check all that comes back against the specification."""
+    """Play an episode of extreme and random actions, and check all results against the spec."""
     spec = env.env_spec
     observation, _ = env.reset(seed=3)
     check_observation(spec, observation)
@@ -147,18 +147,20 @@ DONE = (
 
 @given(PLAIN | SPACES, DONE, st.booleans(), st.sampled_from(["pixels", "vectors", "both"]))
 def test_an_environment_of_any_spaces_is_refused_or_works(
-    module, refused, seen, done, frame, observe
+    module, refused, observed, done, frame, observe
 ):
-    module.Env = environment(seen, done, frame)
-    with refused() as told:
+    module.Env = environment(observed, done, frame)
+    with refused() as errors:
         env = make(
             registry.resolve(EnvSettings(id="property_environments:Env", observe=observe, size=32))
         )
-    if told:
+    if errors:
         return
     assert env.env_spec.action_size >= 1 and env.env_spec.observation
     assert type(env.env_spec).from_json(env.env_spec.to_json()) == env.env_spec
     try:
         play(env, np.random.default_rng(0))
-    except ValueError as error:  # a sample beyond float32, which ends a worker and is told there
+    except (
+        ValueError
+    ) as error:  # a sample beyond float32, which ends a worker and is reported there
         assert "has NaN or infinity in it" in str(error)

@@ -40,14 +40,14 @@ def run(tmp_path):
 
 
 def test_what_is_loaded_is_what_was_saved(run):
-    held, original = checkpoints.load(checkpoints.find(run, "1000")), small()
-    assert (held.settings, held.spec, held.progress) == (
+    kept, original = checkpoints.load(checkpoints.find(run, "1000")), small()
+    assert (kept.settings, kept.spec, kept.progress) == (
         original.settings,
         original.spec,
         original.progress,
     )
-    assert torch.equal(held.model["a.weight"], original.model["a.weight"])
-    assert torch.equal(held.optimizer["a.bias/step"], original.optimizer["a.bias/step"])
+    assert torch.equal(kept.model["a.weight"], original.model["a.weight"])
+    assert torch.equal(kept.optimizer["a.bias/step"], original.optimizer["a.bias/step"])
 
 
 def test_equal_checkpoints_are_equal_files(run, tmp_path):
