@@ -46,7 +46,7 @@ class Policy(Protocol):
 class RandomPolicy:
     """Uniform in [-1, 1], or among the choices.
 
-    The n-th episode that begins draws from a stream of its own, whichever row plays it.
+    The n-th episode that begins draws from its own stream, whichever row plays it.
     """
 
     def __init__(
@@ -59,7 +59,9 @@ class RandomPolicy:
         """
         after = max(numbers, default=-1) + 1  # a lost episode begins once more, and takes the next
         self._numbers = itertools.chain(numbers, itertools.count(after))
-        self._size, self._seed, self._groups = size, seed, groups
+        self._size = size
+        self._seed = seed
+        self._groups = groups
         self._rngs: dict[int, np.random.Generator] = {}  # by row
 
     def __call__(
@@ -123,12 +125,14 @@ class _Rows:
     """What each row of the pool plays, and the batch of it that the policy observes."""
 
     def __init__(self, pool: "Pool", seeds: Sequence[int]) -> None:
-        self._pool, self._seeds = pool, seeds
+        self._pool = pool
+        self._seeds = seeds
         self._waiting = deque(range(len(seeds)))
         self._playing: dict[int, int] = {}  # row: index into seeds
         self._lost = dict.fromkeys(range(len(seeds)), 0)  # times each episode lost its worker
         self.writers: dict[int, EpisodeWriter] = {}  # of the running episodes, by row
-        spec, count = pool.spec, pool.count
+        spec = pool.spec
+        count = pool.count
         self.observation = {
             key: np.zeros((count, *shape), dtype)
             for key, (shape, dtype) in spec.observation.items()
@@ -155,7 +159,8 @@ class _Rows:
 
     def clip(self, proposed: Array) -> dict[int, Array]:
         """Keep the executed action, for the record and the policy; return it by running row."""
-        action, running = np.asarray(proposed, np.float32), sorted(self.writers)
+        action = np.asarray(proposed, np.float32)
+        running = sorted(self.writers)
         if not np.isfinite(action[running]).all():
             raise PlanetError(
                 f"policy: returned actions {action[running].tolist()}, must be finite; "

@@ -19,7 +19,7 @@ from planet_rssm.base.errors import PlanetError
 M = TypeVar("M", bound=torch.nn.Module)
 KINDS = ("cpu", "cuda", "mps", "xpu")
 GEMM_SECONDS = 0.3
-# The CPU's allocator raises no exception of a kind of its own.
+# What the CPU's allocator says: it has no exception class.
 _CPU_FULL = ("not enough memory", "can't allocate memory")
 ALIGNED = 64  # bytes to which what is moved together is aligned
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -163,7 +163,8 @@ def to_device(values: Sequence[np.ndarray | Tensor], device: torch.device) -> li
 
 
 def _together(arrays: Sequence[np.ndarray], device: torch.device) -> list[Tensor]:
-    spans, end = [], 0
+    spans = []
+    end = 0
     for array in arrays:
         spans.append(slice(end, end + array.nbytes))
         end += -(-array.nbytes // ALIGNED) * ALIGNED
@@ -197,7 +198,8 @@ def gemm_rate(precision: str, device: torch.device) -> float:
     matrix = torch.rand(side, side, device=device, generator=generator(0, device)).to(
         DTYPES[precision]
     )
-    fastest, end = float("inf"), time.perf_counter() + GEMM_SECONDS
+    fastest = float("inf")
+    end = time.perf_counter() + GEMM_SECONDS
     while time.perf_counter() < end or fastest == float("inf"):
         begin = time.perf_counter()
         matrix @ matrix

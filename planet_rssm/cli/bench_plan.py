@@ -62,8 +62,8 @@ def print_plan(result: dict[str, Any], console: Console) -> None:
             f"{case['plans_per_s']:.1f}",
             f"{case['ratio_to_fastest']:.2f}",
         )
-        table.add_row(case["planner"], case["latent"], str(case["batch"]), case["precision"], *rest,
-                      f"{case['gemm_share']:.2f}", gap)  # fmt: skip
+        what = (case["planner"], case["latent"], str(case["batch"]), case["precision"])
+        table.add_row(*what, *rest, f"{case['gemm_share']:.2f}", gap)
     console.print(table)
     for case in {
         (case["planner"], case["latent"], case["batch"]): case for case in result["cases"]

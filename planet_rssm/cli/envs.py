@@ -13,7 +13,7 @@ from planet_rssm.envs.registry import action_repeat, task_ids
 _OTHERS = (
     "Other packages: gym/MODULE:ID, see docs/environments.md. metaworld, gym-xarm, and Fetch, "
     "HandReach and FrankaKitchen of gymnasium-robotics cannot be made with this mujoco (their code "
-    "is for an older one): record in a virtual environment of their own and import the episodes, "
+    "is for an older one): record in another virtual environment and import the episodes, "
     "planet minari import"
 )
 

@@ -168,7 +168,8 @@ def _print(result: Mapping[str, Any], console: Console) -> None:
             for group in result["groups"]
             if (group["task"], group["observation"]) == (task, observation)
         ]
-        title, header = f"{task}, {observation}{chosen}", [*tables.COLUMNS[2:], "published"]
+        title = f"{task}, {observation}{chosen}"
+        header = [*tables.COLUMNS[2:], "published"]
         body = zip(tables.rows(members), members, strict=True)
         print_table(
             console, title, header, [[*row[2:], _published_beside(group)] for row, group in body]

@@ -58,7 +58,8 @@ class StageProgress:
 
     def at(self, done: int, total: int) -> None:
         """Show that `done` of `total` are done."""
-        self.done, self._total = done, total
+        self.done = done
+        self._total = total
         self._show()
 
     def advance(self, _: object = None) -> None:

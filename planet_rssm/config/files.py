@@ -28,7 +28,7 @@ _shortener.maxstring = _shortener.maxother = 80
 
 
 def presets() -> dict[str, Path]:
-    """Return the shipped presets by name, `systems/NAME` in a folder of their own."""
+    """Return the shipped presets by name, `systems/NAME` in a separate folder."""
     folder = _preset_folder()
     return {
         str(path.relative_to(folder).with_suffix("")): path

@@ -20,7 +20,7 @@ from planet_rssm.config.schema import FORMAT, Settings
 # How a trained model is acted with: no weight depends on them.
 ACTING = ("planner.", "rssm.filter_by", "rssm.plan_by")
 SHORT = "behavior"  # may be written for its `.name`
-OPEN = "env.kwargs"  # a mapping whose entries are written as keys of their own
+OPEN = "env.kwargs"  # a mapping whose entries are written as separate keys
 CHOICE = ("planner.name", "planner.weigh")  # they decide which settings a planner uses
 BASE = "preset"  # a settings file's own key: the preset whose settings it changes
 
@@ -40,7 +40,8 @@ def load(preset: str | Path, overrides: Sequence[str] = ()) -> Settings:
     """
     values = parse_overrides(overrides)
     path = find(str(preset))
-    stated, own = read(path), dict[str, Any]()
+    stated = read(path)
+    own: dict[str, Any] = {}
     if str(preset) not in presets():
         stated, own = _on_its_preset(path, stated)
     settings = _changed(stated, values)
@@ -167,7 +168,8 @@ def sized(size: Any) -> dict[str, Any]:  # noqa: ANN401 (whatever a file holds)
 def _on_its_preset(path: Path, values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return a user's settings file on the preset that it names, and what the user wrote in it."""
     if BASE in values:
-        name, shipped = values.pop(BASE), presets()
+        name = values.pop(BASE)
+        shipped = presets()
         if not isinstance(name, str) or name not in shipped:
             raise PlanetError(
                 f"settings file {path}: {BASE}: {quoted(name)} is none{nearest(str(name), shipped)}"

@@ -122,9 +122,13 @@ class Episode:
 
     def to_transitions(self) -> Transitions:
         """Return the inverse of `from_transitions`."""
-        terminated, truncated = bool(self.is_terminal[-1]), self.info["truncated"]
         return Transitions(
-            self.observation, self.action[1:], self.reward[1:], terminated, truncated, self.info
+            self.observation,
+            self.action[1:],
+            self.reward[1:],
+            terminated=bool(self.is_terminal[-1]),
+            truncated=self.info["truncated"],
+            info=self.info,
         )
 
     def to_bytes(self) -> bytes:

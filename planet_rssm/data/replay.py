@@ -138,7 +138,8 @@ class Replay:
                 "take another index or truncate first"
             )
         self._refuse_foreign()
-        path, data = self.folder / f"{index:06d}.safetensors", episode.to_bytes()
+        path = self.folder / f"{index:06d}.safetensors"
+        data = episode.to_bytes()
         header = parse_header(path, data, len(data))
         self._admit(path, manifest.identity(header))
         self.folder.mkdir(parents=True, exist_ok=True)

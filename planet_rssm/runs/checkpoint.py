@@ -159,7 +159,8 @@ def _read(name: str, header: dict[str, Any], tensors: dict[str, Tensor]) -> Chec
             group, _, inside = key.partition("/")
             groups[group][_named_today(group, inside)] = tensor
         settings = config.resolve(config.upgraded(dict(header["settings"])))
-        spec, progress = EnvSpec.from_json(header["spec"]), _plain(header["progress"])
+        spec = EnvSpec.from_json(header["spec"])
+        progress = _plain(header["progress"])
     except (PlanetError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise PlanetError(
             f"{name}: of another version of planet_rssm ({error}); use that one"
@@ -278,7 +279,8 @@ def find(run: Path, which: str = "last") -> Path:
     Raises:
         PlanetError: `run` is no run folder, or it has no such checkpoint.
     """
-    run, asked = source(run), run
+    asked = run
+    run = source(run)
     try:
         there = (run / FOLDER).is_dir()
     except OSError as error:  # a parent that may not be entered

@@ -55,7 +55,8 @@ class Run:
     """A run folder that exists, with its settings."""
 
     def __init__(self, folder: Path, settings: Settings) -> None:
-        self.folder, self.settings = folder, settings
+        self.folder = folder
+        self.settings = settings
 
     @classmethod
     def create(cls, folder: Path, settings: Settings, device: str) -> "Run":

@@ -61,8 +61,8 @@ def test_a_terminal_gets_a_bar(clock, capsys, monkeypatch):
 
 def test_decisions_are_counted_and_episodes_that_end_early_leave_none_to_come():
     def step(**ends: bool) -> Step:
-        running = {"terminated": False, "truncated": False}
-        return Step(observation={}, reward=0.0, env_steps=2, lost=False, **(running | ends))
+        running = {"terminated": False, "truncated": False, "lost": False}
+        return Step(observation={}, reward=0.0, env_steps=2, **(running | ends))
 
     reported = []
     count = Decisions(SPEC, 3, lambda done, total: reported.append((done, total)))

@@ -37,7 +37,8 @@ class Ours:
 
     def episode(self, index: int) -> Episode:
         """Return one episode."""
-        data, groups = self._dataset[index], self._spec.groups
+        data = self._dataset[index]
+        groups = self._spec.groups
         metadata = next(iter(self._dataset.storage.get_episode_metadata([data.id])))
         action = (
             from_places(data.actions.reshape(len(data.actions), -1), groups)
@@ -79,12 +80,13 @@ class Foreign:
             )
 
     def takable(self) -> list[int]:
-        """Return the indices of the episodes that can be taken; say of the others how many, and why.
+        """Return the indices of the episodes that can be taken; log how many cannot, and why.
 
         Raises:
             PlanetError: there is none.
         """
-        taken, first = [], ""
+        taken = []
+        first = ""
         for index in range(len(self._dataset)):
             try:
                 self.episode(index)
@@ -96,7 +98,8 @@ class Foreign:
             raise PlanetError(f"dataset {self.name}: no episode of it can be taken; {first}")
         if first:
             _log.warning(
-                "dataset %s: %d of its %d episodes cannot be taken and are left out, the first is %s",
+                "dataset %s: %d of its %d episodes cannot be taken and are left out, "
+                "the first is %s",
                 self.name,
                 len(self._dataset) - len(taken),
                 len(self._dataset),
@@ -110,7 +113,8 @@ class Foreign:
         Raises:
             ValueError: it is not complete, or a part does not fit its space.
         """
-        data, spec = self._dataset[index], self._spec
+        data = self._dataset[index]
+        spec = self._spec
         steps = self._steps(data)
         frames = [self._observer(_at(data.observations, time), None) for time in range(steps + 1)]
         observation = {key: np.stack([frame[key] for frame in frames]) for key in spec.observation}
@@ -169,8 +173,10 @@ class Foreign:
         rewards = np.shape(data.rewards)
         steps = rewards[0]
         if done != {steps} or not shown <= {steps, steps + 1}:
-            raise ValueError(f"{_either(shown)} observations, {_either(done)} actions and {steps} "
-                             "rewards do not fit together")  # fmt: skip
+            raise ValueError(
+                f"{_either(shown)} observations, {_either(done)} actions and {steps} rewards "
+                "do not fit together"
+            )
         if math.prod(rewards) != steps:
             raise ValueError(f"has rewards of shape {list(rewards)}, must be one number a step")
         if min(shown) < 2:
