@@ -15,7 +15,7 @@ from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.stopwatch import Stages
 from planet_rssm.cli.eval import _print
 from planet_rssm.cli.main import main
-from planet_rssm.cli.tables import results
+from planet_rssm.cli.tables import output
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.evaluation import opened_run
 from planet_rssm.evaluation.evaluate import evaluate
@@ -163,7 +163,7 @@ def test_a_row_has_the_published_score_nearest_to_it(measured, capsys):
     assert beside(walker, "pixels", 2_000_000, "Dreamer")["steps"] == 1_000_000
     assert beside(walker, "state", 0, "PlaNet")["method"] == "CEM on the true simulator"
     assert beside("gym/Pendulum-v1", "state", 0, "PlaNet") is None
-    _print(measured, results())
+    _print(measured, output())
     said = capsys.readouterr().out
     assert "published" in said and "852 (DreamerV3, 500k)" in said  # from vectors, few steps
     assert "D4PG" not in said and "other protocols" in said
