@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from planet_rssm import config
@@ -97,6 +98,17 @@ def test_config_prints_settings_that_train_reads(capsys, tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(capsys.readouterr().out)
     assert config.load(path) == config.load("quickstart", ["seed=7"])
+
+
+def test_every_verb_takes_json():
+    """`planet train` for its dry run."""
+    group = main_module.planet
+    verbs = {name: group.get_command(click.Context(group), name) for name in main_module.VERBS}
+    for name in [name for name, verb in verbs.items() if isinstance(verb, click.Group)]:
+        verbs |= {f"{name} {part}": verb for part, verb in verbs.pop(name).commands.items()}
+    assert len(verbs) == len(main_module.VERBS) + 4  # minari has two, bench four
+    for name, verb in verbs.items():
+        assert any("--json" in option.opts for option in verb.params), name
 
 
 def test_config_summary_counts_parameters(capsys):

@@ -1,8 +1,10 @@
 """Datasets made by minari's own functions become episodes that a run learns from, and back."""
 
+import json
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -181,7 +183,7 @@ def test_a_dataset_of_an_environment_that_is_here_is_acted_in_by_its_name(make, 
 
 
 @pytest.mark.parametrize("groups", [(), (3,), (2, 1), (1, 1, 1)], ids=str)
-def test_what_is_exported_is_imported_equal(tmp_path, groups, home):
+def test_what_is_exported_is_imported_equal(tmp_path, groups, home, capsys):
     observation = {"image": ((32, 32, 3), "uint8"), "speed": ((2,), "float32")}
     spec = EnvSpec(
         "dmc/a-b", observation, 3, 2, 0.1, 9, "own", "none 1", bool(groups), groups=groups
@@ -202,7 +204,9 @@ def test_what_is_exported_is_imported_equal(tmp_path, groups, home):
             index,
         )
     replay.commit()
-    main(["minari", "export", str(tmp_path / "in"), "test/ours-v0"])
+    main(["minari", "export", str(tmp_path / "in"), "test/ours-v0", "--json"])
+    written = json.loads(capsys.readouterr().out)
+    assert written["dataset"] == "test/ours-v0" and Path(written["folder"]).is_dir()
     main(["minari", "import", "test/ours-v0", "--out", str(tmp_path / "out")])
     for file in ("000000.safetensors", "000001.safetensors"):
         assert (tmp_path / "in" / file).read_bytes() == (tmp_path / "out" / file).read_bytes()
