@@ -46,10 +46,10 @@ def check_free(folder: Path, part: Part, *, add: bool = False) -> None:
         other.made_by == part.made_by and other.episodes == part.episodes for other in parts
     ):
         return  # what is complete is refused once the episodes are counted
-    if existing := next(folder.glob("*.safetensors*"), None):
+    if episode := next(folder.glob("*.safetensors*"), None):
         begun = f", begun by {_words(parts[-1])}" if parts else ""
         raise PlanetError(
-            f"--out {folder}: holds {existing.name} already{begun}; give a folder without episodes"
+            f"--out {folder}: holds {episode.name} already{begun}; give a folder without episodes"
         )
 
 
