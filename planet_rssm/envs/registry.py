@@ -57,6 +57,7 @@ ACTION_REPEAT = {
 }
 DEFAULT_ACTION_REPEAT = 2
 GL_BACKENDS = gl.BACKENDS
+MINARI = "minari/"  # begins the name of a dataset's environment that is not known
 _ALIASES = {"cup_catch": ("ball_in_cup", "catch")}
 
 _log = logging.getLogger("planet_rssm")
@@ -103,6 +104,11 @@ def require_registered(task_id: str) -> None:
     module, name = gym_name(task_id)
     if name in registry:
         return
+    if name.startswith(MINARI) and not module:
+        raise PlanetError(
+            f"env.id = {task_id!r}: stands for the environment of a Minari dataset, which is not known, "
+            "so no episode can be played in it; act from a loop of your own, with Agent.load"
+        )
     start = "gym/" + (f"{module}:" if module else "")
     close = difflib.get_close_matches(name, registry, n=1, cutoff=0.6)
     space, slash, _ = name.partition("/")

@@ -112,9 +112,10 @@ class Run:
             own(config.imported(settings))
         try:
             if not path.is_file():
+                begin = "" if settings is None else ", or leave --resume out to begin one"
                 raise PlanetError(
                     f"{folder}: not a run folder (no {CONFIG}); "
-                    "give the --run-dir of a `planet train`"
+                    f"give the --run-dir of a `planet train`{begin}"
                 )
             saved = config.load(path)
             _check_format(folder / RECORD)

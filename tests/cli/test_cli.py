@@ -221,7 +221,10 @@ def test_plan_prints_a_table(run, capsys):
             ["train", "planet", "--run-dir", "RUN"],
             "already a run, it holds config.yaml; add --resume",
         ),
-        (["train", "planet", "--resume", "--run-dir", "missing"], "not a run folder"),
+        (
+            ["train", "planet", "--resume", "--run-dir", "missing"],
+            "not a run folder (no config.yaml); give the --run-dir of a `planet train`, or leave --resume out to begin",
+        ),
         (
             ["train", "planet", "--resume", "--run-dir", "RUN", "-s", "env.size=64"],
             "a resumed run may change only",

@@ -1,5 +1,6 @@
 """Datasets made by minari's own functions become episodes that a run learns from, and back."""
 
+import copy
 import json
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from gymnasium import spaces
 
 from planet_rssm import config
+from planet_rssm.base import trust
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.cli.main import main
 from planet_rssm.data import episode_set
@@ -180,6 +182,45 @@ def test_a_dataset_of_an_environment_that_is_here_is_acted_in_by_its_name(make, 
     exchange.import_dataset("test/cart-v0", tmp_path / "out", None, 64, False)
     spec, _ = loaded(tmp_path / "out")
     assert (spec.id, spec.control_interval, spec.episode_steps) == ("gym/CartPole-v1", 1 / 50, 500)
+
+
+def test_an_environment_keeps_its_arguments(make, tmp_path):
+    env = copy.deepcopy(gymnasium.spec("CartPole-v1"))
+    env.kwargs = {"sutton_barto_reward": True, "render_mode": "rgb_array"}
+    cart = gymnasium.make("CartPole-v1")
+    make("test/args-v0", cart.observation_space, cart.action_space, env=env)
+    exchange.import_dataset("test/args-v0", tmp_path / "out", None, 64, False)
+    spec, _ = loaded(tmp_path / "out")
+    assert (spec.id, spec.kwargs) == ("gym/CartPole-v1", {"sutton_barto_reward": True})
+    made = adopt_environment(config.resolve({"data.folder": str(tmp_path / "out")}), ())[0]
+    assert (made.env.id, made.env.kwargs) == (spec.id, spec.kwargs)
+
+
+def test_the_package_of_an_environment_is_imported_if_that_is_allowed(
+    make, tmp_path, monkeypatch, caplog
+):
+    (tmp_path / "arm_package.py").write_text(
+        "import gymnasium\nfrom gymnasium.envs.classic_control import CartPoleEnv\n\n\n"
+        "class Arm(CartPoleEnv):\n    pass\n\n\n"
+        "gymnasium.register('Arm-v0', entry_point='arm_package:Arm', max_episode_steps=7)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(trust, "_here", set())
+    cart = gymnasium.make("CartPole-v1")
+    env = gymnasium.envs.registration.EnvSpec("Arm-v0", "arm_package:Arm", max_episode_steps=7)
+    make("test/arm-v0", cart.observation_space, cart.action_space, env=env)
+    with caplog.at_level("INFO"):
+        exchange.import_dataset("test/arm-v0", tmp_path / "one", None, 64, False)
+    assert "gym/arm_package:Arm-v0" in caplog.text and "add --allow-code" in caplog.text
+    assert "arm_package" not in sys.modules
+    try:
+        with trust.allowed():
+            exchange.import_dataset("test/arm-v0", tmp_path / "two", None, 64, False)
+    finally:
+        gymnasium.registry.pop("Arm-v0", None)
+        sys.modules.pop("arm_package", None)
+    spec, _ = loaded(tmp_path / "two")
+    assert (spec.id, spec.control_interval) == ("gym/arm_package:Arm-v0", 1 / 50)
 
 
 @pytest.mark.parametrize("groups", [(), (3,), (2, 1), (1, 1, 1)], ids=str)

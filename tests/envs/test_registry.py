@@ -127,3 +127,9 @@ def test_what_draws_by_pyglet_opens_no_window_where_there_is_no_display(monkeypa
     assert registry.worker_environment(settings)["PYGLET_HEADLESS"] == "true"
     monkeypatch.setenv("PYGLET_HEADLESS", "false")  # the user's word
     assert registry.worker_environment(settings)["PYGLET_HEADLESS"] == "false"
+
+
+def test_the_environment_of_a_dataset_that_is_not_known_leads_nowhere_else():
+    with pytest.raises(PlanetError, match="of a Minari dataset, which is not known") as caught:
+        registry.require_registered("gym/minari/my/CartPole-v1")
+    assert "did you mean" not in str(caught.value) and "Agent.load" in str(caught.value)

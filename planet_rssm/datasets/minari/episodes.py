@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from gymnasium.envs.registration import registry
 
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.trust import require
@@ -18,7 +19,7 @@ from planet_rssm.datasets.minari.library import OURS
 from planet_rssm.envs.choices import from_places
 from planet_rssm.envs.make import make
 from planet_rssm.envs.observer import Observer
-from planet_rssm.envs.registry import resolve
+from planet_rssm.envs.registry import MINARI, resolve
 from planet_rssm.envs.spaces import Actions
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.envs.subspaces import subspaces_of
@@ -231,12 +232,11 @@ def _spec(
     """Return the spec of the environment made here, if it is the dataset's; else the dataset's."""
     made = dataset.env_spec
     images = {key for key, (shape, _) in observer.spec.items() if len(shape) == 3}
-    # With arguments, gym/ID alone would be another environment.
-    plain = made is not None and not made.kwargs.keys() - {"render_mode"} and not wish.scale_actions
+    kwargs = None if made is None or wish.scale_actions else _arguments(made)
     observe = "vectors" if not images else "pixels" if images == observer.spec.keys() else "both"
     limit = made.max_episode_steps if made is not None else None
     recorded = EnvSpec(
-        id=f"gym/{made.id}" if plain else f"gym/minari/{dataset.id}",
+        id=f"gym/{MINARI}{dataset.id}" if kwargs is None else _id(made),
         observation=observer.spec,
         action_size=actions.size,
         action_repeat=1,
@@ -248,14 +248,16 @@ def _spec(
         terminates=True,
         interval_from="default",
         groups=actions.groups,
+        kwargs=kwargs or {},
     )
-    if not plain:
+    if kwargs is None:
         return recorded
     wanted: dict[str, Any] = {
         "id": recorded.id,
         "observe": observe,
         "size": wish.size,
         "time_limit": limit,
+        "kwargs": kwargs,
     }
     wanted |= {"drop": wish.drop} if wish.drop else {}
     try:
