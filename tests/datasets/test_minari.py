@@ -1,7 +1,9 @@
 """Datasets made by minari's own functions become episodes that a run learns from, and back."""
 
 import copy
+import copy
 import json
+import logging
 import signal
 import subprocess
 import sys
@@ -209,7 +211,7 @@ def test_the_package_of_an_environment_is_imported_if_that_is_allowed(
     cart = gymnasium.make("CartPole-v1")
     env = gymnasium.envs.registration.EnvSpec("Arm-v0", "arm_package:Arm", max_episode_steps=7)
     make("test/arm-v0", cart.observation_space, cart.action_space, env=env)
-    with caplog.at_level("INFO"):
+    with caplog.at_level(logging.INFO, logger="planet_rssm"):
         exchange.import_dataset("test/arm-v0", tmp_path / "one", None, 64, False)
     assert "gym/arm_package:Arm-v0" in caplog.text and "add --allow-code" in caplog.text
     assert "arm_package" not in sys.modules
