@@ -1,7 +1,6 @@
 """Datasets made by minari's own functions become episodes that a run learns from, and back."""
 
 import copy
-import copy
 import json
 import logging
 import signal

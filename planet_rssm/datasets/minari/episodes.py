@@ -281,3 +281,20 @@ def _spec(
         recorded.id,
     )
     return recorded
+
+
+def _arguments(made: Any) -> dict[str, Any] | None:  # noqa: ANN401 (gymnasium's EnvSpec)
+    """Return what an environment was made with, None if no settings can hold that."""
+    given = {key: value for key, value in made.kwargs.items() if key != "render_mode"}
+    try:
+        return EnvSettings(kwargs=given).kwargs
+    except ValueError:
+        return None
+
+
+def _id(made: Any) -> str:  # noqa: ANN401 (gymnasium's EnvSpec)
+    """Return our id of an environment: with its package where that is not yet imported."""
+    entry = made.entry_point if isinstance(made.entry_point, str) else ""
+    package = entry.partition(":")[0].partition(".")[0]
+    known = made.id in registry or package in ("", "__main__")
+    return f"gym/{made.id}" if known else f"gym/{package}:{made.id}"
