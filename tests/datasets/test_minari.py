@@ -209,7 +209,8 @@ def test_the_package_of_an_environment_is_imported_if_that_is_allowed(
     monkeypatch.setattr(trust, "_here", set())
     cart = gymnasium.make("CartPole-v1")
     env = gymnasium.envs.registration.EnvSpec("Arm-v0", "arm_package:Arm", max_episode_steps=7)
-    make("test/arm-v0", cart.observation_space, cart.action_space, env=env)
+    make("test/arm-v0", cart.observation_space, cart.action_space, env=env)  # minari imports it
+    del gymnasium.registry["Arm-v0"], sys.modules["arm_package"]
     with caplog.at_level(logging.INFO, logger="planet_rssm"):
         exchange.import_dataset("test/arm-v0", tmp_path / "one", None, 64, False)
     assert "gym/arm_package:Arm-v0" in caplog.text and "add --allow-code" in caplog.text
