@@ -26,8 +26,9 @@ LATENT, TERM, CONSTANT, PLANNER = re.findall(r"```python\n(.*?)```", PAGE, re.DO
 [SETTINGS] = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 SPEC = EnvSpec("gym/Test-v0", {"vector": ((3,), "float32")}, 2, 1, 0.1, 100, "none", "fake 0")
 TINY = """
-    rssm.deter=16 rssm.stoch=4 rssm.hidden=16 model.depth=2 model.reward_units=16 env.size=32 env.renderer=raycast
-    env.action_repeat=50 train.batch_size=4 train.batch_length=8 train.updates=20 train.offline_updates=20 device=cpu
+    rssm.deter=16 rssm.stoch=4 rssm.hidden=16 model.depth=2 model.reward_units=16 env.size=32
+    env.renderer=raycast env.action_repeat=50 train.batch_size=4 train.batch_length=8
+    train.updates=20 train.offline_updates=20 device=cpu
     planner.candidates=8 planner.iterations=1 planner.elites=2 planner.horizon=3
 """.split()
 
@@ -107,7 +108,7 @@ def test_the_pages_planners_keep_the_contract(here):
         check_planner(planner_from_settings(settings, 2), 2)
 
 
-def test_a_planner_without_what_diagnostics_read_is_told_so(here):
+def test_a_planner_without_what_diagnostics_read_is_reported(here):
     (here / "theirs.py").write_text(
         "from typing import NamedTuple\n"
         "from my_planner import Closer, Tensor\n"
@@ -224,8 +225,10 @@ def test_what_does_not_fit_is_one_line(here, override, line):
         "from my_latent import Latent, LaplaceLatent\n"
         "class Thing: pass\n"
         "class Half(Latent):\n    def params(self, raw): pass\n"
-        "class Unsummed(LaplaceLatent):\n    def kl(self, left, right): return left.mean - right.mean\n"
-        "class Sizeless(LaplaceLatent):\n    def __init__(self, _): self.size, self.raw_size, self.least = 4, 8, 1\n"
+        "class Unsummed(LaplaceLatent):\n"
+        "    def kl(self, left, right): return left.mean - right.mean\n"
+        "class Sizeless(LaplaceLatent):\n"
+        "    def __init__(self, _): self.size, self.raw_size, self.least = 4, 8, 1\n"
     )
     with pytest.raises(PlanetError, match=f"^{line}$"):
         settings = config.load("planet", [*TINY, override])

@@ -170,15 +170,14 @@ def last_round(agent: Agent, carry: AgentCarry, count: int, rng: torch.Generator
         raise PlanetError(f"planner {kind}: it is no search, so it has no last round to look at")
     searches = []
 
-    def run(one: Any, tensors: tuple[Any, ...]) -> Any:  # noqa: ANN401 (see SearchPlanner.solve)
+    def run(one: Any, tensors: tuple[Any, ...]) -> Any:  # noqa: ANN401 (see SearchPlanner.plan)
         searches.append(tensors[0])
         return one(*tensors)
 
     state = carry.state
     drawn = planner.draw(prepared.dynamics, state, rng)
-    planner.solve(
-        prepared.dynamics, prepared.objective, state, carry.planner, carry.fresh, drawn, run=run
-    )
+    given = (prepared.dynamics, prepared.objective, state, carry.planner, carry.fresh)
+    planner.plan(*given, noise=drawn, run=run)
     fresh = planner.draw(prepared.dynamics, state, rng)[-1].actions
     return planner.box.actions(planner.propose(searches[-1], fresh, last=True)[:, :count])
 

@@ -1,18 +1,23 @@
-"""Planners: how a model is searched for actions. They know torch and the contracts of `types`, and no network.
+"""Planners: how a model is searched for actions. They import torch and `types`, and no network.
 
-Any torch model will do. A pendulum that is swung up from hanging and held upright (angle 0):
+Any torch model will do. A pendulum is swung up from hanging and kept upright (angle 0):
 
     >>> import torch
     >>> from planet_rssm.planners import ICEM, FunctionDynamics, Objective, PlannerSettings
     >>> def step(state, action):  # [M, 2] of angle and speed, [M, 1] of torque in [-3, 3]; 0.1 s
     ...     speed = state[:, 1] + 0.1 * (15 * state[:, 0].sin() + 2 * action[:, 0])
     ...     return torch.stack([state[:, 0] + 0.1 * speed, speed], 1)
-    >>> dynamics = FunctionDynamics(step, reward=lambda state, action, following: following[:, 0].cos())
+    >>> def upright(state, action, following):
+    ...     return following[:, 0].cos()
+    >>> dynamics = FunctionDynamics(step, reward=upright)
     >>> settings = PlannerSettings(name="icem", horizon=15, candidates=100, iterations=2, elites=10)
     >>> planner = ICEM(settings, action_size=1, low=-3.0, high=3.0)
-    >>> state, carry, generator = torch.tensor([[torch.pi, 0.0]]), planner.initial(1), torch.Generator().manual_seed(0)
+    >>> search = planner.prepare(dynamics, Objective())
+    >>> state = torch.tensor([[torch.pi, 0.0]])
+    >>> carry = planner.initial(1)
+    >>> rng = torch.Generator().manual_seed(0)
     >>> for t in range(50):
-    ...     plan, carry = planner.plan(dynamics, Objective(), state, carry, torch.tensor([t == 0]), generator)
+    ...     plan, carry = search.plan(state, carry, torch.tensor([t == 0]), rng)
     ...     state = step(state, plan.action)
     >>> bool(state[0, 0].cos() > 0.95)
     True
@@ -81,8 +86,8 @@ def planner_from_settings(
 ) -> Planner[Any, Any]:
     """Return the planner that the settings name, for actions from `low` to `high` or choices.
 
-    A class of your own, `module:Class`, is any Planner that is built as SearchPlanner is: `discrete`
-    says that actions are choices, and in which groups.
+    A class of your own, `module:Class`, is any Planner that is built as SearchPlanner is:
+    `discrete` means that actions are choices, and in which groups.
 
     Raises:
         PlanetError: the bounds or groups are refused, or candidates of so many choices take too

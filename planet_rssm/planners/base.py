@@ -4,7 +4,7 @@ import functools
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,8 +14,7 @@ from planet_rssm.base.errors import PlanetError
 from planet_rssm.planners.box import Bound, Box
 from planet_rssm.planners.categorical import Categorical
 from planet_rssm.planners.choices import Groups, groups_of
-from planet_rssm.planners.diagnostics import RoundStats, diagnostics
-from planet_rssm.planners.gaussian import Gaussian, mean_of_finite
+from planet_rssm.planners.gaussian import Gaussian, mean_of_finite, tie_order
 from planet_rssm.planners.graphs import Graphs
 from planet_rssm.planners.noise import Noise, normals
 from planet_rssm.planners.objective import (
@@ -41,6 +40,16 @@ class Search(Protocol):
     @property
     def entropy(self) -> Tensor:
         """Mean entropy of one of the next candidates' numbers or choices, [B], in nats."""
+
+
+class RoundStats(NamedTuple):
+    """What is reported of a round, each [B]; see `joined_stats`."""
+
+    returns_max: Tensor
+    returns_mean: Tensor
+    elite_std: Tensor
+    entropy: Tensor
+    nonfinite: Tensor
 
 
 T = TypeVar("T", bound=Search)
@@ -132,9 +141,12 @@ class SearchPlanner(Planner[Any, C], Generic[C, T]):
         rounds: int | None = None,
         proposals: Tensor | None = None,
         previous: Tensor | None = None,
+        noise: Sequence[Noise] | None = None,
         run: RunRound | None = None,
     ) -> tuple[Plan, C]:
-        """Draw the noise and search, in float32, or in float64 when the state is; see `Planner`.
+        """Search, in float32, or in float64 if the state is; see `Planner.plan`.
+
+        Proposals take the place of as many samples in every round, moved inside the bounds.
 
         Args:
             dynamics: the model that is searched.
@@ -142,32 +154,36 @@ class SearchPlanner(Planner[Any, C], Generic[C, T]):
             state: pytree of tensors [B, ...].
             carry: what `initial` or the previous call returned.
             is_first: bool [B].
-            generator: source of the noise, one, or one for each row.
+            generator: what `draw` draws the noise from.
             executed: how far the carry is shifted.
-            rounds: stop after this many; None: all that the settings name.
-            proposals: they take the place of as many samples in every round, inside the bounds.
-            previous: the action [B, A] before this decision, which a cost may look at.
-            run: see `solve`.
+            rounds: stop after this many, at least 1; None: all that the settings name.
+            proposals: sequences [B, K, H, A].
+            previous: the action [B, A] before this decision.
+            noise: a round each, from `draw`; the search then draws nothing and never waits for the
+                device.
+            run: `run(round, tensors)` runs a round in a way of its own; None just calls it.
 
         Returns:
-            The plan and the next carry. Diagnostics: see `planners.diagnostics`.
+            The plan and the next carry; for the diagnostics see `joined_stats`.
 
         Raises:
             PlanetError: proposals or returns of a wrong shape, or no round at all.
         """
-        noise = self.draw(dynamics, state, generator, rounds)
-        return self.solve(
-            dynamics,
-            objective,
-            state,
-            carry,
-            is_first,
-            noise,
-            executed,
-            proposals=proposals,
-            previous=previous,
-            run=run,
-        )
+        with torch.no_grad():
+            if noise is None:
+                noise = self.draw(dynamics, state, generator, rounds)
+            proposed = self.accept(proposals, noise)
+            search = self.start(carry, is_first, noise[0].actions, executed)
+            stats: list[RoundStats] = []
+            for index, drawn in enumerate(noise):
+                last = index == len(noise) - 1
+                one = functools.partial(self.round, dynamics, objective, last=last)
+                tensors = (search, state, drawn, proposed, previous)
+                search, stat = run(one, tensors) if run else one(*tensors)
+                stats.append(stat)
+            sequence, value, carry = self.choose(search, noise[-1].choice)
+            sequence = self.box.actions(sequence)
+            return Plan(sequence[:, 0], sequence, value, joined_stats(stats)), carry
 
     def prepare(
         self, dynamics: Dynamics[S], objective: ObjectiveFunction, precision: str = "float32"
@@ -184,38 +200,6 @@ class SearchPlanner(Planner[Any, C], Generic[C, T]):
             run = Graphs(GRAPHS * kinds)
         plan = functools.partial(self.plan, run=run)
         return PreparedPlanner(self, dynamics, objective, plan)
-
-    def solve(
-        self,
-        dynamics: Dynamics[S],
-        objective: ObjectiveFunction,
-        state: S,
-        carry: C,
-        is_first: Tensor,
-        noise: tuple[Noise, ...],
-        executed: int = 1,
-        *,
-        proposals: Tensor | None = None,
-        previous: Tensor | None = None,
-        run: RunRound | None = None,
-    ) -> tuple[Plan, C]:
-        """Do what `plan` does with the noise given: it draws nothing and waits for no device.
-
-        `run(round, tensors)` runs a round in a way of its own; None just calls it.
-        """
-        stats: list[RoundStats] = []
-        with torch.no_grad():
-            search = self.start(carry, is_first, noise[0].actions, executed)
-            proposed = self.accept(proposals, noise)
-            for index, drawn in enumerate(noise):
-                last = index == len(noise) - 1
-                one = functools.partial(self.round, dynamics, objective, last=last)
-                tensors = (search, state, drawn, proposed, previous)
-                search, stat = run(one, tensors) if run else one(*tensors)
-                stats.append(stat)
-            sequence, value, carry = self.choose(search, noise[-1].choice)
-            sequence = self.box.actions(sequence)
-            return Plan(sequence[:, 0], sequence, value, diagnostics(stats)), carry
 
     def round(
         self,
@@ -235,7 +219,7 @@ class SearchPlanner(Planner[Any, C], Generic[C, T]):
         if proposed is not None:
             sequences[:, -count:] = proposed
         returns = self.score(dynamics, objective, state, sequences, noise.model, previous)
-        precedence = self.precedence(returns, count, last=last)
+        precedence = tie_order(returns, self.mean_at if last else None, count)
         search = self.refit(search, sequences, returns, precedence)
         stats = RoundStats(
             returns.amax(1),
@@ -245,24 +229,6 @@ class SearchPlanner(Planner[Any, C], Generic[C, T]):
             returns.isinf().sum(1),
         )
         return search, stats
-
-    def precedence(self, returns: Tensor, proposals: int, *, last: bool) -> Tensor | None:
-        """Return the places [N] of candidates in the order in which they win a tie.
-
-        None: as they stand. What was handed in comes before what was drawn: the mean of the last
-        round, the proposals, which stand at the end, then the kept elites, which stand at the
-        beginning. So where every return is the same, as in a sparse task far from its reward, a
-        search keeps to what it knew.
-        """
-        mean = slice(0, 0)
-        if last and self.mean_at is not None:
-            mean = slice(self.mean_at, self.mean_at + 1)
-        if not proposals and mean.start == mean.stop:
-            return None
-        places = torch.arange(returns.shape[1], device=returns.device)
-        drawn = places[: len(places) - proposals]
-        rest = (drawn[: mean.start], drawn[mean.stop :])
-        return torch.cat([drawn[mean], places[len(drawn) :], *rest])
 
     def score(
         self,
@@ -295,7 +261,7 @@ class SearchPlanner(Planner[Any, C], Generic[C, T]):
             )
         return risk_adjusted(rank(returns), particles, self.settings.risk)
 
-    def accept(self, proposals: Tensor | None, noise: tuple[Noise, ...]) -> Tensor | None:
+    def accept(self, proposals: Tensor | None, noise: Sequence[Noise]) -> Tensor | None:
         """Return proposals [B, K, H, A] as numbers in [−1, 1], moved inside the bounds.
 
         Raises:
@@ -385,6 +351,17 @@ class SearchPlanner(Planner[Any, C], Generic[C, T]):
 
         `noise` [B] is there for a planner that `draws_choice`.
         """
+
+
+def joined_stats(rounds: Sequence[RoundStats]) -> dict[str, Tensor]:
+    """Return a plan's diagnostics, [B, I] by round but for `nonfinite` [B].
+
+    `returns_max`; `returns_mean` of the finite ones; `elite_std` and `entropy` of what the next
+    round would draw from; `nonfinite`: how many candidates had a return that is not finite.
+    """
+    stacked = (torch.stack(values, 1) for values in zip(*rounds, strict=True))
+    by_round = dict(zip(RoundStats._fields, stacked, strict=True))
+    return by_round | {"nonfinite": by_round["nonfinite"].sum(1)}
 
 
 def _joined(*rows: Tensor | None) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""The box that actions lie in: planners search in [−1, 1], dynamics and plans speak in the user's units."""
+"""The box that actions lie in: planners search in [−1, 1], plans are in the user's units."""
 
 from typing import Any
 
@@ -26,14 +26,17 @@ class Box:
             )
         self.size = float(self._bounds.abs().max())  # of the largest bound
         self.unit = bool((self._bounds.abs() == 1).all())
-        self._held: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
+        self._copies: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
     def actions(self, sequences: Tensor) -> Tensor:
-        """Return `sequences` [..., A] of [−1, 1] in the box: −1 is exactly low and 1 exactly high."""
-        return sequences if self.unit else torch.lerp(*self._as(sequences), (sequences + 1) / 2)
+        """Return `sequences` [..., A] in [−1, 1] in the box: −1 is exactly low, 1 exactly high."""
+        if self.unit:
+            return sequences
+        low, high = self._as(sequences)
+        return torch.lerp(low, high, (sequences + 1) / 2)
 
     def sequences(self, actions: Tensor) -> Tensor:
-        """Return `actions` [..., A] in [−1, 1], moved to the nearest bound where they are outside."""
+        """Return `actions` [..., A] in [−1, 1], moved to the nearest bound if they are outside."""
         if not self.unit:
             low, high = self._as(actions)
             actions = 2 * (actions - low) / (high - low) - 1
@@ -42,17 +45,18 @@ class Box:
     def _as(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return the bounds where `like` is; copied to a device once, for a copy is a wait."""
         key = like.device, like.dtype
-        if key not in self._held:
-            low, high = self._bounds.to(*key)
-            self._held[key] = low, high
-        return self._held[key]
+        if key not in self._copies:
+            low, high = self._bounds.to(like.device, like.dtype)
+            self._copies[key] = low, high
+        return self._copies[key]
 
 
 def _bound(name: str, value: Bound, size: int) -> Tensor:
     bound = torch.as_tensor(value, dtype=torch.float64, device="cpu")
     if bound.shape not in ((), (size,)):
         raise PlanetError(
-            f"{name} of shape {tuple(bound.shape)}: must be a number or ({size},), one for each action"
+            f"{name} of shape {tuple(bound.shape)}: must be a number or ({size},), one for each "
+            "action"
         )
     if not bool(bound.isfinite().all()):
         raise PlanetError(f"{name} = {value}: actions need finite bounds to be searched; give some")

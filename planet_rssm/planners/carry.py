@@ -7,9 +7,9 @@ from torch import Tensor
 
 
 class Carry(NamedTuple):
-    """Of the last decision, in [−1, 1]: `mean` [B, H, A], best `elites` [B, R, H, A]; `known` [B], False before any.
+    """The last decision, in [−1, 1]: `mean` [B, H, A] and its best `elites` [B, R, H, A].
 
-    A planner over choices keeps their probabilities as the `mean`.
+    `known` [B] is False before any. A planner over choices keeps their probabilities as the `mean`.
     """
 
     mean: Tensor
@@ -20,7 +20,7 @@ class Carry(NamedTuple):
 def nothing(
     batch: int, elites: int, horizon: int, action_size: int, device: torch.device | None
 ) -> Carry:
-    """Return the carry of rows that have decided nothing yet, with room for so many elites."""
+    """Return the carry of rows that have decided nothing yet, with room for `elites`."""
     mean = torch.zeros(batch, horizon, action_size, device=device)
     known = torch.zeros(batch, dtype=torch.bool, device=device)
     return Carry(mean, mean[:, None].repeat(1, elites, 1, 1), known)
@@ -29,9 +29,9 @@ def nothing(
 def remembered(mean: Tensor, elites: Tensor | None = None) -> Carry:
     """Return the carry of rows that have decided."""
     known = torch.ones(len(mean), dtype=torch.bool, device=mean.device)
-    return Carry(
-        mean, mean.new_zeros(len(mean), 0, *mean.shape[1:]) if elites is None else elites, known
-    )
+    if elites is None:
+        elites = mean.new_zeros(len(mean), 0, *mean.shape[1:])
+    return Carry(mean, elites, known)
 
 
 def resumed(

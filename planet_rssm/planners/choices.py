@@ -1,4 +1,4 @@
-"""Choices as tensors: actions [..., A] are one one-hot vector a group, side by side, A the sum of the groups' sizes."""
+"""Choices as tensors: actions [..., A] are one-hot vectors, one a group, side by side."""
 
 import itertools
 
@@ -11,21 +11,22 @@ Groups = tuple[int, ...]  # how many choices each group has; () for actions that
 
 
 def groups_of(discrete: bool | Groups, action_size: int) -> Groups:
-    """Return the groups that `discrete` names: True is one choice among `action_size`, False are numbers.
+    """Return the groups that `discrete` names: True is one choice, False are numbers.
 
     Raises:
-        PlanetError: the sizes are not those of an action of that size.
+        PlanetError: the sizes do not add up to `action_size`.
     """
     groups = (action_size,) if discrete is True else tuple(discrete or ())
     if groups and (min(groups) < 1 or sum(groups) != action_size):
         raise PlanetError(
-            f"discrete = {list(groups)}: sizes of groups from 1 on must add up to the {action_size} entries"
+            f"discrete = {list(groups)}: sizes of groups from 1 on must add up to the "
+            f"{action_size} entries"
         )
     return groups
 
 
 def runs(groups: Groups) -> list[tuple[int, int]]:
-    """Return neighbouring groups of one size as (how many, which size): they are computed with as one tensor."""
+    """Return neighbouring groups of one size as (count, size): they are one tensor."""
     return [(len(list(run)), size) for size, run in itertools.groupby(groups)]
 
 
@@ -47,36 +48,35 @@ def joined(parts: list[Tensor]) -> Tensor:
 
 
 def one_hots(index: Tensor, groups: Groups, dtype: torch.dtype) -> Tensor:
-    """Return actions [..., A] of the choices `index` [..., G]; without the 8 bytes an entry of torch's own one_hot."""
+    """Return actions [..., A] of the choices `index` [..., G].
+
+    torch's own one_hot takes 8 bytes an entry.
+    """
     pairs = zip(split_groups(index, groups), runs(groups), strict=True)
     return joined([_one_hot(part, size, dtype) for part, (_, size) in pairs])
 
 
 def likeliest(flat: Tensor, groups: Groups) -> Tensor:
     """Return actions [..., A] with the largest entry of each group of `flat` [..., A]."""
-    return joined(
-        [_one_hot(part.argmax(-1), part.shape[-1], flat.dtype) for part in split(flat, groups)]
-    )
+    parts = split(flat, groups)
+    return joined([_one_hot(part.argmax(-1), part.shape[-1], flat.dtype) for part in parts])
 
 
 def uniform(drawn: Tensor, groups: Groups, dtype: torch.dtype) -> Tensor:
-    """Return actions [..., A] of choices that are all equally likely, from `drawn` [..., G] uniform in [0, 1]."""
-    pairs = zip(split_groups(drawn, groups), runs(groups), strict=True)
-    return joined(
-        [
-            _one_hot((part * size).long().clamp(max=size - 1), size, dtype)
-            for part, (_, size) in pairs
-        ]
-    )
+    """Return actions [..., A] of equally likely choices from `drawn` [..., G] in [0, 1]."""
+    parts = []
+    for part, (_, size) in zip(split_groups(drawn, groups), runs(groups), strict=True):
+        index = (part * size).long().clamp(max=size - 1)
+        parts.append(_one_hot(index, size, dtype))
+    return joined(parts)
 
 
 def each_entry(flags: Tensor, groups: Groups) -> Tensor:
-    """Return what is one a group, `flags` [..., G], at each of the group's entries, [..., A]."""
+    """Return `flags` [..., G], one a group, at each of the group's entries, [..., A]."""
     pairs = zip(split_groups(flags, groups), runs(groups), strict=True)
     return joined([part[..., None].expand(*part.shape, size) for part, (_, size) in pairs])
 
 
 def _one_hot(index: Tensor, size: int, dtype: torch.dtype) -> Tensor:
-    return torch.zeros(*index.shape, size, dtype=dtype, device=index.device).scatter_(
-        -1, index[..., None], 1
-    )
+    hot = torch.zeros(*index.shape, size, dtype=dtype, device=index.device)
+    return hot.scatter_(-1, index[..., None], 1)

@@ -51,9 +51,8 @@ class FunctionDynamics(Dynamics[S]):
         """Do what `rollout` does and keep the states on the way."""
         before: list[S] = []
         rollout = self._follow(state, actions, before)
-        states = pytree.tree_map(
-            lambda *leaves: torch.stack(leaves, 1).unflatten(0, actions.shape[:2]), *before
-        )
+        rows = actions.shape[:2]
+        states = pytree.tree_map(lambda *leaves: torch.stack(leaves, 1).unflatten(0, rows), *before)
         return rollout._replace(states=states)
 
     def _follow(self, state: S, actions: Tensor, before: list[S] | None) -> Rollout:
@@ -61,13 +60,14 @@ class FunctionDynamics(Dynamics[S]):
         rows = actions.shape[:2]
         # batch-major, as flattened actions are: row b · N + n holds the state of environment b
         state = pytree.tree_map(lambda leaf: leaf.repeat_interleave(rows[1], 0), state)
-        rewards, discounts = [], []
+        rewards = []
+        discounts = []
         for action in actions.flatten(0, 1).unbind(1):
             following = self.step(state, action)
-            rewards.append(_check("reward", self.reward(state, action, following), len(action)))
-            discounts.append(
-                _check("discount", self.discount(state, action, following), len(action))
-            )
+            reward = self.reward(state, action, following)
+            discount = self.discount(state, action, following)
+            rewards.append(_check("reward", reward, len(action)))
+            discounts.append(_check("discount", discount, len(action)))
             if before is not None:
                 before.append(state)
             state = following

@@ -78,6 +78,23 @@ def top(
     return elites.unflatten(2, sequences.shape[2:]), values[:, :count]
 
 
+def tie_order(returns: Tensor, mean_at: int | None, proposals: int) -> Tensor | None:
+    """Return the places [N] of candidates in the order in which they win a tie.
+
+    None: as they stand. What was handed in comes before what was drawn: the mean, at `mean_at` in
+    the last round, the proposals, which stand at the end, then the kept elites, which stand at the
+    beginning. So where all `returns` [B, N] are the same, as in a sparse task far from its reward,
+    a search keeps to what it knew.
+    """
+    mean = slice(0, 0) if mean_at is None else slice(mean_at, mean_at + 1)
+    if not proposals and mean_at is None:
+        return None
+    places = torch.arange(returns.shape[1], device=returns.device)
+    drawn = places[: len(places) - proposals]
+    given = places[len(drawn) :]
+    return torch.cat([drawn[mean], given, drawn[: mean.start], drawn[mean.stop :]])
+
+
 def mean_of_finite(returns: Tensor) -> Tensor:
     """Return the mean [B] over the `returns` [B, K] that are not −inf, and −inf where all are."""
     return returns.masked_fill(returns.isinf(), torch.nan).nanmean(1).nan_to_num(nan=-torch.inf)

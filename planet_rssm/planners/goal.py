@@ -11,26 +11,31 @@ from torch.utils import _pytree as pytree
 from planet_rssm.base.errors import PlanetError
 
 
-def goal_reward(goal: Any, weight: Any = 1.0) -> Callable[[Any, Tensor, Any], Tensor]:  # noqa: ANN401 (any pytree)
-    """Return a reward for FunctionDynamics: minus the weighted squared distance of the next state from the goal.
+def goal_reward(
+    goal: Any,  # noqa: ANN401 (any pytree)
+    weight: Any = 1.0,  # noqa: ANN401
+) -> Callable[[Any, Tensor, Any], Tensor]:
+    """Return a reward for FunctionDynamics: minus the distance of the next state from the goal.
+
+    The distance is the weighted sum of squared differences.
 
     Args:
         goal: built as the state is, of tensors without the row axis. Goals that differ by row
             belong in the state.
         weight: a number; or built as the goal is, of what multiplies the squared differences, 0
-            where all is well.
+            for parts that do not count.
 
     Raises:
         PlanetError: when called, a part of the goal is of another shape than that of one row of the
             state.
     """
-    wanted, built = pytree.tree_flatten(goal)
-    weights = (
-        [weight] * len(wanted) if isinstance(weight, (int, float)) else built.flatten_up_to(weight)
-    )
+    targets, form = pytree.tree_flatten(goal)
+    weights = [weight] * len(targets)
+    if not isinstance(weight, (int, float)):
+        weights = form.flatten_up_to(weight)
 
     def reward(state: Any, action: Tensor, following: Any) -> Tensor:  # noqa: ANN401
-        parts = map(_distance, built.flatten_up_to(following), wanted, weights)
+        parts = map(_distance, form.flatten_up_to(following), targets, weights)
         return -functools.reduce(operator.add, parts)
 
     return reward
@@ -40,7 +45,7 @@ def _distance(reached: Tensor, goal: Tensor, weight: Tensor | float) -> Tensor:
     """Return [M] for a part [M, ...] of the state."""
     if goal.shape != reached.shape[1:]:
         raise PlanetError(
-            f"goal of shape {tuple(goal.shape)}: must be {tuple(reached.shape[1:])}, as one row of the state is; goals "
-            "that differ by row belong in the state"
+            f"goal of shape {tuple(goal.shape)}: must be {tuple(reached.shape[1:])}, as one row of "
+            "the state is; goals that differ by row belong in the state"
         )
     return (weight * (reached - goal).square()).reshape(len(reached), -1).sum(1)

@@ -14,9 +14,8 @@ from torch.utils import _pytree as pytree
 
 from planet_rssm.base.errors import PlanetError
 
-WARMUPS = (
-    2  # runs before a capture, in which libraries choose their kernels and take their workspaces
-)
+# runs before a capture, in which libraries choose their kernels and take their workspaces
+WARMUPS = 2
 _capturing = threading.Lock()  # all captures of a device are made on one stream
 _shared: "dict[tuple[int, int], _Shared]" = {}  # by device and stream
 
@@ -36,12 +35,10 @@ class _Shared(NamedTuple):
     """
 
     pool: Any  # torch's own
-    keeper: (
-        torch.cuda.CUDAGraph
-    )  # of next to nothing: a pool that no graph is left in cannot be used again
-    lock: (
-        threading.Lock
-    )  # from copying in until the results are copied out, against other threads on this stream
+    # an almost empty graph: a pool that no graph is left in cannot be used again
+    keeper: torch.cuda.CUDAGraph
+    # from copying in until the results are copied out, against other threads on this stream
+    lock: threading.Lock
 
 
 class Graphs:
@@ -53,12 +50,19 @@ class Graphs:
     """
 
     def __init__(self, most: int) -> None:
-        """Remember `most` graphs; of more, the one that was not run for longest is dropped and captured anew."""
+        """Keep `most` graphs; of more, the one that was not run for longest is dropped."""
         self.most = most
         self._captured: OrderedDict[Any, _Captured] = OrderedDict()
 
-    def __call__(self, one: Any, tensors: tuple[Any, ...]) -> Any:  # noqa: ANN401 (a partial, and a pytree)
-        """Return `one(*tensors)`; `one` is a `functools.partial` that computes by its keywords and shapes alone."""
+    def __call__(
+        self,
+        one: Any,  # noqa: ANN401 (a partial)
+        tensors: tuple[Any, ...],
+    ) -> Any:  # noqa: ANN401 (a pytree)
+        """Return `one(*tensors)`.
+
+        `one` is a `functools.partial` that computes by its keywords and the shapes alone.
+        """
         leaves, form = pytree.tree_flatten(tensors)
         given = [leaf for leaf in leaves if leaf is not None]
         shapes = tuple((leaf.shape, leaf.dtype) if leaf is not None else None for leaf in leaves)
@@ -79,19 +83,21 @@ class Graphs:
 
 
 def _shared_by(device: int, stream: int) -> _Shared:
-    """Return what the graphs of a stream share; PyTorch has some 60 streams a device, so these are few.
+    """Return what the graphs of a stream share: there are few, of some 60 streams a device.
 
-    Memory of each session's own would stay behind with every session that ends.
+    Memory that each prepared planner had for itself would stay behind when it ends.
     """
-    if (found := _shared.get((device, stream))) is None:
+    shared = _shared.get((device, stream))
+    if shared is None:
         with _capturing:
-            found = _shared.get((device, stream)) or _new(device)
-            _shared[device, stream] = found
-    return found
+            shared = _shared.get((device, stream)) or _new(device)
+            _shared[device, stream] = shared
+    return shared
 
 
 def _new(device: int) -> _Shared:
-    keeper, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
+    keeper = torch.cuda.CUDAGraph()
+    pool = torch.cuda.graph_pool_handle()
     with (
         torch.inference_mode(False),
         torch.cuda.stream(_capture_stream(device)),
@@ -107,7 +113,8 @@ def _capture_stream(device: int) -> torch.cuda.Stream:
 
     PyTorch hands its streams out in turn, 32 of each priority. One of the common priority would
     come to be somebody else's too, a control loop's say, whose work a capture would then take in.
-    The products' workspace belongs to the stream: there is one, however many sessions come and go.
+    The products' workspace belongs to the stream: there is one, however many prepared planners come
+    and go.
     """
     return torch.cuda.Stream(device, priority=-1)
 
@@ -125,9 +132,8 @@ def _capture(
         tensors = pytree.tree_unflatten(own, form)
         try:
             graph, result = _recorded(one, tensors, pool)
-        except (
-            torch.OutOfMemoryError
-        ):  # inside a capture PyTorch gives back none of what it keeps for later
+        except torch.OutOfMemoryError:
+            # inside a capture PyTorch gives back none of what it keeps for later
             torch.cuda.empty_cache()
             graph, result = _recorded(one, tensors, pool)
     outputs, form = pytree.tree_flatten(result)
@@ -140,7 +146,8 @@ def _recorded(
     pool: Any,  # noqa: ANN401
 ) -> tuple[torch.cuda.CUDAGraph, Any]:
     """Return a graph of `one(*tensors)`, and the result that it writes."""
-    graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    graph = torch.cuda.CUDAGraph()
+    current = torch.cuda.current_stream()
     stream = _capture_stream(torch.cuda.current_device())
     stream.wait_stream(current)
     with torch.cuda.stream(stream):
@@ -153,7 +160,10 @@ def _recorded(
 
 
 @contextlib.contextmanager
-def _captured_by(graph: torch.cuda.CUDAGraph, pool: Any) -> Iterator[None]:  # noqa: ANN401 (torch's own)
+def _captured_by(
+    graph: torch.cuda.CUDAGraph,
+    pool: Any,  # noqa: ANN401 (torch's own)
+) -> Iterator[None]:
     """Capture what is done inside on the current stream.
 
     `torch.cuda.graph` would first wait for the whole device and give all unused memory back, which
@@ -179,7 +189,7 @@ def _captured_by(graph: torch.cuda.CUDAGraph, pool: Any) -> Iterator[None]:  # n
 
 @contextlib.contextmanager
 def _capturable() -> Iterator[None]:
-    """Say in one line what to do where something that is run waits for the device, as a latent of the user's may.
+    """Turn a wait for the device, as of a user's latent, into a line that says what to do.
 
     Raises:
         PlanetError: the model cannot be captured; what CUDA says is its cause.
@@ -187,11 +197,10 @@ def _capturable() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # torch.AcceleratorError is one
-        if (
-            "captur" not in str(error).lower()
-        ):  # as CUDA's own errors of a capture and PyTorch's all say
+        # CUDA's own errors of a capture and PyTorch's all have this in them
+        if "captur" not in str(error).lower():
             raise
         raise PlanetError(
-            "the search cannot be captured as a CUDA graph: something in the model waits for the device, .item() or "
-            "a branch on a tensor; set planner.fast=false, or take that out"
+            "the search cannot be captured as a CUDA graph: something in the model waits for the "
+            "device, .item() or a branch on a tensor; set planner.fast=false, or take that out"
         ) from error

@@ -1,4 +1,4 @@
-"""Model predictive path integral control: candidates weighted by the exponential of their returns."""
+"""Model predictive path integral control: candidates weighted by exp(return)."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""What other libraries run on their own models and planners: each breach of a contract is told in one line.
+"""What other libraries run on their own models and planners: a line for each broken contract.
 
     from planet_rssm.testing import check_dynamics, check_planner
 

@@ -21,19 +21,17 @@ def some_actions(
     horizon: int,
 ) -> Tensor:
     """Return actions [B, N, H, A] that differ, the same at every call."""
-    leaves, dtype = pytree.tree_leaves(state), precision(state)
-    shape = (len(leaves[0]), candidates, horizon)
-    uniform = torch.rand(*shape, size, dtype=dtype, generator=torch.Generator().manual_seed(1)).to(
-        leaves[0].device
-    )
+    leaf = pytree.tree_leaves(state)[0]
+    shape = (len(leaf), candidates, horizon, size)
+    generator = torch.Generator().manual_seed(1)
+    uniform = torch.rand(shape, dtype=precision(state), generator=generator).to(leaf.device)
     return likeliest(uniform, groups) if groups else box.actions(2 * uniform - 1)
 
 
 def precision(state: Any) -> torch.dtype:  # noqa: ANN401
-    """Return what is searched in from such a state: float32, or float64 where any part of it is."""
-    return functools.reduce(
-        torch.promote_types, (leaf.dtype for leaf in pytree.tree_leaves(state)), torch.float32
-    )
+    """Return the dtype of a search from `state`: float32, or float64 if any part of it is."""
+    dtypes = (leaf.dtype for leaf in pytree.tree_leaves(state))
+    return functools.reduce(torch.promote_types, dtypes, torch.float32)
 
 
 def take(tree: Any, *part: slice) -> Any:  # noqa: ANN401
@@ -47,7 +45,7 @@ def copied(tree: Any) -> Any:  # noqa: ANN401
 
 
 def close(left: Any, right: Any, tolerance: float = 0.0) -> bool:  # noqa: ANN401
-    """Say whether two trees of one form have equal numbers, or nearly so; NaN equals NaN."""
+    """Return whether two trees of one form have equal numbers, or nearly so; NaN equals NaN."""
     pairs = zip(pytree.tree_leaves(left), pytree.tree_leaves(right), strict=True)
     return all(
         one is other or torch.allclose(one, other, rtol=tolerance, atol=tolerance, equal_nan=True)
@@ -56,7 +54,7 @@ def close(left: Any, right: Any, tolerance: float = 0.0) -> bool:  # noqa: ANN40
 
 
 def same(left: Any, right: Any) -> bool:  # noqa: ANN401
-    """Say whether two trees have the same numbers."""
+    """Return whether two trees have the same numbers."""
     return close(left, right)
 
 

@@ -25,12 +25,14 @@ def check_dynamics(
     discrete: bool | Groups = False,
     tolerance: float = 1e-4,
 ) -> None:
-    """Try a dynamics: shapes, dtype, discounts, determinism, causality, rows and candidates alone, trace and prepare.
+    """Try a dynamics.
+
+    Shapes, dtype, discounts, determinism, causality, rows and candidates alone, trace and prepare.
 
     Args:
         dynamics: yours.
         state: a pytree of tensors [B, ...] that it may start from; at least two rows that differ
-            tell the most.
+            show the most.
         action_size: A.
         low: the least action, a number or [A].
         high: the greatest.
@@ -41,92 +43,99 @@ def check_dynamics(
         AssertionError: it breaks the contract; a line for each way in which it does.
     """
     groups = groups_of(discrete, action_size)
-    actions = some_actions(
-        state, action_size, Box(low, high, action_size), groups, CANDIDATES, HORIZON
-    )
+    box = Box(low, high, action_size)
+    actions = some_actions(state, action_size, box, groups, CANDIDATES, HORIZON)
     trial = _Trial(dynamics, state, actions, tolerance)
     raise_broken(trial.shapes())
-    raise_broken(
-        [
-            *trial.repeats(),
-            *trial.alone(),
-            *trial.causal(),
-            *trial.gradients(),
-            *trial.traced(),
-            *trial.prepared(),
-        ]
-    )
+    lines = [*trial.repeats(), *trial.alone(), *trial.causal(), *trial.gradients()]
+    raise_broken([*lines, *trial.traced(), *trial.prepared()])
 
 
 class _Trial:
     """A dynamics and what it is tried on."""
 
-    def __init__(self, dynamics: Dynamics, state: Any, actions: Tensor, tolerance: float) -> None:  # noqa: ANN401
-        self.dynamics, self.state, self.actions, self.tolerance = (
-            dynamics,
-            state,
-            actions,
-            tolerance,
-        )
+    def __init__(
+        self,
+        dynamics: Dynamics,
+        state: Any,  # noqa: ANN401
+        actions: Tensor,
+        tolerance: float,
+    ) -> None:
+        self.dynamics = dynamics
+        self.state = state
+        self.actions = actions
+        self.tolerance = tolerance
         shape = dynamics.noise_shape(*actions.shape[:3])
-        self.noise = (
-            None
-            if shape is None
-            else torch.randn(shape, device=actions.device, dtype=actions.dtype)
-        )
+        self.noise = None
+        if shape is not None:
+            self.noise = torch.randn(shape, device=actions.device, dtype=actions.dtype)
 
     def shapes(self) -> Iterator[str]:
-        rows, shape = tuple(self.actions.shape[:2]), tuple(self.actions.shape[:3])
+        rows = tuple(self.actions.shape[:2])
+        shape = tuple(self.actions.shape[:3])
         if self.noise is not None and self.noise.shape[:1] != rows[:1]:
-            yield f"noise_shape{shape} = {tuple(self.noise.shape)}: its first axis must be the batch, {rows[0]}"
+            yield (
+                f"noise_shape{shape} = {tuple(self.noise.shape)}: its first axis must be the "
+                f"batch, {rows[0]}"
+            )
             return
         rollout = self.dynamics.rollout(self.state, self.actions, self.noise)
+        dtype = self.actions.dtype
         for name in ("reward", "discount"):
             value = getattr(rollout, name)
             if tuple(value.shape) != shape:
                 yield f"{name} of shape {tuple(value.shape)}: must be [B, N, H] = {shape}"
-            elif value.dtype != self.actions.dtype:
-                yield f"{name} of {value.dtype}: must be {self.actions.dtype}, as the state and the actions are"
+            elif value.dtype != dtype:
+                yield f"{name} of {value.dtype}: must be {dtype}, as the state and the actions are"
         if not ((rollout.discount >= 0) & (rollout.discount <= 1)).all():
-            yield "discount outside 0 to 1: it is the chance that the episode goes on"
+            yield "discount outside 0 to 1: it is the probability that the episode continues"
         for leaf in pytree.tree_leaves(rollout.last):
             if tuple(leaf.shape[:2]) != rows:
-                yield f"last has a tensor of shape {tuple(leaf.shape)}: must begin with [B, N] = {rows}"
+                given = tuple(leaf.shape)
+                yield f"last has a tensor of shape {given}: must begin with [B, N] = {rows}"
 
     def repeats(self) -> Iterator[str]:
         given = (self.state, self.actions, self.noise)
-        before, random = copied(given), torch.get_rng_state()
+        before = copied(given)
+        random = torch.get_rng_state()
         first = self._roll()
+        ask = "ask for noise by noise_shape"
         if not same(before, given):
             yield "rollout changes its inputs: work on copies"
         if not same(first, self._roll()):
-            yield "two rollouts on the same noise differ: draw nothing inside, ask for noise by noise_shape"
+            yield f"two rollouts on the same noise differ: draw nothing inside, {ask}"
         if not torch.equal(random, torch.get_rng_state()):
-            yield "rollout draws from torch's global generator: ask for noise by noise_shape"
+            yield f"rollout draws from torch's global generator: {ask}"
 
     def alone(self) -> Iterator[str]:
-        whole = self._roll()
+        together = self._roll()
         for row in range(len(self.actions)):
             part = slice(row, row + 1)
             single = self._roll(take(self.state, part), self.actions[part], take(self.noise, part))
-            if not self._near(single, take(whole, part)):
-                yield f"row {row} alone differs from row {row} of the batch: rows must not see each other"
+            if not self._near(single, take(together, part)):
+                yield (
+                    f"row {row} alone differs from row {row} of the batch: rows must not depend on "
+                    "each other"
+                )
                 break
         if self.noise is not None and self.noise.shape[1:2] != self.actions.shape[1:2]:
             return  # noise that candidates share cannot be taken apart
         noise = None if self.noise is None else self.noise[:, -1:]
-        if not self._near(
-            self._roll(self.state, self.actions[:, -1:], noise),
-            take(whole, slice(None), slice(-1, None)),
-        ):
-            yield "the last candidate alone differs from itself among the others: candidates must not see each other"
+        last = take(together, slice(None), slice(-1, None))
+        if not self._near(self._roll(self.state, self.actions[:, -1:], noise), last):
+            yield (
+                "the last candidate alone differs from itself among the others: candidates must "
+                "not depend on each other"
+            )
 
     def causal(self) -> Iterator[str]:
-        later = torch.cat([self.actions[:, :, :-1], self.actions[:, :, -1:].flip(0, 1)], 2)
-        before, after = self._roll(), self._roll(self.state, later, self.noise)
+        changed = self.actions[:, :, -1:].flip(0, 1)
+        later = torch.cat([self.actions[:, :, :-1], changed], 2)
+        before = self._roll()
+        after = self._roll(self.state, later, self.noise)
         for name, one, other in zip(("reward", "discount"), before, after, strict=False):
             if not self._near(one[:, :, :-1], other[:, :, :-1]):
-                yield f"{name} depends on later actions: step h may see the actions up to h"
+                yield f"{name} depends on later actions: step h may depend on the actions up to h"
 
     def gradients(self) -> Iterator[str]:
         if not self.dynamics.differentiable:
@@ -139,27 +148,28 @@ class _Trial:
 
     def traced(self) -> Iterator[str]:
         if type(self.dynamics).trace is Dynamics.trace:
-            return  # it has none, and says so when it is asked
-        traced, shape = (
-            self.dynamics.trace(self.state, self.actions, self.noise),
-            tuple(self.actions.shape[:3]),
-        )
+            return  # it has none, and raises so when it is asked
+        traced = self.dynamics.trace(self.state, self.actions, self.noise)
+        shape = tuple(self.actions.shape[:3])
         if not self._near(traced[:3], self._roll()):
-            yield "trace and rollout differ: they must foretell the same"
+            yield "trace and rollout differ: they must predict the same"
         leaves = pytree.tree_leaves(traced.states)
         if any(tuple(leaf.shape[:3]) != shape for leaf in leaves):
             yield f"trace gives states that do not begin with [B, N, H] = {shape}"
-        elif not all(
-            self._near(leaf[:, 0, 0], start)
-            for leaf, start in zip(leaves, pytree.tree_leaves(self.state), strict=True)
-        ):
-            yield "the first state of trace is not the one that was given: they are those that actions are taken in"
+            return
+        starts = pytree.tree_leaves(self.state)
+        pairs = zip(leaves, starts, strict=True)
+        if not all(self._near(leaf[:, 0, 0], start) for leaf, start in pairs):
+            yield (
+                "the first state of trace is not the one that was given: they are those that "
+                "actions are taken in"
+            )
 
     def prepared(self) -> Iterator[str]:
         made = self.dynamics.prepare("float32")
         made.refresh()
         if not self._near(made.rollout(self.state, self.actions, self.noise)[:3], self._roll()):
-            yield "prepare('float32') foretells something else than the dynamics itself"
+            yield "prepare('float32') predicts something else than the dynamics itself"
 
     def _roll(self, *given: Any) -> tuple[Any, ...]:  # noqa: ANN401
         rollout = self.dynamics.rollout(*(given or (self.state, self.actions, self.noise)))

@@ -242,10 +242,13 @@ class _Trial:
     def rows_alone(self, planner: SearchPlanner) -> Iterator[str]:
         noise = planner.draw(self.dynamics, self.state, self._generator())
         carry = planner.initial(self.batch, self.device)
-        given = (self.state, carry, self.first, noise)
-        together, _ = planner.solve(self.dynamics, Objective(), *given)
+        given = (self.state, carry, self.first)
+        together, _ = planner.plan(self.dynamics, Objective(), *given, noise=noise)
         for row in range(self.batch):
-            alone, _ = planner.solve(self.dynamics, Objective(), *take(given, slice(row, row + 1)))
+            part = slice(row, row + 1)
+            alone, _ = planner.plan(
+                self.dynamics, Objective(), *take(given, part), noise=take(noise, part)
+            )
             if not close(alone.sequence[0], together.sequence[row], 1e-3):
                 yield f"row {row} alone plans otherwise than in the batch on the same noise"
                 break

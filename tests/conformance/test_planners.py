@@ -1,6 +1,6 @@
-"""Every planner and every dynamics of the package passes what other libraries are given to run on theirs.
+"""Every planner and dynamics of the package passes the checks that other libraries run on theirs.
 
-And each check says in its line what is broken: every breach is committed once here.
+And each check reports what is broken in a line: every contract is broken once here.
 """
 
 from dataclasses import replace
@@ -166,22 +166,40 @@ def reward(change):
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"roll": reward(lambda r: r[..., None])}, r"reward of shape \(3, 3, 4, 1\): must be \[B, N, H\] = "),
+        (
+            {"roll": reward(lambda r: r[..., None])},
+            r"reward of shape \(3, 3, 4, 1\): must be \[B, N, H\] = ",
+        ),
         ({"roll": reward(lambda r: r.double())}, "reward of torch.float64: must be torch.float32"),
         ({"roll": lambda r, s, a: r._replace(discount=r.reward)}, "discount outside 0 to 1"),
-        ({"roll": lambda r, s, a: r._replace(last=r.last.flatten(0, 1))}, r"last .* must begin with \[B, N\]"),
-        ({"shape": lambda b, n, h: (n * b, h, 2)}, r"noise_shape\(3, 3, 4\) = .* first axis must be the batch, 3"),
+        (
+            {"roll": lambda r, s, a: r._replace(last=r.last.flatten(0, 1))},
+            r"last .* must begin with \[B, N\]",
+        ),
+        (
+            {"shape": lambda b, n, h: (n * b, h, 2)},
+            r"noise_shape\(3, 3, 4\) = .* first axis must be the batch, 3",
+        ),
         ({"roll": in_place}, "rollout changes its inputs"),
         ({"roll": reward(lambda r: r + torch.rand(()))}, "two rollouts on the same noise differ"),
         ({"roll": reward(lambda r: r + 0 * torch.rand(()))}, "draws from torch's global generator"),
-        ({"roll": reward(lambda r: r - r.mean(0, keepdim=True))}, "row 0 alone .* rows must not see each other"),
-        ({"roll": reward(lambda r: r - r.mean(1, keepdim=True))}, "candidates must not see each other"),
+        (
+            {"roll": reward(lambda r: r - r.mean(0, keepdim=True))},
+            "row 0 alone .* rows must not depend on each other",
+        ),
+        (
+            {"roll": reward(lambda r: r - r.mean(1, keepdim=True))},
+            "candidates must not depend on each other",
+        ),
         ({"roll": reward(lambda r: r.flip(2))}, "reward depends on later actions"),
         ({"roll": reward(lambda r: r.detach())}, "differentiable is True, but no gradient"),
-        ({"other": Broken(roll=reward(lambda r: 2 * r))}, r"prepare\('float32'\) foretells something else"),
+        (
+            {"other": Broken(roll=reward(lambda r: 2 * r))},
+            r"prepare\('float32'\) predicts something else",
+        ),
     ],
-)  # fmt: skip
-def test_a_broken_dynamics_is_told_what_it_breaks(changes, line):
+)
+def test_what_a_broken_dynamics_breaks_is_reported(changes, line):
     with pytest.raises(AssertionError, match=line) as caught:
         check_dynamics(Broken(**changes), PLACES.clone(), 2)
     assert all(len(one) < 150 for one in str(caught.value).splitlines())
@@ -204,7 +222,7 @@ def test_a_broken_dynamics_is_told_what_it_breaks(changes, line):
         ),
     ],
 )
-def test_a_broken_trace_is_told_what_it_breaks(change, line):
+def test_what_a_broken_trace_breaks_is_reported(change, line):
     class Traced(Walk):
         def trace(self, state, actions, noise):
             return change(self.rollout(state, actions, noise), state, actions)
@@ -214,7 +232,10 @@ def test_a_broken_trace_is_told_what_it_breaks(change, line):
 
 
 class Rusher(Planner[torch.Tensor, torch.Tensor]):
-    """Runs as it was told by `break_` whatever it is shown; whole, it goes against the place by what it remembers."""
+    """Decides without looking at the state; `change` breaks it.
+
+    Unbroken, its actions are random numbers less those of the last decision.
+    """
 
     def __init__(self, change=lambda plan, carry, given: (plan, carry)):
         self.change = change
@@ -286,7 +307,7 @@ def carry_in_place(plan, carry, given):
         (only_when_sound, "the plan is not finite with a model that is broken in part"),
     ],
 )
-def test_a_broken_planner_is_told_what_it_breaks(change, line):
+def test_what_a_broken_planner_breaks_is_reported(change, line):
     with pytest.raises(AssertionError, match=line):
         check_planner(Rusher(change), 2)
 
@@ -339,6 +360,6 @@ class Fickle(Rusher):
         (Fickle, r"prepare\(\) gives a planner that decides otherwise than plan\(\)"),
     ],
 )
-def test_a_planner_that_no_agent_could_use_is_told_what_it_lacks(kind, line):
+def test_what_an_agent_could_not_use_is_reported(kind, line):
     with pytest.raises(AssertionError, match=line):
         check_planner(kind(), 2)

@@ -1,4 +1,4 @@
-"""One test of conduct over every latent x cell x kind x initial state: all pass the same checks, in float64."""
+"""Every latent x cell x kind x initial state passes the same checks, in float64."""
 
 from itertools import product
 
@@ -108,12 +108,12 @@ def test_observing_a_sequence_is_observing_its_steps(rssm: RSSM) -> None:
 
 def test_a_sequence_goes_on_from_the_state_it_is_given(rssm: RSSM) -> None:
     inputs = inputs_of(rssm)
-    whole, _ = rssm.observe(**inputs)
+    together, _ = rssm.observe(**inputs)
     head, _ = rssm.observe(**at(inputs, (slice(None), slice(2))))
     tail, _ = rssm.observe(
         **at(inputs, (slice(None), slice(2, None))), state=part(head, (slice(None), -1))
     )
-    assert_same(tail, part(whole, (slice(None), slice(2, None))))
+    assert_same(tail, part(together, (slice(None), slice(2, None))))
 
 
 def test_a_reset_inside_a_chunk_is_two_chunks(rssm: RSSM) -> None:

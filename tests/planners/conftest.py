@@ -1,4 +1,4 @@
-"""Closed-form systems that planners are tested on, and the settings of the planners that refit to elites."""
+"""Closed-form systems that planners are tested on, and settings of planners by elites."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def settings(request):
 
 
 class NoisyWalk(Dynamics[dict[str, torch.Tensor]]):
-    """A point moved by the action and by a normal step of its own; it is paid for staying near the origin."""
+    """A point moved by the action and by a normal step; it is paid for being near the origin."""
 
     differentiable = True
 
@@ -57,7 +57,7 @@ def still_walk():
 
 
 class LQR:
-    """Two masses that springs and dampers join, one force on each: 4 states, quadratic cost, 20 steps, float64."""
+    """Two masses with springs and dampers, a force on each: 4 states, quadratic cost, 20 steps."""
 
     horizon = 20
 
@@ -85,7 +85,10 @@ class LQR:
         return ((x @ self.q) * x).sum(-1) + ((u @ self.r) * u).sum(-1)
 
     def solve(self):
-        """Return the optimal cost [B] and actions [B, H, 2] by the Riccati recursion; the last state costs nothing."""
+        """Return the optimal cost [B] and actions [B, H, 2] by the Riccati recursion.
+
+        The last state costs nothing.
+        """
         value, gains = torch.zeros(4, 4, dtype=torch.float64), []
         for _ in range(self.horizon):
             gain = torch.linalg.solve(self.r + self.b.T @ value @ self.b, self.b.T @ value @ self.a)

@@ -112,7 +112,7 @@ def test_choices_come_as_often_as_their_probabilities_say() -> None:
 
 
 def test_each_group_is_drawn_by_its_own_noise_alone() -> None:
-    """All pairs of two grids of quantiles: every group's shares come out exactly, and so do those of pairs."""
+    """All pairs of two grids of quantiles: the shares of groups and of pairs are exact."""
     steps = ndtri((torch.arange(40) + 0.5) / 40)
     noise = torch.cartesian_prod(steps, steps)[None, :, None]  # [1, 1600, 1, 2]
     probs = torch.tensor([[[0.2, 0.5, 0.3, 0.75, 0.25]]])
@@ -194,9 +194,8 @@ def test_choices_as_tensors() -> None:
         [1, 0, 0, 0, 1, 0, 1, 1, 0, 0, 0],
     ]
     assert torch.equal(likeliest(actions * 0.3 - 5, GROUPS), actions)
-    assert uniform(torch.tensor([0.0, 0.5, 0.49, 1.0]), GROUPS, torch.float32).nonzero().flatten().tolist() == [
-        0, 4, 5, 10,
-    ]  # fmt: skip
+    drawn = uniform(torch.tensor([0.0, 0.5, 0.49, 1.0]), GROUPS, torch.float32)
+    assert drawn.nonzero().flatten().tolist() == [0, 4, 5, 10]
     flags = each_entry(torch.tensor([True, False, True, False]), GROUPS)
     assert flags.tolist() == [True] * 3 + [False] * 2 + [True] * 2 + [False] * 4
 
@@ -211,7 +210,10 @@ def test_groups_of_another_size_are_one_line() -> None:
 
 def test_candidates_that_take_too_much_are_refused_before_any_is_made() -> None:
     settings = PlannerSettings(candidates=20_000, horizon=12, elites=100)
-    line = r"^planner.candidates = 20000: with horizon 12 and 8192 choices a .* 7.3 GiB .* planner.candidates=2730 or"
+    line = (
+        r"^planner.candidates = 20000: with horizon 12 and 8192 choices a .* 7.3 GiB .* "
+        "planner.candidates=2730 or"
+    )
     with pytest.raises(PlanetError, match=line):
         planner_from_settings(settings, 8192, True)
     assert planner_from_settings(settings.model_copy(update={"candidates": 2730}), 8192, True)
@@ -222,10 +224,10 @@ def test_batched_equals_separate_on_the_same_noise() -> None:
     planner, dynamics, state = CategoricalCEM(SETTINGS, A), lock(1), torch.arange(3.0)[:, None]
     noise = planner.draw(dynamics, state, torch.Generator().manual_seed(1))
     first = torch.ones(3, dtype=torch.bool)
-    whole, _ = planner.solve(dynamics, Objective(), state, planner.initial(3), first, noise)
+    together, _ = planner.plan(dynamics, Objective(), state, planner.initial(3), first, noise=noise)
     for row in range(3):
         one = tuple(drawn._replace(actions=drawn.actions[row : row + 1]) for drawn in noise)
-        alone, _ = planner.solve(
-            dynamics, Objective(), state[row : row + 1], planner.initial(1), first[:1], one
+        alone, _ = planner.plan(
+            dynamics, Objective(), state[row : row + 1], planner.initial(1), first[:1], noise=one
         )
-        assert torch.equal(alone.sequence[0], whole.sequence[row])
+        assert torch.equal(alone.sequence[0], together.sequence[row])

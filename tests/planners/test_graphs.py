@@ -1,4 +1,4 @@
-"""Graphs in numbers, without a GPU: what is captured is recorded on the CPU and done again on the same memory.
+"""Graphs in numbers, without a GPU: a capture is recorded on the CPU and done again in place.
 
 Before each replay all that graphs have written is overwritten with NaN, inputs and weights aside:
 what is read must have been written by the same replay, as it must where graphs share their memory.
@@ -24,8 +24,13 @@ B, A = 3, 2
 SPEC = EnvSpec(
     "gym/Test-v0", {"speed": ((3,), "float32")}, A, 1, 0.1, 100, "none", "fake 0", terminates=True
 )
-SMALL = "env.observe=vectors rssm.deter=16 rssm.stoch=4 rssm.classes=4 rssm.hidden=16 model.reward_units=16".split()
-V3 = "env.observe=vectors model.size=1m rssm.deter=16 rssm.hidden=16 rssm.stoch=4 rssm.blocks=4".split()
+SMALL = """
+    env.observe=vectors rssm.deter=16 rssm.stoch=4 rssm.classes=4 rssm.hidden=16
+    model.reward_units=16
+""".split()
+V3 = """
+    env.observe=vectors model.size=1m rssm.deter=16 rssm.hidden=16 rssm.stoch=4 rssm.blocks=4
+""".split()
 WAITS = ("_local_scalar_dense", "nonzero", "equal")
 
 
@@ -115,11 +120,11 @@ def model_of(preset: str):
 
 
 def decide(run, state: State, carry) -> list[torch.Tensor]:
-    found, rng = [], torch.Generator().manual_seed(2)
+    results, rng = [], torch.Generator().manual_seed(2)
     for first in (True, False):
         plan, carry = run(state, carry, torch.full((B,), first), rng)
-        found += [plan.action, plan.sequence, plan.value, *plan.diagnostics.values(), *carry]
-    return found
+        results += [plan.action, plan.sequence, plan.value, *plan.diagnostics.values(), *carry]
+    return results
 
 
 def check(preset: str, name: str) -> None:
@@ -134,11 +139,11 @@ def check(preset: str, name: str) -> None:
         if change is not None:
             change(model)
         with torch.inference_mode():
-            found = decide(prepared.plan, state, planner.initial(B))
+            results = decide(prepared.plan, state, planner.initial(B))
         expected = decide(
             lambda *args: planner.plan(plain, Objective(), *args), state, planner.initial(B)
         )
-        for left, right in zip(found, expected, strict=True):
+        for left, right in zip(results, expected, strict=True):
             torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-4)
     assert 1 <= len(Graph.every) <= 6  # none was captured anew as weights changed
 
@@ -178,7 +183,7 @@ def test_replayed_graphs_decide_as_the_plain_planner(preset, name):
 
 @pytest.mark.usefixtures("recorded", "one_thread_and_seed")
 def test_weights_that_move_to_other_memory_are_found_out(monkeypatch):
-    """That the test above can fail: a graph goes on reading the weights that it was captured with."""
+    """That the test above can fail: a graph reads the weights that it was captured with."""
     take_up = packed_model.FastDynamics._take_up
 
     def elsewhere(self) -> None:

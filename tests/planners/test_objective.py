@@ -44,10 +44,10 @@ def test_the_last_state_is_worth_what_is_left_after_every_discount():
 
 
 def test_costs_see_the_state_the_action_is_taken_in_and_the_action_before():
-    seen = []
+    calls = []
 
     def cost(state, action, previous):
-        seen.append((state[:, 0].tolist(), action[:, 0].tolist(), previous[:, 0].tolist()))
+        calls.append((state[:, 0].tolist(), action[:, 0].tolist(), previous[:, 0].tolist()))
         return (action - previous)[:, 0].square()
 
     dynamics = FunctionDynamics(lambda s, a: s + a, lambda s, a, y: 0 * a[:, 0])
@@ -55,7 +55,7 @@ def test_costs_see_the_state_the_action_is_taken_in_and_the_action_before():
     sequences = torch.tensor([[0.5, 0.5, -0.5], [0.0, 1.0, 1.0]]).reshape(1, 2, 3, 1)
     given = (dynamics, Objective(cost=cost), torch.tensor([[7.0]]), sequences, None)
     assert planner.score(*given, torch.tensor([[0.5]])).tolist() == [[-1.0, -1.25]]
-    assert seen[0] == (
+    assert calls[0] == (
         [7.0, 7.5, 8.0, 7.0, 7.0, 8.0],
         [0.5, 0.5, -0.5, 0, 1, 1],
         [0.5, 0.5, 0.5, 0.5, 0, 1],
@@ -95,7 +95,7 @@ def test_a_cost_where_no_states_are_told_is_one_line():
     planner = CEM(PlannerSettings(horizon=2, candidates=4, elites=2), 1)
     objective = Objective(cost=lambda s, a, p: a[:, 0])
     with pytest.raises(
-        PlanetError, match="^cost: Silent does not tell the states on the way; give it a trace"
+        PlanetError, match="^cost: Silent does not return the states on the way; give it a trace"
     ):
         planner.plan(Silent(), objective, torch.zeros(1, 1), planner.initial(1), FIRST)
     with pytest.raises(PlanetError, match="^cost: the rollout has no states"):

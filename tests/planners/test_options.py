@@ -1,4 +1,4 @@
-"""What every planner can be told besides its own settings."""
+"""The options of `plan`, and other settings that every planner has."""
 
 import pytest
 import torch
@@ -45,18 +45,18 @@ def decide(planner, dynamics, carry=None, first=FIRST, **options):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_no_sample_leaves_a_box_of_any_range_and_its_corners_are_reached(name, dtype):
     low, high = torch.tensor([0.1, -7.3], dtype=dtype), torch.tensor([0.3, 1000.1], dtype=dtype)
-    seen = []
+    asked = []
 
     def reward(action):
-        seen.append(action)
+        asked.append(action)
         return (action / high).sum(1)
 
     planner = made(name, low, high, size=2, init_std=4.0, candidates=300, iterations=6)
     rng = torch.Generator().manual_seed(0)
     dynamics = FunctionDynamics(lambda s, a: s, lambda s, a, y: reward(a))
     plan, _ = planner.plan(dynamics, Objective(), ORIGIN.to(dtype), planner.initial(2), FIRST, rng)
-    seen.append(plan.sequence.flatten(0, 1))
-    actions = torch.cat(seen)
+    asked.append(plan.sequence.flatten(0, 1))
+    actions = torch.cat(asked)
     assert actions.dtype == dtype and (actions >= low).all() and (actions <= high).all()
     if name != "shooting":  # which never draws a corner
         assert (actions == low).any(0).all() and (actions == high).any(0).all()
@@ -194,10 +194,10 @@ def test_a_proposal_that_no_sample_comes_near_is_found(name):
 
 def test_proposals_come_in_actions_and_are_moved_inside_the_box():
     planner = made("shooting", 0.0, 10.0)
-    seen = []
+    asked = []
     proposals = torch.tensor([-5.0, 3.0, 99.0, 10.0]).reshape(1, 1, 4, 1).expand(2, 1, 4, 1)
-    decide(planner, paid_by(lambda a: seen.append(a) or a[:, 0]), proposals=proposals.double())
-    last = torch.stack(seen[:4], 1)[:, :, 0].unflatten(0, (2, 30))[:, -1]
+    decide(planner, paid_by(lambda a: asked.append(a) or a[:, 0]), proposals=proposals.double())
+    last = torch.stack(asked[:4], 1)[:, :, 0].unflatten(0, (2, 30))[:, -1]
     torch.testing.assert_close(last, torch.tensor([[0.0, 3.0, 10.0, 10.0]] * 2))
 
 
@@ -264,13 +264,16 @@ def test_diagnostics_tell_of_each_round(name):
     plan, _ = decide(
         planner, paid_by(lambda a: torch.where(a[:, 0] > 1.5, torch.nan, -a[:, 0].square()))
     )
-    told = plan.diagnostics
+    diagnostics = plan.diagnostics
     assert all(
-        told[key].shape == (2, 3) for key in ("returns_max", "returns_mean", "elite_std", "entropy")
+        diagnostics[key].shape == (2, 3)
+        for key in ("returns_max", "returns_mean", "elite_std", "entropy")
     )
-    assert (told["returns_mean"] < told["returns_max"]).all()
-    narrower = told["elite_std"].diff(dim=1) < 0
-    assert (narrower.all() and (told["entropy"].diff(dim=1) < 0).all()) == (name in ("cem", "icem"))
+    assert (diagnostics["returns_mean"] < diagnostics["returns_max"]).all()
+    narrower = diagnostics["elite_std"].diff(dim=1) < 0
+    assert (narrower.all() and (diagnostics["entropy"].diff(dim=1) < 0).all()) == (
+        name in ("cem", "icem")
+    )
 
 
 def test_entropy_by_hand():

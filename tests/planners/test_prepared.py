@@ -14,7 +14,10 @@ from planet_rssm.world_model import ModelDynamics, WorldModel, untrained_model
 from planet_rssm.world_model.packed_model import FastDynamics
 
 B, A = 3, 2
-WIDTHS = "env.size=32 model.depth=2 rssm.deter=16 rssm.stoch=4 rssm.classes=4 rssm.hidden=16 model.reward_units=16"
+WIDTHS = """
+    env.size=32 model.depth=2 rssm.deter=16 rssm.stoch=4 rssm.classes=4 rssm.hidden=16
+    model.reward_units=16
+"""
 SPEC = EnvSpec("gym/Test-v0", {"speed": ((3,), "float32")}, A, 1, 0.1, 100, "none", "fake 0")
 CUDA = pytest.param(
     "cuda",
@@ -46,12 +49,12 @@ def state_on(model: WorldModel) -> State:
 
 def two_decisions(planner, decide, state: State, carry) -> list[torch.Tensor]:
     """Decide twice, the second time warm; return everything that came of it."""
-    device, found = state.deter.device, []
+    device, results = state.deter.device, []
     rng = torch.Generator(device).manual_seed(2)
     for first in (True, False):
         plan, carry = decide(state, carry, torch.full((B,), first, device=device), rng)
-        found += [plan.action, plan.sequence, plan.value, *plan.diagnostics.values(), *carry]
-    return found
+        results += [plan.action, plan.sequence, plan.value, *plan.diagnostics.values(), *carry]
+    return results
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -129,12 +132,12 @@ def test_results_of_a_graph_are_copies():
         planner.initial(B, state.deter.device),
     )
     plan, carry = prepared.plan(state, initial, first)
-    held = [
+    copies = [
         leaf.clone() for leaf in (plan.sequence, plan.value, *plan.diagnostics.values(), *carry)
     ]
     prepared.plan(State(state.deter.neg(), state.stoch), carry, ~first)
     for now, then in zip(
-        (plan.sequence, plan.value, *plan.diagnostics.values(), *carry), held, strict=True
+        (plan.sequence, plan.value, *plan.diagnostics.values(), *carry), copies, strict=True
     ):
         assert torch.equal(now, then)
 

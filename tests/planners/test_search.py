@@ -60,10 +60,15 @@ def test_batched_equals_separate_on_the_same_noise(settings, walk, dtype, tolera
     alone = [planner.initial(1) for _ in range(3)]
     for is_first in (FIRST, LATER, torch.tensor([False, True, False])):
         noise = planner.draw(walk, state, generator)
-        plan, carry = planner.solve(walk, Objective(), state, carry, is_first, noise)
+        plan, carry = planner.plan(walk, Objective(), state, carry, is_first, noise=noise)
         for b in range(3):
-            single, alone[b] = planner.solve(
-                walk, Objective(), row(state, b), alone[b], is_first[b : b + 1], row(noise, b)
+            single, alone[b] = planner.plan(
+                walk,
+                Objective(),
+                row(state, b),
+                alone[b],
+                is_first[b : b + 1],
+                noise=row(noise, b),
             )
             near(row(plan, b), single, tolerance)
             near(row(carry, b), alone[b], tolerance)
@@ -94,21 +99,21 @@ def test_a_first_row_forgets_its_carry_and_the_others_keep_theirs(settings, walk
     )
     _, carry = planner.plan(walk, Objective(), state, planner.initial(3), FIRST, generator)
     noise = planner.draw(walk, state, generator)
-    mixed, _ = planner.solve(
-        walk, Objective(), state, carry, torch.tensor([False, True, False]), noise
+    mixed, _ = planner.plan(
+        walk, Objective(), state, carry, torch.tensor([False, True, False]), noise=noise
     )
-    fresh, _ = planner.solve(walk, Objective(), state, planner.initial(3), LATER, noise)
-    kept, _ = planner.solve(walk, Objective(), state, carry, LATER, noise)
+    fresh, _ = planner.plan(walk, Objective(), state, planner.initial(3), LATER, noise=noise)
+    kept, _ = planner.plan(walk, Objective(), state, carry, LATER, noise=noise)
     near(row(mixed, 1), row(fresh, 1), 1e-12)
     for b in (0, 2):
         near(row(mixed, b), row(kept, b), 1e-12)
 
 
 def test_candidates_never_leave_the_bounds(settings):
-    seen = []
+    largest = []
 
     def step(state, action):
-        seen.append(action.abs().max())
+        largest.append(action.abs().max())
         return state + action
 
     dynamics = FunctionDynamics(step, lambda s, a, y: y.sum(-1))  # paid for the corner of the box
@@ -119,7 +124,7 @@ def test_candidates_never_leave_the_bounds(settings):
         plan, carry = planner.plan(
             dynamics, Objective(), torch.zeros(2, 2), carry, torch.tensor([is_first] * 2)
         )
-    assert torch.stack(seen).max() == 1.0
+    assert torch.stack(largest).max() == 1.0
     assert plan.action.abs().max() <= 1 and plan.action.min() > 0.8
 
 

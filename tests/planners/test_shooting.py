@@ -29,18 +29,18 @@ def test_it_draws_uniformly_over_the_box_and_over_choices():
 
 
 def test_the_best_of_all_rounds_is_acted_by():
-    seen = []
+    rounds = []
 
     def objective(rollout):
-        seen.append((rollout.reward.sum(-1), rollout.last))
-        return seen[-1][0]
+        rounds.append((rollout.reward.sum(-1), rollout.last))
+        return rounds[-1][0]
 
     dynamics = FunctionDynamics(lambda s, a: a, lambda s, a, y: -(a[:, 0] - s[:, 0]).square())
     planner = RandomShooting(SETTINGS, 1)
     plan, _ = planner.plan(
         dynamics, objective, torch.tensor([[0.3], [0.0], [-1.0]]), planner.initial(3), FIRST
     )
-    returns, last = (torch.cat(parts, 1) for parts in zip(*seen, strict=True))
+    returns, last = (torch.cat(parts, 1) for parts in zip(*rounds, strict=True))
     assert returns.shape == (3, 2000)
     value, index = returns.max(1)
     assert torch.equal(plan.value, value) and torch.equal(
@@ -60,7 +60,7 @@ def test_the_best_arm_of_a_discrete_bandit_is_pulled(name):
 
 
 def test_a_warm_start_never_forgets_a_better_plan():
-    # a place that only the sequence +0.5, +0.5, ... is paid for: what was found once goes on being
+    # a place that only the sequence +0.5, +0.5, ... is paid for: what was chosen once goes on being
     # followed
     dynamics = FunctionDynamics(lambda s, a: s, lambda s, a, y: -(a[:, 0] - 0.5).abs())
     settings = SETTINGS.model_copy(

@@ -1,4 +1,4 @@
-"""Ties among returns go to what was handed in, then to what was drawn first: at every size and for every planner."""
+"""Ties among returns go to what was handed in, then to what was drawn first, everywhere."""
 
 import pytest
 import torch
@@ -18,10 +18,10 @@ class Flat(FunctionDynamics):
 
     def __init__(self):
         super().__init__(None, None)
-        self.seen = []
+        self.asked = []
 
     def rollout(self, state, actions, noise):
-        self.seen.append(actions.clone())
+        self.asked.append(actions.clone())
         nothing = torch.zeros(actions.shape[:3])
         return Rollout(nothing, torch.ones_like(nothing), state)
 
@@ -40,7 +40,7 @@ def decide(planner, carry=None, first=FIRST, proposals=None):
     plan, carry = planner.plan(
         flat, Objective(), STATE, carry, first, generator, proposals=proposals
     )
-    return plan, carry, flat.seen
+    return plan, carry, flat.asked
 
 
 def some(count=5):
@@ -92,10 +92,10 @@ def test_choices_are_counted_of_the_proposals_and_the_first_drawn(proposed):
 
 def test_icem_keeps_to_the_sequence_that_it_has_begun():
     planner = made("icem", candidates=40, elites=10)
-    plan, carry, seen = decide(planner)
-    assert torch.equal(plan.sequence, seen[0][:, 0])  # nothing was handed in: the first drawn
+    plan, carry, asked = decide(planner)
+    assert torch.equal(plan.sequence, asked[0][:, 0])  # nothing was handed in: the first drawn
     assert torch.equal(
-        carry.elites[:, 0], seen[-1][:, 3]
+        carry.elites[:, 0], asked[-1][:, 3]
     )  # the last round's mean, which stands after three elites
     again, _, (first, last) = decide(planner, carry, LATER)
     assert torch.equal(
@@ -127,15 +127,15 @@ def test_icem_takes_the_mean_before_all_else_in_its_only_round():
 
 def test_shooting_takes_its_last_best_or_a_proposal_or_the_first_drawn():
     planner = made("shooting", warm_start=True)
-    plan, carry, seen = decide(planner)
-    assert torch.equal(plan.sequence, seen[0][:, 0])
+    plan, carry, asked = decide(planner)
+    assert torch.equal(plan.sequence, asked[0][:, 0])
     again, _, _ = decide(planner, carry, LATER)
     assert torch.equal(again.sequence[:, :2], plan.sequence[:, 1:])
     proposals = some()
     plan, _, _ = decide(made("shooting"), proposals=proposals)
     assert torch.equal(plan.sequence, proposals[:, 0])
-    plan, _, seen = decide(made("shooting", discrete=True))
-    assert torch.equal(plan.sequence, seen[0][:, 0])
+    plan, _, asked = decide(made("shooting", discrete=True))
+    assert torch.equal(plan.sequence, asked[0][:, 0])
 
 
 def test_where_every_return_is_broken_the_order_is_the_same():
