@@ -1,4 +1,4 @@
-"""What an agent is given, checked before anything is computed: a wrong input costs one line, never a wrong belief."""
+"""What an agent is given, checked before anything is computed with it."""
 
 from collections.abc import Mapping
 
@@ -10,8 +10,8 @@ from planet_rssm.base.errors import PlanetError
 from planet_rssm.envs.spec import EnvSpec
 
 Array = np.ndarray | Tensor
-# what to give instead of NaN
-_NOT_KNOWN = ("give None as the observation of a dropped frame", "give the action that was sent")
+_DROPPED = "give None as the observation of a dropped frame"  # what to give instead of NaN
+_SENT = "give the action that was sent"
 SLACK = 1e-3  # by which an actuator may report that it went beyond its range
 
 
@@ -28,21 +28,20 @@ def check_inputs(
     look at a GPU's would wait for it.
 
     Raises:
-        PlanetError: what is wrong, what it must be, and how to mend it.
+        PlanetError: what is wrong, what it must be, and how to fix it.
     """
     for key, (shape, dtype) in spec.observation.items() if observation is not None else ():
         if not isinstance(observation, Mapping) or key not in observation:
             given = sorted(observation) if isinstance(observation, Mapping) else type(observation)
-            raise PlanetError(
-                f"observation: no {key!r} in {given}; the model was trained to see it"
-            )
+            raise PlanetError(f"observation: no {key!r} in {given}; the model was trained on it")
         _check(f"observation {key!r}", observation[key], rows, shape, dtype)
     _check("executed_action", executed_action, rows, (spec.action_size,), "float32")
     if not spec.groups and _on_host(executed_action) and rows:
         furthest = float(torch.as_tensor(executed_action).abs().max())
         if furthest > 1 + SLACK:
             raise PlanetError(
-                f"executed_action: {furthest:g} is among it; must be in [-1, 1], the units of Plan.action"
+                f"executed_action: {furthest:g} is among it; must be in [-1, 1], the units of "
+                "Plan.action"
             )
     if tuple(np.shape(is_first)) != (rows,):
         raise PlanetError(
@@ -52,19 +51,19 @@ def check_inputs(
 
 def _check(name: str, value: Array, rows: int, shape: tuple[int, ...], dtype: str) -> None:
     kind = str(getattr(value, "dtype", type(value).__name__)).removeprefix("torch.")
-    found, wanted = f"{name}: {kind} {list(np.shape(value))}", [rows, *shape]
-    if tuple(np.shape(value)) != tuple(wanted):
+    given = f"{name}: {kind} {list(np.shape(value))}"
+    expected = [rows, *shape]
+    if list(np.shape(value)) != expected:
         fix = "; add the batch axis: value[None]" if tuple(np.shape(value)) == shape else ""
-        raise PlanetError(f"{found}; must be {dtype} {wanted} for {rows} rows{fix}")
+        raise PlanetError(f"{given}; must be {dtype} {expected} for {rows} rows{fix}")
     if dtype == "uint8" and kind != "uint8":
         fix = "scale floats to 0..255, round, and convert them" if "float" in kind else "convert it"
-        raise PlanetError(f"{found}; must be uint8, 0 to 255; {fix}")
+        raise PlanetError(f"{given}; must be uint8, 0 to 255; {fix}")
     if kind.startswith(("complex", "str", "<U", "object")):
-        raise PlanetError(f"{found}; must be numbers, float32 {wanted}")
+        raise PlanetError(f"{given}; must be numbers, float32 {expected}")
     if dtype != "uint8" and _on_host(value) and not torch.as_tensor(value).isfinite().all():
-        raise PlanetError(
-            f"{name}: has NaN or infinity in it; {_NOT_KNOWN[name == 'executed_action']}"
-        )
+        fix = _SENT if name == "executed_action" else _DROPPED
+        raise PlanetError(f"{name}: has NaN or infinity in it; {fix}")
 
 
 def _on_host(value: Array) -> bool:

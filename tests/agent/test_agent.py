@@ -8,6 +8,7 @@ import torch
 
 from planet_rssm import config
 from planet_rssm.agent import Agent, AgentCarry, RoundTimes
+from planet_rssm.agent.exploration import explore
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.config import PlannerSettings
 from planet_rssm.envs.spec import EnvSpec
@@ -28,8 +29,8 @@ SPEC = EnvSpec(
 )
 SETTINGS = config.load(
     "planet",
-    "env.size=32 model.depth=2 rssm.deter=16 rssm.stoch=4 rssm.hidden=16 planner.candidates=16 planner.elites=4 "
-    "planner.iterations=2 planner.horizon=5".split(),
+    "env.size=32 model.depth=2 rssm.deter=16 rssm.stoch=4 rssm.hidden=16 planner.candidates=16 "
+    "planner.elites=4 planner.iterations=2 planner.horizon=5".split(),
 )
 B = 3
 
@@ -77,13 +78,10 @@ def test_choices_are_one_hot_and_the_noise_is_the_chance_of_any_other():
 
 
 def test_each_group_of_choices_explores_by_itself():
-    groups, many = (2, 4), 2000
-    spec = dataclasses.replace(SPEC, discrete=True, action_size=6, groups=groups)
-    made = Agent.build(
-        SETTINGS, spec, untrained_model(SETTINGS, spec), device=CPU, exploration_noise=0.5
-    )
+    groups = (2, 4)
+    many = 2000
     kept = torch.tensor([1.0, 0, 0, 0, 1, 0]).expand(many, 6)
-    acted = made._explore(kept, torch.Generator().manual_seed(0))
+    acted = explore(kept, 0.5, groups, torch.Generator().manual_seed(0))
     assert (acted[:, :2].sum(1) == 1).all() and (acted[:, 2:].sum(1) == 1).all()
     first, second = acted[:, 0] != 1, acted[:, 4] != 1
     assert first.float().mean() == pytest.approx(0.5 * 1 / 2, abs=0.03)
@@ -111,7 +109,7 @@ def test_a_row_that_begins_an_episode_forgets_its_past_and_no_other_row_does():
     assert not torch.allclose(again.state.deter[0], fresh.state.deter[0])
 
 
-def test_the_planner_is_told_once_that_an_episode_began():
+def test_the_planner_learns_once_that_an_episode_began():
     made = agent()
     carry = begin(made)
     assert carry.fresh.all()
@@ -128,9 +126,9 @@ def test_a_dropped_frame_advances_the_belief_by_the_prior():
     made = agent()
     carry = begin(made)
     blind = made.observe(carry, None, torch.ones(B, 2), first())
-    seen = made.observe(carry, images(1), torch.ones(B, 2), first())
-    torch.testing.assert_close(blind.state.deter, seen.state.deter)
-    assert not torch.allclose(blind.state.stoch, seen.state.stoch)
+    observed = made.observe(carry, images(1), torch.ones(B, 2), first())
+    torch.testing.assert_close(blind.state.deter, observed.state.deter)
+    assert not torch.allclose(blind.state.stoch, observed.state.stoch)
     made.decide(blind)
 
 
@@ -148,8 +146,8 @@ def test_a_dropped_first_frame_still_forgets_the_past():
 def test_an_agent_loads_from_a_run_alone(tmp_path):
     (tmp_path / checkpoints.FOLDER).mkdir()
     model = untrained_model(SETTINGS, SPEC)
-    held = Checkpoint(SETTINGS, SPEC, {"env_steps": 5}, dict(model.state_dict()), {})
-    checkpoints.save(held, checkpoints.path_of(tmp_path, 5))
+    checkpoint = Checkpoint(SETTINGS, SPEC, {"env_steps": 5}, dict(model.state_dict()), {})
+    checkpoints.save(checkpoint, checkpoints.path_of(tmp_path, 5))
     loaded = Agent.load(tmp_path, device="cpu")
     assert loaded.spec == SPEC
     assert torch.equal(
@@ -205,13 +203,13 @@ def test_an_agent_follows_a_model_that_goes_on_learning():
 
 
 @torch.inference_mode()
-def test_a_plan_after_committed_actions_begins_at_the_belief_that_the_prior_foretells():
+def test_a_plan_after_committed_actions_begins_at_the_belief_that_the_prior_predicts():
     made = Agent.build(mode_settings(), SPEC, untrained_model(mode_settings(), SPEC), device=CPU)
     carry = begin(made)
     committed = torch.randn(B, 3, 2, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
     ahead, after = made.decide(carry, committed=committed.numpy())
-    foreseen = made.model.rssm.imagine(carry.state, committed, None)
-    last = type(carry.state)(*(part[:, -1] for part in foreseen))
+    predicted = made.model.rssm.imagine(carry.state, committed, None)
+    last = type(carry.state)(*(part[:, -1] for part in predicted))
     there, _ = made.decide(carry._replace(state=last))
     torch.testing.assert_close(ahead.sequence, there.sequence)
     assert after.state is carry.state
@@ -224,7 +222,7 @@ def mode_settings() -> config.Settings:
     )
 
 
-def test_fewer_rounds_are_told():
+def test_fewer_rounds_are_reported():
     made = agent()
     for rounds, done in ((1, 1), (None, 2)):
         plan, _ = made.decide(begin(made), rounds=rounds)
@@ -234,12 +232,12 @@ def test_fewer_rounds_are_told():
 
 def test_what_is_done_once_is_not_in_the_times(monkeypatch):
     """On a CUDA device the first decision of so many rounds captures graphs."""
-    made, seen = agent(), set()
+    made, tried = agent(), set()
     decided, _ = made.decide(begin(made))
 
     def slow_at_first(*given, rounds, **more):
-        if rounds not in seen:
-            seen.add(rounds)
+        if rounds not in tried:
+            tried.add(rounds)
             time.sleep(0.5)
         return decided, given[0]
 
@@ -256,5 +254,6 @@ def test_times_by_rounds_never_fall_and_decide_how_many_fit(caplog):
     assert not caplog.messages
     assert times.within(9) == 1
     assert caplog.messages == [
-        "budget_ms 9: one round takes 10.0 ms here and is done all the same; lower planner.candidates"
+        "budget_ms 9: one round takes 10.0 ms here and is done all the same; lower "
+        "planner.candidates"
     ]
