@@ -1,4 +1,4 @@
-"""Behaviour learned in imagination: Dreamer's actor and critic, to take the planner's place or to help it."""
+"""Behaviour learned in imagination: Dreamer's actor and critic, as a planner or beside one."""
 
 from planet_rssm.behavior.imagination import ImaginationNoise, Imagined, imagine
 from planet_rssm.behavior.learning import Behavior, check_objective, untrained_behavior

@@ -19,12 +19,10 @@ from planet_rssm.world_model.latents import CategoricalLatent
 
 HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 EDGE = 1e-6  # how near to a bound a number is taken, whose density has none there
-FIRST_STD = math.log(
-    math.expm1(5.0)
-)  # softplus of it is 5: a tanh-normal begins with both ends of the range
-NODES, WEIGHTS = (
-    torch.from_numpy(part) for part in np.polynomial.hermite_e.hermegauss(48)
-)  # of the normal's mean
+# softplus of it is 5: a tanh-normal begins with both ends of the range
+FIRST_STD = math.log(math.expm1(5.0))
+# of Gauss-Hermite quadrature, for means under a normal
+NODES, WEIGHTS = (torch.from_numpy(part) for part in np.polynomial.hermite_e.hermegauss(48))
 
 
 class ActionDistribution(ABC):
@@ -55,7 +53,8 @@ class Normal(ActionDistribution):
     def __init__(self, raw: Tensor) -> None:
         """Take a network's output [*B, 2 A]."""
         mean, spread = raw.chunk(2, -1)
-        self.mean, self.std = mean.tanh(), 0.9 * torch.sigmoid(spread + 2.0) + 0.1
+        self.mean = mean.tanh()
+        self.std = 0.9 * torch.sigmoid(spread + 2.0) + 0.1
 
     def sample(self, noise: Tensor) -> Tensor:
         """Return mean + std * noise."""
@@ -82,13 +81,15 @@ class TruncatedNormal(ActionDistribution):
     def __init__(self, raw: Tensor) -> None:
         """Take a network's output [*B, 2 A]."""
         mean, spread = raw.chunk(2, -1)
-        self.mean, self.std = mean.tanh(), 2 * torch.sigmoid(spread / 2) + 0.1
-        self.low, self.high = (-1 - self.mean) / self.std, (1 - self.mean) / self.std
+        self.mean = mean.tanh()
+        self.std = 2 * torch.sigmoid(spread / 2) + 0.1
+        self.low = (-1 - self.mean) / self.std
+        self.high = (1 - self.mean) / self.std
         self.below = torch.special.ndtr(self.low)
         self.mass = torch.special.ndtr(self.high) - self.below  # the mean is inside: never small
 
     def sample(self, noise: Tensor) -> Tensor:
-        """Invert the cumulated density at Phi(noise); the gradient is as if it could not leave [-1, 1]."""
+        """Invert the cumulated density at Phi(noise); the bound leaves the gradient as it is."""
         place = (self.below + torch.special.ndtr(noise) * self.mass).clamp(EDGE, 1 - EDGE)
         drawn = self.mean + self.std * torch.special.ndtri(place)
         return drawn + (drawn.detach().clamp(EDGE - 1, 1 - EDGE) - drawn.detach())
@@ -100,9 +101,8 @@ class TruncatedNormal(ActionDistribution):
 
     def log_prob(self, action: Tensor) -> Tensor:
         """Return the density."""
-        return (_normal_log_prob((action - self.mean) / self.std, self.std) - self.mass.log()).sum(
-            -1
-        )
+        log_prob = _normal_log_prob((action - self.mean) / self.std, self.std)
+        return (log_prob - self.mass.log()).sum(-1)
 
     @property
     def entropy(self) -> Tensor:
@@ -112,12 +112,13 @@ class TruncatedNormal(ActionDistribution):
 
 
 class TanhNormal(ActionDistribution):
-    """tanh of N(5 tanh(m / 5), std²), with std = softplus(s + 5⁺) + 1e-4 that begins at 5 (Dreamer)."""
+    """tanh of N(5 tanh(m / 5), std²), with std = softplus(s + 5⁺) + 1e-4 from 5 on (Dreamer)."""
 
     def __init__(self, raw: Tensor) -> None:
         """Take a network's output [*B, 2 A]."""
         mean, spread = raw.chunk(2, -1)
-        self.mean, self.std = 5 * (mean / 5).tanh(), softplus(spread + FIRST_STD) + 1e-4
+        self.mean = 5 * (mean / 5).tanh()
+        self.std = softplus(spread + FIRST_STD) + 1e-4
 
     def sample(self, noise: Tensor) -> Tensor:
         """Return tanh(mean + std * noise)."""
@@ -131,28 +132,27 @@ class TanhNormal(ActionDistribution):
     def log_prob(self, action: Tensor) -> Tensor:
         """Return the density; of actions at a bound that of one just inside."""
         inner = action.clamp(EDGE - 1, 1 - EDGE).atanh()
-        return (_normal_log_prob((inner - self.mean) / self.std, self.std) - _log_slope(inner)).sum(
-            -1
-        )
+        log_prob = _normal_log_prob((inner - self.mean) / self.std, self.std)
+        return (log_prob - _log_slope(inner)).sum(-1)
 
     @property
     def entropy(self) -> Tensor:
         """The normal's, and the mean log slope of tanh under it by Gauss-Hermite quadrature."""
         nodes, weights = _quadrature(self.mean.device, self.mean.dtype)
         slopes = _log_slope(self.mean[..., None] + self.std[..., None] * nodes)
-        return (
-            self.std.log() + HALF_LOG_TAU + 0.5 + (slopes * weights).sum(-1) / weights.sum()
-        ).sum(-1)
+        slope = (slopes * weights).sum(-1) / weights.sum()
+        return (self.std.log() + HALF_LOG_TAU + 0.5 + slope).sum(-1)
 
 
 class OneHot(ActionDistribution):
-    """Independent choices, one-hot by group [*B, A]; of n choices (1 - unimix) softmax(raw) + unimix / n.
+    """Independent choices, one-hot by group [*B, A].
 
-    Neighbouring groups of one size are a categorical latent of so many variables.
+    The probabilities of n choices are (1 - unimix) softmax(raw) + unimix / n. Neighbouring groups
+    of one size are one categorical latent of as many variables.
     """
 
     def __init__(self, raw: Tensor, unimix: float = 0.0, groups: Groups = ()) -> None:
-        """Take a network's output [*B, A] and how many choices each group has; () is one group of all."""
+        """Take a network's output [*B, A] and the sizes of the groups; () is one group of all."""
         self._groups = groups or (raw.shape[-1],)
         parts = split(raw, self._groups)
         self._latents = [CategoricalLatent(*run, unimix) for run in runs(self._groups)]
@@ -161,7 +161,10 @@ class OneHot(ActionDistribution):
         self.logits = joined([params.logits for params in self._params])
 
     def sample(self, noise: Tensor) -> Tensor:
-        """Invert the cumulated probabilities at Phi(noise) [*B, G]; the gradient is the probabilities' (V2)."""
+        """Invert the cumulated probabilities at Phi(noise) [*B, G].
+
+        The gradient is that of the probabilities (DreamerV2).
+        """
         return self._sample(split_groups(noise, self._groups))
 
     @property
@@ -176,15 +179,12 @@ class OneHot(ActionDistribution):
     @property
     def entropy(self) -> Tensor:
         """The closed form, summed over the groups."""
-        each = [
-            latent.entropy(params)
-            for latent, params in zip(self._latents, self._params, strict=True)
-        ]
-        return torch.stack(each).sum(0)
+        pairs = zip(self._latents, self._params, strict=True)
+        return torch.stack([latent.entropy(params) for latent, params in pairs]).sum(0)
 
     def _sample(self, noise: Sequence[Tensor | None]) -> Tensor:
-        each = zip(self._latents, self._params, noise, strict=True)
-        drawn = [latent.sample(params, part) for latent, params, part in each]
+        parts = zip(self._latents, self._params, noise, strict=True)
+        drawn = [latent.sample(params, part) for latent, params, part in parts]
         return drawn[0] if len(drawn) == 1 else torch.cat(drawn, -1)
 
 

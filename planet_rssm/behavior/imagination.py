@@ -26,11 +26,11 @@ class Imagined(NamedTuple):
     """What was imagined from M states in H steps: state h + 1 is what action h led to."""
 
     feat: Tensor  # [M, H + 1, F], the start first
-    # [M, H, A], as drawn: numbers may lie beyond [-1, 1], where the dynamics sees the bound
+    # [M, H, A], as drawn: numbers may lie beyond [-1, 1], where the dynamics gets the bound
     action: Tensor
     raw: Tensor  # [M, H, raw_size], the actor's output that each action was drawn from
     reward: Tensor  # [M, H], that came with state h + 1
-    goes_on: Tensor  # [M, H], the chance that the episode goes on after it
+    continues: Tensor  # [M, H], the probability that the episode continues after it
 
 
 def imagine(
@@ -39,59 +39,66 @@ def imagine(
     """Act for H steps from `start` [M, ...], from which nothing is learned.
 
     With `gradient` what follows an action depends on it (the dynamics' gradient); the actor itself
-    always sees states as given. Without it only `raw` has a gradient, and is computed once for all
-    steps, after the fact: the imagination itself then runs on weights that were made ready for it.
+    always takes states as given. Without it only `raw` has a gradient, and is computed once for all
+    steps, after the fact: the imagination itself then runs on packed weights.
     """
     start = State(*(part.detach().to(noise.latent.dtype) for part in start))
     if gradient:
         with frozen(model):
             return _follow(model, actor, start, noise)
-    quickly = _follow_packed if isinstance(model, WorldModel) else _follow
+    follow = _follow_packed if isinstance(model, WorldModel) else _follow
     with torch.no_grad():
-        dreamed = quickly(model, actor, start, noise)
-    return dreamed._replace(raw=actor.raw(dreamed.feat[:, :-1]))
+        imagined = follow(model, actor, start, noise)
+    return imagined._replace(raw=actor.raw(imagined.feat[:, :-1]))
 
 
 def _follow_packed(
     model: WorldModel, actor: Actor, start: State, noise: ImaginationNoise
 ) -> Imagined:
-    """Do what `_follow` does in the precision of the autocast around it, without gradients and faster."""
+    """Do what `_follow` does, without gradients and faster, in the precision of the autocast."""
     kind = start.deter.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else start.deter.dtype
     raws: list[Tensor] = []
     actions: list[Tensor] = []
     with torch.autocast(kind, enabled=False):
-        packed, net = PackedModel(model, dtype), pack(actor.net, dtype)
+        packed = PackedModel(model, dtype)
+        net = pack(actor.net, dtype)
 
         def act(feat: Tensor, step: int) -> Tensor:
             raws.append(precise(net(feat)))
             actions.append(actor.distribution(raws[-1]).sample(noise.action[:, step]))
             return actions[-1].clamp(-1, 1)
 
-        reached, reward, goes_on = packed.follow(start, act, noise.latent)
-        states = State(
-            *(torch.cat([one[:, None], rest], 1) for one, rest in zip(start, reached, strict=True))
-        )
-        raw, action = torch.stack(raws, 1), torch.stack(actions, 1)
-    return Imagined(model.rssm.feat(states), action, raw, reward.to(raw), goes_on.to(raw))
+        reached, reward, continues = packed.follow(start, act, noise.latent)
+        parts = zip(start, reached, strict=True)
+        states = State(*(torch.cat([first[:, None], rest], 1) for first, rest in parts))
+        action = torch.stack(actions, 1)
+        raw = torch.stack(raws, 1)
+    return Imagined(model.rssm.feat(states), action, raw, reward.to(raw), continues.to(raw))
 
 
 def _follow(model: WorldModel, actor: Actor, state: State, noise: ImaginationNoise) -> Imagined:
-    states, raws, actions = [state], [], []
+    states = [state]
+    raws = []
+    actions = []
     for step in range(noise.action.shape[1]):
         raws.append(actor.raw(model.rssm.feat(states[-1]).detach()))
         actions.append(actor.distribution(raws[-1]).sample(noise.action[:, step]))
-        states.append(
-            model.rssm.imagine_step(states[-1], bounded(actions[-1]), noise.latent[:, step])
-        )
+        action = bounded(actions[-1])
+        states.append(model.rssm.imagine_step(states[-1], action, noise.latent[:, step]))
     reached = State(*(torch.stack(parts, 1) for parts in zip(*states[1:], strict=True)))
     feat = torch.stack([model.rssm.feat(state) for state in states], 1)
-    reward, goes_on = model.predict_reward(reached), model.predict_continue(reached)
-    return Imagined(feat, torch.stack(actions, 1), torch.stack(raws, 1), reward, goes_on)
+    return Imagined(
+        feat=feat,
+        action=torch.stack(actions, 1),
+        raw=torch.stack(raws, 1),
+        reward=model.predict_reward(reached),
+        continues=model.predict_continue(reached),
+    )
 
 
 def bounded(action: Tensor) -> Tensor:
-    """Return actions [*B, A] moved to the nearest bound of [-1, 1], which keep a gradient beyond it.
+    """Return actions [*B, A] moved to the nearest bound of [-1, 1]; they keep a gradient beyond.
 
     a / stop_gradient(max(1, |a|)), as DreamerV3 has it: a clamp would let no gradient through where
     an action was drawn beyond a bound, a third of all at the first spread.
@@ -101,12 +108,16 @@ def bounded(action: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def frozen(*modules: nn.Module) -> Iterator[None]:
-    """Let no gradient reach the modules' weights from what is computed inside; what was computed before keeps its."""
-    held = [weight for module in modules for weight in module.parameters() if weight.requires_grad]
+    """Let no gradient reach the modules' weights from what is computed inside.
+
+    What was computed before keeps its gradient.
+    """
+    weights = [weight for module in modules for weight in module.parameters()]
+    weights = [weight for weight in weights if weight.requires_grad]
     try:
-        for weight in held:
+        for weight in weights:
             weight.requires_grad_(False)
         yield
     finally:
-        for weight in held:
+        for weight in weights:
             weight.requires_grad_(True)

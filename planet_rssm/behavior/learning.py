@@ -1,13 +1,11 @@
-"""What the actor and the critic learn from: one imagination, from every posterior state of a batch.
+"""What the actor and the critic learn from: one imagination, from every posterior of a batch.
 
-    s_0 -- a_0 --> s_1, r_0, d_0 -- a_1 --> ...  s_H        s_0 a posterior of the batch, the rest imagined
-    R_h = r_h + d_h ((1 - trace) v(s_{h+1}) + trace R_{h+1})          lambda-returns, d the discount
-    w_h = d_0 ... d_{h-1}                                             weights: how likely it is to get there
-                                                                      (`reached`; see `_weights` for
-                                                                      the others)
+    s_0 -- a_0 --> s_1, r_0, d_0 -- a_1 --> ...  s_H     s_0 a posterior, the rest imagined
+    R_h = r_h + d_h ((1 - lam) v(s_{h+1}) + lam R_{h+1})          lambda-returns, d the discount
+    w_h = d_0 ... d_{h-1}                                         weights, see `_weights`
 
-The actor's loss never touches the model. The critic's touches it only on the batch itself
-(`replay_value`).
+lam is the setting `behavior.trace`. The actor's loss never touches the model. The critic's touches
+it only on the batch itself (`replay_value`).
 """
 
 from typing import NamedTuple
@@ -52,41 +50,43 @@ class Behavior(nn.Module):
         super().__init__()
         check_objective(settings, spec)
         own = self.settings = settings.behavior
-        choice = "reinforce" if spec.groups else "dynamics"
-        self.share = {"dynamics": 1.0, "reinforce": 0.0, "mix": own.mix}[
-            choice if own.objective == "auto" else own.objective
-        ]
-        ends = settings.model.continue_discount if spec.terminates else 1.0
-        self.discount = own.discount / ends  # the continue head's answers hold its own
+        objective = own.objective
+        if objective == "auto":
+            objective = "reinforce" if spec.groups else "dynamics"
+        # of the dynamics' gradient in the actor's objective
+        self.share = {"dynamics": 1.0, "reinforce": 0.0, "mix": own.mix}[objective]
+        # the continue head's probabilities include its own discount
+        included = settings.model.continue_discount if spec.terminates else 1.0
+        self.discount = own.discount / included
         self.actor = Actor(feat, spec.action_size, spec.groups, own, settings.model)
         self.critic = Critic(feat, own, settings.model)
         self.register_buffer("bounds", torch.zeros(2))
 
     def parameter_counts(self) -> dict[str, int]:
-        """Return the number of parameters that learn by part; the slow copy is none of them."""
-        parts = self.named_children()
+        """Return the number of parameters that learn by part, without the slow copy."""
         return {
             name: sum(p.numel() for p in part.parameters() if p.requires_grad)
-            for name, part in parts
+            for name, part in self.named_children()
         }
 
     def draw(
         self, rows: int, latent: int, generator: torch.Generator, device: torch.device
     ) -> ImaginationNoise:
-        """Draw the noise of an imagination from so many states whose samples take `latent` draws; moved to `device`."""
-        where, horizon = generator.device, self.settings.horizon
-        sizes = (self.actor.noise_size, latent)
-        return ImaginationNoise(
-            *(
-                torch.randn(rows, horizon, size, generator=generator, device=where).to(device)
-                for size in sizes
-            )
-        )
+        """Draw the noise of an imagination from `rows` states, moved to `device`.
+
+        A state's sample takes `latent` draws.
+        """
+
+        def draw(size: int) -> Tensor:
+            shape = (rows, self.settings.horizon, size)
+            return torch.randn(shape, generator=generator, device=generator.device).to(device)
+
+        return ImaginationNoise(action=draw(self.actor.noise_size), latent=draw(latent))
 
     def loss(
         self, model: WorldModel, batch: Batch, context: Context, noise: ImaginationNoise
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """Return the loss to minimise beside the model's, metrics, and what `settle` takes after the step.
+        """Return the loss to minimise, metrics, and the bounds that `settle` takes after the step.
 
         Args:
             model: the world model, which `context` comes from.
@@ -95,197 +95,191 @@ class Behavior(nn.Module):
             noise: of B * T rows.
         """
         starts = State(*(part.flatten(0, 1) for part in context.states))
-        ends = (
-            batch.is_terminal
-            if self.settings.weights == "reached"
-            else torch.zeros_like(batch.is_terminal)
-        )
-        alive = (batch.mask & ~ends).flatten()  # padding and ends are no beginnings
-        learned = self.imagined(model, starts, alive, noise)
-        loss, metrics = self.replayed(
-            model, batch, context, learned.returns[:, 0].view_as(batch.reward)
-        )
+        alive = batch.mask  # padding is no beginning
+        if self.settings.weights == "reached":
+            alive = alive & ~batch.is_terminal  # nor is an end
+        learned = self.imagined(model, starts, alive.flatten(), noise)
+        bootstrap = learned.returns[:, 0].view_as(batch.reward)
+        loss, metrics = self.replayed(model, batch, context, bootstrap)
         return learned.loss + loss, learned.metrics | metrics, learned.bounds
 
     def imagined(
         self, model: WorldModel, starts: State, alive: Tensor, noise: ImaginationNoise
     ) -> Learned:
-        """Return the losses of actor and critic in imagination from `starts` [M, ...]; rows not `alive` [M] count 0."""
-        dreamed = imagine(model, self.actor, starts, noise, gradient=self.share > 0)
-        discount = self.discount * dreamed.goes_on
-        read = self.critic.raw(dreamed.feat.detach())
-        following, ahead = dreamed.feat[:, 1:], read.detach()[:, 1:]
-        value = self._target_values(following, ahead)
-        returns = lambda_return(dreamed.reward, value, discount, self.settings.trace)
+        """Return the losses of actor and critic in imagination from `starts` [M, ...].
+
+        Rows that are not `alive` [M] count 0.
+        """
+        imagined = imagine(model, self.actor, starts, noise, gradient=self.share > 0)
+        discount = self.discount * imagined.continues
+        feat = imagined.feat.detach()
+        raw = self.critic.raw(feat)
+        bootstrap = self._bootstrap(imagined.feat[:, 1:], raw.detach()[:, 1:])
+        returns = lambda_return(imagined.reward, bootstrap, discount, self.settings.trace)
         with torch.no_grad():
-            passed = self._weights(model, starts, alive, discount)
+            weight = self._weights(model, starts, alive, discount)
             bounds = range_after(self.bounds, returns, alive)
-        here = self._own_values(dreamed.feat[:, :-1].detach(), read[:, :-1].detach())
-        policy = self.actor.distribution(dreamed.raw)
-        scale = (
-            scale_of(bounds)
-            if self.settings.normalise == "percentiles"
-            else torch.ones_like(bounds[0])
-        )
-        objective = passed * self._objective(policy, dreamed, returns, here, scale)
+            normalised = self.settings.normalise == "percentiles"
+            scale = scale_of(bounds) if normalised else torch.ones_like(bounds[0])
+        value = self._value(feat[:, :-1], raw.detach()[:, :-1])
+        policy = self.actor.distribution(imagined.raw)
+        objective = weight * self._objective(policy, imagined, returns, value, scale)
         if not self.settings.weigh_entropy:
             objective = objective + alive[:, None] * self.settings.entropy * policy.entropy
-        actor = -objective.sum()
-        critic = (
-            passed * self._critic_loss(read[:, :-1], returns, dreamed.feat[:, :-1].detach())
-        ).sum()
-        steps = alive.sum() * passed.shape[1]
-        metrics = self._told(policy, dreamed, returns, here, alive) | {
-            "behavior/advantage_scale": scale
-        }
-        metrics |= {"loss/actor": actor / steps, "loss/critic": critic / steps}
-        return Learned(
-            (actor + critic) / steps,
-            {k: v.detach() for k, v in metrics.items()},
-            returns.detach(),
-            bounds,
-        )
+        steps = alive.sum() * weight.shape[1]
+        actor_loss = -objective.sum()
+        critic_loss = (weight * self._critic_loss(raw[:, :-1], returns, feat[:, :-1])).sum()
+        metrics = self._metrics(policy, imagined, returns, value, alive)
+        metrics["behavior/advantage_scale"] = scale
+        metrics["loss/actor"] = (actor_loss / steps).detach()
+        metrics["loss/critic"] = (critic_loss / steps).detach()
+        loss = (actor_loss + critic_loss) / steps
+        return Learned(loss, metrics, returns.detach(), bounds)
 
     def replayed(
-        self, model: WorldModel, batch: Batch, context: Context, ahead: Tensor
+        self, model: WorldModel, batch: Batch, context: Context, bootstrap: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the critic's loss on the batch itself, 0 without `replay_value`, and how far off its values are.
+        """Return the critic's loss on the batch itself, 0 without `replay_value`, and metrics.
 
-        `ahead` [B, T] are returns imagined from each of its states, to which the real rewards lead.
+        `bootstrap` [B, T] are returns imagined from each of its states, to which the real rewards
+        lead.
         """
-        weight = self.settings.replay_value
+        scale = self.settings.replay_value
         feat = model.rssm.feat(context.states)[:, :-1]
-        with torch.set_grad_enabled(weight > 0 and torch.is_grad_enabled()):
-            read = self.critic.raw(feat)
+        with torch.set_grad_enabled(scale > 0 and torch.is_grad_enabled()):
+            raw = self.critic.raw(feat)
         real = batch.mask[:, 1:]  # whether there is a step from here
-        goes_on = torch.cat([real[:, 1:], torch.zeros_like(real[:, :1])], 1).to(ahead)
-        discount = self.settings.discount * (~batch.is_terminal[:, 1:]).to(ahead)
-        returns = lambda_return(
-            batch.reward[:, 1:], ahead[:, 1:], discount, self.settings.trace * goes_on
-        )
-        error = (self.critic.mean(read.detach()) - returns).abs()
+        followed = torch.cat([real[:, 1:], torch.zeros_like(real[:, :1])], 1)
+        discount = self.settings.discount * (~batch.is_terminal[:, 1:]).to(bootstrap)
+        lam = self.settings.trace * followed.to(bootstrap)
+        returns = lambda_return(batch.reward[:, 1:], bootstrap[:, 1:], discount, lam)
+        error = (self.critic.mean(raw.detach()) - returns).abs()
         metrics = {
             "behavior/return_replayed": masked_mean(returns, real),
             "behavior/value_error": masked_mean(error, real),
         }
-        if not weight:
-            return ahead.new_zeros(()), metrics
-        loss = weight * masked_mean(self._critic_loss(read, returns, feat.detach()), real)
+        if not scale:
+            return bootstrap.new_zeros(()), metrics
+        loss = scale * masked_mean(self._critic_loss(raw, returns, feat.detach()), real)
         return loss, metrics | {"loss/replay_value": loss.detach()}
 
     @torch.no_grad()
     def settle(self, updates: int, bounds: Tensor) -> None:
-        """Take in what the loss of update number `updates` (from 1) found, now that its step was taken."""
+        """Take in the `bounds` of the loss of update number `updates` (from 1) after its step."""
         self.bounds.copy_(bounds)
         self.critic.follow(updates)
 
-    def _target_values(self, feat: Tensor, read: Tensor) -> Tensor:
-        """Return the values [M, H] that returns are made of, with a gradient to the features if those have one."""
-        slow = self.settings.slow == "target"
+    def _bootstrap(self, feat: Tensor, raw: Tensor) -> Tensor:
+        """Return the values [M, H] that returns are made of.
+
+        They have a gradient to the features if those have one; `raw` is the critic's output there.
+        """
         if not feat.requires_grad:
-            return self._own_values(feat, read)
+            return self._value(feat, raw)
         with frozen(self.critic):
+            slow = self.settings.slow == "target"
             return self.critic.slow_value(feat) if slow else self.critic(feat)
 
     @torch.no_grad()
-    def _own_values(self, feat: Tensor, read: Tensor) -> Tensor:
-        """Return the same without a gradient; `read` is what the critic has already said of the features."""
-        return (
-            self.critic.slow_value(feat)
-            if self.settings.slow == "target"
-            else self.critic.mean(read)
-        )
+    def _value(self, feat: Tensor, raw: Tensor) -> Tensor:
+        """Return the same without a gradient; `raw` is the critic's output at the features."""
+        if self.settings.slow == "target":
+            return self.critic.slow_value(feat)
+        return self.critic.mean(raw)
 
     @torch.no_grad()
     def _weights(self, model: WorldModel, starts: State, alive: Tensor, discount: Tensor) -> Tensor:
-        """Return how much the step from each imagined state counts, [M, H], of the `discount` [M, H] after it.
+        """Return the weight [M, H] of the step from each imagined state, whose `discount` follows.
 
         reached: 1, 0 at a real end, then d_0 ... d_{h-1}, as DreamerV3's first release. head: the
-        first is what the continue head says of the start, as DreamerV3 has it today. late: 1, then
-        the head's of the start and so on, a step behind, as NM512's dreamerv3-torch.
+        first is the continue head's probability at the start, as DreamerV3 has it today. late: 1,
+        then the head's of the start and so on, a step behind, as NM512's dreamerv3-torch.
         """
-        first, later = alive[:, None].to(discount), discount
+        first = alive[:, None].to(discount)
+        later = discount
         if self.settings.weights != "reached":
             start = model.predict_continue(starts)[:, None].to(discount)
-            head = self.settings.weights == "head"
-            first, later = (
-                (first * start, later)
-                if head
-                else (first, torch.cat([self.discount * start, later], 1))
-            )
+            if self.settings.weights == "head":
+                first = first * start
+            else:
+                later = torch.cat([self.discount * start, discount], 1)
         return torch.cat([first, later], 1)[:, : discount.shape[1]].cumprod(1)
 
     def _objective(
         self,
         policy: ActionDistribution,
-        dreamed: Imagined,
+        imagined: Imagined,
         returns: Tensor,
-        here: Tensor,
+        value: Tensor,
         scale: Tensor,
     ) -> Tensor:
-        """Return what the actor maximises at each step, [M, H], but for an entropy that is not weighed."""
-        objective = (self.settings.entropy if self.settings.weigh_entropy else 0.0) * policy.entropy
+        """Return what the actor maximises at each step, [M, H], before the weights.
+
+        An entropy that is not weighed is left out.
+        """
+        entropy = self.settings.entropy if self.settings.weigh_entropy else 0.0
+        objective = entropy * policy.entropy
         if self.share > 0:
             gain = returns
             if self.settings.subtract_value:
                 with frozen(self.critic):
-                    gain = gain - self.critic(dreamed.feat[:, :-1])
+                    gain = gain - self.critic(imagined.feat[:, :-1])
             objective = objective + self.share * gain / scale
         if self.share < 1:
-            advantage = (returns.detach() - here) / scale
-            objective = (
-                objective + (1 - self.share) * policy.log_prob(dreamed.action.detach()) * advantage
-            )
+            advantage = (returns.detach() - value) / scale
+            log_prob = policy.log_prob(imagined.action.detach())
+            objective = objective + (1 - self.share) * log_prob * advantage
         return objective
 
-    def _critic_loss(self, read: Tensor, returns: Tensor, feat: Tensor) -> Tensor:
-        """Return the critic's loss [M, H] towards `returns`, and towards its slow copy if that regularises."""
+    def _critic_loss(self, raw: Tensor, returns: Tensor, feat: Tensor) -> Tensor:
+        """Return the critic's loss [M, H] to `returns`, also to a slow copy that regularises."""
         if self.settings.slow != "regulariser":
-            return self.critic.loss(read, returns)
+            return self.critic.loss(raw, returns)
         with torch.no_grad():
             slow = self.critic.slow_value(feat)
-        return self.critic.loss(read, returns, slow)
+        return self.critic.loss(raw, returns, slow)
 
     @torch.no_grad()
-    def _told(
+    def _metrics(
         self,
         policy: ActionDistribution,
-        dreamed: Imagined,
+        imagined: Imagined,
         returns: Tensor,
-        values: Tensor,
+        value: Tensor,
         alive: Tensor,
     ) -> dict[str, Tensor]:
-        clipped = (dreamed.action.abs() > 1 + 1e-6).to(returns).mean(-1)
-        each = {
+        clipped = (imagined.action.abs() > 1 + 1e-6).to(returns).mean(-1)
+        by_step = {
             "return_imagined": returns,
-            "value": values,
+            "value": value,
             "entropy": policy.entropy,
             "clipped_actions": clipped,
         }
         counted = alive[:, None].expand_as(returns)
-        return {f"behavior/{name}": masked_mean(value, counted) for name, value in each.items()}
+        return {f"behavior/{name}": masked_mean(part, counted) for name, part in by_step.items()}
 
 
 def check_objective(settings: Settings, spec: EnvSpec) -> None:
-    """Refuse what no actor can be trained by.
+    """Refuse an objective by which no actor can be trained.
 
     Raises:
         PlanetError: the objective is the dynamics' gradient and actions are choices, which have
             none.
     """
-    if (
-        spec.groups
-        and settings.behavior.name != "none"
-        and settings.behavior.objective == "dynamics"
-    ):
+    behavior = settings.behavior
+    if spec.groups and behavior.name != "none" and behavior.objective == "dynamics":
         raise PlanetError(
-            f"behavior.objective = 'dynamics': {spec.id} has {' and '.join(map(str, spec.groups))} choices, which have "
-            "no gradient; train with -s behavior=v3, or -s behavior.objective=reinforce"
+            f"behavior.objective = 'dynamics': {spec.id} has "
+            f"{' and '.join(map(str, spec.groups))} choices, which have no gradient; train with "
+            "-s behavior=v3, or -s behavior.objective=reinforce"
         )
 
 
 def untrained_behavior(settings: Settings, model: WorldModel) -> Behavior | None:
-    """Return the actor and critic as a run of these settings starts with them, on the model's device; None: none."""
+    """Return the actor and critic that a run of these settings starts with; None: it has none.
+
+    They are on the model's device.
+    """
     if settings.behavior.name == "none":
         return None
 

@@ -24,9 +24,10 @@ class Actor(nn.Module):
         settings: BehaviorSettings,
         model: ModelSettings,
     ) -> None:
-        """Build the network; activation, norm and initial weights are those of the model's heads."""
+        """Build the network, with activation, norm and initial weights of the model's heads."""
         super().__init__()
-        self.settings, self.groups = settings, groups
+        self.settings = settings
+        self.groups = groups
         self.noise_size = len(groups) or action_size  # normal draws that one action takes
         outputs = action_size if groups else 2 * action_size
         self.net = mlp(feat, settings.units, settings.actor_layers, outputs, model.act, model.norm)
@@ -49,27 +50,26 @@ class Actor(nn.Module):
 
 
 class Critic(nn.Module):
-    """Features [*B, F] to the return that is expected there, and a slow copy that follows it.
+    """Features [*B, F] to the expected return, and a slow copy that follows.
 
     The network's output is the mean of a unit Gaussian, or logits of `TwohotEncoder`'s bins.
     """
 
     def __init__(self, feat: int, settings: BehaviorSettings, model: ModelSettings) -> None:
-        """Build the networks; activation, norm and initial weights are those of the model's heads."""
+        """Build the networks, with activation, norm and initial weights of the model's heads."""
         super().__init__()
         self.settings = settings
         self.encoder = None
         if settings.critic != "gaussian":
-            self.encoder = TwohotEncoder(
-                space="symlog" if settings.critic == "symlog_twohot" else "value"
-            )
+            symlog = settings.critic == "symlog_twohot"
+            self.encoder = TwohotEncoder(space="symlog" if symlog else "value")
         outputs = 1 if self.encoder is None else BINS
         self.net = mlp(feat, settings.units, settings.critic_layers, outputs, model.act, model.norm)
         initialise(self, model.init)
         scale_last(self.net, settings.critic_outscale)
-        self.slow = (
-            None if settings.slow == "none" else copy.deepcopy(self.net).requires_grad_(False)
-        )
+        self.slow = None
+        if settings.slow != "none":
+            self.slow = copy.deepcopy(self.net).requires_grad_(False)
 
     def forward(self, feat: Tensor) -> Tensor:
         """Return the values [*B] of states of the features [*B, F]."""
@@ -80,7 +80,7 @@ class Critic(nn.Module):
         return precise(self.net(feat))
 
     def slow_value(self, feat: Tensor) -> Tensor:
-        """Return what the slow copy says, [*B]; without one it is the critic itself."""
+        """Return the values [*B] by the slow copy; without one by the critic itself."""
         return self(feat) if self.slow is None else self.mean(precise(self.slow(feat)))
 
     def mean(self, raw: Tensor) -> Tensor:
@@ -88,21 +88,21 @@ class Critic(nn.Module):
         return raw.squeeze(-1) if self.encoder is None else self.encoder.decode(raw)
 
     def loss(self, raw: Tensor, *targets: Tensor) -> Tensor:
-        """Return the negative log likelihood [*B] of each of `targets` [*B], summed; nothing is learned by them."""
+        """Return the negative log likelihood [*B] of `targets` [*B], summed.
+
+        No gradient reaches the targets.
+        """
+        targets = tuple(target.detach() for target in targets)
         if self.encoder is None:
-            return torch.stack(
-                [half_squared_error(self.mean(raw), target.detach(), 0) for target in targets]
-            ).sum(0)
-        places, shares = zip(
-            *(self.encoder.pair(target.detach()) for target in targets), strict=True
-        )
-        return -(raw.log_softmax(-1).gather(-1, torch.cat(places, -1)) * torch.cat(shares, -1)).sum(
-            -1
-        )
+            mean = self.mean(raw)
+            return torch.stack([half_squared_error(mean, target, 0) for target in targets]).sum(0)
+        places, shares = zip(*(self.encoder.pair(target) for target in targets), strict=True)
+        log_probs = raw.log_softmax(-1).gather(-1, torch.cat(places, -1))
+        return -(log_probs * torch.cat(shares, -1)).sum(-1)
 
     @torch.no_grad()
     def follow(self, updates: int) -> None:
-        """Move the slow copy after so many updates of the run: `slow_share` of the way at each `slow_every`-th."""
+        """Move the slow copy by `slow_share`, if `updates` is a multiple of `slow_every`."""
         if self.slow is not None and updates % self.settings.slow_every == 0:
             for slow, own in zip(self.slow.parameters(), self.net.parameters(), strict=True):
                 slow.lerp_(own, self.settings.slow_share)

@@ -94,7 +94,7 @@ class ActorProposals:
 
     @torch.no_grad()
     def __call__(self, state: State, generator: Rng = None) -> Tensor:
-        """Return sequences [B, K, H, A] from states [B, ...]: the first by modes, the others drawn."""
+        """Return sequences [B, K, H, A] from states [B, ...]: one by modes, the others drawn."""
         rssm = self._model.rssm
         batch = len(state.deter)
         size = self._actor.noise_size

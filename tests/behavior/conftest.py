@@ -1,4 +1,4 @@
-"""Small worlds in closed form that stand where a world model does, and what a behaviour in them is made of."""
+"""Small worlds in closed form in a world model's place, and behaviours in them."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def calm(one_thread_and_seed):
 
 
 class Features:
-    """The recurrent part: the features are `deter`, the state; `stoch` is the action that led to it."""
+    """The recurrent part: the features are `deter`, the state; `stoch` is the last action."""
 
     def __init__(self, step) -> None:
         self._step = step
@@ -31,21 +31,21 @@ class Features:
 
 
 class World(nn.Module):
-    """World(step, reward, goes_on): what behaviour asks of a world model, of three functions."""
+    """World(step, reward, continues): what behaviour asks of a world model, of three functions."""
 
-    def __init__(self, step, reward, goes_on=None) -> None:
+    def __init__(self, step, reward, continues=None) -> None:
         super().__init__()
-        self.rssm, self._reward, self._goes_on = Features(step), reward, goes_on
+        self.rssm = Features(step)
+        self._reward = reward
+        self._continues = continues
 
     def predict_reward(self, state: State) -> Tensor:
         return self._reward(state.deter, state.stoch)
 
     def predict_continue(self, state: State) -> Tensor:
-        return (
-            torch.ones_like(state.deter[..., 0])
-            if self._goes_on is None
-            else self._goes_on(state.deter)
-        )
+        if self._continues is None:
+            return torch.ones_like(state.deter[..., 0])
+        return self._continues(state.deter)
 
 
 @pytest.fixture
@@ -55,25 +55,22 @@ def world():
 
 @pytest.fixture
 def behavior():
-    """behavior("v1", feat=2, actions=1, ...): with overrides of its settings; its networks have no hidden layer."""
+    """behavior("v1", feat=2, actions=1, ...): with overrides; its networks have no hidden layer."""
 
     def make(name, *overrides, feat, actions, discrete=False, groups=(), terminates=False):
         layers = ["behavior.actor_layers=0", "behavior.critic_layers=0"]
         settings = config.load("planet", [f"behavior={name}", *layers, *overrides])
-        seen = {"vector": ((2,), "float32")}
+        keys = {"vector": ((2,), "float32")}
         options = {"discrete": discrete, "groups": groups, "terminates": terminates}
-        return Behavior(
-            settings,
-            EnvSpec("gym/T-v0", seen, actions, 1, 0.1, 100, "none", "fake 0", **options),
-            feat,
-        )
+        spec = EnvSpec("gym/T-v0", keys, actions, 1, 0.1, 100, "none", "fake 0", **options)
+        return Behavior(settings, spec, feat)
 
     return make
 
 
 @pytest.fixture
 def learn(world):
-    """learn(behavior, world, states [M, D], seed): what one imagination from these states is worth."""
+    """learn(behavior, world, states [M, D], seed): the losses of one imagination from them."""
 
     def imagined(behavior, world, states, seed=0, alive=None):
         start = State(states, states.new_zeros(len(states), 1))

@@ -51,9 +51,9 @@ def test_samples_have_the_density(kind, raw):
         action.abs().squeeze(-1) < 0.999 if kind != "normal" else torch.ones(7, dtype=torch.bool)
     )
     (slope,) = torch.autograd.grad(action.sum(), noise)
-    found = policy.log_prob(action) + slope.squeeze(-1).log()
-    wanted = -0.5 * noise.squeeze(-1).square() - 0.5 * math.log(2 * math.pi)
-    torch.testing.assert_close(found[inside], wanted[inside], rtol=1e-5, atol=1e-5)
+    log_prob = policy.log_prob(action) + slope.squeeze(-1).log()
+    expected = -0.5 * noise.squeeze(-1).square() - 0.5 * math.log(2 * math.pi)
+    torch.testing.assert_close(log_prob[inside], expected[inside], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", NUMBERS)
@@ -93,7 +93,7 @@ def test_a_choice_by_hand():
 
 
 def test_a_product_of_choices_by_hand():
-    """Groups of 2, 3 and 3: log-probabilities and entropies add up, each with a uniform share of its own size."""
+    """Groups of 2, 3 and 3: log-probabilities and entropies add up, with uniform shares by size."""
     raw = torch.tensor([[math.log(3), 0.0, 0.0, math.log(2), 0.0, 0.0, 0.0, math.log(6)]])
     policy = OneHot(raw, 0.2, (2, 3, 3))
     each = [

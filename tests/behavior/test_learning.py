@@ -30,8 +30,14 @@ def test_reinforce_is_the_gradient_of_a_two_armed_bandit(world, behavior, learn,
     bandit = world(
         lambda x, a: x, lambda x, a: (a * pays).sum(-1), lambda x: torch.zeros_like(x[..., 0])
     )
-    options = ("behavior.horizon=1", "behavior.entropy=0", "behavior.normalise=none", "behavior.unimix=0",
-               "behavior.critic=gaussian", "behavior.slow=none")  # fmt: skip
+    options = (
+        "behavior.horizon=1",
+        "behavior.entropy=0",
+        "behavior.normalise=none",
+        "behavior.unimix=0",
+        "behavior.critic=gaussian",
+        "behavior.slow=none",
+    )
     player = behavior("v3", *options, feat=1, actions=2, discrete=True, terminates=True)
     probs, rows = torch.tensor([0.75, 0.25]), 400
     player.actor.net[-1].bias.data.copy_(probs.log())
@@ -51,13 +57,19 @@ def test_reinforce_is_the_gradient_of_a_two_armed_bandit(world, behavior, learn,
 
 
 def test_reinforce_is_the_gradient_of_two_bandits_at_once(world, behavior):
-    """Each group gets its own gradient p_a (r_a - sum p r), for what the other pays is the same for all its arms."""
+    """Each group gets its own gradient p_a (r_a - sum p r): what the other pays does not differ."""
     pays = torch.tensor([1.0, 3.0, 0.0, 2.0, -1.0])
     bandit = world(
         lambda x, a: x, lambda x, a: (a * pays).sum(-1), lambda x: torch.zeros_like(x[..., 0])
     )
-    options = ("behavior.horizon=1", "behavior.entropy=0", "behavior.normalise=none", "behavior.unimix=0",
-               "behavior.critic=gaussian", "behavior.slow=none")  # fmt: skip
+    options = (
+        "behavior.horizon=1",
+        "behavior.entropy=0",
+        "behavior.normalise=none",
+        "behavior.unimix=0",
+        "behavior.critic=gaussian",
+        "behavior.slow=none",
+    )
     player = behavior(
         "v3", *options, feat=1, actions=5, discrete=True, groups=(2, 3), terminates=True
     )
@@ -81,12 +93,19 @@ def test_reinforce_is_the_gradient_of_two_bandits_at_once(world, behavior):
 
 @pytest.mark.parametrize(("slow", "baseline"), [("target", 0.5), ("regulariser", 2.0)])
 def test_the_baseline_is_the_critic_that_returns_are_made_of(world, behavior, slow, baseline):
-    """V2's target copy, else the critic itself: of an arm that pays 3 the log probability rises by 3 less that."""
+    """V2's target copy, else the critic: log p of an arm that pays 3 rises by 3 less that."""
     bandit = world(
         lambda x, a: x, lambda x, a: 3 * a[..., 0], lambda x: torch.zeros_like(x[..., 0])
     )
-    options = ("behavior.objective=reinforce", "behavior.horizon=1", "behavior.entropy=0", "behavior.normalise=none",
-               "behavior.unimix=0", "behavior.critic=gaussian", f"behavior.slow={slow}")  # fmt: skip
+    options = (
+        "behavior.objective=reinforce",
+        "behavior.horizon=1",
+        "behavior.entropy=0",
+        "behavior.normalise=none",
+        "behavior.unimix=0",
+        "behavior.critic=gaussian",
+        f"behavior.slow={slow}",
+    )
     player = behavior("v2", *options, feat=1, actions=2, discrete=True, terminates=True)
     for net, value in ((player.critic.net, 2.0), (player.critic.slow, 0.5)):
         net[-1].weight.data.zero_()
@@ -106,7 +125,7 @@ def test_the_baseline_is_the_critic_that_returns_are_made_of(world, behavior, sl
 @pytest.mark.parametrize("objective", ["dynamics", "reinforce", "mix"])
 @pytest.mark.parametrize("slow", ["none", "target", "regulariser"])
 def test_the_critic_learns_from_its_own_loss_alone(world, behavior, learn, objective, slow):
-    """In one step half the squared distance from the return, and from the slow copy where that regularises."""
+    """In one step half the squared distance from the return, and from a slow copy, if any."""
     line = world(lambda x, a: x + a, lambda x, a: x[..., 0])
     options = (f"behavior.objective={objective}", f"behavior.slow={slow}", "behavior.horizon=1")
     player = behavior("v1", *options, feat=1, actions=1)
@@ -124,7 +143,7 @@ def test_the_critic_learns_from_its_own_loss_alone(world, behavior, learn, objec
 
 @pytest.mark.parametrize("kind", ["tanh_normal", "trunc_normal", "normal"])
 def test_the_dynamics_gradient_is_that_of_finite_differences(world, behavior, learn, kind):
-    """On a linear world; the actor is a constant, so that what it would see after another action does not count.
+    """On a linear world; the actor is a constant: its later features do not count.
 
     All actions are drawn inside the bounds; see the next test for those beyond.
     """
@@ -187,7 +206,7 @@ def test_an_action_beyond_a_bound_has_a_gradient_by_hand(world, behavior, learn)
 
 
 def test_the_actor_is_as_good_as_riccati(world, behavior, learn):
-    """Within 5 % of the least discounted cost of a linear system of two states, whose best actions are below 0.7."""
+    """Within 5 % of the least discounted cost of a linear system; best actions are below 0.7."""
     a, b = np.array([[1.0, 0.2], [0.0, 0.9]]), np.array([[0.0], [1.0]])
     q, r, discount = np.diag([1.0, 0.1]), np.array([[1.0]]), 0.9
     step, into, weight = torch.tensor(a), torch.tensor(b), torch.tensor(q)
@@ -196,8 +215,14 @@ def test_the_actor_is_as_good_as_riccati(world, behavior, learn):
         lambda x, u: x @ step.T + u @ into.T,
         lambda x, u: -(x @ weight * x).sum(-1) - u.square().sum(-1),
     )
-    options = ("behavior.action=normal", "behavior.horizon=12", f"behavior.discount={discount}", "behavior.units=32",
-               "behavior.critic_layers=2", "behavior.actor_outscale=0.01")  # fmt: skip
+    options = (
+        "behavior.action=normal",
+        "behavior.horizon=12",
+        f"behavior.discount={discount}",
+        "behavior.units=32",
+        "behavior.critic_layers=2",
+        "behavior.actor_outscale=0.01",
+    )
     player = behavior("v1", *options, feat=2, actions=1).double()
     states = 0.4 * torch.randn(32, 2, generator=torch.Generator().manual_seed(1), dtype=F64)
     train(player, system, states, 200, learn, 1e-2)
@@ -216,7 +241,9 @@ def test_the_actor_is_as_good_as_riccati(world, behavior, learn):
 
 @pytest.mark.parametrize("objective", ["reinforce", "mix"])
 def test_the_actor_solves_a_chain(world, behavior, learn, objective):
-    """States 0 to 5 in a row, steps left and right: the near end pays 0.2, the far one 1; both end the episode."""
+    """States 0 to 5 in a row, steps left and right: the near end pays 0.2, the far one 1; both
+    end the episode.
+    """
     count, discount = 6, 0.9
 
     def step(x, action):
@@ -226,8 +253,14 @@ def test_the_actor_solves_a_chain(world, behavior, learn, objective):
     chain = world(
         step, lambda x, a: 0.2 * x[..., 0] + x[..., -1], lambda x: 1 - x[..., 0] - x[..., -1]
     )
-    options = (f"behavior.objective={objective}", f"behavior.discount={discount}", "behavior.critic=gaussian",
-               "behavior.horizon=6", "behavior.slow=none", "behavior.unimix=0")  # fmt: skip
+    options = (
+        f"behavior.objective={objective}",
+        f"behavior.discount={discount}",
+        "behavior.critic=gaussian",
+        "behavior.horizon=6",
+        "behavior.slow=none",
+        "behavior.unimix=0",
+    )
     player = behavior("v3", *options, feat=count, actions=2, discrete=True, terminates=True)
     states = torch.eye(count)[1:-1].repeat(16, 1)
     train(player, chain, states, 150, learn, 0.05)
@@ -258,9 +291,9 @@ def test_nothing_after_an_end_counts(world, behavior, learn):
     ],
 )
 def test_steps_weigh_by_hand(world, behavior, learn, weights, expected):
-    """The chance to go on is 0.9 in the start, then 0.8 and 0.7; a critic of 0 loses half the square of a reward."""
+    """It continues with 0.9 at the start, then 0.8 and 0.7; a critic of 0 loses half a reward²."""
     chances = torch.tensor([0.9, 0.8, 0.7, 0.6])
-    found = []
+    losses = []
     for paid in (1, 2, 3):  # the reward came with the state after the step
         line = world(
             lambda x, a: x + 1,
@@ -271,8 +304,8 @@ def test_steps_weigh_by_hand(world, behavior, learn, weights, expected):
         player = behavior("v1", *options, feat=1, actions=1, terminates=True)
         player.critic.net[-1].weight.data.zero_()
         player.critic.net[-1].bias.data.zero_()
-        found.append(3 * 2 * float(learn(player, line, torch.zeros(5, 1)).metrics["loss/critic"]))
-    assert found == pytest.approx(expected)
+        losses.append(3 * 2 * float(learn(player, line, torch.zeros(5, 1)).metrics["loss/critic"]))
+    assert losses == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("weighed", [True, False])
@@ -280,8 +313,12 @@ def test_an_entropy_that_is_not_weighed_counts_alike_at_every_step(world, behavi
     ends = world(
         lambda x, a: x, lambda x, a: 0 * x[..., 0], lambda x: torch.full_like(x[..., 0], 0.5)
     )
-    options = (f"behavior.weigh_entropy={str(weighed).lower()}", "behavior.horizon=2", "behavior.entropy=0.1",
-               "behavior.objective=reinforce")  # fmt: skip
+    options = (
+        f"behavior.weigh_entropy={str(weighed).lower()}",
+        "behavior.horizon=2",
+        "behavior.entropy=0.1",
+        "behavior.objective=reinforce",
+    )
     player = behavior("v1", *options, feat=1, actions=1, terminates=True)
     player.critic.net[-1].bias.data.zero_()
     states = torch.zeros(4, 1)
@@ -292,7 +329,7 @@ def test_an_entropy_that_is_not_weighed_counts_alike_at_every_step(world, behavi
 
 
 def test_the_critics_value_may_be_taken_off_with_its_gradient(world, behavior, learn):
-    """x' = x + a pays x'; the critic says 0.5 x. Of two steps, from 0, with a lambda of 1 and a discount of 0.99:
+    """x' = x + a pays x'; the critic's value is 0.5 x. Two steps from 0, lambda 1, discount 0.99:
 
     R_0 = (1 + 0.99 (1 + 0.5 * 0.99)) a_0 + ..., R_1 = (1 + 0.5 * 0.99) a_0 + ..., and v(x_1) = 0.5
     a_0 is taken off.
@@ -300,8 +337,12 @@ def test_the_critics_value_may_be_taken_off_with_its_gradient(world, behavior, l
     line = world(lambda x, a: x + a, lambda x, a: x[..., 0])
     slopes = {}
     for subtract in ("false", "true"):
-        options = (f"behavior.subtract_value={subtract}", "behavior.horizon=2", "behavior.trace=1",
-                   "behavior.action=normal")  # fmt: skip
+        options = (
+            f"behavior.subtract_value={subtract}",
+            "behavior.horizon=2",
+            "behavior.trace=1",
+            "behavior.action=normal",
+        )
         player = behavior("v1", *options, feat=1, actions=1).double()
         player.critic.net[-1].weight.data.fill_(0.5)
         player.critic.net[-1].bias.data.zero_()
@@ -314,9 +355,9 @@ def test_the_critics_value_may_be_taken_off_with_its_gradient(world, behavior, l
         slopes[subtract] = float(-last.bias.grad[0])
         assert float(player.critic.net[-1].weight.grad) != 0
     by_a0, by_a1 = 1 + 0.99 * 1.495, 0.99 * 1.495  # of R_0; R_1 counts 0.99 of the same
-    whole = (by_a0 + by_a1 + 0.99 * 2 * 1.495) / 2
-    assert slopes["false"] == pytest.approx(whole)
-    assert slopes["true"] == pytest.approx(whole - 0.99 * 0.5 / 2)
+    total = (by_a0 + by_a1 + 0.99 * 2 * 1.495) / 2
+    assert slopes["false"] == pytest.approx(total)
+    assert slopes["true"] == pytest.approx(total - 0.99 * 0.5 / 2)
 
 
 def test_starts_that_are_no_beginnings_count_nothing(world, behavior, learn):

@@ -1,4 +1,4 @@
-"""Every recipe over every kind of world model: what is learned, by whom, and that the actor then acts."""
+"""Every recipe over every kind of world model: what is learned, and that the actor then acts."""
 
 import dataclasses
 
@@ -20,9 +20,10 @@ from planet_rssm.world_model.latents import GaussianLatent
 
 B, T, CPU = 2, 4, torch.device("cpu")
 SIZE = """
-    env.size=32 model.depth=2 rssm.deter=16 rssm.stoch=3 rssm.classes=4 rssm.hidden=8 model.vector_units=8
-    model.reward_units=8 model.continue_units=8 behavior.units=8 behavior.horizon=3 planner.candidates=8
-    planner.iterations=1 planner.elites=2 planner.horizon=3 train.batch_size=2 train.batch_length=4
+    env.size=32 model.depth=2 rssm.deter=16 rssm.stoch=3 rssm.classes=4 rssm.hidden=8
+    model.vector_units=8 model.reward_units=8 model.continue_units=8 behavior.units=8
+    behavior.horizon=3 planner.candidates=8 planner.iterations=1 planner.elites=2 planner.horizon=3
+    train.batch_size=2 train.batch_length=4
 """.split()
 KEYS = {"image": ((32, 32, 3), "uint8"), "speed": ((3,), "float32")}
 SPEC = EnvSpec(
@@ -75,8 +76,9 @@ def test_an_update_learns_and_the_actor_acts(model: str, recipe: str) -> None:
     before = {name: p.clone() for name, p in learner.behavior.named_parameters() if p.requires_grad}
     chunks = random_chunks(SPEC, B, T)
     for index in range(2):  # a critic that begins at 0 moves its last layer alone at first
-        told = learner.update(chunks, index)
-    assert "skipped" not in told and told["grad_norm/actor"] > 0 and told["grad_norm/critic"] > 0
+        metrics = learner.update(chunks, index)
+    assert "skipped" not in metrics
+    assert metrics["grad_norm/actor"] > 0 and metrics["grad_norm/critic"] > 0
     assert all(torch.isfinite(p).all() for p in learner.behavior.parameters())
     after = dict(learner.behavior.named_parameters())
     assert [
@@ -85,8 +87,9 @@ def test_an_update_learns_and_the_actor_acts(model: str, recipe: str) -> None:
         if name.startswith("actor") and torch.equal(p, after[name])
     ] == []
     agent = Agent.build(settings, SPEC, learner.model, learner.behavior, device=CPU)
-    seen = {key: value[:, 0] for key, value in chunks.observation.items()}
-    plan, _ = agent.act(agent.initial(B), seen, torch.zeros(B, 2), torch.ones(B, dtype=torch.bool))
+    observation = {key: value[:, 0] for key, value in chunks.observation.items()}
+    first = torch.ones(B, dtype=torch.bool)
+    plan, _ = agent.act(agent.initial(B), observation, torch.zeros(B, 2), first)
     assert (
         plan.action.shape == (B, 2) and (plan.action.abs() <= 1).all() and plan.value.shape == (B,)
     )
@@ -97,8 +100,8 @@ def test_an_update_learns_and_the_actor_acts(model: str, recipe: str) -> None:
 def test_from_pixels_or_both_and_of_numbers_or_choices(
     keys: tuple[str, ...], groups: tuple[int, ...]
 ) -> None:
-    seen = {key: KEYS[key] for key in keys}
-    spec = dataclasses.replace(SPEC, observation=seen, discrete=bool(groups), groups=groups)
+    observed = {key: KEYS[key] for key in keys}
+    spec = dataclasses.replace(SPEC, observation=observed, discrete=bool(groups), groups=groups)
     learner = learner_of(
         settings_of("gaussian", "behavior=v2", "behavior.units=8", "behavior.horizon=3"), spec
     )
@@ -146,7 +149,7 @@ def test_only_the_replay_value_loss_touches_the_model(recipe: str) -> None:
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_all_weights_learn_in_half_precision_too(precision: str) -> None:
-    """Autocast keeps casts of weights: one made without a gradient must not be used where there is one."""
+    """Autocast keeps casts of weights: one made without a gradient must not serve with one."""
     options = [
         "behavior=v3",
         *SIZE,
@@ -165,7 +168,7 @@ def test_all_weights_learn_in_half_precision_too(precision: str) -> None:
 
 
 def test_real_returns_by_hand() -> None:
-    """What came with the states after it, then what is imagined from there: 0.5 of the way at each."""
+    """The rewards of the states after it, then what is imagined from there: lambda 0.5."""
     options = [
         "behavior=v3",
         "behavior.trace=0.5",
@@ -178,11 +181,11 @@ def test_real_returns_by_hand() -> None:
     context = learner.model.context(batch, learner.model.draw(B, T, generator(0, CPU), CPU))
     rewards, ahead = torch.tensor([[0.0, 1.0, 2.0, 3.0]]), torch.tensor([[7.0, 10.0, 20.0, 30.0]])
     batch = batch._replace(reward=rewards.expand(B, T))
-    _, told = learner.behavior.replayed(learner.model, batch, context, ahead.expand(B, T))
+    _, metrics = learner.behavior.replayed(learner.model, batch, context, ahead.expand(B, T))
     # 3 + 0.9 * 30; 2 + 0.9 (0.5 * 20 + 0.5 * 30); 1 + 0.9 (0.5 * 10 + 0.5 * 24.5); a critic that
     # begins at 0
     for name in ("return_replayed", "value_error"):
-        assert float(told[f"behavior/{name}"]) == pytest.approx((30 + 24.5 + 16.525) / 3)
+        assert float(metrics[f"behavior/{name}"]) == pytest.approx((30 + 24.5 + 16.525) / 3)
 
 
 @pytest.mark.parametrize("weights", ["reached", "head", "late"])
@@ -218,15 +221,15 @@ def test_an_end_in_the_batch_cuts_the_real_return() -> None:
     ends = batch.is_terminal.clone()
     ends[:, -1] = True
     context = learner.model.context(batch, learner.model.draw(B, T, generator(0, CPU), CPU))
-    told = []
+    returns = []
     for is_terminal, beyond in ((ends, 1e6), (ends, 0.0), (batch.is_terminal, 1e6)):
         ahead = torch.zeros(B, T)
         ahead[:, -1] = beyond
         _, metrics = learner.behavior.replayed(
             learner.model, batch._replace(is_terminal=is_terminal), context, ahead
         )
-        told.append(float(metrics["behavior/return_replayed"]))
-    assert told[0] == told[1] and told[2] > 1e5
+        returns.append(float(metrics["behavior/return_replayed"]))
+    assert returns[0] == returns[1] and returns[2] > 1e5
 
 
 def test_a_half_empty_chunk_ends_with_what_is_imagined_there() -> None:

@@ -28,9 +28,9 @@ from planet_rssm.world_model import untrained_model
 
 B, A, CPU = 3, 2, torch.device("cpu")
 SIZE = """
-    env.size=32 model.depth=2 rssm.deter=16 rssm.stoch=4 rssm.hidden=8 model.reward_units=8 behavior.units=8
-    behavior.actor_outscale=3 behavior.critic_outscale=1 planner.candidates=20 planner.iterations=2 planner.elites=5
-    planner.horizon=4
+    env.size=32 model.depth=2 rssm.deter=16 rssm.stoch=4 rssm.hidden=8 model.reward_units=8
+    behavior.units=8 behavior.actor_outscale=3 behavior.critic_outscale=1 planner.candidates=20
+    planner.iterations=2 planner.elites=5 planner.horizon=4
 """.split()
 SPEC = EnvSpec("gym/Test-v0", {"speed": ((3,), "float32")}, A, 1, 0.1, 100, "none", "fake 0")
 MIX = ("planner.proposals=actor", "planner.terminal_value=critic")
@@ -54,9 +54,12 @@ def agent_of(*overrides: str, spec: EnvSpec = SPEC, **options: object) -> Agent:
 
 
 def decide(agent: Agent, batch: int = B, rngs: Sequence[torch.Generator] | None = None) -> Plan:
-    seen = {"speed": torch.arange(3.0).expand(B, 3)[:batch] * torch.arange(1.0, 1 + batch)[:, None]}
+    speed = torch.arange(3.0).expand(B, 3)[:batch] * torch.arange(1.0, 1 + batch)[:, None]
     carry = agent.observe(
-        agent.initial(batch), seen, torch.zeros(batch, A), torch.ones(batch, dtype=torch.bool)
+        agent.initial(batch),
+        {"speed": speed},
+        torch.zeros(batch, A),
+        torch.ones(batch, dtype=torch.bool),
     )
     return agent.decide(carry, rngs=rngs)[0]
 
@@ -108,16 +111,16 @@ def test_every_planner_takes_proposals_and_the_critics_value(
         "rssm.filter_by=mode",
     )
     mixed = agent_of(*options, *MIX, "planner.particles=2", spec=spec)
-    whole = decide(mixed, rngs=seeded(range(B)))
-    assert whole.sequence.shape == (B, 4, A) and whole.value.isfinite().all()
+    together = decide(mixed, rngs=seeded(range(B)))
+    assert together.sequence.shape == (B, 4, A) and together.value.isfinite().all()
     if spec.discrete:
-        assert torch.equal(whole.sequence.sum(-1), torch.full((B, 4), float(len(spec.groups))))
+        assert torch.equal(together.sequence.sum(-1), torch.full((B, 4), float(len(spec.groups))))
     else:
         assert not torch.equal(
-            whole.action, decide(agent_of(*options, spec=spec), rngs=seeded(range(B))).action
+            together.action, decide(agent_of(*options, spec=spec), rngs=seeded(range(B))).action
         )
     torch.testing.assert_close(
-        decide(mixed, 1, seeded([0])).sequence, whole.sequence[:1], rtol=0, atol=1e-4
+        decide(mixed, 1, seeded([0])).sequence, together.sequence[:1], rtol=0, atol=1e-4
     )
 
 
@@ -143,7 +146,7 @@ def test_a_plan_is_worth_its_rewards_and_what_the_critic_says_of_its_end(particl
     state = State(torch.randn(1, 16, generator=generator(0, CPU)), torch.zeros(1, 4))
     actions = 2 * torch.rand(1, 3, 4, A, generator=generator(1, CPU)) - 1
     with torch.no_grad():
-        found = agent.planner.score(
+        returns = agent.planner.score(
             agent.prepared.dynamics, agent.prepared.objective, state, actions, None
         )
         states = model.rssm.imagine(
@@ -153,8 +156,8 @@ def test_a_plan_is_worth_its_rewards_and_what_the_critic_says_of_its_end(particl
             model.predict_reward(states),
             behavior.critic(model.rssm.feat(states)[:, -1]),
         )
-        wanted = (rewards * 0.9 ** torch.arange(4)).sum(1) + 0.9**4 * last
-    torch.testing.assert_close(found[0], wanted, rtol=1e-4, atol=1e-5)
+        expected = (rewards * 0.9 ** torch.arange(4)).sum(1) + 0.9**4 * last
+    torch.testing.assert_close(returns[0], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_actor_keeps_the_contract_of_planners() -> None:
@@ -185,14 +188,14 @@ def test_proposals_are_what_the_actor_would_do() -> None:
     model = untrained_model(settings, SPEC)
     behavior = untrained_behavior(settings, model)
     state = State(torch.randn(B, 16, generator=generator(0, CPU)), torch.zeros(B, 4))
-    found = ActorProposals(model, behavior, 3, 4)(state, generator(1, CPU))
-    assert found.shape == (B, 3, 4, A) and (found.abs() <= 1).all()
+    proposals = ActorProposals(model, behavior, 3, 4)(state, generator(1, CPU))
+    assert proposals.shape == (B, 3, 4, A) and (proposals.abs() <= 1).all()
     with torch.no_grad():
         for step in range(4):
             action = behavior.actor(model.rssm.feat(state)).mode
-            torch.testing.assert_close(found[:, 0, step], action)
+            torch.testing.assert_close(proposals[:, 0, step], action)
             state = model.rssm.imagine_step(state, action, None)
-    assert not torch.equal(found[:, 1], found[:, 2])
+    assert not torch.equal(proposals[:, 1], proposals[:, 2])
 
 
 def test_a_share_of_the_candidates_is_the_actors() -> None:
@@ -221,7 +224,10 @@ def test_the_value_beyond_the_horizon_is_the_critics_by_its_own_discount() -> No
 )
 def test_a_run_without_an_actor_says_how_to_train_one(asked: str) -> None:
     key, _, value = asked.partition("=")
-    line = f"{key} = '{value}': this run learns no actor and critic; train one that does: planet train .* -s behavior=v3"
+    line = (
+        f"{key} = '{value}': this run learns no actor and critic; train one that does: "
+        "planet train .* -s behavior=v3"
+    )
     with pytest.raises(PlanetError, match=line):
         config.load("planet", [asked])
     settings = config.load("planet", SIZE)
@@ -235,7 +241,10 @@ def test_a_run_without_an_actor_says_how_to_train_one(asked: str) -> None:
 @pytest.mark.parametrize("asked", MIX)
 def test_an_actor_that_decides_alone_has_nobody_to_help(asked: str) -> None:
     key, _, value = asked.partition("=")
-    line = f"{key} = '{value}': planner.name = 'actor' decides without a search; set {key}=none, or planner.name=cem"
+    line = (
+        f"{key} = '{value}': planner.name = 'actor' decides without a search; set {key}=none, "
+        "or planner.name=cem"
+    )
     with pytest.raises(PlanetError, match=line):
         settings_of("planner.name=actor", asked)
     with pytest.raises(

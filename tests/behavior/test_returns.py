@@ -11,9 +11,9 @@ def row(*numbers: float) -> torch.Tensor:
 
 
 def test_lambda_returns_by_hand():
-    found = lambda_return(row(1, 2, 3), row(10, 20, 30), row(0.9, 0.5, 1), 0.8)
+    returns = lambda_return(row(1, 2, 3), row(10, 20, 30), row(0.9, 0.5, 1), 0.8)
     # 3 + 30; 2 + 0.5 (0.2 * 20 + 0.8 * 33); 1 + 0.9 (0.2 * 10 + 0.8 * 17.2)
-    torch.testing.assert_close(found, row(15.184, 17.2, 33.0))
+    torch.testing.assert_close(returns, row(15.184, 17.2, 33.0))
 
 
 def test_a_trace_of_0_looks_one_step_ahead_and_1_at_all_rewards():
@@ -23,13 +23,13 @@ def test_a_trace_of_0_looks_one_step_ahead_and_1_at_all_rewards():
 
 
 def test_nothing_is_seen_beyond_an_end():
-    found = lambda_return(row(1, 2, 3), row(10, 20, 30), row(0.9, 0, 0.9), 0.5)
-    torch.testing.assert_close(found[:, :2], row(1 + 0.9 * (5 + 1), 2))
+    returns = lambda_return(row(1, 2, 3), row(10, 20, 30), row(0.9, 0, 0.9), 0.5)
+    torch.testing.assert_close(returns[:, :2], row(1 + 0.9 * (5 + 1), 2))
 
 
 def test_a_trace_of_its_own_for_each_step():
-    found = lambda_return(row(1, 2), row(10, 20), row(1, 1), row(0, 1))
-    torch.testing.assert_close(found, row(11, 22))
+    returns = lambda_return(row(1, 2), row(10, 20), row(1, 1), row(0, 1))
+    torch.testing.assert_close(returns, row(11, 22))
 
 
 def test_the_range_moves_a_hundredth_of_the_way_to_the_percentiles():

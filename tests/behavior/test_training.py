@@ -1,4 +1,4 @@
-"""A run that learns behaviour: its actor collects, it resumes bit for bit, and its checkpoints hold all of it."""
+"""A run that learns behaviour: its actor collects, it resumes bit for bit from its checkpoints."""
 
 import json
 from pathlib import Path
@@ -24,10 +24,12 @@ from planet_rssm.training.trainer import Trainer
 
 # 2 rounds of 1 episode after 2 random ones; 10 agent steps an episode
 TINY = """
-    env.id=dmc/cartpole-swingup env.observe=vectors env.action_repeat=100 rssm.deter=16 rssm.stoch=4 rssm.hidden=16
+    env.id=dmc/cartpole-swingup env.observe=vectors env.action_repeat=100
+    rssm.deter=16 rssm.stoch=4 rssm.hidden=16
     model.vector_units=16 model.reward_units=16 behavior=v3 behavior.units=16 behavior.horizon=3
-    behavior.critic_outscale=1 planner.name=actor planner.candidates=8 planner.iterations=1 planner.elites=2
-    planner.horizon=3 train.env_steps=4000 train.seed_episodes=2 train.updates=3 train.batch_size=4
+    behavior.critic_outscale=1
+    planner.name=actor planner.candidates=8 planner.iterations=1 planner.elites=2 planner.horizon=3
+    train.env_steps=4000 train.seed_episodes=2 train.updates=3 train.batch_size=4
     train.batch_length=4 train.exploration_noise=0 train.test_every=2 device=cpu
 """.split()
 
@@ -52,22 +54,24 @@ class StopAfter(Display):
         super().__init__()
         self.left = updates
 
-    def advance(self, **told: object) -> None:
-        self.left -= "loss" in told
+    def advance(self, **metrics: object) -> None:
+        self.left -= "loss" in metrics
         if self.left == 0:
             self.trainer.guard.asked = True
 
 
 @pytest.fixture(scope="module")
-def whole(at_hand: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("whole")
+def finished(at_hand: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
     Trainer(new_run(folder), Display()).run()
     return folder
 
 
-def test_metrics_tell_what_behaviour_does(whole: Path) -> None:
-    learned = [line for line in lines(whole) if line["phase"] == "train"][-1]
-    names = "return_imagined return_replayed value value_error advantage_scale entropy clipped_actions".split()
+def test_metrics_report_what_behaviour_does(finished: Path) -> None:
+    learned = [line for line in lines(finished) if line["phase"] == "train"][-1]
+    names = (
+        "return_imagined return_replayed value value_error advantage_scale entropy clipped_actions"
+    ).split()
     assert {f"behavior/{name}" for name in names} <= learned.keys()
     assert {
         "loss/actor",
@@ -78,28 +82,28 @@ def test_metrics_tell_what_behaviour_does(whole: Path) -> None:
     } <= learned.keys()
 
 
-def test_a_stopped_run_goes_on_as_if_it_had_not_been(whole: Path, tmp_path: Path) -> None:
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(finished: Path, tmp_path: Path) -> None:
     display = StopAfter(5)
     display.trainer = trainer = Trainer(new_run(tmp_path), display)
     with pytest.raises(Interrupted):
         trainer.run()
-    assert len(lines(tmp_path)) < len(lines(whole))
+    assert len(lines(tmp_path)) < len(lines(finished))
     Trainer(Run.open(tmp_path), Display()).run()
-    assert lines(tmp_path) == lines(whole)
-    ours, theirs = (checkpoints.load(checkpoints.find(folder)) for folder in (tmp_path, whole))
+    assert lines(tmp_path) == lines(finished)
+    ours, theirs = (checkpoints.load(checkpoints.find(folder)) for folder in (tmp_path, finished))
     for group in ("model", "optimizer", "behavior"):
-        held = getattr(theirs, group)
-        assert held and all(
-            torch.equal(getattr(ours, group)[key], tensor) for key, tensor in held.items()
+        tensors = getattr(theirs, group)
+        assert tensors and all(
+            torch.equal(getattr(ours, group)[key], tensor) for key, tensor in tensors.items()
         )
     assert any(key.startswith("behavior.actor.") for key in theirs.optimizer)
     assert {"bounds", "critic.slow.0.weight"} <= theirs.behavior.keys()
 
 
-def test_one_argument_swaps_actor_and_planners(whole: Path) -> None:
-    seen = {
+def test_one_argument_swaps_actor_and_planners(finished: Path) -> None:
+    blank = {
         key: torch.zeros(1, *shape)
-        for key, (shape, _) in checkpoints.load(checkpoints.find(whole)).spec.observation.items()
+        for key, (shape, _) in checkpoints.load(checkpoints.find(finished)).spec.observation.items()
     }
     small = {"candidates": 8, "iterations": 1, "elites": 2, "horizon": 3}
     for planner in (
@@ -107,15 +111,15 @@ def test_one_argument_swaps_actor_and_planners(whole: Path) -> None:
         PlannerSettings(name="cem", **small),
         PlannerSettings(name="cem", proposals="actor", **small),
     ):
-        agent = Agent.load(whole, device="cpu", planner=planner)
+        agent = Agent.load(finished, device="cpu", planner=planner)
         plan, _ = agent.act(
-            agent.initial(1), seen, torch.zeros(1, 1), torch.ones(1, dtype=torch.bool)
+            agent.initial(1), blank, torch.zeros(1, 1), torch.ones(1, dtype=torch.bool)
         )
         assert plan.sequence.shape == (1, 1 if planner is None else 3, 1)
 
 
 def test_plan_takes_the_actor_and_the_mix(
-    whole: Path, capfd: pytest.CaptureFixture, monkeypatch
+    finished: Path, capfd: pytest.CaptureFixture, monkeypatch
 ) -> None:
     monkeypatch.setattr("planet_rssm.evaluation.plan_run.baselines", lambda *_: {})
     mixed = [
@@ -127,10 +131,10 @@ def test_plan_takes_the_actor_and_the_mix(
         "planner.terminal_value=critic",
     ]
     for options, name in ((["--planner", "actor"], "actor"), (mixed, "cem+actor+critic")):
-        main(["plan", str(whole), "--episodes", "1", "--json", *options])
-        told = json.loads(capfd.readouterr().out)
-        assert told["planner"] == name
-        assert told["planner_settings"]["proposals"] == ("none" if name == "actor" else "actor")
+        main(["plan", str(finished), "--episodes", "1", "--json", *options])
+        result = json.loads(capfd.readouterr().out)
+        assert result["planner"] == name
+        assert result["planner_settings"]["proposals"] == ("none" if name == "actor" else "actor")
 
 
 def test_a_run_without_an_actor_is_refused_one(
@@ -142,10 +146,10 @@ def test_a_run_without_an_actor_is_refused_one(
     capfd.readouterr()
     with pytest.raises(SystemExit):
         main(["plan", str(tmp_path), "--planner", "actor"])
-    told = capfd.readouterr().err
+    printed = capfd.readouterr().err
     assert (
-        told.count("\n") == 1
-        and "this run learns no actor and critic; train one that does: planet train" in told
+        printed.count("\n") == 1
+        and "this run learns no actor and critic; train one that does: planet train" in printed
     )
     with pytest.raises(PlanetError, match="planner.name = 'actor': this run learns no actor"):
         Agent.load(tmp_path, device="cpu", planner=PlannerSettings(name="actor"))
@@ -161,12 +165,12 @@ def test_a_run_without_an_actor_is_refused_one(
                 "behavior=v3",
             ]
         )
-    told = capfd.readouterr().err
+    printed = capfd.readouterr().err
     assert (
-        told.count("\n") == 1
-        and f"behavior.name = v3: the run in {tmp_path} has none; a resumed run may" in told
+        printed.count("\n") == 1
+        and f"behavior.name = v3: the run in {tmp_path} has none; a resumed run may" in printed
     )
-    assert told.endswith("; to have v3: another --run-dir, without --resume\n")
+    assert printed.endswith("; to have v3: another --run-dir, without --resume\n")
 
 
 def test_the_dynamics_gradient_is_refused_for_choices_before_a_run_is_made(
