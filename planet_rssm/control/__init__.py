@@ -1,4 +1,4 @@
-"""Acting at a fixed rate, as a robot has to: the loop, its clocks, and what is done when a plan comes late."""
+"""Acting at a fixed rate, as a robot has to: the loop, its clocks, and late plans."""
 
 from planet_rssm.control.clock import Clock, RealTime, SimulatedTime
 from planet_rssm.control.loop import ControlLoop

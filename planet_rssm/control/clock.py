@@ -1,4 +1,4 @@
-"""Time as a control loop needs it: a clock, and jobs that take time. Real, or simulated for tests and simulators."""
+"""Time as a control loop needs it, real or simulated: a clock, and jobs that take time."""
 
 import concurrent.futures
 import math
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class Clock(Protocol):
-    """What tells a loop the time, in seconds, and runs its jobs beside it, one at a time."""
+    """The time, in seconds, and a place where a loop's jobs run beside it, one at a time."""
 
     def now(self) -> float:
         """Return the time."""
@@ -19,10 +19,13 @@ class Clock(Protocol):
         """Return at that time; at once if it is over."""
 
     def start(self, job: Callable[[], Any], *, decides: bool) -> Any:  # noqa: ANN401
-        """Begin a job; `decides` says that it is a whole decision. Returns its handle."""
+        """Begin a job and return its handle; `decides`: it is a decision, not a filter step."""
 
     def result(self, handle: Any, until: float) -> tuple[Any, float] | None:  # noqa: ANN401
-        """Return what the job returned and when it ended; None if at the time `until` it has not. Raises as it did."""
+        """Return what the job returned and when it ended; None if it has not by `until`.
+
+        Raises as the job did.
+        """
 
     def close(self) -> None:
         """Wait for the job under way."""
@@ -52,9 +55,8 @@ class RealTime:
         self, handle: concurrent.futures.Future[tuple[T, float]], until: float
     ) -> tuple[T, float] | None:
         """Wait for the job; see Clock."""
-        concurrent.futures.wait(
-            [handle], None if until == math.inf else max(0.0, until - self.now())
-        )
+        timeout = None if until == math.inf else max(0.0, until - self.now())
+        concurrent.futures.wait([handle], timeout)
         return handle.result() if handle.done() else None
 
     def close(self) -> None:
@@ -63,10 +65,10 @@ class RealTime:
 
 
 class SimulatedTime:
-    """A clock that moves only while the loop sleeps or waits: the same plans at the same ticks on every machine.
+    """A clock that moves only while the loop sleeps or waits.
 
-    A decision takes `decision_s` seconds of it, which may be changed at any time; all else takes
-    none.
+    So the same plans come at the same ticks on every machine. A decision takes `decision_s` seconds
+    of it, which may be changed at any time; all else takes none.
     """
 
     def __init__(self, decision_s: float = 0.0) -> None:

@@ -1,4 +1,4 @@
-"""What a robot sees and says that it did, brought to the sizes that the model was trained with."""
+"""A robot's observations and executed actions, brought to the sizes of the training."""
 
 from collections.abc import Mapping
 
@@ -16,28 +16,24 @@ Array = np.ndarray
 def fit_observation(
     observation: Mapping[str, Array] | None, spec: EnvSpec
 ) -> dict[str, Array] | None:
-    """Return copies [1, ...] of what the model sees, in its sizes; None stays None.
+    """Return copies [1, ...] of what the model observes, in its sizes; None stays None.
 
     Raises:
-        PlanetError: something that it sees is missing, of another kind or not finite.
+        PlanetError: something is missing, of another kind or not finite.
     """
     if observation is None:
         return None
     if not isinstance(observation, Mapping):
-        raise PlanetError(
-            f"observation: {type(observation).__name__}; must be a dict with {list(spec.observation)}"
-        )
+        given = type(observation).__name__
+        raise PlanetError(f"observation: {given}; must be a dict with {list(spec.observation)}")
     for key in spec.observation:
         if key not in observation:
             raise PlanetError(
-                f"observation: no {key!r} among {sorted(observation)}; the model was trained to see it"
+                f"observation: no {key!r} among {sorted(observation)}; the model was trained on it"
             )
-    held = {
-        key: (np.asarray(observation[key]), *of_model) for key, of_model in spec.observation.items()
-    }
     return {
-        key: _fit_value(key, value, shape, dtype)[None]
-        for key, (value, shape, dtype) in held.items()
+        key: _fit_value(key, np.asarray(observation[key]), shape, dtype)[None]
+        for key, (shape, dtype) in spec.observation.items()
     }
 
 
@@ -51,16 +47,15 @@ def fit_action(action: Array, spec: EnvSpec) -> Array:
         raise PlanetError(
             f"executed_action: shape {list(np.shape(action))}; must be {[spec.action_size]}"
         )
-    done = _finite(
-        "executed_action", np.array(action, np.float32), "leave it out if it is not known"
-    )
+    fix = "leave it out if it is not known"
+    done = _finite("executed_action", np.array(action, np.float32), fix)
     if spec.groups:
         if not np.array_equal(done, one_hot(done, spec.groups)):
-            where = (
-                "" if len(spec.groups) == 1 else f" in each of the groups of {list(spec.groups)}"
-            )
+            several = f" in each of the groups of {list(spec.groups)}"
+            where = "" if len(spec.groups) == 1 else several
             raise PlanetError(
-                f"executed_action: {done.tolist()}; must be one-hot{where}, 1 for the choice and 0 elsewhere"
+                f"executed_action: {done.tolist()}; must be one-hot{where}, 1 for the choice and 0 "
+                "elsewhere"
             )
     elif np.abs(done).max() > 1 + SLACK:
         raise PlanetError(
@@ -78,15 +73,12 @@ def _fit_value(key: str, value: Array, shape: tuple[int, ...], dtype: str) -> Ar
         return resized(value, shape[0])
     if value.shape != shape:
         raise PlanetError(f"observation {key!r}: shape {list(value.shape)}; must be {list(shape)}")
-    return _finite(
-        f"observation {key!r}",
-        np.array(value, dtype),
-        "give None as the observation of a dropped frame",
-    )
+    fix = "give None as the observation of a dropped frame"
+    return _finite(f"observation {key!r}", np.array(value, dtype), fix)
 
 
-def _finite(name: str, value: Array, mend: str) -> Array:
+def _finite(name: str, value: Array, fix: str) -> Array:
     """Refuse what would spoil the belief for the rest of the episode."""
     if not np.isfinite(value).all():
-        raise PlanetError(f"{name}: has NaN or infinity in it; {mend}")
+        raise PlanetError(f"{name}: has NaN or infinity in it; {fix}")
     return value

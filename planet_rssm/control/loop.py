@@ -1,4 +1,4 @@
-"""The control loop of one robot: an action at every tick, whatever the planner is doing. See docs/control.md.
+"""The control loop of one robot: an action at every tick, whatever the planner is doing.
 
     with ControlLoop(agent, hz=20, budget_ms=40, delay=1) as loop:
         command = loop.tick({"image": camera()}, is_first=True)
@@ -7,18 +7,19 @@
             loop.sleep()  # until the next tick
             command = loop.tick({"image": camera()})
 
-    delay 0    frame n  >-- plan --> action n           the tick waits for its plan, a period at most
-    delay 1    frame n  >--- plan ------> action n+1    the tick returns at once, what was planned from frame n-1
+    delay 0    frame n  >-- plan --> action n          the tick waits for its plan, a period at most
+    delay 1    frame n  >--- plan ------> action n+1   the tick returns at once, by frame n-1
 
-Decisions run in a thread of their own, one at a time. Where a plan is late the one before it goes
-on; when it comes it is used from where it then stands.
+Decisions run in a thread of their own, one at a time. If a plan is late the one before it goes on;
+when it comes it is used from where it then stands. See docs/control.md.
 """
 
 import contextlib
 import logging
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -43,7 +44,7 @@ KEPT = 100_000  # latencies remembered: more than an hour at 20 Hz
 _log = logging.getLogger("planet_rssm")
 
 
-class _Seen(NamedTuple):
+class _Frame(NamedTuple):
     observation: dict[str, Array] | None  # [1, ...]
     executed: Array  # [1, A]
     is_first: bool
@@ -93,14 +94,13 @@ class ControlLoop:
         self.hz = trained if hz is None else hz
         _check(agent, self.hz, budget_ms, delay, execute, fallback)
         if abs(self.hz / trained - 1) > 0.01:
-            _log.warning(
-                "hz %g: the model was trained at %g Hz, steps of %g ms",
-                self.hz,
-                trained,
-                1000 / trained,
-            )
-        self.agent, self.period = agent, 1 / self.hz
-        self.delay, self.execute, self.fallback = delay, execute, fallback
+            line = "hz %g: the model was trained at %g Hz, steps of %g ms"
+            _log.warning(line, self.hz, trained, 1000 / trained)
+        self.agent = agent
+        self.period = 1 / self.hz
+        self.delay = delay
+        self.execute = execute
+        self.fallback = fallback
         self.counts = dict.fromkeys(SOURCES, 0)
         self.plan: Plan | None = None  # the last that came in, on the CPU
         self.latency_ms: deque[float] = deque(maxlen=KEPT)  # from frame to plan, of each decision
@@ -109,11 +109,12 @@ class ControlLoop:
         self.times, self._carry = self._warm()
         self.rounds = None if budget_ms is None else self.times.within(budget_ms)
         self._job: _Job | None = None
-        # frames that the belief leapt over, for there were more than BACKLOG to take in at once
+        # frames that the belief skipped: there were more than BACKLOG to take in at once
         self.dropped = 0
-        self._seen: list[_Seen] = []  # frames that the belief has not taken in yet
+        self._frames: list[_Frame] = []  # frames that the belief has not taken in yet
         self._schedule: Schedule | None = None  # of the episode; None before the first
-        self._tick, self._begin = 0, 0.0  # of the episode; when the last one began
+        self._tick = 0  # of the episode
+        self._begin = 0.0  # when the last tick began
         self._due: float | None = None  # when it was due, of those that `sleep` paces
         self._asked: int | None = None  # tick that the last plan asked for begins at
         # the last tick raised a decision's error, whose frames are lost: the next begins anew
@@ -126,12 +127,12 @@ class ControlLoop:
         *,
         is_first: bool = False,
     ) -> Command:
-        """Take in what is seen now and return what to do now.
+        """Take in an observation and return what to do now.
 
         Args:
-            observation: what the model was trained to see: images uint8 [H, W, 3], brought to its
-                size here, and vectors float32 [n]. None: the frame was dropped, the belief advances
-                by the prior.
+            observation: what the model was trained on: images uint8 [H, W, 3], brought to its size
+                here, and vectors float32 [n]. None: the frame was dropped, the belief advances by
+                the prior.
             executed_action: [A], what the actuators really did since the last tick; None: what was
                 returned there.
             is_first: an episode begins. A decision still under way is waited for and dropped.
@@ -145,14 +146,10 @@ class ControlLoop:
         anew = is_first or self._failed
         schedule = self._new_episode() if anew or self._schedule is None else self._schedule
         self._begin = self._clock.now()
-        done = (
-            schedule.last
-            if executed_action is None
-            else fit_action(executed_action, self.agent.spec)
-        )
-        self._remember(
-            _Seen(fit_observation(observation, self.agent.spec), done[None], self._tick == 0)
-        )
+        spec = self.agent.spec
+        done = schedule.last if executed_action is None else fit_action(executed_action, spec)
+        frame = _Frame(fit_observation(observation, spec), done[None], self._tick == 0)
+        self._remember(frame)
         self._failed = True  # unless this tick comes to its end
         self._take(schedule, self._begin)
         if self._job is None:
@@ -177,7 +174,7 @@ class ControlLoop:
             raise PlanetError("sleep: no tick to follow; call tick first")
         self._due = (self._begin if self._due is None else self._due) + self.period
         over = max(0, math.floor((self._clock.now() - self._due) / self.period))
-        self._remember(_Seen(None, self._schedule.last[None], False), over)
+        self._remember(_Frame(None, self._schedule.last[None], False), over)
         self.counts["skipped"] += over
         self._tick += over
         self._due += over * self.period
@@ -203,15 +200,15 @@ class ControlLoop:
             self._job = None  # an error is on its way already
         self.close()
 
-    def _remember(self, frame: _Seen, times: int = 1) -> None:
-        """Have the belief take in a frame, so many times; what it cannot keep up with is dropped, the oldest first.
+    def _remember(self, frame: _Frame, times: int = 1) -> None:
+        """Keep a frame for the belief, `times` over.
 
-        The first frame of an episode is never among it: a decision that is asked for at once has
-        taken it in.
+        What it cannot keep up with is dropped, the oldest first. The first frame of an episode is
+        never among those: a decision that is asked for at once has taken it in.
         """
-        waiting = len(self._seen) + times
-        self._seen = [*self._seen, *[frame] * min(times, BACKLOG)][-BACKLOG:]
-        self.dropped += waiting - len(self._seen)
+        waiting = len(self._frames) + times
+        self._frames = [*self._frames, *[frame] * min(times, BACKLOG)][-BACKLOG:]
+        self.dropped += waiting - len(self._frames)
 
     def _new_episode(self) -> Schedule:
         """Forget the last episode, once its last decision has ended."""
@@ -219,10 +216,12 @@ class ControlLoop:
             self._failed = True  # unless the last decision ended well
             self._take(self._schedule, math.inf)
             self._failed = False
-        self._schedule = Schedule(
-            self.agent.spec.nothing(), self.delay, self.execute, self.fallback
-        )
-        self._seen, self._tick, self._due, self._asked = [], 0, None, None
+        nothing = self.agent.spec.nothing()
+        self._schedule = Schedule(nothing, self.delay, self.execute, self.fallback)
+        self._frames = []
+        self._tick = 0
+        self._due = None
+        self._asked = None
         return self._schedule
 
     def _ask(self, schedule: Schedule) -> _Job:
@@ -231,26 +230,28 @@ class ControlLoop:
         due = self._asked is None or start >= self._asked + self.execute
         executed = 1 if self._asked is None else start - self._asked
         committed = schedule.committed(self._tick)[None] if due and self.delay else None
-        carry, seen = self._carry, self._seen
+        carry = self._carry
+        frames = self._frames
 
         def job() -> tuple[Plan | None, AgentCarry]:
             with self._stream():
-                filtered = _observe(self.agent, carry, seen)
-                return (
-                    _decide(self.agent, filtered, committed, executed, self.rounds)
-                    if due
-                    else (None, filtered)
-                )
+                filtered = _observe(self.agent, carry, frames)
+                if not due:
+                    return None, filtered
+                return _decide(self.agent, filtered, committed, executed, self.rounds)
 
-        self._seen, self._asked = [], start if due else self._asked
+        self._frames = []
+        if due:
+            self._asked = start
         return _Job(self._clock.start(job, decides=due), start if due else None, self._begin)
 
     def _take(self, schedule: Schedule, until: float) -> None:
-        """Take what the job under way has come to, if it ends before `until`."""
+        """Take the result of the job under way, if it ends before `until`."""
         job, self._job = self._job, None  # an error in it is raised once
         if job is None:
             return
-        if (ended := self._clock.result(job.handle, until)) is None:
+        ended = self._clock.result(job.handle, until)
+        if ended is None:
             self._job = job
             return
         (plan, self._carry), finished = ended
@@ -271,8 +272,8 @@ class ControlLoop:
         return ended[0]
 
 
-def _observe(agent: Agent, carry: AgentCarry, seen: list[_Seen]) -> AgentCarry:
-    for frame in seen:
+def _observe(agent: Agent, carry: AgentCarry, frames: list[_Frame]) -> AgentCarry:
+    for frame in frames:
         carry = agent.observe(carry, frame.observation, frame.executed, np.array([frame.is_first]))
     return carry
 
@@ -282,27 +283,28 @@ def _decide(
 ) -> tuple[Plan, AgentCarry]:
     """Decide, and wait for the device."""
     plan, carry = agent.decide(carry, committed=committed, executed=executed, rounds=rounds)
-    sequence = torch.cat(
-        [plan.action[:, None], plan.sequence[:, 1:]], 1
-    )  # the action may have exploration noise
+    # the action may have exploration noise
+    sequence = torch.cat([plan.action[:, None], plan.sequence[:, 1:]], 1)
     return to_host(plan._replace(sequence=sequence.float())), carry
 
 
-def _own_stream(device: torch.device) -> Any:  # noqa: ANN401 (makes a context)
-    """Return what makes the context that jobs run in: on CUDA a stream that waits for nobody else's work."""
+def _own_stream(device: torch.device) -> Callable[[], AbstractContextManager[object]]:
+    """Return what makes the context that jobs run in: on CUDA a stream of their own."""
     if device.type != "cuda":
         return contextlib.nullcontext
     stream = torch.cuda.Stream(device)
-    stream.wait_stream(
-        torch.cuda.current_stream(device)
-    )  # the weights may still be on their way in
+    # the weights may still be on their way in
+    stream.wait_stream(torch.cuda.current_stream(device))
     return lambda: torch.cuda.stream(stream)
 
 
 def _warn_of_old_rate(spec: EnvSpec, trained: float) -> None:
-    """Say that a rate was read from what an environment wishes to be seen at, as earlier versions read it."""
+    """Warn of a rate that earlier versions read from an environment's frame rate."""
     if not spec.interval_from and not spec.id.startswith("dmc/"):
-        line = "hz: %g is what render_fps said when this model was trained; give hz if the environment steps otherwise"
+        line = (
+            "hz: %g is what render_fps said when this model was trained; give hz if the "
+            "environment steps otherwise"
+        )
         _log.warning(line, trained)
 
 
@@ -321,6 +323,6 @@ def _check(
     longest = 1000 / hz * min(max(delay, 1), execute)
     if budget_ms is not None and not 0 < budget_ms <= longest:
         raise PlanetError(
-            f"budget_ms {budget_ms:g}: must be more than 0 and at most {longest:g}, what a plan has at {hz:g} Hz with "
-            f"delay {delay} and execute {execute}"
+            f"budget_ms {budget_ms:g}: must be more than 0 and at most {longest:g}, what a plan "
+            f"has at {hz:g} Hz with delay {delay} and execute {execute}"
         )

@@ -43,14 +43,14 @@ class Schedule:
         return Command(command.action.copy(), command.source)
 
     def committed(self, tick: int) -> Array:
-        """Return the actions [delay, A] of this tick and those after it, before the plan that is asked for now."""
+        """Return the actions [delay, A] of the ticks before the plan that is asked for now."""
         actions = [self.last]
         for ahead in range(tick, tick + self._delay):
             actions.append(self._at(ahead, actions[-1]).action)
         return np.stack(actions)[1:]
 
     def _at(self, tick: int, before: Array) -> Command:
-        """Return what is to be done in a tick as things stand; `before` [A] is done in the tick before."""
+        """Return what to do in a tick as things stand; `before` [A] is done in the tick before."""
         newest = next((plan for plan in reversed(self._plans) if plan[0] <= tick), None)
         if newest is None and tick < self._delay:
             return Command(self._nothing, "start")

@@ -23,7 +23,8 @@ SPEC = EnvSpec(
     interval_from="dt",
 )  # 20 Hz
 TINY = """
-    rssm.deter=8 rssm.stoch=4 rssm.hidden=8 model.vector_units=8 model.reward_units=8 model.depth=2 env.size=32
+    rssm.deter=8 rssm.stoch=4 rssm.hidden=8 model.vector_units=8 model.reward_units=8 model.depth=2
+    env.size=32
     planner.candidates=8 planner.elites=2 planner.iterations=3 planner.horizon=4
 """.split()
 

@@ -1,4 +1,4 @@
-"""docs/examples/control_loop.py, on a clock that only the loop moves, and what docs/control.md names."""
+"""docs/examples/control_loop.py on a clock that only the loop moves; names of docs/control.md."""
 
 import importlib.util
 import inspect
@@ -47,8 +47,10 @@ def test_it_controls_with_a_run_and_tells_how_it_went(example, tmp_path, capsys)
     settings = example.config.load(
         "cartpole-vectors", ["planner.candidates=20", "planner.elites=5"]
     )
-    held = Checkpoint(settings, made.spec, {"env_steps": 1}, dict(made.model.state_dict()), {})
-    checkpoints.save(held, checkpoints.path_of(tmp_path, 1))
+    checkpoint = Checkpoint(
+        settings, made.spec, {"env_steps": 1}, dict(made.model.state_dict()), {}
+    )
+    checkpoints.save(checkpoint, checkpoints.path_of(tmp_path, 1))
     example.main(str(tmp_path), 0.2, SimulatedTime(0.07))
     assert "missed: 3; rounds of search:" in capsys.readouterr().out
     example.main(str(tmp_path), 0.05, SimulatedTime(0.07))

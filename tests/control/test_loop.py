@@ -1,4 +1,4 @@
-"""The control loop on a clock that only moves when it is told to."""
+"""The control loop on a clock that only the loop and the tests move."""
 
 import dataclasses
 import threading
@@ -16,7 +16,7 @@ from planet_rssm.control.loop import BACKLOG
 JOINTS = np.array([0.1, -0.2, 0.3], np.float32)
 
 
-def seen(tick: int) -> dict[str, np.ndarray]:
+def frame_at(tick: int) -> dict[str, np.ndarray]:
     return {"joints": np.float32(0.1 * tick) + JOINTS}
 
 
@@ -24,7 +24,7 @@ def play(loop: ControlLoop, ticks: int) -> tuple[str, list[np.ndarray]]:
     """The first letters of the sources, and the actions."""
     commands = []
     for tick in range(ticks):
-        commands.append(loop.tick(seen(tick)))
+        commands.append(loop.tick(frame_at(tick)))
         loop.sleep()
     return "".join(command.source[0] for command in commands), [
         command.action for command in commands
@@ -67,7 +67,7 @@ def test_in_time_it_acts_as_the_agent_does(agent):
     assert list(loop.latency_ms) == pytest.approx([30.0] * 4)
     carry, executed = agent.initial(), np.zeros((1, 2), np.float32)
     for tick in range(4):
-        frame = {key: value[None] for key, value in seen(tick).items()}
+        frame = {key: value[None] for key, value in frame_at(tick).items()}
         plan, carry = agent.act(carry, frame, executed, np.array([tick == 0]))
         executed = plan.action.numpy()
         np.testing.assert_array_equal(executed[0], actions[tick])
@@ -137,7 +137,9 @@ def test_doing_nothing_is_the_first_choice_of_every_group(make_agent):
         _, actions = play(loop, 3)
     np.testing.assert_array_equal(actions, [[1, 1]] * 3)
     np.testing.assert_array_equal(fit_action(np.array([1, 1]), agent.spec), [1, 1])
-    line = r"^executed_action: \[1.0, 0.0\]; must be one-hot in each of the groups of \[1, 1\], 1 for the choice and 0"
+    line = (
+        r"^executed_action: \[1.0, 0.0\]; must be one-hot in each of the groups of \[1, 1\], 1 for"
+    )
     with pytest.raises(PlanetError, match=line):
         fit_action(np.array([1, 0]), agent.spec)
 
@@ -164,16 +166,16 @@ def test_the_carry_shifts_by_the_ticks_that_passed_however_late_the_plan_was(age
     np.testing.assert_array_equal(
         [frame["joints"][0] for frame, *_ in asked.observed],
         [
-            seen(tick)["joints"] for tick in (0, 1, 0, 0, 1, 2, 3)
+            frame_at(tick)["joints"] for tick in (0, 1, 0, 0, 1, 2, 3)
         ],  # all of them, those during the long decision too
     )
 
 
 def test_the_belief_is_told_what_was_done(agent, asked):
     with ControlLoop(agent, clock=SimulatedTime()) as loop:
-        first = loop.tick(seen(0))
+        first = loop.tick(frame_at(0))
         loop.tick(None)
-        loop.tick(seen(2), executed_action=np.array([0.5, -0.5]))
+        loop.tick(frame_at(2), executed_action=np.array([0.5, -0.5]))
     assert [frame is None for frame, *_ in asked.observed] == [False, True, False]
     assert [done for _, done, _ in asked.observed] == [[0, 0], first.action.tolist(), [0.5, -0.5]]
     assert [begins for *_, begins in asked.observed] == [True, False, False]
@@ -181,51 +183,51 @@ def test_the_belief_is_told_what_was_done(agent, asked):
 
 def test_what_is_returned_may_be_written_to(agent, asked):
     with ControlLoop(agent, clock=SimulatedTime()) as loop:
-        loop.tick(seen(0)).action[:] = 9
-        loop.tick(seen(1))
+        loop.tick(frame_at(0)).action[:] = 9
+        loop.tick(frame_at(1))
     assert asked.observed[1][1] == asked.plans[0][0].tolist()
 
 
 def test_a_caller_that_is_late_skips_ticks(agent, asked):
     clock = SimulatedTime()
     with ControlLoop(agent, clock=clock) as loop:
-        held = loop.tick(seen(0)).action.tolist()
+        before = loop.tick(frame_at(0)).action.tolist()
         clock.sleep_until(0.18)  # 0.05 and 0.1 are over, 0.15 can still be served
         loop.sleep()
         assert clock.now() == pytest.approx(0.18)
-        assert loop.tick(seen(3)).source == "plan"
+        assert loop.tick(frame_at(3)).source == "plan"
         loop.sleep()
         assert clock.now() == pytest.approx(0.2)
     assert loop.counts["skipped"] == loop.missed == 2
     assert [(frame is None, done) for frame, done, _ in asked.observed[1:]] == [
-        (True, held)
-    ] * 2 + [(False, held)]
+        (True, before)
+    ] * 2 + [(False, before)]
     assert asked.decided[1]["executed"] == 3
 
 
 def test_a_pause_of_minutes_costs_the_belief_no_more_than_a_backlog(agent, asked):
     clock = SimulatedTime()
     with ControlLoop(agent, clock=clock) as loop:
-        held = loop.tick(seen(0)).action.tolist()
+        before = loop.tick(frame_at(0)).action.tolist()
         clock.sleep_until(600)
         loop.sleep()
-        loop.tick(seen(1))
+        loop.tick(frame_at(1))
     skipped = round(600 / 0.05) - 1
     assert loop.counts["skipped"] == pytest.approx(skipped, abs=1)
     assert loop.dropped == loop.counts["skipped"] + 1 - BACKLOG
-    assert [(frame is None, done) for frame, done, _ in asked.observed[1:]] == [(True, held)] * (
+    assert [(frame is None, done) for frame, done, _ in asked.observed[1:]] == [(True, before)] * (
         BACKLOG - 1
-    ) + [(False, held)]
+    ) + [(False, before)]
 
 
 def test_a_belief_that_cannot_keep_up_stays_on_the_newest_frames(agent, asked):
-    """A decision that takes as long as many ticks: of the frames meanwhile the last are taken in, in their order."""
+    """A decision as long as many ticks: of the frames meanwhile the last are taken in, in order."""
     clock = SimulatedTime(0.05 * (BACKLOG + 8))
     with ControlLoop(agent, delay=1, clock=clock) as loop:
         play(loop, 1 + BACKLOG + 8)
         assert loop.dropped == 8
     newest = [frame["joints"][0] for frame, *_ in asked.observed[1 : 1 + BACKLOG]]
-    np.testing.assert_allclose(newest, [seen(tick)["joints"] for tick in range(9, 9 + BACKLOG)])
+    np.testing.assert_allclose(newest, [frame_at(tick)["joints"] for tick in range(9, 9 + BACKLOG)])
 
 
 def test_an_episode_that_begins_drops_the_plan_under_way(agent, asked):
@@ -233,8 +235,8 @@ def test_an_episode_that_begins_drops_the_plan_under_way(agent, asked):
     with ControlLoop(agent, delay=1, clock=clock) as loop:
         play(loop, 3)
         clock.decision_s = 0.3
-        loop.tick(seen(3))
-        command = loop.tick(seen(0), is_first=True)
+        loop.tick(frame_at(3))
+        command = loop.tick(frame_at(0), is_first=True)
         assert clock.now() == pytest.approx(0.15 + 0.3)  # it was waited for: there is one thread
         assert command.source == "start" and not command.action.any()
         assert asked.observed[-1][1:] == ([0, 0], True)
@@ -267,15 +269,16 @@ def test_the_budget_decides_how_many_rounds_are_searched(agent, asked, budget_ms
     assert loop.plan.diagnostics["rounds_done"].tolist() == [rounds]
     assert loop.plan.diagnostics["returns_max"].shape == (1, rounds)
     said = [
-        "budget_ms 5: one round takes 10.0 ms here and is done all the same; lower planner.candidates"
+        "budget_ms 5: one round takes 10.0 ms here and is done all the same; lower "
+        "planner.candidates"
     ]
     assert caplog.messages == (said if budget_ms == 5 else [])
 
 
 def test_a_rate_that_an_earlier_version_read_from_render_fps_is_told(make_agent, caplog):
     old = make_agent(interval_from="")
-    for told in ({}, {"hz": 20}):
-        ControlLoop(old, clock=SimulatedTime(), **told).close()
+    for options in ({}, {"hz": 20}):
+        ControlLoop(old, clock=SimulatedTime(), **options).close()
     [line] = caplog.messages
     assert line.startswith("hz: 20 is what render_fps said when this model was trained; give hz if")
 
@@ -294,12 +297,18 @@ def test_another_rate_than_the_training_is_told(agent, caplog):
         ({"execute": 0}, "execute 0: must be 1 to planner.horizon = 4 ticks"),
         ({"execute": 5}, "execute 5: must be 1 to planner.horizon = 4 ticks"),
         ({"fallback": "stop"}, "fallback 'stop': must be hold or zero"),
-        ({"budget_ms": 0},
-         "budget_ms 0: must be more than 0 and at most 50, what a plan has at 20 Hz with delay 0 and execute 1"),
-        ({"budget_ms": 101, "delay": 2, "execute": 3},
-         "budget_ms 101: must be more than 0 and at most 100, what a plan has at 20 Hz with delay 2 and execute 3"),
+        (
+            {"budget_ms": 0},
+            "budget_ms 0: must be more than 0 and at most 50, what a plan has at 20 Hz with delay "
+            "0 and execute 1",
+        ),
+        (
+            {"budget_ms": 101, "delay": 2, "execute": 3},
+            "budget_ms 101: must be more than 0 and at most 100, what a plan has at 20 Hz with "
+            "delay 2 and execute 3",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_is_one_line(agent, options, line):
     with pytest.raises(PlanetError) as caught:
         ControlLoop(agent, clock=SimulatedTime(), **options)
@@ -309,19 +318,30 @@ def test_what_cannot_be_is_one_line(agent, options, line):
 def test_observations_that_do_not_fit_are_one_line(agent):
     with ControlLoop(agent, clock=SimulatedTime()) as loop:
         for given, done, line in (
-            ({"image": JOINTS}, None, "observation: no 'joints' among ['image']; the model was trained to see it"),
+            (
+                {"image": JOINTS},
+                None,
+                "observation: no 'joints' among ['image']; the model was trained on it",
+            ),
             (JOINTS, None, "observation: ndarray; must be a dict with ['joints']"),
             ({"joints": JOINTS[:2]}, None, "observation 'joints': shape [2]; must be [3]"),
-            (seen(0), np.zeros((1, 2)), "executed_action: shape [1, 2]; must be [2]"),
-            ({"joints": JOINTS * np.nan}, None, "observation 'joints': has NaN or infinity in it; give None as the "
-                                                "observation of a dropped frame"),
-            (seen(0), np.array([np.inf, 0]), "executed_action: has NaN or infinity in it; leave it out if it is not "
-                                             "known"),
-        ):  # fmt: skip
+            (frame_at(0), np.zeros((1, 2)), "executed_action: shape [1, 2]; must be [2]"),
+            (
+                {"joints": JOINTS * np.nan},
+                None,
+                "observation 'joints': has NaN or infinity in it; give None as the "
+                "observation of a dropped frame",
+            ),
+            (
+                frame_at(0),
+                np.array([np.inf, 0]),
+                "executed_action: has NaN or infinity in it; leave it out if it is not known",
+            ),
+        ):
             with pytest.raises(PlanetError) as caught:
                 loop.tick(given, done)
             assert str(caught.value) == line
-        assert loop.tick(seen(0)).source == "plan"
+        assert loop.tick(frame_at(0)).source == "plan"
     for given, line in (
         (
             [0.5, -2],
@@ -348,10 +368,10 @@ def test_after_an_error_in_a_decision_an_episode_begins(agent, asked, monkeypatc
         with monkeypatch.context() as broken:
             broken.setattr(agent, "decide", lambda *_, **__: 1 / 0)
             with pytest.raises(ZeroDivisionError):
-                loop.tick(seen(0), is_first=is_first)
+                loop.tick(frame_at(0), is_first=is_first)
             loop.sleep()
-        assert loop.tick(seen(1)).source == "plan"
-        loop.tick(seen(2))
+        assert loop.tick(frame_at(1)).source == "plan"
+        loop.tick(frame_at(2))
     assert [begins for *_, begins in asked.observed[-2:]] == [True, False]
     assert asked.decided[2]["executed"] == 1
 
