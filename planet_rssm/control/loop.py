@@ -15,7 +15,6 @@ when it comes it is used from where it then stands. See docs/control.md.
 """
 
 import contextlib
-import logging
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -28,10 +27,10 @@ import torch
 from planet_rssm.agent import Agent, AgentCarry, RoundTimes
 from planet_rssm.base.device import to_host
 from planet_rssm.base.errors import PlanetError
+from planet_rssm.control.checks import check_options, trained_rate, warn_of_other_rate
 from planet_rssm.control.clock import Clock, RealTime
 from planet_rssm.control.inputs import fit_action, fit_observation
-from planet_rssm.control.schedule import FALLBACKS, Command, Schedule
-from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.control.schedule import Command, Schedule
 from planet_rssm.types import Plan
 
 Array = np.ndarray
@@ -41,7 +40,6 @@ Array = np.ndarray
 SOURCES = ("plan", "tail", "fallback", "start", "skipped")
 BACKLOG = 32  # frames that a decision takes in at most, the newest
 KEPT = 100_000  # latencies remembered: more than an hour at 20 Hz
-_log = logging.getLogger("planet_rssm")
 
 
 class _Frame(NamedTuple):
@@ -88,14 +86,16 @@ class ControlLoop:
         Raises:
             PlanetError: one of these is out of its range.
         """
-        trained = 1 / agent.spec.control_interval
-        if hz is None:
-            _warn_of_old_rate(agent.spec, trained)
-        self.hz = trained if hz is None else hz
-        _check(agent, self.hz, budget_ms, delay, execute, fallback)
-        if abs(self.hz / trained - 1) > 0.01:
-            line = "hz %g: the model was trained at %g Hz, steps of %g ms"
-            _log.warning(line, self.hz, trained, 1000 / trained)
+        self.hz = trained_rate(agent.spec) if hz is None else hz
+        check_options(
+            agent.planner.horizon,
+            hz=self.hz,
+            budget_ms=budget_ms,
+            delay=delay,
+            execute=execute,
+            fallback=fallback,
+        )
+        warn_of_other_rate(agent.spec, self.hz)
         self.agent = agent
         self.period = 1 / self.hz
         self.delay = delay
@@ -296,33 +296,3 @@ def _own_stream(device: torch.device) -> Callable[[], AbstractContextManager[obj
     # the weights may still be on their way in
     stream.wait_stream(torch.cuda.current_stream(device))
     return lambda: torch.cuda.stream(stream)
-
-
-def _warn_of_old_rate(spec: EnvSpec, trained: float) -> None:
-    """Warn of a rate that earlier versions read from an environment's frame rate."""
-    if not spec.interval_from and not spec.id.startswith("dmc/"):
-        line = (
-            "hz: %g is what render_fps said when this model was trained; give hz if the "
-            "environment steps otherwise"
-        )
-        _log.warning(line, trained)
-
-
-def _check(
-    agent: Agent, hz: float, budget_ms: float | None, delay: int, execute: int, fallback: str
-) -> None:
-    horizon = agent.planner.horizon
-    if not 0 < hz < math.inf:
-        raise PlanetError(f"hz {hz:g}: must be more than 0, in ticks a second; 20 for example")
-    if delay < 0:
-        raise PlanetError(f"delay {delay}: must be at least 0 ticks")
-    if not 1 <= execute <= horizon:
-        raise PlanetError(f"execute {execute}: must be 1 to planner.horizon = {horizon} ticks")
-    if fallback not in FALLBACKS:
-        raise PlanetError(f"fallback {fallback!r}: must be {' or '.join(FALLBACKS)}")
-    longest = 1000 / hz * min(max(delay, 1), execute)
-    if budget_ms is not None and not 0 < budget_ms <= longest:
-        raise PlanetError(
-            f"budget_ms {budget_ms:g}: must be more than 0 and at most {longest:g}, what a plan "
-            f"has at {hz:g} Hz with delay {delay} and execute {execute}"
-        )

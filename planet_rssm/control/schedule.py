@@ -27,8 +27,11 @@ class Schedule:
             execute: ticks that each plan is meant for.
             fallback: what is done once a plan has no more actions, see ControlLoop.
         """
-        self.last = self._nothing = nothing  # what was done in the tick before
-        self._delay, self._execute, self._fallback = delay, execute, fallback
+        self._nothing = nothing
+        self.last = nothing  # what was done in the tick before
+        self._delay = delay
+        self._execute = execute
+        self._fallback = fallback
         self._plans: list[tuple[int, Array]] = []  # by the tick of the first action: actions [H, A]
 
     def add(self, start: int, actions: Array) -> None:

@@ -37,7 +37,7 @@ from planet_rssm.planners.goal import goal_reward
 from planet_rssm.planners.icem import ICEM
 from planet_rssm.planners.mppi import MPPI
 from planet_rssm.planners.noise import Noise, normal
-from planet_rssm.planners.objective import Objective
+from planet_rssm.planners.objective import Objective, score
 from planet_rssm.planners.shooting import RandomShooting
 from planet_rssm.types import Planner, PreparedPlanner
 
@@ -61,6 +61,7 @@ __all__ = [
     "goal_reward",
     "normal",
     "planner_from_settings",
+    "score",
 ]
 
 PLANNERS: dict[str, type[SearchPlanner[Any, Any]]] = {

@@ -17,13 +17,7 @@ from planet_rssm.planners.choices import Groups, groups_of
 from planet_rssm.planners.gaussian import Gaussian, mean_of_finite, tie_order
 from planet_rssm.planners.graphs import Graphs
 from planet_rssm.planners.noise import Noise, normals
-from planet_rssm.planners.objective import (
-    has_cost,
-    one_step_before,
-    rank,
-    reads_tensors_only,
-    risk_adjusted,
-)
+from planet_rssm.planners.objective import reads_tensors_only, score
 from planet_rssm.types import C, Dynamics, ObjectiveFunction, Plan, Planner, PreparedPlanner, Rng, S
 
 if TYPE_CHECKING:  # pydantic: not for those who import planners alone
@@ -218,7 +212,16 @@ class SearchPlanner(Planner[Any, C], Generic[C, T]):
         count = 0 if proposed is None else proposed.shape[1]
         if proposed is not None:
             sequences[:, -count:] = proposed
-        returns = self.score(dynamics, objective, state, sequences, noise.model, previous)
+        returns = score(
+            dynamics,
+            objective,
+            state,
+            self.box.actions(sequences),
+            noise.model,
+            previous=previous,
+            particles=self.settings.particles,
+            risk=self.settings.risk,
+        )
         precedence = tie_order(returns, self.mean_at if last else None, count)
         search = self.refit(search, sequences, returns, precedence)
         stats = RoundStats(
@@ -229,37 +232,6 @@ class SearchPlanner(Planner[Any, C], Generic[C, T]):
             returns.isinf().sum(1),
         )
         return search, stats
-
-    def score(
-        self,
-        dynamics: Dynamics[S],
-        objective: ObjectiveFunction,
-        state: S,
-        sequences: Tensor,
-        noise: Tensor | None,
-        previous: Tensor | None = None,
-    ) -> Tensor:
-        """Return the returns [B, N] of `sequences` [B, N, H, A], −inf where they are not finite.
-
-        `noise` is that of the model, `previous` the action [B, A] before.
-        """
-        actions = self.box.actions(sequences)
-        particles = self.settings.particles
-        if particles > 1:  # those of one candidate stand together
-            actions = actions.repeat_interleave(particles, 1)
-        if has_cost(objective):
-            rollout = dynamics.trace(state, actions, noise)
-            before = one_step_before(actions, previous)
-            rollout = rollout._replace(actions=actions, previous=before)
-        else:
-            rollout = dynamics.rollout(state, actions, noise)
-        returns = objective(rollout)
-        if returns.shape != actions.shape[:2]:
-            raise PlanetError(
-                f"returns of shape {tuple(returns.shape)}: the objective must give "
-                f"{tuple(actions.shape[:2])}, one number a sequence"
-            )
-        return risk_adjusted(rank(returns), particles, self.settings.risk)
 
     def accept(self, proposals: Tensor | None, noise: Sequence[Noise]) -> Tensor | None:
         """Return proposals [B, K, H, A] as numbers in [−1, 1], moved inside the bounds.

@@ -1,13 +1,13 @@
 """The box that actions lie in: planners search in [−1, 1], plans are in the user's units."""
 
-from typing import Any
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
 from planet_rssm.base.errors import PlanetError
 
-Bound = Any  # a number, or a tensor, array or list [A]
+Bound = float | Tensor | Iterable[float]  # a number, or a tensor, array or list [A]
 
 
 class Box:

@@ -60,10 +60,16 @@ class MPPI(SearchPlanner[Carry, MPPISearch]):
         mean, _ = resumed(carry, is_first, executed, fresh, self.warm_start)
         mean = self.distribution.loosened(mean)
         std = self.distribution.spread(mean)
-        no_sequences = mean[:, None][:, :0]
-        no_numbers = mean.new_zeros(len(mean), 0)
-        value = mean.new_zeros(len(mean))
-        return self._search(mean, std, no_sequences, no_numbers, no_numbers, value)
+        none = mean.new_zeros(len(mean), 0)
+        return MPPISearch(
+            mean=mean,
+            std=std,
+            entropy=self.distribution.entropy(mean, std),
+            sequences=mean[:, None][:, :0],
+            weights=none,
+            returns=none,
+            value=mean.new_zeros(len(mean)),
+        )
 
     def propose(self, search: MPPISearch, noise: Tensor, *, last: bool) -> Tensor:
         """Sample the distribution."""
@@ -94,7 +100,15 @@ class MPPI(SearchPlanner[Carry, MPPISearch]):
             std = self.distribution.spread(mean)
         value = (weights * returns.nan_to_num(neginf=0.0)).sum(1)
         value = value.masked_fill(returns.amax(1).isinf(), -torch.inf)
-        return self._search(mean, std, sequences, weights, returns, value)
+        return MPPISearch(
+            mean=mean,
+            std=std,
+            entropy=self.distribution.entropy(mean, std),
+            sequences=sequences,
+            weights=weights,
+            returns=returns,
+            value=value,
+        )
 
     def choose(
         self, search: MPPISearch, noise: Tensor | None = None
@@ -114,9 +128,6 @@ class MPPI(SearchPlanner[Carry, MPPISearch]):
             sequence = search.sequences[rows, index]
             value = search.returns[rows, index]
         return sequence, value, remembered(search.mean)
-
-    def _search(self, mean: Tensor, std: Tensor, *scored: Tensor) -> MPPISearch:
-        return MPPISearch(mean, std, self.distribution.entropy(mean, std), *scored)
 
 
 def softmax(returns: Tensor, temperature: float | None) -> Tensor:

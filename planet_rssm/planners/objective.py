@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from planet_rssm.base.errors import PlanetError
-from planet_rssm.types import ObjectiveFunction, Rollout
+from planet_rssm.types import Dynamics, ObjectiveFunction, Rollout, S
 
 
 class Objective:
@@ -61,7 +61,7 @@ class Objective:
     def _costs(self, cost: Callable[[Any, Tensor, Tensor], Tensor], rollout: Rollout) -> Tensor:
         if rollout.actions is None or rollout.previous is None or rollout.states is None:
             raise PlanetError(
-                "cost: the rollout has no states; score it with SearchPlanner.score, or use trace()"
+                "cost: the rollout has no states; score it with planners.score, or use trace()"
             )
         parts = (rollout.states, rollout.actions, rollout.previous)
         state, action, previous = pytree.tree_map(lambda leaf: leaf.flatten(0, 2), parts)
@@ -76,9 +76,47 @@ def _rows(name: str, value: Tensor, shape: torch.Size) -> Tensor:
     return value.unflatten(0, shape)
 
 
-def has_cost(objective: ObjectiveFunction) -> bool:
-    """Return whether an objective needs the states on the way."""
-    return isinstance(objective, Objective) and objective.cost is not None
+def score(
+    dynamics: Dynamics[S],
+    objective: ObjectiveFunction,
+    state: S,
+    actions: Tensor,
+    noise: Tensor | None,
+    *,
+    previous: Tensor | None = None,
+    particles: int = 1,
+    risk: str | float = "mean",
+) -> Tensor:
+    """Imagine `actions` [B, N, H, A] from `state`; return their returns [B, N], −inf if not finite.
+
+    Args:
+        dynamics: the model.
+        objective: the returns of a rollout.
+        state: pytree of tensors [B, ...].
+        actions: [B, N, H, A].
+        noise: of the model, for B · N · `particles` sequences.
+        previous: the action [B, A] before the first, for a cost; None: zeros.
+        particles: times that each sequence is imagined.
+        risk: see `risk_adjusted`.
+
+    Raises:
+        PlanetError: the objective returns another shape.
+    """
+    if particles > 1:  # those of one candidate stand together
+        actions = actions.repeat_interleave(particles, 1)
+    if isinstance(objective, Objective) and objective.cost is not None:
+        rollout = dynamics.trace(state, actions, noise)
+        before = _one_step_before(actions, previous)
+        rollout = rollout._replace(actions=actions, previous=before)
+    else:
+        rollout = dynamics.rollout(state, actions, noise)
+    returns = objective(rollout)
+    if returns.shape != actions.shape[:2]:
+        raise PlanetError(
+            f"returns of shape {tuple(returns.shape)}: the objective must give "
+            f"{tuple(actions.shape[:2])}, one number a sequence"
+        )
+    return risk_adjusted(rank(returns), particles, risk)
 
 
 def reads_tensors_only(objective: ObjectiveFunction) -> bool:
@@ -88,7 +126,7 @@ def reads_tensors_only(objective: ObjectiveFunction) -> bool:
     )
 
 
-def one_step_before(actions: Tensor, previous: Tensor | None) -> Tensor:
+def _one_step_before(actions: Tensor, previous: Tensor | None) -> Tensor:
     """Return `actions` [B, N, H, A] one step later, with `previous` [B, A] or zeros at first."""
     first = torch.zeros_like(actions[:, :, :1])
     if previous is not None:

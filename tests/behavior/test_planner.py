@@ -21,7 +21,7 @@ from planet_rssm.behavior import (
 from planet_rssm.config import PlannerSettings, Settings
 from planet_rssm.control import ControlLoop, SimulatedTime
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.planners import planner_from_settings
+from planet_rssm.planners import planner_from_settings, score
 from planet_rssm.testing import check_planner
 from planet_rssm.types import Plan, State
 from planet_rssm.world_model import untrained_model
@@ -146,8 +146,9 @@ def test_a_plan_is_worth_its_rewards_and_what_the_critic_says_of_its_end(particl
     state = State(torch.randn(1, 16, generator=generator(0, CPU)), torch.zeros(1, 4))
     actions = 2 * torch.rand(1, 3, 4, A, generator=generator(1, CPU)) - 1
     with torch.no_grad():
-        returns = agent.planner.score(
-            agent.prepared.dynamics, agent.prepared.objective, state, actions, None
+        prepared = agent.prepared
+        returns = score(
+            prepared.dynamics, prepared.objective, state, actions, None, particles=particles
         )
         states = model.rssm.imagine(
             State(*(part.expand(3, -1) for part in state)), actions[0], None

@@ -3,7 +3,7 @@ import torch
 
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.config import PlannerSettings
-from planet_rssm.planners import CEM, FunctionDynamics, Objective
+from planet_rssm.planners import CEM, FunctionDynamics, Objective, score
 from planet_rssm.planners.objective import rank, risk_adjusted
 from planet_rssm.types import Dynamics, Rollout
 
@@ -51,16 +51,15 @@ def test_costs_see_the_state_the_action_is_taken_in_and_the_action_before():
         return (action - previous)[:, 0].square()
 
     dynamics = FunctionDynamics(lambda s, a: s + a, lambda s, a, y: 0 * a[:, 0])
-    planner = CEM(PlannerSettings(horizon=3, candidates=2, elites=1), 1)
     sequences = torch.tensor([[0.5, 0.5, -0.5], [0.0, 1.0, 1.0]]).reshape(1, 2, 3, 1)
     given = (dynamics, Objective(cost=cost), torch.tensor([[7.0]]), sequences, None)
-    assert planner.score(*given, torch.tensor([[0.5]])).tolist() == [[-1.0, -1.25]]
+    assert score(*given, previous=torch.tensor([[0.5]])).tolist() == [[-1.0, -1.25]]
     assert calls[0] == (
         [7.0, 7.5, 8.0, 7.0, 7.0, 8.0],
         [0.5, 0.5, -0.5, 0, 1, 1],
         [0.5, 0.5, 0.5, 0.5, 0, 1],
     )
-    assert planner.score(*given).tolist() == [[-1.25, -1.0]]  # before is rest
+    assert score(*given).tolist() == [[-1.25, -1.0]]  # before is rest
 
 
 def test_a_cost_makes_smooth_plans():
