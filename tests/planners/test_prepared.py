@@ -9,7 +9,7 @@ from planet_rssm.config import PlannerSettings
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.planners import Objective, planner_from_settings
 from planet_rssm.planners.graphs import _capturable
-from planet_rssm.types import State
+from planet_rssm.types import Dynamics, Plan, Planner, State
 from planet_rssm.world_model import ModelDynamics, WorldModel, untrained_model
 from planet_rssm.world_model.packed_model import FastDynamics
 
@@ -161,3 +161,47 @@ def test_what_cannot_be_captured_is_one_line_that_says_what_to_do():
     assert caught.value.__cause__ is said and "\n" not in str(caught.value)
     with pytest.raises(RuntimeError, match="^CUDA out of memory$"), _capturable():
         raise RuntimeError("CUDA out of memory")
+
+
+class Watched(Dynamics[torch.Tensor]):
+    """Counts what is asked of it."""
+
+    def __init__(self):
+        self.calls = []
+
+    def prepare(self, precision):
+        self.calls.append(precision)
+        return self
+
+    def refresh(self):
+        self.calls.append("refresh")
+
+    def noise_shape(self, batch, candidates, horizon):
+        return None
+
+    def rollout(self, state, actions, noise):
+        raise AssertionError("nobody asks")
+
+
+class Still(Planner[torch.Tensor, int]):
+    """Does nothing, and counts its decisions and the options they were given."""
+
+    horizon = 2
+
+    def initial(self, batch, device=None):
+        return 0
+
+    def plan(self, dynamics, objective, state, carry, is_first, generator=None, **options):
+        assert options == {"executed": 2, "rounds": None, "proposals": None, "previous": None}
+        action = torch.zeros(len(state), self.horizon, 1)
+        return Plan(action[:, 0], action, action[:, 0, 0], {}), carry + 1
+
+
+def test_a_planner_is_bound_to_a_model_in_its_precision_and_follows_it():
+    dynamics, planner = Watched(), Still()
+    prepared = planner.prepare(dynamics, Objective(), "bfloat16")
+    carry = planner.initial(3)
+    for _ in range(2):
+        plan, carry = prepared.plan(torch.zeros(3, 1), carry, torch.ones(3) > 0, executed=2)
+    assert (carry, plan.sequence.shape, planner.rounds) == (2, (3, 2, 1), 1)
+    assert dynamics.calls == ["bfloat16", "refresh", "refresh"]
