@@ -66,7 +66,8 @@ def test_actions_are_within_bounds_and_noise_is_added_before_the_clip():
 
 def test_choices_are_one_hot_and_the_noise_is_the_chance_of_any_other():
     spec = dataclasses.replace(SPEC, discrete=True, action_size=2)
-    model, many = untrained_model(SETTINGS, spec), 400
+    model = untrained_model(SETTINGS, spec)
+    many = 400
     blank = {"image": torch.zeros(many, 32, 32, 3, dtype=torch.uint8)}
     new = torch.ones(many, dtype=torch.bool)
     for noise, expected in ((0.0, 0.0), (0.5, 0.25), (1.0, 0.5)):
@@ -83,7 +84,8 @@ def test_each_group_of_choices_explores_by_itself():
     kept = torch.tensor([1.0, 0, 0, 0, 1, 0]).expand(many, 6)
     acted = explore(kept, 0.5, groups, torch.Generator().manual_seed(0))
     assert (acted[:, :2].sum(1) == 1).all() and (acted[:, 2:].sum(1) == 1).all()
-    first, second = acted[:, 0] != 1, acted[:, 4] != 1
+    first = acted[:, 0] != 1
+    second = acted[:, 4] != 1
     assert first.float().mean() == pytest.approx(0.5 * 1 / 2, abs=0.03)
     assert second.float().mean() == pytest.approx(0.5 * 3 / 4, abs=0.03)
     assert (first & second).float().mean() == pytest.approx(0.25 * 0.375, abs=0.02)
@@ -232,7 +234,8 @@ def test_fewer_rounds_are_reported():
 
 def test_what_is_done_once_is_not_in_the_times(monkeypatch):
     """On a CUDA device the first decision of so many rounds captures graphs."""
-    made, tried = agent(), set()
+    made = agent()
+    tried = set()
     decided, _ = made.decide(begin(made))
 
     def slow_at_first(*given, rounds, **more):

@@ -39,7 +39,8 @@ def test_reinforce_is_the_gradient_of_a_two_armed_bandit(world, behavior, learn,
         "behavior.slow=none",
     )
     player = behavior("v3", *options, feat=1, actions=2, discrete=True, terminates=True)
-    probs, rows = torch.tensor([0.75, 0.25]), 400
+    probs = torch.tensor([0.75, 0.25])
+    rows = 400
     player.actor.net[-1].bias.data.copy_(probs.log())
     player.actor.net[-1].weight.data.zero_()
     player.critic.net[-1].bias.data.fill_(baseline)
@@ -73,7 +74,8 @@ def test_reinforce_is_the_gradient_of_two_bandits_at_once(world, behavior):
     player = behavior(
         "v3", *options, feat=1, actions=5, discrete=True, groups=(2, 3), terminates=True
     )
-    probs, even = torch.tensor([0.75, 0.25, 0.5, 0.3, 0.2]), ndtri((torch.arange(20) + 0.5) / 20)
+    probs = torch.tensor([0.75, 0.25, 0.5, 0.3, 0.2])
+    even = ndtri((torch.arange(20) + 0.5) / 20)
     player.actor.net[-1].bias.data.copy_(probs.log())
     player.actor.net[-1].weight.data.zero_()
     player.critic.net[-1].bias.data.fill_(2.0)
@@ -147,10 +149,8 @@ def test_the_dynamics_gradient_is_that_of_finite_differences(world, behavior, le
 
     All actions are drawn inside the bounds; see the next test for those beyond.
     """
-    a, b = (
-        torch.tensor([[0.9, 0.2], [-0.1, 0.8]], dtype=F64),
-        torch.tensor([[0.3], [0.5]], dtype=F64),
-    )
+    a = torch.tensor([[0.9, 0.2], [-0.1, 0.8]], dtype=F64)
+    b = torch.tensor([[0.3], [0.5]], dtype=F64)
     linear = world(
         lambda x, u: x @ a.T + u @ b.T, lambda x, u: x @ torch.tensor([1.0, -0.5], dtype=F64)
     )
@@ -182,11 +182,9 @@ def test_an_action_beyond_a_bound_has_a_gradient_by_hand(world, behavior, learn)
         "v1", "behavior.action=normal", "behavior.horizon=1", feat=1, actions=1
     ).double()
     player.critic.net[-1].weight.data.zero_()
-    last, mean, spread = (
-        player.actor.net[-1],
-        torch.tensor(0.3, dtype=F64),
-        torch.tensor(2.0, dtype=F64),
-    )
+    last = player.actor.net[-1]
+    mean = torch.tensor(0.3, dtype=F64)
+    spread = torch.tensor(2.0, dtype=F64)
     last.weight.data.zero_()
     last.bias.data.copy_(torch.stack([mean, spread]))
     rows = 400
@@ -207,9 +205,14 @@ def test_an_action_beyond_a_bound_has_a_gradient_by_hand(world, behavior, learn)
 
 def test_the_actor_is_as_good_as_riccati(world, behavior, learn):
     """Within 5 % of the least discounted cost of a linear system; best actions are below 0.7."""
-    a, b = np.array([[1.0, 0.2], [0.0, 0.9]]), np.array([[0.0], [1.0]])
-    q, r, discount = np.diag([1.0, 0.1]), np.array([[1.0]]), 0.9
-    step, into, weight = torch.tensor(a), torch.tensor(b), torch.tensor(q)
+    a = np.array([[1.0, 0.2], [0.0, 0.9]])
+    b = np.array([[0.0], [1.0]])
+    q = np.diag([1.0, 0.1])
+    r = np.array([[1.0]])
+    discount = 0.9
+    step = torch.tensor(a)
+    into = torch.tensor(b)
+    weight = torch.tensor(q)
     # what a step costs is the state that it reaches, and the action
     system = world(
         lambda x, u: x @ step.T + u @ into.T,
@@ -231,7 +234,8 @@ def test_the_actor_is_as_good_as_riccati(world, behavior, learn):
         (states @ torch.tensor(least - q) * states).sum(-1) / discount
     ).sum()  # the first state costs nothing
     with torch.no_grad():
-        state, total = states, 0.0
+        state = states
+        total = 0.0
         for h in range(100):
             action = player.actor(state).mode.clamp(-1, 1)
             state = state @ step.T + action @ into.T
@@ -244,7 +248,8 @@ def test_the_actor_solves_a_chain(world, behavior, learn, objective):
     """States 0 to 5 in a row, steps left and right: the near end pays 0.2, the far one 1; both
     end the episode.
     """
-    count, discount = 6, 0.9
+    count = 6
+    discount = 0.9
 
     def step(x, action):
         place = (x * torch.arange(float(count))).sum(-1) + action[..., 1] - action[..., 0]
@@ -354,7 +359,9 @@ def test_the_critics_value_may_be_taken_off_with_its_gradient(world, behavior, l
         learn(player, line, torch.zeros(8, 1, dtype=F64)).loss.backward()
         slopes[subtract] = float(-last.bias.grad[0])
         assert float(player.critic.net[-1].weight.grad) != 0
-    by_a0, by_a1 = 1 + 0.99 * 1.495, 0.99 * 1.495  # of R_0; R_1 counts 0.99 of the same
+    # of R_0; R_1 counts 0.99 of the same
+    by_a0 = 1 + 0.99 * 1.495
+    by_a1 = 0.99 * 1.495
     total = (by_a0 + by_a1 + 0.99 * 2 * 1.495) / 2
     assert slopes["false"] == pytest.approx(total)
     assert slopes["true"] == pytest.approx(total - 0.99 * 0.5 / 2)

@@ -112,7 +112,8 @@ def test_from_pixels_or_both_and_of_numbers_or_choices(
 def test_the_quick_imagination_is_the_plain_one(model: str) -> None:
     settings = settings_of(model, "behavior=v3", "behavior.units=8", "behavior.horizon=3")
     learner = learner_of(settings, SPEC)
-    behavior, world = learner.behavior, learner.model
+    behavior = learner.behavior
+    world = learner.model
     noise = behavior.draw(5, world.rssm.noise_size, generator(1, CPU), CPU)
     with torch.no_grad():
         plain, quick = (
@@ -179,7 +180,8 @@ def test_real_returns_by_hand() -> None:
     learner = learner_of(settings_of("gaussian", *options), SPEC)
     batch = to_batch(random_chunks(SPEC, B, T), CPU)
     context = learner.model.context(batch, learner.model.draw(B, T, generator(0, CPU), CPU))
-    rewards, ahead = torch.tensor([[0.0, 1.0, 2.0, 3.0]]), torch.tensor([[7.0, 10.0, 20.0, 30.0]])
+    rewards = torch.tensor([[0.0, 1.0, 2.0, 3.0]])
+    ahead = torch.tensor([[7.0, 10.0, 20.0, 30.0]])
     batch = batch._replace(reward=rewards.expand(B, T))
     _, metrics = learner.behavior.replayed(learner.model, batch, context, ahead.expand(B, T))
     # 3 + 0.9 * 30; 2 + 0.9 (0.5 * 20 + 0.5 * 30); 1 + 0.9 (0.5 * 10 + 0.5 * 24.5); a critic that
@@ -201,7 +203,8 @@ def test_ends_and_padding_are_no_beginnings(monkeypatch: pytest.MonkeyPatch, wei
     batch = to_batch(random_chunks(SPEC, B, T), CPU)
     batch.is_terminal[0, 2] = True
     batch.mask[:] = torch.tensor([[True, True, True, False], [True] * 4])
-    begun, own = [], learner.behavior.imagined
+    begun = []
+    own = learner.behavior.imagined
     monkeypatch.setattr(
         learner.behavior, "imagined", lambda *given: begun.append(given[2]) or own(*given)
     )
@@ -240,7 +243,8 @@ def test_a_half_empty_chunk_ends_with_what_is_imagined_there() -> None:
     assert learner.behavior is not None
     batch = to_batch(random_chunks(SPEC, B, T), CPU)
     context = learner.model.context(batch, learner.model.draw(B, T, generator(0, CPU), CPU))
-    mask, ahead = batch.mask.clone(), torch.randn(B, T)
+    mask = batch.mask.clone()
+    ahead = torch.randn(B, T)
     mask[:, 2:] = False
     short = type(batch)({}, *(part[:, :2] for part in batch[1:]))
     less = context._replace(states=State(*(part[:, :2] for part in context.states)))

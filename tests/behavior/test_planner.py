@@ -153,10 +153,8 @@ def test_a_plan_is_worth_its_rewards_and_what_the_critic_says_of_its_end(particl
         states = model.rssm.imagine(
             State(*(part.expand(3, -1) for part in state)), actions[0], None
         )
-        rewards, last = (
-            model.predict_reward(states),
-            behavior.critic(model.rssm.feat(states)[:, -1]),
-        )
+        rewards = model.predict_reward(states)
+        last = behavior.critic(model.rssm.feat(states)[:, -1])
         expected = (rewards * 0.9 ** torch.arange(4)).sum(1) + 0.9**4 * last
     torch.testing.assert_close(returns[0], expected, rtol=1e-4, atol=1e-5)
 

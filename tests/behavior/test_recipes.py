@@ -10,7 +10,8 @@ def flat(*overrides: str, preset: str = "planet") -> dict[str, object]:
 
 
 def test_a_name_stands_for_a_recipe_and_what_is_given_beside_it_wins() -> None:
-    short, long = flat("behavior=v1"), flat("behavior.name=v1")
+    short = flat("behavior=v1")
+    long = flat("behavior.name=v1")
     assert (
         short == long and short["behavior.objective"] == "dynamics" and short["behavior.lr"] == 8e-5
     )

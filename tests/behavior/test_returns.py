@@ -17,7 +17,9 @@ def test_lambda_returns_by_hand():
 
 
 def test_a_trace_of_0_looks_one_step_ahead_and_1_at_all_rewards():
-    reward, value, discount = row(1, 2, 3), row(10, 20, 30), row(0.9, 0.9, 0.9)
+    reward = row(1, 2, 3)
+    value = row(10, 20, 30)
+    discount = row(0.9, 0.9, 0.9)
     torch.testing.assert_close(lambda_return(reward, value, discount, 0.0), row(10, 20, 30))
     torch.testing.assert_close(lambda_return(reward, value, discount, 1.0), row(27.1, 29, 30))
 
@@ -42,7 +44,8 @@ def test_the_range_moves_a_hundredth_of_the_way_to_the_percentiles():
 
 
 def test_rows_that_do_not_count_are_not_in_the_range():
-    returns, counted = torch.arange(101.0)[:, None], torch.ones(102, dtype=torch.bool)
+    returns = torch.arange(101.0)[:, None]
+    counted = torch.ones(102, dtype=torch.bool)
     counted[-1] = False
     bounds = range_after(torch.zeros(2), torch.cat([returns, torch.full((1, 1), 1e9)]), counted)
     torch.testing.assert_close(bounds, torch.tensor([0.05, 0.95]))

@@ -197,7 +197,8 @@ def test_it_is_refused_for_episodes_of_choices_too(
         discrete=True,
     )
     info = {"env": spec.to_json(), "seed": 0, "env_steps": 4}
-    action, reward = np.eye(2, dtype=np.float32)[[0, 1, 0, 1]], np.ones(4, np.float32)
+    action = np.eye(2, dtype=np.float32)[[0, 1, 0, 1]]
+    reward = np.ones(4, np.float32)
     replay = Replay(tmp_path / "set", 100)
     replay.add(
         Episode.from_transitions(

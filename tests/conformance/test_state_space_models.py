@@ -168,7 +168,8 @@ def test_noise_matters_unless_the_model_is_deterministic(rssm: RSSM) -> None:
 
 
 def test_inputs_are_left_alone_and_outputs_share_no_memory(rssm: RSSM) -> None:
-    inputs, untouched = inputs_of(rssm), inputs_of(rssm)
+    inputs = inputs_of(rssm)
+    untouched = inputs_of(rssm)
     with torch.no_grad():
         start = State(*(x.clone() for x in rssm.initial_state(B)))
         before = State(*(x.clone() for x in start))

@@ -34,10 +34,8 @@ def make_agent() -> Callable[..., Agent]:
     """Settings and changes of the spec in, an untrained agent out."""
 
     def make(*overrides: str, device: str = "cpu", seed: int = 0, **changes: object) -> Agent:
-        settings, spec = (
-            config.load("planet", [*TINY, *overrides]),
-            dataclasses.replace(SPEC, **changes),
-        )
+        settings = config.load("planet", [*TINY, *overrides])
+        spec = dataclasses.replace(SPEC, **changes)
         where = torch.device(device)
         return Agent.build(
             settings, spec, untrained_model(settings, spec).to(where), device=where, seed=seed

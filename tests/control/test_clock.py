@@ -14,7 +14,8 @@ FRAME = {"joints": np.zeros(3, np.float32)}
 
 
 def test_a_tick_returns_in_time_whatever_the_planner_does(agent, monkeypatch):
-    hurry, decide = threading.Event(), agent.decide
+    hurry = threading.Event()
+    decide = agent.decide
 
     def slowly(carry, **asked):
         assert threading.current_thread() is not threading.main_thread()
@@ -97,7 +98,8 @@ def test_loops_may_be_made_in_several_threads_at_once(make_agent):
 def test_a_loop_on_cuda_decides_on_a_stream_of_its_own(make_agent, monkeypatch):
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
-    agent, streams = make_agent(device="cuda"), []
+    agent = make_agent(device="cuda")
+    streams = []
     alone, _ = agent.act(
         agent.initial(),
         {"joints": np.zeros((1, 3), np.float32)},

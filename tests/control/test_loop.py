@@ -38,7 +38,8 @@ class Recorder:
         self.decided: list[dict] = []
         self.observed: list[tuple] = []
         self.plans: list[np.ndarray] = []
-        decide, observe = agent.decide, agent.observe
+        decide = agent.decide
+        observe = agent.observe
         monkeypatch.setattr(agent, "warmup", lambda *_, **__: RoundTimes((10.0, 20.0, 30.0)))
 
         def deciding(carry, **asked):
@@ -65,7 +66,8 @@ def test_in_time_it_acts_as_the_agent_does(agent):
         sources, actions = play(loop, 4)
     assert sources == "pppp" and loop.missed == 0
     assert list(loop.latency_ms) == pytest.approx([30.0] * 4)
-    carry, executed = agent.initial(), np.zeros((1, 2), np.float32)
+    carry = agent.initial()
+    executed = np.zeros((1, 2), np.float32)
     for tick in range(4):
         frame = {key: value[None] for key, value in frame_at(tick).items()}
         plan, carry = agent.act(carry, frame, executed, np.array([tick == 0]))

@@ -89,12 +89,14 @@ class LQR:
 
         The last state costs nothing.
         """
-        value, gains = torch.zeros(4, 4, dtype=torch.float64), []
+        value = torch.zeros(4, 4, dtype=torch.float64)
+        gains = []
         for _ in range(self.horizon):
             gain = torch.linalg.solve(self.r + self.b.T @ value @ self.b, self.b.T @ value @ self.a)
             value = self.q + self.a.T @ value @ (self.a - self.b @ gain)
             gains.insert(0, gain)
-        x, actions = self.start, []
+        x = self.start
+        actions = []
         for gain in gains:
             actions.append(-x @ gain.T)
             x = x @ self.a.T + actions[-1] @ self.b.T
@@ -102,7 +104,8 @@ class LQR:
 
     def cost_of(self, sequence):
         """Return the true cost [B] of acting by `sequence` [B, H, 2]."""
-        x, total = self.start, torch.zeros(len(self.start), dtype=torch.float64)
+        x = self.start
+        total = torch.zeros(len(self.start), dtype=torch.float64)
         for u in sequence.unbind(1):
             total = total + self.cost(x, u)
             x = x @ self.a.T + u @ self.b.T

@@ -48,7 +48,8 @@ def locks() -> FunctionDynamics:
 
 def decide(batch: int, seed: int = 0, dynamics: FunctionDynamics | None = None):
     planner = planner_from_settings(SETTINGS, A, discrete=True)
-    state, first = torch.zeros(batch, 1), torch.ones(batch, dtype=torch.bool)
+    state = torch.zeros(batch, 1)
+    first = torch.ones(batch, dtype=torch.bool)
     rng = torch.Generator().manual_seed(seed)
     return planner.plan(dynamics or lock(), Objective(), state, planner.initial(batch), first, rng)[
         0
@@ -79,7 +80,8 @@ def test_every_planner_opens_a_lock_of_several_groups(name, options) -> None:
         name=name, horizon=H, candidates=400, iterations=8, elites=30, **options
     )
     planner = planner_from_settings(settings, sum(GROUPS), GROUPS)
-    state, rng = torch.zeros(3, 1), torch.Generator().manual_seed(0)
+    state = torch.zeros(3, 1)
+    rng = torch.Generator().manual_seed(0)
     plan, carry = planner.plan(
         locks(), Objective(), state, planner.initial(3), torch.ones(3).bool(), rng
     )
@@ -94,7 +96,8 @@ def test_every_planner_opens_a_lock_of_several_groups(name, options) -> None:
 def test_shooting_finds_the_best_of_what_it_can_draw() -> None:
     settings = PlannerSettings(name="shooting", horizon=1, candidates=300, iterations=4)
     planner = planner_from_settings(settings, sum(GROUPS), GROUPS)
-    first, rng = torch.ones(3).bool(), torch.Generator().manual_seed(0)
+    first = torch.ones(3).bool()
+    rng = torch.Generator().manual_seed(0)
     plan, _ = planner.plan(locks(), Objective(), torch.zeros(3, 1), planner.initial(3), first, rng)
     assert torch.equal(plan.action, one_hots(CODE[0], GROUPS, torch.float32).expand(3, -1))
     torch.testing.assert_close(
@@ -147,7 +150,8 @@ def test_a_refit_of_groups_by_hand() -> None:
     chosen = one_hots(torch.tensor([[0, 1], [2, 1], [0, 0], [1, 0]]), (3, 2), torch.float32)[
         None, :, None
     ]
-    returns, first = torch.tensor([[3.0, 2.0, 1.0, 0.0]]), torch.ones(1).bool()
+    returns = torch.tensor([[3.0, 2.0, 1.0, 0.0]])
+    first = torch.ones(1).bool()
     equal = torch.tensor([1 / 3] * 3 + [1 / 2] * 2)
     settings = PlannerSettings(horizon=1, candidates=4, elites=2, momentum=0.25)
     planner = CEM(settings, 5, discrete=(3, 2))
@@ -221,7 +225,9 @@ def test_candidates_that_take_too_much_are_refused_before_any_is_made() -> None:
 
 
 def test_batched_equals_separate_on_the_same_noise() -> None:
-    planner, dynamics, state = CategoricalCEM(SETTINGS, A), lock(1), torch.arange(3.0)[:, None]
+    planner = CategoricalCEM(SETTINGS, A)
+    dynamics = lock(1)
+    state = torch.arange(3.0)[:, None]
     noise = planner.draw(dynamics, state, torch.Generator().manual_seed(1))
     first = torch.ones(3, dtype=torch.bool)
     together, _ = planner.plan(dynamics, Objective(), state, planner.initial(3), first, noise=noise)

@@ -10,7 +10,8 @@ NOTHING = torch.zeros(1, 1)
 
 def test_a_point_goes_to_its_goal():
     settings = PlannerSettings(horizon=2, candidates=200, iterations=8, elites=20)
-    planner, rng = CEM(settings, 2), torch.Generator().manual_seed(0)
+    planner = CEM(settings, 2)
+    rng = torch.Generator().manual_seed(0)
     dynamics = FunctionDynamics(lambda s, a: s + a, goal_reward(torch.tensor([0.5, 0.1])))
     state = torch.tensor([[0.0, 0.0], [1.0, 0.3]])
     plan, _ = planner.plan(

@@ -120,7 +120,8 @@ def model_of(preset: str):
 
 
 def decide(run, state: State, carry) -> list[torch.Tensor]:
-    results, rng = [], torch.Generator().manual_seed(2)
+    results = []
+    rng = torch.Generator().manual_seed(2)
     for first in (True, False):
         plan, carry = run(state, carry, torch.full((B,), first), rng)
         results += [plan.action, plan.sequence, plan.value, *plan.diagnostics.values(), *carry]
@@ -130,7 +131,8 @@ def decide(run, state: State, carry) -> list[torch.Tensor]:
 def check(preset: str, name: str) -> None:
     model = model_of(preset)
     settings = PlannerSettings(name=name, horizon=4, candidates=20, iterations=3, elites=5)
-    planner, plain = planner_from_settings(settings, A), ModelDynamics(model)
+    planner = planner_from_settings(settings, A)
+    plain = ModelDynamics(model)
     deter = torch.randn(B, model.rssm.deter_size, generator=torch.Generator().manual_seed(0)).tanh()
     with torch.no_grad():
         state = State(deter, model.rssm.latent.sample(model.rssm.prior(deter), None))

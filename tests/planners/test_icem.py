@@ -88,7 +88,8 @@ def test_a_warm_start_shifts_mean_and_elites_by_one_step():
 
 
 def test_elites_stay_for_the_next_round_and_the_mean_joins_the_last(still_walk):
-    planner, first = ICEM(SMALL, 2), torch.tensor([True, True])
+    planner = ICEM(SMALL, 2)
+    first = torch.tensor([True, True])
     state = {"x": torch.tensor([[1.0, -1.0], [0.0, 2.0]])}
     noise = planner.draw(still_walk, state)
     search = planner.start(planner.initial(2), first, noise[0].actions)
@@ -141,8 +142,11 @@ def test_warm_starts_pay_when_acting_in_closed_loop(lqr):
     )
 
     def closed_loop(warm):
-        planner, generator = ICEM(settings, 2), torch.Generator().manual_seed(3)
-        x, carry, cost = lqr.start, planner.initial(3), torch.zeros(3, dtype=torch.float64)
+        planner = ICEM(settings, 2)
+        generator = torch.Generator().manual_seed(3)
+        x = lqr.start
+        carry = planner.initial(3)
+        cost = torch.zeros(3, dtype=torch.float64)
         for t in range(30):
             is_first = torch.full((3,), t == 0 or not warm)
             plan, carry = planner.plan(lqr.dynamics, Objective(), x, carry, is_first, generator)

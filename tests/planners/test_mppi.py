@@ -18,7 +18,8 @@ def test_mppi_reaches_the_riccati_cost_of_an_lqr(lqr, form):
     settings = PlannerSettings(
         name="mppi", horizon=20, candidates=500, iterations=20, elites=50, min_std=0.0, **form
     )
-    planner, rng = MPPI(settings, 2), torch.Generator().manual_seed(0)
+    planner = MPPI(settings, 2)
+    rng = torch.Generator().manual_seed(0)
     plan, _ = planner.plan(
         lqr.dynamics, Objective(), lqr.start, planner.initial(3), FIRST.expand(3), rng
     )
@@ -89,7 +90,8 @@ def test_a_drawn_elite_is_one_mode_where_the_mean_of_two_is_bad():
     settings = ELITES.model_copy(
         update={"candidates": 200, "elites": 40, "act_by": "draw", "temperature": 1.0}
     )
-    state, rng = torch.zeros(50, 1), torch.Generator().manual_seed(0)
+    state = torch.zeros(50, 1)
+    rng = torch.Generator().manual_seed(0)
     actions = {}
     for form in ("draw", "mean"):
         planner = MPPI(settings.model_copy(update={"act_by": form}), 1)

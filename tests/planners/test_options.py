@@ -44,7 +44,8 @@ def decide(planner, dynamics, carry=None, first=FIRST, **options):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_no_sample_leaves_a_box_of_any_range_and_its_corners_are_reached(name, dtype):
-    low, high = torch.tensor([0.1, -7.3], dtype=dtype), torch.tensor([0.3, 1000.1], dtype=dtype)
+    low = torch.tensor([0.1, -7.3], dtype=dtype)
+    high = torch.tensor([0.3, 1000.1], dtype=dtype)
     asked = []
 
     def reward(action):
@@ -63,7 +64,8 @@ def test_no_sample_leaves_a_box_of_any_range_and_its_corners_are_reached(name, d
 
 
 def test_the_same_plan_is_made_in_other_units():
-    narrow, wide = made("icem"), made("icem", -10.0, 30.0)
+    narrow = made("icem")
+    wide = made("icem", -10.0, 30.0)
     plan, carry = decide(narrow, paid_by(lambda a: -(a[:, 0] - 0.3).square()))
     scaled, other = decide(wide, paid_by(lambda a: -((a[:, 0] - 10) / 20 - 0.3).square()))
     torch.testing.assert_close(scaled.sequence, 10 + 20 * plan.sequence, atol=1e-3, rtol=0)

@@ -41,7 +41,8 @@ def model_on(device: str, preset: str = "planet") -> WorldModel:
 
 def state_on(model: WorldModel) -> State:
     rng = torch.Generator().manual_seed(0)
-    rssm, device = model.rssm, next(model.parameters()).device
+    rssm = model.rssm
+    device = next(model.parameters()).device
     deter = torch.randn(B, rssm.deter_size, generator=rng).tanh().to(device)
     with torch.no_grad():
         return State(deter, rssm.latent.sample(rssm.prior(deter), None))
@@ -49,7 +50,8 @@ def state_on(model: WorldModel) -> State:
 
 def two_decisions(planner, decide, state: State, carry) -> list[torch.Tensor]:
     """Decide twice, the second time warm; return everything that came of it."""
-    device, results = state.deter.device, []
+    device = state.deter.device
+    results = []
     rng = torch.Generator(device).manual_seed(2)
     for first in (True, False):
         plan, carry = decide(state, carry, torch.full((B,), first, device=device), rng)
@@ -64,7 +66,9 @@ def test_in_float32_a_prepared_planner_decides_as_its_planner_does(name, preset,
     """On a CUDA device this is: the float32 graph equals eager on the same noise."""
     model = model_on(device, preset)
     planner = planner_from_settings(settings_of(name), A)
-    plain, objective, state = ModelDynamics(model), Objective(), state_on(model)
+    plain = ModelDynamics(model)
+    objective = Objective()
+    state = state_on(model)
     prepared = planner.prepare(plain, objective)
     assert isinstance(prepared.dynamics, FastDynamics)
     initial = planner.initial(B, state.deter.device)
@@ -100,11 +104,10 @@ def by_fused_optimiser(model: WorldModel) -> None:
 def test_weights_change_plans_change(device, change):
     model = model_on(device)
     planner = planner_from_settings(settings_of("cem"), A)
-    prepared, state = planner.prepare(ModelDynamics(model), Objective()), state_on(model)
-    first, initial = (
-        torch.ones(B, dtype=torch.bool, device=device),
-        planner.initial(B, state.deter.device),
-    )
+    prepared = planner.prepare(ModelDynamics(model), Objective())
+    state = state_on(model)
+    first = torch.ones(B, dtype=torch.bool, device=device)
+    initial = planner.initial(B, state.deter.device)
 
     def action() -> torch.Tensor:
         return prepared.plan(state, initial, first, torch.Generator(device).manual_seed(3))[
@@ -126,11 +129,10 @@ def test_weights_change_plans_change(device, change):
 def test_results_of_a_graph_are_copies():
     model = model_on("cuda")
     planner = planner_from_settings(settings_of("icem"), A)
-    prepared, state = planner.prepare(ModelDynamics(model), Objective()), state_on(model)
-    first, initial = (
-        torch.ones(B, dtype=torch.bool, device="cuda"),
-        planner.initial(B, state.deter.device),
-    )
+    prepared = planner.prepare(ModelDynamics(model), Objective())
+    state = state_on(model)
+    first = torch.ones(B, dtype=torch.bool, device="cuda")
+    initial = planner.initial(B, state.deter.device)
     plan, carry = prepared.plan(state, initial, first)
     copies = [
         leaf.clone() for leaf in (plan.sequence, plan.value, *plan.diagnostics.values(), *carry)
@@ -198,7 +200,8 @@ class Still(Planner[torch.Tensor, int]):
 
 
 def test_a_planner_is_bound_to_a_model_in_its_precision_and_follows_it():
-    dynamics, planner = Watched(), Still()
+    dynamics = Watched()
+    planner = Still()
     prepared = planner.prepare(dynamics, Objective(), "bfloat16")
     carry = planner.initial(3)
     for _ in range(2):

@@ -55,8 +55,10 @@ def test_shapes(settings, walk):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-4)])
 def test_batched_equals_separate_on_the_same_noise(settings, walk, dtype, tolerance):
-    planner, state = planner_from_settings(settings, 2), places(dtype=dtype)
-    carry, generator = planner.initial(3), torch.Generator().manual_seed(1)
+    planner = planner_from_settings(settings, 2)
+    state = places(dtype=dtype)
+    carry = planner.initial(3)
+    generator = torch.Generator().manual_seed(1)
     alone = [planner.initial(1) for _ in range(3)]
     for is_first in (FIRST, LATER, torch.tensor([False, True, False])):
         noise = planner.draw(walk, state, generator)
@@ -92,11 +94,9 @@ def test_the_same_seed_gives_the_same_plan_and_another_another(settings, walk):
 
 
 def test_a_first_row_forgets_its_carry_and_the_others_keep_theirs(settings, walk):
-    planner, state, generator = (
-        planner_from_settings(settings, 2),
-        places(),
-        torch.Generator().manual_seed(2),
-    )
+    planner = planner_from_settings(settings, 2)
+    state = places()
+    generator = torch.Generator().manual_seed(2)
     _, carry = planner.plan(walk, Objective(), state, planner.initial(3), FIRST, generator)
     noise = planner.draw(walk, state, generator)
     mixed, _ = planner.plan(
@@ -136,7 +136,8 @@ def test_a_broken_return_never_wins_and_is_counted(settings, broken):
         lambda s, a, y: torch.where(a[:, 0] > 0.5, broken, a[:, 0] - 10.0),
     )
     settings = settings.model_copy(update={"candidates": 200, "iterations": 6})
-    planner, generator = planner_from_settings(settings, 1), torch.Generator().manual_seed(0)
+    planner = planner_from_settings(settings, 1)
+    generator = torch.Generator().manual_seed(0)
     plan, _ = planner.plan(
         dynamics, Objective(), torch.zeros(2, 1), planner.initial(2), FIRST[:2], generator
     )
@@ -185,7 +186,8 @@ def test_a_model_that_breaks_everywhere_still_gives_an_action(settings):
 
 
 def test_planning_leaves_no_graph_and_no_global_trace(settings, walk):
-    planner, state = planner_from_settings(settings, 2), places()
+    planner = planner_from_settings(settings, 2)
+    state = places()
     state["x"].requires_grad_()
     before = torch.get_rng_state()
     plan, carry = planner.plan(

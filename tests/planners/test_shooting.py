@@ -66,8 +66,10 @@ def test_a_warm_start_never_forgets_a_better_plan():
     settings = SETTINGS.model_copy(
         update={"warm_start": True, "candidates": 20, "iterations": 1, "horizon": 3}
     )
-    planner, rng = RandomShooting(settings, 1), torch.Generator().manual_seed(0)
-    carry, values = planner.initial(3), []
+    planner = RandomShooting(settings, 1)
+    rng = torch.Generator().manual_seed(0)
+    carry = planner.initial(3)
+    values = []
     for t in range(20):
         plan, carry = planner.plan(
             dynamics, Objective(), torch.zeros(3, 1), carry, FIRST & (t == 0), rng

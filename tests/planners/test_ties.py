@@ -63,10 +63,8 @@ def test_the_first_of_equals_are_the_best_at_every_size(size, count, values):
 
 
 def test_a_precedence_decides_between_equals_only():
-    places, returns = (
-        torch.arange(5.0).reshape(1, 5, 1, 1),
-        torch.tensor([[1.0, 2.0, 1.0, 3.0, 1.0]]),
-    )
+    places = torch.arange(5.0).reshape(1, 5, 1, 1)
+    returns = torch.tensor([[1.0, 2.0, 1.0, 3.0, 1.0]])
     elites, best = top(places, returns, 4, torch.tensor([4, 2, 0, 1, 3]))
     assert elites.flatten().tolist() == [3, 1, 4, 2] and best.tolist() == [[3, 2, 1, 1]]
 
@@ -111,7 +109,8 @@ def test_icem_keeps_to_the_sequence_that_it_has_begun():
 
 @pytest.mark.parametrize("later", [False, True])
 def test_icem_prefers_proposals_to_kept_elites(later):
-    planner, proposals = made("icem", candidates=40, elites=10), some()
+    planner = made("icem", candidates=40, elites=10)
+    proposals = some()
     _, carry, _ = decide(planner)
     plan, _, _ = decide(planner, carry, LATER if later else FIRST, proposals)
     assert torch.equal(plan.sequence, proposals[:, 0])
