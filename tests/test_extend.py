@@ -67,8 +67,8 @@ def test_the_pages_latent_term_and_planner_are_trained_and_planned_with(here):
     assert plan.action.abs().max() <= 1
     with ControlLoop(agent, hz=100) as loop:
         assert loop.tick({"image": image[0].numpy()}, is_first=True).action.shape == (1,)
-    assert plan_run(here / "run", 1, device="cpu")["planner"] == "my_planner:Closer"
-    (row,) = evaluate(["run"], seeds=[1000], device="cpu")["results"]
+    assert plan_run(here / "run", 1, device="cpu").planner == "my_planner:Closer"
+    (row,) = evaluate(["run"], seeds=[1000], device="cpu").to_json()["results"]
     assert row["planner"] == "my_planner:Closer"
 
 

@@ -121,14 +121,14 @@ def test_own_policy_is_evaluated_and_collects(policy, capsys):
     ],
 )
 def test_what_is_no_policy_is_one_line(policy, name, line):
-    (error,) = evaluate([f"{name}@dmc/cartpole-swingup"], seeds=[1000], overrides=QUICK)["errors"]
-    assert re.search(line, error["error"])
+    (error,) = evaluate([f"{name}@dmc/cartpole-swingup"], seeds=[1000], overrides=QUICK).errors
+    assert re.search(line, error.error)
 
 
 def test_settings_that_a_policy_does_not_read_are_refused(policy):
-    (error,) = evaluate(["mine:Bang@walker-walk"], seeds=[1], overrides=["planner.horizon=3"])[
-        "errors"
-    ]
-    assert "takes env.… settings alone" in error["error"]
+    (error,) = evaluate(
+        ["mine:Bang@walker-walk"], seeds=[1], overrides=["planner.horizon=3"]
+    ).errors
+    assert "takes env.… settings alone" in error.error
     with pytest.raises(PlanetError, match="^--policy = 'mine:Missing': does not work"):
         simple_actor("cartpole-swingup", QUICK, "mine:Missing", 0)

@@ -127,7 +127,7 @@ def _play(
 ) -> dict[str, Any]:
     """Write the episodes with a bar on a terminal, and return what `--json` prints of them."""
     from planet_rssm.base.interrupt import Interrupted
-    from planet_rssm.evaluation.statistics import summary
+    from planet_rssm.evaluation.results import ObservationInfo, summary_of
     from planet_rssm.training.record import write_episodes
 
     with StageProgress("collect", episodes) as progress:
@@ -142,16 +142,9 @@ def _play(
             sys.exit(130)
     return {
         "task": spec.id,
-        "observation": {
-            "observe": actor.env.observe,
-            "renderer": spec.renderer,
-            "size": actor.env.size,
-            "simulator": spec.simulator,
-        },
+        "observation": ObservationInfo.of(actor.env, spec).to_json(),
         **spec.timing(),
-        "episodes": [
-            {"seed": r.seed, "return": r.episode_return, "env_steps": r.env_steps} for r in results
-        ],
+        "episodes": [result.to_json() for result in results],
         "env_steps": sum(result.env_steps for result in results),
-        "return": summary([[result.episode_return for result in results]]),
+        "return": summary_of(results).to_json(),
     }

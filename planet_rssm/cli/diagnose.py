@@ -73,7 +73,7 @@ def verb(
       planet diagnose pretrained:cartpole-swingup --episodes 20 --json
     """  # noqa: D301 (click wants the character itself)
     # torch: not for `planet diagnose --help`
-    from planet_rssm.diagnosis.diagnose import diagnose_run
+    from planet_rssm.diagnosis.diagnose_run import diagnose_run
     from planet_rssm.report.curves import require_matplotlib
 
     if out is not None:
@@ -90,7 +90,7 @@ def verb(
             device=device,
             on_stage=lambda name: progress.stage(f"play: {name}"),
             on_episode=progress.advance,
-        )
+        ).to_json()
     print_result(result, as_json, _print)
     if out is not None:
         keep(result, out)

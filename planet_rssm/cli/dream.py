@@ -11,7 +11,7 @@ from planet_rssm.cli.progress import StageProgress
 from planet_rssm.cli.tables import print_result, print_table, print_text
 
 if TYPE_CHECKING:
-    from planet_rssm.openloop.predictions import Film
+    from planet_rssm.openloop.dream_frames import DreamFrames
 
 NAMES = {
     "error": "the model",
@@ -85,10 +85,10 @@ def verb(
       planet dream runs/quickstart-cartpole-swingup-seed0 --video
       planet dream runs/offline --data sets/held-out --horizon 1 --horizon 30 --json
     """  # noqa: D301 (click wants the character itself)
-    from planet_rssm.openloop.measure import dream_run  # torch: not for `planet dream --help`
+    from planet_rssm.openloop.dream_run import dream_run  # torch: not for `planet dream --help`
 
-    def film(dream: "Film", fps: float) -> Path:
-        from planet_rssm.report.dream_film import panels
+    def film(dream: "DreamFrames", fps: float) -> Path:
+        from planet_rssm.report.dream_video import panels
         from planet_rssm.report.video import write_video
         from planet_rssm.runs.checkpoint import outputs
         from planet_rssm.runs.run import VIDEOS
@@ -109,7 +109,7 @@ def verb(
             device=device,
             film=film if video else None,
             on_episode=progress.advance,
-        )
+        ).to_json()
     print_result(result, as_json, _print)
 
 

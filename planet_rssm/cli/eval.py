@@ -98,7 +98,7 @@ def verb(
             fresh=fresh,
             on_run=progress.stage,
             on_episode=progress.advance,
-        )
+        ).to_json()
     _write(result, csv_file, rows_file, latex_file)
     if as_json:
         click.echo(json.dumps(result))
@@ -203,9 +203,7 @@ def _published_beside(group: Mapping[str, Any]) -> str:
     entry = beside(
         group["task"], obs, trained if isinstance(trained, int) else max(trained), method
     )
-    return (
-        "" if entry is None else f"{entry['score']:g} ({entry['method']}, {steps(entry['steps'])})"
-    )
+    return "" if entry is None else f"{entry.score:g} ({entry.method}, {steps(entry.steps)})"
 
 
 def _show_normalised(result: Mapping[str, Any], console: Console) -> None:

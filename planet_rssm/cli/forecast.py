@@ -10,7 +10,7 @@ from planet_rssm.cli import tables
 
 def print_forecast(result: dict[str, Any], console: Console) -> None:
     """Print what a run would take: time by part, disk and memory."""
-    from planet_rssm.evaluation.protocol import seen_by
+    from planet_rssm.evaluation.results import describe_observation
     from planet_rssm.training.session import padding_line
 
     run = result["run"]
@@ -27,7 +27,8 @@ def print_forecast(result: dict[str, Any], console: Console) -> None:
         f"start of the environments {one['env_start']:.1f} s",
     }
     where = f"{result['device']} in {result['precision']}"
-    title = f"{result['task']}, {seen_by(result['observation'])}, {where}: the complete run"
+    observation = describe_observation(result["observation"])
+    title = f"{result['task']}, {observation}, {where}: the complete run"
     body = [(name, duration(result["seconds"][name]), what) for name, what in parts.items()]
     tables.print_table(console, title, ("part", "time", "of"), body)
     _print_space(result, console)

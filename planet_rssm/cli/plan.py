@@ -86,9 +86,10 @@ def plan_and_print(
         }
         if simulated:
             _refuse(checkpoint, device)
-            result = plan_simulator(str(run), episodes, **common)
+            result = plan_simulator(str(run), episodes, **common).to_json()
         else:
-            result = plan_run(run, episodes, checkpoint=checkpoint, device=device, **common)
+            common |= {"checkpoint": checkpoint, "device": device}
+            result = plan_run(run, episodes, **common).to_json()
     tables.print_result(result, as_json, _print)
     return result
 
@@ -105,11 +106,10 @@ def _refuse(checkpoint: str, device: str) -> None:
 
 def _print(result: dict[str, Any], console: Console) -> None:
     from planet_rssm.base.stopwatch import shares
-    from planet_rssm.evaluation.protocol import seen_by
+    from planet_rssm.evaluation.results import describe_observation
 
-    title = (
-        f"{result['task']}, {seen_by(result['observation'])}, {len(result['episodes'])} episodes"
-    )
+    observation = describe_observation(result["observation"])
+    title = f"{result['task']}, {observation}, {len(result['episodes'])} episodes"
     if result["checkpoint"] == "best":
         title += ", best checkpoint (selected on test episodes)"
     rows = {result["planner"]: (result["return"]["mean"], result["return"]["episode_ci95"])}

@@ -1,4 +1,4 @@
-"""What reset and step must return: checked, since an environment of an older API, or a slip, fails in odd places."""
+"""Check what reset and step return: an older API or a slip would fail later, in odd places."""
 
 import inspect
 from collections.abc import Mapping
@@ -24,30 +24,31 @@ class ApiChecks(gymnasium.Wrapper[Any, Any, Any, Any]):
         Raises:
             UndeclaredError: what comes is no pair of an observation and a dict.
         """
-        answer: Any = self.env.reset(seed=seed, options=options)
-        pair = isinstance(answer, tuple | list) and len(answer) == 2
-        if not pair or not isinstance(answer[1], Mapping | None):
+        result: Any = self.env.reset(seed=seed, options=options)
+        pair = isinstance(result, tuple | list) and len(result) == 2
+        if not pair or not isinstance(result[1], Mapping | None):
             raise UndeclaredError(
-                f"reset returned {_kind(answer)}, must be (observation, info), a dict; {_OLD}"
+                f"reset returned {_describe(result)}, must be (observation, info), a dict; {_OLD}"
             )
-        return answer[0], dict(answer[1] or {})
+        return result[0], dict(result[1] or {})
 
-    def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:  # noqa: ANN401 (whatever it returns)
+    def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:  # noqa: ANN401
         """Apply an action; see `Env.step`.
 
         Raises:
             UndeclaredError: what comes is no tuple of five.
         """
-        answer: Any = self.env.step(action)
-        if not isinstance(answer, tuple | list) or len(answer) != 5:
+        result: Any = self.env.step(action)
+        if not isinstance(result, tuple | list) or len(result) != 5:
             raise UndeclaredError(
-                f"step returned {_kind(answer)}, must be (observation, reward, terminated, truncated, info); {_OLD}"
+                f"step returned {_describe(result)}, "
+                f"must be (observation, reward, terminated, truncated, info); {_OLD}"
             )
-        return tuple(answer)
+        return tuple(result)
 
 
 class ContractError(PlanetError):
-    """An environment that at its first reset or step returned what it did not declare; none of it can be used."""
+    """An environment whose first reset or step returned what it did not declare: it is unusable."""
 
 
 def check_api(task: str, env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
@@ -66,14 +67,14 @@ def check_api(task: str, env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any
         pass
     except TypeError:
         raise PlanetError(
-            f"env.id = {task!r}: its reset{takes} must be reset(seed=None, options=None) and return (observation, "
-            f"info); {_OLD}"
+            f"env.id = {task!r}: its reset{takes} must be reset(seed=None, options=None) "
+            f"and return (observation, info); {_OLD}"
         ) from None
     return ApiChecks(env)
 
 
 def check_spaces(task: str, env: gymnasium.Env[Any, Any]) -> None:
-    """Refuse an environment that does not say what it shows and takes.
+    """Refuse an environment that declares no spaces.
 
     Raises:
         PlanetError: its observation_space or action_space is missing, or none of gymnasium's.
@@ -82,10 +83,10 @@ def check_spaces(task: str, env: gymnasium.Env[Any, Any]) -> None:
         space = getattr(env, name, None)
         if not isinstance(space, gymnasium.Space):
             kind = f"{type(space).__module__}.{type(space).__name__}"
-            found = "missing" if space is None else f"a {kind}"
+            what = "missing" if space is None else f"a {kind}"
             raise PlanetError(
-                f"env.id = {task!r}: its {name} is {found}, must be one of gymnasium.spaces; set it in "
-                "its class or __init__"
+                f"env.id = {task!r}: its {name} is {what}, must be one of gymnasium.spaces; "
+                "set it in its class or __init__"
             )
 
 
@@ -100,7 +101,7 @@ def as_number(reward: Any) -> float:  # noqa: ANN401 (whatever the environment r
     except ValueError:  # lists of different lengths
         value = np.array(None)
     if value.dtype.kind not in "biuf" or value.size != 1:
-        raise UndeclaredError(f"reward is {_kind(reward)}; make it one number")
+        raise UndeclaredError(f"reward is {_describe(reward)}; make it one number")
     return float(value.item())
 
 
@@ -110,22 +111,19 @@ def as_flag(name: str, flag: Any) -> bool:  # noqa: ANN401
     Raises:
         UndeclaredError: it is neither true nor false, nor 1 or 0.
     """
-    value = (
-        np.asarray(flag) if np.isscalar(flag) or isinstance(flag, np.ndarray) else np.array(None)
-    )
+    single = np.isscalar(flag) or isinstance(flag, np.ndarray)
+    value = np.asarray(flag) if single else np.array(None)
     if value.dtype.kind not in "biu" or value.size != 1 or value.item() not in (0, 1):
-        raise UndeclaredError(f"{name} is {_kind(flag)}, must be True or False")
+        raise UndeclaredError(f"{name} is {_describe(flag)}, must be True or False")
     return bool(value.item())
 
 
-def _kind(value: Any) -> str:  # noqa: ANN401
+def _describe(value: Any) -> str:  # noqa: ANN401
     """Return what a value is, in a few words."""
     if isinstance(value, np.ndarray):
         return f"an array of {value.size}" if value.ndim == 1 else f"an array {list(value.shape)}"
     if isinstance(value, tuple | list):
         return f"{len(value)} values"
-    return (
-        f"{value!r:.40}"
-        if value is None or isinstance(value, bool | int | float | str)
-        else type(value).__name__
-    )
+    if value is None or isinstance(value, bool | int | float | str):
+        return f"{value!r:.40}"
+    return type(value).__name__

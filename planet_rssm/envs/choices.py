@@ -8,9 +8,8 @@ import numpy as np
 
 Array = np.ndarray
 Groups = tuple[int, ...]
-MOST = (
-    8192  # choices of all groups together: each is a float32 in every step that is kept and planned
-)
+# choices of all groups together, at most: each is a float32 in every step that is kept and planned
+MOST = 8192
 
 
 def places(action: Array, groups: Groups) -> Array:
@@ -28,5 +27,5 @@ def from_places(index: Array, groups: Groups) -> Array:
 
 
 def one_hot(action: Array, groups: Groups) -> Array:
-    """Return float32 [*B, A] with a 1 at the largest entry of each group of `action` [*B, A] and 0 elsewhere."""
+    """Return float32 [*B, A]: 1 at the largest entry of each group of `action` [*B, A], else 0."""
     return from_places(places(action, groups), groups)

@@ -16,14 +16,13 @@ if TYPE_CHECKING:  # both import mujoco, for which MUJOCO_GL must be set
     from planet_rssm.envs.opengl import GlRenderer
     from planet_rssm.envs.raycast import RayCaster
 
-# control steps; so the suite has it, but for lqr, which never ends by time and is cut there too
+# control steps: the suite's own limit, and also that of lqr, which never ends by time
 EPISODE_STEPS = 1000
 _CAMERA = 0  # as PlaNet
 _IMAGE = "image"
 _UNBOUNDED = 1e6  # lqr's actuators have no limits (dm_control says 1e10): they get [-1, 1]
-_ENDING = (
-    "lqr",
-)  # domains with an end of their own: only a point at rest has nothing left to earn
+# domains whose episodes end by themselves: a point at rest has nothing left to earn
+_ENDING = ("lqr",)
 _MODEL_SEED = 0  # lqr draws its masses and springs when it is loaded: one system for everybody
 
 
@@ -38,15 +37,19 @@ class DMControlEnv(gymnasium.Env[Any, np.ndarray]):
     """
 
     def __init__(self, settings: EnvSettings) -> None:
-        """Load the task. `settings.renderer` must be resolved, and fit what MUJOCO_GL was when mujoco was imported."""
+        """Load the task.
+
+        `settings.renderer` must be resolved, and fit what MUJOCO_GL was when mujoco was imported.
+        """
         os.environ.setdefault("MUJOCO_GL", gl_variable(settings.renderer))
         import mujoco
         from dm_control import suite
 
         domain, task = parse(settings.id)
         self._env = suite.load(domain, task, task_kwargs={"random": _MODEL_SEED})
-        _forgo_gl(self._env.physics)
-        self._renderer, self._size = settings.renderer, settings.size
+        _remove_gl_contexts(self._env.physics)
+        self._renderer = settings.renderer
+        self._size = settings.size
         self._renderers: dict[int, RayCaster | GlRenderer] = {}  # by size
         self._centre, self._half = _action_map(self._env.action_spec())
         self._limit = min(settings.time_limit or EPISODE_STEPS, EPISODE_STEPS)
@@ -82,7 +85,7 @@ class DMControlEnv(gymnasium.Env[Any, np.ndarray]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Start an episode; with a seed (any non-negative integer) it depends on nothing that went before."""
+        """Start an episode; with a seed (any non-negative integer) it depends on that alone."""
         super().reset(seed=seed)
         if seed is not None:  # RandomState itself takes 32 bits only
             self._env.task._random = np.random.RandomState(
@@ -106,7 +109,9 @@ class DMControlEnv(gymnasium.Env[Any, np.ndarray]):
         if self._elapsed >= self._limit:
             raise gymnasium.error.ResetNeeded("step before reset, or after the end of the episode")
         control = self.control(_checked(action, self._half.shape))
-        reward, begin, terminated = 0.0, self._elapsed, False
+        reward = 0.0
+        begin = self._elapsed
+        terminated = False
         for _ in range(min(self.env_spec.action_repeat, self._limit - begin)):
             time_step = self._env.step(control)
             self._elapsed += 1
@@ -165,13 +170,13 @@ class DMControlEnv(gymnasium.Env[Any, np.ndarray]):
 
     def _observe(self) -> dict[str, np.ndarray]:
         """Return what the specification names."""
-        wanted = self.env_spec.observation
-        seen = {
-            key: np.array(self._vectors[key], np.float32).ravel() for key in wanted if key != _IMAGE
+        keys = self.env_spec.observation
+        observation = {
+            key: np.array(self._vectors[key], np.float32).ravel() for key in keys if key != _IMAGE
         }
-        if _IMAGE in wanted:
-            seen[_IMAGE] = self._image()
-        return seen
+        if _IMAGE in keys:
+            observation[_IMAGE] = self._image()
+        return observation
 
     def _image(self) -> np.ndarray:
         if self._renderer == "none":
@@ -182,7 +187,10 @@ class DMControlEnv(gymnasium.Env[Any, np.ndarray]):
 def _spaces(
     settings: EnvSettings, vectors: dict[str, Any]
 ) -> dict[str, gymnasium.spaces.Space[Any]]:
-    """Return the space of each key that is observed; `vectors` are dm_control's specs, scalars among them."""
+    """Return the space of each key that is observed.
+
+    `vectors` are dm_control's specs, scalars among them.
+    """
     spaces: dict[str, gymnasium.spaces.Space[Any]] = {}
     if settings.observe != "vectors":
         spaces[_IMAGE] = gymnasium.spaces.Box(0, 255, (settings.size, settings.size, 3), np.uint8)
@@ -204,10 +212,11 @@ def gl_variable(renderer: str) -> str:
     return "disable" if renderer in ("raycast", "none") else renderer
 
 
-def _forgo_gl(physics: Any) -> None:  # noqa: ANN401 (dm_control has no types)
-    """Make `physics.contexts` None: quadruped-escape asks whether there is a context, which would create one.
+def _remove_gl_contexts(physics: Any) -> None:  # noqa: ANN401 (dm_control has no types)
+    """Make `physics.contexts` None.
 
-    Not even GlRenderer uses it: it has a context of its own.
+    quadruped-escape asks whether there is a context, which would create one. Nothing here uses it:
+    GlRenderer makes its own.
     """
     kind = type(physics)
     physics.__class__ = type(kind.__name__, (kind,), {"contexts": None})

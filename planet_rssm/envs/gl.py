@@ -1,4 +1,4 @@
-"""What a GL backend can do, asked in a child process: a broken one crashes its process, or hangs."""
+"""What a GL backend can do, tried in a child process: a broken one crashes it, or hangs."""
 
 import functools
 import importlib.abc
@@ -11,16 +11,15 @@ from pathlib import Path
 from types import ModuleType
 
 BACKENDS = ("egl", "osmesa", "glfw")  # in the order of trying
-_DRAWING = (
-    "mujoco",
-    "dm_control",
-)  # they read MUJOCO_GL when they are imported, the second before the first
+# they read MUJOCO_GL when they are imported; dm_control reads it before mujoco
+_DRAWING = ("mujoco", "dm_control")
 DEVICE = "MUJOCO_EGL_DEVICE_ID"
 _SOFTWARE = ("llvmpipe", "softpipe", "swrast", "software")
 _CHILD = """
 import json, mujoco
-renderer = mujoco.Renderer(mujoco.MjModel.from_xml_string(
-    "<mujoco><worldbody><light pos='0 0 3'/><geom size='1' rgba='1 1 1 1'/></worldbody></mujoco>"), 16, 16)
+sphere = "<light pos='0 0 3'/><geom size='1' rgba='1 1 1 1'/>"
+model = mujoco.MjModel.from_xml_string(f"<mujoco><worldbody>{sphere}</worldbody></mujoco>")
+renderer = mujoco.Renderer(model, 16, 16)
 data = mujoco.MjData(renderer.model)
 mujoco.mj_forward(renderer.model, data)
 renderer.update_scene(data)
@@ -51,26 +50,28 @@ def is_software(renderer: str) -> bool:
 
 
 def mesa_folder() -> Path:
-    """Return where `planet doctor --install-gl` unpacks Mesa: beside the packages of this Python."""
+    """Return where `planet doctor --install-gl` unpacks Mesa: beside this Python's packages."""
     return Path(sys.prefix) / "mesa"
 
 
 def variables(backend: str) -> dict[str, str]:
-    """Return the variables with which a child process renders with `backend`: egl, osmesa, glfw or disable."""
-    return {"MUJOCO_GL": backend} | ({} if backend == "disable" else _mesa_variables(mesa_folder()))
+    """Return the variables of a child process that renders with `backend`, or with `disable`."""
+    mesa = {} if backend == "disable" else _mesa_variables(mesa_folder())
+    return {"MUJOCO_GL": backend, **mesa}
 
 
 def _mesa_variables(folder: Path) -> dict[str, str]:
-    """Return what makes a process find an unpacked Mesa, after a driver of the machine's own; nothing without one."""
+    """Return what makes a process find an unpacked Mesa, after the machine's own driver.
+
+    Nothing where there is none.
+    """
     libraries = sorted(folder.glob("usr/lib/*-linux-gnu*"))
     if not libraries:
         return {}
     paths = [*map(str, libraries), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
-    theirs = (
-        os.environ.get("__EGL_VENDOR_LIBRARY_DIRS")
-        or "/etc/glvnd/egl_vendor.d:/usr/share/glvnd/egl_vendor.d"
-    )
-    vendors = [theirs, f"{folder}/usr/share/glvnd/egl_vendor.d"]
+    default = "/etc/glvnd/egl_vendor.d:/usr/share/glvnd/egl_vendor.d"
+    machine = os.environ.get("__EGL_VENDOR_LIBRARY_DIRS") or default
+    vendors = [machine, f"{folder}/usr/share/glvnd/egl_vendor.d"]
     return {
         "LD_LIBRARY_PATH": os.pathsep.join(paths),
         "LIBGL_DRIVERS_PATH": os.pathsep.join(f"{library}/dri" for library in libraries),
@@ -79,7 +80,7 @@ def _mesa_variables(folder: Path) -> dict[str, str]:
 
 
 class _Chooser(importlib.abc.MetaPathFinder):
-    """Finds no module: sees to it that what draws by MuJoCo, when it is first imported, finds a backend chosen."""
+    """Finds no module, but chooses a backend when what draws by MuJoCo is first imported."""
 
     def find_spec(self, name: str, path: object, target: ModuleType | None = None) -> None:
         """Choose once."""
@@ -89,7 +90,10 @@ class _Chooser(importlib.abc.MetaPathFinder):
 
 
 def choose_when_mujoco_loads() -> None:
-    """Have `choose` called when this process first imports mujoco or dm_control, which settle what they draw with."""
+    """Have `choose` called when this process first imports mujoco or dm_control.
+
+    They fix what they draw with at that moment.
+    """
     if sys.modules.keys().isdisjoint(_DRAWING) and not any(
         isinstance(finder, _Chooser) for finder in sys.meta_path
     ):
@@ -97,7 +101,10 @@ def choose_when_mujoco_loads() -> None:
 
 
 def choose() -> list[GlProbe]:
-    """Set MUJOCO_GL to the first backend that renders, unless it names one; return how each did if none does."""
+    """Set MUJOCO_GL to the first backend that renders, unless it names one already.
+
+    Return what each backend did if none renders, else nothing.
+    """
     if os.environ.get("MUJOCO_GL") in BACKENDS:
         return []
     probes = []
@@ -110,11 +117,11 @@ def choose() -> list[GlProbe]:
 
 
 def device_variables(row: int) -> dict[str, str]:
-    """Return the variable by which the `row`-th worker draws on a GPU of CUDA_VISIBLE_DEVICES, each on the next.
+    """Return the variable by which the `row`-th worker draws on a GPU of CUDA_VISIBLE_DEVICES.
 
-    MuJoCo counts EGL's devices, which are all that the machine has, and takes the first. A number
-    counts where a frame was drawn on it; names of devices, and a variable that the user has set,
-    are left alone.
+    Each worker takes the next GPU. MuJoCo counts EGL's devices, which are all that the machine has,
+    and takes the first. A number counts where a frame was drawn on it; names of devices, and a
+    variable that the user has set, are left alone.
     """
     listed = [device.strip() for device in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
     if DEVICE in os.environ or listed == ["0"] or not all(device.isdecimal() for device in listed):
@@ -145,12 +152,7 @@ def probe(backend: str, timeout: float = 60.0, device: str | None = None) -> GlP
         answer = json.loads(child.stdout.splitlines()[-1])
     except (IndexError, json.JSONDecodeError):
         lines = child.stderr.strip().splitlines()
-        return GlProbe(
-            backend,
-            False,
-            "",
-            lines[-1] if lines else f"the probe died with exit code {child.returncode}",
-        )
-    return GlProbe(
-        backend, answer["lit"], answer["renderer"], "" if answer["lit"] else "the frame is black"
-    )
+        error = lines[-1] if lines else f"the probe died with exit code {child.returncode}"
+        return GlProbe(backend, False, "", error)
+    error = "" if answer["lit"] else "the frame is black"
+    return GlProbe(backend, answer["lit"], answer["renderer"], error)

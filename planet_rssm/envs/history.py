@@ -1,4 +1,4 @@
-"""What an episode has been so far, by which another environment is brought to where a lost one was."""
+"""What happened in an episode, by which a new environment is brought to where a lost one was."""
 
 import zlib
 from collections.abc import Mapping
@@ -7,30 +7,35 @@ from typing import Any
 import numpy as np
 
 
-class Past:
-    """An episode's seed, its actions, and a checksum of what was seen at each step, the reset included."""
+class EpisodeHistory:
+    """An episode's seed, its actions, and a checksum of each step, the reset included."""
 
     def __init__(self, seed: int) -> None:
         """Begin an episode that is reset with `seed`."""
         self.seed = seed
-        self.actions: list[np.ndarray] = []  # float32 [A] each, what was done and answered
-        self._seen: list[int] = []
+        self.actions: list[np.ndarray] = []  # float32 [A] each, of the completed steps
+        self._checksums: list[int] = []
 
     def add(
-        self, action: np.ndarray | None, answer: Mapping[str, Any], seen: Mapping[str, np.ndarray]
+        self,
+        action: np.ndarray | None,
+        reply: Mapping[str, Any],
+        observation: Mapping[str, np.ndarray],
     ) -> None:
-        """Take in what the worker answered to an action, None for the reset, and the observation."""
+        """Append an action, None for the reset, the worker's reply to it, and the observation."""
         if action is not None:
             self.actions.append(np.array(action))
-        self._seen.append(_checksum(answer, seen))
+        self._checksums.append(_checksum(reply, observation))
 
-    def agrees(self, step: int, answer: Mapping[str, Any], seen: Mapping[str, np.ndarray]) -> bool:
-        """Return whether the same was answered and seen at `step`, 0 for the reset."""
-        return self._seen[step] == _checksum(answer, seen)
+    def agrees(
+        self, step: int, reply: Mapping[str, Any], observation: Mapping[str, np.ndarray]
+    ) -> bool:
+        """Return whether reply and observation are those of `step`, 0 for the reset."""
+        return self._checksums[step] == _checksum(reply, observation)
 
 
-def _checksum(answer: Mapping[str, Any], seen: Mapping[str, np.ndarray]) -> int:
-    total = zlib.crc32(repr(sorted(answer.items())).encode())
-    for key in sorted(seen):
-        total = zlib.crc32(seen[key].tobytes(), total)
+def _checksum(reply: Mapping[str, Any], observation: Mapping[str, np.ndarray]) -> int:
+    total = zlib.crc32(repr(sorted(reply.items())).encode())
+    for key in sorted(observation):
+        total = zlib.crc32(observation[key].tobytes(), total)
     return total

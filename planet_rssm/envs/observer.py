@@ -1,4 +1,4 @@
-"""What is observed of a Gymnasium space: images and vectors by name, checked against what the space declares."""
+"""What is observed of a Gymnasium space: images and vectors by name, checked as declared."""
 
 import functools
 import json
@@ -52,12 +52,12 @@ SETTINGS = Spelling()
 
 
 class Observer:
-    """Turns what a Gymnasium environment shows into arrays of fixed shapes.
+    """Turns what a Gymnasium environment returns into arrays of fixed shapes.
 
-    pixels are its own images if it has any, else the frame that it draws, under the key "image";
-    vectors are all else that it observes, discrete parts one-hot, under the key "vector"; both are
-    both. The entries of a Dict or Tuple keep their own names, nested ones joined by dots. Images of
-    other numbers than bytes are scaled from their bounds.
+    `pixels` are its own images if it has any, else the frame that it draws, under the key "image".
+    `vectors` are all else that it observes, discrete parts one-hot, under the key "vector"; `both`
+    are both. The entries of a Dict or Tuple keep their own names, nested ones joined by dots.
+    Images of other numbers than bytes are scaled from their bounds.
     """
 
     def __init__(
@@ -77,30 +77,34 @@ class Observer:
             space: of its observations.
             observe: pixels, vectors or both.
             size: pixels a side of every image.
-            drop: names of what is left out, or of a Dict or Tuple that holds it.
-            keys: names of all that is seen, or of what holds it; () for everything.
+            drop: names of what is left out, or of a Dict or Tuple that contains it.
+            keys: names of all that is observed, or of what contains it; () for everything.
             spelling: how error lines write what they advise.
 
         Raises:
             PlanetError: the space has not what is asked for; the line says what would work.
         """
-        self._task, self._size, self._spelling = task, size, spelling
-        kept = self._kept(list(subspaces_of(space)), observe, drop, keys)
-        seen = [part for part in kept if is_picture(part.space)]
-        self.draws = observe != "vectors" and not seen  # the environment's frame is what is seen
-        images = seen if observe != "vectors" else []
+        self._task = task
+        self._size = size
+        self._spelling = spelling
+        kept = self._select(list(subspaces_of(space)), observe, drop, keys)
+        own_images = [part for part in kept if is_picture(part.space)]
+        self.draws = observe != "vectors" and not own_images  # the image is the frame that it draws
+        images = own_images if observe != "vectors" else []
         self._refuse_pictures(images, len(kept) > len(images))
         self._images = [(part, Scale(part.space)) for part in images]
-        self._unlooked = {part.name for part in images}  # whose first picture is still to come
-        self._vectors = self._takable([part for part in kept if part not in seen], observe)
-        drawn = [IMAGE] if self.draws else [part.name for part in images]
-        self._refuse_clash([*drawn, *(part.name for part in self._vectors)])
-        self._tell(kept)
+        self._unchecked = {part.name for part in images}  # until a picture is not uniform
+        self._vectors = self._select_vectors(
+            [part for part in kept if part not in own_images], observe
+        )
+        image_keys = [IMAGE] if self.draws else [part.name for part in images]
+        self._refuse_same_names([*image_keys, *(part.name for part in self._vectors)])
+        self._log_conversions(kept)
         self.spec: dict[str, tuple[tuple[int, ...], str]]
         self.spec = {
             part.name: ((spaces.flatdim(part.space),), "float32") for part in self._vectors
         }
-        self.spec |= {key: ((size, size, 3), "uint8") for key in drawn}
+        self.spec |= {key: ((size, size, 3), "uint8") for key in image_keys}
 
     def __call__(self, observation: Any, frame: Array | None) -> dict[str, Array]:  # noqa: ANN401
         """Return the arrays of one observation, all of them new.
@@ -115,7 +119,8 @@ class Observer:
         """
         arrays = {part.name: read(part, observation, vector_of) for part in self._vectors}
         for part, scale in self._images:
-            arrays[part.name] = read(part, observation, functools.partial(self._image, part, scale))
+            to_image = functools.partial(self._image, part, scale)
+            arrays[part.name] = read(part, observation, to_image)
         return arrays if frame is None else arrays | {IMAGE: resized(frame, self._size)}
 
     def blind(self, observation: Any) -> dict[str, Array]:  # noqa: ANN401
@@ -127,20 +132,31 @@ class Observer:
         }
         return black | {part.name: read(part, observation, vector_of) for part in self._vectors}
 
-    def _image(self, part: Subspace, scale: Scale, space: Space[Any], value: Any) -> Array:  # noqa: ANN401
+    def _image(
+        self,
+        part: Subspace,
+        scale: Scale,
+        space: Space[Any],
+        value: Any,  # noqa: ANN401
+    ) -> Array:
         given = array_of(space, value)
         picture = scale(given)
-        if part.name in self._unlooked and given.min() < given.max():
-            self._unlooked.remove(part.name)
+        if part.name in self._unchecked and given.min() < given.max():
+            self._unchecked.remove(part.name)
             if picture.max() - picture.min() <= 1:
                 _log.warning(
-                    "%s: its image %s is %s, its space has %s: all that is seen of it are the levels %d "
-                    "and %d of 255; declare the bounds that it has",
-                    self._task, part.name, described(given), scale, picture.min(), picture.max(),
-                )  # fmt: skip
+                    "%s: its image %s is %s, its space has %s: of 256 levels it has only "
+                    "%d and %d; declare the bounds that it has",
+                    self._task,
+                    part.name,
+                    described(given),
+                    scale,
+                    picture.min(),
+                    picture.max(),
+                )
         return resized(pictures.channels_last(picture), self._size)
 
-    def _kept(
+    def _select(
         self, parts: list[Subspace], observe: str, drop: Sequence[str], keys: Sequence[str]
     ) -> list[Subspace]:
         """Return what is not left out by name."""
@@ -151,8 +167,9 @@ class Observer:
         unwanted = IMAGE not in names and (drawn or keys)
         if observe != "vectors" and unwanted and not any(is_picture(part.space) for part in kept):
             raise PlanetError(
-                f"env.{'keys' if keys else 'drop'}: leaves no image of {self._task} (what it draws is {IMAGE!r}), but "
-                f"env.observe = {observe!r} needs one; use {self._use('vectors')}"
+                f"env.{'keys' if keys else 'drop'}: leaves no image of {self._task} "
+                f"(what it draws is {IMAGE!r}), but env.observe = {observe!r} needs one; "
+                f"use {self._use('vectors')}"
             )
         if own and not kept and (observe == "vectors" or not self._spelling.live):
             raise PlanetError(
@@ -161,56 +178,58 @@ class Observer:
             )
         return kept
 
-    def _takable(self, parts: list[Subspace], observe: str) -> list[Subspace]:
+    def _select_vectors(self, parts: list[Subspace], observe: str) -> list[Subspace]:
         """Return the parts that make vectors, if they are asked for; empty ones are left out."""
         if observe == "pixels":
             return []
         full = [part for part in parts if not is_empty(part.space)]
-        odd = [part for part in full if not isinstance(part.space, VECTORS)]
-        if odd or (parts and not full):
-            raise PlanetError(
-                f"env.id = {self._task!r}: {self._no_vector(odd or parts, len(odd) < len(full))}"
-            )
+        unusable = [part for part in full if not isinstance(part.space, VECTORS)]
+        if unusable or (parts and not full):
+            line = self._why_no_vector(unusable or parts, len(unusable) < len(full))
+            raise PlanetError(f"env.id = {self._task!r}: {line}")
         if not full:
             raise PlanetError(
-                f"env.observe = {observe!r}: {self._task} shows images only; use {self._use('pixels')}"
+                f"env.observe = {observe!r}: {self._task} shows images only; "
+                f"use {self._use('pixels')}"
             )
         return full
 
-    def _no_vector(self, odd: list[Subspace], others: bool) -> str:
+    def _why_no_vector(self, unusable: list[Subspace], others: bool) -> str:
         """Return why some parts cannot be observed, and what can be done if there are `others`."""
-        named = odd[0].name if odd[0].path else "its observation"
-        what = f"{named} is a {type(odd[0].space).__name__} space that makes no vector"
-        without = f"leave it out, {self._spelling.drop([part.name for part in odd])}"
+        first = unusable[0]
+        named = first.name if first.path else "its observation"
+        what = f"{named} is a {type(first.space).__name__} space that makes no vector"
+        without = f"leave it out, {self._spelling.drop([part.name for part in unusable])}"
         ways = [without] if others else [f"use {self._use('pixels')}"] * self._spelling.live
         return f"{what}; {', or '.join([*ways, _WRAP])} that has another"
 
     def _refuse_pictures(self, images: list[Subspace], others: bool) -> None:
-        live = self._spelling.live
         for part in images:
-            without = (
-                f", or leave it out, {self._spelling.drop([part.name])}" if others or live else ""
-            )
+            without = ""
+            if others or self._spelling.live:
+                without = f", or leave it out, {self._spelling.drop([part.name])}"
             if not pictures.is_one(part.space):
                 raise PlanetError(
-                    f"env.id = {self._task!r}: its images have shape {list(part.space.shape or ())}, must be [H, W], "
-                    "[H, W, 3], [3, H, W] or have 1 channel; take its frame-stacking wrapper off, the model has a "
+                    f"env.id = {self._task!r}: its images have shape "
+                    f"{list(part.space.shape or ())}, must be [H, W], [H, W, 3], [3, H, W] "
+                    "or have 1 channel; take its frame-stacking wrapper off, the model has a "
                     f"memory of its own{without}"
                 )
             if not pictures.is_bounded(part.space):
                 raise PlanetError(
-                    f"env.id = {self._task!r}: its image {part.name} has {Scale(part.space)}; declare its pixels' "
-                    f"bounds in observation_space, as 0 and 1{without}"
+                    f"env.id = {self._task!r}: its image {part.name} has {Scale(part.space)}; "
+                    f"declare its pixels' bounds in observation_space, as 0 and 1{without}"
                 )
 
-    def _refuse_clash(self, names: list[str]) -> None:
+    def _refuse_same_names(self, names: list[str]) -> None:
         if twice := {name for name in names if names.count(name) > 1}:
             raise PlanetError(
-                f"env.id = {self._task!r}: has more than one observation {twice.pop()!r}; {_WRAP} with other names"
+                f"env.id = {self._task!r}: has more than one observation {twice.pop()!r}; "
+                f"{_WRAP} with other names"
             )
 
-    def _tell(self, kept: list[Subspace]) -> None:
-        """Log what is taken otherwise than one may think."""
+    def _log_conversions(self, kept: list[Subspace]) -> None:
+        """Log what is scaled, left out, or taken as a vector though it looks like an image."""
         for part, scale in self._images:
             if not scale.plain:
                 _log.info(

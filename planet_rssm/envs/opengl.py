@@ -1,9 +1,10 @@
-"""dm_control's own picture at a lower price: `physics.render`, byte for byte, for one model, camera and size.
+"""dm_control's own picture at a lower price, for one model, camera and size.
 
-Saved everywhere: a scene and buffers made anew for every frame, and a framebuffer of 640x480 for
-one of 64x64. Saved where the processor draws (Mesa's llvmpipe), where nearly all of the time goes
-into the shadow map of 2048x2048: filling it with the floor, and clearing its depths around a
-stencil that nobody uses. `scripts/bench_renderers` compares.
+It is that of `physics.render`, byte for byte. It saves a scene and buffers made anew for every
+frame, and a framebuffer of 640x480 for one of 64x64. Where the processor draws (Mesa's llvmpipe)
+nearly all of the time goes into the shadow map of 2048x2048. There it also saves filling it with
+the floor, and clearing its depths around a stencil that nothing uses. `scripts/bench_renderers`
+compares.
 """
 
 import atexit
@@ -21,20 +22,23 @@ _LEVEL = 0.999
 
 
 class GlRenderer:
-    """Renders one model from one camera at one size, in a GL context of its own, as MUJOCO_GL has it.
+    """Renders one model from one camera at one size, in its own GL context, as MUJOCO_GL has it.
 
     The context is tied to the thread that made it. Poses and colours are read anew for every frame;
     `refresh` reads what a reset may have changed beside them.
     """
 
     def __init__(self, model: mujoco.MjModel, size: int, camera: int = 0) -> None:
-        """Make the context; `model` must be as its first episode has it, since planes keep the size they have now.
+        """Make the context.
+
+        `model` must be as its first episode has it, since planes keep the size they have now.
 
         Raises:
             RuntimeError: no context (or whatever MuJoCo and PyOpenGL raise): the backend does not
                 work here.
         """
-        self._model, self._rect = model, mujoco.MjrRect(0, 0, size, size)
+        self._model = model
+        self._rect = mujoco.MjrRect(0, 0, size, size)
         self._pixels = np.empty((size, size, 3), np.uint8)
         self._gl = mujoco.GLContext(size, size)
         self._gl.make_current()
@@ -46,22 +50,24 @@ class GlRenderer:
         if self._cheaper_shadows and self._context.shadowTex:
             _drop_stencil(self._context)
         self._scene = mujoco.MjvScene(model, maxgeom=_most_geoms(model))
-        self._option, self._nudge, self._camera = (
-            mujoco.MjvOption(),
-            mujoco.MjvPerturb(),
-            mujoco.MjvCamera(),
-        )
+        self._option = mujoco.MjvOption()
+        self._perturb = mujoco.MjvPerturb()
+        self._camera = mujoco.MjvCamera()
         self._option.flags[mujoco.mjtVisFlag.mjVIS_RANGEFINDER] = False  # so dm_control has it
-        self._camera.type, self._camera.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, camera
+        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        self._camera.fixedcamid = camera
 
     def render(self, data: mujoco.MjData) -> np.ndarray:
-        """Return what the camera sees, uint8 [size, size, 3]; `data` must be up to date (mj_forward, or a step)."""
+        """Return the camera's frame, uint8 [size, size, 3].
+
+        `data` must be up to date (mj_forward, or a step).
+        """
         everything = mujoco.mjtCatBit.mjCAT_ALL
         mujoco.mjv_updateScene(
             self._model,
             data,
             self._option,
-            self._nudge,
+            self._perturb,
             self._camera,
             everything.value,
             self._scene,
@@ -89,10 +95,10 @@ class GlRenderer:
             self._gl = None
 
     def _cast_no_shadow_of_the_floor(self) -> None:
-        """Keep level planes out of the shadow map, as MuJoCo keeps decoration: what they would darken lies below.
+        """Keep level planes out of the shadow map, as MuJoCo keeps decoration.
 
-        Unless another plane leans through them, as the walls of quadruped-fetch: what is below is
-        then seen beyond it.
+        What they would darken lies below. Not where another plane leans through them, as the walls
+        of quadruped-fetch do: then what is below is visible beyond it.
         """
         geoms = [self._scene.geoms[index] for index in range(self._scene.ngeom)]
         planes = [(geom, geom.mat[2, 2]) for geom in geoms if geom.type == _PLANE]
@@ -121,7 +127,7 @@ def _is_software() -> bool:
 
 
 def _drop_stencil(context: mujoco.MjrContext) -> None:
-    """Give the shadow map 24 bits of depth alone, the same depths: clearing it becomes one fill of its memory."""
+    """Give the shadow map 24 bits of depth alone: the same depths, cleared by one fill."""
     from OpenGL import GL
 
     side = context.shadowSize

@@ -1,4 +1,4 @@
-"""Which spaces hold pictures, and how those become uint8 [size, size, 3]."""
+"""Which spaces are pictures, and how those become uint8 [size, size, 3]."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ UNBOUNDED = 1e6  # a bound beyond this is none
 MAX_FRAME = 480  # pixels a side of a video: dm_control's models reserve a GL buffer 480 high
 _COLOURS = (3, 1)  # channels that an image may have, not a stack of frames
 _SMALLEST = 16  # pixels a side: less is a board or a map of codes, which is not to be resized
-_PLAINLY = 32  # pixels a side from which it is no board or table, whatever numbers it holds
+_SURELY = 32  # pixels a side from which it is no board or table, whatever its numbers are
 _SLACK = 0.01  # share of the range by which an interpolated pixel may lie beyond it
 
 
@@ -20,7 +20,7 @@ class UndeclaredError(ValueError):
 
 
 def is_picture(space: Space[Any]) -> bool:
-    """Return whether it holds pixels, of one image or of a stack of frames, by its shape.
+    """Return whether it is of pixels, of one image or of a stack of frames, by its shape.
 
     Bytes from 0 to 255 and colours do from 16 pixels a side; other numbers from 32, and if they are
     bounded.
@@ -29,7 +29,7 @@ def is_picture(space: Space[Any]) -> bool:
         return False
     shape = space.shape or ()
     colours = len(shape) == 3 and bool({shape[0], shape[2]} & {*_COLOURS})
-    return _is_plain(space) or colours or (sorted(shape)[-2] >= _PLAINLY and is_bounded(space))
+    return _is_plain(space) or colours or (sorted(shape)[-2] >= _SURELY and is_bounded(space))
 
 
 def could_be_picture(space: Space[Any]) -> bool:
@@ -48,7 +48,10 @@ def is_bounded(space: Space[Any]) -> bool:
 
 
 def is_one(space: Space[Any]) -> bool:
-    """Return whether a picture is one image: [H, W], or with 3 channels or 1 as its first or last axis."""
+    """Return whether a picture is one image.
+
+    That is [H, W], or with 3 channels or 1 as its first or last axis.
+    """
     shape = space.shape or ()
     return 0 not in shape and (
         len(shape) == 2 or (len(shape) == 3 and bool({shape[0], shape[2]} & {*_COLOURS}))
@@ -56,14 +59,15 @@ def is_one(space: Space[Any]) -> bool:
 
 
 class Scale:
-    """Turns the numbers of a bounded picture into uint8: its lower bounds into 0, its upper ones into 255."""
+    """Turns the numbers of a bounded picture into uint8: lower bounds into 0, upper into 255."""
 
     def __init__(self, space: Space[Any]) -> None:
         """Read the kind of numbers and their bounds."""
         low, high = _bounds(space)
         self.plain = _is_plain(space)
         self._kinds = {"f": "f", "b": "b"}.get(np.dtype(space.dtype).kind, "iu")
-        self._low, self._high = low, high
+        self._low = low
+        self._high = high
         width = high - low
         self._slack = _SLACK * width * (self._kinds == "f")
         self._factor = np.divide(255.0, width, out=np.zeros_like(width), where=width > 0)
@@ -81,7 +85,7 @@ class Scale:
         """
         if self.plain and picture.dtype == np.uint8:
             return picture
-        if picture.dtype.kind not in self._kinds or not self._holds(picture.dtype):
+        if picture.dtype.kind not in self._kinds or not self._reaches_bounds(picture.dtype):
             raise UndeclaredError(f"is {described(picture)}, its space has {self}")
         value = picture.astype(np.float64)
         if not np.isfinite(value).all():
@@ -90,8 +94,11 @@ class Scale:
             raise UndeclaredError(f"is {described(picture)}, its space has {self}")
         return np.rint(((value - self._low) * self._factor).clip(0, 255)).astype(np.uint8)
 
-    def _holds(self, dtype: np.dtype[Any]) -> bool:
-        """Whether numbers of that type reach the bounds: bytes where 65535 is declared are nearly black."""
+    def _reaches_bounds(self, dtype: np.dtype[Any]) -> bool:
+        """Return whether numbers of that type reach the bounds.
+
+        Bytes where 65535 is declared would be nearly black.
+        """
         return dtype.kind not in "iu" or float(np.iinfo(dtype).max) >= self._high.max()
 
 
@@ -116,11 +123,9 @@ def described(values: Array) -> str:
     if values.dtype.kind not in "fiu":
         return str(values.dtype)
     finite = values[np.isfinite(values)]
-    return (
-        f"{values.dtype} from {finite.min():g} to {finite.max():g}"
-        if finite.size
-        else f"{values.dtype}"
-    )
+    if not finite.size:
+        return str(values.dtype)
+    return f"{values.dtype} from {finite.min():g} to {finite.max():g}"
 
 
 def _is_plain(space: Space[Any]) -> bool:

@@ -1,4 +1,4 @@
-"""Environments side by side, each in a worker process that may die or hang without taking the run with it."""
+"""Environments side by side, each in a worker process that may die or hang: the run goes on."""
 
 import logging
 import select
@@ -11,25 +11,23 @@ import numpy as np
 
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.config import EnvSettings
-from planet_rssm.envs.history import Past
+from planet_rssm.envs.history import EpisodeHistory
 from planet_rssm.envs.pictures import MAX_FRAME
 from planet_rssm.envs.process import SILENT, Ending, WorkerProcess
 from planet_rssm.envs.spec import EnvSpec
 
-STARTS, SHORTEST_START = (
-    2.0,
-    30.0,
-)  # a worker has so many step timeouts to load its task, or so many seconds
-_MAX_FAILURES = 3  # of one row in a row: no accident any more
+STARTS = 2.0  # step timeouts that a worker has to load its task
+SHORTEST_START = 30.0  # seconds that it has at least
+_MAX_FAILURES = 3  # of one row without an episode that ends: no accident any more
 _PATIENCE = 1.0  # seconds that a dying worker has to end by itself
 _CLOSING = 5.0  # seconds that all have together to close their environments
-_LOOK = 0.25  # seconds between two looks whether a worker is dead though its pipe is open
+_CHECK_EVERY = 0.25  # seconds between two checks whether a worker is dead though its pipe is open
 
 _log = logging.getLogger("planet_rssm")
 
 
 class Step(NamedTuple):
-    """What one environment did in answer to one action."""
+    """What came of one action in one environment."""
 
     observation: dict[str, np.ndarray]  # the caller's own; zeros if lost
     reward: float  # summed over the action repeat
@@ -37,11 +35,11 @@ class Step(NamedTuple):
     truncated: bool
     env_steps: int  # control steps executed
     lost: bool  # the worker died or hung and the episode is gone: drop it, reset the row
-    words: str = ""  # a lost worker's last ones
+    words: str = ""  # the last line of a lost worker
 
 
 class Pool(Protocol):
-    """Environments side by side, the rows 0 to count - 1, as `collect` plays them: see `EnvPool`, `local.LocalPool`."""
+    """Environments side by side, the rows 0 to count - 1: see `EnvPool`, `local.LocalPool`."""
 
     spec: EnvSpec
 
@@ -64,33 +62,33 @@ class Pool(Protocol):
 
 
 class EnvPool:
-    """`count` environments of the same settings (resolved, see `registry.resolve`), the rows 0 to count - 1.
+    """`count` environments of the same resolved settings, the rows 0 to count - 1.
 
     A worker that dies, raises or is silent for longer than `settings.step_timeout` is killed and
     replaced; `lost` counts them. If it was killed from outside or silent, the new one plays the
-    episode again from its seed by the same actions: where it sees the same, which is compared at
-    each step, the episode goes on as if nothing had happened. Else the row's step is reported as
-    lost. A reset is simply done again on the new worker. It raises too where a reward or an
-    observation is not finite: such a number never leaves it. To load a task it has twice
-    `settings.step_timeout`, at least 30 s. Whatever a method raises but ResetNeeded and ValueError,
-    the pool is closed.
+    episode again from its seed by the same actions. Where replies and observations are the same,
+    which is compared at each step, the episode continues as if nothing had happened. Else the row's
+    step is reported as lost. A reset is simply repeated on the new worker. A worker raises too
+    where a reward or an observation is not finite: such a number never leaves it. It has twice
+    `settings.step_timeout` to load a task, at least 30 s. When a method raises anything but
+    ResetNeeded and ValueError, the pool is closed.
 
     Raises:
         PlanetError: settings that no worker can load, or a row whose worker failed three times and
-            no episode ended in between; the line ends with the last one's last words.
+            no episode ended in between; the line ends with the last line of the last worker.
     """
 
     def __init__(self, settings: EnvSettings, count: int) -> None:
         """Start the workers and wait for them."""
-        self.lost, self.count = 0, count
+        self.lost = 0
+        self.count = count
         self._settings = settings
         self._failures = [0] * count  # since an episode last ended
         self._steps = [0] * count  # of the episode, the one under way included
         self._playing: set[int] = set()  # rows with an episode under way
-        self._past: dict[int, Past] = {}  # of the episodes under way
-        self._broken: dict[
-            int, str
-        ] = {}  # last words of workers whose loss the row's next step is to tell
+        self._histories: dict[int, EpisodeHistory] = {}  # of the episodes under way
+        # last lines of lost workers, by row, until the row's next step reports the loss
+        self._broken: dict[int, str] = {}
         self._workers = [WorkerProcess(settings, row) for row in range(count)]
         self._exchange({})
         self.spec = self._workers[0].spec
@@ -113,12 +111,12 @@ class EnvPool:
         self._playing |= set(seeds)
         for row, seed in seeds.items():
             self._broken.pop(row, None)
-            self._past[row] = Past(int(seed))
-            self._past[row].add(None, {}, self._workers[row].shared.observation)
+            self._histories[row] = EpisodeHistory(int(seed))
+            self._histories[row].add(None, {}, self._workers[row].shared.observation)
         return {row: self._observation(row) for row in seeds}
 
     def step(self, actions: Mapping[int, np.ndarray]) -> dict[int, Step]:
-        """Apply one action, float32 [A] in [-1, 1], in each row given; the rows work at the same time.
+        """Apply one action, float32 [A] in [-1, 1], in each row given, at the same time.
 
         Raises:
             gymnasium.error.ResetNeeded: a row has no episode under way.
@@ -134,11 +132,11 @@ class EnvPool:
             self._steps[row] += 1
         answers = self._exchange({row: {"do": "step"} for row in checked})
         for row, answer in answers.items():
-            self._past[row].add(checked[row], answer, self._workers[row].shared.observation)
+            self._histories[row].add(checked[row], answer, self._workers[row].shared.observation)
         return {row: self._step(row, answers.get(row)) for row in actions}
 
     def render(self, row: int, size: int) -> np.ndarray:
-        """Return the present frame of a row at another size for videos, uint8 [size, size, 3]; black if it is lost."""
+        """Return a row's present frame for videos, uint8 [size, size, 3]; black if it is lost."""
         if not 1 <= size <= MAX_FRAME:
             raise ValueError(f"frame size {size}: 1 to {MAX_FRAME} pixels a side")
         if row not in self._broken and self._exchange({row: {"do": "render", "size": size}}):
@@ -159,9 +157,8 @@ class EnvPool:
             raise gymnasium.error.ResetNeeded(f"row {row} has no episode under way: reset it")
         action = np.asarray(action, np.float32)
         if action.shape != (self.spec.action_size,) or not np.isfinite(action).all():
-            raise ValueError(
-                f"action {action.tolist()} of row {row}: needs {self.spec.action_size} finite values"
-            )
+            size = self.spec.action_size
+            raise ValueError(f"action {action.tolist()} of row {row}: needs {size} finite values")
         return action
 
     def _step(self, row: int, answer: dict[str, Any] | None) -> Step:
@@ -179,7 +176,10 @@ class EnvPool:
         return {key: value.copy() for key, value in self._workers[row].shared.observation.items()}
 
     def _exchange(self, commands: Mapping[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
-        """Send each row its command, all at once; return the answers of those that gave one and replace the others."""
+        """Send each row its command, all at once, and return the answers by row.
+
+        Workers that give none are replaced.
+        """
         try:
             self._await_start()
             answers = self._ask(commands)
@@ -187,9 +187,7 @@ class EnvPool:
                 again = self._replace(row, commands[row])
                 if again is not None:
                     answers[row] = again
-        except (
-            BaseException
-        ):  # Ctrl-C too: an answer that nobody read would be taken for the next one
+        except BaseException:  # Ctrl-C too: an unread answer would be taken for the next one
             self.close()
             raise
         return answers
@@ -203,10 +201,10 @@ class EnvPool:
                 if row in answers:
                     self._workers[row].begin(answers[row])
                 else:
-                    self._bury(
-                        row,
-                        f"not ready within {limit:g} s; if it needs longer, raise env.step_timeout",
+                    late = (
+                        f"not ready within {limit:g} s; if it needs longer, raise env.step_timeout"
                     )
+                    self._restart(row, late)
 
     def _ask(self, commands: Mapping[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
         for row, command in commands.items():
@@ -214,7 +212,7 @@ class EnvPool:
         return self._collect(commands, self._settings.step_timeout)
 
     def _collect(self, rows: Iterable[int], timeout: float) -> dict[int, dict[str, Any]]:
-        """Read an answer of each row's worker, until all have answered or died, or the time is over."""
+        """Read an answer of each row's worker, until all have answered or died, or time is up."""
         answers = {}
         waiting = {self._workers[row].descriptor: row for row in rows}
         printing = {self._workers[row].prints: row for row in waiting.values()}
@@ -224,11 +222,11 @@ class EnvPool:
         deadline = time.monotonic() + timeout
         while waiting and (left := deadline - time.monotonic()) > 0:
             dead = {descriptor for descriptor, row in waiting.items() if self._workers[row].dead}
-            ready = {descriptor for descriptor, _ in poll.poll(1000 * min(left, _LOOK))}
+            ready = {descriptor for descriptor, _ in poll.poll(1000 * min(left, _CHECK_EVERY))}
             for descriptor in ready & printing.keys():
                 if not self._workers[printing[descriptor]].listen():
                     poll.unregister(descriptor)
-            over = dead - ready  # it has said its last
+            over = dead - ready  # they have nothing left to send
             for descriptor in ready & waiting.keys():
                 row = waiting[descriptor]
                 try:
@@ -245,54 +243,57 @@ class EnvPool:
         return answers
 
     def _replace(self, row: int, command: dict[str, Any]) -> dict[str, Any] | None:
-        """Replace a row's worker; return the new one's answer to the command if the episode goes on with it."""
+        """Replace a row's worker; return the new one's answer if it can continue the episode."""
         action = self._workers[row].shared.action.copy()
-        ending = self._bury(row)
+        ending = self._restart(row)
         if row not in self._playing:
             return None
-        if (
-            ending.accident
-            and command["do"] != "reset"
-            and (answer := self._go_on(row, command, action)) is not None
-        ):
-            return answer
+        if ending.accident and command["do"] != "reset":
+            answer = self._play_again(row, command, action)
+            if answer is not None:
+                return answer
         self._playing.discard(row)
         self._broken[row] = ending.words
         return None
 
-    def _go_on(
+    def _play_again(
         self, row: int, command: dict[str, Any], action: np.ndarray
     ) -> dict[str, Any] | None:
-        """Have a new worker play a row's episode up to now, then obey; None if it cannot, or sees something else."""
-        past = self._past[row]
+        """Have a new worker play a row's episode up to now, then obey the command.
+
+        Return its answer; None if it fails, or the episode is another one.
+        """
+        history = self._histories[row]
         self._await_start()
         played: list[tuple[dict[str, Any], np.ndarray]] = [
-            ({"do": "reset", "seed": past.seed}, action)
+            ({"do": "reset", "seed": history.seed}, action)
         ]
-        played += [({"do": "step"}, done) for done in past.actions]
+        played += [({"do": "step"}, done) for done in history.actions]
         for step, (asked, done) in enumerate([*played, (command, action)]):
             self._workers[row].shared.action[:] = done
             answer = self._ask({row: asked}).get(row)
             if answer is None:
-                self._bury(row)
+                self._restart(row)
                 return None
-            if step < len(played) and not past.agrees(
-                step, answer, self._workers[row].shared.observation
-            ):
-                line = (
-                    "environment %d does not play the same again: its episode ends at step %d of %d"
+            observation = self._workers[row].shared.observation
+            if step < len(played) and not history.agrees(step, answer, observation):
+                _log.warning(
+                    "environment %d does not play the same again: "
+                    "its episode ends at step %d of %d",
+                    row,
+                    step,
+                    len(history.actions),
                 )
-                _log.warning(line, row, step, len(past.actions))
                 return None
         _log.info(
             "environment %d: its episode goes on from step %d, played again up to there",
             row,
-            len(past.actions),
+            len(history.actions),
         )
         return answer
 
-    def _bury(self, row: int, words: str | None = None) -> Ending:
-        """End a row's worker, say so, and start another; `words` if it is silent."""
+    def _restart(self, row: int, words: str | None = None) -> Ending:
+        """End a row's worker, log it, and start another; `words` describe it if it is silent."""
         ending = self._workers[row].end(_PATIENCE)
         words = words if words and ending.words == SILENT else ending.words
         self.lost += 1
@@ -304,9 +305,9 @@ class EnvPool:
         )
         self._workers[row] = WorkerProcess(self._settings, row)
         if self._failures[row] >= _MAX_FAILURES:
-            task, times = self._settings.id, self._failures[row]
             raise PlanetError(
-                f"env.id = {task!r}: its worker failed {times} times in a row, at last {when}: {words}"
+                f"env.id = {self._settings.id!r}: its worker failed {self._failures[row]} times "
+                f"in a row, at last {when}: {words}"
             )
         _log.warning("environment %d was lost %s and is replaced: %s", row, when, words)
         return ending

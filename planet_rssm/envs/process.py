@@ -25,7 +25,7 @@ from planet_rssm.envs.worker import Shared
 PRINTED = 1 << 16  # bytes of what a worker printed that are kept, the last ones
 _CHUNK = 1 << 16  # bytes of a pipe that are read at once
 _PIPES = 16  # chunks that are read of what was printed last; a pipe holds one
-_LOOK = 0.02  # seconds between two looks at a process that is ending
+_CHECK_EVERY = 0.02  # seconds between two checks of a process that is ending
 SILENT = "no answer in time"
 _FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
@@ -35,32 +35,34 @@ _log = logging.getLogger("planet_rssm")
 class Ending(NamedTuple):
     """How a worker ended."""
 
-    words: str  # its last ones, in one line
-    accident: bool  # killed from outside, or silent: nothing that its environment need do again
+    words: str  # the last line that it printed
+    accident: bool  # killed from outside, or silent: its environment need not do it again
 
 
 class WorkerProcess:
-    """One `planet_rssm.envs.worker`. It holds nothing that outlives a kill -9 of parent or worker.
+    """One `planet_rssm.envs.worker`. It owns nothing that outlives a kill -9 of parent or worker.
 
-    It runs in a session of its own, so that Ctrl-C reaches the parent alone, which then finishes
-    what it must; it sees the modules that the parent sees, and has one thread for arithmetic. When
-    it ends, and when the parent dies, the processes that its environment started end with it.
+    It runs in its own session, so that Ctrl-C reaches the parent alone, which then finishes what it
+    must. It finds the modules that the parent finds, and has one thread for arithmetic. When it
+    ends, and when the parent dies, the processes that its environment started end with it.
     """
 
     shared: Shared
     spec: EnvSpec
 
     def __init__(self, settings: EnvSettings, row: int = 0) -> None:
-        """Start the process, the `row`-th of several, and return at once; its first answer is for `begin`."""
+        """Start the process, the `row`-th of several; its first answer is for `begin`.
+
+        This returns at once.
+        """
         hold_standard()
         self.ready = False
         self._memory = _shareable_file()
-        self._received, self._printed = b"", b""
+        self._received = b""
+        self._printed = b""
         self.descriptor, replies = os.pipe()  # readable when there is something to receive
         self.prints, printed = os.pipe()  # readable when there is something to `listen` to
-        life, self._life = (
-            os.pipe()
-        )  # nothing is ever written: it tells the worker when this process is no more
+        life, self._life = os.pipe()  # nothing is written: the worker notices when it closes
         os.set_blocking(self.prints, False)
         arguments = [settings.model_dump_json(), str(self._memory), str(replies), str(life)]
         self._process = subprocess.Popen(
@@ -73,8 +75,8 @@ class WorkerProcess:
             start_new_session=True,
             env=environment(settings, row),
         )
-        for theirs in (replies, printed, life):
-            os.close(theirs)
+        for other_end in (replies, printed, life):
+            os.close(other_end)
         assert self._process.stdin is not None  # for the type checker
         self._commands = self._process.stdin
         self.pid = self._process.pid
@@ -82,10 +84,11 @@ class WorkerProcess:
     def begin(self, first: dict[str, Any]) -> None:
         """Take the first answer: map the shared memory, which the worker has sized by now."""
         self.spec = EnvSpec.from_json(first["spec"])
-        self.shared, self.ready = Shared(self._memory, self.spec), True
+        self.shared = Shared(self._memory, self.spec)
+        self.ready = True
 
     def send(self, command: dict[str, Any]) -> None:
-        """Send a command; that the worker is dead is for `receive` to say."""
+        """Send a command; `receive` finds out if the worker is dead."""
         with contextlib.suppress(BrokenPipeError):
             self._commands.write(json.dumps(command).encode() + b"\n")
 
@@ -94,8 +97,7 @@ class WorkerProcess:
 
         Raises:
             EOFError: the worker is dead, or dying.
-            PlanetError: settings or environment are at fault, in the worker's words; another would
-                say the same.
+            PlanetError: settings or environment are at fault; another worker would fail alike.
         """
         data = os.read(self.descriptor, _CHUNK)
         if not data:
@@ -106,13 +108,13 @@ class WorkerProcess:
         line, self._received = self._received, b""
         answer = json.loads(line)
         for note in answer.pop("log", []):
-            _tell(*note)
+            _log_once(*note)
         if "error" in answer:
             raise PlanetError(answer["error"])
         return answer
 
     def listen(self) -> bool:
-        """Read once of what it prints, of which the end is kept; False where there is no more to come."""
+        """Read once of what it prints, of which the end is kept; False at the end of it."""
         try:
             data = os.read(self.prints, _CHUNK)
         except BlockingIOError:
@@ -122,7 +124,7 @@ class WorkerProcess:
 
     @property
     def dead(self) -> bool:
-        """Whether the process has ended; pipes that its children have open do not say so."""
+        """Whether the process has ended; its children may still have its pipes open."""
         if not hasattr(os, "waitid"):
             return self._process.poll() is not None
         try:  # its number stays taken until `end`
@@ -131,37 +133,36 @@ class WorkerProcess:
             return True
 
     def dismiss(self) -> None:
-        """Tell the worker to close its environment and end."""
+        """Have the worker close its environment and end."""
         self._commands.close()
 
     def end(self, patience: float) -> Ending:
         """Wait `patience` seconds for the worker to end, then kill it and what it has started."""
         deadline = time.monotonic() + patience
         while not (ended := self.dead) and (left := deadline - time.monotonic()) > 0:
-            self._hear(min(left, _LOOK))
+            self._read_prints(min(left, _CHECK_EVERY))
         _kill(_started_by(self.pid))
-        with contextlib.suppress(
-            ProcessLookupError, PermissionError
-        ):  # macOS: of a group of zombies
+        # PermissionError: macOS, of a group of zombies
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         code = self._process.wait()
         for _ in range(_PIPES):  # a process that left the session may print for ever
-            if not self._hear(0.0):
+            if not self._read_prints(0.0):
                 break
         self._commands.close()
         for descriptor in (self.descriptor, self.prints, self._life, self._memory):
             os.close(descriptor)
         return self._ending(code) if ended else Ending(SILENT, accident=True)
 
-    def _hear(self, seconds: float) -> bool:
-        """Take in what it prints, waiting so long for the first of it; return whether there was any."""
+    def _read_prints(self, seconds: float) -> bool:
+        """Read what it prints, waiting so long for it; return whether there was any."""
         poll = select.poll()
         poll.register(self.prints, select.POLLIN)
         if not poll.poll(1000 * seconds):
             return False
         if more := self.listen():
             return more
-        time.sleep(seconds)  # closed by the process, which goes on
+        time.sleep(seconds)  # closed by the process, which still runs
         return False
 
     def _ending(self, code: int) -> Ending:
@@ -172,17 +173,21 @@ class WorkerProcess:
 
 
 def _started_by(pid: int) -> set[int]:
-    """Return the processes of the session that `pid` leads, and those below it in other sessions; Linux only."""
-    parents, found = {}, {pid}
+    """Return the processes of the session that `pid` leads, and its descendants elsewhere.
+
+    Linux only; elsewhere none.
+    """
+    parents = {}
+    started = {pid}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError, ValueError, IndexError):
             _, parent, _, session = path.read_text(errors="replace").rpartition(")")[2].split()[:4]
             parents[int(path.parent.name)] = int(parent), int(session)
     while new := {
-        child for child, above in parents.items() if child not in found and found & {*above}
+        child for child, above in parents.items() if child not in started and started & {*above}
     }:
-        found |= new
-    return found - {pid}
+        started |= new
+    return started - {pid}
 
 
 def _kill(pids: set[int]) -> None:
@@ -200,9 +205,9 @@ def _shareable_file() -> int:
 
 
 def environment(settings: EnvSettings, row: int = 0) -> dict[str, str]:
-    """Return the variables of a process that holds this environment, the `row`-th of several.
+    """Return the variables of a process that runs this environment, the `row`-th of several.
 
-    It finds the modules that we find, then those in the current folder.
+    It finds the modules that this process finds, then those in the current folder.
     """
     path = os.pathsep.join([*(entry or os.getcwd() for entry in sys.path), os.getcwd()])
     ours = {
@@ -216,6 +221,6 @@ def environment(settings: EnvSettings, row: int = 0) -> dict[str, str]:
 
 
 @functools.cache
-def _tell(level: int, line: str) -> None:
-    """Log what a worker logged, once in this process: its fellows log the same."""
+def _log_once(level: int, line: str) -> None:
+    """Log what a worker logged, once in this process: the other workers log the same."""
     _log.log(level, line)

@@ -1,4 +1,4 @@
-"""What an environment of Gymnasium's says of its own time: how long a step is, when its episodes end by themselves."""
+"""What a Gymnasium environment says of time: how long a step is, and when its episodes end."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -6,25 +6,15 @@ from typing import Any, NamedTuple
 
 import gymnasium
 
-FRAMES_PER_SECOND = 30.0  # control steps a second, where nothing tells
+FRAMES_PER_SECOND = 30.0  # control steps a second, where nothing says
 _ATARI_HZ = 60.0  # frames a second of the emulated console
 _FRAME_LIMIT = "max_num_frames_per_episode"  # ALE's
-_RATES = (
-    "control_hz",
-    "control_freq",
-    "policy_frequency",
-)  # gym-pusht's, robosuite's, highway-env's (in its config)
-_SUBSTEPS = (
-    "frame_skip",
-    "n_substeps",
-    "n_sub_steps",
-)  # physics steps a control step, beside a MuJoCo model
-_LIMITS = (
-    "max_episode_steps",
-    "_max_episode_steps",
-    "max_steps",
-    "_max_steps",
-)  # minigrid's is max_steps
+# gym-pusht's, robosuite's, highway-env's (in its config)
+_RATES = ("control_hz", "control_freq", "policy_frequency")
+# physics steps a control step, beside a MuJoCo model
+_SUBSTEPS = ("frame_skip", "n_substeps", "n_sub_steps")
+# minigrid's is max_steps
+_LIMITS = ("max_episode_steps", "_max_episode_steps", "max_steps", "_max_steps")
 
 Env = gymnasium.Env[Any, Any]
 
@@ -51,7 +41,7 @@ def step_seconds(env: Env) -> Figure:
 
 
 def own_limit(env: Env) -> int | None:
-    """Return after how many control steps at most the environment itself truncates an episode; None: unknown."""
+    """Return after how many control steps the environment itself truncates; None: unknown."""
     inner = env.unwrapped
     frames = _frames(inner)
     if frames is not None:
@@ -62,7 +52,10 @@ def own_limit(env: Env) -> int | None:
 
 
 def parts(env: Env) -> Iterator[Any]:
-    """Yield the environment without its wrappers, then what it has: one of another kind may do the work."""
+    """Yield the environment without its wrappers, then its attributes.
+
+    One of another kind may do the work.
+    """
     yield env.unwrapped
     yield from list(getattr(env.unwrapped, "__dict__", {}).values())
 
@@ -99,10 +92,8 @@ def _doom(env: Env) -> Figure | None:
 
 def _tics(inner: Any) -> int | None:  # noqa: ANN401
     """Return ViZDoom's time limit, of which gymnasium is not informed; 0 for none."""
-    asked, skip = (
-        _read(_read(inner, "game"), "get_episode_timeout"),
-        _number(_read(inner, "frame_skip")),
-    )
+    asked = _read(_read(inner, "game"), "get_episode_timeout")
+    skip = _number(_read(inner, "frame_skip"))
     return math.ceil(asked() / skip) if callable(asked) and skip else None
 
 
@@ -138,11 +129,8 @@ def _mujoco(env: Env) -> Figure | None:
 
 def _dt(env: Env) -> Figure | None:
     inner = env.unwrapped
-    for part, name in (
-        (inner, "dt"),
-        (_read(inner, "sim"), "dt"),
-        (inner, "tau"),
-    ):  # tau: CartPole's
+    for part, name in ((inner, "dt"), (_read(inner, "sim"), "dt"), (inner, "tau")):
+        # tau: CartPole's
         if seconds := _number(_read(part, name)):
             return Figure(seconds, name)
     return None
@@ -167,7 +155,7 @@ def _frames(inner: Any) -> int | None:  # noqa: ANN401
 
 
 def _frame_skip(inner: Any) -> tuple[int, ...]:  # noqa: ANN401
-    """Return how many frames ALE may repeat an action for; of a range it draws one below the end."""
+    """Return how many frames ALE may repeat an action for: of a range any below its end."""
     skip = getattr(inner, "_frameskip", 1)
     return tuple(range(*skip)) if isinstance(skip, tuple) else (int(skip),)
 
@@ -182,7 +170,7 @@ def _number(value: Any) -> float | None:  # noqa: ANN401
 
 
 def _read(part: Any, name: str) -> Any:  # noqa: ANN401
-    """Return an attribute, None where there is none or it raises: it may be code of the environment's."""
+    """Return an attribute; None where there is none, or where code of the environment raises."""
     try:
         return getattr(part, name, None)
     except Exception:

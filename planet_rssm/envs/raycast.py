@@ -13,16 +13,13 @@ from typing import NamedTuple
 import mujoco
 import numpy as np
 
-_SHOWN = np.array(
-    [1, 1, 1, 0, 0, 0], np.uint8
-)  # the groups that MuJoCo's visualiser shows by default
+# the groups that MuJoCo's visualiser shows by default
+_SHOWN = np.array([1, 1, 1, 0, 0, 0], np.uint8)
 _HIDDEN_GROUP = 5
-_COLLISION_GROUP = (
-    3  # shown for a model with a skin (the dog), whose visible groups hold next to nothing
-)
-_NO_COLOUR = np.array(
-    [0.5, 0.5, 0.5, 1], np.float32
-)  # the default rgba: the material's is used in its place
+# shown for a model with a skin (the dog), whose visible groups have next to nothing in them
+_COLLISION_GROUP = 3
+# the default rgba: the material's is used in its place
+_NO_COLOUR = np.array([0.5, 0.5, 0.5, 1], np.float32)
 _FACES = 6  # of a skybox, stacked: right, left, up, down, front, back
 _FRONT = 4
 
@@ -50,37 +47,41 @@ class RayCaster:
     def __init__(
         self, model: mujoco.MjModel, size: int, camera: int = 0, samples: int | None = None
     ) -> None:
-        """Prepare size x size frames with `samples` rays a pixel: 1, 2, 4, or None for the default of the size."""
-        self._model, self._camera, self._size = model, camera, size
+        """Prepare size x size frames.
+
+        `samples` are the rays a pixel: 1, 2, 4, or None for the default of the size.
+        """
+        self._model = model
+        self._camera = camera
+        self._size = size
         self._samples = samples or default_samples(size)
         self._camera_rays, self._pitch = _camera_rays(
             size, self._samples, float(model.cam_fovy[camera])
         )
         count = len(self._camera_rays)
         self._rotation = np.zeros((3, 3))  # of the camera, for which _rays and _sky hold
-        self._rays, self._normal, self._point = (
-            np.zeros((count, 3)),
-            np.zeros((count, 3)),
-            np.zeros((count, 3)),
-        )
-        self._hit, self._distance = (
-            np.zeros(count, np.int32),
-            np.zeros(count),
-        )  # a geom, ngeom + an overlay, or -1
-        self._light, self._facing, self._mask = (
-            np.zeros(count),
-            np.zeros(count),
-            np.zeros(count, bool),
-        )
-        self._uv, self._texel = np.zeros((count, 2)), np.zeros(count, np.intp)
-        self._colour, self._sky = np.zeros((count, 3)), np.zeros((count, 3))
+        self._rays = np.zeros((count, 3))
+        self._normal = np.zeros((count, 3))
+        self._point = np.zeros((count, 3))
+        self._hit = np.zeros(count, np.int32)  # a geom, ngeom + an overlay, or -1
+        self._distance = np.zeros(count)
+        self._light = np.zeros(count)
+        self._facing = np.zeros(count)
+        self._mask = np.zeros(count, bool)
+        self._uv = np.zeros((count, 2))
+        self._texel = np.zeros(count, np.intp)
+        self._colour = np.zeros((count, 3))
+        self._sky = np.zeros((count, 3))
         self._groups = _SHOWN.copy()
         self._groups[_COLLISION_GROUP] = model.nskin > 0
         self._roots, self._loose = _loose_bounds(model)
         self._tint, self._planes = _textured(model)
 
     def render(self, data: mujoco.MjData) -> np.ndarray:
-        """Return what the camera sees, uint8 [size, size, 3]; `data` must be up to date (mj_forward, or a step)."""
+        """Return the camera's frame, uint8 [size, size, 3].
+
+        `data` must be up to date (mj_forward, or a step).
+        """
         self._aim(data.cam_xmat[self._camera].reshape(3, 3))
         eye = data.cam_xpos[self._camera]
         geom_rgba = _rgba(self._model, self._model.geom_rgba, self._model.geom_matid)
@@ -129,7 +130,7 @@ class RayCaster:
 
     @contextlib.contextmanager
     def _prepared(self, hidden: np.ndarray) -> Iterator[None]:
-        """Change the model so that mj_multiRay (MuJoCo 3.17) sees what is to be seen, and change it back.
+        """Change the model so that mj_multiRay (MuJoCo 3.17) hits what is visible; restore it.
 
         Geoms of alpha 0 go to a hidden group: MuJoCo skips them only if they have no material.
         Bodies get looser bounds: it takes a sphere about the centre of a body's bounding box but
@@ -137,7 +138,8 @@ class RayCaster:
         off-centre (the finger's tip, the pendulum's rod).
         """
         model = self._model
-        groups, bounds = model.geom_group.copy(), model.bvh_aabb[self._roots]
+        groups = model.geom_group.copy()
+        bounds = model.bvh_aabb[self._roots]
         model.geom_group[hidden] = _HIDDEN_GROUP
         model.bvh_aabb[self._roots] = self._loose
         try:
@@ -167,7 +169,7 @@ class RayCaster:
         np.copyto(self._colour, self._sky, where=self._mask[:, None])
 
     def _paint_plane(self, plane: "_Plane", data: mujoco.MjData, eye: np.ndarray) -> None:
-        """Colour the hits on a plane by its texture, whose 2 x 2 texels are the squares of a checker."""
+        """Colour the hits on a plane by its texture: 2 x 2 texels are the squares of a checker."""
         axes = data.geom_xmat[plane.geom].reshape(3, 3)[:, :2]
         np.multiply(self._rays, self._distance[:, None], out=self._point)
         self._point += eye - data.geom_xpos[plane.geom] + axes @ plane.corner
@@ -182,7 +184,10 @@ class RayCaster:
         np.copyto(self._colour, self._point, where=self._mask[:, None])
 
     def _shade(self, data: mujoco.MjData) -> None:
-        """Lambert's law: the headlight along each ray, the model's lights along their directions."""
+        """Light the hits by Lambert's law.
+
+        The headlight shines along each ray, the model's lights along their directions.
+        """
         head = self._model.vis.headlight
         np.einsum("ij,ij->i", self._normal, self._rays, out=self._facing)
         np.abs(self._facing, out=self._light)
@@ -195,7 +200,10 @@ class RayCaster:
             self._light += self._facing
 
     def _candidates(self, shape: "_Shape", eye: np.ndarray) -> np.ndarray:
-        """Return the rays that pass the shape's bounding sphere and, for a thin capsule, the plane through its axis."""
+        """Return the rays that meet the shape's bounding sphere.
+
+        Of a thin capsule they also pass near the plane through its axis.
+        """
         towards = shape.position - eye
         distance = float(np.linalg.norm(towards))
         radius = _bounding_radius(shape)
@@ -209,12 +217,20 @@ class RayCaster:
         return np.flatnonzero(close)
 
     def _overlays(self, data: mujoco.MjData, eye: np.ndarray) -> Iterator["_Shape"]:
-        """Yield what a ray does not see by itself: visible sites, and tendons as capsules at least a pixel wide."""
+        """Yield what mj_multiRay ignores: visible sites, and tendons as capsules.
+
+        Tendons are at least a pixel wide.
+        """
         model = self._model
         rgba = _rgba(model, model.site_rgba, model.site_matid)
         for site in np.flatnonzero((rgba[:, 3] > 0) & (_SHOWN[model.site_group] > 0)):
-            kind, size = int(model.site_type[site]), model.site_size[site]
-            yield _Shape(kind, data.site_xpos[site], data.site_xmat[site], size, rgba[site])
+            yield _Shape(
+                int(model.site_type[site]),
+                data.site_xpos[site],
+                data.site_xmat[site],
+                model.site_size[site],
+                rgba[site],
+            )
         rgba = _rgba(model, model.tendon_rgba, model.tendon_matid)
         for tendon in np.flatnonzero((rgba[:, 3] > 0) & (_SHOWN[model.tendon_group] > 0)):
             first = data.ten_wrapadr[tendon]
@@ -263,7 +279,10 @@ def _camera_rays(size: int, samples: int, fovy: float) -> tuple[np.ndarray, floa
 
 
 def _loose_bounds(model: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray]:
-    """Return the index of each body's bounding box, and boxes about its centre of mass good for any orientation."""
+    """Return the index of each body's bounding box, and looser boxes for any orientation.
+
+    They lie about the body's centre of mass.
+    """
     radius = np.zeros(model.nbody)
     reach = (
         np.linalg.norm(model.geom_pos - model.body_ipos[model.geom_bodyid], axis=1)
@@ -277,11 +296,12 @@ def _loose_bounds(model: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _textured(model: mujoco.MjModel) -> tuple[np.ndarray, list[_Plane]]:
-    """Return what every geom's colour is multiplied by, [ngeom, 3], and the planes that have a texture of their own.
+    """Return what every geom's colour is multiplied by, [ngeom, 3], and the textured planes.
 
     A textured geom that is no plane gets its texture's mean; a plane loses what it would reflect.
     """
-    tint, planes = np.ones((model.ngeom, 3)), []
+    tint = np.ones((model.ngeom, 3))
+    planes = []
     for geom in np.flatnonzero(model.geom_matid >= 0):
         material = model.geom_matid[geom]
         texture = int(model.mat_texid[material, mujoco.mjtTextureRole.mjTEXROLE_RGB])
@@ -297,7 +317,10 @@ def _textured(model: mujoco.MjModel) -> tuple[np.ndarray, list[_Plane]]:
 
 
 def _rgba(model: mujoco.MjModel, own: np.ndarray, material: np.ndarray) -> np.ndarray:
-    """Return colours [n, 4] by MuJoCo's rule: the material's, unless the object's own is not the default."""
+    """Return colours [n, 4] by MuJoCo's rule.
+
+    They are the material's, unless the object's own is not the default.
+    """
     if not model.nmat:
         return own
     use_material = (material >= 0) & (own == _NO_COLOUR).all(1)
@@ -305,8 +328,12 @@ def _rgba(model: mujoco.MjModel, own: np.ndarray, material: np.ndarray) -> np.nd
 
 
 def _checkered_plane(model: mujoco.MjModel, geom: int, texels: np.ndarray) -> _Plane:
-    """Lay the 2 x 2 texels as MuJoCo >= 3.12 does: from the plane's corner; a uniform texture is two metres long."""
-    material, half = model.geom_matid[geom], model.geom_size[geom, :2]
+    """Lay the 2 x 2 texels as MuJoCo >= 3.12 does, from the plane's corner.
+
+    A uniform texture is two metres long.
+    """
+    material = model.geom_matid[geom]
+    half = model.geom_size[geom, :2]
     length = np.full(2, 2.0) if model.mat_texuniform[material] else 2 * np.where(half > 0, half, 1)
     return _Plane(geom, 2 * model.mat_texrepeat[material] / length, half.copy(), texels)
 
@@ -322,16 +349,17 @@ def _texels(model: mujoco.MjModel, texture: int) -> np.ndarray:
 
 
 def _texture_image(model: mujoco.MjModel, texture: int) -> np.ndarray:
-    height, width = model.tex_height[texture], model.tex_width[texture]
-    channels, first = model.tex_nchannel[texture], model.tex_adr[texture]
-    image = model.tex_data[first : first + height * width * channels].reshape(
-        height, width, channels
-    )
+    shape = model.tex_height[texture], model.tex_width[texture], model.tex_nchannel[texture]
+    first = model.tex_adr[texture]
+    image = model.tex_data[first : first + shape[0] * shape[1] * shape[2]].reshape(shape)
     return image[..., :3].astype(np.float32) / 255
 
 
 def _sky_colours(model: mujoco.MjModel, rays: np.ndarray) -> np.ndarray:
-    """Return the sky along each ray, [n, 3]: the skybox's front face averaged over its rows, black without one."""
+    """Return the sky along each ray, [n, 3].
+
+    It is the skybox's front face averaged over its rows, black without one.
+    """
     skies = np.flatnonzero(model.tex_type == mujoco.mjtTexture.mjTEXTURE_SKYBOX)
     if not len(skies):
         return np.zeros_like(rays)
@@ -352,7 +380,8 @@ def _bounding_radius(shape: _Shape) -> float:
 
 
 def _segment(start: np.ndarray, end: np.ndarray, radius: float, rgba: np.ndarray) -> _Shape:
-    quaternion, axes = np.zeros(4), np.zeros(9)
+    quaternion = np.zeros(4)
+    axes = np.zeros(9)
     mujoco.mju_quatZ2Vec(quaternion, end - start)
     mujoco.mju_quat2Mat(axes, quaternion)
     size = np.array([radius, np.linalg.norm(end - start) / 2, 0])

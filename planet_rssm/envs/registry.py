@@ -1,7 +1,7 @@
-"""Task ids, their action repeats, and the one place where `auto` becomes something concrete. Imports no simulator.
+"""Task ids, their action repeats, and the renderers that `auto` stands for.
 
-An id is dm_control's, `dmc/walker-walk`; Gymnasium's, `gym/ID` or `gym/module:ID`; or a user's
-class, `module:Class`.
+This imports no simulator. An id is dm_control's, `dmc/walker-walk`; Gymnasium's, `gym/ID` or
+`gym/module:ID`; or a user's class, `module:Class`.
 """
 
 import difflib
@@ -113,13 +113,16 @@ def require_registered(task_id: str) -> None:
     close = difflib.get_close_matches(name, registry, n=1, cutoff=0.6)
     space, slash, _ = name.partition("/")
     if close:
-        mend = f"did you mean {start + close[0]!r}?"
+        advice = f"did you mean {start + close[0]!r}?"
     elif slash and not module:
         known = "; pip install ale-py, then gym/ale_py:" + name if space == "ALE" else ""
-        mend = f"import the package that registers {space} with it, gym/MODULE:{name}{known}"
+        advice = f"import the package that registers {space} with it, gym/MODULE:{name}{known}"
     else:
-        mend = "`planet envs` lists what there is; import the module that registers it with gym/MODULE:ID"
-    raise PlanetError(f"env.id = {task_id!r}: gymnasium has no environment of that id; {mend}")
+        advice = (
+            "`planet envs` lists what there is; "
+            "import the module that registers it with gym/MODULE:ID"
+        )
+    raise PlanetError(f"env.id = {task_id!r}: gymnasium has no environment of that id; {advice}")
 
 
 def is_dm_control(task_id: str) -> bool:
@@ -131,8 +134,8 @@ def canonical_id(task_id: str) -> str:
     """Return the canonical spelling, `dmc/walker-walk`; Gymnasium's and classes stay as they are.
 
     Raises:
-        PlanetError: no such task of dm_control, or an id of no known form. Others are not looked up
-            here.
+        PlanetError: no such task of dm_control, or an id of no known form. Whether there is another
+            environment is not checked here.
     """
     return _scheme(task_id).canonical(task_id)
 
@@ -146,12 +149,12 @@ def action_repeat(task_id: str) -> int:
 
 
 def worker_environment(settings: EnvSettings) -> dict[str, str | None]:
-    """Return the variables that a worker needs for the environment of resolved settings; None: unset it."""
+    """Return the variables of a worker for the environment of resolved settings; None: unset."""
     return _scheme(settings.id).variables(settings.renderer)
 
 
 def resolve(settings: EnvSettings) -> EnvSettings:
-    """Return the settings with a canonical id, an action repeat and a renderer that works on this machine.
+    """Return the settings with a canonical id, an action repeat and a renderer that works here.
 
     Raises:
         PlanetError: an unknown task, or a renderer was asked for that does not draw it or does not
@@ -160,8 +163,8 @@ def resolve(settings: EnvSettings) -> EnvSettings:
     if settings.kwargs and is_dm_control(settings.id):
         name = next(iter(settings.kwargs))
         raise PlanetError(
-            f"env.kwargs.{name}: {settings.id} is dm_control's, whose tasks take none here; leave it out, or make the "
-            "task in a function of your own, env.id=module:function"
+            f"env.kwargs.{name}: {settings.id} is dm_control's, whose tasks take none here; "
+            "leave it out, or make the task in a function of your own, env.id=module:function"
         )
     return settings.model_copy(
         update={
@@ -187,7 +190,8 @@ def _dmc_repeat(task_id: str) -> int:
 def _dmc_renderer(settings: EnvSettings) -> str:
     if settings.renderer == "own":
         raise PlanetError(
-            "env.renderer = 'own': dm_control has none of its own; use auto, raycast, egl, osmesa or glfw"
+            "env.renderer = 'own': dm_control has none of its own; "
+            "use auto, raycast, egl, osmesa or glfw"
         )
     if settings.renderer == "auto":
         return "none" if settings.observe == "vectors" else _auto_renderer()
@@ -201,7 +205,7 @@ def _dmc_variables(renderer: str) -> dict[str, str | None]:
 
 
 def _gym_id(task_id: str) -> str:
-    """Return the id if it is one by its form; whether there is such an environment, its module knows."""
+    """Return the id if it has the form of one; whether it exists, only its module knows."""
     if re.fullmatch(r"gym/([A-Za-z_][\w.]*:)?[\w./-]+|[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", task_id):
         return task_id
     raise PlanetError(
@@ -210,9 +214,8 @@ def _gym_id(task_id: str) -> str:
 
 
 def _gym_renderer(settings: EnvSettings) -> str:
-    if (
-        settings.id.startswith("gym/") and not gym_name(settings.id)[0]
-    ):  # else known once the module is imported
+    names_module = bool(gym_name(settings.id)[0])  # known only once the module is imported
+    if settings.id.startswith("gym/") and not names_module:
         require_registered(settings.id)
     if settings.renderer == "raycast":
         raise PlanetError(
@@ -226,22 +229,19 @@ def _gym_renderer(settings: EnvSettings) -> str:
 
 
 def _gym_variables(renderer: str) -> dict[str, str | None]:
-    """Keep the user's MUJOCO_GL if it may draw something, unless the settings name another; and open no window."""
-    theirs = os.environ.get("MUJOCO_GL")
-    backend = renderer if renderer in GL_BACKENDS else theirs if theirs in GL_BACKENDS else None
-    display = sys.platform != "linux" or bool(os.environ.get("DISPLAY"))
-    return {
-        **gl.variables(
-            backend or GL_BACKENDS[0]
-        ),  # where the libraries are, should it draw with GL
+    """Keep the user's MUJOCO_GL if it draws, unless the settings name another; open no window."""
+    wanted = (renderer, os.environ.get("MUJOCO_GL"))
+    backend = next((name for name in wanted if name in GL_BACKENDS), None)
+    variables: dict[str, str | None] = {
+        **gl.variables(backend or GL_BACKENDS[0]),  # where the libraries are, if it draws with GL
         "MUJOCO_GL": backend,
         "SDL_VIDEODRIVER": "dummy",
         "SDL_AUDIODRIVER": "dummy",
         "PYGAME_HIDE_SUPPORT_PROMPT": "1",
-        **(
-            {} if display else {"PYGLET_HEADLESS": os.environ.get("PYGLET_HEADLESS", "true")}
-        ),  # miniworld: by EGL
     }
+    if sys.platform == "linux" and not os.environ.get("DISPLAY"):  # miniworld then draws by EGL
+        variables["PYGLET_HEADLESS"] = os.environ.get("PYGLET_HEADLESS", "true")
+    return variables
 
 
 def _working_gl(backend: str, instead: str) -> str:
@@ -249,30 +249,30 @@ def _working_gl(backend: str, instead: str) -> str:
     if not probe.ok:
         raise PlanetError(
             f"env.renderer = {backend!r}: does not render on this machine ({probe.error}); "
-            f"`planet doctor` says how to mend that; or use {instead}"
+            f"`planet doctor` says how to fix that; or use {instead}"
         )
     return backend
 
 
 def _auto_renderer() -> str:
-    """Return a backend that draws with a GPU, else "raycast": software GL takes ten times as long."""
+    """Return a backend that draws with a GPU, else "raycast", ten times as fast as software GL."""
     has_display = sys.platform != "linux" or bool(os.environ.get("DISPLAY"))
-    backends = (("egl", "osmesa") if sys.platform == "linux" else ()) + (
-        ("glfw",) if has_display else ()
-    )
+    backends = ["egl", "osmesa"] if sys.platform == "linux" else []
+    backends += ["glfw"] if has_display else []
     probes = []
     for backend in backends:
         probes.append(gl.probe(backend))
         if probes[-1].hardware:
             return backend
-    found = "; ".join(f"{probe.backend}: {probe.renderer or probe.error}" for probe in probes)
+    tried = "; ".join(f"{probe.backend}: {probe.renderer or probe.error}" for probe in probes)
     slow = next(
         (f"env.renderer={probe.backend}" for probe in probes if probe.ok),
         "planet doctor --install-gl",
     )
     _log.warning(
-        "env.renderer = auto: no hardware GL here (%s), so frames are ray cast; dm_control's own, slowly: %s",
-        found,
+        "env.renderer = auto: no hardware GL here (%s), so frames are ray cast; "
+        "dm_control's own, slowly: %s",
+        tried,
         slow,
     )
     return "raycast"

@@ -1,6 +1,6 @@
-"""Gymnasium's action spaces in the house's terms: numbers in [-1, 1], or choices, one-hot by group.
+"""Gymnasium's action spaces as actions here: numbers in [-1, 1], or choices, one-hot by group.
 
-What is seen: see observer.py.
+Its observation spaces: see observer.py.
 """
 
 import itertools
@@ -24,7 +24,10 @@ Choices = spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary | spaces.B
 
 
 class Numbers:
-    """Actions in [-1, 1], mapped linearly onto the bounds of each dimension; without bounds they stay as they are."""
+    """Actions in [-1, 1], mapped linearly onto the bounds of each dimension.
+
+    Without bounds they stay as they are.
+    """
 
     groups: Groups = ()
 
@@ -38,11 +41,14 @@ class Numbers:
             raise PlanetError(
                 f"env.id = {task!r}: it takes no actions, {space}; {_WRAP} with at least one"
             )
-        low, high = space.low.astype(np.float64).ravel(), space.high.astype(np.float64).ravel()
-        below, above = low >= -UNBOUNDED, high <= UNBOUNDED
+        low = space.low.astype(np.float64).ravel()
+        high = space.high.astype(np.float64).ravel()
+        below = low >= -UNBOUNDED
+        above = high <= UNBOUNDED
         if (below != above).any():
             raise PlanetError(
-                f"env.id = {task!r}: its actions are bounded on one side, {space}; {_WRAP} with both"
+                f"env.id = {task!r}: its actions are bounded on one side, {space}; "
+                f"{_WRAP} with both"
             )
         if not below.all():
             _log.warning(
@@ -51,8 +57,10 @@ class Numbers:
                 (~below).sum(),
                 below.size,
             )
-        self._space, self.size = space, low.size
-        self._low, self._high = np.where(below, low, -1.0), np.where(above, high, 1.0)
+        self._space = space
+        self.size = low.size
+        self._low = np.where(below, low, -1.0)
+        self._high = np.where(above, high, 1.0)
 
     def __call__(self, action: Array) -> Array:
         """Return the environment's action for float32 [A] in [-1, 1]; values beyond are clipped."""
@@ -61,11 +69,12 @@ class Numbers:
         return value.astype(self._space.dtype).reshape(self._space.shape)
 
     def inverse(self, actions: Array) -> Array:
-        """Return our actions, float32 [T, A], for T of the environment's; what lies beyond its bounds, beyond 1."""
-        flat, width = (
-            np.asarray(actions, np.float64).reshape(len(actions), -1),
-            self._high - self._low,
-        )
+        """Return our actions, float32 [T, A], for T of the environment's.
+
+        What lies beyond its bounds lies beyond 1.
+        """
+        flat = np.asarray(actions, np.float64).reshape(len(actions), -1)
+        width = self._high - self._low
         ours = 2 * (flat - self._low) / np.where(width > 0, width, 1) - 1
         return np.where(width > 0, ours, 0).astype(np.float32)
 
@@ -93,10 +102,14 @@ class Choice:
         _refuse_many(task, space, int(count.sum()))
         self.groups = tuple(count.astype(int).tolist())
         self.size = sum(self.groups)
-        self._space, self._start = space, start.astype(np.int64)
+        self._space = space
+        self._start = start.astype(np.int64)
 
     def __call__(self, action: Array) -> Any:  # noqa: ANN401 (as the space has it)
-        """Return the environment's action for float32 [A], one-hot by group; of other values the largest counts."""
+        """Return the environment's action for float32 [A], one-hot by group.
+
+        Of other values the largest counts.
+        """
         index = self._start + places(checked(action, self.size), self.groups)
         if isinstance(self._space, spaces.Discrete):
             return int(index[0])
@@ -111,7 +124,8 @@ class Choice:
         index = np.asarray(actions).astype(np.int64).reshape(len(actions), -1) - self._start
         wrong = (index < 0) | (index >= self.groups)
         for group in np.flatnonzero(wrong.any(0))[:1].tolist():
-            start, value = int(self._start[group]), int(index[wrong[:, group], group][0])
+            start = int(self._start[group])
+            value = int(index[wrong[:, group], group][0])
             raise ValueError(
                 f"action {start + value}: must be one of {self.groups[group]} from {start} on"
             )
@@ -144,8 +158,9 @@ class Joint:
                 for key, one in self._maps.items()
             )
             raise PlanetError(
-                f"env.id = {task!r}: its actions mix numbers and choices ({kinds}); {_WRAP} with choices only, a "
-                "MultiDiscrete of levels in place of each Box, or with numbers only"
+                f"env.id = {task!r}: its actions mix numbers and choices ({kinds}); "
+                f"{_WRAP} with choices only, a MultiDiscrete of levels in place of each Box, "
+                "or with numbers only"
             )
         sizes: list[int] = [one.size for one in self._maps.values()]
         self.groups: Groups = sum((one.groups for one in self._maps.values()), ())
@@ -162,7 +177,9 @@ class Joint:
         return values if self._named else tuple(values.values())
 
     def inverse(self, actions: Any) -> Array:  # noqa: ANN401 (as nested as the space)
-        """Return our actions, float32 [T, A], for T of the environment's, each part with a time axis.
+        """Return our actions, float32 [T, A], for T of the environment's.
+
+        Each part has a time axis.
 
         Raises:
             ValueError: one that is no choice.
@@ -174,7 +191,9 @@ Actions = Numbers | Choice | Joint
 
 
 def action_map(task: str, space: Space[Any]) -> Actions:
-    """Return what turns our actions into those of `space`; its `groups` are () where they are numbers.
+    """Return what turns our actions into those of `space`.
+
+    Its `groups` are () where they are numbers.
 
     Raises:
         PlanetError: it is not made of Boxes of floats, bounded on both sides or on none, nor of
@@ -187,8 +206,8 @@ def action_map(task: str, space: Space[Any]) -> Actions:
     if isinstance(space, spaces.Dict | spaces.Tuple):
         return Joint(task, space)
     raise PlanetError(
-        f"env.id = {task!r}: its actions are {space}, must be made of Box, Discrete, MultiDiscrete or MultiBinary; "
-        f"{_WRAP} with those"
+        f"env.id = {task!r}: its actions are {space}, must be made of Box, Discrete, "
+        f"MultiDiscrete or MultiBinary; {_WRAP} with those"
     )
 
 
@@ -201,16 +220,14 @@ def _refuse_many(task: str, space: Space[Any], count: int) -> None:
     if count <= MOST:
         return
     instead = "fewer, or with floats" if isinstance(space, spaces.Box) else "fewer"
-    if isinstance(
-        space, spaces.Discrete
-    ):  # as the digits of a number: two groups of a thousand for a million
+    if isinstance(space, spaces.Discrete):
+        # as the digits of a number: two groups of a thousand for a million
         digits = next(n for n in itertools.count(2) if n * math.ceil(count ** (1 / n)) <= MOST)
-        instead = (
-            f"several smaller ones, MultiDiscrete({[math.ceil(count ** (1 / digits))] * digits})"
-        )
+        groups = [math.ceil(count ** (1 / digits))] * digits
+        instead = f"several smaller ones, MultiDiscrete({groups})"
     raise PlanetError(
-        f"env.id = {task!r}: its actions are {count} choices in {type(space).__name__}, at most {MOST} are taken, for "
-        f"each is a number of every step; {_WRAP} with {instead}"
+        f"env.id = {task!r}: its actions are {count} choices in {type(space).__name__}, "
+        f"at most {MOST} are taken, for each is a number of every step; {_WRAP} with {instead}"
     )
 
 

@@ -1,7 +1,7 @@
 """What a run needs to know of its environment once the environment is gone."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -12,13 +12,8 @@ from planet_rssm.base.errors import PlanetError
 from planet_rssm.config import nearest
 from planet_rssm.envs.choices import Groups, from_places
 
-_SAID = (
-    "control_interval",
-    "interval_from",
-    "limit_from",
-    "drop",
-    "keys",
-)  # beside what makes an environment another
+# fields in which descriptions of one environment may differ
+_NOT_COMPARED = ("control_interval", "interval_from", "limit_from", "drop", "keys")
 
 
 @dataclass(frozen=True)
@@ -26,36 +21,30 @@ class EnvSpec:
     """Spaces, rates and the identity of the pixels; stored in every run, episode and checkpoint."""
 
     id: str  # canonical, "dmc/walker-walk"
-    observation: dict[
-        str, tuple[tuple[int, ...], str]
-    ]  # key: (shape, dtype): uint8 [size, size, 3] or float32 [n]
+    # key: (shape, dtype): uint8 [size, size, 3] or float32 [n]
+    observation: dict[str, tuple[tuple[int, ...], str]]
     action_size: int  # actions are float32 in [-1, 1]; with `discrete` one-hot in each of `groups`
     action_repeat: int  # control steps an agent step
     control_interval: float  # seconds of simulated time an agent step
     episode_steps: int  # control steps after which an episode is truncated
-    renderer: (
-        str  # resolved: egl, osmesa, glfw, raycast, own (the environment draws itself) or none
-    )
+    # resolved: egl, osmesa, glfw, raycast, own (the environment draws itself) or none
+    renderer: str
     simulator: str  # name and version of what these observations come from, "mujoco 3.17.0"
     discrete: bool = False  # actions are choices, not numbers
     terminates: bool = False  # an episode may end by itself, before its time is over
-    interval_from: str = (
-        ""  # what control_interval was read from: dt, render_fps, …; "": of an earlier version
-    )
-    limit_from: str = (
-        ""  # who set episode_steps: environment, setting or default; "": of an earlier version
-    )
+    # what control_interval was read from: dt, render_fps, …; "": of an earlier version
+    interval_from: str = ""
+    # who set episode_steps: environment, setting or default; "": of an earlier version
+    limit_from: str = ""
     # how many choices each group of a discrete action has; alone it is one of action_size
     groups: Groups = ()
-    kwargs: dict[str, Any] = field(
-        default_factory=dict
-    )  # arguments that the environment was made with
-    drop: tuple[str, ...] = ()  # what is left out of what it shows, as env.drop has it
-    keys: tuple[str, ...] = ()  # all that is seen of it, as env.keys has it; (): every one
+    # arguments that the environment was made with
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    drop: tuple[str, ...] = ()  # observations that are left out, as env.drop names them
+    keys: tuple[str, ...] = ()  # the only observations, as env.keys names them; (): every one
 
-    __pydantic_config__ = ConfigDict(
-        strict=True, extra="forbid", allow_inf_nan=False
-    )  # of from_json
+    # of from_json
+    __pydantic_config__ = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
     def __post_init__(self) -> None:
         """Make a discrete action without groups one group.
@@ -71,7 +60,10 @@ class EnvSpec:
             raise ValueError(f"groups {list(self.groups)}: not those of {kind}")
 
     def nothing(self) -> np.ndarray:
-        """Return the action float32 [A] that stands for doing nothing: zeros, or the first choice of each group."""
+        """Return the action float32 [A] that stands for doing nothing.
+
+        It is zeros, or the first choice of each group.
+        """
         if not self.groups:
             return np.zeros(self.action_size, np.float32)
         return from_places(np.zeros(len(self.groups), int), self.groups)
@@ -79,7 +71,7 @@ class EnvSpec:
     def select_observations(
         self, observe: str, drop: Sequence[str] = (), keys: Sequence[str] = ()
     ) -> "EnvSpec":
-        """Return the same environment observed by `pixels` or `vectors` alone, or by `both` as it is.
+        """Return the same environment observed by `pixels` or `vectors` alone, or by `both`.
 
         What `drop` names is left out, if it is there at all, and with `keys` what those do not
         name. What was left out when it was recorded is so already: another may have its name now,
@@ -88,7 +80,8 @@ class EnvSpec:
         Raises:
             PlanetError: there is nothing of that kind, or of a name in `keys`.
         """
-        rank, names = {"pixels": 3, "vectors": 1}.get(observe), list(self.observation)
+        rank = {"pixels": 3, "vectors": 1}.get(observe)
+        names = list(self.observation)
         new = [name for name in drop if name not in self.drop]
         there = [name for name in new if any(_is_in(known, name) for known in names)]
         names = [
@@ -98,36 +91,47 @@ class EnvSpec:
         ]
         kept = {key: self.observation[key] for key in names}
         if not kept:
-            raise PlanetError(f"env.observe = {observe}: the episodes have only {', '.join(self.observation)}; "
-                              "leave it out")  # fmt: skip
+            raise PlanetError(
+                f"env.observe = {observe}: the episodes have only {', '.join(self.observation)}; "
+                "leave it out"
+            )
         return replace(
             self, observation=kept, renderer="none" if observe == "vectors" else self.renderer
         )
 
-    def differs(self, other: "EnvSpec") -> str | None:
-        """Return a field in which two environments differ; None if they are the same. What is said of time is no part.
+    def differs(self, other: "EnvSpec", ignoring: Collection[str] = ()) -> str | None:
+        """Return a field in which two environments differ, None if they are the same.
 
-        Earlier versions took `render_fps` for the rate; nothing that is learned depends on it. What
-        was left out, the observation tells.
+        The interval of a step does not count: earlier versions took it from `render_fps`, and
+        nothing that is learned depends on it. `drop` and `keys` are in `observation`.
+
+        Args:
+            other: the environment to compare.
+            ignoring: more fields that do not count.
         """
-        mine, theirs = asdict(self), asdict(other)
-        return next((key for key in mine if key not in _SAID and mine[key] != theirs[key]), None)
+        mine = asdict(self)
+        theirs = asdict(other)
+        counted = (key for key in mine if key not in _NOT_COMPARED and key not in ignoring)
+        return next((key for key in counted if mine[key] != theirs[key]), None)
 
-    def timing(self) -> dict[str, Any]:
-        """Return what `--json` prints of time: the limit of an episode, the interval of a step, and who says so."""
+    def timing(self) -> dict[str, dict[str, float | str]]:
+        """Return what `--json` prints of time.
+
+        It has the limit of an episode, the interval of a step, and what each was read from.
+        """
         return {
             "time_limit": {"env_steps": self.episode_steps, "from": self.limit_from},
             "control_interval": {"seconds": self.control_interval, "from": self.interval_from},
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON object that `from_json` reads back; the newest fields are left out where they say nothing.
+        """Return a JSON object that `from_json` reads back.
 
-        Files of before they were look like that.
+        The newest fields are left out where they are empty, as in older files.
         """
-        unsaid = [key for key in ("kwargs", "drop", "keys") if not getattr(self, key)]
-        unsaid += ["groups"] * (len(self.groups) < 2)
-        return {key: value for key, value in asdict(self).items() if key not in unsaid}
+        empty = [key for key in ("kwargs", "drop", "keys") if not getattr(self, key)]
+        empty += ["groups"] * (len(self.groups) < 2)
+        return {key: value for key, value in asdict(self).items() if key not in empty}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "EnvSpec":
@@ -142,14 +146,17 @@ class EnvSpec:
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(str(part) for part in first["loc"]) or "it"
-            what = f"description of an environment: {name}: {first['msg'][0].lower()}{first['msg'][1:]}"
+            reason = first["msg"][0].lower() + first["msg"][1:]
             raise PlanetError(
-                f"{what}; read it with the version of planet_rssm that wrote it"
+                f"description of an environment: {name}: {reason}; "
+                "read it with the version of planet_rssm that wrote it"
             ) from None
 
 
 def chosen(task: str, names: Sequence[str], drop: Sequence[str], keys: Sequence[str]) -> list[str]:
-    """Return the observations of `names` that env.drop and env.keys leave, by name or by that of what holds them.
+    """Return the observations of `names` that env.drop and env.keys leave.
+
+    They name an observation, or a Dict or Tuple that contains it.
 
     Raises:
         PlanetError: one that they name is not there.
@@ -157,8 +164,9 @@ def chosen(task: str, names: Sequence[str], drop: Sequence[str], keys: Sequence[
     for setting, wanted in (("drop", drop), ("keys", keys)):
         for name in wanted:
             if not any(_is_in(known, name) for known in names):
+                known_names = nearest(name, names)
                 raise PlanetError(
-                    f"env.{setting} = {name!r}: {task} has no such observation{nearest(name, names)}"
+                    f"env.{setting} = {name!r}: {task} has no such observation{known_names}"
                 )
     return [
         name

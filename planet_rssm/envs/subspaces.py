@@ -1,4 +1,4 @@
-"""The spaces that hold no other: where each lies in an observation, and its part, checked against what it declares."""
+"""The spaces inside Dict and Tuple spaces, and the part of an observation that each describes."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -9,18 +9,14 @@ from gymnasium import Space, spaces
 from planet_rssm.envs.pictures import UndeclaredError, described, is_picture
 
 IMAGE, VECTOR = "image", "vector"  # names of what has none
-VECTORS = (
-    spaces.Box,
-    spaces.Discrete,
-    spaces.MultiBinary,
-    spaces.MultiDiscrete,
-)  # what makes a vector
+# spaces that make a vector
+VECTORS = (spaces.Box, spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)
 
 Array = np.ndarray
 
 
 class Subspace(NamedTuple):
-    """One space that holds no other, where it lies in what the environment returns."""
+    """One space that contains no other, and where it lies in what the environment returns."""
 
     path: tuple[str | int, ...]
     space: Space[Any]
@@ -41,26 +37,29 @@ class Subspace(NamedTuple):
 
 
 def subspaces_of(space: Space[Any], path: tuple[str | int, ...] = ()) -> Iterator[Subspace]:
-    """Yield the spaces within `space` that hold no other, in its order."""
+    """Yield the spaces within `space` that contain no other, in its order."""
     if isinstance(space, spaces.Dict):
         parts: Sequence[tuple[str | int, Space[Any]]] = list(space.spaces.items())
     elif isinstance(space, spaces.Tuple):
         parts = list(enumerate(space.spaces))
     else:
-        yield Subspace(
-            path, space, ".".join(map(str, path)) or (IMAGE if is_picture(space) else VECTOR)
-        )
+        unnamed = IMAGE if is_picture(space) else VECTOR
+        yield Subspace(path, space, ".".join(map(str, path)) or unnamed)
         return
     for key, part in parts:
         yield from subspaces_of(part, (*path, key))
 
 
 def is_empty(space: Space[Any]) -> bool:
-    """Return whether it is of a kind that makes vectors, but of none that holds anything."""
+    """Return whether it is of a kind that makes vectors, but of length 0."""
     return isinstance(space, VECTORS) and not spaces.flatdim(space)
 
 
-def read(part: Subspace, observation: Any, reader: Callable[[Space[Any], Any], Array]) -> Array:  # noqa: ANN401
+def read(
+    part: Subspace,
+    observation: Any,  # noqa: ANN401
+    reader: Callable[[Space[Any], Any], Array],
+) -> Array:
     """Return what `reader` makes of a subspace's part of an observation; errors say which part."""
     try:
         return reader(part.space, part.of(observation))
@@ -71,7 +70,9 @@ def read(part: Subspace, observation: Any, reader: Callable[[Space[Any], Any], A
 
 
 def array_of(space: Space[Any], value: Any) -> Array:  # noqa: ANN401
-    """Return a part of an observation as an array of its space's shape; axes of length 1 may be missing.
+    """Return a part of an observation as an array of its space's shape.
+
+    Axes of length 1 may be missing in it.
 
     Raises:
         UndeclaredError: it has another shape, or is no array of numbers.
@@ -85,7 +86,7 @@ def array_of(space: Space[Any], value: Any) -> Array:  # noqa: ANN401
             f"is no array of numbers but {type(value).__name__}, its space is {space}"
         )
     shape = space.shape or ()
-    if _long(array.shape) != _long(shape):
+    if _without_ones(array.shape) != _without_ones(shape):
         raise UndeclaredError(f"has shape {list(array.shape)}, its space {list(shape)}")
     return array.reshape(shape)
 
@@ -94,7 +95,7 @@ def vector_of(space: Space[Any], value: Any) -> Array:  # noqa: ANN401
     """Return a part of an observation as float32 [n]."""
     array = array_of(space, value)
     if np.dtype(space.dtype).kind != "f":
-        _check_whole(space, array)
+        _check_integers(space, array)
     if isinstance(space, spaces.Discrete):
         array = array.astype(int).item()
     with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused
@@ -104,8 +105,8 @@ def vector_of(space: Space[Any], value: Any) -> Array:  # noqa: ANN401
     return vector
 
 
-def _check_whole(space: Space[Any], array: Array) -> None:
-    """Refuse what a space of whole numbers would cut off or wrap around.
+def _check_integers(space: Space[Any], array: Array) -> None:
+    """Refuse what a space of integers would cut off or wrap around.
 
     Raises:
         UndeclaredError: fractions, or what lies beyond the choices or the bounds.
@@ -116,7 +117,7 @@ def _check_whole(space: Space[Any], array: Array) -> None:
 
 
 def _limits(space: Space[Any]) -> tuple[Any, Any]:
-    """Return the least and the largest number that a space of whole ones can hold."""
+    """Return the least and the largest number that a space of integers has."""
     if isinstance(space, spaces.Box) and np.dtype(space.dtype).kind in "iu":
         return np.iinfo(space.dtype).min, np.iinfo(space.dtype).max
     if isinstance(space, spaces.Discrete):
@@ -126,5 +127,5 @@ def _limits(space: Space[Any]) -> tuple[Any, Any]:
     return 0, 1
 
 
-def _long(shape: tuple[int, ...]) -> list[int]:
+def _without_ones(shape: tuple[int, ...]) -> list[int]:
     return [length for length in shape if length != 1]

@@ -1,13 +1,13 @@
-"""Which of Gymnasium's registered environments run here, tried in a child process: `python -m planet_rssm.envs.survey`.
+"""Which of Gymnasium's registered environments run here: `python -m planet_rssm.envs.survey`.
 
-To know an environment's spaces one must make it, and some, made without what they need, crash their
-process.
+They are tried in a child process. To know an environment's spaces one must make it, and some, made
+without what they need, crash their process.
 """
 
 import json
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 from planet_rssm.base.errors import PlanetError
@@ -26,11 +26,15 @@ class Finding:
 
     id: str  # gym/ID
     observe: list[str]  # what works of pixels and vectors
-    why: str  # why the rest does not, in one line
+    why: str  # why the rest does not
+
+    def to_json(self) -> dict[str, str | list[str]]:
+        """Return the line that the child process prints."""
+        return dict(vars(self))
 
 
 def registered() -> list[str]:
-    """Return the ids `gym/ID` of the latest versions of all that gymnasium knows without a module's help, sorted."""
+    """Return the ids `gym/ID`, sorted, of the latest versions that gymnasium itself registers."""
     from gymnasium.envs.registration import registry
 
     by_version = sorted(registry.values(), key=lambda spec: spec.version or 0)
@@ -39,7 +43,10 @@ def registered() -> list[str]:
 
 
 def survey(ids: list[str]) -> list[Finding]:
-    """Make each environment and draw it once, in a child process; one that kills the child costs only its own row."""
+    """Make each environment and draw it once, in a child process.
+
+    One that kills the child costs only its own row.
+    """
     findings: list[Finding] = []
     while len(findings) < len(ids):
         left = ids[len(findings) :]
@@ -69,7 +76,7 @@ def _child(ids: list[str]) -> tuple[list[str], str]:
     return [line for line in out.splitlines() if line.startswith("{")], death
 
 
-def _find(task: str) -> Finding:
+def _try(task: str) -> Finding:
     works: list[str] = []
     faults: list[str] = []
     for observe, renderer in _OBSERVE:
@@ -83,4 +90,4 @@ def _find(task: str) -> Finding:
 
 if __name__ == "__main__":
     for name in sys.argv[1:]:
-        print(json.dumps(asdict(_find(name))), flush=True)
+        print(json.dumps(_try(name).to_json()), flush=True)

@@ -1,10 +1,10 @@
-"""One environment in a process of its own, commanded by JSON lines; run as `python -m planet_rssm.envs.worker`.
+"""One environment in its own process, commanded by JSON lines: `python -m planet_rssm.envs.worker`.
 
 Commands come on standard input, `{"do": "reset", "seed": 1}`, `{"do": "step"}`, `{"do": "render",
-"size": 64}`, and each is answered by one line on a pipe of their own, which has under "log" what
-was logged meanwhile. Actions and frames go through memory that both sides map. An error ends the
-process; its traceback, then a line that says it all, are the parent's to read. At the end of
-standard input the environment is closed; when the parent dies, this process and those that the
+"size": 64}`, and each is answered by one line on a separate pipe, which has under "log" what was
+logged meanwhile. Actions and frames go through memory that both sides map. An error ends the
+process; it prints the traceback, then a line that says it all, for the parent to read. At the end
+of standard input the environment is closed. When the parent dies, this process and those that the
 environment started are killed, whatever they are doing.
 """
 
@@ -37,16 +37,17 @@ _ACTION, _FRAME = "<action>", "<frame>"  # keys that no observation has
 
 
 class Shared:
-    """The arrays that parent and worker both see: action, observation and a frame for videos, in one mapping."""
+    """The arrays that parent and worker share: action, observation and a frame for videos."""
 
     def __init__(self, descriptor: int, spec: EnvSpec) -> None:
-        """Map `descriptor`, grown to what `spec` needs; pages that are never touched cost nothing."""
+        """Map `descriptor`, grown to what `spec` needs; untouched pages cost nothing."""
         fields = {
             _ACTION: ((spec.action_size,), "float32"),
             **spec.observation,
             _FRAME: ((MAX_FRAME**2 * 3,), "uint8"),
         }
-        offsets, size = {}, 0
+        offsets = {}
+        size = 0
         for key, (shape, dtype) in fields.items():
             offsets[key] = size
             size += -(-int(np.prod(shape)) * np.dtype(dtype).itemsize // _ALIGNMENT) * _ALIGNMENT
@@ -57,7 +58,8 @@ class Shared:
             key: np.ndarray(shape, dtype, memory, offsets[key])
             for key, (shape, dtype) in fields.items()
         }
-        self.action, self.frame = arrays.pop(_ACTION), arrays.pop(_FRAME)
+        self.action = arrays.pop(_ACTION)
+        self.frame = arrays.pop(_FRAME)
         self.observation = arrays
 
     def frame_of(self, size: int) -> np.ndarray:
@@ -82,21 +84,23 @@ class _Replies(logging.Handler):
         lines, self._log = self._log, []
         try:
             self._file.write(json.dumps(answer | {"log": lines} if lines else answer) + "\n")
-        except BrokenPipeError:  # the parent died while this worker was busy: nobody to tell
+        except BrokenPipeError:  # the parent died while this worker was busy
             os._exit(0)
 
 
 def main() -> None:
-    """Serve one environment; arguments: its settings as JSON, descriptors of the shared file, the replies and the life.
+    """Serve one environment.
 
-    The last is the end of a pipe whose other end only the parent has: it closes when that dies.
+    Arguments are its settings as JSON, then descriptors: of the shared file, of the replies, and of
+    a pipe whose other end only the parent has, which closes when the parent dies.
     """
     sys.excepthook = _last_words
     descriptors = [int(number) for number in sys.argv[2:]]
     for descriptor in descriptors:  # not for programs that the environment starts
         os.set_inheritable(descriptor, False)
     _die_with_parent(descriptors[2])
-    commands, replies = _own_commands(), _Replies(descriptors[1])
+    commands = _own_commands()
+    replies = _Replies(descriptors[1])
     log = logging.getLogger("planet_rssm")
     log.addHandler(replies)
     log.setLevel(logging.INFO)
@@ -115,7 +119,7 @@ def main() -> None:
 
 
 def _own_commands() -> TextIO:
-    """Return standard input, and leave an empty one in its place: what an environment reads is no command."""
+    """Return standard input, and leave an empty one in its place for the environment to read."""
     commands = os.fdopen(os.dup(0))
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
@@ -154,7 +158,7 @@ def _last_words(
     frame = traceback.extract_tb(trace)[-1]
     folder, file = os.path.split(frame.filename)
     checked = isinstance(error, ValueError) and folder == os.path.dirname(__file__)
-    if checked or isinstance(error, PlanetError):  # in our own words, which say all
+    if checked or isinstance(error, PlanetError):  # a line that is complete as it is
         return print(error, file=sys.stderr)
     where = f"{file}, line {frame.lineno}"
     print(f"{kind.__name__}: {' '.join(str(error).split())} ({where})", file=sys.stderr)
@@ -187,7 +191,7 @@ def _check_finite(values: dict[str, Any]) -> None:
         wrong = np.extract(~(np.abs(value) <= np.finfo(np.float32).max), value)
         if wrong.size:
             raise PlanetError(
-                f"{key} = {wrong[0]}: must be finite, in float32; mend the environment"
+                f"{key} = {wrong[0]}: must be finite, in float32; fix the environment"
             )
 
 

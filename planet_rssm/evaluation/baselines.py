@@ -1,4 +1,4 @@
-"""What a return must be compared with: random, doing nothing, the best constant action, the planner without learning.
+"""What a return is compared with: random, zero and constant actions, and the untrained planner.
 
 On cartpole-balance doing nothing scores 745 of 1000 and random 257: "better than random" alone
 proves nothing.
@@ -10,6 +10,7 @@ import json
 import logging
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +30,28 @@ from planet_rssm.evaluation.protocol import PARALLEL, OnProgress, episode_seeds,
 from planet_rssm.runs.checkpoint import outputs, source
 from planet_rssm.world_model import untrained_model
 
-CONSTANTS = np.linspace(-1, 1, 11)  # every joint held at the same share of its range
+CONSTANTS = np.linspace(-1, 1, 11)  # every joint at the same share of its range
 BLIND_ROWS = 2  # environments of the baselines that look at nothing
 MOST_CONSTANTS = 64  # choices that are each tried as a constant action
 CACHE = "baselines.json"
 SEAL = "crc32"  # key of the checksum in it
-PARTS = {
-    "blind": ("random", "zero", "constant"),
-    "untrained": ("untrained",),
-}  # by what they depend on
+# baselines that depend on the same settings
+PARTS = {"blind": ("random", "zero", "constant"), "untrained": ("untrained",)}
 
 _log = logging.getLogger("planet_rssm")
 
 Returns = dict[str, list[float]]  # baseline: return by episode
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Baselines that were measured together, and all that decided their returns."""
+
+    key: dict[str, Any]  # as JSON
+    returns: Returns
+
+    def to_json(self) -> dict[str, Any]:
+        return dict(vars(self))
 
 
 def baselines(
@@ -53,67 +63,70 @@ def baselines(
     on_stage: Callable[[str], None] = lambda name: None,
     on_progress: OnProgress = lambda done, total: None,
 ) -> Returns:
-    """Return the four baselines of a run, by episode; measured once for given settings and kept in the run folder.
+    """Return the four baselines of a run, by episode.
 
-    Another planner costs a measurement of the untrained model alone: the others look at nothing.
+    They are measured once for given settings and kept in the run folder. Another planner costs a
+    measurement of the untrained model alone: the others look at nothing. A run folder that cannot
+    be written costs a warning.
 
-    `spec` is that of the environments as they are now. A run folder that cannot be written costs a
-    warning.
+    The constant is the one with the best mean, chosen on the same episodes as it is reported on: a
+    generous baseline.
 
-    The constant is the one with the best mean, chosen on the very episodes it is then reported on:
-    a generous baseline.
+    Args:
+        run: the run folder.
+        settings: of the run; another planner is allowed.
+        spec: of the environments as they are now.
+        episodes: how many, of each baseline.
+        device: where the untrained model runs.
+        on_stage: given the name of each baseline as it begins.
+        on_progress: given the decisions made, and all that there are, of each baseline.
     """
     cache = outputs(run) / CACHE
-    kept, known = (
-        _read(cache) or _read(source(run) / CACHE),
-        {"episodes": episodes, "seed": settings.seed, "simulator": spec.simulator},
-    )
-    decisive = [
-        "env",
-        "rssm",
-        "model",
-        "planner",
-        *(["behavior"] if learned_parts(settings.planner) else []),
-    ]
-    sections = {name: flatten(getattr(settings, name)) for name in decisive}
-    told = on_stage, on_progress
-    wanted: dict[str, tuple[dict[str, Any], Callable[[], Returns]]] = {
-        "blind": (
-            {**known, "env": sections["env"]},
-            lambda: simple_baselines(settings, spec, episodes, *told),
-        ),
-        "untrained": (
-            {**known, **sections},
-            lambda: _untrained(settings, spec, episodes, device, *told),
-        ),
+    kept = _read(cache) or _read(source(run) / CACHE)
+    keys = _keys(settings, spec, episodes)
+    parts = {name: _kept_part(kept, name, key) for name, key in keys.items()}
+    if parts["blind"] is None:
+        returns = simple_baselines(settings, spec, episodes, on_stage, on_progress)
+        parts["blind"] = _Part(keys["blind"], returns)
+    if parts["untrained"] is None:
+        on_stage("untrained")
+        values = untrained(settings, spec, episodes, device, on_progress)
+        parts["untrained"] = _Part(keys["untrained"], {"untrained": values})
+    complete = {name: part.to_json() for name, part in parts.items() if part is not None}
+    if complete != kept:
+        _write(cache, complete)
+    return {
+        name: returns for part in complete.values() for name, returns in part["returns"].items()
     }
-    found = {
-        part: _taken(kept, part, key) or _entry(key, measure())
-        for part, (key, measure) in wanted.items()
-    }
-    if found != kept:
-        try:
-            cache.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(cache, [seal(json.dumps({SEAL: UNSEALED, **found}).encode())])
-        except OSError as error:
-            _log.warning(
-                "baselines not kept in %s (%s); the next plan measures them again",
-                cache,
-                error.strerror,
-            )
-    return {name: returns for part in found.values() for name, returns in part["returns"].items()}
 
 
 def kept_baselines(run: Path) -> Returns:
-    """Return the baselines, by episode, that the last `baselines` of a run kept; none where nothing was."""
+    """Return the baselines, by episode, that the last `baselines` of a run kept; else none."""
     parts = [part for part in _read(run / CACHE).values() if isinstance(part, dict)]
     return {name: returns for part in parts for name, returns in part.get("returns", {}).items()}
+
+
+def _keys(settings: Settings, spec: EnvSpec, episodes: int) -> dict[str, dict[str, Any]]:
+    """Return for each part all that decides its returns, as JSON gives it back."""
+    common = {"episodes": episodes, "seed": settings.seed, "simulator": spec.simulator}
+    learned = ["behavior"] if learned_parts(settings.planner) else []
+    names = ["env", "rssm", "model", "planner", *learned]
+    sections = {name: flatten(getattr(settings, name)) for name in names}
+    return {
+        "blind": _as_json({**common, "env": sections["env"]}),
+        "untrained": _as_json({**common, **sections}),
+    }
+
+
+def _as_json(value: dict[str, Any]) -> dict[str, Any]:
+    """Return a dict as a file gives it back: tuples become lists."""
+    return json.loads(json.dumps(value))
 
 
 def _read(cache: Path) -> dict[str, Any]:
     """Return what was measured before; a missing or damaged file only means measuring again.
 
-    Files from before there was a checksum in them are taken as they are.
+    Files of versions that wrote no checksum are taken as they are.
     """
     try:
         data = read_regular(cache)
@@ -128,42 +141,37 @@ def _read(cache: Path) -> dict[str, Any]:
     return kept
 
 
-def _taken(kept: dict[str, Any], part: str, key: dict[str, Any]) -> dict[str, Any] | None:
-    """Return a part of what was kept if it is whole and was measured under the same key."""
+def _write(cache: Path, parts: dict[str, Any]) -> None:
+    """Keep the parts; a folder that cannot be written costs a warning."""
     try:
-        entry = kept[part]
-        whole = all([float(value) for value in entry["returns"][name]] for name in PARTS[part])
-        return entry if whole and _entry(_completed(entry["key"]), {}) == _entry(key, {}) else None
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(cache, [seal(json.dumps({SEAL: UNSEALED, **parts}).encode())])
+    except OSError as error:
+        _log.warning(
+            "baselines not kept in %s (%s); the next plan measures them again",
+            cache,
+            error.strerror,
+        )
+
+
+def _kept_part(kept: dict[str, Any], name: str, key: dict[str, Any]) -> _Part | None:
+    """Return a part of what was kept if it is complete and was measured under the same key."""
+    try:
+        returns = kept[name]["returns"]
+        complete = all([float(value) for value in returns[one]] for one in PARTS[name])
+        same = _as_json(_with_newer_settings(kept[name]["key"])) == key
+        return _Part(kept[name]["key"], returns) if complete and same else None
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def _completed(key: dict[str, Any]) -> dict[str, Any]:
-    """Return a key with the settings that are newer than it, which were as they are by default."""
-    known = Settings()
+def _with_newer_settings(key: dict[str, Any]) -> dict[str, Any]:
+    """Return a key with the settings that are newer than it, at their defaults."""
+    defaults = Settings()
     return {
-        name: flatten(getattr(known, name)) | value if isinstance(value, dict) else value
+        name: flatten(getattr(defaults, name)) | value if isinstance(value, dict) else value
         for name, value in key.items()
     }
-
-
-def _entry(key: dict[str, Any], returns: Returns) -> dict[str, Any]:
-    return {
-        "key": json.loads(json.dumps(key)),
-        "returns": returns,
-    }  # as a file gives it back: tuples become lists
-
-
-def _untrained(
-    settings: Settings,
-    spec: EnvSpec,
-    episodes: int,
-    device: torch.device,
-    on_stage: Callable[[str], None],
-    on_progress: OnProgress,
-) -> Returns:
-    on_stage("untrained")
-    return {"untrained": untrained(settings, spec, episodes, device, on_progress)}
 
 
 def simple_baselines(
@@ -190,12 +198,15 @@ def simple_baselines(
         constants_returns = [
             measure(name, ConstantPolicy(action)) for name, action in constants.items()
         ]
-    returns["constant"] = max(constants_returns, key=lambda held: float(np.mean(held)))
+    returns["constant"] = max(constants_returns, key=lambda values: float(np.mean(values)))
     return returns
 
 
 def constant_actions(spec: EnvSpec) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Return the action that stands for doing nothing (of choices the first ones), and the constant ones by name."""
+    """Return the action that stands for doing nothing, and the constant ones by name.
+
+    Of choices, the first of each group stands for doing nothing.
+    """
     if not spec.groups:
         constants = {
             f"constant {value:+.1f}": np.full(spec.action_size, value, np.float32)
@@ -210,9 +221,9 @@ def constant_actions(spec: EnvSpec) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 def constant_choices(groups: Groups) -> list[tuple[int, ...]]:
     """Return the choices, one a group, that are tried as constant actions.
 
-    All that there are, up to `MOST_CONSTANTS`. Of more, every group at the same share of its range,
-    as joints are, and, if those are no more than so many, each choice of one group with the first
-    choice of all others.
+    Up to `MOST_CONSTANTS` combinations, all are tried. Of more, every group is tried at the same
+    share of its range, as joints are, and, if that is no more than `MOST_CONSTANTS`, each choice of
+    one group with the first choice of all others.
     """
     if math.prod(groups) <= MOST_CONSTANTS:
         return list(itertools.product(*map(range, groups)))

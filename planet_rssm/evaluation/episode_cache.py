@@ -1,4 +1,4 @@
-"""Rows of episodes that were played before, kept beside the run: an interrupted evaluation goes on."""
+"""Episodes that were played before, kept beside the run, so that an evaluation can be resumed."""
 
 import io
 import json
@@ -16,33 +16,33 @@ FOLDER = "eval"
 _log = logging.getLogger("planet_rssm")
 
 
-class Kept:
-    """One file of rows, RUN/eval/NAME-….json: episodes by their seed, and all that decided how they went."""
+class EpisodeCache:
+    """One file, RUN/eval/NAME-….json: episodes by seed, and the conditions that decided them."""
 
-    def __init__(self, folder: Path | None, name: str, made_of: dict[str, Any]) -> None:
-        """Open what was kept of episodes `made_of` the same; a file missing or damaged only means playing again.
+    def __init__(self, folder: Path | None, name: str, conditions: dict[str, Any]) -> None:
+        """Read the episodes that were played under the same conditions.
 
-        Without a folder nothing is read or written.
+        A file that is missing or damaged only means playing again. Without a folder nothing is
+        read or written.
         """
-        self._made_of = json.loads(
-            json.dumps(made_of)
-        )  # as the file gives it back: tuples become lists
-        crc = zlib.crc32(json.dumps(self._made_of, sort_keys=True).encode())
+        # as the file gives them back: tuples become lists
+        self._conditions = json.loads(json.dumps(conditions))
+        crc = zlib.crc32(json.dumps(self._conditions, sort_keys=True).encode())
         self.path = None if folder is None else folder / FOLDER / f"{name}-{crc:08x}.json"
-        self.rows: dict[int, EpisodeResult] = {} if self.path is None else self._read(self.path)
+        self.episodes: dict[int, EpisodeResult] = {}  # by seed
+        if self.path is not None:
+            self.episodes = self._read(self.path)
 
     def _read(self, path: Path) -> dict[int, EpisodeResult]:
         try:
             data = read_regular(path)
-            held = json.loads(data)
-            if (
-                is_sealed(io.BytesIO(data))
-                and held["format"] == FORMAT
-                and held["made_of"] == self._made_of
-            ):
+            record = json.loads(data)
+            sealed = is_sealed(io.BytesIO(data))
+            same_format = record["format"] == FORMAT
+            if sealed and same_format and record["made_of"] == self._conditions:
                 return {
                     row["seed"]: EpisodeResult(row["seed"], row["return"], row["env_steps"])
-                    for row in held["rows"]
+                    for row in record["rows"]
                 }
         except FileNotFoundError:
             return {}
@@ -52,23 +52,22 @@ class Kept:
         return {}
 
     def add(self, results: list[EpisodeResult]) -> None:
-        """Keep more rows, durably. A folder that cannot be written costs a warning."""
-        self.rows |= {result.seed: result for result in results}
+        """Keep more episodes, durably. A folder that cannot be written costs a warning."""
+        self.episodes |= {result.seed: result for result in results}
         if self.path is None:
             return
-        rows = [row(self.rows[seed]) for seed in sorted(self.rows)]
-        held = {"format": FORMAT, "crc32": UNSEALED, "made_of": self._made_of, "rows": rows}
+        record = {
+            "format": FORMAT,
+            "crc32": UNSEALED,
+            "made_of": self._conditions,
+            "rows": [self.episodes[seed].to_json() for seed in sorted(self.episodes)],
+        }
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(self.path, [seal(json.dumps(held).encode())])
+            write_atomic(self.path, [seal(json.dumps(record).encode())])
         except OSError as error:
             _log.warning(
                 "episodes not kept in %s (%s); the next eval plays them again",
                 self.path,
                 error.strerror,
             )
-
-
-def row(result: EpisodeResult) -> dict[str, Any]:
-    """Return an episode as `--json` prints it."""
-    return {"seed": result.seed, "return": result.episode_return, "env_steps": result.env_steps}

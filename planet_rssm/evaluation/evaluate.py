@@ -1,18 +1,18 @@
-"""The protocol for dm_control runs: fixed reset seeds, no exploration noise, every episode counted; `planet eval`."""
+"""`planet eval`: fixed reset seeds, no exploration noise, every episode counted."""
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.stopwatch import Stages
 from planet_rssm.evaluation import groups as grouping
-from planet_rssm.evaluation.episode_cache import Kept, row
+from planet_rssm.evaluation.episode_cache import EpisodeCache
+from planet_rssm.evaluation.eval_results import EvalResult, RunError, RunResult
 from planet_rssm.evaluation.groups import Evaluated
 from planet_rssm.evaluation.opened_run import OnEpisode, Pools, Subject, open_subject
-from planet_rssm.evaluation.protocol import EpisodeResult, batches, seen_by
+from planet_rssm.evaluation.protocol import EpisodeResult, batches
 from planet_rssm.evaluation.published import check_method, published
-from planet_rssm.evaluation.statistics import summary
+from planet_rssm.evaluation.results import summary_of
 from planet_rssm.runs.run import METRICS, read_metrics
 
 _log = logging.getLogger("planet_rssm")
@@ -30,11 +30,11 @@ def evaluate(
     fresh: bool = False,
     on_run: Callable[[str], object] = lambda name: None,
     on_episode: OnEpisode = lambda result: None,
-) -> dict[str, Any]:
-    """Play the same episodes with every run, and say how well each and each group did.
+) -> EvalResult:
+    """Play the same episodes with every run, and measure how well each run and each group does.
 
-    What was played is kept beside each run as it ends, and not played again. An episode's noise is
-    its seed's own, whatever is played beside it.
+    Episodes are kept beside each run as they end, and not played again. The noise of an episode
+    depends on its seed alone, whatever is played beside it.
 
     Args:
         runs: run folders, `simulator:TASK`, and policies of your own, `module:Policy@TASK`.
@@ -47,134 +47,125 @@ def evaluate(
             but their seeds.
         normalise: `max` or the method of a published score, by which scores are divided.
         fresh: play again what was kept.
-        on_run: told each run's name as it begins.
-        on_episode: told each episode as it ends, also those that were kept.
+        on_run: given each run's name as it begins.
+        on_episode: given each episode as it ends, also those that were kept.
 
     Returns:
-        The object that `planet eval --json` prints. A run that cannot be evaluated has its line in
-        `errors`, and the others are evaluated all the same. Equal evaluations are equal but for
-        `seconds`.
+        The result. A run that cannot be evaluated has a line in `errors`, and the other runs are
+        evaluated all the same.
 
     Raises:
-        PlanetError: a key or a method that there is not.
+        PlanetError: an unknown key or method.
     """
     grouping.check_key(group_by)
     check_method(normalise)
-    stages, wrong = Stages(), list[dict[str, str]]()
+    stages = Stages()
     done: list[Evaluated] = []
+    errors: list[RunError] = []
     with Pools() as pools:
         for run in runs:
             on_run(run)
             try:
-                done.append(_evaluated(run, done, seeds, checkpoint, overrides, device, normalise, fresh, pools, stages,
-                                       on_episode))  # fmt: skip
+                with stages("start"):
+                    subject = open_subject(run, checkpoint, overrides, device)
+                    _check(subject, done, normalise)
+                episodes = _play(subject, seeds, fresh, pools, stages, on_episode)
             except PlanetError as error:
                 pools.drop()
                 line = str(error) if run in str(error) else f"{run}: {error}"
                 _log.error("%s", line)
-                wrong.append({"run": run, "error": line})
+                errors.append(RunError(run, line))
+            else:
+                result = _run_result(subject, episodes)
+                done.append(Evaluated(subject.settings, subject.spec, result, subject.conditions))
     with stages("statistics"):
-        told = _told(done, wrong, group_by, normalise)
-    return told | {"seconds": stages.report()}
+        cells = grouping.cells(done, grouping.labels(done, group_by), errors)
+        groups = grouping.group_results(cells, normalise)
+        grouping.warn_of_twins(cells)
+        grouping.warn_of_few(groups)
+        improvement = grouping.improvements(cells)
+        aggregates = grouping.aggregates(cells, normalise)
+    tasks = dict.fromkeys(run.spec.id for run in done)
+    return EvalResult(
+        results=[run.result for run in done],
+        groups=groups,
+        improvement=improvement,
+        aggregates=aggregates,
+        published=[entry for task in tasks for entry in published(task)],
+        errors=errors,
+        seconds=stages.report(),
+    )
 
 
-def _evaluated(
-    run: str,
-    done: Sequence[Evaluated],
+def _check(subject: Subject, done: Sequence[Evaluated], normalise: str | None) -> None:
+    """Refuse a run that cannot be normalised, or one that was evaluated under another name."""
+    if normalise is not None:
+        grouping.scale_of(normalise, subject.spec)
+    for other in done:
+        if other.conditions == subject.conditions:
+            raise PlanetError(
+                f"{subject.name}: the same as {other.name}, no other seed; evaluate it once"
+            )
+
+
+def _play(
+    subject: Subject,
     seeds: Sequence[int],
-    checkpoint: str,
-    overrides: Sequence[str],
-    device: str,
-    normalise: str | None,
     fresh: bool,
     pools: Pools,
     stages: Stages,
     on_episode: OnEpisode,
-) -> Evaluated:
-    """Evaluate one run; whatever is wrong with it is one PlanetError."""
+) -> list[EpisodeResult]:
+    """Return an episode a seed: those that were kept, and the others played now."""
+    name = f"{subject.checkpoint or 'simulator'}-{subject.settings.planner.name}"
     with stages("start"):
-        subject = open_subject(run, checkpoint, overrides, device)
-        if normalise is not None:
-            grouping.scale_of(normalise, subject.spec)
-        for other in done:
-            if other.made_of == subject.made_of:
-                raise PlanetError(
-                    f"{run}: the same as {other.name}, no other seed; evaluate it once"
-                )
-        kept = Kept(subject.folder, f"{subject.checkpoint or 'simulator'}-{subject.settings.planner.name}",
-                    subject.made_of)  # fmt: skip
+        cache = EpisodeCache(subject.folder, name, subject.conditions)
     if fresh:
-        kept.rows.clear()
+        cache.episodes.clear()
     for seed in seeds:
-        if seed in kept.rows:
-            on_episode(kept.rows[seed])
-    width = min(
-        subject.batch, len(seeds)
-    )  # the same whatever was kept: other widths round otherwise
-    for batch in batches([seed for seed in seeds if seed not in kept.rows], width):
-        kept.add(subject.play(batch, width, pools, stages, on_episode))
-    return Evaluated(subject.settings, subject.spec, _result(subject, [kept.rows[seed] for seed in seeds]),
-                     subject.made_of)  # fmt: skip
+        if seed in cache.episodes:
+            on_episode(cache.episodes[seed])
+    # the same width whatever was kept: batches of other widths round otherwise
+    width = min(subject.batch, len(seeds))
+    for batch in batches([seed for seed in seeds if seed not in cache.episodes], width):
+        cache.add(subject.play(batch, width, pools, stages, on_episode))
+    return [cache.episodes[seed] for seed in seeds]
 
 
-def _result(subject: Subject, results: Sequence[EpisodeResult]) -> dict[str, Any]:
+def _run_result(subject: Subject, episodes: list[EpisodeResult]) -> RunResult:
     planner = subject.settings.planner
-    return {
-        "run": subject.name,
-        "task": subject.spec.id,
-        "seed": subject.settings.seed,
-        "planner": planner.label,
-        "planner_settings": planner.model_dump(mode="json"),
-        "precision": subject.made_of["precision"],
-        "observation": subject.observation,
-        **subject.spec.timing(),
-        "checkpoint": subject.checkpoint,
-        "trained": {**subject.trained, "test_return": _last_test(subject)},
-        "episodes": [row(result) for result in results],
-        **summary([[result.episode_return for result in results]]),
-    }
+    return RunResult(
+        run=subject.name,
+        task=subject.spec.id,
+        seed=subject.settings.seed,
+        planner=planner.label,
+        planner_settings=planner.model_dump(mode="json"),
+        precision=subject.conditions["precision"],
+        observation=subject.observation,
+        timing=subject.spec.timing(),
+        checkpoint=subject.checkpoint,
+        training=subject.training,
+        test_return=_last_test(subject),
+        episodes=episodes,
+        summary=summary_of(episodes),
+    )
 
 
 def _last_test(subject: Subject) -> float | None:
-    """Return what the run itself measured last, up to the checkpoint; metrics that cannot be read cost a line."""
+    """Return what the training itself measured last, up to the checkpoint.
+
+    Metrics that cannot be read cost a warning.
+    """
     if subject.folder is None or not (subject.folder / METRICS).is_file():
         return None
     try:
-        tests = [
-            line
-            for line in read_metrics(subject.folder)
-            if line["phase"] == "test" and "return" in line
-        ]
+        metrics = read_metrics(subject.folder)
     except PlanetError as error:
         _log.warning("%s", error)
         return None
-    learned = subject.trained["updates"]
+    tests = [line for line in metrics if line["phase"] == "test" and "return" in line]
+    updates = subject.training.updates
     before = [
-        line["return"] for line in tests if learned is None or line.get("updates", 0) <= learned
+        line["return"] for line in tests if updates is None or line.get("updates", 0) <= updates
     ]
     return before[-1] if before else None
-
-
-def _told(
-    done: Sequence[Evaluated],
-    wrong: list[dict[str, str]],
-    group_by: str | None,
-    normalise: str | None,
-) -> dict[str, Any]:
-    seen = [seen_by(run.result["observation"]) for run in done]
-    found = grouping.cells(done, grouping.labels(done, group_by), seen, wrong)
-    groups = grouping.told(found, normalise)
-    grouping.warn_of_twins(found)
-    grouping.warn_of_few(groups)
-    return {
-        "results": [run.result for run in done],
-        "groups": groups,
-        "improvement": grouping.improvements(found),
-        "aggregates": grouping.aggregates(found, normalise),
-        "published": [
-            entry
-            for task in dict.fromkeys(run.spec.id for run in done)
-            for entry in published(task)
-        ],
-        "errors": wrong,
-    }

@@ -25,9 +25,10 @@ def settings_of(run: str, overrides: Sequence[str]) -> tuple[str, Settings]:
     Raises:
         PlanetError: no such task, or an override that is not of `env`.
     """
-    found = _RUN.fullmatch(run)
-    assert found is not None
-    name, task = found[1], found[2]
+    match = _RUN.fullmatch(run)
+    assert match is not None
+    name = match[1]
+    task = match[2]
     values = config.parse_overrides(overrides)
     for key, value in values.items():
         if not key.startswith("env.") or key == "env.id":
@@ -50,9 +51,9 @@ def own_policy(key: str, name: str, spec: EnvSpec, rows: int) -> Policy:
     Raises:
         PlanetError: there is no such module or name, it cannot be called, or making it fails.
     """
-    found = find(key, name)
+    maker = find(key, name)
     with naming_errors(key, name):
-        policy = found(spec, rows) if isinstance(found, type) else found
+        policy = maker(spec, rows) if isinstance(maker, type) else maker
         if not callable(policy):
             raise TypeError(
                 f"a {type(policy).__name__} cannot be called as (observation, action, is_first)"

@@ -1,9 +1,8 @@
-"""Act with a trained model and say how well: what `planet plan` does."""
+"""Act with a trained model and measure how well: `planet plan RUN`."""
 
 import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +12,6 @@ from planet_rssm.agent import Agent, AgentPolicy, parts_of, require_search
 from planet_rssm.base.device import within_memory
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.stopwatch import Stages
-from planet_rssm.config import Settings
 from planet_rssm.envs.pool import EnvPool, Pool, Step
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.evaluation.baselines import baselines
@@ -27,16 +25,23 @@ from planet_rssm.evaluation.protocol import (
     episode_seeds,
     play,
 )
-from planet_rssm.evaluation.statistics import summary
+from planet_rssm.evaluation.results import (
+    ObservationInfo,
+    PlanResult,
+    checkpoint_name,
+    summaries_of,
+    summary_of,
+)
+from planet_rssm.planners import SearchPlanner
 from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.types import Planner
 
-VIDEO_SIZE = 256  # pixels a side; what is filmed is drawn again, larger than what the agent sees
+VIDEO_SIZE = 256  # pixels a side; videos are drawn again, larger than what the agent observes
 
-Film = Callable[
-    [Sequence[np.ndarray], float], Path
-]  # of frames [VIDEO_SIZE, VIDEO_SIZE, 3] and frames a second
+# of frames [VIDEO_SIZE, VIDEO_SIZE, 3] and frames a second; returns the file
+WriteVideo = Callable[[Sequence[np.ndarray], float], Path]
 
-F = TypeVar("F")  # what a film is made of
+V = TypeVar("V")  # what a video is made of
 
 _log = logging.getLogger("planet_rssm")
 
@@ -48,11 +53,11 @@ def plan_run(
     checkpoint: str = "last",
     overrides: Sequence[str] = (),
     device: str = "auto",
-    film: Film | None = None,
+    film: WriteVideo | None = None,
     on_stage: Callable[[str], None] = lambda name: None,
     on_episode: Callable[[EpisodeResult], None] = lambda result: None,
     on_progress: OnProgress = lambda done, total: None,
-) -> dict[str, Any]:
+) -> PlanResult:
     """Play noise-free episodes from fixed reset seeds and measure the baselines beside them.
 
     Args:
@@ -61,93 +66,70 @@ def plan_run(
         checkpoint: `last`, `best` or a number of env_steps.
         overrides: `key=value` texts for `planner.…`, `rssm.filter_by` and `rssm.plan_by`.
         device: where the model runs.
-        film: given the frames and the rate of the first episode; returns the file that it made of
-            them.
-        on_stage: told the name of each baseline as it begins.
-        on_episode: told each planned episode as it ends.
-        on_progress: told the decisions made, and all of them, of the plan and then of each
+        film: given the frames and the rate of the first episode; returns the file that it wrote.
+        on_stage: given the name of each baseline as it begins.
+        on_episode: given each planned episode as it ends.
+        on_progress: given the decisions made, and all that there are, of the plan and then of each
             baseline.
 
     Returns:
-        The object that `planet plan --json` prints; a film that cannot be written costs a warning
-        and is None in it.
+        The result; a video that cannot be written costs a warning and is None in it.
 
     Raises:
         PlanetError: no such run, checkpoint or device, a damaged checkpoint, an override that is
             refused, or environments that are no longer those of the training.
     """
     stages = Stages()
-    with contextlib.ExitStack() as held_open:
+    with contextlib.ExitStack() as stack:
         with stages("start"):
-            held, where, _ = checkpoints.open_run(run, checkpoint, overrides, device)
-            settings = held.settings
+            loaded, where, _ = checkpoints.open_run(run, checkpoint, overrides, device)
+            settings = loaded.settings
             require_search(settings.planner, where)  # before any environment is started
             rows = min(episodes, PARALLEL)
-            pool = held_open.enter_context(EnvPool(settings.env, rows))
-            seen = same_pixels(held.spec, pool.spec)
-            agent = Agent.build(settings, seen, *parts_of(held, where), device=where)
+            pool = stack.enter_context(EnvPool(settings.env, rows))
+            spec = same_pixels(loaded.spec, pool.spec)
+            agent = Agent.build(settings, spec, *parts_of(loaded, where), device=where)
         policy = TimedPolicy(None, stages)
-        camera, counted = Camera(pool), Decisions(pool.spec, episodes, on_progress)
-        seeds, results = episode_seeds(episodes), list[EpisodeResult]()
+        camera = Camera(pool)
+        count_decisions = Decisions(pool.spec, episodes, on_progress)
+        results: list[EpisodeResult] = []
 
         def on_step(steps: Mapping[int, Step]) -> None:
-            counted(steps)
+            count_decisions(steps)
             if film:
                 camera.take(steps)
 
-        with (
-            within_memory(where, "a decision", "free some, or lower planner.candidates with -s"),
-            stages("environment"),
-        ):
-            for batch in batches(
-                seeds, rows
-            ):  # what is drawn is named by the seed, as in `planet eval`
+        fix = "free some, or lower planner.candidates with -s"
+        with within_memory(where, "a decision", fix), stages("environment"):
+            # noise is drawn by the seed of an episode, as in `planet eval`
+            for batch in batches(episode_seeds(episodes), rows):
                 policy.policy = AgentPolicy.of_episodes(agent, batch, rows, stages=stages)
                 results += play(pool, policy, batch, on_step, on_episode)
     with stages("baselines"):
-        compared = baselines(run, settings, seen, episodes, where, on_stage, on_progress)
-    return {
-        **told(held.spec, settings, results, compared, policy),
-        **seen.timing(),
-        "batch": rows,
-        "planner_settings": settings.planner.model_dump(),
-        "precision": agent.precision,
-        "video": filmed(film, camera.frames, 1 / seen.control_interval) if film else None,
-        "observation": {
-            "observe": settings.env.observe,
-            "renderer": seen.renderer,
-            "size": settings.env.size,
-            "simulator": seen.simulator,
-        },
-        "checkpoint": int(checkpoint)
-        if checkpoint.isdecimal()
-        else checkpoint,  # as asked for: best is a selected one
-        "env_steps": held.progress["env_steps"],
-        "seconds": stages.report(),
-    }
+        returns = baselines(run, settings, spec, episodes, where, on_stage, on_progress)
+    return PlanResult(
+        task=loaded.spec.id,
+        planner=settings.planner.label,
+        planner_settings=settings.planner.model_dump(),
+        sequences=sequences_of(agent.planner),
+        precision=agent.precision,
+        observation=ObservationInfo.of(settings.env, spec),
+        checkpoint=checkpoint_name(checkpoint),
+        env_steps=loaded.progress["env_steps"],
+        timing=spec.timing(),
+        batch=rows,
+        episodes=results,
+        returns=summary_of(results),
+        baselines=summaries_of(returns),
+        latency_ms=policy.latency_ms(),
+        video=write_or_warn(film, camera.frames, 1 / spec.control_interval) if film else None,
+        seconds=stages.report(),
+    )
 
 
-def told(
-    spec: EnvSpec,
-    settings: Settings,
-    results: Sequence[EpisodeResult],
-    compared: Mapping[str, Sequence[float]],
-    policy: TimedPolicy,
-) -> dict[str, Any]:
-    """Return the part of the result that every way of planning has; `compared` are returns by baseline."""
-    return {
-        "task": spec.id,
-        "planner": settings.planner.label,
-        "episodes": [
-            {"seed": r.seed, "return": r.episode_return, "env_steps": r.env_steps} for r in results
-        ],
-        "return": summary([[result.episode_return for result in results]]),
-        "baselines": {name: summary([returns])["mean"] for name, returns in compared.items()},
-        "baselines_ci95": {
-            name: summary([returns])["episode_ci95"] for name, returns in compared.items()
-        },
-        "latency_ms": policy.latency_ms(),
-    }
+def sequences_of(planner: Planner[Any, Any]) -> int | None:
+    """Return how many sequences a decision scores; None where the planner is no search."""
+    return sum(planner.populations) if isinstance(planner, SearchPlanner) else None
 
 
 class Camera:
@@ -155,7 +137,8 @@ class Camera:
 
     def __init__(self, pool: Pool) -> None:
         self.frames: list[np.ndarray] = []  # uint8 [VIDEO_SIZE, VIDEO_SIZE, 3]
-        self._pool, self._done = pool, False
+        self._pool = pool
+        self._done = False
 
     def take(self, steps: Mapping[int, Step]) -> None:
         """Take a frame after a step of the pool."""
@@ -168,27 +151,34 @@ class Camera:
             self._done = steps[0].terminated or steps[0].truncated
 
 
-def filmed(film: Callable[[F, float], Path], shown: F, fps: float) -> str | None:
-    """Return the file that `film` made; one that cannot be written costs a warning and is None."""
+def write_or_warn(write: Callable[[V, float], Path], frames: V, fps: float) -> str | None:
+    """Return the file that `write` made; one that cannot be written costs a warning and is None."""
     try:
-        return str(film(shown, fps))
-    except (
-        OSError
-    ) as error:  # a shared run may be read-only: the numbers are worth more than the film
+        return str(write(frames, fps))
+    except OSError as error:  # a shared run may be read-only: the numbers are worth more
         _log.warning("video not written (%s)", error)
         return None
 
 
 def same_pixels(trained: EnvSpec, now: EnvSpec) -> EnvSpec:
-    """Return `now`, having warned of another simulator version and refused any other difference from the training."""
+    """Return `now`, if it is the environment of the training.
+
+    Another version of the simulator costs a warning.
+
+    Raises:
+        PlanetError: the environments differ in anything else.
+    """
     if now.simulator != trained.simulator:
         _log.warning(
-            "trained with %s, planning with %s: returns may differ; compare them under one version only",
-            trained.simulator, now.simulator,
-        )  # fmt: skip
-    if name := trained.differs(replace(now, simulator=trained.simulator)):
+            "trained with %s, planning with %s: returns may differ; "
+            "compare them under one version only",
+            trained.simulator,
+            now.simulator,
+        )
+    if name := trained.differs(now, ignoring=("simulator",)):
         raise PlanetError(
-            f"{trained.id}: the run was trained with {name} = {getattr(trained, name)}, here it is "
-            f"{getattr(now, name)}; plan with the versions that its run.json names, or train another run"
+            f"{trained.id}: the run was trained with {name} = {getattr(trained, name)}, "
+            f"here it is {getattr(now, name)}; "
+            "plan with the versions that its run.json names, or train another run"
         )
     return now

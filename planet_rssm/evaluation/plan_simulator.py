@@ -1,9 +1,7 @@
-"""Act by planning in the simulator itself: what `planet plan simulator:TASK` does."""
+"""Act by planning in the simulator itself: `planet plan simulator:TASK`."""
 
 import logging
-import os
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 
@@ -14,7 +12,12 @@ from planet_rssm.base.stopwatch import Stages
 from planet_rssm.config import EnvSettings, Settings
 from planet_rssm.envs.registry import canonical_id, parse, resolve
 from planet_rssm.evaluation.baselines import simple_baselines
-from planet_rssm.evaluation.plan_run import Camera, Film, filmed, told
+from planet_rssm.evaluation.plan_run import (
+    Camera,
+    WriteVideo,
+    sequences_of,
+    write_or_warn,
+)
 from planet_rssm.evaluation.protocol import (
     EpisodeResult,
     OnProgress,
@@ -22,6 +25,14 @@ from planet_rssm.evaluation.protocol import (
     episode_seeds,
     play,
 )
+from planet_rssm.evaluation.results import (
+    ObservationInfo,
+    PlanResult,
+    summaries_of,
+    summary_of,
+)
+from planet_rssm.precision import EXACT
+from planet_rssm.simulator.headless import forbid_gl
 
 PREFIX = "simulator:"
 CHANGEABLE = ("planner.", "env.action_repeat", "env.time_limit")
@@ -49,39 +60,32 @@ def plan_simulator(
     episodes: int,
     *,
     overrides: Sequence[str] = (),
-    film: Film | None = None,
+    film: WriteVideo | None = None,
     on_stage: Callable[[str], None] = lambda name: None,
     on_episode: Callable[[EpisodeResult], None] = lambda result: None,
     on_progress: OnProgress = lambda done, total: None,
-) -> dict[str, Any]:
-    """Play noise-free episodes from fixed reset seeds, one at a time, and measure the baselines beside them.
+) -> PlanResult:
+    """Play noise-free episodes from fixed reset seeds, one at a time, and measure the baselines.
 
     Args:
         task: one of dm_control's, as `simulator:TASK` or alone.
         episodes: how many, of the plan and of each baseline.
         overrides: `key=value` texts for `planner.…`, `env.action_repeat` and `env.time_limit`.
-        film: given the frames and the rate of the first episode; returns the file that it made of
-            them.
-        on_stage: told the name of each baseline as it begins.
-        on_episode: told each planned episode as it ends.
-        on_progress: told the decisions made, and all of them, of the plan and then of each
+        film: given the frames and the rate of the first episode; returns the file that it wrote.
+        on_stage: given the name of each baseline as it begins.
+        on_episode: given each planned episode as it ends.
+        on_progress: given the decisions made, and all that there are, of the plan and then of each
             baseline.
 
     Returns:
-        What `plan_run` returns, with `planner_settings` and `sequences`, those of one decision (None
-        where the planner is no search); there is no baseline `untrained`, so it is None.
+        What `plan_run` returns; the baseline `untrained` is None, since nothing is learned.
 
     Raises:
         PlanetError: no such task, one of another simulator, or an override that is refused.
     """
     settings = simulator_settings(task, overrides)
-    os.environ["MUJOCO_GL"] = (
-        "disable"  # this process has torch in it: no software GL, whatever the user's is
-    )
-    logging.getLogger("absl").setLevel(
-        logging.ERROR
-    )  # mujoco says that dm_control's models are of an older style
-    from planet_rssm.planners import SearchPlanner, planner_from_settings
+    forbid_gl()
+    from planet_rssm.planners import planner_from_settings
     from planet_rssm.simulator.dynamics import SimulatorPolicy
     from planet_rssm.simulator.local import LocalPool
     from planet_rssm.simulator.physics import Simulator
@@ -96,76 +100,83 @@ def plan_simulator(
             spec.id,
         )
     planner = planner_from_settings(settings.planner, spec.action_size)
-    discount = settings.planner.discount
-    policy = TimedPolicy(SimulatorPolicy([simulator], planner, discount=discount), stages)
+    policy = TimedPolicy(
+        SimulatorPolicy([simulator], planner, discount=settings.planner.discount), stages
+    )
     camera = Camera(pool)
+    take = camera.take if film else None
     with stages("environment"):
-        results = play(
-            pool,
-            policy,
-            episode_seeds(episodes),
-            camera.take if film else None,
-            on_episode,
-            on_progress,
-        )
+        results = play(pool, policy, episode_seeds(episodes), take, on_episode, on_progress)
     with stages("baselines"):
-        compared = simple_baselines(settings, spec, episodes, on_stage, on_progress)
-    result = told(spec, settings, results, compared, policy)
-    return {
-        **result,
-        "baselines": {**result["baselines"], "untrained": None},
-        "batch": 1,
-        "video": filmed(film, camera.frames, 1 / spec.control_interval) if film else None,
-        "observation": {
-            "observe": "state",
-            "renderer": "none",
-            "size": settings.env.size,
-            "simulator": spec.simulator,
-        },
-        "checkpoint": None,
-        "env_steps": 0,
-        "planner_settings": settings.planner.model_dump(),
-        "sequences": sum(planner.populations) if isinstance(planner, SearchPlanner) else None,
-        "seconds": stages.report(),
-    }
+        returns = simple_baselines(settings, spec, episodes, on_stage, on_progress)
+    return PlanResult(
+        task=spec.id,
+        planner=settings.planner.label,
+        planner_settings=settings.planner.model_dump(),
+        sequences=sequences_of(planner),
+        precision=EXACT,
+        observation=ObservationInfo.of_state(settings.env, spec),
+        checkpoint=None,
+        env_steps=0,
+        timing=spec.timing(),
+        batch=1,
+        episodes=results,
+        returns=summary_of(results),
+        baselines={**summaries_of(returns), "untrained": None},
+        latency_ms=policy.latency_ms(),
+        video=write_or_warn(film, camera.frames, 1 / spec.control_interval) if film else None,
+        seconds=stages.report(),
+    )
 
 
 def simulator_settings(task: str, overrides: Sequence[str] = ()) -> Settings:
-    """Return the settings by which a task is planned: iCEM at the task's budget, or another planner at its defaults.
+    """Return the settings by which a task is planned.
+
+    They are iCEM's at the task's budget, or those of another planner at its defaults.
 
     Raises:
         PlanetError: see `plan_simulator`.
     """
     task = task.removeprefix(PREFIX)
-    if not task:
-        raise PlanetError(
-            f"{PREFIX} names no task; give {PREFIX}cartpole-swingup for example, `planet envs` has more"
-        )
-    if task.startswith("gym/") or ":" in task:
-        raise PlanetError(
-            f"{PREFIX}{task}: only dm_control's simulator can be planned in; give {PREFIX}DOMAIN-TASK"
-        )
     values = config.parse_overrides(overrides)
-    for key, value in values.items():
-        if not key.startswith(CHANGEABLE):
-            raise PlanetError(
-                f"-s {key}={value}: of a simulator only planner.…, env.action_repeat and env.time_limit can be set; "
-                "leave it out"
-            )
-        if value in ("actor", "critic"):
-            raise PlanetError(
-                f"{key} = {value}: of a simulator nothing is learned, it has no actor and no critic; search in it by "
-                "--planner icem, cem, mppi or shooting"
-            )
+    _check(task, values)
     domain, _ = parse(task)
-    budget = (
-        {**ICEM, **BUDGET.get(domain, {})} if values.get("planner.name", "icem") == "icem" else {}
-    )
+    budget: dict[str, object] = {}
+    if values.get("planner.name", "icem") == "icem":
+        budget = {**ICEM, **BUDGET.get(domain, {})}
     settings = config.resolve({f"planner.{key}": value for key, value in budget.items()} | values)
     config.refuse_unused(settings, values)
     require_search(settings.planner, torch.device("cpu"))
     env = EnvSettings(
-        id=canonical_id(task), observe="vectors", renderer="none",
-        action_repeat=settings.env.action_repeat, time_limit=settings.env.time_limit,
-    )  # fmt: skip
+        id=canonical_id(task),
+        observe="vectors",
+        renderer="none",
+        action_repeat=settings.env.action_repeat,
+        time_limit=settings.env.time_limit,
+    )
     return settings.model_copy(update={"env": resolve(env)})
+
+
+def _check(task: str, overrides: dict[str, object]) -> None:
+    """Refuse a task of another simulator, and settings that mean nothing in a simulator."""
+    if not task:
+        raise PlanetError(
+            f"{PREFIX} names no task; give {PREFIX}cartpole-swingup for example, "
+            "`planet envs` has more"
+        )
+    if task.startswith("gym/") or ":" in task:
+        raise PlanetError(
+            f"{PREFIX}{task}: only dm_control's simulator can be planned in; "
+            f"give {PREFIX}DOMAIN-TASK"
+        )
+    for key, value in overrides.items():
+        if not key.startswith(CHANGEABLE):
+            raise PlanetError(
+                f"-s {key}={value}: of a simulator only planner.…, env.action_repeat and "
+                "env.time_limit can be set; leave it out"
+            )
+        if value in ("actor", "critic"):
+            raise PlanetError(
+                f"{key} = {value}: of a simulator nothing is learned, it has no actor and "
+                "no critic; search in it by --planner icem, cem, mppi or shooting"
+            )

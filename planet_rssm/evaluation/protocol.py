@@ -1,9 +1,9 @@
-"""How a policy's return is measured: fixed reset seeds, no exploration noise, every episode counted."""
+"""How returns are measured: fixed reset seeds, no exploration noise, every episode counted."""
 
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,9 +17,8 @@ FIRST_SEED = 1000
 PARALLEL = 4  # episodes played side by side
 
 
-OnProgress = Callable[
-    [int, int], object
-]  # told the decisions made, and all of them if no episode ends early
+# given the decisions made, and all that there are if no episode ends early
+OnProgress = Callable[[int, int], object]
 
 
 class EpisodeResult(NamedTuple):
@@ -29,14 +28,18 @@ class EpisodeResult(NamedTuple):
     episode_return: float
     env_steps: int
 
+    def to_json(self) -> dict[str, float]:
+        """Return an episode as `--json` prints it."""
+        return {"seed": self.seed, "return": self.episode_return, "env_steps": self.env_steps}
+
 
 def episode_seeds(episodes: int) -> list[int]:
-    """Return the reset seeds of an evaluation of so many episodes: always the same, a longer one only adds."""
+    """Return the reset seeds of so many episodes: always the same ones, more episodes only add."""
     return list(range(FIRST_SEED, FIRST_SEED + episodes))
 
 
 def batches(seeds: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    """Yield the seeds in groups of `size`, which are played side by side; the last may be smaller."""
+    """Yield the seeds in groups of `size`, played side by side; the last may be smaller."""
     for begin in range(0, len(seeds), size):
         yield seeds[begin : begin + size]
 
@@ -56,11 +59,11 @@ def play(
         None if on_progress is None else Decisions(pool.spec, len(seeds), on_progress),
     ]
 
-    def tell(steps: Mapping[int, Step]) -> None:
+    def notify(steps: Mapping[int, Step]) -> None:
         for listener in filter(None, listeners):
             listener(steps)
 
-    for index, episode in collect(pool, policy, seeds, on_step=tell):
+    for index, episode in collect(pool, policy, seeds, on_step=notify):
         results[index] = EpisodeResult(seeds[index], episode.episode_return, episode.env_steps)
         if on_episode is not None:
             on_episode(results[index])
@@ -68,16 +71,18 @@ def play(
 
 
 class Decisions:
-    """Counts decisions of episodes that are played side by side, and tells how many there are still to come."""
+    """Counts decisions of episodes that are played side by side, and how many are still to come."""
 
-    def __init__(self, spec: EnvSpec, episodes: int, told: OnProgress) -> None:
+    def __init__(self, spec: EnvSpec, episodes: int, on_progress: OnProgress) -> None:
         """Begin with none of so many episodes' decisions."""
         self._longest = math.ceil(spec.episode_steps / spec.action_repeat)
-        self._done, self._total, self._told = 0, episodes * self._longest, told
+        self._done = 0
+        self._total = episodes * self._longest
+        self._on_progress = on_progress
         self._of_row: dict[int, int] = {}  # of the running episode
 
     def __call__(self, steps: Mapping[int, Step]) -> None:
-        """Count in the answers of a pool, by row."""
+        """Count the steps of a pool, by row."""
         for row, step in steps.items():
             made = self._of_row.pop(row, 0) + 1
             self._done += 1
@@ -87,21 +92,28 @@ class Decisions:
                 self._total -= max(self._longest - made, 0)
             else:
                 self._of_row[row] = made
-        self._told(self._done, self._total)
+        self._on_progress(self._done, self._total)
 
 
 class TimedPolicy:
     """A policy, and how long each of its decisions took."""
 
     def __init__(self, policy: Policy | None, stages: Stages | None = None) -> None:
-        """Time `policy`, which may be exchanged; `stages` count as `plan` what it does not count itself."""
-        self.policy, self._stages = policy, stages or Stages()
+        """Time `policy`, which may be exchanged.
+
+        `stages` count as `plan` what the policy does not count itself.
+        """
+        self.policy = policy
+        self._stages = stages or Stages()
         self.seconds: list[float] = []
 
     def __call__(
         self, observation: dict[str, np.ndarray], executed_action: np.ndarray, is_first: np.ndarray
     ) -> np.ndarray:
-        """Decide as the policy inside does; the result is on the CPU, so the time includes the device's work."""
+        """Decide as the policy inside does.
+
+        The result is on the CPU, so the time includes the device's work.
+        """
         assert self.policy is not None
         begin = time.perf_counter()
         with self._stages("plan"):
@@ -110,18 +122,9 @@ class TimedPolicy:
         return action
 
     def latency_ms(self) -> dict[str, float]:
-        """Return p50, p95 and p99 in milliseconds of a batched decision; the first, which warms up, is left out."""
+        """Return p50, p95 and p99 in milliseconds of a batched decision.
+
+        The first decision, which warms up, is left out.
+        """
         times = np.array(self.seconds[1:] or self.seconds) * 1000
         return {f"p{p}": round(float(np.percentile(times, p)), 3) for p in (50, 95, 99)}
-
-
-def seen_by(observation: dict[str, Any]) -> str:
-    """Return what is seen in words, of `observation` as the verbs print it in JSON."""
-    pixels = "{renderer} {size}x{size} pixels".format(**observation)
-    words = {
-        "pixels": pixels,
-        "vectors": "vectors",
-        "both": f"{pixels} and vectors",
-        "state": "the simulator's state",
-    }
-    return words[observation["observe"]]

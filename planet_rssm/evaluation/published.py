@@ -3,6 +3,7 @@
 import functools
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,47 +14,75 @@ MAX = "max"  # a scale that is no method's: the most that a task gives
 FILE = Path(__file__).with_name("published_scores.json")
 
 
+@dataclass(frozen=True)
+class PublishedScore:
+    """What one method scores on one task."""
+
+    task: str  # dmc/…
+    method: str
+    obs: str  # pixels or state
+    steps: int  # env_steps
+    protocol: str
+    source: str
+    score: float
+
+    def to_json(self) -> dict[str, str | float]:
+        """Return the object that `planet eval --json` prints."""
+        return dict(vars(self))
+
+
 @functools.cache
 def entries() -> list[dict[str, Any]]:
-    """Return the tables: method, obs (pixels or state), steps (env_steps), source, protocol and scores by task."""
+    """Return the tables of the file.
+
+    Each has method, obs (pixels or state), steps (env_steps), source, protocol and scores by task.
+    """
     return json.loads(FILE.read_text(encoding="utf-8"))["entries"]
 
 
-def published(task: str) -> list[dict[str, Any]]:
-    """Return what was published of a task, `dmc/…`: each method's score with its observation, steps and protocol."""
+def published(task: str) -> list[PublishedScore]:
+    """Return what was published of a task, `dmc/…`, one score a method."""
     name = task.removeprefix("dmc/")
-    told = ("method", "obs", "steps", "protocol", "source")
     return [
-        {"task": task, **{key: entry[key] for key in told}, "score": entry["scores"][name]}
+        PublishedScore(
+            task=task,
+            method=entry["method"],
+            obs=entry["obs"],
+            steps=entry["steps"],
+            protocol=entry["protocol"],
+            source=entry["source"],
+            score=entry["scores"][name],
+        )
         for entry in entries()
         if task.startswith("dmc/") and name in entry["scores"]
     ]
 
 
-def beside(task: str, obs: str, steps: int, method: str) -> dict[str, Any] | None:
-    """Return the published score to set beside a run's: of the same kind of observation, after the nearest steps.
+def beside(task: str, obs: str, steps: int, method: str) -> PublishedScore | None:
+    """Return the published score to show beside a run's.
+
+    It is of the same kind of observation, after the nearest steps.
 
     Args:
         task: `dmc/…`.
         obs: pixels or state.
         steps: env_steps that the run has learned from.
-        method: how the names of the methods begin that are taken where there is one, say `PlaNet`.
+        method: how the names of the preferred methods begin, say `PlaNet`.
     """
-    alike = [entry for entry in published(task) if entry["obs"] == obs]
-    found = [
-        entry for entry in alike if bool(entry["steps"]) == bool(steps)
-    ]  # what learned nothing stands alone
+    # a method that learned nothing is only compared with another one that did not
+    alike = [
+        entry for entry in published(task) if entry.obs == obs and bool(entry.steps) == bool(steps)
+    ]
 
-    def unlike(entry: dict[str, Any]) -> tuple[bool, float]:
-        return not entry["method"].startswith(method), abs(
-            math.log(max(entry["steps"], 1) / max(steps, 1))
-        )
+    def distance(entry: PublishedScore) -> tuple[bool, float]:
+        ratio = max(entry.steps, 1) / max(steps, 1)
+        return not entry.method.startswith(method), abs(math.log(ratio))
 
-    return min(found, key=unlike, default=None)
+    return min(alike, key=distance, default=None)
 
 
 def check_method(normalise: str | None) -> None:
-    """Refuse a scale that there is not.
+    """Refuse an unknown scale.
 
     Raises:
         PlanetError: it is neither `max` nor a method.
@@ -69,9 +98,10 @@ def score_of(method: str, task: str) -> float:
     Raises:
         PlanetError: none of this task was published.
     """
-    found = [entry for entry in published(task) if entry["method"] == method]
-    if not found:
+    scores = [entry for entry in published(task) if entry.method == method]
+    if not scores:
         raise PlanetError(
-            f"--normalise {method}: has no published score of {task}; normalise by another, or by max"
+            f"--normalise {method}: has no published score of {task}; "
+            "normalise by another, or by max"
         )
-    return max(found, key=lambda entry: (entry["obs"] == "pixels", entry["steps"]))["score"]
+    return max(scores, key=lambda entry: (entry.obs == "pixels", entry.steps)).score

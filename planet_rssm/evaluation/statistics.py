@@ -1,11 +1,12 @@
-"""What is said of returns: mean, spread, interquartile mean, intervals, probability of improvement.
+"""Statistics of returns: mean, spread, interquartile mean, intervals, probability of improvement.
 
-On equal arrays these are the numbers of rliable (Agarwal et al. 2021, arXiv 2108.13264); beyond it,
+On equal arrays these are the numbers of rliable (Agarwal et al. 2021, arXiv 2108.13264). Beyond it,
 the intervals resample the episodes within a run too. Percentile intervals of a few seeds are too
-narrow, see COVERAGE; so there are Student's beside them.
+narrow, see COVERAGE, so Student's stand beside them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,19 +17,72 @@ from planet_rssm.base.errors import PlanetError
 LEVEL = 0.95
 RESAMPLES = 2000
 
-# How often, in per cent, the bootstrap's 95 % interval of the mean holds the true one, by the
+# How often, in per cent, the bootstrap's 95 % interval of the mean contains the true mean, by the
 # number of seeds: counted in thousands of evaluations of normal seeds. With 10 it is 89, with 20 it
-# is 92. Where the episodes of a seed differ more than seeds do it is more at any number.
+# is 92. It is more at any number where the episodes of a seed differ more than the seeds do.
 COVERAGE = {2: 49, 3: 75, 4: 80, 5: 83, 6: 86, 7: 87, 8: 89, 9: 89}
 
-Returns = Sequence[
-    Sequence[float] | np.ndarray
-]  # one inner sequence a training seed, one value an episode
+# one inner sequence a training seed, one value an episode
+Returns = Sequence[Sequence[float] | np.ndarray]
 Runs = list[np.ndarray]  # the same, checked
 Statistic = Callable[..., Any]  # of values, and of an `axis` of them, as np.mean
 
 
-def iqm(values: np.ndarray, axis: int | None = None) -> Any:  # noqa: ANN401 (a float, or an array of them)
+@dataclass(frozen=True)
+class Summary:
+    """Mean, median and interquartile mean of returns, with two 95 % intervals of each."""
+
+    mean: float
+    median: float
+    iqm: float
+    std: float | None  # of the episodes about their mean; None over several tasks
+    ci95: dict[str, list[float]]  # the bootstrap's, by statistic
+    t95: dict[str, list[float] | None]  # Student's, by statistic; None: too few values
+    seeds: int  # 1: the intervals are of episodes, and say nothing about other seeds
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the numbers by name.
+
+        The mean's interval is `ci95`, of a single seed `episode_ci95`; the others are `median_ci95`
+        and so on.
+        """
+        values = {name: getattr(self, name) for name in STATISTICS}
+        spread = {} if self.std is None else {"std": self.std}
+        return values | spread | self._named(self.ci95, "ci95") | self._named(self.t95, "t95")
+
+    def _named(self, intervals: Mapping[str, list[float] | None], kind: str) -> dict[str, Any]:
+        kind = f"episode_{kind}" if self.seeds == 1 else kind
+        return {
+            kind if name == "mean" else f"{name}_{kind}": ends for name, ends in intervals.items()
+        }
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over episodes, and its 95 % interval by resampling them."""
+
+    mean: float
+    episode_ci95: list[float]
+
+    def to_json(self) -> dict[str, float | list[float]]:
+        """Return the numbers by name."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class Improvement:
+    """How probably a run of one group scores more than one of another; see `improvement`."""
+
+    probability: float
+    ci95: list[float]
+    of: str  # what was compared: runs, or episodes
+
+    def to_json(self) -> dict[str, float | list[float] | str]:
+        """Return the numbers by name."""
+        return dict(vars(self))
+
+
+def iqm(values: np.ndarray, axis: int | None = None) -> Any:  # noqa: ANN401 (float or array)
     """Return the mean of the middle half of the values (Agarwal et al. 2021)."""
     ordered = np.sort(values, axis=axis)
     cut = ordered.shape[-1] // 4
@@ -39,12 +93,12 @@ STATISTICS: dict[str, Statistic] = {"mean": np.mean, "median": np.median, "iqm":
 
 
 def interval(returns: Returns, statistic: Statistic = np.mean) -> tuple[float, float]:
-    """Return the 95 % bootstrap percentile interval of a statistic of all episodes; equal returns give equal numbers.
+    """Return the 95 % bootstrap percentile interval of a statistic of all episodes.
 
-    Seeds are resampled first, then the episodes of each drawn seed, because episodes of one seed
-    share its model. With one seed only episodes are resampled: that interval says nothing about
-    other seeds and is named `episode_ci95`. With a handful of seeds or episodes percentile
-    intervals are too narrow; show the single values too.
+    Equal returns give equal numbers. Seeds are resampled first, then the episodes of each drawn
+    seed, because episodes of one seed share its model. With one seed only episodes are resampled:
+    that interval says nothing about other seeds and is named `episode_ci95`. With a handful of
+    seeds or episodes percentile intervals are too narrow; show the single values too.
 
     Raises:
         PlanetError: there is no return, or one is not finite.
@@ -62,9 +116,8 @@ def intervals(
 def _draws(runs: Runs, statistics: Mapping[str, Statistic]) -> dict[str, np.ndarray]:
     """Return the values of each statistic in all draws."""
     rng = np.random.default_rng(0)
-    draws: dict[
-        int, list[np.ndarray]
-    ] = {}  # by size, where runs have different numbers of episodes
+    # by size: draws differ in it where runs have different numbers of episodes
+    draws: dict[int, list[np.ndarray]] = {}
     for _ in range(RESAMPLES):
         episodes = np.concatenate(_resampled(runs, rng))
         draws.setdefault(episodes.size, []).append(episodes)
@@ -75,61 +128,72 @@ def _draws(runs: Runs, statistics: Mapping[str, Statistic]) -> dict[str, np.ndar
     }
 
 
-def summary(returns: Returns) -> dict[str, Any]:
-    """Return mean, std (of the episodes, about their mean), median, iqm and their intervals, ready for `--json`.
+def summary(returns: Returns) -> Summary:
+    """Return what is known of the returns of the seeds of one group.
 
-    The mean's interval is called `ci95`, with a single seed `episode_ci95`; the others'
-    `median_ci95` and so on. Beside each is Student's, `t95`; see `student`.
+    Raises:
+        PlanetError: there is no return, or one is not finite.
     """
     runs = checked(returns)
     episodes = np.concatenate(runs)
-    told = {name: float(statistic(episodes)) for name, statistic in STATISTICS.items()}
-    draws = _draws(runs, STATISTICS)
-    spread, seeds = {name: _ends(values) for name, values in draws.items()}, len(runs)
-    wide = student(told, draws, [runs])
-    return (
-        told | {"std": float(episodes.std())} | _named(spread, seeds) | _named(wide, seeds, "t95")
+    values = {name: float(statistic(episodes)) for name, statistic in STATISTICS.items()}
+    return _summary(values, float(episodes.std()), _draws(runs, STATISTICS), [runs])
+
+
+def _summary(
+    values: Mapping[str, float],
+    std: float | None,
+    draws: Mapping[str, np.ndarray],
+    tasks: Sequence[Runs],
+) -> Summary:
+    return Summary(
+        **values,
+        std=std,
+        ci95={name: list(_ends(drawn)) for name, drawn in draws.items()},
+        t95=student(values, draws, tasks),
+        seeds=min(len(runs) for runs in tasks),
     )
 
 
 def student(
-    found: Mapping[str, float], draws: Mapping[str, np.ndarray], tasks: Sequence[Runs]
+    values: Mapping[str, float], draws: Mapping[str, np.ndarray], tasks: Sequence[Runs]
 ) -> dict[str, list[float] | None]:
-    """Return 95 % intervals by Student's t of what was `found`, which hold the truth at few seeds too.
+    """Return 95 % intervals by Student's t, which contain the true value at few seeds too.
 
     The mean's is the exact one of normal seeds: of the runs' means, with several tasks by Welch and
     Satterthwaite. The others have t times the bootstrap's deviation, which is too small by sqrt((K
-    - 1) / K) of K seeds, about the number itself: they hold it at least as often as they say. A
-    task of a single run counts its episodes as seeds; where there is but one of them there is no
+    - 1) / K) of K seeds, about the number itself: they contain it at least as often as they say. A
+    task of a single run counts its episodes as seeds; where there is only one episode there is no
     interval, None.
 
     Args:
-        found: mean, median and iqm.
+        values: mean, median and iqm.
         draws: the bootstrap's of each.
         tasks: the runs of each task.
     """
     units = [_means(runs) if len(runs) > 1 else runs[0] for runs in tasks]
-    fewest = min(values.size for values in units)
+    fewest = min(one.size for one in units)
     if fewest < 2:
-        return dict.fromkeys(found, None)
+        return dict.fromkeys(values, None)
     beyond = (1 + LEVEL) / 2
     stretch = stdtrit(fewest - 1, beyond) * np.sqrt(fewest / (fewest - 1))
-    halves = {name: float(stretch * draws[name].std()) for name in found} | {
-        "mean": _half(tasks, units, beyond)
-    }
-    return {name: [value - halves[name], value + halves[name]] for name, value in found.items()}
+    halves = {name: float(stretch * draws[name].std()) for name in values}
+    halves["mean"] = _half(tasks, units, beyond)
+    return {name: [value - halves[name], value + halves[name]] for name, value in values.items()}
 
 
 def _half(tasks: Sequence[Runs], units: Sequence[np.ndarray], beyond: float) -> float:
-    """Return half the interval of the mean of the tasks' means, whose `units` each are independent draws."""
+    """Return half the interval of the mean of the tasks' means.
+
+    The `units` of each task are independent draws.
+    """
     parts = []
     for runs, values in zip(tasks, units, strict=True):
-        sizes = (
-            np.array([run.size for run in runs], float) if len(runs) > 1 else np.ones(values.size)
-        )
-        share = (
-            np.square(sizes / sizes.sum()).sum() if len(tasks) == 1 else 1 / values.size
-        )  # as the mean weighs them
+        sizes = np.ones(values.size)
+        if len(runs) > 1:
+            sizes = np.array([run.size for run in runs], float)
+        weights = np.square(sizes / sizes.sum()).sum()  # of one task, as the mean weighs its runs
+        share = weights if len(tasks) == 1 else 1 / values.size
         parts.append((values.var(ddof=1) * share, values.size - 1))
     total = sum(part for part, _ in parts)
     if not total:
@@ -138,11 +202,12 @@ def _half(tasks: Sequence[Runs], units: Sequence[np.ndarray], beyond: float) -> 
     return float(stdtrit(freedom, beyond) * np.sqrt(total) / len(tasks))
 
 
-def across_tasks(tasks: Sequence[Returns]) -> dict[str, Any]:
-    """Return mean, median and iqm over tasks and their intervals; the returns must be on a common scale.
+def across_tasks(tasks: Sequence[Returns]) -> Summary:
+    """Return mean, median and iqm over tasks and their intervals.
 
-    A run's score is the mean of its episodes. `mean` and `median` are of the tasks' mean scores,
-    `iqm` of the scores of all runs of all tasks, as in rliable. Draws are made within each task.
+    The returns must be on a common scale. A run's score is the mean of its episodes. `mean` and
+    `median` are of the tasks' mean scores, `iqm` of the scores of all runs of all tasks, as in
+    rliable. Draws are made within each task.
 
     Args:
         tasks: the returns of each.
@@ -157,16 +222,14 @@ def across_tasks(tasks: Sequence[Returns]) -> dict[str, Any]:
         means = [float(score.mean()) for score in scores]
         return [float(np.mean(means)), float(np.median(means)), float(iqm(np.concatenate(scores)))]
 
-    found = dict(zip(STATISTICS, of(runs), strict=True))
+    values = dict(zip(STATISTICS, of(runs), strict=True))
     columns = _bootstrap(lambda rng: of([_resampled(task, rng) for task in runs])).T
     draws = dict(zip(STATISTICS, columns, strict=True))
-    fewest = min(len(task) for task in runs)
-    spread = {name: _ends(values) for name, values in draws.items()}
-    return found | _named(spread, fewest) | _named(student(found, draws, runs), fewest, "t95")
+    return _summary(values, None, draws, runs)
 
 
-def improvement(first: Sequence[Returns], second: Sequence[Returns]) -> dict[str, Any]:
-    """Return the probability that a run of `first` scores more than one of `second`, and its interval.
+def improvement(first: Sequence[Returns], second: Sequence[Returns]) -> Improvement:
+    """Return the probability that a run of `first` scores more than one of `second`.
 
     A tie counts half, and tasks count alike (Agarwal et al. 2021, section 4.3). A run's score is
     the mean of its episodes; where a side has a single run, `of` says that single episodes were
@@ -188,14 +251,16 @@ def improvement(first: Sequence[Returns], second: Sequence[Returns]) -> dict[str
             np.mean([_above(score(a), score(b)) for a, b in zip(ours, theirs, strict=True)])
         )
 
-    draws = _bootstrap(
-        lambda rng: [of(*([_resampled(runs, rng) for runs in side] for side in sides))]
+    def of_draw(rng: np.random.Generator) -> list[float]:
+        ours, theirs = ([_resampled(runs, rng) for runs in side] for side in sides)
+        return [of(ours, theirs)]
+
+    draws = _bootstrap(of_draw)
+    return Improvement(
+        probability=of(sides[0], sides[1]),
+        ci95=list(_ends(draws[:, 0])),
+        of="episodes" if single else "runs",
     )
-    return {
-        "probability": of(*sides),
-        "ci95": list(_ends(draws[:, 0])),
-        "of": "episodes" if single else "runs",
-    }
 
 
 def checked(returns: Returns) -> Runs:
@@ -206,9 +271,8 @@ def checked(returns: Returns) -> Runs:
     """
     runs = [np.asarray(run, np.float64) for run in returns]
     if not runs or not all(run.size for run in runs):
-        raise PlanetError(
-            f"returns of {[run.size for run in runs]} episodes: every seed needs at least one episode"
-        )
+        sizes = [run.size for run in runs]
+        raise PlanetError(f"returns of {sizes} episodes: every seed needs at least one episode")
     if not all(np.isfinite(run).all() for run in runs):
         raise PlanetError(
             "returns: one is not finite; look for the episode whose rewards are broken"
@@ -238,16 +302,9 @@ def _means(runs: Runs) -> np.ndarray:
 
 
 def _above(first: np.ndarray, second: np.ndarray) -> float:
-    """Return how often a value of `first` is above one of `second`, ties counted half: Mann and Whitney's U, scaled."""
+    """Return how often a value of `first` is above one of `second`, a tie counted as half.
+
+    This is Mann and Whitney's U, scaled.
+    """
     difference = first[:, None] - second
     return float(((difference > 0) + 0.5 * (difference == 0)).mean())
-
-
-def _named(
-    spread: Mapping[str, Sequence[float] | None], seeds: int, kind: str = "ci95"
-) -> dict[str, Any]:
-    kind = f"episode_{kind}" if seeds == 1 else kind
-    return {
-        kind if name == "mean" else f"{name}_{kind}": None if ends is None else list(ends)
-        for name, ends in spread.items()
-    }

@@ -18,7 +18,9 @@ LINE_STYLES = ("--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)))  # of the baselines
 def plot_curves(
     runs: Sequence[Path], out: Path, baselines: Mapping[str, float] | None = None
 ) -> None:
-    """Draw train and test returns over env_steps as a PNG, one colour a run, and a horizontal line for each baseline.
+    """Draw train and test returns over env_steps as a PNG.
+
+    Each run has a colour, each baseline a horizontal line.
 
     Raises:
         PlanetError: matplotlib is not installed, or a run has no readable metrics; see
@@ -38,10 +40,10 @@ def plot_curves(
 
 
 def plot_key(runs: Sequence[Path], out: Path, key: str) -> None:
-    """Draw one number of the metrics over the updates as a PNG, one colour a run; raises as `plot_curves`.
+    """Draw one number of the metrics over the updates as a PNG, one colour a run.
 
     Raises:
-        PlanetError: a run has no line with that number, too.
+        PlanetError: as `plot_curves`, or a run has no line with that number.
     """
     axes = _axes("updates", key, _title(runs))
     for run in runs:
@@ -52,12 +54,12 @@ def plot_key(runs: Sequence[Path], out: Path, key: str) -> None:
         ]
         if not points:
             raise PlanetError(
-                f"{run / METRICS}: no number {key!r} in it; give another of its keys, say memory_mib"
+                f"{run / METRICS}: no number {key!r} in it; "
+                "give another of its keys, say memory_mib"
             )
         axes.plot(*zip(*points, strict=True), label=run.name)
-    axes.set_ylim(
-        bottom=min(0.0, axes.get_ylim()[0])
-    )  # whether it grows is seen beside how much it is
+    # from 0, which shows its growth beside its size
+    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
     _save(axes, out)
 
 
@@ -72,18 +74,17 @@ def require_matplotlib(what: str) -> None:
 
 
 def _title(runs: Sequence[Path]) -> str:
-    """Return what the runs learn and see, as far as their settings say it."""
-    found: dict[str, None] = {}
+    """Return what the runs learn and observe, as far as their settings say it."""
+    titles: dict[str, None] = {}
     for run in runs:
         with contextlib.suppress(PlanetError):
             if (run / CONFIG).is_file():
                 env = config.load(run / CONFIG).env
                 pixels = f"{env.renderer} {env.size}x{env.size} pixels"
-                seen = {"pixels": pixels, "vectors": "vectors", "both": f"{pixels} and vectors"}[
-                    env.observe
-                ]
-                found[f"{env.id}, {seen}"] = None
-    return "; ".join(found)
+                both = f"{pixels} and vectors"
+                words = {"pixels": pixels, "vectors": "vectors", "both": both}
+                titles[f"{env.id}, {words[env.observe]}"] = None
+    return "; ".join(titles)
 
 
 def _axes(xlabel: str, ylabel: str, title: str) -> Any:  # noqa: ANN401 (matplotlib is an extra)

@@ -1,4 +1,4 @@
-"""A diagnosis as a picture: how the model ranks and values candidates, and what each exchanged part gains."""
+"""A diagnosis as a picture: how the model ranks and values candidates, and what each part gains."""
 
 import io
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ COLOURS = {"random": "C0", "planned": "C1"}
 
 
 def plot_diagnosis(result: Mapping[str, Any], out: Path) -> None:
-    """Draw what `evaluation.diagnosis.diagnose_run` returned as a PNG.
+    """Draw what `planet diagnose --json` prints as a PNG.
 
     Raises:
         PlanetError: matplotlib is not installed.
@@ -41,12 +41,12 @@ def plot_diagnosis(result: Mapping[str, Any], out: Path) -> None:
 
 def _gains(ax: Any, result: Mapping[str, Any]) -> None:  # noqa: ANN401 (matplotlib is an extra)
     ax.set(title="mean return by part exchanged")
-    for index, (name, held) in enumerate(result["returns"].items()):
-        low, high = held["episode_ci95"]
-        spread = [[held["mean"] - low], [high - held["mean"]]]
+    for index, (name, returns) in enumerate(result["returns"].items()):
+        low, high = returns["episode_ci95"]
+        spread = [[returns["mean"] - low], [high - returns["mean"]]]
         ax.bar(
             index,
-            held["mean"],
+            returns["mean"],
             yerr=spread,
             capsize=4,
             color="0.6" if name == "as is" else f"C{index + 1}",
@@ -81,7 +81,7 @@ def _optimism(ax: Any, result: Mapping[str, Any]) -> None:  # noqa: ANN401
 
 
 def _calibration(ax: Any, bins: list[dict[str, float]]) -> None:  # noqa: ANN401
-    ax.set(title="reward of a step, by tenths", xlabel="foretold", ylabel="real")
+    ax.set(title="reward of a step, by tenths", xlabel="predicted", ylabel="real")
     ends = [value for part in bins for value in (part["predicted"], part["real"])]
     ax.plot([min(ends), max(ends)], [min(ends), max(ends)], color="0.4", linewidth=1)
     ax.plot(

@@ -1,4 +1,4 @@
-"""The tables of `planet eval` as files: CSV for a spreadsheet, LaTeX for a paper, one line an episode for your own."""
+"""The tables of `planet eval` as files: CSV, LaTeX, and one CSV row an episode."""
 
 import csv
 import io
@@ -9,8 +9,18 @@ from typing import Any
 from planet_rssm.base.files import write_atomic
 
 COLUMNS = (
-    "task", "observation", "runs", "steps", "seeds", "episodes", "mean", "95 % interval", "by t", "median", "IQM",
-)  # fmt: skip
+    "task",
+    "observation",
+    "runs",
+    "steps",
+    "seeds",
+    "episodes",
+    "mean",
+    "95 % interval",
+    "by t",
+    "median",
+    "IQM",
+)
 PUBLISHED = ("task", "method", "observation", "steps", "return", "protocol")
 _SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
     sign: f"\\{sign}" for sign in "&%$#_{}"
@@ -18,22 +28,29 @@ _SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textas
 
 
 def rows(groups: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """Return the table of the groups as `COLUMNS`; the interval is named where it is of episodes alone."""
+    """Return the table of the groups as `COLUMNS`; intervals of episodes alone are marked."""
     return [
         [
-            group["task"], group["observation"], group["group"], _trained(group), str(group["seeds"]),
-            str(group["episodes"]), f"{group['mean']:.1f}", spread(group), spread(group, "t95"),
-            f"{group['median']:.1f}", f"{group['iqm']:.1f}",
+            group["task"],
+            group["observation"],
+            group["group"],
+            _trained(group),
+            str(group["seeds"]),
+            str(group["episodes"]),
+            f"{group['mean']:.1f}",
+            spread(group),
+            spread(group, "t95"),
+            f"{group['median']:.1f}",
+            f"{group['iqm']:.1f}",
         ]
         for group in groups
-    ]  # fmt: skip
+    ]
 
 
 def _trained(group: Mapping[str, Any]) -> str:
-    """Return how long a group has learned; a checkpoint that was selected is never taken for the last."""
-    return steps(group["env_steps"]) + (
-        " (best: selected)" if group["checkpoint"] == "best" else ""
-    )
+    """Return how long a group has learned; a selected checkpoint is marked."""
+    selected = " (best: selected)" if group["checkpoint"] == "best" else ""
+    return steps(group["env_steps"]) + selected
 
 
 def published_rows(entries: Sequence[Mapping[str, Any]]) -> list[list[str]]:
@@ -51,15 +68,14 @@ def published_rows(entries: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     ]
 
 
-def spread(told: Mapping[str, Any], kind: str = "ci95") -> str:
+def spread(summary: Mapping[str, Any], kind: str = "ci95") -> str:
     """Return the interval of the mean in words: the bootstrap's, or Student's `t95`."""
-    single = "episode_ci95" in told
-    ends = told[f"episode_{kind}" if single else kind]
-    return (
-        "none"
-        if ends is None
-        else "{:.4g} to {:.4g}".format(*ends) + (" (episodes)" if single else "")
-    )
+    single = "episode_ci95" in summary
+    ends = summary[f"episode_{kind}" if single else kind]
+    if ends is None:
+        return "none"
+    low, high = ends
+    return f"{low:.4g} to {high:.4g}" + (" (episodes)" if single else "")
 
 
 def steps(count: int | Sequence[int]) -> str:
@@ -74,7 +90,8 @@ def steps(count: int | Sequence[int]) -> str:
 def write_csv(path: Path, result: Mapping[str, Any]) -> None:
     """Write the groups with all their numbers, a row each."""
     numbers = ("mean", "std", "median", "iqm")
-    kinds, wide = ("ci95", "median_ci95", "iqm_ci95"), ("t95", "median_t95", "iqm_t95")
+    bootstrap = ("ci95", "median_ci95", "iqm_ci95")
+    student = ("t95", "median_t95", "iqm_t95")
     header = [
         "task",
         "observation",
@@ -86,17 +103,23 @@ def write_csv(path: Path, result: Mapping[str, Any]) -> None:
         "episodes",
         *numbers,
     ]
-    header += [*_ends_of(kinds), "interval_resamples", *_ends_of(wide)]
+    header += [*_ends_of(bootstrap), "interval_resamples", *_ends_of(student)]
     table = []
     for group in result["groups"]:
         single = "episode_ci95" in group
-        found = {
+        ends = {
             kind: group[_of_episodes(kind) if single else kind] or ("", "")
-            for kind in (*kinds, *wide)
+            for kind in (*bootstrap, *student)
         }
-        table.append([group[key] for key in header[:8]] + [group[key] for key in numbers]
-                     + [end for kind in kinds for end in found[kind]] + ["episodes" if single else "seeds and episodes"]
-                     + [end for kind in wide for end in found[kind]])  # fmt: skip
+        table.append(
+            [
+                *(group[key] for key in header[:8]),
+                *(group[key] for key in numbers),
+                *(end for kind in bootstrap for end in ends[kind]),
+                "episodes" if single else "seeds and episodes",
+                *(end for kind in student for end in ends[kind]),
+            ]
+        )
     _write(path, header, table)
 
 
@@ -124,22 +147,32 @@ def write_rows(path: Path, result: Mapping[str, Any]) -> None:
         "return",
         "env_steps",
     ]
-    _write(path, header, [
-        [run["run"], run["task"], run["seed"], run["planner"], run["observation"]["observe"],
-         run["observation"]["renderer"], run["checkpoint"], episode["seed"], episode["return"], episode["env_steps"]]
-        for run in result["results"] for episode in run["episodes"]
-    ])  # fmt: skip
+    table = [
+        [
+            run["run"],
+            run["task"],
+            run["seed"],
+            run["planner"],
+            run["observation"]["observe"],
+            run["observation"]["renderer"],
+            run["checkpoint"],
+            episode["seed"],
+            episode["return"],
+            episode["env_steps"],
+        ]
+        for run in result["results"]
+        for episode in run["episodes"]
+    ]
+    _write(path, header, table)
 
 
 def write_latex(path: Path, result: Mapping[str, Any]) -> None:
-    """Write the groups, and the published scores of their tasks with their protocols, as two LaTeX tables."""
+    """Write two LaTeX tables: the groups, and the published scores with their protocols."""
     ours = _tabular(COLUMNS, rows(result["groups"]), "lllrrrrllrr")
-    theirs = (
-        _tabular(PUBLISHED, published_rows(result["published"]), "lllrrl")
-        if result["published"]
-        else ""
-    )
-    write_atomic(path, [_bytes(f"% needs \\usepackage{{booktabs}}\n{ours}{theirs}")])
+    others = ""
+    if result["published"]:
+        others = _tabular(PUBLISHED, published_rows(result["published"]), "lllrrl")
+    write_atomic(path, [_bytes(f"% needs \\usepackage{{booktabs}}\n{ours}{others}")])
 
 
 def _tabular(header: Sequence[str], table: Sequence[Sequence[str]], columns: str) -> str:
@@ -168,14 +201,15 @@ def _write(path: Path, header: Sequence[str], table: Sequence[Sequence[Any]]) ->
 
 
 def _cell(value: Any) -> Any:  # noqa: ANN401
-    """Return a cell that a spreadsheet takes for text if it is text: a run's name may begin as a formula does."""
-    return (
-        f"'{value}"
-        if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
-        else value
-    )
+    """Return a cell that a spreadsheet takes for text if it is text.
+
+    A run's name may begin as a formula does.
+    """
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return f"'{value}"
+    return value
 
 
 def _bytes(text: str) -> bytes:
-    """Return UTF-8; of a name that is not, its odd bytes are written as backslashes do."""
+    """Return UTF-8; bytes of a name that are not are written with backslashes."""
     return text.encode(errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""Frames to a film file: MP4 with PyAV, GIF without it."""
+"""Frames to a video file: MP4 with PyAV, GIF without it."""
 
 import importlib.util
 import io
@@ -14,9 +14,8 @@ from PIL import Image
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.files import write_atomic
 
-SHORTEST = (
-    2  # hundredths of a second that a GIF's frame is shown: viewers slow down what is shorter
-)
+# hundredths of a second that a GIF's frame is shown: viewers slow down what is shorter
+SHORTEST = 2
 
 _log = logging.getLogger("planet_rssm")
 
@@ -62,7 +61,9 @@ def _mp4(first: np.ndarray, frames: Iterator[np.ndarray], fps: float) -> io.Byte
         stream = container.add_stream(
             "libx264", rate=Fraction(fps).limit_denominator(1000), options={"crf": "18"}
         )
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.width = width
+        stream.height = height
+        stream.pix_fmt = "yuv420p"
         for frame in frames:
             even = np.pad(
                 frame,
@@ -75,10 +76,10 @@ def _mp4(first: np.ndarray, frames: Iterator[np.ndarray], fps: float) -> io.Byte
 
 
 def _gif(frames: Iterator[np.ndarray], fps: float) -> io.BytesIO:
-    """Return a GIF that plays in the time of the film; of frames that come too fast for the format some are left out.
+    """Return a GIF that plays in the time of the video.
 
-    It counts in hundredths of a second. Each frame begins at the one nearest to its time, so no
-    error adds up.
+    Of frames that come too fast for the format some are left out. It counts in hundredths of a
+    second. Each frame begins at the one nearest to its time, so no error adds up.
     """
     shown: list[tuple[int, Image.Image]] = []  # when each begins
     count = 0
@@ -87,9 +88,8 @@ def _gif(frames: Iterator[np.ndarray], fps: float) -> io.BytesIO:
         if not shown or begin - shown[-1][0] >= SHORTEST:
             shown.append((begin, Image.fromarray(frame)))
     end = max(round(100 * count / fps), SHORTEST)
-    if (
-        end - shown[-1][0] < SHORTEST and len(shown) > 1
-    ):  # the end is worth more than what is just before it
+    # the last frame is worth more than the one just before it
+    if end - shown[-1][0] < SHORTEST and len(shown) > 1:
         begin = shown.pop(-2)[0]
         shown[-1] = begin, shown[-1][1]
     begins = [begin for begin, _ in shown]

@@ -10,12 +10,15 @@ It shows what a planner alone can do: the best that a learned model could hope f
     >>> from planet_rssm.simulator.physics import Simulator
     >>> env = DMControlEnv(EnvSettings(id="dmc/reacher-easy", observe="vectors", renderer="none"))
     >>> _ = env.reset(seed=0)
-    >>> dynamics = SimulatorDynamics([Simulator(env, threads=2)])  # one a row, following what its env plays
-    >>> planner = ICEM(PlannerSettings(name="icem", candidates=40, iterations=3, elites=10), action_size=2)
-    >>> carry, generator = planner.initial(batch=1), torch.Generator().manual_seed(0)
+    >>> dynamics = SimulatorDynamics([Simulator(env, threads=2)])  # one a row, follows its env
+    >>> settings = PlannerSettings(name="icem", candidates=40, iterations=3, elites=10)
+    >>> planner = ICEM(settings, action_size=2)
+    >>> carry = planner.initial(batch=1)
+    >>> rng = torch.Generator().manual_seed(0)
     >>> for t in range(15):
     ...     state = dynamics.state()  # where the environment is now
-    ...     plan, carry = planner.plan(dynamics, Objective(), state, carry, torch.tensor([t == 0]), generator)
+    ...     first = torch.tensor([t == 0])
+    ...     plan, carry = planner.plan(dynamics, Objective(), state, carry, first, rng)
     ...     reward = env.step(plan.action[0].numpy())[1]
     >>> reward  # of four control steps: the target is reached
     4.0
@@ -36,9 +39,10 @@ from planet_rssm.types import C, Dynamics, Planner, Rollout
 
 
 class SimulatorDynamics(Dynamics[Tensor]):
-    """dm_control's physics as a dynamics, on the CPU: row b of a state follows the episode of `simulators[b]`.
+    """dm_control's physics as a dynamics, on the CPU.
 
-    A state is float64 [B, S], as `Simulator` has it; searches in it run in float64.
+    Row b of a state follows the episode of `simulators[b]`. A state is float64 [B, S], as
+    `Simulator` has it; searches in it run in float64.
     """
 
     differentiable = False
@@ -95,7 +99,8 @@ class SimulatorPolicy(Generic[C]):
         self._dynamics = SimulatorDynamics(simulators)
         self._planner = planner.prepare(self._dynamics, Objective(discount))
         self._carry = planner.initial(len(simulators))
-        self._seed, self._decisions = seed, 0
+        self._seed = seed
+        self._decisions = 0
 
     def __call__(
         self, observation: dict[str, np.ndarray], executed_action: np.ndarray, is_first: np.ndarray

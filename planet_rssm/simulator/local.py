@@ -12,7 +12,7 @@ from planet_rssm.envs.pool import Step
 
 
 class LocalPool:
-    """One row, as `EnvPool` has many, whose physics is at hand; there is no worker to be lost, and none to protect."""
+    """One row, as `EnvPool` has many, whose physics is in this process; there is no worker."""
 
     count = 1
 
@@ -37,7 +37,8 @@ class LocalPool:
                 observation, reward, terminated, truncated, info = self.env.step(action)
             except PhysicsError as error:
                 raise PlanetError(
-                    f"{self.spec.id}: the simulation broke down ({error}); a lower planner.init_std acts less roughly"
+                    f"{self.spec.id}: the simulation broke down ({error}); "
+                    "a lower planner.init_std acts less roughly"
                 ) from None
             steps[row] = Step(
                 observation, reward, terminated, truncated, info["env_steps"], lost=False

@@ -12,7 +12,7 @@ import numpy as np
 from dm_control.utils.rewards import tolerance
 
 
-class Seen(NamedTuple):
+class States(NamedTuple):
     """States after control steps, of any leading shape *B; `control` is what led to them."""
 
     qpos: np.ndarray  # [*B, nq]
@@ -21,81 +21,82 @@ class Seen(NamedTuple):
     sensors: np.ndarray  # [*B, nsensordata], sensors of position and velocity only: see Simulator
 
 
-Reward = Callable[[Any, Any, Seen], np.ndarray]  # of the task, its physics and what is seen: [*B]
+Reward = Callable[[Any, Any, States], np.ndarray]  # of the task and its physics: [*B]
 
 
-def cartpole(task: Any, physics: Any, seen: Seen) -> np.ndarray:  # noqa: ANN401 (dm_control has no types)
+def cartpole(task: Any, physics: Any, states: States) -> np.ndarray:  # noqa: ANN401 (untyped)
     """Balance and swing-up of one pole, dense."""
-    upright = (np.cos(seen.qpos[..., 1]) + 1) / 2
-    centred = (1 + tolerance(seen.qpos[..., 0], margin=2)) / 2
+    upright = (np.cos(states.qpos[..., 1]) + 1) / 2
+    centred = (1 + tolerance(states.qpos[..., 0], margin=2)) / 2
     little_control = tolerance(
-        seen.control[..., 0], margin=1, value_at_margin=0, sigmoid="quadratic"
+        states.control[..., 0], margin=1, value_at_margin=0, sigmoid="quadratic"
     )
-    little_speed = tolerance(seen.qvel[..., 1], margin=5)
+    little_speed = tolerance(states.qvel[..., 1], margin=5)
     return upright * (4 + little_control) / 5 * (1 + little_speed) / 2 * centred
 
 
-def reacher(task: Any, physics: Any, seen: Seen) -> np.ndarray:  # noqa: ANN401
+def reacher(task: Any, physics: Any, states: States) -> np.ndarray:  # noqa: ANN401
     """Both sizes of the target; both links lie along x, in a plane."""
     model = physics.named.model
-    shoulder, elbow = seen.qpos[..., 0], seen.qpos.sum(-1)
+    shoulder, elbow = states.qpos[..., 0], states.qpos.sum(-1)
     upper, lower = model.body_pos["hand", "x"], model.body_pos["finger", "x"]
     x = upper * np.cos(shoulder) + lower * np.cos(elbow) - model.geom_pos["target", "x"]
     y = upper * np.sin(shoulder) + lower * np.sin(elbow) - model.geom_pos["target", "y"]
     return tolerance(np.hypot(x, y), (0, model.geom_size[["target", "finger"], 0].sum()))
 
 
-def cheetah_run(task: Any, physics: Any, seen: Seen) -> np.ndarray:  # noqa: ANN401
+def cheetah_run(task: Any, physics: Any, states: States) -> np.ndarray:  # noqa: ANN401
     """Horizontal speed of the centre of mass."""
     from dm_control.suite import cheetah
 
     fast = cheetah._RUN_SPEED
     return tolerance(
-        _speed(physics, seen), (fast, np.inf), margin=fast, value_at_margin=0, sigmoid="linear"
+        _speed(physics, states), (fast, np.inf), margin=fast, value_at_margin=0, sigmoid="linear"
     )
 
 
-def finger_spin(task: Any, physics: Any, seen: Seen) -> np.ndarray:  # noqa: ANN401
+def finger_spin(task: Any, physics: Any, states: States) -> np.ndarray:  # noqa: ANN401
     """Speed of the hinge."""
     from dm_control.suite import finger
 
     [hinge] = physics.model.joint("hinge").dofadr
-    return (seen.qvel[..., hinge] <= -finger._SPIN_VELOCITY).astype(float)
+    return (states.qvel[..., hinge] <= -finger._SPIN_VELOCITY).astype(float)
 
 
-def ball_in_cup(task: Any, physics: Any, seen: Seen) -> np.ndarray:  # noqa: ANN401
+def ball_in_cup(task: Any, physics: Any, states: States) -> np.ndarray:  # noqa: ANN401
     """The ball inside the cup's target, in x and in z; joints are cup x, z, then ball x, z."""
     model = physics.named.model
     target = (
-        seen.qpos[..., :2]
+        states.qpos[..., :2]
         + model.body_pos["cup", ["x", "z"]]
         + model.site_pos["target", ["x", "z"]]
     )
-    ball = seen.qpos[..., 2:] + model.body_pos["ball", ["x", "z"]]
+    ball = states.qpos[..., 2:] + model.body_pos["ball", ["x", "z"]]
     room = model.site_size["target", [0, 2]] - model.geom_size["ball", 0]
     return (np.abs(target - ball) < room).all(-1).astype(float)
 
 
-def planar_walker(task: Any, physics: Any, seen: Seen) -> np.ndarray:  # noqa: ANN401
+def planar_walker(task: Any, physics: Any, states: States) -> np.ndarray:  # noqa: ANN401
     """Stand, walk and run; the torso's joints are z, x and its angle."""
     from dm_control.suite import walker
 
-    tall, wanted = walker._STAND_HEIGHT, task._move_speed
-    height = seen.qpos[..., 0] + physics.named.model.body_pos["torso", "z"]
+    tall = walker._STAND_HEIGHT
+    wanted = task._move_speed
+    height = states.qpos[..., 0] + physics.named.model.body_pos["torso", "z"]
     standing = tolerance(height, (tall, np.inf), margin=tall / 2)
-    stand = (3 * standing + (1 + np.cos(seen.qpos[..., 2])) / 2) / 4
+    stand = (3 * standing + (1 + np.cos(states.qpos[..., 2])) / 2) / 4
     if wanted == 0:
         return stand
-    speed = _speed(physics, seen)
+    speed = _speed(physics, states)
     move = tolerance(
         speed, (wanted, np.inf), margin=wanted / 2, value_at_margin=0.5, sigmoid="linear"
     )
     return stand * (5 * move + 1) / 6
 
 
-def _speed(physics: Any, seen: Seen) -> np.ndarray:  # noqa: ANN401
+def _speed(physics: Any, states: States) -> np.ndarray:  # noqa: ANN401
     [first, *_] = physics.model.sensor("torso_subtreelinvel").adr
-    return seen.sensors[..., first]
+    return states.sensors[..., first]
 
 
 REWARDS: dict[tuple[str, str], Reward] = {  # by domain and task

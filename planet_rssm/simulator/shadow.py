@@ -1,4 +1,4 @@
-"""Episodes played twice: by workers, which draw them, and in this process, where their physics is at hand."""
+"""Episodes played twice: by workers, which draw them, and here, where their physics is needed."""
 
 from collections.abc import Mapping
 
@@ -11,21 +11,21 @@ from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.simulator.local import LocalPool
 from planet_rssm.simulator.physics import Simulator
 
-TOLERANCE = 1e-6  # of a reward: what the two say differs by nothing at all where all is well
+TOLERANCE = 1e-6  # of a reward: the two are equal where all is well
 
 
 class ShadowedPool:
-    """A pool of dm_control's episodes, and for each row the same episode here, in an environment that draws nothing.
+    """A pool of dm_control's episodes, and for each row the same episode in this process.
 
-    Reset seeds and actions decide an episode, so nothing but they is passed: whatever the workers
-    draw with, this process needs no GL, which it must not have beside torch. `simulators` follow
-    the rows, see `Simulator`.
+    Reset seeds and actions decide an episode, so only they are passed: whatever the workers draw
+    with, this process needs no GL, which it must not have beside torch. `simulators` follow the
+    rows, see `Simulator`.
     """
 
     def __init__(self, pool: Pool, settings: EnvSettings, threads: int) -> None:
-        """Take a pool, the resolved settings that it was made of, and the threads of each simulator."""
-        blind = unseen(settings)
-        self._pool, self._rows = pool, [LocalPool(blind) for _ in range(pool.count)]
+        """Take a pool, the resolved settings that it was made of, and threads a simulator."""
+        self._pool = pool
+        self._rows = [LocalPool(drawing_nothing(settings)) for _ in range(pool.count)]
         self.spec: EnvSpec = pool.spec
         self.simulators = [Simulator(row.env, threads) for row in self._rows]
         self.running: set[int] = set()  # rows whose episode goes on
@@ -55,8 +55,9 @@ class ShadowedPool:
             here = self._rows[row].step({0: actions[row]})[0]
             if abs(here.reward - step.reward) > TOLERANCE:
                 raise PlanetError(
-                    f"{self.spec.id}: the same seed and actions gave a reward of {step.reward:g} in a worker and of "
-                    f"{here.reward:g} here; only a task that these decide can be simulated beside its episodes"
+                    f"{self.spec.id}: the same seed and actions gave a reward of {step.reward:g} "
+                    f"in a worker and of {here.reward:g} here; only a task that these decide can "
+                    "be simulated beside its episodes"
                 )
             if step.terminated or step.truncated:
                 self.running.discard(row)
@@ -67,6 +68,6 @@ class ShadowedPool:
         return self._pool.render(row, size)
 
 
-def unseen(settings: EnvSettings) -> EnvSettings:
+def drawing_nothing(settings: EnvSettings) -> EnvSettings:
     """Return the same environment, drawing nothing."""
     return settings.model_copy(update={"observe": "vectors", "renderer": "none"})

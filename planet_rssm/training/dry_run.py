@@ -28,6 +28,7 @@ from planet_rssm.envs.pool import EnvPool
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.evaluation.baselines import BLIND_ROWS, constant_actions
 from planet_rssm.evaluation.protocol import PARALLEL
+from planet_rssm.evaluation.results import ObservationInfo
 from planet_rssm.precision import collecting_precision, training_precision
 from planet_rssm.runs import checkpoint as checkpoints
 from planet_rssm.training.learner import Learner
@@ -95,11 +96,7 @@ def dry_run(
         ) from None
     return {
         "task": spec.id,
-        "observation": {
-            "observe": settings.env.observe,
-            "renderer": spec.renderer,
-            "size": settings.env.size,
-        },
+        "observation": ObservationInfo.of(settings.env, spec).to_json(),
         "device": str(device),
         "batch_length": settings.train.batch_length,
         "precision": training_precision(settings, device),

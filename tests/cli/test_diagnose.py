@@ -12,7 +12,9 @@ from planet_rssm import config
 from planet_rssm.cli.diagnose import _print
 from planet_rssm.cli.main import main
 from planet_rssm.config import PlannerSettings
-from planet_rssm.diagnosis.diagnose import larger, limit
+from planet_rssm.diagnosis.diagnose_run import limit
+from planet_rssm.diagnosis.exchanged_parts import larger
+from planet_rssm.evaluation.statistics import Estimate
 from planet_rssm.planners import planner_from_settings
 from planet_rssm.report.diagnosis_figure import plot_diagnosis
 from planet_rssm.runs import checkpoint as checkpoints
@@ -149,11 +151,8 @@ def test_beliefs_that_are_modes_are_not_chosen_from(run, capsys):
     ],
 )
 def test_the_limit_is_the_largest_gain_whose_interval_lies_above_0(gains, said):
-    result = {
-        part: {"mean": mean, "episode_ci95": [low, high]}
-        for part, (mean, low, high) in gains.items()
-    }
-    assert said in limit(result)
+    estimates = {part: Estimate(mean, [low, high]) for part, (mean, low, high) in gains.items()}
+    assert said in limit(estimates)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +186,7 @@ def test_an_out_that_cannot_be_is_told_before_anything_is_played(
     run, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr(
-        "planet_rssm.diagnosis.diagnose.diagnose_run", lambda *_, **__: pytest.fail("played")
+        "planet_rssm.diagnosis.diagnose_run.diagnose_run", lambda *_, **__: pytest.fail("played")
     )
     (tmp_path / "file").touch()
     assert call("diagnose", run, "--out", tmp_path / "file") == 1
@@ -228,7 +227,7 @@ def test_a_picture_that_cannot_be_drawn_is_refused_before_the_work(
         importlib.util, "find_spec", lambda name: None if name == "matplotlib" else find_spec(name)
     )
     monkeypatch.setattr(
-        "planet_rssm.diagnosis.diagnose.diagnose_run", lambda *_, **__: pytest.fail("begun")
+        "planet_rssm.diagnosis.diagnose_run.diagnose_run", lambda *_, **__: pytest.fail("begun")
     )
     assert call("diagnose", run, "--out", tmp_path / "out") == 1
     assert "diagnosis.png: matplotlib is not installed; pip install" in capsys.readouterr().err

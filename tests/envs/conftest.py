@@ -11,12 +11,13 @@ box = gymnasium.spaces.Box
 
 
 class Drift(gymnasium.Env):
-    """A dot that moves by the sum of the actions, seen in an image [3, 40, 60] beside two vectors; ends beyond 50."""
+    """A dot that moves by the sum of the actions, in an image and two vectors; ends beyond 50."""
 
     metadata = {"render_fps": 10, "render_modes": []}
-    observation_space = gymnasium.spaces.Dict({
-        "eye": box(0, 255, (3, 40, 60), np.uint8), "place": box(-np.inf, np.inf, (1, 1), np.float64),
-        "phase": gymnasium.spaces.Discrete(3, start=1)})
+    eye = box(0, 255, (3, 40, 60), np.uint8)
+    place = box(-np.inf, np.inf, (1, 1), np.float64)
+    phase = gymnasium.spaces.Discrete(3, start=1)
+    observation_space = gymnasium.spaces.Dict({"eye": eye, "place": place, "phase": phase})
     action_space = box(np.array([0, -2]), np.array([1, 6]), dtype=np.float64)
     spec = None
 

@@ -1,4 +1,4 @@
-"""Environments that return what they should not: one line at the first answer, an accident later."""
+"""Environments that return what they must not: one line at first, an accident later."""
 
 import sys
 import types
@@ -147,11 +147,13 @@ RESETS = {
     "OldReset": "reset returned an array of 3, must be (observation, info)",
     "OldDict": "reset returned dict, must be (observation, info)",
     "OldTuple": "reset returned 2 values, must be (observation, info), a dict",
-    "Wide": "observation 'vector' has shape [4], its space [3]; return what observation_space declares",
+    "Wide": "observation 'vector' has shape [4], its space [3]; "
+    "return what observation_space declares",
     "RGBA": "observation 'image' has shape [64, 64, 4], its space [64, 64, 3]",
 }
 STEPS = {
-    "OldStep": "step returned 4 values, must be (observation, reward, terminated, truncated, info); so Gymnasium",
+    "OldStep": "step returned 4 values, must be "
+    "(observation, reward, terminated, truncated, info); so Gymnasium",
     "TwoRewards": "reward is an array of 2; make it one number",
     "NoReward": "reward is None; make it one number",
     "OddFlag": "terminated is 'no', must be True or False",
@@ -160,14 +162,14 @@ STEPS = {
 }
 
 
-@pytest.mark.parametrize(("name", "told"), (RESETS | STEPS).items())
-def test_a_first_answer_that_is_not_as_declared_is_one_line(name, told):
+@pytest.mark.parametrize(("name", "line"), (RESETS | STEPS).items())
+def test_a_first_answer_that_is_not_as_declared_is_one_line(name, line):
     env = GymEnv(settings(name, "pixels" if name == "RGBA" else "vectors"))
     with pytest.raises(ContractError) as caught:
         env.reset(seed=0)
         assert name in STEPS
         env.step(np.zeros(2))
-    assert str(caught.value).startswith(f"env.id = 'answering:{name}': {told}")
+    assert str(caught.value).startswith(f"env.id = 'answering:{name}': {line}")
 
 
 def test_a_reset_without_a_seed_is_refused_when_it_is_made():
@@ -196,7 +198,8 @@ def test_a_worker_is_started_once(tmp_path, monkeypatch):
         "import gymnasium\nimport numpy as np\n\n\nclass Env(gymnasium.Env):\n"
         "    observation_space = gymnasium.spaces.Box(0, 255, (40, 40, 3), np.uint8)\n"
         "    action_space = gymnasium.spaces.Box(-1, 1, (1,))\n\n"
-        "    def reset(self, *, seed=None, options=None):\n        return np.full((40, 40, 3), 0.5), {}\n"
+        "    def reset(self, *, seed=None, options=None):\n"
+        "        return np.full((40, 40, 3), 0.5), {}\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     with EnvPool(
@@ -210,7 +213,7 @@ def test_a_worker_is_started_once(tmp_path, monkeypatch):
         assert pool.lost == 0 and not pool._workers
 
 
-def test_a_later_answer_is_told_in_plain_words(tmp_path, monkeypatch):
+def test_a_later_answer_is_reported_in_plain_words(tmp_path, monkeypatch):
     (tmp_path / "answers_worse.py").write_text(
         "import gymnasium\nimport numpy as np\n\n\nclass Env(gymnasium.Env):\n"
         "    action_space = observation_space = gymnasium.spaces.Box(-1, 1, (1,))\n\n"
@@ -256,14 +259,14 @@ def test_what_is_no_number(reward):
 
 
 @pytest.mark.parametrize(
-    ("name", "space", "told"),
+    ("name", "space", "line"),
     [
         ("observation_space", None, "its observation_space is missing"),
         ("action_space", None, "its action_space is missing"),
         ("action_space", 4, "its action_space is a builtins.int, must be one of gymnasium.spaces"),
     ],
 )
-def test_an_environment_without_spaces_is_one_line(monkeypatch, name, space, told):
+def test_an_environment_without_spaces_is_one_line(monkeypatch, name, space, line):
     class Bare(gymnasium.Env):
         observation_space = action_space = spaces.Box(-1, 1, (2,))
 
@@ -273,5 +276,5 @@ def test_an_environment_without_spaces_is_one_line(monkeypatch, name, space, tol
     else:
         setattr(Bare, name, space)
     monkeypatch.setitem(sys.modules, "bare", types.SimpleNamespace(Bare=Bare))
-    with pytest.raises(PlanetError, match=told):
+    with pytest.raises(PlanetError, match=line):
         GymEnv(registry.resolve(EnvSettings(id="bare:Bare", observe="vectors")))

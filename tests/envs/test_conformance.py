@@ -41,12 +41,12 @@ def actions(spec, seed, steps):
 
 def play(env, seed, steps=8):
     """Return what the start of an episode shows: the reset and the steps, at most until it ends."""
-    seen = [env.reset(seed=seed)]
+    history = [env.reset(seed=seed)]
     for action in actions(env.env_spec, seed, steps):
-        seen.append(env.step(action))
-        if any(seen[-1][2:4]):
+        history.append(env.step(action))
+        if any(history[-1][2:4]):
             break
-    return seen
+    return history
 
 
 def test_arrays_are_those_of_the_spec(settings):
@@ -57,8 +57,8 @@ def test_arrays_are_those_of_the_spec(settings):
     assert spec.simulator.partition(" ")[2][0].isdigit() and spec.control_interval > 0
     for observation, *_ in play(env, 3):
         assert env.observation_space.contains(observation)
-        found = {key: (value.shape, str(value.dtype)) for key, value in observation.items()}
-        assert found == spec.observation
+        arrays = {key: (value.shape, str(value.dtype)) for key, value in observation.items()}
+        assert arrays == spec.observation
         assert all(value.any() for value in observation.values())
 
 
@@ -75,7 +75,7 @@ def test_a_seed_decides_everything(settings):
 
 def test_no_memory_is_shared(settings):
     env = make(settings)
-    observations = [seen[0] for seen in play(env, 7)]
+    observations = [history[0] for history in play(env, 7)]
     copies = [
         {key: value.copy() for key, value in observation.items()} for observation in observations
     ]
@@ -92,10 +92,10 @@ def test_time_is_counted_and_over(settings):
     limited = settings.model_copy(update={"time_limit": 5, "action_repeat": 2})
     env = make(limited)
     assert env.env_spec.episode_steps == 5
-    seen = play(env, 7, steps=3)
-    counts = [info["env_steps"] for *_, info in seen]
-    assert counts == [0, 2, 2, 1] and [bool(step[2]) for step in seen[1:]] == [False] * 3
-    assert [step[3] for step in seen[1:]] == [False, False, True]
+    history = play(env, 7, steps=3)
+    counts = [info["env_steps"] for *_, info in history]
+    assert counts == [0, 2, 2, 1] and [bool(step[2]) for step in history[1:]] == [False] * 3
+    assert [step[3] for step in history[1:]] == [False, False, True]
     with pytest.raises(gymnasium.error.ResetNeeded):
         env.step(actions(env.env_spec, 0, 1)[0])
     env.reset(seed=0)
@@ -140,7 +140,9 @@ def test_blind_is_the_same_without_pictures(settings):
         make(settings.model_copy(update={"renderer": "none"})),
     )
     assert blind.env_spec.observation == env.env_spec.observation
-    for (seen, *rest), (unseen, *others) in zip(play(env, 7), play(blind, 7), strict=True):
+    for (observation, *rest), (blind_observation, *others) in zip(
+        play(env, 7), play(blind, 7), strict=True
+    ):
         assert rest == others
-        for key, value in unseen.items():
-            np.testing.assert_array_equal(value, 0 if value.dtype == np.uint8 else seen[key])
+        for key, value in blind_observation.items():
+            np.testing.assert_array_equal(value, 0 if value.dtype == np.uint8 else observation[key])

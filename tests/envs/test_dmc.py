@@ -178,8 +178,8 @@ def test_vectors_are_those_of_dm_control_by_name(task):
     }
     first, _ = env.reset(seed=2)
     second = env.step(np.full(env.env_spec.action_size, 0.5, np.float32))[0]
-    for seen in (first, second):
-        assert env.observation_space.contains(seen)
+    for observation in (first, second):
+        assert env.observation_space.contains(observation)
     last = env._env.task.get_observation(env._env.physics)
     assert all((second[key] == np.ravel(last[key]).astype(np.float32)).all() for key in plain)
     assert any((first[key] != second[key]).any() for key in plain)
@@ -187,12 +187,12 @@ def test_vectors_are_those_of_dm_control_by_name(task):
 
 def test_both_are_the_image_and_the_vectors():
     both, alone = make("walker-walk", "raycast", observe="both"), make("walker-walk", "raycast")
-    seen, image = both.reset(seed=5)[0], alone.reset(seed=5)[0]["image"]
+    observation, image = both.reset(seed=5)[0], alone.reset(seed=5)[0]["image"]
     assert set(both.env_spec.observation) == {"image", "orientations", "height", "velocity"}
-    assert seen["height"].shape == (1,) and both.observation_space.contains(
-        seen
+    assert observation["height"].shape == (1,) and both.observation_space.contains(
+        observation
     )  # a scalar of dm_control's
-    np.testing.assert_array_equal(seen["image"], image)
+    np.testing.assert_array_equal(observation["image"], image)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from planet_rssm.envs.process import environment
         ("Software Rasterizer", False),
     ],
 )
-def test_hardware_is_told_from_software(renderer, hardware):
+def test_hardware_is_distinguished_from_software(renderer, hardware):
     assert gl.GlProbe("egl", True, renderer, "").hardware is hardware
     assert not gl.GlProbe("egl", False, renderer, "black").hardware
 
@@ -42,12 +42,12 @@ def test_crashing_backend_is_reported_by_its_last_line(monkeypatch):
 
 @pytest.fixture(scope="module")
 def backend():
-    found = next((name for name in ("egl", "osmesa") if gl.probe(name).ok), None)
-    if found is None:
+    backend = next((name for name in ("egl", "osmesa") if gl.probe(name).ok), None)
+    if backend is None:
         pytest.skip(
             f"no GL renders here: egl: {gl.probe('egl').error}; osmesa: {gl.probe('osmesa').error}"
         )
-    return found
+    return backend
 
 
 def test_gl_frames_come_from_a_worker(backend):
@@ -76,16 +76,19 @@ def test_frames_are_dm_controls_own_in_every_byte(backend):
     assert done.stdout.count("| 6 of 6 |") == 2, done.stdout + done.stderr
 
 
-def test_an_unpacked_mesa_is_found_after_the_machines_own_driver(tmp_path, monkeypatch):
+def test_an_unpacked_mesa_comes_after_the_machines_own_driver(tmp_path, monkeypatch):
     monkeypatch.setattr(gl, "mesa_folder", lambda: tmp_path)
     monkeypatch.setenv("LD_LIBRARY_PATH", "/theirs")
     assert gl.variables("egl") == {"MUJOCO_GL": "egl"}
     libraries = tmp_path / "usr" / "lib" / "aarch64-linux-gnu"
     libraries.mkdir(parents=True)
-    found = gl.variables("osmesa")
-    assert found["MUJOCO_GL"] == "osmesa" and found["LD_LIBRARY_PATH"] == f"{libraries}:/theirs"
-    assert found["LIBGL_DRIVERS_PATH"] == f"{libraries}/dri"
-    vendors = found["__EGL_VENDOR_LIBRARY_DIRS"].split(":")
+    variables = gl.variables("osmesa")
+    assert (
+        variables["MUJOCO_GL"] == "osmesa"
+        and variables["LD_LIBRARY_PATH"] == f"{libraries}:/theirs"
+    )
+    assert variables["LIBGL_DRIVERS_PATH"] == f"{libraries}/dri"
+    vendors = variables["__EGL_VENDOR_LIBRARY_DIRS"].split(":")
     assert (
         vendors[-1] == f"{tmp_path}/usr/share/glvnd/egl_vendor.d"
         and "/usr/share/glvnd/egl_vendor.d" in vendors[:-1]
@@ -148,15 +151,15 @@ import json.tool
 assert "MUJOCO_GL" not in os.environ
 sys.path.insert(0, sys.argv[1])
 drawing = __import__(sys.argv[2])
-print(drawing.seen, sum(isinstance(finder, gl._Chooser) for finder in sys.meta_path))
+print(drawing.chosen, sum(isinstance(finder, gl._Chooser) for finder in sys.meta_path))
 """
 
 
 @pytest.mark.parametrize("module", ["mujoco", "dm_control"])
 @pytest.mark.parametrize(
-    ("theirs", "seen"), [(None, "osmesa"), ("disable", "osmesa"), ("glfw", "glfw")]
+    ("theirs", "chosen"), [(None, "osmesa"), ("disable", "osmesa"), ("glfw", "glfw")]
 )
-def test_a_backend_is_chosen_before_mujoco_settles_on_one(tmp_path, module, theirs, seen):
+def test_a_backend_is_chosen_before_mujoco_settles_on_one(tmp_path, module, theirs, chosen):
     (tmp_path / f"{module}.py").write_text("import os\nseen = os.environ.get('MUJOCO_GL')")
     variables = {key: value for key, value in os.environ.items() if key != "MUJOCO_GL"}
     variables |= {} if theirs is None else {"MUJOCO_GL": theirs}
@@ -169,4 +172,4 @@ def test_a_backend_is_chosen_before_mujoco_settles_on_one(tmp_path, module, thei
         capture_output=True,
         text=True,
     )
-    assert done.stdout.split() == [seen, "0"], done.stderr
+    assert done.stdout.split() == [chosen, "0"], done.stderr

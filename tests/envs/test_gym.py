@@ -13,7 +13,10 @@ from planet_rssm.envs.gym_env import GymEnv
 from planet_rssm.envs.make import make
 from planet_rssm.envs.pool import EnvPool
 
-CUT = "homemade:Loud: has no time limit, so its episodes end after 1000 control steps; env.time_limit=N sets another"
+CUT = (
+    "homemade:Loud: has no time limit, so its episodes end after 1000 control steps; "
+    "env.time_limit=N sets another"
+)
 
 
 def settings(task, **more):
@@ -29,7 +32,7 @@ def refusal(task, **more):
 
 
 @pytest.mark.parametrize(
-    ("task", "told"),
+    ("task", "line"),
     [
         ("gym/Pendulm-v1", "did you mean 'gym/Pendulum-v1'?"),
         ("gym/Pendulum", "did you mean 'gym/Pendulum-v1'?"),
@@ -41,11 +44,11 @@ def refusal(task, **more):
         ("no module:Class", "must be dmc/DOMAIN-TASK"),
     ],
 )
-def test_unknown_ids_are_refused_before_anything_starts(task, told):
+def test_unknown_ids_are_refused_before_anything_starts(task, line):
     with pytest.raises(PlanetError) as caught:
         settings(task)
     assert (
-        told in str(caught.value)
+        line in str(caught.value)
         and repr(task) in str(caught.value)
         and "\n" not in str(caught.value)
     )
@@ -59,7 +62,7 @@ def test_canonical_ids_stand_for_themselves(task):
 
 
 @pytest.mark.parametrize(
-    ("task", "told"),
+    ("task", "line"),
     [
         ("gym/homemade:Drift-v4", "did you mean 'gym/homemade:Drift-v3'?"),
         (
@@ -72,7 +75,8 @@ def test_canonical_ids_stand_for_themselves(task):
         ("homemade:Born", "cannot be made: OSError: no licence found"),
         (
             "homemade:Mute",
-            "cannot be made: AssertionError (homemade.py, line 68: assert self.action_space is None)",
+            "cannot be made: AssertionError (homemade.py, line 69: "
+            "assert self.action_space is None)",
         ),
         (
             "gym/Hopper-v2",
@@ -80,8 +84,8 @@ def test_canonical_ids_stand_for_themselves(task):
         ),
     ],
 )
-def test_what_cannot_be_made_says_why(homemade, task, told):
-    assert told in refusal(task)
+def test_what_cannot_be_made_says_why(homemade, task, line):
+    assert line in refusal(task)
 
 
 def test_names_and_arguments_reach_the_worker(homemade):
@@ -101,7 +105,7 @@ def test_names_and_arguments_reach_the_worker(homemade):
 
 
 @pytest.mark.parametrize(
-    ("task", "kwargs", "told"),
+    ("task", "kwargs", "line"),
     [
         (
             "homemade:Tuned",
@@ -126,8 +130,8 @@ def test_names_and_arguments_reach_the_worker(homemade):
         ),
     ],
 )
-def test_arguments_that_do_not_fit_are_one_line(homemade, task, kwargs, told):
-    assert told in refusal(task, kwargs=kwargs)
+def test_arguments_that_do_not_fit_are_one_line(homemade, task, kwargs, line):
+    assert line in refusal(task, kwargs=kwargs)
 
 
 def test_arguments_of_registered_environments():
@@ -142,11 +146,9 @@ def test_arguments_of_registered_environments():
 
 
 def test_names_of_dm_control():
-    seen = make(settings("dmc/reacher-easy", drop=["to_target"], renderer="none"))
+    env = make(settings("dmc/reacher-easy", drop=["to_target"], renderer="none"))
     assert (
-        sorted(seen.env_spec.observation)
-        == sorted(seen.reset(seed=0)[0])
-        == ["position", "velocity"]
+        sorted(env.env_spec.observation) == sorted(env.reset(seed=0)[0]) == ["position", "velocity"]
     )
     for wrong in ({"drop": ["to_targt"]}, {"keys": ["velocty"]}):
         with pytest.raises(
@@ -169,7 +171,7 @@ def test_renderers():
         settings("dmc/walker-walk", renderer="own")
 
 
-def test_gl_that_was_asked_for_is_probed_and_told_to_the_worker(monkeypatch):
+def test_gl_that_was_asked_for_is_probed_and_passed_to_the_worker(monkeypatch):
     monkeypatch.setattr(
         gl, "probe", lambda backend: gl.GlProbe(backend, backend == "egl", "GPU", "no library")
     )
@@ -210,7 +212,7 @@ def test_what_does_not_draw_is_refused_for_pixels(homemade):
         in refusal("homemade:Bare", observe="pixels")
     )
     assert (
-        "cannot draw itself (use env.observe=vectors, or mend this): RuntimeError: no display"
+        "cannot draw itself (use env.observe=vectors, or fix this): RuntimeError: no display"
         in refusal("homemade:Dark", observe="pixels")
     )
 
@@ -222,7 +224,7 @@ def test_a_frame_that_is_not_square_has_bars_in_its_own_colour():
     assert (frame[0] == 255).all() and (frame[-1] == 255).all()  # CartPole draws 400 x 600 on white
 
 
-def test_missing_pygame_is_told(monkeypatch):
+def test_missing_pygame_is_reported(monkeypatch):
     monkeypatch.setitem(sys.modules, "pygame", None)
     assert "pygame is not installed, run `pip install" in refusal(
         "gym/Pendulum-v1", observe="pixels"
@@ -230,7 +232,7 @@ def test_missing_pygame_is_told(monkeypatch):
     GymEnv(settings("gym/Pendulum-v1")).reset(seed=0)
 
 
-def test_missing_imageio_is_told(monkeypatch):
+def test_missing_imageio_is_reported(monkeypatch):
     loaded = [name for name in sys.modules if name.startswith("gymnasium.envs.mujoco")]
     for name in loaded:
         monkeypatch.delitem(sys.modules, name)
@@ -286,7 +288,7 @@ def test_films_keep_the_shape_and_may_be_black(homemade, caplog):
     frame = env.render_frame(64)
     assert (frame == 200).all()  # 20 x 40 between bars of its own colour
     assert env.render().shape == (480, 480, 3)
-    for task, told in (
+    for task, lines in (
         (
             "homemade:Dark",
             ["homemade:Dark: its frames are black in videos: RuntimeError: no display"],
@@ -296,7 +298,7 @@ def test_films_keep_the_shape_and_may_be_black(homemade, caplog):
         dark = GymEnv(settings(task))
         dark.reset(seed=0)
         assert not dark.render_frame(64).any() and not dark.render_frame(64).any()
-        assert caplog.messages == told
+        assert caplog.messages == lines
         caplog.clear()
 
 
@@ -323,8 +325,8 @@ def test_observations_that_are_not_finite_cost_an_episode(homemade, caplog):
     assert "observation 'place' has NaN or infinity in it" in caplog.text
 
 
-def test_what_workers_log_is_told_once(homemade, caplog):
-    process._tell.cache_clear()
+def test_what_workers_log_appears_once(homemade, caplog):
+    process._log_once.cache_clear()
     with caplog.at_level(logging.INFO, logger="planet_rssm"), EnvPool(settings("homemade:Loud"), 2):
         pass
     assert caplog.messages == [CUT]
@@ -332,10 +334,12 @@ def test_what_workers_log_is_told_once(homemade, caplog):
 
 def test_importing_the_pool_and_the_ids_imports_no_environment(homemade):
     code = (
-        "import sys\nfrom planet_rssm.config import EnvSettings\nfrom planet_rssm.envs import pool, registry\n"
+        "import sys\nfrom planet_rssm.config import EnvSettings\n"
+        "from planet_rssm.envs import pool, registry\n"
         "registry.resolve(EnvSettings(id='gym/Hopper-v5', observe='vectors'))\n"
         "registry.resolve(EnvSettings(id='homemade:Drift'))\n"
-        "print([name for name in ('homemade', 'mujoco', 'pygame', 'torch', 'dm_control') if name in sys.modules])"
+        "absent = ('homemade', 'mujoco', 'pygame', 'torch', 'dm_control')\n"
+        "print([name for name in absent if name in sys.modules])"
     )
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout

@@ -85,7 +85,7 @@ def test_entries_keep_their_names():
 
 
 @pytest.mark.parametrize(
-    ("space", "observe", "told"),
+    ("space", "observe", "line"),
     [
         (
             spaces.Box(0, 255, (4, 84, 84), np.uint8),
@@ -117,20 +117,20 @@ def test_entries_keep_their_names():
         ),
     ],
 )
-def test_what_cannot_be_observed_is_refused(space, observe, told):
-    assert told in refusal(Observer, space, observe, 64)
+def test_what_cannot_be_observed_is_refused(space, observe, line):
+    assert line in refusal(Observer, space, observe, 64)
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "line"),
     [
         ([[0, 0], [np.nan, 0]], "NaN or infinity"),
         ([[1e300, 0], [0, 0]], "NaN"),
         ([1, 2], r"has shape \[2\], its space \[2, 2\]"),
     ],
 )
-def test_vectors_that_lie_are_refused(value, told):
-    with pytest.raises(ValueError, match=told):
+def test_vectors_that_lie_are_refused(value, line):
+    with pytest.raises(ValueError, match=line):
         Observer("x", spaces.Box(-np.inf, np.inf, (2, 2), np.float64), "vectors", 32)(
             np.array(value), None
         )
@@ -202,7 +202,7 @@ def test_masks_are_black_and_white():
         (spaces.Box(0, 1, (17, 19, 19)), "[17, 19, 19] and small"),  # planes of a board
     ],
 )
-def test_tables_stay_vectors_and_are_told(space, why, caplog):
+def test_tables_stay_vectors_and_are_logged(space, why, caplog):
     with caplog.at_level(logging.INFO, logger="planet_rssm"):
         observer = Observer("gym/X-v0", space, "vectors", 32)
         assert Observer("gym/X-v0", space, "pixels", 32).draws
@@ -262,12 +262,12 @@ MIXED = spaces.Dict(
 def test_names_are_left_out_or_alone_kept(observe, names, expected):
     observer = Observer("x", MIXED, observe, 32, **names)
     assert sorted(observer.spec) == expected and observer.draws == ("image" in expected)
-    seen = observer(MIXED.sample() | {"said": 5}, picture.sample() if observer.draws else None)
-    assert sorted(seen) == expected
+    arrays = observer(MIXED.sample() | {"said": 5}, picture.sample() if observer.draws else None)
+    assert sorted(arrays) == expected
 
 
 @pytest.mark.parametrize(
-    ("observe", "names", "told"),
+    ("observe", "names", "line"),
     [
         (
             "both",
@@ -298,10 +298,10 @@ def test_names_are_left_out_or_alone_kept(observe, names, expected):
         ),
     ],
 )
-def test_names_that_do_not_fit_are_refused(observe, names, told):
+def test_names_that_do_not_fit_are_refused(observe, names, line):
     with pytest.raises(PlanetError) as caught:
         Observer("gym/X-v0", MIXED, observe, 32, **names)
-    assert told in str(caught.value)
+    assert line in str(caught.value)
 
 
 def test_what_is_drawn_is_not_dropped():
@@ -323,7 +323,7 @@ def test_names_are_quoted_for_a_shell_and_importers_have_words_of_their_own():
         Observer("x", picture, "vectors", 32, spelling=words)
 
 
-def test_empty_parts_are_left_out_and_told(caplog):
+def test_empty_parts_are_left_out_and_logged(caplog):
     with caplog.at_level(logging.INFO, logger="planet_rssm"):
         observer = Observer("x", spaces.Dict(none=spaces.Box(0, 1, (0,)), at=place), "vectors", 32)
     assert list(observer.spec) == ["at"]
@@ -389,13 +389,13 @@ LIES = {
 }
 
 
-@pytest.mark.parametrize(("space", "value", "told"), LIES.values(), ids=LIES)
-def test_what_comes_is_what_was_declared(space, value, told):
+@pytest.mark.parametrize(("space", "value", "line"), LIES.values(), ids=LIES)
+def test_what_comes_is_what_was_declared(space, value, line):
     with pytest.raises(UndeclaredError) as caught:
         Observer(
             "x", space, "pixels" if space in (BYTES, UNIT) or "16" in str(space) else "vectors", 32
         )(value, None)
-    assert told in str(caught.value) and str(caught.value).startswith("observation ")
+    assert line in str(caught.value) and str(caught.value).startswith("observation ")
 
 
 def test_numbers_that_are_not_finite_are_an_accident():
@@ -439,7 +439,7 @@ slope = np.linspace(0, 1, 64, dtype=np.float32)[None, :, None] * np.ones((64, 64
     ],
     ids=["floats", "16 bits", "mask"],
 )
-def test_an_image_that_is_as_good_as_black_is_told_once(space, picture, what, caplog):
+def test_an_image_that_is_as_good_as_black_is_warned_of_once(space, picture, what, caplog):
     observer = Observer("x", space, "pixels", 32)
     observer(np.zeros_like(picture), None)  # an episode may begin in the dark
     assert not caplog.messages
@@ -447,10 +447,10 @@ def test_an_image_that_is_as_good_as_black_is_told_once(space, picture, what, ca
         observer(picture, None)
     [line] = caplog.messages
     assert line.startswith(f"x: its image image is {what}")
-    assert line.endswith("are the levels 0 and 1 of 255; declare the bounds that it has")
+    assert line.endswith("of 256 levels it has only 0 and 1; declare the bounds that it has")
 
 
-def test_an_image_that_uses_its_range_is_not_told_of(caplog):
+def test_an_image_that_uses_its_range_is_not_warned_of(caplog):
     Observer("x", spaces.Box(0, 1, (64, 64, 3)), "pixels", 32)(slope, None)
     assert not caplog.messages
 

@@ -29,5 +29,6 @@ def test_a_package_that_asks_for_an_older_mujoco_is_named(monkeypatch, wish, sai
 
 
 def test_code_that_compares_a_number_of_the_model_with_an_enum_is_known():
-    fault = "AssertionError (mujoco_utils.py, line 142: assert joint_type in (mujoco.mjtJoint.mjJNT_HINGE,))"
+    code = "assert joint_type in (mujoco.mjtJoint.mjJNT_HINGE,)"
+    fault = f"AssertionError (mujoco_utils.py, line 142: {code})"
     assert "for an older mujoco than" in older_mujoco.older_mujoco("gymnasium_robotics", fault)

@@ -100,13 +100,13 @@ def test_misuse_costs_no_worker(pair):
 
 def play(pool, seed, steps, before_step=lambda step: None):
     """Return what an episode of row 0 shows and pays."""
-    seen = [(pool.reset({0: seed})[0]["image"], 0.0)]
+    history = [(pool.reset({0: seed})[0]["image"], 0.0)]
     for step in range(steps):
         before_step(step)
         answer = pool.step(actions(pool, [0], np.cos(step)))[0]
         assert not answer.lost
-        seen.append((answer.observation["image"], answer.reward))
-    return seen
+        history.append((answer.observation["image"], answer.reward))
+    return history
 
 
 def test_episode_of_a_killed_worker_goes_on_as_if_nothing_had_happened(caplog):

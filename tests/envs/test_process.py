@@ -59,7 +59,8 @@ class Parent(Rogue):
     """Starts processes: one of its group, one of another group, one of another session."""
 
     def __init__(self):
-        started = [subprocess.Popen(["sleep", "1000"], **more) for more in ({}, {"process_group": 0})]
+        groups = {}, {"process_group": 0}
+        started = [subprocess.Popen(["sleep", "1000"], **group) for group in groups]
         started.append(subprocess.Popen(["sleep", "1000"], start_new_session=True))
         (here / "pids").write_text(" ".join(str(process.pid) for process in [*started]))
 
@@ -109,13 +110,13 @@ def rogue(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
 
     def settings(name, **more):
-        told = {
+        defaults = {
             "id": f"rogues:{name}",
             "observe": "vectors",
             "renderer": "none",
             "action_repeat": 1,
         }
-        return EnvSettings(**told | more)
+        return EnvSettings(**defaults | more)
 
     return settings
 

@@ -1,4 +1,4 @@
-"""Simulated time: what a step lasts and when an environment ends by itself, against figures that their authors give."""
+"""Simulated time: how long a step is and when episodes end, against their authors' figures."""
 
 import gymnasium
 import numpy as np
@@ -17,8 +17,8 @@ class Made(gymnasium.Env):
 
     action_space = observation_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
 
-    def __init__(self, **told):
-        vars(self).update(told)
+    def __init__(self, **attributes):
+        vars(self).update(attributes)
 
 
 class Ale:

@@ -128,23 +128,23 @@ def test_no_part_of_a_body_is_missing(task):
 
 
 def pole_pixels(size):
-    """Return for 24 angles of cartpole's pole how many pixels it changes by at least a tenth of the range."""
+    """Return for 24 angles of cartpole's pole how many pixels it changes by at least a tenth."""
     made = env("cartpole-swingup", size)
     physics = made._env.physics
     counts = []
     for angle in np.linspace(0, 2 * np.pi, 24, endpoint=False):
         with physics.reset_context():
             physics.data.qpos[:] = 0, angle
-        seen = made.render_frame(size).astype(int)
+        shown = made.render_frame(size).astype(int)
         physics.named.model.geom_rgba["pole_1"] = 0.1, 0.1, 0.1, 0
         hidden = made.render_frame(size).astype(int)
         physics.named.model.geom_rgba["pole_1"] = 0.5, 0.5, 0.5, 1
-        counts.append((np.abs(seen - hidden).max(-1) > 25).sum())
+        counts.append((np.abs(shown - hidden).max(-1) > 25).sum())
     return counts
 
 
 @pytest.mark.parametrize("size", [32, 64])
-def test_thin_pole_is_seen_at_every_angle(size):
+def test_thin_pole_is_visible_at_every_angle(size):
     assert min(pole_pixels(size)) >= size // 8
 
 
@@ -158,7 +158,7 @@ def test_target_is_red(task, low, high):
 
 
 def targets(made):
-    """Yield the arrays of colours and the rows of what a task calls target and dm_control shows, sites and geoms."""
+    """Yield the colours, and the rows in them, of sites and geoms that are called target."""
     model = made._env.physics.model
     for kind, count, rgba, material, group in (
         ("site", model.nsite, model.site_rgba, model.site_matid, model.site_group),
@@ -203,11 +203,11 @@ def test_every_target_is_seen(task):
         seed,
     ):  # that the target changes: none where the peg's is in its slot or the camera looks elsewhere
         made.reset(seed=seed)
-        found, seen = list(targets(made)), made.render_frame(64).astype(int)
-        for rgba, row in found:
+        markers, shown = list(targets(made)), made.render_frame(64).astype(int)
+        for rgba, row in markers:
             rgba[row, 3] = 0.0
-        change = (np.abs(seen - made.render_frame(64)).max(-1) > 25).sum()
-        for rgba, row in found:
+        change = (np.abs(shown - made.render_frame(64)).max(-1) > 25).sum()
+        for rgba, row in markers:
             rgba[row, 3] = 1.0
         return change
 
@@ -216,6 +216,6 @@ def test_every_target_is_seen(task):
 
 def test_string_of_the_cup_is_seen():
     made = env("cup-catch", 32)
-    seen = made.render_frame(32).astype(int)
+    shown = made.render_frame(32).astype(int)
     made._env.physics.model.tendon_rgba[:, 3] = 0
-    assert (np.abs(seen - made.render_frame(32)).max(-1) > 25).sum() >= 3
+    assert (np.abs(shown - made.render_frame(32)).max(-1) > 25).sum() >= 3

@@ -110,7 +110,8 @@ def test_broken_renderer_that_was_asked_for_is_refused(monkeypatch):
     ],
 )
 def test_modules_import_nothing_heavy(module, absent):
-    code = f"import sys, planet_rssm.envs.{module}; print([name for name in {absent} if name in sys.modules])"
+    names = f"[name for name in {absent} if name in sys.modules]"
+    code = f"import sys, planet_rssm.envs.{module}; print({names})"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
         == "[]\n"

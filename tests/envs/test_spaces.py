@@ -48,7 +48,7 @@ def test_numbers_reach_their_bounds():
             np.testing.assert_allclose(value, bound, rtol=1e-6)
 
 
-def test_numbers_without_bounds_stay_and_are_told(caplog):
+def test_numbers_without_bounds_stay_and_are_logged(caplog):
     numbers = action_map(
         "gym/X-v0", spaces.Box(np.array([-np.inf, 0]), np.array([np.inf, 4]), dtype=np.float64)
     )
@@ -119,7 +119,7 @@ def test_whole_numbers_within_bounds_are_choices(space, groups):
         np.testing.assert_array_equal(choice(ours[0]), theirs)
 
 
-def test_what_is_no_choice_is_told():
+def test_what_is_no_choice_is_refused():
     choice = action_map("x", spaces.MultiDiscrete([3, 2], start=[1, 0]))
     with pytest.raises(ValueError, match="^action 4: must be one of 3 from 1 on$"):
         choice.inverse(np.array([[1, 0], [4, 1]]))
@@ -128,7 +128,7 @@ def test_what_is_no_choice_is_told():
 
 
 @pytest.mark.parametrize(
-    ("space", "told"),
+    ("space", "line"),
     [
         (spaces.Box(0, np.inf, (2,)), "bounded on one side"),
         (spaces.Box(0, 10**6, (2,), np.int32), "2000002 choices in Box, at most 8192 are taken"),
@@ -140,13 +140,15 @@ def test_what_is_no_choice_is_told():
         (spaces.Tuple((spaces.Tuple(()),)), "takes no actions"),
         (
             spaces.Text(4),
-            "must be made of Box, Discrete, MultiDiscrete or MultiBinary; give as env.id=module:Class",
+            "must be made of Box, Discrete, MultiDiscrete or MultiBinary; "
+            "give as env.id=module:Class",
         ),
         (spaces.Dict({"a": spaces.Sequence(place)}), "must be made of Box, Discrete"),
         (
             spaces.Dict({"go": place, "on": spaces.Discrete(2)}),
-            "mix numbers and choices ('go' numbers, 'on' choices); give as env.id=module:Class a wrapper of your own "
-            "with choices only, a MultiDiscrete of levels in place of each Box, or with numbers only",
+            "mix numbers and choices ('go' numbers, 'on' choices); "
+            "give as env.id=module:Class a wrapper of your own with choices only, "
+            "a MultiDiscrete of levels in place of each Box, or with numbers only",
         ),
         (spaces.Tuple((spaces.Discrete(2), spaces.Dict({"a": place}))), "(0 choices, 1 numbers)"),
         (spaces.Discrete(18_150), "18150 choices in Discrete, at most 8192 are taken"),
@@ -157,8 +159,8 @@ def test_what_is_no_choice_is_told():
         (spaces.Tuple((spaces.Discrete(5000),) * 2), "10000 choices in Tuple, at most 8192"),
     ],
 )
-def test_actions_that_cannot_be_taken_are_refused(space, told):
-    assert told in refusal(action_map, space)
+def test_actions_that_cannot_be_taken_are_refused(space, line):
+    assert line in refusal(action_map, space)
 
 
 def _box(one, other, shape, kind):
@@ -204,7 +206,7 @@ anything = st.recursive(
 
 @given(anything, st.sampled_from(["pixels", "vectors", "both"]), st.integers(0, 99))
 @settings(max_examples=150, deadline=None)
-def test_any_space_is_observed_as_told_or_refused(space, observe, seed):
+def test_any_space_is_observed_as_specified_or_refused(space, observe, seed):
     try:
         observer = Observer("gym/X-v0", space, observe, 32)
     except PlanetError as error:
@@ -212,11 +214,11 @@ def test_any_space_is_observed_as_told_or_refused(space, observe, seed):
         return
     space.seed(seed)
     frame = np.zeros((5, 5, 3), np.uint8) if observer.draws else None
-    for seen in (observer(sample := space.sample(), frame), observer.blind(sample)):
+    for arrays in (observer(sample := space.sample(), frame), observer.blind(sample)):
         assert {
-            key: (value.shape, str(value.dtype)) for key, value in seen.items()
+            key: (value.shape, str(value.dtype)) for key, value in arrays.items()
         } == observer.spec
-        assert seen
+        assert arrays
 
 
 @given(anything, st.integers(0, 99))

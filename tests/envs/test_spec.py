@@ -12,9 +12,16 @@ from planet_rssm.envs.spec import EnvSpec
 
 SPEC = EnvSpec("gym/X-v0", {"vector": ((2,), "float32")}, 5, 1, 0.1, 100, "none", "fake 0")
 BEFORE = {  # as files had it when there was one choice at most
-    "id": "gym/X-v0", "observation": {"vector": [[2], "float32"]}, "action_size": 5, "action_repeat": 1,
-    "control_interval": 0.1, "episode_steps": 100, "renderer": "none", "simulator": "fake 0", "terminates": False,
-}  # fmt: skip
+    "id": "gym/X-v0",
+    "observation": {"vector": [[2], "float32"]},
+    "action_size": 5,
+    "action_repeat": 1,
+    "control_interval": 0.1,
+    "episode_steps": 100,
+    "renderer": "none",
+    "simulator": "fake 0",
+    "terminates": False,
+}
 
 
 @pytest.mark.parametrize("discrete", [False, True])

@@ -22,12 +22,12 @@ def test_only_the_latest_versions_are_listed():
 
 
 @pytest.mark.skipif(not has("pygame"), reason="pygame is not installed")
-def test_what_works_is_found_by_trying():
-    found = {each.id: each for each in survey.survey(["gym/Hopper-v2", "gym/MountainCar-v0"])}
-    assert found["gym/MountainCar-v0"] == survey.Finding(
+def test_each_environment_is_tried():
+    findings = {each.id: each for each in survey.survey(["gym/Hopper-v2", "gym/MountainCar-v0"])}
+    assert findings["gym/MountainCar-v0"] == survey.Finding(
         "gym/MountainCar-v0", ["pixels", "vectors"], ""
     )
-    assert found["gym/Hopper-v2"].observe == [] and found["gym/Hopper-v2"].why.startswith(
+    assert findings["gym/Hopper-v2"].observe == [] and findings["gym/Hopper-v2"].why.startswith(
         "cannot be made: ImportError"
     )
 
@@ -40,10 +40,10 @@ def test_what_kills_or_stalls_the_child_costs_its_own_row_only(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(survey, "_TIMEOUT", 3.0)
     ids = ["deadly:Class", "gym/CartPole-v9", "endless:Class", "gym/Nothing-v0"]
-    found = survey.survey(ids)
-    assert [each.id for each in found] == ids and not any(each.observe for each in found)
+    findings = survey.survey(ids)
+    assert [each.id for each in findings] == ids and not any(each.observe for each in findings)
     assert (
-        found[0].why == "its process died with exit code -11"
-        and found[2].why == "no answer within 3 s"
+        findings[0].why == "its process died with exit code -11"
+        and findings[2].why == "no answer within 3 s"
     )
-    assert "did you mean 'gym/CartPole-v1'?" in found[1].why
+    assert "did you mean 'gym/CartPole-v1'?" in findings[1].why

@@ -1,4 +1,4 @@
-"""`planet eval`: one protocol for all runs, a line for what cannot be evaluated, and nothing played twice."""
+"""`planet eval`: one protocol for all runs, a line for a bad run, and nothing played twice."""
 
 import csv
 import dataclasses
@@ -27,8 +27,9 @@ from planet_rssm.runs.run import METRICS
 from planet_rssm.world_model import untrained_model
 
 TINY = """
-    env.id=dmc/cartpole-swingup env.observe=vectors env.renderer=none env.action_repeat=100 rssm.deter=8
-    rssm.stoch=4 rssm.hidden=8 model.vector_units=8 model.reward_units=8 planner.candidates=4 planner.iterations=1
+    env.id=dmc/cartpole-swingup env.observe=vectors env.renderer=none env.action_repeat=100
+    rssm.deter=8 rssm.stoch=4 rssm.hidden=8 model.vector_units=8 model.reward_units=8
+    planner.candidates=4 planner.iterations=1
     planner.elites=2 planner.horizon=2
 """.split()
 TIMES = "seconds"
@@ -59,15 +60,15 @@ def runs(tmp_path_factory) -> list[Path]:
     return made
 
 
-def written(held: Checkpoint, folder: Path) -> Path:
+def written(checkpoint: Checkpoint, folder: Path) -> Path:
     (folder / checkpoints.FOLDER).mkdir(parents=True)
-    checkpoints.save(held, checkpoints.path_of(folder, 7))
+    checkpoints.save(checkpoint, checkpoints.path_of(folder, 7))
     return folder
 
 
 @pytest.fixture(scope="module")
 def measured(runs) -> dict:
-    return evaluate([str(run) for run in runs], [1000, 1001, 1002], device="cpu")
+    return evaluated([str(run) for run in runs], [1000, 1001, 1002], device="cpu")
 
 
 @pytest.fixture
@@ -78,6 +79,10 @@ def no_worker(monkeypatch):
         raise AssertionError("an environment was started")
 
     monkeypatch.setattr(opened_run, "EnvPool", refuse)
+
+
+def evaluated(*args, **options) -> dict:
+    return evaluate(*args, **options).to_json()
 
 
 def end_of(*words: str) -> int:
@@ -148,7 +153,7 @@ def test_published_scores_come_with_their_protocol(measured):
 
 
 def test_a_mistake_names_its_run(runs):
-    result = evaluate([str(runs[0])], [1000], overrides=["planner.elites=9999"], device="cpu")
+    result = evaluated([str(runs[0])], [1000], overrides=["planner.elites=9999"], device="cpu")
     assert result["errors"][0]["error"].startswith(
         f"{runs[0]}: planner.elites = 9999: at most planner.candidates"
     )
@@ -156,12 +161,12 @@ def test_a_mistake_names_its_run(runs):
 
 def test_a_row_has_the_published_score_nearest_to_it(measured, capsys):
     walker = "dmc/walker-walk"
-    assert beside(walker, "pixels", 240_000, "PlaNet")["score"] == 951
+    assert beside(walker, "pixels", 240_000, "PlaNet").score == 951
     assert (
-        beside("dmc/walker-run", "pixels", 90_000, "PlaNet")["steps"] == 100_000
+        beside("dmc/walker-run", "pixels", 90_000, "PlaNet").steps == 100_000
     )  # of another method
-    assert beside(walker, "pixels", 2_000_000, "Dreamer")["steps"] == 1_000_000
-    assert beside(walker, "state", 0, "PlaNet")["method"] == "CEM on the true simulator"
+    assert beside(walker, "pixels", 2_000_000, "Dreamer").steps == 1_000_000
+    assert beside(walker, "state", 0, "PlaNet").method == "CEM on the true simulator"
     assert beside("gym/Pendulum-v1", "state", 0, "PlaNet") is None
     _print(measured, output())
     said = capsys.readouterr().out
@@ -171,39 +176,39 @@ def test_a_row_has_the_published_score_nearest_to_it(measured, capsys):
 
 def test_twice_the_same(measured, runs, tmp_path):
     copies = [shutil.copytree(run, tmp_path / run.name) for run in runs[:1]]
-    again = evaluate([str(run) for run in copies], [1000, 1001, 1002], device="cpu", fresh=True)
+    again = evaluated([str(run) for run in copies], [1000, 1001, 1002], device="cpu", fresh=True)
     assert again["results"][0]["episodes"] == measured["results"][0]["episodes"]
 
 
 def test_what_was_played_is_kept(measured, runs, no_worker):
-    again = evaluate([str(run) for run in runs], [1000, 1001, 1002], device="cpu")
+    again = evaluated([str(run) for run in runs], [1000, 1001, 1002], device="cpu")
     assert without_times(again) == without_times(measured)
-    fewer = evaluate([str(runs[0])], [1001], device="cpu")
+    fewer = evaluated([str(runs[0])], [1001], device="cpu")
     assert fewer["results"][0]["episodes"] == measured["results"][0]["episodes"][1:2]
 
 
 def test_an_interrupted_evaluation_goes_on(measured, runs, tmp_path, monkeypatch):
     run = shutil.copytree(runs[0], tmp_path / "run", ignore=shutil.ignore_patterns("eval"))
     monkeypatch.setattr(opened_run, "BATCH", 2)
-    told = []
+    seeds = []
 
     def stop(result):
-        told.append(result.seed)
-        if len(told) == 3:
+        seeds.append(result.seed)
+        if len(seeds) == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        evaluate([str(run)], [1000, 1001, 1002, 1003], device="cpu", on_episode=stop)
+        evaluated([str(run)], [1000, 1001, 1002, 1003], device="cpu", on_episode=stop)
     (kept,) = (run / "eval").glob("*.json")
     assert [row["seed"] for row in json.loads(kept.read_text())["rows"]] == [1000, 1001]
     begun = []
-    play = opened_run._Model.play
+    play = opened_run.RunPlayer.play
     monkeypatch.setattr(
-        opened_run._Model,
+        opened_run.RunPlayer,
         "play",
         lambda self, seeds, *rest: begun.extend(seeds) or play(self, seeds, *rest),
     )
-    result = evaluate([str(run)], [1000, 1001, 1002, 1003], device="cpu")
+    result = evaluated([str(run)], [1000, 1001, 1002, 1003], device="cpu")
     assert begun == [1002, 1003]
     assert [episode["seed"] for episode in result["results"][0]["episodes"]] == [
         1000,
@@ -239,10 +244,10 @@ def test_damaged_rows_are_played_again(runs, tmp_path, caplog, content):
 
 
 def subject_rows(run: Path) -> dict:
-    from planet_rssm.evaluation.episode_cache import Kept
+    from planet_rssm.evaluation.episode_cache import EpisodeCache
 
     opened = open_subject(str(run), "last", [], "cpu")
-    return Kept(opened.folder, "last-cem", opened.made_of).rows
+    return EpisodeCache(opened.folder, "last-cem", opened.conditions).episodes
 
 
 def test_a_wrong_run_costs_a_line_and_the_rest_is_done(
@@ -265,35 +270,37 @@ def test_a_wrong_run_costs_a_line_and_the_rest_is_done(
 
 
 def test_other_actions_are_left_out_of_a_group(measured, runs, no_worker, tmp_path):
-    held = checkpoints.load(checkpoints.path_of(runs[1], 7))
-    spec = dataclasses.replace(held.spec, action_size=2)
-    other = written(dataclasses.replace(held, spec=spec, model=untrained_model(held.settings, spec).state_dict()),
-                    tmp_path / "other")  # fmt: skip
+    checkpoint = checkpoints.load(checkpoints.path_of(runs[1], 7))
+    spec = dataclasses.replace(checkpoint.spec, action_size=2)
+    model = untrained_model(checkpoint.settings, spec).state_dict()
+    other = written(dataclasses.replace(checkpoint, spec=spec, model=model), tmp_path / "other")
     opened = open_subject(str(other), "last", [], "cpu")
     keep(opened)
-    result = evaluate([str(runs[0]), str(other)], [1000, 1001, 1002], device="cpu")
+    result = evaluated([str(runs[0]), str(other)], [1000, 1001, 1002], device="cpu")
     assert result["groups"][0]["runs"] == [str(runs[0])] and len(result["results"]) == 2
     assert "action_size = 2" in result["errors"][0]["error"]
 
 
 def keep(opened, name: str = "last-cem") -> None:
-    from planet_rssm.evaluation.episode_cache import Kept
+    from planet_rssm.evaluation.episode_cache import EpisodeCache
     from planet_rssm.evaluation.protocol import EpisodeResult
 
     rows = [EpisodeResult(seed, 1.0, 1000) for seed in (1000, 1001, 1002)]
-    Kept(opened.folder, name, opened.made_of).add(rows)
+    EpisodeCache(opened.folder, name, opened.conditions).add(rows)
 
 
 def test_damaged_metrics_cost_a_line_and_no_number(measured, runs, no_worker, tmp_path, caplog):
     run = shutil.copytree(runs[0], tmp_path / "run")
     (run / METRICS).write_text('{"phase": "test", "return": 3.5, "env_steps": 1}\n')
-    assert evaluate([str(run)], [1000], device="cpu")["results"][0]["trained"]["test_return"] == 3.5
+    assert (
+        evaluated([str(run)], [1000], device="cpu")["results"][0]["trained"]["test_return"] == 3.5
+    )
     (run / METRICS).write_text('{"phase": "test", "env_steps": 1}\n')
     assert (
-        evaluate([str(run)], [1000], device="cpu")["results"][0]["trained"]["test_return"] is None
+        evaluated([str(run)], [1000], device="cpu")["results"][0]["trained"]["test_return"] is None
     )
     (run / METRICS).write_text('{"phase": "te\n{"phase": "test", "return": 3.5, "env_steps": 1}\n')
-    result = evaluate([str(run)], [1000], device="cpu")
+    result = evaluated([str(run)], [1000], device="cpu")
     assert result["results"][0]["trained"]["test_return"] is None and result["errors"] == []
     assert sum("line 1 is not a measurement" in line for line in caplog.messages) == 1
 
@@ -301,22 +308,25 @@ def test_damaged_metrics_cost_a_line_and_no_number(measured, runs, no_worker, tm
 def test_the_test_return_is_that_of_the_checkpoint_not_of_a_later_one(
     measured, runs, no_worker, tmp_path
 ):
-    held = checkpoints.load(checkpoints.path_of(runs[0], 7))
+    checkpoint = checkpoints.load(checkpoints.path_of(runs[0], 7))
     run = written(
-        dataclasses.replace(held, progress=held.progress | {"updates": 20}), tmp_path / "run"
+        dataclasses.replace(checkpoint, progress=checkpoint.progress | {"updates": 20}),
+        tmp_path / "run",
     )
     keep(open_subject(str(run), "last", [], "cpu"))
     tests = [
         {"phase": "test", "return": float(updates), "updates": updates} for updates in (10, 20, 30)
     ]
     (run / METRICS).write_text("".join(json.dumps(line) + "\n" for line in tests))
-    assert evaluate([str(run)], [1000], device="cpu")["results"][0]["trained"]["test_return"] == 20
+    assert evaluated([str(run)], [1000], device="cpu")["results"][0]["trained"]["test_return"] == 20
 
 
 def test_scores_are_normalised_on_request(measured, runs, no_worker):
-    group = evaluate([str(runs[2])], [1000, 1001, 1002], device="cpu", normalise="max")["groups"][0]
+    group = evaluated([str(runs[2])], [1000, 1001, 1002], device="cpu", normalise="max")["groups"][
+        0
+    ]
     assert group["normalised"]["mean"] == pytest.approx(group["mean"] / 1000)
-    group = evaluate([str(runs[2])], [1000, 1001, 1002], device="cpu", normalise="PlaNet")[
+    group = evaluated([str(runs[2])], [1000, 1001, 1002], device="cpu", normalise="PlaNet")[
         "groups"
     ][0]
     assert group["normalised"]["mean"] == pytest.approx(group["mean"] / 821)
@@ -329,9 +339,9 @@ def test_scores_are_normalised_on_request(measured, runs, no_worker):
         ({"normalise": "planet"}, "'PlaNet'"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_played(runs, no_worker, options, line):
+def test_mistakes_are_reported_before_anything_is_played(runs, no_worker, options, line):
     with pytest.raises(PlanetError, match=line):
-        evaluate([str(runs[0])], [1], **options)
+        evaluated([str(runs[0])], [1], **options)
 
 
 @pytest.mark.parametrize(
@@ -405,8 +415,14 @@ def test_a_selected_checkpoint_is_labelled_in_every_table(
 
 def test_a_simulator_is_a_run_too(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    short = "env.time_limit=24 planner.horizon=3 planner.candidates=8 planner.iterations=2 planner.elites=2".split()
-    one, two = (evaluate(["simulator:cartpole-swingup"], seeds, overrides=short, fresh=True)["results"][0]
-                for seeds in ([1000], [1001, 1000]))  # fmt: skip
+    small = "planner.candidates=8 planner.iterations=2 planner.elites=2"
+    options = {
+        "overrides": ["env.time_limit=24", "planner.horizon=3", *small.split()],
+        "fresh": True,
+    }
+    one, two = (
+        evaluated(["simulator:cartpole-swingup"], seeds, **options)["results"][0]
+        for seeds in ([1000], [1001, 1000])
+    )
     assert two["episodes"][1:] == one["episodes"] and one["observation"]["observe"] == "state"
     assert list((tmp_path / "runs" / "simulator-cartpole-swingup" / "eval").iterdir())

@@ -1,4 +1,4 @@
-"""Who is counted together: simulators and observations apart, twins told of."""
+"""Which runs are counted together: simulators and observations apart, twins with a warning."""
 
 import dataclasses
 
@@ -7,18 +7,42 @@ import pytest
 from planet_rssm import config
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.evaluation import groups
-from planet_rssm.evaluation.groups import Evaluated, warn_of_few
+from planet_rssm.evaluation.eval_results import RunResult, Training
+from planet_rssm.evaluation.groups import Evaluated, Place, warn_of_few
+from planet_rssm.evaluation.protocol import EpisodeResult
+from planet_rssm.evaluation.results import ObservationInfo, summary_of
 
 SPEC = EnvSpec("dmc/cup", {}, 1, 1, 0.1, 1000, "raycast", "mujoco 3")
-SEEN, STATE = "raycast 32x32 pixels", "the simulator's state"
+PIXELS = "raycast 32x32 pixels"
 
 
 def run(
-    returns: float, *overrides: str, checkpoint: str | None = "last", task: str = "dmc/cup"
+    returns: float,
+    *overrides: str,
+    checkpoint: str | None = "last",
+    renderer: str = "raycast",
+    **fields: object,
 ) -> Evaluated:
-    episodes = [{"return": returns}, {"return": returns}]
-    told = {"run": "it", "checkpoint": checkpoint, "episodes": episodes}
-    return Evaluated(config.load("planet", overrides), dataclasses.replace(SPEC, id=task), told, {})
+    settings = config.load("planet", ["env.size=32", *overrides])
+    spec = dataclasses.replace(SPEC, renderer=renderer, **fields)
+    make = ObservationInfo.of if checkpoint else ObservationInfo.of_state
+    episodes = [EpisodeResult(seed, returns, 1000) for seed in (1000, 1001)]
+    result = RunResult(
+        run="it",
+        task=spec.id,
+        seed=settings.seed,
+        planner=settings.planner.label,
+        planner_settings={},
+        precision="float32",
+        observation=make(settings.env, spec),
+        timing={},
+        checkpoint=checkpoint,
+        training=Training(1000, 1, 1.0),
+        test_return=None,
+        episodes=episodes,
+        summary=summary_of(episodes),
+    )
+    return Evaluated(settings, spec, result, {})
 
 
 GAUSS, DISCRETE = run(3), run(2, "rssm.latent=categorical")
@@ -30,41 +54,68 @@ def test_a_simulator_is_no_seed_of_a_model_and_has_no_latent(key):
     runs = [SIMULATOR, GAUSS, DISCRETE]
     names = groups.labels(runs, key)
     assert names == ["simulator, icem", "rssm.latent=gaussian", "rssm.latent=categorical"]
-    compared = groups.improvements(groups.cells(runs, names, [STATE, SEEN, SEEN], []))
-    assert [(pair["group"], pair["over"], pair["probability"]) for pair in compared] == [
+    compared = groups.improvements(groups.cells(runs, names, []))
+    assert [(pair.group, pair.over, pair.improvement.probability) for pair in compared] == [
         (names[0], names[1], 1), (names[0], names[2], 1), (names[1], names[2], 1),
     ]  # fmt: skip
     assert groups.labels([SIMULATOR], key) == ["simulator, icem"]
 
 
-def test_what_saw_the_same_is_compared():
-    found = groups.cells([GAUSS, run(0), DISCRETE], ["g", "g", "d"], [SEEN, "egl", SEEN], [])
-    [pair] = groups.improvements(found)
-    assert pair["probability"] == 1 and pair["tasks"] == ["dmc/cup"]
+def test_runs_with_the_same_observation_are_compared():
+    runs = [GAUSS, run(0, renderer="egl"), DISCRETE]
+    [pair] = groups.improvements(groups.cells(runs, ["g", "g", "d"], []))
+    assert pair.improvement.probability == 1 and pair.tasks == ["dmc/cup"]
 
 
-def test_a_task_seen_in_two_ways_is_not_two_tasks():
-    runs, seen = [run(5), run(7), run(9, task="dmc/reacher")], [SEEN, "egl", SEEN]
-    [over_tasks] = groups.aggregates(groups.cells(runs, ["g"] * 3, seen, []), "max")
-    assert (over_tasks["observation"], over_tasks["tasks"]) == (SEEN, ["dmc/cup", "dmc/reacher"])
-    assert over_tasks["mean"] == pytest.approx(0.007)
+def test_a_task_observed_in_two_ways_is_not_two_tasks():
+    runs = [run(5), run(7, renderer="egl"), run(9, id="dmc/reacher")]
+    [over_tasks] = groups.aggregates(groups.cells(runs, ["g"] * 3, []), "max")
+    assert (over_tasks.observation, over_tasks.tasks) == (PIXELS, ["dmc/cup", "dmc/reacher"])
+    assert over_tasks.summary.mean == pytest.approx(0.007)
 
 
-def test_twins_are_told_of(caplog):
-    groups.warn_of_twins(groups.cells([run(1), run(2, "seed=1")], ["g", "g"], [SEEN] * 2, []))
+@pytest.mark.parametrize(
+    ("overrides", "labels"),
+    [
+        (["env.kwargs={}", "env.kwargs={g: 1}"], ["env.kwargs=none", "env.kwargs=g:1"]),
+        (["env.drop=[]", "env.drop=speed"], ["env.drop=none", "env.drop=speed"]),
+    ],
+)
+def test_other_environments_of_one_task_are_other_groups(overrides, labels):
+    task = "env.id=gym/Pendulum-v1"
+    assert groups.labels([run(1, task, setting) for setting in overrides], None) == labels
+
+
+def test_each_task_may_have_its_own_environment_settings():
+    one = run(1, "env.id=gym/Pendulum-v1", "env.kwargs={g: 1}")
+    other = run(1, "env.id=gym/Acrobot-v1")
+    assert groups.labels([one, other], None) == ["cem", "cem"]
+
+
+def test_another_environment_is_left_out_of_a_group_by_key(caplog):
+    errors = []
+    runs = [run(1, kwargs={"g": 1}), run(2, kwargs={"g": 2})]
+    [members] = groups.cells(runs, ["g", "g"], errors).values()
+    assert members == runs[:1]
+    assert "kwargs = {'g': 2}, where it has {'g': 1}, in group g" in errors[0].error
+
+
+def test_twins_are_warned_of(caplog):
+    groups.warn_of_twins(groups.cells([run(1), run(2, "seed=1")], ["g", "g"], []))
     assert not caplog.messages
-    groups.warn_of_twins(groups.cells([run(1), run(2)], ["g", "g"], [SEEN] * 2, []))
+    groups.warn_of_twins(groups.cells([run(1), run(2)], ["g", "g"], []))
     assert "dmc/cup, g: several runs of seed 0" in caplog.text
 
 
-def test_few_seeds_are_told_how_often_their_interval_holds(caplog):
-    groups = [
-        {"group": name, "seeds": seeds} for name, seeds in (("a", 3), ("b", 5), ("c", 1), ("d", 10))
-    ]
-    warn_of_few([*groups, groups[0]])
+def test_a_warning_says_how_often_intervals_of_few_seeds_contain_the_mean(caplog):
+    seeds = {"a": 3, "b": 5, "c": 1, "d": 10}
+    results = groups.group_results(
+        {Place("dmc/cup", PIXELS, name): [GAUSS] * count for name, count in seeds.items()}, None
+    )
+    warn_of_few([*results, results[0]])
     several, single = (record.getMessage() for record in caplog.records)
     assert "95 % of cases (a: 3 seeds, about 75 %, b: 5 seeds, about 83 %); t95" in several
     assert single.startswith("one seed (c): ")
     caplog.clear()
-    warn_of_few(groups[3:])
+    warn_of_few(results[3:])
     assert not caplog.records

@@ -1,4 +1,4 @@
-"""What `planet plan` returns, also where the run folder is read-only, damaged or from another machine."""
+"""What `planet plan` returns, also of a folder that is read-only, damaged or from elsewhere."""
 
 import dataclasses
 import errno
@@ -23,14 +23,15 @@ from planet_rssm.runs.checkpoint import Checkpoint
 from planet_rssm.world_model import untrained_model
 
 TINY = """
-    env.id=dmc/cartpole-swingup env.size=32 env.renderer=raycast env.action_repeat=100 model.depth=2 rssm.deter=8
-    rssm.stoch=4 rssm.hidden=8 model.reward_units=8 planner.candidates=4 planner.iterations=1 planner.elites=2
+    env.id=dmc/cartpole-swingup env.size=32 env.renderer=raycast env.action_repeat=100
+    model.depth=2 rssm.deter=8 rssm.stoch=4 rssm.hidden=8 model.reward_units=8
+    planner.candidates=4 planner.iterations=1 planner.elites=2
     planner.horizon=2
 """.split()
 
 
 @pytest.fixture(scope="module")
-def held() -> Checkpoint:
+def trained() -> Checkpoint:
     torch.set_num_threads(1)
     settings = config.load("planet", TINY)
     with EnvPool(settings.env, 1) as pool:
@@ -41,10 +42,10 @@ def held() -> Checkpoint:
 
 
 @pytest.fixture(scope="module")
-def measured(held, tmp_path_factory) -> tuple[Path, dict]:
+def measured(trained, tmp_path_factory) -> tuple[Path, dict]:
     """Return a run and the result of planning in it; the baselines are kept in it from then on."""
-    run = written(held, tmp_path_factory.mktemp("run"))
-    return run, plan_run(run, 1, device="cpu")
+    run = written(trained, tmp_path_factory.mktemp("run"))
+    return run, planned(run, 1, device="cpu")
 
 
 @pytest.fixture
@@ -66,29 +67,33 @@ def quick(monkeypatch) -> list[str]:
     return asked
 
 
-def written(held: Checkpoint, folder: Path) -> Path:
+def planned(run: Path, episodes: int, **options) -> dict:
+    return plan_run(run, episodes, **options).to_json()
+
+
+def written(trained: Checkpoint, folder: Path) -> Path:
     (folder / checkpoints.FOLDER).mkdir()
     for name in (7, checkpoints.BEST):
-        checkpoints.save(held, checkpoints.path_of(folder, name))
+        checkpoints.save(trained, checkpoints.path_of(folder, name))
     return folder
 
 
 def test_an_episode_meets_the_same_noise_in_plan_and_eval_whatever_is_played_beside_it(
-    held, tmp_path, quick
+    trained, tmp_path, quick
 ):
     drawn = dataclasses.replace(
-        held, settings=config.override(held.settings, ["rssm.filter_by=sample"])
+        trained, settings=config.override(trained.settings, ["rssm.filter_by=sample"])
     )
     run = written(drawn, tmp_path)
-    (alone,) = plan_run(run, 1, device="cpu")["episodes"]
-    many = plan_run(run, 5, device="cpu")["episodes"]
-    (evaluated,) = evaluate([str(run)], seeds=[1000, 1004], device="cpu")["results"]
+    (alone,) = planned(run, 1, device="cpu")["episodes"]
+    many = planned(run, 5, device="cpu")["episodes"]
+    (evaluated,) = evaluate([str(run)], seeds=[1000, 1004], device="cpu").to_json()["results"]
     assert many[0] == pytest.approx(alone, rel=1e-3)
     assert evaluated["episodes"][0]["return"] == pytest.approx(many[0]["return"], rel=1e-3)
     assert evaluated["episodes"][1]["return"] == pytest.approx(many[4]["return"], rel=1e-3)
 
 
-def test_the_result_names_what_was_measured(measured, held):
+def test_the_result_names_what_was_measured(measured, trained):
     result = measured[1]
     assert set(result) >= {
         "task",
@@ -100,14 +105,14 @@ def test_the_result_names_what_was_measured(measured, held):
         "video",
     }
     pixels = {"observe": "pixels", "renderer": "raycast", "size": 32}
-    assert result["observation"] == {**pixels, "simulator": held.spec.simulator}
+    assert result["observation"] == {**pixels, "simulator": trained.spec.simulator}
     assert (result["checkpoint"], result["env_steps"], result["video"]) == ("last", 7, None)
     json.dumps(result)
 
 
 @pytest.mark.parametrize(("asked", "named"), [("best", "best"), ("7", 7)])
 def test_the_best_checkpoint_is_labelled_as_selected(run, asked, named, capsys):
-    result = plan_run(run, 1, checkpoint=asked, device="cpu")
+    result = planned(run, 1, checkpoint=asked, device="cpu")
     assert (result["checkpoint"], result["env_steps"]) == (named, 7)
     _print(result, Console(width=200))
     label = "best checkpoint (selected on test episodes)"
@@ -123,7 +128,7 @@ def test_a_folder_that_cannot_be_written_costs_two_warnings(run, quick, caplog):
         assert fps == pytest.approx(1)
         raise OSError(errno.EROFS, "Read-only file system", "plan.mp4")
 
-    result = plan_run(run, 1, device="cpu", film=film)
+    result = planned(run, 1, device="cpu", film=film)
     assert result["video"] is None
     assert set(result["baselines"]) == {"random", "zero", "constant", "untrained"}
     said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
@@ -133,9 +138,9 @@ def test_a_folder_that_cannot_be_written_costs_two_warnings(run, quick, caplog):
     assert all("\n" not in line for line in said)
 
 
-def test_baselines_are_measured_once_and_again_after_damage(measured, run, held, quick):
+def test_baselines_are_measured_once_and_again_after_damage(measured, run, trained, quick):
     def again() -> baselines.Returns:
-        return baselines.baselines(run, held.settings, held.spec, 1, torch.device("cpu"))
+        return baselines.baselines(run, trained.settings, trained.spec, 1, torch.device("cpu"))
 
     assert {name: returns[0] for name, returns in again().items()} == measured[1]["baselines"]
     assert not quick
@@ -153,28 +158,30 @@ def test_baselines_are_measured_once_and_again_after_damage(measured, run, held,
         assert len(quick) == number, damage
 
 
-def test_another_planner_measures_only_the_untrained_again(measured, run, held, quick):
-    other = held.acting(["planner.candidates=5", "planner.elites=2"])
-    compared = baselines.baselines(run, other.settings, held.spec, 1, torch.device("cpu"))
+def test_another_planner_measures_only_the_untrained_again(measured, run, trained, quick):
+    other = trained.acting(["planner.candidates=5", "planner.elites=2"])
+    compared = baselines.baselines(run, other.settings, trained.spec, 1, torch.device("cpu"))
     assert not quick and compared["untrained"] == [1.0]
     assert compared["random"][0] == measured[1]["baselines"]["random"]
 
 
-def test_another_mujoco_is_a_warning_and_measures_the_baselines_again(run, held, quick, caplog):
+def test_another_mujoco_is_a_warning_and_measures_the_baselines_again(run, trained, quick, caplog):
     cache = run / baselines.CACHE
     old = json.loads(cache.read_text())
     old["blind"]["key"]["simulator"] = "mujoco 1.0"
     del old["crc32"]  # as files were before there was one
     cache.write_text(json.dumps(old))
-    elder = dataclasses.replace(held, spec=dataclasses.replace(held.spec, simulator="mujoco 1.0"))
+    elder = dataclasses.replace(
+        trained, spec=dataclasses.replace(trained.spec, simulator="mujoco 1.0")
+    )
     checkpoints.save(elder, checkpoints.path_of(run, 7))
-    result = plan_run(run, 1, device="cpu")
+    result = planned(run, 1, device="cpu")
     assert quick == ["simple"]
-    assert result["observation"]["simulator"] == held.spec.simulator
+    assert result["observation"]["simulator"] == trained.spec.simulator
     [warning] = [
         record.getMessage() for record in caplog.records if record.levelno == logging.WARNING
     ]
-    assert warning.startswith(f"trained with mujoco 1.0, planning with {held.spec.simulator}: ")
+    assert warning.startswith(f"trained with mujoco 1.0, planning with {trained.spec.simulator}: ")
 
 
 @pytest.mark.parametrize(
@@ -188,10 +195,10 @@ def test_another_mujoco_is_a_warning_and_measures_the_baselines_again(run, held,
         ),
     ],
 )
-def test_another_environment_is_refused_in_one_line(held, tmp_path, change, line):
-    other = dataclasses.replace(held, spec=dataclasses.replace(held.spec, **change))
+def test_another_environment_is_refused_in_one_line(trained, tmp_path, change, line):
+    other = dataclasses.replace(trained, spec=dataclasses.replace(trained.spec, **change))
     with pytest.raises(
         PlanetError, match=f"^dmc/cartpole-swingup: the run was trained with {line}"
     ) as caught:
-        plan_run(written(other, tmp_path), 1, device="cpu")
+        planned(written(other, tmp_path), 1, device="cpu")
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""`planet plan simulator:TASK`: the same object as of a run, and one line for what cannot be simulated."""
+"""`planet plan simulator:TASK`: the object of a run, and a line for what cannot be simulated."""
 
 import json
 import logging
@@ -12,7 +12,9 @@ from planet_rssm.evaluation import plan_simulator as module
 from planet_rssm.evaluation.plan_run import VIDEO_SIZE
 from planet_rssm.evaluation.plan_simulator import plan_simulator, simulator_settings
 
-SHORT = "env.time_limit=24 planner.horizon=3 planner.candidates=8 planner.iterations=2 planner.elites=2".split()
+SHORT = """
+    env.time_limit=24 planner.horizon=3 planner.candidates=8 planner.iterations=2 planner.elites=2
+""".split()
 
 
 @pytest.fixture
@@ -21,6 +23,10 @@ def quick(monkeypatch):
     monkeypatch.setattr(
         module, "simple_baselines", lambda *_: {"random": [1.0], "zero": [0.0], "constant": [2.0]}
     )
+
+
+def planned(task: str, episodes: int, **options) -> dict:
+    return plan_simulator(task, episodes, **options).to_json()
 
 
 def end_of(*words: str) -> int:
@@ -71,9 +77,7 @@ def test_the_table_names_the_simulator(quick, capsys):
 
 
 def test_episodes_do_not_depend_on_how_many_there_are(quick):
-    one, two = (
-        plan_simulator("reacher-easy", count, overrides=SHORT)["episodes"] for count in (1, 2)
-    )
+    one, two = (planned("reacher-easy", count, overrides=SHORT)["episodes"] for count in (1, 2))
     assert two[:1] == one
 
 
@@ -84,16 +88,14 @@ def test_a_film_needs_no_gl(quick, tmp_path):
         frames.extend(shown)
         return tmp_path / f"at {fps:.2f}"
 
-    result = plan_simulator(
-        "simulator:walker-walk", 1, overrides=[*SHORT, "env.time_limit=4"], film=film
-    )
+    result = planned("simulator:walker-walk", 1, overrides=[*SHORT, "env.time_limit=4"], film=film)
     assert [frame.shape for frame in frames] == [(VIDEO_SIZE, VIDEO_SIZE, 3)] * 2
     assert np.std(frames[0]) > 10
     assert result["video"] == str(tmp_path / "at 20.00")
 
 
 def test_a_task_without_a_reward_for_many_states_is_called_slow(quick, caplog):
-    plan_simulator("pendulum-swingup", 1, overrides=[*SHORT, "env.time_limit=4"])
+    planned("pendulum-swingup", 1, overrides=[*SHORT, "env.time_limit=4"])
     assert "dmc/pendulum-swingup: its reward is asked of the task" in caplog.records[0].getMessage()
     assert caplog.records[0].levelno == logging.WARNING
 
@@ -142,7 +144,7 @@ def test_each_task_has_its_budget_and_settings_win():
 )
 def test_what_cannot_be_is_one_line(task, overrides, line):
     with pytest.raises(PlanetError) as caught:
-        plan_simulator(task, 1, overrides=overrides)
+        planned(task, 1, overrides=overrides)
     assert str(caught.value).startswith(line)
     assert "\n" not in str(caught.value)
 

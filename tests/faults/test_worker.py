@@ -111,7 +111,7 @@ def test_a_reward_that_is_always_nan_ends_the_run_and_is_never_stored(
     assert str(caught.value) == (
         "env.id = 'dmc/cartpole-swingup': its worker failed 3 times in a row, "
         "at last in step 37 of an episode: "
-        "reward = nan: must be finite, in float32; mend the environment"
+        "reward = nan: must be finite, in float32; fix the environment"
     )
     assert not list((tmp_path / "run").rglob("*.safetensors"))
     faulty("ok ok ok")

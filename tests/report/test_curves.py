@@ -55,9 +55,9 @@ def test_curves_are_drawn_in_each_runs_colour(make_run, tmp_path):
 def test_a_half_written_last_line_is_skipped_and_another_named(make_run, tmp_path):
     run = make_run("seed0", 300)
     path = run / "metrics.jsonl"
-    whole = read_metrics(run)
+    complete = read_metrics(run)
     path.write_bytes(path.read_bytes()[:-20])
-    assert read_metrics(run) == whole[:-1]
+    assert read_metrics(run) == complete[:-1]
     plot_curves([run], tmp_path / "curves.png")
     path.write_text("{]\n" + path.read_text())
     with pytest.raises(PlanetError, match=r"metrics.jsonl: line 1 is not a measurement"):

@@ -1,4 +1,4 @@
-"""The simulator as a dynamics: several episodes at once, each with its own model, and a policy that wins with it."""
+"""The simulator as a dynamics: several episodes at once, and a policy that wins with it."""
 
 import doctest
 
@@ -69,7 +69,7 @@ def test_a_wrong_number_of_rows_is_refused():
 
 
 def test_what_the_planner_expects_is_what_it_gets():
-    """A plan's value is the return of its sequence, to the bit: nothing is drawn, nothing is learned."""
+    """A plan's value is the return of its sequence, bit for bit: nothing is drawn or learned."""
     [env] = episodes("cheetah-run", 1)
     dynamics = SimulatorDynamics([Simulator(env, threads=1)])
     planner = ICEM(

@@ -1,4 +1,4 @@
-"""What a simulator foretells is what happens, to the last bit; rewards for many states at once are the tasks' own."""
+"""A simulator predicts what happens, bit for bit; batched rewards are those of the tasks."""
 
 import mujoco
 import numpy as np
@@ -9,7 +9,7 @@ from planet_rssm.config import EnvSettings
 from planet_rssm.envs import registry
 from planet_rssm.envs.dmc import DMControlEnv
 from planet_rssm.simulator.physics import Simulator
-from planet_rssm.simulator.rewards import REWARDS, Seen
+from planet_rssm.simulator.rewards import REWARDS, States
 
 BATCHED = [f"{domain}-{task}" for domain, task in REWARDS]
 STEPPED = ["hopper-hop", "finger-turn_easy", "manipulator-bring_ball"]
@@ -31,7 +31,7 @@ def actions_of(env, *shape) -> np.ndarray:
 
 
 @pytest.mark.parametrize("task", [*BATCHED, *STEPPED])
-def test_what_is_foretold_happens(task):
+def test_what_is_predicted_happens(task):
     env = make(task)
     simulator = Simulator(env, threads=2)
     assert simulator.batched == (task in BATCHED)
@@ -39,20 +39,22 @@ def test_what_is_foretold_happens(task):
     for action in actions_of(env, 3):  # from within an episode, with a warm solver
         env.step(action)
     actions = actions_of(env, 3, 4)
-    told = simulator.follow(simulator.state(), actions)
+    followed = simulator.follow(simulator.state(), actions)
     rewards = [env.step(action)[1] for action in actions[1]]
-    np.testing.assert_allclose(told.reward[1], rewards, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(followed.reward[1], rewards, rtol=0, atol=1e-9)
     size = simulator._physics_size
-    np.testing.assert_array_equal(told.last[1, :size], simulator.state()[:size])
-    assert (told.discount == 1).all()
-    assert told.last.shape == (3, len(simulator.state()))
+    np.testing.assert_array_equal(followed.last[1, :size], simulator.state()[:size])
+    assert (followed.discount == 1).all()
+    assert followed.last.shape == (3, len(simulator.state()))
 
 
 @pytest.mark.parametrize(("domain", "name"), REWARDS)
 def test_rewards_are_the_tasks_own(domain, name):
-    """On states of random episodes, some of them set where the reward changes, on 1000 states and more."""
+    """On 1000 states and more of random episodes, some of them set where the reward changes."""
     env = make(f"{domain}-{name}", action_repeat=1)
-    physics, task, seen, rewards = env.inner.physics, env.inner.task, [], []
+    physics = env.inner.physics
+    task = env.inner.task
+    batched, rewards = [], []
     draw = np.random.default_rng(1)
     for seed in range(10):
         env.reset(seed=seed)
@@ -63,22 +65,22 @@ def test_rewards_are_the_tasks_own(domain, name):
             env.step(draw.uniform(-1, 1, env.env_spec.action_size))
             data = physics.data
             here.append(
-                Seen(
+                States(
                     *(np.array(part) for part in (data.qpos, data.qvel, data.ctrl, data.sensordata))
                 )
             )
             expected.append(task.get_reward(physics))
         # one call an episode, whose model is the one of its states
-        many = Seen(*(np.stack(part) for part in zip(*here, strict=True)))
-        seen.append(REWARDS[domain, name](task, physics, many))
+        many = States(*(np.stack(part) for part in zip(*here, strict=True)))
+        batched.append(REWARDS[domain, name](task, physics, many))
         rewards.append(expected)
-    np.testing.assert_allclose(seen, rewards, rtol=0, atol=1e-6)
-    assert np.size(seen) >= STATES
+    np.testing.assert_allclose(batched, rewards, rtol=0, atol=1e-6)
+    assert np.size(batched) >= STATES
     assert np.ptp(rewards) > 0.5  # both what pays and what does not was there
 
 
 def unsettle(physics, draw) -> None:
-    """Put the physics into another state, so that a few states show all that a reward depends on."""
+    """Put the physics into another state: a few states show all that a reward depends on."""
     with physics.reset_context():
         reach = np.where(
             physics.model.jnt_type == mujoco.mjtJoint.mjJNT_HINGE, np.pi, 0.3
@@ -94,8 +96,8 @@ def test_the_running_episode_is_followed():
     actions = actions_of(env, 1, 25)
     for seed in range(3):
         env.reset(seed=seed)
-        told = simulator.follow(simulator.state(), actions)
-        assert told.reward[0] == pytest.approx(
+        followed = simulator.follow(simulator.state(), actions)
+        assert followed.reward[0] == pytest.approx(
             [env.step(action)[1] for action in actions[0]], abs=1e-9
         )
 
@@ -108,8 +110,8 @@ def test_a_simulation_that_breaks_down_is_worth_nan(task):
     env.step(np.zeros(env.env_spec.action_size))
     state = simulator.state()
     state[1 + env.inner.physics.model.nq] = 1e11  # a speed that mujoco calls bad
-    told = simulator.follow(state, actions_of(env, 2, 3))
-    assert np.isnan(told.reward).all()
+    followed = simulator.follow(state, actions_of(env, 2, 3))
+    assert np.isnan(followed.reward).all()
     assert np.isfinite(simulator.follow(simulator.state(), actions_of(env, 2, 3)).reward).all()
 
 
@@ -119,9 +121,9 @@ def test_an_end_of_the_tasks_own_is_a_discount_of_zero():
     env.reset(seed=0)
     state = simulator.state()
     state[1 : 1 + env.inner.physics.model.nq] = 0  # at rest, which ends it
-    told = simulator.follow(state, np.zeros((1, 3, 1)))
-    assert told.discount.tolist() == [[0, 0, 0]]
-    assert (told.reward[:, 1:] == 0).all()
+    followed = simulator.follow(state, np.zeros((1, 3, 1)))
+    assert followed.discount.tolist() == [[0, 0, 0]]
+    assert (followed.reward[:, 1:] == 0).all()
 
 
 def test_no_threads_are_one_line():

@@ -17,14 +17,14 @@ SETTINGS = resolve(EnvSettings(id="dmc/reacher-easy", size=32, renderer="raycast
 def test_the_physics_here_is_that_of_the_worker_which_draws_it():
     with EnvPool(SETTINGS, 2) as workers:
         pool = ShadowedPool(workers, SETTINGS, threads=1)
-        foretold = []
+        predicted = []
 
         def policy(observation, executed, is_first):
             assert pool.running == {0, 1}
             assert observation["image"].std() > 1
             action = drawn(observation, executed, is_first)
             following = action[:, None, None].astype(np.float64)  # a sequence of one action a row
-            foretold.append(
+            predicted.append(
                 [
                     pool.simulators[row]
                     .follow(pool.simulators[row].state(), following[row])
@@ -38,7 +38,7 @@ def test_the_physics_here_is_that_of_the_worker_which_draws_it():
         episodes = dict(collect(pool, policy, [7, 8]))
         assert not pool.running
     real = np.stack([episodes[row].reward[1:] for row in (0, 1)], 1)
-    np.testing.assert_allclose(np.array(foretold), real, atol=1e-6)
+    np.testing.assert_allclose(np.array(predicted), real, atol=1e-6)
     assert np.ptp(real) > 0 or real.max() == 0
 
 
@@ -65,9 +65,9 @@ def test_another_reward_is_one_line():
     pool.reset({0: 1})
     with pytest.raises(
         PlanetError, match="^dmc/reacher-easy: the same seed and actions gave a reward of 3.5 in a"
-    ) as told:
+    ) as caught:
         pool.step({0: np.zeros(2, np.float32)})
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_an_episode_that_is_lost_begins_again():

@@ -1,18 +1,18 @@
-"""Watched and judged agents, with models that are the simulator, its negative, or wrong by what they believe."""
+"""Policies of the diagnosis, with models that are the simulator, its negative, or wrong."""
 
 import pytest
 import torch
 
 from planet_rssm import config
 from planet_rssm.agent import Agent, AgentPolicy
-from planet_rssm.diagnosis.agents import (
+from planet_rssm.diagnosis.model_accuracy import model_accuracy
+from planet_rssm.diagnosis.policies import (
     FILTERS,
-    JudgedFilter,
-    WatchedAgent,
+    BestBeliefPolicy,
+    ScoringPolicy,
     last_round,
     random_sequences,
 )
-from planet_rssm.diagnosis.diagnose import measured
 from planet_rssm.envs.registry import resolve
 from planet_rssm.evaluation.protocol import play
 from planet_rssm.simulator.dynamics import SimulatorDynamics
@@ -23,8 +23,9 @@ from planet_rssm.world_model import untrained_model
 
 SETTINGS = config.load(
     "planet",
-    "env.id=dmc/cartpole-balance env.observe=vectors env.renderer=none env.time_limit=80 model.depth=2 rssm.deter=8 "
-    "rssm.stoch=4 rssm.hidden=8 model.reward_units=8 model.vector_units=8 planner.candidates=20 planner.iterations=2 "
+    "env.id=dmc/cartpole-balance env.observe=vectors env.renderer=none env.time_limit=80 "
+    "model.depth=2 rssm.deter=8 rssm.stoch=4 rssm.hidden=8 model.reward_units=8 "
+    "model.vector_units=8 planner.candidates=20 planner.iterations=2 "
     "planner.elites=4 planner.horizon=4 device=cpu".split(),
 )
 SETTINGS = SETTINGS.model_copy(update={"env": resolve(SETTINGS.env)})
@@ -32,7 +33,10 @@ CPU = torch.device("cpu")
 
 
 class Seer(Dynamics):
-    """Follows the true episodes, whatever is believed; rewards are times `factor`, and less what the belief is off."""
+    """Follows the true episodes, whatever is believed.
+
+    Rewards are times `factor`, and off by what `off` returns of the belief.
+    """
 
     differentiable = False
 
@@ -45,11 +49,11 @@ class Seer(Dynamics):
     def rollout(self, state, actions, noise=None):
         truth = SimulatorDynamics(self._pool.simulators)
         each = len(actions) // self._pool.count  # beliefs of a row
-        found = truth.rollout(truth.state(), actions[::each])
-        reward = (self._factor * found.reward).repeat_interleave(each, 0)
+        real = truth.rollout(truth.state(), actions[::each])
+        reward = (self._factor * real.reward).repeat_interleave(each, 0)
         if self._off is not None:
             reward = reward + self._off(state)[:, None, None]
-        return found._replace(reward=reward, discount=found.discount.repeat_interleave(each, 0))
+        return real._replace(reward=reward, discount=real.discount.repeat_interleave(each, 0))
 
 
 @pytest.fixture
@@ -67,20 +71,20 @@ def agent() -> Agent:
 def test_candidates_of_the_simulator_and_its_negative(pool, factor):
     made = agent()
     made.prepared.dynamics = Seer(pool, factor)
-    policy = WatchedAgent(made, pool, every=9)
+    policy = ScoringPolicy(made, pool, every=9)
     play(pool, policy, [1000, 1001])
     assert [moment.episode for moment in policy.moments] == [0, 0, 1, 1]
-    result = measured(policy.moments, SETTINGS, False)
+    result = model_accuracy(policy.moments, SETTINGS, False)
     for kind in ("random", "planned"):
-        for cell in result["rank_correlation"][kind]["one"]:
-            assert cell["mean"] == pytest.approx(factor, abs=1e-3)  # rewards come back in float32
+        for cell in result.rank_correlation[kind]["one"]:
+            assert cell.mean == pytest.approx(factor, abs=1e-3)  # rewards come back in float32
     if factor == 1:
-        assert [cell["mean"] for cell in result["optimism"]] == pytest.approx([0.0] * 3, abs=1e-4)
+        assert [cell.mean for cell in result.optimism] == pytest.approx([0.0] * 3, abs=1e-4)
 
 
-def test_who_is_watched_acts_as_ever(pool):
+def test_an_agent_that_scores_acts_as_ever(pool):
     alone = play(LocalPool(SETTINGS.env), AgentPolicy(agent(), 1), [1000])
-    assert play(pool, WatchedAgent(agent(), pool, every=5), [1000]) == alone
+    assert play(pool, ScoringPolicy(agent(), pool, every=5), [1000]) == alone
 
 
 def test_the_last_round_draws_as_the_planner_does_and_its_plan_lies_among_its_draws(pool):
@@ -88,21 +92,21 @@ def test_the_last_round_draws_as_the_planner_does_and_its_plan_lies_among_its_dr
     made.prepared.dynamics = Seer(pool)
     pool.reset({0: 1000})
     carry = made.initial(1)
-    found = last_round(made, carry, 15, rng)
-    assert found.shape == (1, 15, 4, 1) and found.abs().max() <= 1
+    proposed = last_round(made, carry, 15, rng)
+    assert proposed.shape == (1, 15, 4, 1) and proposed.abs().max() <= 1
     assert last_round(made, carry, 99, rng).shape[1] == 20  # there are no more
-    assert found.std() < random_sequences(made, 50, 1, rng).std() * 1.8
-    assert not torch.equal(found, last_round(made, carry, 15, rng))
+    assert proposed.std() < random_sequences(made, 50, 1, rng).std() * 1.8
+    assert not torch.equal(proposed, last_round(made, carry, 15, rng))
 
 
-def test_the_belief_that_is_acted_by_is_the_one_that_foretells_best(pool):
-    """The model's error is the first number of the belief: the least of them must be chosen, and survive."""
+def test_the_belief_that_is_acted_by_is_the_one_that_predicts_best(pool):
+    """The model's error is the belief's first number: the least must be chosen, and survive."""
     made = agent()
     made.prepared.dynamics = Seer(pool, off=lambda state: state.stoch[:, 0].abs())
-    policy, acted, filtered = JudgedFilter(made, pool), [], []
+    policy, acted, filtered = BestBeliefPolicy(made, pool), [], []
     decide, observe = made.decide, made.observe
 
-    def seen(*args, **options):
+    def observed(*args, **options):
         filtered.append(observe(*args, **options))
         return filtered[-1]
 
@@ -110,7 +114,7 @@ def test_the_belief_that_is_acted_by_is_the_one_that_foretells_best(pool):
         acted.append(carry.state)
         return decide(carry, **options)
 
-    made.observe, made.decide = seen, decided
+    made.observe, made.decide = observed, decided
     play(pool, policy, [1000])
     assert len(acted) == len(filtered) == 10
     for chosen, all_of_them in zip(acted, filtered, strict=True):

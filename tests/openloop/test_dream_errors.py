@@ -12,7 +12,8 @@ from planet_rssm.config import RSSMSettings
 from planet_rssm.data.episode import Episode
 from planet_rssm.data.replay import Chunks
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.openloop.predictions import dream_errors, dream_film
+from planet_rssm.openloop.dream_errors import dream_errors
+from planet_rssm.openloop.dream_frames import dream_frames
 from planet_rssm.training.learner import Learner
 from planet_rssm.types import State
 from planet_rssm.world_model import untrained_model
@@ -102,24 +103,24 @@ class Knowing:
 Knowing.settings = SimpleNamespace(**vars(Knowing.settings), **RSSMSettings().model_dump())
 
 
-def test_what_a_knowing_model_foretells_is_right_at_every_horizon_and_wrong_with_the_actions_of_others():
+def test_a_knowing_model_is_right_at_every_horizon_and_wrong_with_the_actions_of_others():
     rng = np.random.default_rng(0)
     episodes = [walk(30, rng) for _ in range(4)]
     model = Knowing()
-    found = dream_errors(model, episodes, (9, 1, 4), context=3)
-    assert found["horizons"] == [1, 4, 9]
-    assert found["starts"] == [4 * 20] * 3
-    assert np.allclose(found["vector_error"], 0, atol=1e-10)
-    assert np.allclose(found["reward_error"], 0, atol=1e-10)
+    errors = errors_of(model, episodes, (9, 1, 4), context=3)
+    assert errors["horizons"] == [1, 4, 9]
+    assert errors["starts"] == [4 * 20] * 3
+    assert np.allclose(errors["vector_error"], 0, atol=1e-10)
+    assert np.allclose(errors["reward_error"], 0, atol=1e-10)
     for row in (
         "vector_copy_last",
         "vector_mean_frame",
         "vector_shuffled_actions",
         "reward_shuffled_actions",
     ):
-        assert min(found[row]) > 0.01
-    assert found["vector_copy_last"] == sorted(found["vector_copy_last"])
-    assert found["image_error"] is None and found["image_mean_frame"] is None
+        assert min(errors[row]) > 0.01
+    assert errors["vector_copy_last"] == sorted(errors["vector_copy_last"])
+    assert errors["image_error"] is None and errors["image_mean_frame"] is None
     for first in model.firsts:  # every context begins afresh
         assert first[:, 0].all() and not first[:, 1:].any()
 
@@ -127,20 +128,20 @@ def test_what_a_knowing_model_foretells_is_right_at_every_horizon_and_wrong_with
 @pytest.mark.parametrize(("pixels", "level"), [("quantised", 1 / 32), ("scaled", 8 / 255)])
 def test_baselines_of_a_fading_picture_are_those_computed_by_hand(pixels, level):
     frames, context, horizons = 32, 4, (1, 7, 20)
-    found = dream_errors(
+    errors = errors_of(
         model_for(PIXELS, f"model.pixels={pixels}"), [fading(frames)] * 2, horizons, context
     )
-    places = np.arange(frames - context - 20 + 1) + context - 1  # last frames seen: 9 starts
-    assert found["starts"] == [2 * len(places)] * 3
+    places = np.arange(frames - context - 20 + 1) + context - 1  # last observed frames: 9 starts
+    assert errors["starts"] == [2 * len(places)] * 3
     middle, mean_reward = (frames - 1) / 2, frames / 2
     for index, horizon in enumerate(horizons):
-        assert found["image_copy_last"][index] == pytest.approx((horizon * level) ** 2, rel=1e-4)
+        assert errors["image_copy_last"][index] == pytest.approx((horizon * level) ** 2, rel=1e-4)
         away = ((places + horizon - middle) * level) ** 2
-        assert found["image_mean_frame"][index] == pytest.approx(away.mean(), rel=1e-4)
-        assert found["reward_mean"][index] == pytest.approx(
+        assert errors["image_mean_frame"][index] == pytest.approx(away.mean(), rel=1e-4)
+        assert errors["reward_mean"][index] == pytest.approx(
             ((places + horizon - mean_reward) ** 2).mean()
         )
-    assert found["vector_error"] is None
+    assert errors["vector_error"] is None
 
 
 @pytest.mark.parametrize("spec", [PIXELS, VECTORS, BOTH], ids=["pixels", "vectors", "both"])
@@ -151,27 +152,27 @@ def test_every_observation_and_latent_is_measured_the_same_twice(spec, latent):
     rng = np.random.default_rng(1)
     episodes = [walk(12, rng, BOTH) for _ in range(3)]
     model = model_for(spec, *latent)
-    found = dream_errors(model, episodes, (1, 5), 2)
-    assert found == dream_errors(model, episodes, (1, 5), 2)
-    seen = {key: "image" if key == "image" else "vector" for key in spec.observation}
+    errors = errors_of(model, episodes, (1, 5), 2)
+    assert errors == errors_of(model, episodes, (1, 5), 2)
+    kinds = {key: "image" if key == "image" else "vector" for key in spec.observation}
     for kind in ("image", "vector"):
-        assert (found[f"{kind}_error"] is not None) is (kind in seen.values())
-    assert all(np.isfinite(value).all() for value in found.values() if value is not None)
+        assert (errors[f"{kind}_error"] is not None) is (kind in kinds.values())
+    assert all(np.isfinite(value).all() for value in errors.values() if value is not None)
     assert not any(parameter.requires_grad is False for parameter in model.parameters())
 
 
 def test_short_episodes_count_at_the_horizons_that_they_reach():
     rng = np.random.default_rng(2)
     episodes = [walk(30, rng), walk(7, rng), walk(3, rng)]  # 31, 8 and 4 frames
-    found = dream_errors(Knowing(), episodes, (1, 5, 20, 27, 50), context=4, starts=6)
-    assert found["horizons"] == [1, 5, 20, 27]  # 4 + 27 frames: the longest just has it
-    assert found["starts"] == [
+    errors = errors_of(Knowing(), episodes, (1, 5, 20, 27, 50), context=4, starts=6)
+    assert errors["horizons"] == [1, 5, 20, 27]  # 4 + 27 frames: the longest just has it
+    assert errors["starts"] == [
         2,
         1,
         1,
         1,
     ]  # with 27 ahead there is one start in each; the shortest has none
-    assert np.allclose(found["vector_error"], 0, atol=1e-10)
+    assert np.allclose(errors["vector_error"], 0, atol=1e-10)
 
 
 @pytest.mark.parametrize(
@@ -185,15 +186,17 @@ def test_short_episodes_count_at_the_horizons_that_they_reach():
 def test_too_little_to_measure_is_refused(steps, context, line):
     rng = np.random.default_rng(3)
     with pytest.raises(PlanetError, match=line):
-        dream_errors(Knowing(), [walk(count, rng) for count in steps], (1, 5), context)
+        errors_of(Knowing(), [walk(count, rng) for count in steps], (1, 5), context)
 
 
 def test_a_model_that_has_learned_beats_the_last_frame_and_needs_its_actions():
     torch.set_num_threads(1)
     rng = np.random.default_rng(4)
-    settings = config.load("planet", ["rssm.deter=32", "rssm.stoch=4", "rssm.hidden=32", "model.vector_units=32",
-                                      "model.reward_units=32", "kl.free_nats=0.5", "optimizer.lr=3e-3",
-                                      "model.vector_scale=100"])  # fmt: skip
+    overrides = """
+        rssm.deter=32 rssm.stoch=4 rssm.hidden=32 model.vector_units=32 model.reward_units=32
+        kl.free_nats=0.5 optimizer.lr=3e-3 model.vector_scale=100
+    """
+    settings = config.load("planet", overrides.split())
     model = untrained_model(settings, VECTORS)
     learner = Learner(model, settings, CPU)
     for index in range(250):
@@ -204,11 +207,15 @@ def test_a_model_that_has_learned_beats_the_last_frame_and_needs_its_actions():
         learner.update(
             Chunks({"place": place}, **stacked, mask=np.ones(place.shape[:2], bool)), index
         )
-    found = dream_errors(model, [walk(11, rng) for _ in range(40)], (1, 5), 3)
+    errors = errors_of(model, [walk(11, rng) for _ in range(40)], (1, 5), 3)
     for at in range(2):
         for row in ("copy_last", "mean_frame", "shuffled_actions"):
-            assert found["vector_error"][at] < 0.7 * found[f"vector_{row}"][at], row
-        assert found["reward_error"][at] < found["reward_mean"][at]
+            assert errors["vector_error"][at] < 0.7 * errors[f"vector_{row}"][at], row
+        assert errors["reward_error"][at] < errors["reward_mean"][at]
+
+
+def errors_of(*args, **options) -> dict:
+    return dream_errors(*args, **options).to_json()
 
 
 class Doubting(Knowing):
@@ -222,20 +229,19 @@ class Doubting(Knowing):
 def test_a_sample_is_off_by_its_noise_and_the_mean_of_many_by_less():
     rng = np.random.default_rng(5)
     episodes = [walk(40, rng) for _ in range(4)]
-    one, many = (dream_errors(Doubting(), episodes, (1, 10), samples=count) for count in (1, 16))
+    one, many = (errors_of(Doubting(), episodes, (1, 10), samples=count) for count in (1, 16))
     assert one["reward_error"] == pytest.approx([1, 1], rel=0.5)  # 80 squares of unit normals each
     assert many["reward_error"] == pytest.approx([1 / 16, 1 / 16], rel=0.5)
     assert one["vector_copy_last"] == many["vector_copy_last"]
 
 
-def test_a_film_shows_what_was_seen_and_what_was_imagined():
+def test_frames_are_the_truth_and_what_was_imagined():
     episodes = [fading(12), fading(32), fading(31), fading(30), fading(20)]
-    film = dream_film(model_for(PIXELS), episodes, horizon=25, context=5, device=CPU, rows=2)
-    assert (
-        film.truth.shape == film.prediction.shape == (2, 30, 32, 32, 3)
-    )  # of the three that are long enough
-    assert film.context == 5
+    frames = dream_frames(model_for(PIXELS), episodes, horizon=25, context=5, device=CPU, rows=2)
+    # of the three that are long enough
+    assert frames.truth.shape == frames.prediction.shape == (2, 30, 32, 32, 3)
+    assert frames.context == 5
     np.testing.assert_allclose(
-        film.truth[:, :, 0, 0, 0], np.tile((np.arange(30) + 0.5) / 32, (2, 1)), atol=1e-6
+        frames.truth[:, :, 0, 0, 0], np.tile((np.arange(30) + 0.5) / 32, (2, 1)), atol=1e-6
     )
-    assert 0 <= film.prediction.min() and film.prediction.max() <= 1
+    assert 0 <= frames.prediction.min() and frames.prediction.max() <= 1

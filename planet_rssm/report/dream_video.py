@@ -1,4 +1,4 @@
-"""What a model imagines as frames of a film: truth, prediction and error side by side."""
+"""What a model imagines as frames of a video: truth, prediction and error side by side."""
 
 from collections.abc import Iterator
 
@@ -6,15 +6,16 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 PANEL = 192  # pixels a side at least
-STRIP = 8  # pixels above a row, coloured by whether the model sees
+STRIP = 8  # pixels above a row, coloured by whether the model observes
 HEAD = 40  # pixels above all, for two lines of words
 NAMES = ("truth", "prediction", "absolute error")
 GAP = 4  # pixels between panels
-SEEN, IMAGINED = (60, 160, 80), (225, 120, 30)  # green, orange
+OBSERVED = (60, 160, 80)  # green
+IMAGINED = (225, 120, 30)  # orange
 
 
 def panels(truth: np.ndarray, prediction: np.ndarray, context: int) -> Iterator[np.ndarray]:
-    """Yield one film frame, uint8 [height, width, 3], a time step: truth | prediction | absolute error.
+    """Yield one video frame, uint8 [height, width, 3], a time step: truth | prediction | error.
 
     Words above the pictures name them, and say whether the model sees the truth or only imagines;
     so does the colour of the strip above each row, green while it sees and orange from then on.
@@ -26,20 +27,20 @@ def panels(truth: np.ndarray, prediction: np.ndarray, context: int) -> Iterator[
         context: how many of the T frames the model sees.
     """
     for time in range(truth.shape[1]):
-        colour = SEEN if time < context else IMAGINED
+        colour = OBSERVED if time < context else IMAGINED
         rows = [
             _row(*pair, colour) for pair in zip(truth[:, time], prediction[:, time], strict=True)
         ]
-        words = (
-            f"frame {time + 1}: the model {'sees the truth' if time < context else 'only imagines'}"
-        )
+        doing = "sees the truth" if time < context else "only imagines"
+        words = f"frame {time + 1}: the model {doing}"
         yield np.concatenate([_head(rows[0].shape[1], words, colour), *rows])
 
 
 def _head(width: int, words: str, colour: tuple[int, int, int]) -> np.ndarray:
     """Return what stands above the pictures, uint8 [HEAD, width, 3]."""
     image = Image.new("RGB", (width, HEAD))
-    draw, font = ImageDraw.Draw(image), ImageFont.load_default(HEAD // 3)
+    draw = ImageDraw.Draw(image)
+    font = ImageFont.load_default(HEAD // 3)
     draw.text((GAP, 2), words, fill=colour, font=font)
     for place, name in enumerate(NAMES):
         draw.text((GAP + place * width // len(NAMES), HEAD // 2), name, fill="white", font=font)
@@ -55,6 +56,6 @@ def _row(truth: np.ndarray, prediction: np.ndarray, colour: tuple[int, int, int]
 
 
 def _scaled(image: np.ndarray) -> np.ndarray:
-    """Return 0 to 1 as 0 to 255, every pixel repeated until the picture is large enough to look at."""
+    """Return 0 to 1 as 0 to 255, every pixel repeated until the picture is large enough."""
     times = -(-PANEL // image.shape[0])
     return np.round(image * 255).astype(np.uint8).repeat(times, 0).repeat(times, 1)

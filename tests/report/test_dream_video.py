@@ -1,6 +1,6 @@
 import numpy as np
 
-from planet_rssm.report.dream_film import GAP, HEAD, IMAGINED, PANEL, SEEN, STRIP, panels
+from planet_rssm.report.dream_video import GAP, HEAD, IMAGINED, OBSERVED, PANEL, STRIP, panels
 
 
 def test_truth_prediction_and_error_lie_side_by_side_under_a_strip_that_says_what_was_seen():
@@ -11,7 +11,7 @@ def test_truth_prediction_and_error_lie_side_by_side_under_a_strip_that_says_wha
         (HEAD + 2 * (PANEL + STRIP), 3 * PANEL + 2 * GAP, 3)
     ] * 3
     assert all(frame.dtype == np.uint8 for frame in frames)
-    for time, colour in enumerate((SEEN, SEEN, IMAGINED)):
+    for time, colour in enumerate((OBSERVED, OBSERVED, IMAGINED)):
         assert (frames[time][HEAD : HEAD + STRIP] == colour).all()
     for row, values in enumerate(((64, 255, 191), (204, 153, 51))):
         top = HEAD + STRIP + row * (PANEL + STRIP)
@@ -40,5 +40,5 @@ def test_words_name_the_pictures_and_say_whether_the_model_sees():
         (heads[0][HEAD // 2 :, place * width : (place + 1) * width] == 255).any()
         for place in range(3)
     )
-    for head, colour in zip(heads, (SEEN, SEEN, IMAGINED), strict=True):
+    for head, colour in zip(heads, (OBSERVED, OBSERVED, IMAGINED), strict=True):
         assert (head[: HEAD // 2] == colour).all(-1).any()

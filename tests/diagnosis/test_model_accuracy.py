@@ -1,42 +1,51 @@
-"""What is said of candidates, where the answer is known: a model that is the simulator, its negative, a biased one."""
+"""Scored candidates whose result is known: the simulator, its negative, a biased model."""
 
 import numpy as np
 import pytest
 import torch
 
 from planet_rssm.config import Settings
-from planet_rssm.diagnosis.agents import Moment
-from planet_rssm.diagnosis.diagnose import limit, measured
-from planet_rssm.diagnosis.forecast import (
-    Foretold,
+from planet_rssm.diagnosis.diagnose_run import limit
+from planet_rssm.diagnosis.model_accuracy import (
+    Bin,
+    Moment,
+    ScoredCandidates,
     by_episode,
     calibration,
     horizons_of,
+    model_accuracy,
     reached,
     returns_by_horizon,
     spearman,
 )
+from planet_rssm.evaluation.statistics import Estimate
 from planet_rssm.planners import Objective
 
 HORIZON = Settings().planner.horizon
 
 
 def moments(said, count=3, claimed=0.0) -> list[Moment]:
-    """Moments of random real rewards, where the model says `said(real)` of them in each of two futures."""
+    """Moments of random real rewards; the model predicts `said(real)` in each of two futures."""
     rng = np.random.default_rng(0)
 
-    def foretold(sequences):
-        real, goes_on = rng.normal(size=(sequences, HORIZON)), np.ones((sequences, HORIZON))
-        return Foretold(np.stack([said(real)] * 2), np.stack([goes_on] * 2), real, goes_on)
+    def candidates(sequences):
+        real, discount = rng.normal(size=(sequences, HORIZON)), np.ones((sequences, HORIZON))
+        return ScoredCandidates(
+            np.stack([said(real)] * 2), np.stack([discount] * 2), real, discount
+        )
 
     return [
         Moment(
             episode,
             claimed,
-            {"random": foretold(20), "planned": foretold(10), "chosen": foretold(1)},
+            {"random": candidates(20), "planned": candidates(10), "chosen": candidates(1)},
         )
         for episode in range(count)
     ]
+
+
+def accuracy(moments, settings, terminates) -> dict:
+    return model_accuracy(moments, settings, terminates).to_json()
 
 
 def means(cells) -> list[float]:
@@ -44,7 +53,7 @@ def means(cells) -> list[float]:
 
 
 def test_a_model_that_is_the_simulator_ranks_all_right_and_expects_what_comes():
-    result = measured(moments(lambda real: real), Settings(), False)
+    result = accuracy(moments(lambda real: real), Settings(), False)
     assert result["horizons"] == [1, 2, 4, 8, 12]
     for kind in ("random", "planned"):
         for futures in ("one", "mean"):
@@ -57,7 +66,7 @@ def test_a_model_that_is_the_simulator_ranks_all_right_and_expects_what_comes():
 
 
 def test_a_model_of_negated_rewards_ranks_all_wrong():
-    result = measured(moments(lambda real: -real), Settings(), False)
+    result = accuracy(moments(lambda real: -real), Settings(), False)
     assert means(result["rank_correlation"]["planned"]["one"]) == pytest.approx([-1.0] * 5)
     calibrated = result["reward_calibration"]
     assert [part["real"] for part in calibrated] == pytest.approx(
@@ -66,16 +75,16 @@ def test_a_model_of_negated_rewards_ranks_all_wrong():
 
 
 def test_a_model_that_promises_half_more_a_step_is_that_optimistic_and_ranks_right():
-    result = measured(moments(lambda real: real + 0.5), Settings(), False)
+    result = accuracy(moments(lambda real: real + 0.5), Settings(), False)
     assert means(result["optimism"]) == pytest.approx([0.5, 1, 2, 4, 6])
     assert means(result["rank_correlation"]["random"]["mean"]) == pytest.approx([1.0] * 5)
 
 
 def test_what_the_simulator_broke_on_does_not_count():
-    held = moments(lambda real: real)
-    held[0].foretold["planned"].real_reward[0, 3:] = np.nan
-    held[1].foretold["chosen"].real_reward[0, 3:] = np.nan
-    result = measured(held, Settings(), False)
+    scored = moments(lambda real: real)
+    scored[0].candidates["planned"].real_reward[0, 3:] = np.nan
+    scored[1].candidates["chosen"].real_reward[0, 3:] = np.nan
+    result = accuracy(scored, Settings(), False)
     assert means(result["rank_correlation"]["planned"]["one"]) == pytest.approx([1.0] * 5)
     assert means(result["optimism"]) == pytest.approx([0.0] * 5)
     assert sum(part["count"] for part in result["reward_calibration"]) == 3 * 30 * HORIZON - (
@@ -84,12 +93,12 @@ def test_what_the_simulator_broke_on_does_not_count():
 
 
 def test_ends_are_calibrated_where_there_are_any_and_nothing_after_them_counts():
-    held = moments(lambda real: real, count=1)
+    scored = moments(lambda real: real, count=1)
     for kind, sequences in (("random", 20), ("planned", 10)):
-        held[0].foretold[kind].real_discount[:, 4] = 0
-        held[0].foretold[kind].discount[:] = 0.5
-        assert reached(held[0].foretold[kind].real_discount).sum() == 5 * sequences
-    [part] = measured(held, Settings(), True)["continue_calibration"]
+        scored[0].candidates[kind].real_discount[:, 4] = 0
+        scored[0].candidates[kind].discount[:] = 0.5
+        assert reached(scored[0].candidates[kind].real_discount).sum() == 5 * sequences
+    [part] = accuracy(scored, Settings(), True)["continue_calibration"]
     assert part == {"predicted": 0.5, "real": pytest.approx(0.8), "count": 150}
 
 
@@ -117,25 +126,25 @@ def test_horizons_double_up_to_the_planners(longest, horizons):
 
 
 def test_intervals_keep_an_episodes_numbers_together():
-    told = by_episode([1.0, 1.0, np.nan, 3.0], [0, 0, 0, 1])
-    assert told["mean"] == pytest.approx(5 / 3)
-    assert told["episode_ci95"] == [1.0, 3.0]
+    estimate = by_episode([1.0, 1.0, np.nan, 3.0], [0, 0, 0, 1])
+    assert estimate.mean == pytest.approx(5 / 3)
+    assert estimate.episode_ci95 == [1.0, 3.0]
     assert by_episode([np.nan], [0]) is None
 
 
 def test_bins_hold_equal_shares_and_equal_numbers_stay_together():
     predicted = np.arange(100.0)
     parts = calibration(predicted, predicted + 1, bins=4)
-    assert [part["count"] for part in parts] == [25] * 4
-    assert all(part["real"] == part["predicted"] + 1 for part in parts)
+    assert [part.count for part in parts] == [25] * 4
+    assert all(part.real == part.predicted + 1 for part in parts)
     [alone] = calibration(np.zeros(7), np.arange(7.0))
-    assert alone == {"predicted": 0.0, "real": 3.0, "count": 7}
+    assert alone == Bin(predicted=0.0, real=3.0, count=7)
 
 
 def test_the_sentence_names_the_largest_gain_or_says_that_none_is_certain():
     gains = {
-        "planner": {"mean": 20.0, "episode_ci95": [-5.0, 44.0]},
-        "model": {"mean": 310.4, "episode_ci95": [250.0, 370.0]},
+        "planner": Estimate(20.0, [-5.0, 44.0]),
+        "model": Estimate(310.4, [250.0, 370.0]),
     }
     assert limit(gains) == "what limits this run: the model (+310, 95 % 250 to 370)"
     del gains["model"]
