@@ -120,8 +120,8 @@ def test_without_a_gap_the_reason_is_told(monkeypatch, capsys):
     assert bench._gaps([choices], actor, ["float32"]) == "the actor that is timed is untrained"
     (gap,) = bench._gaps([choices], cem, ["float32"])
     assert gap["float32"] == pytest.approx(0, abs=0.05)
-    told = bench._told(cem, "float32", {"float32": 1.0, "plain": 2.0}, bench._gaps([], cem, ["float32"]),
-                       {"float32": 1.0}, 1)  # fmt: skip
+    gaps = bench._gaps([], cem, ["float32"])
+    told = bench._told(cem, "float32", {"float32": 1.0, "plain": 2.0}, gaps, {"float32": 1.0}, 1)
     assert told["value_gap"] is None
     cpu = torch.device("cpu")
     bench_plan.print_plan(

@@ -223,7 +223,8 @@ def test_plan_prints_a_table(run, capsys):
         ),
         (
             ["train", "planet", "--resume", "--run-dir", "missing"],
-            "not a run folder (no config.yaml); give the --run-dir of a `planet train`, or leave --resume out to begin",
+            "not a run folder (no config.yaml); give the --run-dir of a `planet train`, "
+            "or leave --resume out to begin",
         ),
         (
             ["train", "planet", "--resume", "--run-dir", "RUN", "-s", "env.size=64"],
