@@ -1,8 +1,9 @@
-"""The stochastic part of the state: distributions, sampling from given noise, divergences in closed form.
+"""The stochastic part of the state: distributions, sampling from noise, divergences.
 
-The only place that knows which kind of latent a model has. Parameters are NamedTuples of tensors
-and opaque elsewhere; `stack` and `stopped` work on any of them. All noise is standard normal [*B,
-noise_size], and None asks for the mode.
+Only this file knows which kind of latent a model has. Parameters are NamedTuples of tensors, opaque
+elsewhere; `stack` and `stopped` work on any of them. A sample is a vector everywhere, and on the
+fast path a `Sample`, which may stand for one. All noise is standard normal [*B, noise_size], and
+None asks for the mode.
 """
 
 import math
@@ -33,6 +34,36 @@ class Categorical(NamedTuple):
     logits: Tensor
 
 
+class Sample(NamedTuple):
+    """A latent sample of M rows, without gradient, in the form that is made fastest.
+
+    It is a vector of `size` numbers, or it names the places of the ones in a vector of zeros.
+    """
+
+    size: int
+    value: Tensor | None = None  # [M, size]
+    places: Tensor | None = None  # int64 [M, ones], 0 to size - 1; `size` stands for a NaN
+
+    def vector(self) -> Tensor:
+        """Return the vector [M, size]; a NaN among the places becomes one."""
+        if self.value is not None:
+            return self.value
+        assert self.places is not None
+        places, device = self.places, self.places.device
+        ones = torch.ones(places.shape, device=device)
+        ones.masked_fill_(places == self.size, torch.nan)
+        zeros = torch.zeros(*places.shape[:-1], self.size, device=device)
+        return zeros.scatter_add_(-1, places.clamp(max=self.size - 1), ones)
+
+    @classmethod
+    def cat(cls, samples: "Sequence[Sample]") -> "Sample":
+        """Return the rows of all `samples`, which have one form."""
+        size, values, places = zip(*samples, strict=True)
+        if samples[0].places is None:
+            return cls(size[0], value=torch.cat(values))
+        return cls(size[0], places=torch.cat(places))
+
+
 class Latent(ABC, Generic[P]):
     """A family of distributions over the stochastic state [*B, size]."""
 
@@ -48,13 +79,9 @@ class Latent(ABC, Generic[P]):
     def sample(self, params: P, noise: Tensor | None) -> Tensor:
         """Return a sample [*B, size] of `noise` [*B, noise_size], or the mode; differentiable in the parameters."""
 
-    def pick(self, raw: Tensor, noise: Tensor | None) -> Tensor:
-        """Return `sample(params(raw), noise)`, [*B, size], in a form that is quickly made and has no gradient.
-
-        Where a sample is ones at a few places and zeros elsewhere, these places may be returned,
-        int64 [*B, ones]; the place `size`, which there is not, says that this one is NaN.
-        """
-        return self.sample(self.params(raw), noise)
+    def pick(self, raw: Tensor, noise: Tensor | None) -> Sample:
+        """Return `sample(params(raw), noise)` of `raw` [M, raw_size] in its fastest form."""
+        return Sample(self.size, value=self.sample(self.params(raw), noise))
 
     @abstractmethod
     def kl(self, left: P, right: P) -> Tensor:
@@ -142,8 +169,8 @@ class CategoricalLatent(Latent[Categorical]):
         hard = one_hot(chosen, self.classes).to(probs.dtype)
         return (hard + (probs - probs.detach())).flatten(-2)  # in this order exactly one-hot
 
-    def pick(self, raw: Tensor, noise: Tensor | None) -> Tensor:
-        """Return the places [*B, groups] of the ones in a sample; see `Latent.pick`."""
+    def pick(self, raw: Tensor, noise: Tensor | None) -> Sample:
+        """Return the places [M, groups] of the ones; see `Latent.pick`."""
         probs = _precise(raw).unflatten(-1, (self.groups, self.classes)).softmax(-1)
         if noise is None:
             chosen = probs.argmax(-1)
@@ -155,9 +182,9 @@ class CategoricalLatent(Latent[Categorical]):
             drawn = torch.special.ndtr(noise)[..., None].to(below.dtype)
             chosen = torch.searchsorted(below, drawn).squeeze(-1).clamp_(max=self.classes - 1)
         chosen.add_(torch.arange(0, self.size, self.classes, device=raw.device))
-        return chosen.masked_fill_(
-            probs[..., 0].isnan(), self.size
-        )  # softmax: where one class is NaN all are
+        # softmax: where one class is NaN all are
+        places = chosen.masked_fill_(probs[..., 0].isnan(), self.size)
+        return Sample(self.size, places=places)
 
     def kl(self, left: Categorical, right: Categorical) -> Tensor:
         """Return the sum over groups of sum_k p_k (log p_k - log q_k); see `Latent.kl`."""

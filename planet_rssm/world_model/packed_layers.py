@@ -1,4 +1,4 @@
-"""Networks made ready to be run many times without gradients: weights in one precision, laid out for the products.
+"""Networks prepared to run many times without gradients: one precision, laid out for products.
 
 On a CPU with oneDNN a packed layer takes its weight in oneDNN's own blocked layout, with the bias
 and the activation in the product's last pass. In float32 this alone is up to twice as fast as MKL
@@ -13,18 +13,21 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding_bag, linear
 
 from planet_rssm.world_model.cells import GRUCore, TFGRUCell
+from planet_rssm.world_model.latents import Sample
 from planet_rssm.world_model.networks import BlockLinear, precise
 
 # Activations that oneDNN does within the product; its ReLU is not one, for it makes NaN 0.
 FUSED: dict[type[nn.Module], str] = {nn.SiLU: "swish"}
 ROWS = 1024  # that layouts are chosen for: a thousand candidates
-FEW = (
-    2**14
-)  # numbers, of which PyTorch's own tanh takes less time than the way to oneDNN's and back
+# Of fewer numbers than these PyTorch's own tanh takes less time than the way to oneDNN's and back.
+FEW = 2**14
 
 
 def pack(module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Return a copy of `module` that computes the same in `dtype` from inputs of any precision; no gradients."""
+    """Return a copy of `module` that computes in `dtype`, from inputs of any precision.
+
+    It has no gradients.
+    """
     return _packed(copy.deepcopy(module).requires_grad_(False), dtype)
 
 
@@ -45,25 +48,18 @@ def _packed(module: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 def pack_joint(net: nn.Sequential, sample: slice, dtype: torch.dtype) -> nn.Sequential:
-    """Pack a net whose first, linear layer reads a vector joined with a latent sample; see `PackedJoint`."""
+    """Pack a net whose first, linear layer reads a vector joined with a latent sample.
+
+    See `PackedJoint`.
+    """
     layers = list(copy.deepcopy(net).requires_grad_(False))
     first = layers[0]
     assert isinstance(first, nn.Linear)
     return nn.Sequential(*_fused([PackedJoint(first, sample, dtype), *layers[1:]], dtype))
 
 
-def dense(sample: Tensor, size: int) -> Tensor:
-    """Return a sample as `Latent.pick` returns it as the vector [*B, size] that it stands for, with NaN if any is."""
-    if sample.is_floating_point():
-        return sample
-    ones = torch.ones(sample.shape, device=sample.device).masked_fill_(sample == size, torch.nan)
-    return torch.zeros(*sample.shape[:-1], size, device=sample.device).scatter_add_(
-        -1, sample.clamp(max=size - 1), ones
-    )
-
-
 def _fused(layers: list[nn.Module], dtype: torch.dtype) -> list[nn.Module]:
-    """Pack the layers of a sequence, an activation together with the product before it where that can be done."""
+    """Pack the layers of a sequence; where possible an activation joins the product before it."""
     done: list[nn.Module] = []
     for layer in layers:
         before = done[-1] if done else None
@@ -74,7 +70,7 @@ def _fused(layers: list[nn.Module], dtype: torch.dtype) -> list[nn.Module]:
 
 
 def blocked(weight: Tensor) -> Tensor | None:
-    """Return `weight` [outputs, inputs] in oneDNN's layout, or None where oneDNN does not multiply its dtype."""
+    """Return `weight` [outputs, inputs] in oneDNN's layout; None where it has no such product."""
     if weight.device.type != "cpu" or weight.dtype not in (torch.float32, torch.bfloat16):
         return None
     if not torch.backends.mkldnn.is_available():
@@ -103,7 +99,7 @@ class PackedLinear(nn.Module):
         self.register_buffer("bias", None if bias is None else bias.detach().to(dtype, copy=True))
 
     def fuse(self, activation: type[nn.Module]) -> bool:
-        """Take over an activation, if that can be done."""
+        """Take over an activation if possible, and return whether it was."""
         if activation is nn.ReLU and not self.rectifies and self.act == "none":
             self.rectifies = True
             return True
@@ -125,11 +121,10 @@ class PackedLinear(nn.Module):
 class PackedJoint(nn.Module):
     """The first layer of a net that reads a vector [M, R] joined with a latent sample, and its activation.
 
-    The sample [M, S] is as `Latent.pick` returns it: of a one-hot one the columns that it names are
-    summed, which takes a fraction of the time of a product.
+    A sample that names places takes the sum of the columns there: a fraction of a product's time.
     """
 
-    table: Tensor  # [S + 1, outputs], the last row NaN
+    table: Tensor  # [S + 1, outputs], the last row NaN: the place S of a `Sample`
 
     def __init__(self, layer: nn.Linear, sample: slice, dtype: torch.dtype) -> None:
         """Take a layer whose columns `sample` are the latent's."""
@@ -145,20 +140,22 @@ class PackedJoint(nn.Module):
         self.act: nn.Module = nn.Identity()
 
     def fuse(self, activation: type[nn.Module]) -> bool:
-        """Take over an activation, if that can be done."""
+        """Take over an activation if possible, and return whether it was."""
         if not self.of_both.fuse(activation):
             return False
         self.act = activation(inplace=True)
         return True
 
-    def forward(self, both: tuple[Tensor, Tensor]) -> Tensor:  # noqa: D102
+    def forward(self, both: tuple[Tensor, Sample]) -> Tensor:  # noqa: D102
         rest, sample = both
-        if sample.is_floating_point():
-            return self.of_both(torch.cat([rest.to(self.dtype), sample.to(self.dtype)], -1))
-        return self.act(self.of_rest(rest).add_(embedding_bag(sample, self.table, mode="sum")))
+        if sample.places is None:
+            vector = sample.vector().to(self.dtype)
+            return self.of_both(torch.cat([rest.to(self.dtype), vector], -1))
+        columns = embedding_bag(sample.places, self.table, mode="sum")
+        return self.act(self.of_rest(rest).add_(columns))
 
     def first(self, rest: Tensor, sample: Tensor) -> Tensor:
-        """Do the same for a dense sample [B, S] that `rest` [B * N, R] has in common, N rows each."""
+        """Do the same for samples given as vectors [B, S], each for N rows of `rest` [B * N, R]."""
         common = self.of_sample(sample)[:, None]
         return self.act(
             self.of_rest(rest).unflatten(0, (len(sample), -1)).add_(common).flatten(0, 1)
@@ -171,22 +168,20 @@ PLAIN = nn.GRUCell | TFGRUCell  # cells whose gates have no norm, which `PackedC
 class PackedCore(nn.Module):
     """A `GRUCore` with one of the PLAIN cells, and the first layer of the prior, which reads its deter.
 
-    Of a new deter one product makes that layer and the hidden gates of the step after it, and of x
-    one makes all its gates: of few rows a product takes little longer than two a half its size.
-    What the former makes is `seen`, with the prior's layer as its last columns. A call takes B rows
-    of deter and of `seen` and M of actions: in the first step M / B have a deter in common, after
-    it M is B. Devices other than a CPU have a kernel for the whole cell.
+    One product of a new deter makes that layer and the hidden gates of the next step, and one
+    product of x makes all its gates: with few rows a product takes little longer than one of half
+    its size. The first of these is `shared`, with the prior's layer as its last columns. A call
+    takes B rows of deter and of `shared` and M of actions: in the first step M / B rows have a
+    deter in common, later M is B. Devices other than a CPU have a kernel for the complete cell.
     """
 
     def __init__(self, core: GRUCore, prior: nn.Linear, sample: int, dtype: torch.dtype) -> None:
         """Take a core with at least one layer before its cell; `sample` is the size of the latent's."""
         super().__init__()
-        self.depth, self.dtype, self.prior_size, cell = (
-            core.depth,
-            dtype,
-            prior.out_features,
-            core.cell,
-        )
+        self.depth = core.depth
+        self.dtype = dtype
+        self.prior_size = prior.out_features
+        cell = core.cell
         assert isinstance(cell, PLAIN)
         joint, *rest = pack_joint(core.inputs, slice(0, sample), dtype)
         assert isinstance(joint, PackedJoint)
@@ -196,36 +191,36 @@ class PackedCore(nn.Module):
         if self.cell is None:
             of_x, of_deter, of_reset = _parts(cell)
             self.of_x = PackedLinear(*of_x, dtype)
-            weights, biases = (
-                torch.cat([of_deter[0], prior.weight]),
-                torch.cat([of_deter[1], prior.bias]),
-            )
-            self.of_deter = PackedLinear(weights, biases, dtype)
+            weight = torch.cat([of_deter[0], prior.weight])
+            bias = torch.cat([of_deter[1], prior.bias])
+            self.of_deter = PackedLinear(weight, bias, dtype)
             self.of_reset = None if of_reset is None else PackedLinear(of_reset, None, dtype)
             self.tanh = Tensor.tanh_ if self.of_x.blocked is None else tanh_
 
     def forward(
-        self, deter: Tensor, seen: Tensor, sample: Tensor, action: Tensor, last: bool
+        self, deter: Tensor, shared: Tensor, sample: Sample, action: Tensor, last: bool
     ) -> tuple[Tensor, Tensor]:
-        """Return the next deter [M, D] and what is seen of it; after the `last` step nobody asks for gates."""
-        return self._repeat(self.joint((action, sample)), deter, seen, last)
+        """Return the next deter [M, D] and its `shared`; the `last` step's has no gates."""
+        return self._repeat(self.joint((action, sample)), deter, shared, last)
 
     def first(
         self, deter: Tensor, sample: Tensor, action: Tensor, last: bool
     ) -> tuple[Tensor, Tensor]:
-        """Do the same for a dense `sample` [B, S]."""
+        """Do the same for a `sample` that is a vector [B, S]."""
         deter = deter.to(self.dtype)
         if self.cell is None:
-            seen = self.of_deter(deter)
+            shared = self.of_deter(deter)
         else:
-            deter = seen = deter.repeat_interleave(len(action) // len(deter), 0)
-        return self._repeat(self.joint.first(action, sample), deter, seen, last)
+            deter = shared = deter.repeat_interleave(len(action) // len(deter), 0)
+        return self._repeat(self.joint.first(action, sample), deter, shared, last)
 
-    def prior(self, seen: Tensor) -> Tensor:
+    def prior(self, shared: Tensor) -> Tensor:
         """Return the prior's first layer [M, P]."""
-        return seen[:, -self.prior_size :]
+        return shared[:, -self.prior_size :]
 
-    def _repeat(self, x: Tensor, deter: Tensor, seen: Tensor, last: bool) -> tuple[Tensor, Tensor]:
+    def _repeat(
+        self, x: Tensor, deter: Tensor, shared: Tensor, last: bool
+    ) -> tuple[Tensor, Tensor]:
         x = x if self.inputs is None else self.inputs(x)
         if self.cell is not None:
             for _ in range(self.depth):
@@ -233,13 +228,16 @@ class PackedCore(nn.Module):
             return deter, self.of_last(deter)
         inputs = self.of_x(x)
         for left in reversed(range(self.depth)):
-            deter = gru(inputs, seen, deter, self.tanh, self.of_reset)
-            seen = self.of_last(deter) if last and not left else self.of_deter(deter)
-        return deter, seen
+            deter = gru(inputs, shared, deter, self.tanh, self.of_reset)
+            shared = self.of_last(deter) if last and not left else self.of_deter(deter)
+        return deter, shared
 
 
 def _parts(cell: PLAIN) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], Tensor | None]:
-    """Return weight and bias of all gates for x, those for deter, and the weight for what the reset leaves of it."""
+    """Return weight and bias of all gates: for x, for deter, and the weight after the reset.
+
+    The last multiplies what the reset leaves of deter; None where nothing does.
+    """
     if isinstance(cell, nn.GRUCell):
         return (cell.weight_ih, cell.bias_ih), (cell.weight_hh, cell.bias_hh), None
     inputs, biases = cell.input_size, torch.cat([cell.gates.bias + 1, cell.candidate.bias])
@@ -258,13 +256,17 @@ def gru(
     tanh: Callable[[Tensor], Tensor] = Tensor.tanh_,
     of_reset: nn.Module | None = None,
 ) -> Tensor:
-    """Return n + z (h - n) [M, D] of `inputs` [M, 3 D], the gates' part of x, `hidden` [B, 3 D..], that of h, and h.
+    """Return n + z (h - n) [M, D], the next h of a GRU whose products are computed already.
 
-    M / B rows have a row of `deter` [B, D] in common; the gates stand as in nn.GRUCell: reset,
-    update z, candidate n. With `of_reset`, which multiplies what the reset leaves of h, `hidden`
-    [B, 2 D..] has no candidate.
+    Args:
+        inputs: [M, 3 D], the gates' part of x, in nn.GRUCell's order: reset, update z, candidate n.
+        hidden: [B, 3 D..], the gates' part of h; columns after these are not read.
+        deter: h [B, D]; M / B rows have one in common.
+        tanh: may work in place.
+        of_reset: multiplies what the reset leaves of h; then `hidden` [B, 2 D..] has no candidate.
     """
-    size, (rows, width) = deter.shape[1], hidden.shape
+    size = deter.shape[1]
+    rows, width = hidden.shape
     if rows != inputs.shape[0]:
         inputs, hidden, deter = inputs.view(rows, -1, 3 * size), hidden[:, None], deter[:, None]
     both, of_x = torch.split_with_sizes(inputs, [2 * size, size], -1)
@@ -300,5 +302,5 @@ class PackedNorm(nn.Module):
 
 
 def tanh_(x: Tensor) -> Tensor:
-    """Return tanh(x), as good as in place: of many numbers oneDNN's takes a third of the time of PyTorch's."""
+    """Return tanh(x), perhaps in place: of many numbers oneDNN's takes a third of PyTorch's time."""
     return x.tanh_() if x.numel() < FEW else x.to_mkldnn().tanh_().to_dense()
