@@ -11,7 +11,7 @@ from planet_rssm.cli import tables
 def print_forecast(result: dict[str, Any], console: Console) -> None:
     """Print what a run would take: time by part, disk and memory."""
     from planet_rssm.evaluation.results import describe_observation
-    from planet_rssm.training.session import padding_line
+    from planet_rssm.training.learning_run import padding_line
 
     run = result["run"]
     one = result["measured"]

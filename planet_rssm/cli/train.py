@@ -330,9 +330,11 @@ def _train(run: "Run", plan_episodes: int) -> bool:
 
     click.echo(f"run folder {run.folder}", err=True)
     _say_what_an_extra_adds()
-    trainer = (OfflineTrainer if run.settings.data.folder else Trainer)(run, Display(plan_episodes))
+    kind: type[OfflineTrainer] | type[Trainer]
+    kind = OfflineTrainer if run.settings.data.folder else Trainer
     try:
-        trainer.run()
+        with kind.open(run, Display(plan_episodes)) as trainer:
+            trainer.run()
     except Interrupted:
         click.echo(
             f"stopped at {trainer.progress.env_steps} env_steps, "
@@ -340,7 +342,7 @@ def _train(run: "Run", plan_episodes: int) -> bool:
             err=True,
         )
         sys.exit(130)
-    if trainer.progress.rounds == trainer.session.rounds_before:
+    if trainer.progress.rounds == trainer.learning.rounds_before:
         return False
     spent = by_length(trainer.progress.stage_seconds) | {"total": trainer.progress.seconds}
     click.echo(f"time: {shares(spent)}", err=True)

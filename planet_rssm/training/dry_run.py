@@ -32,7 +32,7 @@ from planet_rssm.evaluation.results import ObservationInfo
 from planet_rssm.precision import collecting_precision, training_precision
 from planet_rssm.runs import checkpoint as checkpoints
 from planet_rssm.training.learner import Learner
-from planet_rssm.training.session import Progress
+from planet_rssm.training.progress import Progress
 from planet_rssm.world_model import untrained_model
 
 MIB = 2**20

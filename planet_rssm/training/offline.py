@@ -1,81 +1,122 @@
-"""Learning from episodes that are there: the loop without an environment, and the settings that the episodes decide."""
+"""Learning from recorded episodes: the loop without an environment, and the settings they decide."""
 
+import contextlib
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from planet_rssm import config
+from planet_rssm.base.device import resolve_device
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.interrupt import Interrupted, InterruptGuard
+from planet_rssm.base.stopwatch import Stages
 from planet_rssm.behavior import check_objective
 from planet_rssm.config import LARGEST, SMALLEST, Settings
 from planet_rssm.data import episode_set
 from planet_rssm.data.replay import Replay
 from planet_rssm.envs.registry import canonical_id
 from planet_rssm.envs.spec import EnvSpec, chosen
-from planet_rssm.training.session import Loop
+from planet_rssm.runs.run import Run
+from planet_rssm.training.display import Display
+from planet_rssm.training.learning_run import LearningRun
+from planet_rssm.training.progress import Progress
+from planet_rssm.training.restore import locked, restore
 
 
-class OfflineTrainer(Loop):
-    """Rounds of optimiser steps on the episodes of `settings.data.folder`; no environment is ever started.
+def train_offline(run: Run, display: Display) -> None:
+    """Open an `OfflineTrainer` and let it run.
 
-    `env_steps`, `agent_steps` and `episodes` count the data and stay as they are, so checkpoints
-    are named by their updates.
+    Raises:
+        Interrupted: see `OfflineTrainer.run`.
+        PlanetError: see `OfflineTrainer.open` and `OfflineTrainer.run`.
+    """
+    with OfflineTrainer.open(run, display) as trainer:
+        trainer.run()
+
+
+class OfflineTrainer:
+    """Rounds of optimiser steps on the episodes of `settings.data.folder`.
+
+    No environment is ever started. `env_steps`, `agent_steps` and `episodes` count the data and
+    stay as they are, so checkpoints are named by their updates.
     """
 
-    axis = "updates"
+    def __init__(self, learning: LearningRun, guard: InterruptGuard, replay: Replay) -> None:
+        """Take what `open` opens: the run, its signals and the episodes."""
+        self.learning = learning
+        self.settings = learning.settings
+        self.display = learning.display
+        self.guard = guard
+        self.replay = replay
+
+    @classmethod
+    @contextlib.contextmanager
+    def open(cls, run: Run, display: Display) -> Iterator[Self]:
+        """Lock the run folder, open the episodes, and continue from the last commit.
+
+        Raises:
+            PlanetError: no episodes that it could learn from, or see `locked` and `restore`.
+        """
+        device = resolve_device(run.settings.device)
+        env = run.settings.env
+        with contextlib.ExitStack() as stack:
+            place = stack.enter_context(locked(run))
+            guard = stack.enter_context(InterruptGuard())
+            replay, spec = open_episodes(run.settings)
+            spec = spec.select_observations(env.observe, env.drop, env.keys)
+            learner, progress = restore(run, spec, device, display)
+            _count_episodes(replay, progress, display)
+            learning = LearningRun(
+                run, display, learner, progress, place=place, stages=Stages(), axis="updates"
+            )
+            stack.callback(learning.close)
+            yield cls(learning, guard, replay)
+
+    @property
+    def progress(self) -> Progress:
+        """What was counted so far."""
+        return self.learning.progress
 
     def run(self) -> None:
         """Learn until the budget of updates is spent.
 
         Raises:
             Interrupted: a signal asked to stop; what was learned is committed.
-            PlanetError: the episodes, the disk or the loss make going on impossible; see
-                `Session.restore` too.
+            PlanetError: the episodes, the disk or the loss make going on impossible.
         """
-        with self.session.locked(), InterruptGuard() as self.guard:
-            self.restore()
-            self._loop()
-
-    def _loop(self) -> None:
         budget, progress = self.settings.train.offline_updates, self.progress
         self.display.start(budget, progress.updates, "updates")
         self.display.stage("learn", max(budget - progress.updates, 0))
         try:
             while progress.updates < budget or progress.meter:
                 last = min((progress.rounds + 1) * self.settings.train.updates, budget)
-                self.session.learn(self.replay, last, self._stop_if_asked)
+                self.learning.learn(self.replay, last, self._stop_if_asked)
                 progress.rounds += 1
-                self.session.commit()
+                self.learning.commit()
             self._stop_if_asked()
         finally:
             self.display.stop()
-            self.session.metrics.close()
-
-    def restore(self) -> None:
-        """Take up what was committed; episodes that have changed since are told, and learned from."""
-        self.replay, spec = open_episodes(self.settings)
-        spec = spec.select_observations(
-            self.settings.env.observe, self.settings.env.drop, self.settings.env.keys
-        )
-        self.session.restore(spec)
-        entries, progress = self.replay.episodes, self.progress
-        crc = zlib.crc32(repr(entries).encode())
-        if progress.updates and progress.data_crc != crc:
-            self.display.say(
-                f"{self.replay.folder}: not the episodes that the checkpoint had learned from ({len(entries)} now, "
-                f"{progress.episodes} then); going on with these"
-            )
-        progress.data_crc, progress.episodes = crc, len(entries)
-        progress.env_steps = sum(entry.env_steps for entry in entries)
-        progress.agent_steps = sum(entry.frames - 1 for entry in entries)
-        self.session.open_metrics()
 
     def _stop_if_asked(self) -> None:
         if self.guard.asked:
-            self.session.commit()
+            self.learning.commit()
             raise Interrupted
+
+
+def _count_episodes(replay: Replay, progress: Progress, display: Display) -> None:
+    """Count the episodes, and report it if they changed since the checkpoint learned from them."""
+    entries = replay.episodes
+    crc = zlib.crc32(repr(entries).encode())
+    if progress.updates and progress.data_crc != crc:
+        display.say(
+            f"{replay.folder}: not the episodes that the checkpoint had learned from "
+            f"({len(entries)} now, {progress.episodes} then); going on with these"
+        )
+    progress.data_crc = crc
+    progress.episodes = len(entries)
+    progress.env_steps = sum(entry.env_steps for entry in entries)
+    progress.agent_steps = sum(entry.frames - 1 for entry in entries)
 
 
 def open_episodes(settings: Settings) -> tuple[Replay, EnvSpec]:

@@ -1,53 +1,96 @@
-"""The loop: collect a round of episodes, learn, test, commit; and take up again where a killed run was committed."""
+"""The loop: collect a round of episodes, learn, test, commit.
+
+A run that was killed continues from its last commit.
+"""
 
 import contextlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
 
 import numpy as np
 
 from planet_rssm.agent import Agent, AgentPolicy
-from planet_rssm.base.device import within_memory
+from planet_rssm.base.device import resolve_device, within_memory
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.interrupt import Interrupted, InterruptGuard
 from planet_rssm.base.seeding import Stream, stream_seed
 from planet_rssm.base.stopwatch import Stages
 from planet_rssm.collect import Policy, RandomPolicy, collect
+from planet_rssm.config import Settings
 from planet_rssm.data.episode import Episode
 from planet_rssm.data.replay import EPISODES, Replay
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.precision import collecting_precision
-from planet_rssm.training.session import Loop
+from planet_rssm.runs.run import Run
+from planet_rssm.training.display import Display
+from planet_rssm.training.learning_run import LearningRun
+from planet_rssm.training.progress import Progress
+from planet_rssm.training.restore import locked, restore
 
 
-class Trainer(Loop):
+def train(run: Run, display: Display) -> None:
+    """Open a `Trainer` and let it run.
+
+    Raises:
+        Interrupted: see `Trainer.run`.
+        PlanetError: see `Trainer.open` and `Trainer.run`.
+    """
+    with Trainer.open(run, display) as trainer:
+        trainer.run()
+
+
+class Trainer:
     """PlaNet's algorithm 1, with V environments collected side by side.
 
     Every random draw is named by a counter (seeding.py), so a round that was not committed is
     simply done again.
     """
 
-    pool: EnvPool
+    def __init__(
+        self, learning: LearningRun, pool: EnvPool, guard: InterruptGuard, replay: Replay
+    ) -> None:
+        """Take what `open` opens: the run, its environments, its signals and its episodes."""
+        self.learning = learning
+        self.settings = learning.settings
+        self.display = learning.display
+        self.stages = learning.stages
+        self.pool = pool
+        self.guard = guard
+        self.replay = replay
+
+    @classmethod
+    @contextlib.contextmanager
+    def open(cls, run: Run, display: Display) -> Iterator[Self]:
+        """Lock the run folder, start its environments, and continue from its last commit.
+
+        Raises:
+            PlanetError: an environment does not start, or see `locked` and `restore`.
+        """
+        device = resolve_device(run.settings.device)
+        stages = Stages()
+        with contextlib.ExitStack() as stack:
+            with stages("start"):
+                place = stack.enter_context(locked(run))
+                pool = stack.enter_context(EnvPool(run.settings.env, run.settings.train.envs))
+                guard = stack.enter_context(InterruptGuard())
+                learner, progress = restore(run, pool.spec, device, display)
+                replay = _replay(run, progress, display)
+                learning = LearningRun(run, display, learner, progress, place=place, stages=stages)
+                stack.callback(learning.close)
+            yield cls(learning, pool, guard, replay)
+
+    @property
+    def progress(self) -> Progress:
+        """What was counted so far."""
+        return self.learning.progress
 
     def run(self) -> None:
         """Train until the budget of env_steps is spent.
 
         Raises:
             Interrupted: a signal asked to stop; what was learned is committed.
-            PlanetError: the environment, the disk or the loss makes going on impossible; see
-                `Session.restore` too.
+            PlanetError: the environment, the disk or the loss makes going on impossible.
         """
-        env, rows = self.settings.env, self.settings.train.envs
-        self.stages = self.session.stages
-        with contextlib.ExitStack() as held:
-            with self.stages("start"):
-                held.enter_context(self.session.locked())
-                self.pool = held.enter_context(EnvPool(env, rows))
-                self.guard = held.enter_context(InterruptGuard())
-                self.restore()
-            self._loop()
-
-    def _loop(self) -> None:
         self.display.start(self.settings.train.env_steps, self.progress.env_steps)
         try:
             while not self.finished():
@@ -59,15 +102,19 @@ class Trainer(Loop):
             self._stop_if_asked()
         finally:
             self.display.stop()
-            self.session.metrics.close()
 
     def finished(self) -> bool:
         """Return whether the budget is spent and its last round complete."""
-        return self.progress.env_steps >= self.settings.train.env_steps and not self._round_begun()
+        spent = self.progress.env_steps >= self.settings.train.env_steps
+        return spent and not _round_begun(self.settings, self.progress)
 
     def collect_round(self) -> None:
-        """Collect the episodes that the round lacks: random ones first, then planned ones with exploration noise."""
-        wanted = range(self.progress.episodes, self._episodes_after(self.progress.rounds))
+        """Collect the episodes that the round lacks.
+
+        Those of the first round are random, the others planned, with exploration noise.
+        """
+        first, last = self.progress.episodes, _episodes_after(self.settings, self.progress.rounds)
+        wanted = range(first, last)
         if not wanted:
             return
         self.display.stage("collect", len(wanted))
@@ -90,21 +137,24 @@ class Trainer(Loop):
             episodes = self._play(
                 policy, [stream_seed(seed, Stream.RESET, index) for index in wanted]
             )
-        self.session.check_there()
+        self.learning.check_there()
         for index, episode in zip(wanted, episodes, strict=True):
             self.replay.add(episode, index)
         self.progress.episodes += len(episodes)
         self.progress.env_steps += sum(episode.env_steps for episode in episodes)
         self.progress.agent_steps += sum(episode.length - 1 for episode in episodes)
-        self.session.write("collect", _returns(episodes))
+        self.learning.write("collect", _returns(episodes))
 
     def learn_round(self) -> None:
-        """Take the optimiser steps that the round lacks; a signal is obeyed, and committed, after any of them."""
+        """Take the optimiser steps that the round lacks.
+
+        A signal is obeyed after any of them, and what was learned is committed.
+        """
         train, progress = self.settings.train, self.progress
         last = (progress.rounds + 1) * train.updates
         if progress.updates < last:
             self.display.stage("learn", last - progress.updates)
-        self.session.learn(self.replay, last, self._stop_if_asked)
+        self.learning.learn(self.replay, last, self._stop_if_asked)
 
     def test_round(self) -> None:
         """Every so many rounds and at the end: episodes without noise, on the same seeds each time."""
@@ -118,92 +168,33 @@ class Trainer(Loop):
         ]
         with self.stages("test"):
             returns = _returns(self._play(self._planned(Stream.TEST, 0.0), seeds))
-        self.session.write("test", returns)
+        self.learning.write("test", returns)
         if progress.best_return is None or returns["return"] > progress.best_return:
             progress.best_return, progress.best_env_steps = returns["return"], progress.env_steps
 
     def commit(self) -> None:
         """Make everything so far durable: episodes, manifest, metrics, checkpoint, in that order."""
-        self.session.check_there()
+        self.learning.check_there()
         with self.stages("checkpoint"):
             self.replay.commit()
-        self.session.commit()
-
-    def restore(self) -> None:
-        """Take up what was committed; see `Session.restore`."""
-        self.session.restore(self.pool.spec)
-        self._check_counts()
-        self.replay = Replay(self.session.folder / EPISODES, self.settings.data.capacity)
-        self._tell_lost()
-        self.replay.truncate(self.progress.episodes)
-        self.session.open_metrics()
-
-    def _check_counts(self) -> None:
-        """Refuse counts that this loop never comes to: from them it might go on for ever.
-
-        Raises:
-            PlanetError: the checkpoint has such.
-        """
-        progress, updates = self.progress, self.settings.train.updates
-        begun = (self._episodes_after(progress.rounds - 1), self._episodes_after(progress.rounds))
-        if (
-            progress.episodes not in begun
-            or not 0 <= progress.updates - progress.rounds * updates <= updates
-        ):
-            told = f"{progress.episodes} episodes and {progress.updates} updates in {progress.rounds} rounds"
-            raise PlanetError(f"run folder {self.session.folder}: its checkpoint counts {told}, which these settings "
-                              "never come to; go on from another copy of it")  # fmt: skip
-
-    def _tell_lost(self) -> None:
-        """Say which episodes are gone that the checkpoint had learned from, before anything is done without them.
-
-        Raises:
-            PlanetError: there is none left in the middle of a round's updates.
-        """
-        progress, capacity = self.progress, self.settings.data.capacity
-        there = {entry.index for entry in self.replay.episodes if entry.index < progress.episodes}
-        all_fit = progress.agent_steps + progress.episodes <= capacity  # frames
-        oldest = 0 if all_fit or not there else min(there)  # older ones were let go
-        lost = progress.episodes - oldest - len(there) - progress.damaged
-        if lost <= 0:
-            return
-        told = f"{self.replay.folder}: {lost} of the run's {progress.episodes} episodes are gone"
-        if not there and self._round_begun():
-            raise PlanetError(
-                f"{told}, and a round's updates are still to be made from them; bring them back"
-            )
-        self.display.say(f"{told}; it goes on from its checkpoint and the {len(there)} that are left, and learns "
-                         "otherwise than it would have")  # fmt: skip
-
-    def _round_begun(self) -> bool:
-        progress = self.progress
-        done = (
-            self._episodes_after(progress.rounds - 1),
-            progress.rounds * self.settings.train.updates,
-        )
-        return (progress.episodes, progress.updates) != done
-
-    def _episodes_after(self, rounds: int) -> int:
-        """Return how many episodes there are once round number `rounds` (from 0) has collected."""
-        return (
-            self.settings.train.seed_episodes + rounds * self.settings.train.envs
-            if rounds >= 0
-            else 0
-        )
+        self.learning.commit()
 
     def _planned(self, stream: Stream, noise: float, stages: Stages | None = None) -> AgentPolicy:
         seed = stream_seed(self.settings.seed, stream, self.progress.rounds)
-        learner, device, settings = self.session.learner, self.session.device, self.settings
-        if (
-            settings.planner.name == "actor" and stream is Stream.COLLECT
-        ):  # it explores by drawing its actions
-            settings = settings.model_copy(
-                update={"planner": settings.planner.model_copy(update={"act_by": "draw"})}
-            )
-        parts = (settings, self.session.spec, learner.model, learner.behavior)
-        precision = collecting_precision(self.settings, device)
+        learner, settings = self.learning.learner, self.settings
+        if settings.planner.name == "actor" and stream is Stream.COLLECT:
+            # it explores by drawing its actions
+            planner = settings.planner.model_copy(update={"act_by": "draw"})
+            settings = settings.model_copy(update={"planner": planner})
         agent = Agent.build(
-            *parts, device=device, precision=precision, exploration_noise=noise, seed=seed
+            settings,
+            learner.model.spec,
+            learner.model,
+            learner.behavior,
+            device=learner.device,
+            precision=collecting_precision(self.settings, learner.device),
+            exploration_noise=noise,
+            seed=seed,
         )
         return AgentPolicy(agent, self.settings.train.envs, stages=stages)
 
@@ -211,10 +202,10 @@ class Trainer(Loop):
         """Return one episode a seed, in the order of the seeds; a signal abandons them all."""
         before = self.pool.lost
         done: dict[int, Episode] = {}
-        mend = (
+        fix = (
             "free some and go on with --resume, or train another run with lower planner.candidates"
         )
-        with within_memory(self.session.device, "a decision", mend):
+        with within_memory(self.learning.learner.device, "a decision", fix):
             for index, episode in collect(self.pool, policy, seeds, on_step=self._on_step):
                 done[index] = episode
                 self.display.advance(episode_return=episode.episode_return)
@@ -227,9 +218,76 @@ class Trainer(Loop):
 
     def _stop_if_asked(self) -> None:
         if self.guard.asked:
-            if self._round_begun():
+            if _round_begun(self.settings, self.progress):
                 self.commit()
             raise Interrupted
+
+
+def _replay(run: Run, progress: Progress, display: Display) -> Replay:
+    """Open the run's episodes, without those that were not committed.
+
+    Raises:
+        PlanetError: see `_check_counts` and `_report_lost`.
+    """
+    _check_counts(run, progress)
+    replay = Replay(run.folder / EPISODES, run.settings.data.capacity)
+    _report_lost(run.settings, replay, progress, display)
+    replay.truncate(progress.episodes)
+    return replay
+
+
+def _check_counts(run: Run, progress: Progress) -> None:
+    """Refuse counts that this loop never comes to: from them it might go on for ever.
+
+    Raises:
+        PlanetError: the checkpoint has such.
+    """
+    updates = run.settings.train.updates
+    begun = [_episodes_after(run.settings, progress.rounds - before) for before in (1, 0)]
+    of_round = progress.updates - progress.rounds * updates
+    if progress.episodes in begun and 0 <= of_round <= updates:
+        return
+    raise PlanetError(
+        f"run folder {run.folder}: its checkpoint counts {progress.episodes} episodes and "
+        f"{progress.updates} updates in {progress.rounds} rounds, which these settings never come "
+        "to; go on from another copy of it"
+    )
+
+
+def _report_lost(settings: Settings, replay: Replay, progress: Progress, display: Display) -> None:
+    """Report episodes that the checkpoint had learned from and that are gone.
+
+    Raises:
+        PlanetError: there is none left in the middle of a round's updates.
+    """
+    there = {entry.index for entry in replay.episodes if entry.index < progress.episodes}
+    frames = progress.agent_steps + progress.episodes
+    all_fit = frames <= settings.data.capacity
+    oldest = 0 if all_fit or not there else min(there)  # older ones were let go
+    lost = progress.episodes - oldest - len(there) - progress.damaged
+    if lost <= 0:
+        return
+    line = f"{replay.folder}: {lost} of the run's {progress.episodes} episodes are gone"
+    if not there and _round_begun(settings, progress):
+        raise PlanetError(
+            f"{line}, and a round's updates are still to be made from them; bring them back"
+        )
+    display.say(
+        f"{line}; it goes on from its checkpoint and the {len(there)} that are left, and learns "
+        "otherwise than it would have"
+    )
+
+
+def _round_begun(settings: Settings, progress: Progress) -> bool:
+    done = _episodes_after(settings, progress.rounds - 1), progress.rounds * settings.train.updates
+    return (progress.episodes, progress.updates) != done
+
+
+def _episodes_after(settings: Settings, rounds: int) -> int:
+    """Return how many episodes there are once round number `rounds` (from 0) has collected."""
+    if rounds < 0:
+        return 0
+    return settings.train.seed_episodes + rounds * settings.train.envs
 
 
 def _returns(episodes: Sequence[Episode]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from planet_rssm.runs import checkpoint as checkpoints
 from planet_rssm.runs.run import METRICS, Run
 from planet_rssm.training.display import Display
 from planet_rssm.training.metrics import OF_THE_MACHINE
-from planet_rssm.training.trainer import Trainer
+from planet_rssm.training.trainer import Trainer, train
 
 # 2 rounds of 1 episode after 2 random ones; 10 agent steps an episode
 TINY = """
@@ -63,7 +63,7 @@ class StopAfter(Display):
 @pytest.fixture(scope="module")
 def finished(at_hand: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
-    Trainer(new_run(folder), Display()).run()
+    train(new_run(folder), Display())
     return folder
 
 
@@ -84,11 +84,11 @@ def test_metrics_report_what_behaviour_does(finished: Path) -> None:
 
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(finished: Path, tmp_path: Path) -> None:
     display = StopAfter(5)
-    display.trainer = trainer = Trainer(new_run(tmp_path), display)
-    with pytest.raises(Interrupted):
+    with pytest.raises(Interrupted), Trainer.open(new_run(tmp_path), display) as trainer:
+        display.trainer = trainer
         trainer.run()
     assert len(lines(tmp_path)) < len(lines(finished))
-    Trainer(Run.open(tmp_path), Display()).run()
+    train(Run.open(tmp_path), Display())
     assert lines(tmp_path) == lines(finished)
     ours, theirs = (checkpoints.load(checkpoints.find(folder)) for folder in (tmp_path, finished))
     for group in ("model", "optimizer", "behavior"):
@@ -141,7 +141,7 @@ def test_a_run_without_an_actor_is_refused_one(
     tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
     run = new_run(tmp_path, "behavior=none", "planner.name=cem", "train.env_steps=1000")
-    Trainer(run, Display()).run()
+    train(run, Display())
     assert not checkpoints.load(checkpoints.find(tmp_path)).behavior
     capfd.readouterr()
     with pytest.raises(SystemExit):

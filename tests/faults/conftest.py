@@ -17,7 +17,6 @@ from planet_rssm.runs.run import CONFIG, METRICS, Run
 from planet_rssm.training import trainer
 from planet_rssm.training.display import Display
 from planet_rssm.training.metrics import OF_THE_MACHINE
-from planet_rssm.training.trainer import Trainer
 
 STEPS = 6  # agent steps an episode
 SPEC = EnvSpec(
@@ -95,7 +94,7 @@ def train(local_pool: None) -> Callable[..., None]:
             run = Run.open(folder, config.override(run.settings, overrides))
         else:
             run = Run.create(folder, config.load("planet", [*TINY, *overrides]), "cpu")
-        Trainer(run, Display()).run()
+        trainer.train(run, Display())
 
     return train
 

@@ -12,7 +12,7 @@ from planet_rssm.runs import checkpoint as checkpoints
 from planet_rssm.runs.run import Run
 from planet_rssm.training.display import Display
 from planet_rssm.training.learner import Learner
-from planet_rssm.training.trainer import Trainer
+from planet_rssm.training.trainer import train
 
 
 @pytest.fixture
@@ -20,9 +20,7 @@ def begin(local_pool: None, tiny: list[str]) -> Callable[..., None]:
     """begin(folder, "key=value", ...) begins a run, as `planet train` without --resume."""
 
     def begin(folder: Path, *overrides: str) -> None:
-        Trainer(
-            Run.create(folder, config.load("planet", [*tiny, *overrides]), "cpu"), Display()
-        ).run()
+        train(Run.create(folder, config.load("planet", [*tiny, *overrides]), "cpu"), Display())
 
     return begin
 

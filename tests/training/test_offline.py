@@ -21,7 +21,7 @@ from planet_rssm.runs import checkpoint as checkpoints
 from planet_rssm.runs.run import METRICS, Run
 from planet_rssm.training.display import Display
 from planet_rssm.training.metrics import OF_THE_MACHINE
-from planet_rssm.training.offline import OfflineTrainer, adopt_environment, open_episodes
+from planet_rssm.training.offline import adopt_environment, open_episodes, train_offline
 from planet_rssm.training.record import simple_actor, write_episodes
 
 ENV = ["env.size=32", "env.renderer=raycast", "env.action_repeat=50"]
@@ -72,7 +72,7 @@ def no_environment(
 def whole(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     """An uninterrupted run of 12 updates, in rounds of 5."""
     folder = tmp_path_factory.mktemp("whole")
-    OfflineTrainer(new_run(folder, data), Display()).run()
+    train_offline(new_run(folder, data), Display())
     return folder
 
 
@@ -130,9 +130,9 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
 ) -> None:
     run = new_run(tmp_path, data)
     with pytest.raises(Interrupted):
-        OfflineTrainer(run, StopAt(update)).run()
+        train_offline(run, StopAt(update))
     assert len(lines(tmp_path)) < len(lines(whole))
-    OfflineTrainer(Run.open(tmp_path), Display()).run()
+    train_offline(Run.open(tmp_path), Display())
     assert lines(tmp_path) == lines(whole)
     ours, theirs = (checkpoints.load(checkpoints.find(folder)) for folder in (tmp_path, whole))
     assert all((ours.model[key] == theirs.model[key]).all() for key in theirs.model)
@@ -143,10 +143,10 @@ def test_a_finished_run_does_nothing_more_and_can_be_given_more(
     whole: Path, tmp_path: Path
 ) -> None:
     copy = shutil.copytree(whole, tmp_path / "copy")
-    OfflineTrainer(Run.open(copy), Display()).run()
+    train_offline(Run.open(copy), Display())
     assert lines(copy) == lines(whole)
     more = config.override(Run.open(copy).settings, ["train.offline_updates=20"])
-    OfflineTrainer(Run.open(copy, more), Display()).run()
+    train_offline(Run.open(copy, more), Display())
     assert lines(copy)[:3] == lines(whole)
     assert lines(copy)[-1]["updates"] == 20
 
@@ -157,10 +157,10 @@ def test_episodes_that_changed_are_told_and_learned_from(
     other = shutil.copytree(data, tmp_path / "set")
     run = new_run(tmp_path / "run", other)
     with pytest.raises(Interrupted):
-        OfflineTrainer(run, StopAt(5)).run()
+        train_offline(run, StopAt(5))
     replay = Replay(other, 10_000)
     replay.truncate(1)
-    OfflineTrainer(run, Display()).run()
+    train_offline(run, Display())
     assert (
         "not the episodes that the checkpoint had learned from (1 now, 2 then)"
         in capfd.readouterr().err
@@ -173,7 +173,7 @@ def test_of_episodes_with_images_and_vectors_either_may_be_learned_from_alone(
     both: Path, tmp_path: Path, observe: str, capsys: pytest.CaptureFixture
 ) -> None:
     run = new_run(tmp_path / "run", both, f"env.observe={observe}", "train.offline_updates=2")
-    OfflineTrainer(run, Display()).run()
+    train_offline(run, Display())
     held = checkpoints.load(checkpoints.find(tmp_path / "run"))
     kept = {
         key
@@ -184,7 +184,7 @@ def test_of_episodes_with_images_and_vectors_either_may_be_learned_from_alone(
         Replay(both, 10_000).env["observation"]
     )
     assert held.settings.env.observe == observe
-    OfflineTrainer(Run.open(tmp_path / "run"), Display()).run()  # it can be opened again
+    train_offline(Run.open(tmp_path / "run"), Display())  # it can be opened again
     assert call("dream", tmp_path / "run", "--data", both, "--json") == 0
     measured = json.loads(capsys.readouterr().out)
     assert (measured["image_error"] is None) == (observe == "vectors")
@@ -233,8 +233,7 @@ def test_what_was_left_out_of_the_episodes_stays_out(both: Path, tmp_path: Path)
         config.load("planet", [f"data.folder={both}", *TINY, *asked]), asked
     )
     assert (adopted.env.drop, adopted.env.keys, adopted.env.observe) == ((first,), (), "both")
-    trainer = OfflineTrainer(Run.create(tmp_path / "run", adopted, "cpu"), Display())
-    trainer.run()
+    train_offline(Run.create(tmp_path / "run", adopted, "cpu"), Display())
     held = checkpoints.load(checkpoints.find(tmp_path / "run", "last"))
     assert sorted(held.spec.observation) == sorted(["image", second])
     resumed, _ = adopt_environment(adopted, asked)

@@ -18,7 +18,6 @@ from planet_rssm.runs.run import METRICS, Run
 from planet_rssm.training import trainer
 from planet_rssm.training.display import Display
 from planet_rssm.training.metrics import OF_THE_MACHINE
-from planet_rssm.training.trainer import Trainer
 
 LONGEST = 4  # frames
 SPEC = EnvSpec(
@@ -81,7 +80,7 @@ def train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list
             run = Run.open(folder, config.override(Run.open(folder).settings, overrides))
         else:
             run = Run.create(folder, config.load("cartpole-vectors", [*TINY, *overrides]), "cpu")
-        Trainer(run, Display()).run()
+        trainer.train(run, Display())
         lines = map(json.loads, (folder / METRICS).read_text().splitlines())
         return [
             {key: value for key, value in line.items() if key not in OF_THE_MACHINE}

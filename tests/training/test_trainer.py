@@ -19,7 +19,7 @@ from planet_rssm.runs import checkpoint as checkpoints
 from planet_rssm.runs.run import METRICS, Run
 from planet_rssm.training.display import Display
 from planet_rssm.training.metrics import OF_THE_MACHINE
-from planet_rssm.training.trainer import Trainer
+from planet_rssm.training.trainer import train
 
 # 3 rounds of 2 episodes after 2 random ones; 20 agent steps an episode
 TINY = """
@@ -69,7 +69,7 @@ class StopAt(Display):
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An uninterrupted run."""
     folder = tmp_path_factory.mktemp("whole")
-    Trainer(new_run(folder), Display()).run()
+    train(new_run(folder), Display())
     return folder
 
 
@@ -134,10 +134,9 @@ def test_a_run_that_was_asked_to_stop_goes_on_as_if_it_had_not(
 ) -> None:
     run = new_run(tmp_path)
     with pytest.raises(Interrupted):
-        Trainer(run, StopAt(stage, advance, number)).run()
+        train(run, StopAt(stage, advance, number))
     assert len(lines(tmp_path)) < len(lines(whole))
-    resumed = Trainer(Run.open(tmp_path), Display())
-    resumed.run()
+    train(Run.open(tmp_path), Display())
     assert lines(tmp_path) == lines(whole)
     for name in ("0000006000", "best"):
         ours, theirs = (
@@ -153,9 +152,9 @@ def test_a_finished_run_does_nothing_more_and_can_be_given_more(
     whole: Path, tmp_path: Path
 ) -> None:
     copy = shutil.copytree(whole, tmp_path / "copy")
-    Trainer(Run.open(copy), Display()).run()
+    train(Run.open(copy), Display())
     assert lines(copy) == lines(whole)
-    Trainer(Run.open(copy, changed(copy, "train.env_steps=8000")), Display()).run()
+    train(Run.open(copy, changed(copy, "train.env_steps=8000")), Display())
     assert lines(copy)[: len(lines(whole))] == lines(whole)
     assert lines(copy)[-1]["env_steps"] == 8000
 
@@ -170,7 +169,7 @@ def test_names_that_were_resolved_may_be_given_again(whole: Path) -> None:
 def test_two_processes_do_not_train_in_one_folder(whole: Path) -> None:
     run = Run.open(whole)
     with run.lock(), pytest.raises(PlanetError, match="another process is training in it"):
-        Trainer(run, Display()).run()
+        train(run, Display())
 
 
 def test_a_folder_with_episodes_is_not_taken_for_a_new_run(whole: Path, tmp_path: Path) -> None:
@@ -185,7 +184,7 @@ def test_checkpoints_that_cannot_be_read_cost_no_episode(whole: Path, tmp_path: 
     for path in checkpoints.numbered(copy):
         path.write_bytes(b"nothing")
     with pytest.raises(PlanetError, match="damaged or not a checkpoint"):
-        Trainer(Run.open(copy), Display()).run()
+        train(Run.open(copy), Display())
     assert len(list((copy / "episodes").glob("*.safetensors"))) == 6
 
 
@@ -202,7 +201,7 @@ def test_another_environment_is_refused_before_anything_is_collected(
     with pytest.raises(
         PlanetError, match="simulator is mujoco 3.99.0 here, the run has learned from mujoco 3"
     ):
-        Trainer(Run.open(copy), Display()).run()
+        train(Run.open(copy), Display())
 
 
 def test_a_resumed_run_may_not_change_what_was_learned_from(whole: Path) -> None:
@@ -215,16 +214,16 @@ def test_a_loss_that_is_not_finite_is_skipped_counted_and_stops_the_run_in_the_e
 ) -> None:
     run = new_run(tmp_path, "model.image_scale=1e38", "train.max_skipped=3", "train.updates=50")
     with pytest.raises(PlanetError, match="not finite 4 times in a row.*lower optimizer.lr"):
-        Trainer(run, Display()).run()
+        train(run, Display())
 
 
 def test_a_damaged_newest_checkpoint_costs_one_round(
     whole: Path, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
-    Trainer(new_run(tmp_path), Display()).run()
+    train(new_run(tmp_path), Display())
     newest = checkpoints.find(tmp_path)
     newest.write_bytes(newest.read_bytes()[:1000])
-    Trainer(Run.open(tmp_path), Display()).run()
+    train(Run.open(tmp_path), Display())
     assert "going back to the one before" in capfd.readouterr().err
     assert lines(tmp_path)[:8] == lines(whole)[:8]
     checkpoints.load(newest)

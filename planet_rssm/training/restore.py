@@ -1,0 +1,150 @@
+"""How a run begins, or continues from its newest checkpoint."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from planet_rssm import config
+from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.files import remove_stale
+from planet_rssm.behavior import untrained_behavior
+from planet_rssm.data.replay import EPISODES
+from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs.checkpoint import Checkpoint, DamagedCheckpointError
+from planet_rssm.runs.run import CONFIG, Run, decided_otherwise
+from planet_rssm.training.display import Display
+from planet_rssm.training.learner import Learner, check_state
+from planet_rssm.training.progress import Progress
+from planet_rssm.world_model import untrained_model
+
+
+class Place(NamedTuple):
+    """What distinguishes a folder from all others, whatever its name: device and inode."""
+
+    device: int
+    inode: int
+
+    @classmethod
+    def of(cls, folder: Path) -> "Place | None":
+        """Return the place of `folder`, None where there is none."""
+        try:
+            status = os.stat(folder)
+        except OSError:
+            return None
+        return cls(status.st_dev, status.st_ino)
+
+
+@contextlib.contextmanager
+def locked(run: Run) -> Iterator[Place | None]:
+    """Keep other processes out of the run folder, and turn a disk that fails into one clear line.
+
+    Raises:
+        PlanetError: another process trains in it, or the disk failed inside.
+    """
+    try:
+        with run.lock():
+            yield Place.of(run.folder)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise PlanetError(
+            f"run folder {run.folder}: {reason}; fix that, then go on with --resume"
+        ) from error
+
+
+def restore(
+    run: Run, spec: EnvSpec, device: torch.device, display: Display
+) -> tuple[Learner, Progress]:
+    """Return a learner for `spec` and what the run has counted, from its newest checkpoint if any.
+
+    Raises:
+        PlanetError: checkpoints that cannot be read, or settings or an environment other than those
+            learned with.
+    """
+    checkpoint = _newest(run, display)
+    if checkpoint is None:
+        _begin(run, display)
+    else:
+        _check_settings(run, checkpoint)
+    for folder in (run.folder, run.folder / checkpoints.FOLDER):
+        remove_stale(folder)
+    model = untrained_model(run.settings, spec).to(device)
+    behavior = untrained_behavior(run.settings, model)
+    if checkpoint is None:
+        return Learner(model, run.settings, device, behavior), Progress()
+    _check_environment(checkpoint.spec, spec)
+    checkpoints.fill(model, checkpoint.model, f"{checkpoint.name}: model")
+    if behavior is not None:
+        checkpoints.fill(behavior, checkpoint.behavior, f"{checkpoint.name}: behavior")
+    progress = Progress.read(checkpoint)
+    learner = Learner(model, run.settings, device, behavior)
+    check_state(learner.parameters(), checkpoint)
+    learner.load_optimizer_tensors(checkpoint.optimizer)
+    return learner, progress
+
+
+def _newest(run: Run, display: Display) -> Checkpoint | None:
+    """Load the newest checkpoint that is intact.
+
+    A damaged one is reported and set aside, and the one before it is loaded.
+    """
+    for path in reversed(checkpoints.numbered(run.folder)):
+        try:
+            # trusted: its settings must be those that the run was opened with
+            return checkpoints.load(path, trusted=True)
+        except DamagedCheckpointError as error:
+            if path == checkpoints.numbered(run.folder)[0]:
+                raise PlanetError(
+                    f"checkpoint {path}: damaged or not a checkpoint, and there is none before it "
+                    "to go on from; bring it back from a copy, or learn from the run's episodes "
+                    f"anew: --offline --data {run.folder / EPISODES} --run-dir ANOTHER"
+                ) from error
+            aside = path.with_name(f"{path.name}.damaged")
+            display.say(
+                f"checkpoint {path}: damaged; set aside as {aside.name}, going back to the one "
+                "before"
+            )
+            path.rename(aside)
+    return None
+
+
+def _begin(run: Run, display: Display) -> None:
+    """Let a run without a checkpoint begin, unless it had one: its episodes would be deleted."""
+    folder, episodes = run.folder / checkpoints.FOLDER, run.folder / EPISODES
+    if run.was_committed():
+        raise PlanetError(
+            f"{folder}: holds no checkpoint to go on from, though the run had written some; "
+            "nothing was changed: bring them back, or learn from its episodes anew: "
+            f"--offline --data {episodes} --run-dir ANOTHER"
+        )
+    if any(episodes.glob("*.safetensors")):
+        display.say(
+            f"run folder {run.folder}: it was stopped before its first commit; its first round is "
+            "done again"
+        )
+    folder.mkdir(exist_ok=True)
+
+
+def _check_settings(run: Run, checkpoint: Checkpoint) -> None:
+    if key := decided_otherwise(checkpoint.settings, run.settings):
+        before = config.flatten(checkpoint.settings)[key]
+        now = config.flatten(run.settings)[key]
+        raise PlanetError(
+            f"{run.folder / CONFIG}: {key} is {now}, the run has learned with {before}; write that "
+            "back into it"
+        )
+
+
+def _check_environment(learned: EnvSpec, now: EnvSpec) -> None:
+    here = asdict(now)
+    for key, value in asdict(learned).items():
+        if here[key] != value:
+            raise PlanetError(
+                f"environment: {key} is {here[key]} here, the run has learned from {value}; go on "
+                "where it is the same, or train another run"
+            )
