@@ -29,8 +29,8 @@ from planet_rssm.data.replay import Chunks
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.precision import summary, timed_precisions
-from planet_rssm.training.dry_run import random_chunks
 from planet_rssm.training.learner import Learner
+from planet_rssm.training.random_chunks import random_chunks
 from planet_rssm.world_model import untrained_model
 
 MIB = 2**20

@@ -183,7 +183,7 @@ def _dry_run(folder: Path, settings: config.Settings, as_json: bool, plan_episod
     result = dry_run(
         settings, device, folder, lambda line: click.echo(line, err=True), plan_episodes
     )
-    tables.print_result(result, as_json, print_forecast)
+    tables.print_result(result.to_json(), as_json, print_forecast)
 
 
 def _checked(settings: config.Settings) -> tuple[config.Settings, "torch.device"]:

@@ -1,4 +1,4 @@
-"""What a run would take: each of its parts done once, in a folder that is removed, and the whole foretold from that."""
+"""What a run would take: each of its parts done once, in a folder that is removed, and a forecast."""
 
 import errno
 import math
@@ -8,9 +8,9 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,16 +23,16 @@ from planet_rssm.base.seeding import Stream, stream_seed
 from planet_rssm.behavior import untrained_behavior
 from planet_rssm.collect import RandomPolicy
 from planet_rssm.config import Settings
-from planet_rssm.data.replay import Chunks
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.evaluation.baselines import BLIND_ROWS, constant_actions
-from planet_rssm.evaluation.protocol import PARALLEL
 from planet_rssm.evaluation.results import ObservationInfo
 from planet_rssm.precision import collecting_precision, training_precision
 from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.training.forecast import Costs, EarlyEnds, Forecast, forecast
 from planet_rssm.training.learner import Learner
 from planet_rssm.training.progress import Progress
+from planet_rssm.training.random_chunks import random_chunks
 from planet_rssm.world_model import untrained_model
 
 MIB = 2**20
@@ -42,20 +42,35 @@ CALLS, PATIENCE = 20, 5.0  # each part is timed this often, or until so many sec
 LONG = 1000  # steps that are taken at most to see an episode end
 
 
-class Costs(NamedTuple):
-    """What one of each costs, in seconds, the last two in bytes."""
+@dataclass(frozen=True)
+class DryRun:
+    """What `dry_run` measured, and what the complete run would take."""
 
-    env_start: float  # all workers
-    env_reset: float  # of all rows, one after the other or side by side as the pool does it
-    env_step: float  # an agent step of all rows
-    decision: float  # for all rows
-    update: float
-    checkpoint: float  # written; reading it back is not in it
-    fsync: float  # a small file, written durably
-    disk: float  # a byte
-    checkpoint_bytes: int
-    frame_bytes: int  # of an episode's file
-    blind_step: float = 0.0  # an agent step of the two rows that the simple baselines are played in
+    task: str
+    observation: ObservationInfo
+    device: str
+    batch_length: int
+    precision: str
+    forecast: Forecast
+    short_episodes: EarlyEnds | None  # where episodes may end early: if all do as random ones did
+    measured: Costs
+    free: dict[str, int | None]  # bytes of disk, memory and device_memory; None: unknown
+    peak_memory: int  # bytes of this process; its workers are not in it
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that `planet train --dry-run --json` prints."""
+        return {
+            "task": self.task,
+            "observation": self.observation.to_json(),
+            "device": self.device,
+            "batch_length": self.batch_length,
+            "precision": self.precision,
+            **self.forecast.to_json(),
+            "short_episodes": self.short_episodes and self.short_episodes.to_json(),
+            "measured": self.measured._asdict(),
+            "free": self.free,
+            "peak_memory": self.peak_memory,
+        }
 
 
 def dry_run(
@@ -64,26 +79,26 @@ def dry_run(
     run: Path,
     say: Callable[[str], object],
     plan_episodes: int = 0,
-) -> dict[str, Any]:
-    """Do each part of a run once, and return what it measured and what the whole run would take.
+) -> DryRun:
+    """Do each part of a run once, and forecast the complete run.
 
     Args:
         settings: resolved, see `envs.registry.resolve`.
         device: where the model runs.
         run: the run folder to be; what is written goes beside it, onto the same disk, and is
             removed.
-        say: told each part as it begins.
+        say: called with each part as it begins.
         plan_episodes: played with the trained model at the end, and by each baseline.
 
     Raises:
         PlanetError: a part does not work: environment, disk, device memory, checkpoint.
     """
     beside = place_of(run)
-    mend = "lower train.batch_size, train.batch_length or planner.candidates"
+    fix = "lower train.batch_size, train.batch_length or planner.candidates"
     try:
         with (
             scratch_folder(beside, PREFIX) as folder,
-            within_memory(device, "one update and one decision", mend),
+            within_memory(device, "one update and one decision", fix),
         ):
             spec, costs, short = _measure(settings, device, folder, say)
             if plan_episodes:
@@ -92,22 +107,23 @@ def dry_run(
         free_disk = _free_disk(beside)
     except OSError as error:
         raise PlanetError(
-            f"{beside}: {error.strerror or error}; mend that, or give another --run-dir"
+            f"{beside}: {error.strerror or error}; fix that, or give another --run-dir"
         ) from None
-    return {
-        "task": spec.id,
-        "observation": ObservationInfo.of(settings.env, spec).to_json(),
-        "device": str(device),
-        "batch_length": settings.train.batch_length,
-        "precision": training_precision(settings, device),
-        **forecast(settings, spec, costs, plan_episodes=plan_episodes),
-        "short_episodes": None
-        if short is None
-        else {"steps": short, **forecast(settings, spec, costs, short, plan_episodes)},
-        "measured": costs._asdict(),
-        "free": {"disk": free_disk, "memory": _free_memory(), "device_memory": _free_on(device)},
-        "peak_memory": _peak_memory(),
-    }
+    early = None
+    if short is not None:
+        early = EarlyEnds(short, forecast(settings, spec, costs, short, plan_episodes))
+    return DryRun(
+        task=spec.id,
+        observation=ObservationInfo.of(settings.env, spec),
+        device=str(device),
+        batch_length=settings.train.batch_length,
+        precision=training_precision(settings, device),
+        forecast=forecast(settings, spec, costs, plan_episodes=plan_episodes),
+        short_episodes=early,
+        measured=costs,
+        free={"disk": free_disk, "memory": _free_memory(), "device_memory": _free_on(device)},
+        peak_memory=_peak_memory(),
+    )
 
 
 def place_of(run: Path) -> Path:
@@ -119,79 +135,15 @@ def place_of(run: Path) -> Path:
     beside = next(parent for parent in run.absolute().parents if parent.exists())
     if not beside.is_dir():
         raise PlanetError(
-            f"{beside}: {os.strerror(errno.ENOTDIR)}; mend that, or give another --run-dir"
+            f"{beside}: {os.strerror(errno.ENOTDIR)}; fix that, or give another --run-dir"
         )
     return beside
-
-
-def forecast(
-    settings: Settings,
-    spec: EnvSpec,
-    costs: Costs,
-    length: float | None = None,
-    plan_episodes: int = 0,
-) -> dict[str, Any]:
-    """Return counts, padding, seconds and bytes of a run whose episodes all end by time, or after `length` env_steps.
-
-    `bytes` is what lies on the disk at the end, but for metrics and videos.
-    """
-    length = length or spec.episode_steps
-    train, steps = settings.train, math.ceil(length / spec.action_repeat)
-    planned_rounds = max(
-        math.ceil((train.env_steps / length - train.seed_episodes) / train.envs), 0
-    )
-    rounds, episodes = 1 + planned_rounds, train.seed_episodes + planned_rounds * train.envs
-    tests = math.ceil(rounds / train.test_every)
-    episode_bytes = (steps + 1) * costs.frame_bytes
-    kept = min(episodes, settings.data.capacity // (steps + 1) + train.envs)
-    blind = costs.env_reset + steps * costs.env_step  # seconds of one episode in every row
-    seeing = blind + steps * costs.decision
-    seconds = {
-        "collect": math.ceil(train.seed_episodes / train.envs) * blind
-        + planned_rounds * seeing
-        + episodes * (costs.fsync + episode_bytes * costs.disk),
-        "learn": rounds * train.updates * costs.update,
-        "test": tests * math.ceil(train.test_episodes / train.envs) * seeing,
-        "commit": (rounds + tests) * costs.checkpoint,
-        "plan": _planning(costs, spec, train.envs, steps, plan_episodes),
-    }
-    size = {
-        "episodes": kept * episode_bytes,
-        "checkpoints": (train.keep + 1) * costs.checkpoint_bytes,
-    }
-    return {
-        "run": {
-            "env_steps": round(episodes * length),
-            "episodes": episodes,
-            "frames": episodes * (steps + 1),
-            "updates": rounds * train.updates,
-            "test_episodes": tests * train.test_episodes,
-            "plan_episodes": plan_episodes,
-        },
-        "padding": max(1 - (steps + 1) / train.batch_length, 0.0),  # share of each batch
-        "seconds": {**seconds, "total": costs.env_start + sum(seconds.values())},
-        "bytes": {**size, "total": sum(size.values())},
-    }
-
-
-def _planning(costs: Costs, spec: EnvSpec, envs: int, steps: int, episodes: int) -> float:
-    """Return the seconds of planning and of all baselines, so many `episodes` of `steps` agent steps each."""
-    if not episodes:
-        return 0.0
-    rows = min(episodes, PARALLEL)
-    wider = max(rows / envs, 1.0)  # what was measured is for `envs` rows
-    seeing = costs.env_reset + steps * wider * (costs.env_step + costs.decision)
-    nothing, constants = constant_actions(spec)
-    blind = (2 + len(constants)) * math.ceil(episodes / BLIND_ROWS) * steps * costs.blind_step
-    return (
-        2 * math.ceil(episodes / rows) * seeing + blind
-    )  # twice: by the trained model and by an untrained one
 
 
 def _measure(
     settings: Settings, device: torch.device, folder: Path, say: Callable[[str], object]
 ) -> tuple[EnvSpec, Costs, float | None]:
-    """Return the environment, the costs, and how many env_steps its episodes last if they end before their time."""
+    """Return the environment, the costs, and the env_steps of an episode if they end early."""
     say(f"disk: {BLOCK // MIB} MiB and small files, in {folder.parent}")
     disk, fsync = _disk(folder)
     say(f"environment: {settings.train.envs} x {settings.env.id}, random actions")
@@ -211,36 +163,37 @@ def _measure(
     ]
     frame = sum(arrays) + 4 * (spec.action_size + 1) + 3  # action and reward, three flags
     costs = Costs(
-        env_start,
-        env_reset,
-        env_step,
-        decision,
-        update,
-        checkpoint,
-        fsync,
-        disk,
-        checkpoint_bytes,
-        frame,
+        env_start=env_start,
+        env_reset=env_reset,
+        env_step=env_step,
+        decision=decision,
+        update=update,
+        checkpoint=checkpoint,
+        fsync=fsync,
+        disk=disk,
+        checkpoint_bytes=checkpoint_bytes,
+        frame_bytes=frame,
     )
     return spec, costs, short
 
 
 def _disk(folder: Path) -> tuple[float, float]:
     """Return the seconds that a byte and that a small file take, both durable."""
-    path, nothing = folder / "block", torch.device("cpu")
-    fsync = _typical(lambda: write_atomic(path, [b"small"]), nothing)
-    data, begin = os.urandom(BLOCK), time.perf_counter()
+    path = folder / "block"
+    fsync = _typical(lambda: write_atomic(path, [b"small"]), torch.device("cpu"))
+    data = os.urandom(BLOCK)
+    begin = time.perf_counter()
     write_atomic(path, [data])
-    whole = time.perf_counter() - begin
+    seconds = time.perf_counter() - begin
     path.unlink()
-    return max(whole - fsync, 0.0) / BLOCK, fsync
+    return max(seconds - fsync, 0.0) / BLOCK, fsync
 
 
 def _environment(settings: Settings) -> tuple[EnvSpec, float, float, float, float | None]:
     """Start the run's own environments and one episode in each.
 
-    Return the seconds of start, reset and agent step, and the env_steps that passed for each that
-    ended an episode before its time, None where none did.
+    Return the seconds of start, reset and agent step, and the mean env_steps of episodes that ended
+    early, None where none did.
     """
     rows = range(settings.train.envs)
     begin = time.perf_counter()
@@ -253,10 +206,8 @@ def _environment(settings: Settings) -> tuple[EnvSpec, float, float, float, floa
         seconds: list[float] = []
         passed = ended = 0
         policy = RandomPolicy(pool.spec.action_size, settings.seed, pool.spec.groups)
-        nothing, first = (
-            np.zeros((len(rows), pool.spec.action_size), np.float32),
-            np.ones(len(rows), bool),
-        )
+        nothing = np.zeros((len(rows), pool.spec.action_size), np.float32)
+        first = np.ones(len(rows), bool)
         waits = LONG if pool.spec.terminates else CALLS
         while len(seconds) < (CALLS if ended else waits) and sum(seconds) < PATIENCE:
             actions = dict(enumerate(policy({}, nothing, first)))
@@ -274,7 +225,7 @@ def _environment(settings: Settings) -> tuple[EnvSpec, float, float, float, floa
 
 
 def _blind_step(settings: Settings) -> float:
-    """Return the seconds of an agent step of the environments that the simple baselines are played in."""
+    """Return the seconds of an agent step where the simple baselines are played."""
     with EnvPool(settings.env.model_copy(update={"renderer": "none"}), BLIND_ROWS) as pool:
         action, _ = constant_actions(pool.spec)
         seconds: list[float] = []
@@ -290,22 +241,6 @@ def _blind_step(settings: Settings) -> float:
     return statistics.fmean(seconds[1:] or seconds)
 
 
-def random_chunks(spec: EnvSpec, batch: int, length: int) -> Chunks:
-    """Return chunks [batch, length] of the shapes and types that the environment's have, with noise in them."""
-    rng, shape = np.random.default_rng(0), (batch, length)
-    observation = {
-        key: rng.integers(0, 256, (*shape, *size), np.uint8)
-        if dtype == "uint8"
-        else rng.standard_normal((*shape, *size), np.float32)
-        for key, (size, dtype) in spec.observation.items()
-    }
-    is_first, nothing = np.zeros(shape, bool), np.zeros(shape, bool)
-    is_first[:, 0] = True
-    action = rng.uniform(-1, 1, (*shape, spec.action_size)).astype(np.float32)
-    reward = rng.uniform(0, 1, shape).astype(np.float32)
-    return Chunks(observation, action, reward, is_first, nothing, ~nothing)
-
-
 def _decision(settings: Settings, spec: EnvSpec, learner: Learner, device: torch.device) -> float:
     rows = settings.train.envs
     precision = collecting_precision(settings, device)
@@ -313,11 +248,9 @@ def _decision(settings: Settings, spec: EnvSpec, learner: Learner, device: torch
         settings, spec, learner.model, learner.behavior, device=device, precision=precision
     )
     frames = {key: value[:, 0] for key, value in random_chunks(spec, rows, 1).observation.items()}
-    carry, action, first = (
-        agent.initial(rows),
-        np.zeros((rows, spec.action_size), np.float32),
-        np.zeros(rows, bool),
-    )
+    carry = agent.initial(rows)
+    action = np.zeros((rows, spec.action_size), np.float32)
+    first = np.zeros(rows, bool)
     return _typical(lambda: agent.act(carry, frames, action, first), device)
 
 
@@ -330,8 +263,8 @@ def _checkpoint(
     written = learner.checkpoint(spec, asdict(Progress()))
     checkpoints.save(written, path)
     seconds = time.perf_counter() - begin
-    held = checkpoints.load(path, trusted=True)
-    if any(not torch.equal(held.model[key], tensor) for key, tensor in written.model.items()):
+    read = checkpoints.load(path, trusted=True)
+    if any(not torch.equal(read.model[key], tensor) for key, tensor in written.model.items()):
         raise PlanetError(
             f"{folder.parent}: a checkpoint read back differs from what was written; use another disk"
         )
@@ -355,12 +288,12 @@ def _typical(call: Callable[[], object], device: torch.device) -> float:
 
 
 def _free_disk(folder: Path) -> int:
-    found = os.statvfs(folder)
-    return found.f_bavail * found.f_frsize
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize
 
 
 def _free_memory() -> int | None:
-    """Return the bytes that programs can still have, or None where the system does not tell."""
+    """Return the bytes that programs can still have, or None where the system does not say."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:  # not Linux
@@ -375,6 +308,6 @@ def _free_on(device: torch.device) -> int | None:
 
 
 def _peak_memory() -> int:
-    """Return the most bytes that this process has held; its workers are not in it."""
+    """Return the most bytes that this process has used; its workers are not in it."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # kilobytes everywhere else

@@ -12,8 +12,8 @@ from planet_rssm.behavior import untrained_behavior
 from planet_rssm.behavior.imagination import _follow, _follow_packed
 from planet_rssm.config import Settings
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.training.dry_run import random_chunks
 from planet_rssm.training.learner import Learner, to_batch
+from planet_rssm.training.random_chunks import random_chunks
 from planet_rssm.types import State
 from planet_rssm.world_model import WorldModel, untrained_model
 from planet_rssm.world_model.latents import GaussianLatent

@@ -9,7 +9,7 @@ from planet_rssm import config
 from planet_rssm.bench import train
 from planet_rssm.cli.main import main
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.training.dry_run import random_chunks
+from planet_rssm.training.random_chunks import random_chunks
 
 TINY = """
     env.id=dmc/cartpole-swingup env.size=32 model.depth=2 rssm.deter=16 rssm.stoch=4 rssm.hidden=16

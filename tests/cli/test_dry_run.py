@@ -10,7 +10,7 @@ from planet_rssm import config
 from planet_rssm.cli.main import main
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.runs import checkpoint as checkpoints
-from planet_rssm.training.dry_run import Costs, forecast
+from planet_rssm.training.forecast import Costs, forecast
 from planet_rssm.training.learner import Learner
 
 TINY = """
@@ -107,7 +107,7 @@ def test_the_forecast_counts_what_a_run_does():
     )
     result = forecast(settings, SPEC, costs)
     blind, seeing = 10 + 20 * 1, 10 + 20 * 101
-    assert result["seconds"] == {
+    assert result.seconds == {
         "collect": blind + 2 * seeing,
         "learn": 15 * 7,
         "test": 2 * 2 * seeing,
@@ -115,7 +115,7 @@ def test_the_forecast_counts_what_a_run_does():
         "plan": 0.0,
         "total": 1000 + blind + 6 * seeing + 15 * 7 + 15,
     }
-    assert result["bytes"] == {"episodes": 6 * 21 * 2, "checkpoints": 3 * 50, "total": 402}
+    assert result.bytes == {"episodes": 6 * 21 * 2, "checkpoints": 3 * 50, "total": 402}
 
 
 def test_the_forecast_counts_the_plan_at_the_end():
@@ -123,9 +123,9 @@ def test_the_forecast_counts_the_plan_at_the_end():
     settings = config.load("planet", TINY)
     costs = Costs(0, 10, 1, 100, 0, 0, 0, 0, 0, 0, blind_step=0.5)
     result = forecast(settings, SPEC, costs, plan_episodes=5)
-    assert result["seconds"]["plan"] == 2 * 2 * (10 + 20 * 2 * 101) + 13 * 3 * 20 * 0.5
-    without = forecast(settings, SPEC, costs)["seconds"]
-    assert result["seconds"]["total"] == without["total"] + result["seconds"]["plan"]
+    assert result.seconds["plan"] == 2 * 2 * (10 + 20 * 2 * 101) + 13 * 3 * 20 * 0.5
+    without = forecast(settings, SPEC, costs).seconds
+    assert result.seconds["total"] == without["total"] + result.seconds["plan"]
 
 
 def test_episodes_shorter_than_a_chunk_are_foretold(capsys):
@@ -137,8 +137,8 @@ def test_episodes_shorter_than_a_chunk_are_foretold(capsys):
 def test_a_replay_that_is_full_takes_no_more_disk():
     settings = config.load("planet", [*TINY, "train.env_steps=1e6", "data.capacity=210"])
     result = forecast(settings, SPEC, Costs(0, 0, 0, 0, 0, 0, 0, 0, 0, 1))
-    assert result["run"]["episodes"] == 1000
-    assert result["bytes"]["episodes"] == (10 + 2) * 21
+    assert result.run.episodes == 1000
+    assert result.bytes["episodes"] == (10 + 2) * 21
 
 
 def test_too_little_memory_on_the_device_is_one_line(tmp_path, monkeypatch, capsys):
@@ -192,7 +192,7 @@ def test_a_checkpoint_that_comes_back_differently_is_told(monkeypatch, capsys, t
         (["--dry-run", "--device", "cuda:77"], "device 'cuda:77': not usable here"),
         (
             ["--dry-run", "--run-dir", "/dev/null/run"],
-            "/dev/null: Not a directory; mend that, or give another",
+            "/dev/null: Not a directory; fix that, or give another",
         ),
     ],
 )

@@ -7,8 +7,8 @@ from planet_rssm import config
 from planet_rssm.base.device import autocast, generator, to_device, to_host
 from planet_rssm.behavior import untrained_behavior
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.training.dry_run import random_chunks
 from planet_rssm.training.learner import Learner, to_batch
+from planet_rssm.training.random_chunks import random_chunks
 from planet_rssm.world_model import untrained_model
 
 pytestmark = pytest.mark.gpu

@@ -206,7 +206,7 @@ def test_a_folder_that_may_not_be_written_is_one_line_and_nothing_changes(
     before = {path: path.read_bytes() for path in Path(".").rglob("*") if path.is_file()}
     request.getfixturevalue("as_nobody")
     with pytest.raises(
-        PlanetError, match="(cannot be written; change|Permission denied; mend that)"
+        PlanetError, match="(cannot be written; change|Permission denied; fix that)"
     ) as caught:
         train(Path("."), MORE)
     assert "\n" not in str(caught.value)

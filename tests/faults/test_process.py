@@ -70,7 +70,7 @@ def test_a_limit_a_second_process_and_sigterm_change_nothing(
         assert (
             log.read_text()
             .splitlines()[-1]
-            .endswith("File too large; mend that, then go on with --resume")
+            .endswith("File too large; fix that, then go on with --resume")
         )
     rng, codes = random.Random(0), []
     for _ in range(3):
