@@ -17,7 +17,8 @@ from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.evaluation.evaluate import evaluate
 from planet_rssm.evaluation.plan_run import plan_run
 from planet_rssm.planners import planner_from_settings
-from planet_rssm.training.record import simple_actor, write_episodes
+from planet_rssm.training.player import simple_player
+from planet_rssm.training.record import write_episodes
 from planet_rssm.world_model import WorldModel
 from planet_rssm.world_model.latents import latent_from_settings
 
@@ -50,7 +51,7 @@ def here(tmp_path, monkeypatch):
 def test_the_pages_latent_term_and_planner_are_trained_and_planned_with(here):
     episodes = ["env.size=32", "env.renderer=raycast", "env.action_repeat=50"]
     write_episodes(
-        here / "set", simple_actor("dmc/cartpole-swingup", episodes, "random", 0), 2, 0, 2
+        here / "set", simple_player("dmc/cartpole-swingup", episodes, "random", 0), 2, 0, 2
     )
     (here / "mine.yaml").write_text(SETTINGS)
     tiny = [word for setting in TINY for word in ("-s", setting)]
@@ -75,7 +76,7 @@ def test_the_pages_latent_term_and_planner_are_trained_and_planned_with(here):
 def test_a_planner_that_is_no_search_drives_an_agent_a_loop_and_the_verbs(here, capsys):
     episodes = ["env.size=32", "env.renderer=raycast", "env.action_repeat=50"]
     write_episodes(
-        here / "set", simple_actor("dmc/cartpole-swingup", episodes, "random", 0), 2, 0, 2
+        here / "set", simple_player("dmc/cartpole-swingup", episodes, "random", 0), 2, 0, 2
     )
     tiny = [word for setting in TINY for word in ("-s", setting)]
     main(["train", "quickstart", "--offline", "--data", "set", "--run-dir", "run", *tiny])

@@ -13,7 +13,7 @@ import torch
 from planet_rssm import EnvPool, PlanetError, config
 from planet_rssm.cli.main import main
 from planet_rssm.evaluation.evaluate import evaluate
-from planet_rssm.training.record import simple_actor
+from planet_rssm.training.player import simple_player
 
 FOLDER = Path(__file__).parent.parent / "docs" / "howto"
 QUICK = ["env.observe=vectors", "env.action_repeat=100"]
@@ -131,4 +131,4 @@ def test_settings_that_a_policy_does_not_read_are_refused(policy):
     ).errors
     assert "takes env.… settings alone" in error.error
     with pytest.raises(PlanetError, match="^--policy = 'mine:Missing': does not work"):
-        simple_actor("cartpole-swingup", QUICK, "mine:Missing", 0)
+        simple_player("cartpole-swingup", QUICK, "mine:Missing", 0)

@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,7 +12,8 @@ from planet_rssm.cli import complete, options
 from planet_rssm.cli.progress import StageProgress
 
 if TYPE_CHECKING:
-    from planet_rssm.training.record import Actor
+    from planet_rssm.training.player import Player
+    from planet_rssm.training.record import Collected
 
 
 @click.command("collect")
@@ -84,9 +85,9 @@ def verb(
     wanted = list(overrides)
     wanted += [] if size is None else [f"env.size={size}"]
     wanted += [] if renderer is None else [f"env.renderer={renderer}"]
-    actor = _actor(task, wanted, policy, checkpoint, noise, seed, device)
-    result = _play(actor, out, episodes, seed, envs, add)
-    result |= {"policy": policy, "noise": noise, "seed": seed, "out": str(out)}
+    player = _player(task, wanted, policy, checkpoint, noise, seed, device)
+    collected = _play(player, out, episodes, seed, envs, add)
+    result = collected.to_json() | {"policy": policy, "noise": noise, "seed": seed, "out": str(out)}
     if as_json:
         click.echo(json.dumps(result))
     else:
@@ -96,7 +97,7 @@ def verb(
         )
 
 
-def _actor(
+def _player(
     task: str,
     overrides: list[str],
     policy: str,
@@ -104,47 +105,36 @@ def _actor(
     noise: float,
     seed: int,
     device: str,
-) -> "Actor":
+) -> "Player":
     from planet_rssm.base.device import resolve_device
     from planet_rssm.runs.checkpoint import PRETRAINED  # torch: not for `planet collect --help`
-    from planet_rssm.training.record import planning_actor, simple_actor
+    from planet_rssm.training.player import planning_player, simple_player
 
     named = policy == "random" or policy.startswith("constant:")  # whatever folders are called here
     if named or not (policy.startswith(PRETRAINED) or Path(policy).is_dir()):
-        actor = simple_actor(task, overrides, policy, seed)
+        player = simple_player(task, overrides, policy, seed)
         if noise:
             raise PlanetError(
                 f"--noise {noise:g}: only with a run folder as --policy; leave it out"
             )
-        return actor
-    return planning_actor(
+        return player
+    return planning_player(
         task, overrides, Path(policy), checkpoint, noise, seed, resolve_device(device)
     )
 
 
 def _play(
-    actor: "Actor", out: Path, episodes: int, seed: int, envs: int, add: bool
-) -> dict[str, Any]:
-    """Write the episodes with a bar on a terminal, and return what `--json` prints of them."""
+    player: "Player", out: Path, episodes: int, seed: int, envs: int, add: bool
+) -> "Collected":
+    """Write the episodes with a bar on a terminal."""
     from planet_rssm.base.interrupt import Interrupted
-    from planet_rssm.evaluation.results import ObservationInfo, summary_of
     from planet_rssm.training.record import write_episodes
 
     with StageProgress("collect", episodes) as progress:
         try:
-            spec, results = write_episodes(
-                out, actor, episodes, seed, envs, progress.advance, add=add
-            )
+            return write_episodes(out, player, episodes, seed, envs, progress.advance, add=add)
         except Interrupted:
             progress.stop()
             kept = f"{progress.done} of {episodes} episodes are kept in {out}"
             click.echo(f"stopped: {kept}", err=True)
             sys.exit(130)
-    return {
-        "task": spec.id,
-        "observation": ObservationInfo.of(actor.env, spec).to_json(),
-        **spec.timing(),
-        "episodes": [result.to_json() for result in results],
-        "env_steps": sum(result.env_steps for result in results),
-        "return": summary_of(results).to_json(),
-    }

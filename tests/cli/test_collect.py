@@ -19,7 +19,8 @@ from planet_rssm.data.episode import Episode
 from planet_rssm.data.replay import Replay
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.runs import checkpoint as checkpoints
-from planet_rssm.training.record import _constant_action, simple_actor, write_episodes
+from planet_rssm.training.player import _constant_action, simple_player
+from planet_rssm.training.record import write_episodes
 
 TASK = "dmc/cartpole-swingup"
 ENV = ["env.size=32", "env.renderer=raycast", "env.action_repeat=50"]
@@ -148,7 +149,7 @@ def test_episodes_are_added_to_those_of_another_policy(tmp_path, capsys):
 
 
 def test_what_had_ended_before_a_signal_is_kept(tmp_path, capsys):
-    actor = simple_actor(TASK, ENV, "random", 0)
+    actor = simple_player(TASK, ENV, "random", 0)
     with pytest.raises(Interrupted):
         write_episodes(
             tmp_path / "set", actor, 9, 0, 1, lambda _: os.kill(os.getpid(), signal.SIGTERM)
@@ -167,7 +168,7 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_written(tmp_path, monkeypatc
 
     monkeypatch.setattr(Replay, "add", full)
     with pytest.raises(PlanetError, match="No space left on device; 1 episodes are kept"):
-        write_episodes(tmp_path / "set", simple_actor(TASK, ENV, "random", 0), 3, 0, 1)
+        write_episodes(tmp_path / "set", simple_player(TASK, ENV, "random", 0), 3, 0, 1)
     assert len(Replay(tmp_path / "set", 10_000)) == 1
 
 

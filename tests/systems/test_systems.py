@@ -26,7 +26,8 @@ from planet_rssm.config import Settings
 from planet_rssm.data.replay import Replay
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.training.learner import Learner, to_batch
-from planet_rssm.training.record import simple_actor, write_episodes
+from planet_rssm.training.player import simple_player
+from planet_rssm.training.record import write_episodes
 from planet_rssm.world_model import WorldModel, untrained_model
 from planet_rssm.world_model.latents import Categorical, Gaussian
 from planet_rssm.world_model.losses import free_mean, kl_terms
@@ -108,7 +109,7 @@ def flat(model: WorldModel, rows: int = B) -> tuple[State, Tensor, Tensor, Tenso
 def episodes(tmp_path_factory) -> Path:
     """Two random episodes of 21 frames, ray cast, with vectors beside the pixels."""
     folder = tmp_path_factory.mktemp("set") / "random"
-    write_episodes(folder, simple_actor("dmc/cartpole-swingup", ENV, "random", 0), 2, 0, 2)
+    write_episodes(folder, simple_player("dmc/cartpole-swingup", ENV, "random", 0), 2, 0, 2)
     return folder
 
 

@@ -22,7 +22,8 @@ from planet_rssm.runs.run import METRICS, Run
 from planet_rssm.training.display import Display
 from planet_rssm.training.metrics import OF_THE_MACHINE
 from planet_rssm.training.offline import adopt_environment, open_episodes, train_offline
-from planet_rssm.training.record import simple_actor, write_episodes
+from planet_rssm.training.player import simple_player
+from planet_rssm.training.record import write_episodes
 
 ENV = ["env.size=32", "env.renderer=raycast", "env.action_repeat=50"]
 TINY = """
@@ -37,7 +38,7 @@ TINY_WORDS = [word for setting in TINY for word in ("-s", setting)]
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two random episodes of 21 frames."""
     folder = tmp_path_factory.mktemp("set") / "random"
-    write_episodes(folder, simple_actor("dmc/cartpole-swingup", ENV, "random", 0), 2, 0, 2)
+    write_episodes(folder, simple_player("dmc/cartpole-swingup", ENV, "random", 0), 2, 0, 2)
     return folder
 
 
@@ -47,7 +48,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("both") / "random"
     write_episodes(
         folder,
-        simple_actor("dmc/cartpole-swingup", [*ENV, "env.observe=both"], "random", 0),
+        simple_player("dmc/cartpole-swingup", [*ENV, "env.observe=both"], "random", 0),
         2,
         0,
         2,

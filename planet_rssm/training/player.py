@@ -1,0 +1,197 @@
+"""What plays the episodes of a recorded set: a simple policy, or the agent of a run."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from planet_rssm import config
+from planet_rssm.agent import Agent, AgentPolicy, check_noise, parts_of
+from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.plugins import FORM, find
+from planet_rssm.base.seeding import Stream, stream_seed
+from planet_rssm.base.trust import own
+from planet_rssm.collect import ConstantPolicy, Policy, RandomPolicy
+from planet_rssm.config import EnvSettings
+from planet_rssm.envs.choices import from_places
+from planet_rssm.envs.pool import EnvPool
+from planet_rssm.envs.registry import canonical_id, resolve
+from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.evaluation.own_policy import own_policy
+from planet_rssm.evaluation.plan_run import same_pixels
+from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs.checkpoint import Checkpoint
+
+
+class Player(NamedTuple):
+    """What plays the episodes of a set, and in which environment."""
+
+    env: EnvSettings  # resolved
+    # of so many rows, for the episodes of these indices
+    policy: Callable[[EnvSpec, int, Sequence[int]], Policy]
+    made_by: dict[str, Any]  # what distinguishes it from others, as JSON
+
+
+def simple_player(task: str, overrides: Sequence[str], policy: str, seed: int) -> Player:
+    """Return one without a model: `random`, `constant:VALUE` or a policy `module:Class`.
+
+    Raises:
+        PlanetError: no such task or policy, an override that is not of `env`, or one that leaves
+            nothing to observe.
+    """
+    settings = config.resolve({"env.id": task} | _env_overrides(overrides))
+    own(config.flatten(settings))  # a run that learns from the set has the same environment
+    if settings.env.renderer == "none" and settings.env.observe != "vectors":
+        raise PlanetError(
+            "env.renderer = 'none': the episodes would show nothing; use auto, or "
+            "env.observe=vectors"
+        )
+    if FORM.fullmatch(policy) and not policy.startswith(("random:", "constant:")):
+        find("--policy", policy)  # before an environment is started
+        env = resolve(settings.env)
+        return Player(
+            env,
+            lambda spec, rows, _: own_policy("--policy", policy, spec, rows),
+            {"policy": policy},
+        )
+    kind, _, value = policy.partition(":")
+    if kind == "random" and not value:
+        actions_seed = stream_seed(seed, Stream.DATA_ACTIONS)
+        return Player(
+            resolve(settings.env),
+            lambda spec, rows, indices: RandomPolicy(
+                spec.action_size, actions_seed, spec.groups, indices
+            ),
+            {"policy": policy},
+        )
+    try:
+        numbers = [float(part) for part in value.split(",")]
+    except ValueError:
+        numbers = [np.nan]
+    if kind != "constant" or not np.isfinite(numbers).all():
+        raise PlanetError(
+            f"--policy {policy}: neither random, constant:VALUE with VALUE in [-1, 1] or the "
+            "number of a choice (2,0,1 in three groups), nor a run folder, nor module:Policy"
+        )
+    env = resolve(settings.env)
+    check_constant(env, numbers)
+    return Player(
+        env,
+        lambda spec, rows, _: ConstantPolicy(_constant_action(spec, numbers)),
+        {"policy": policy},
+    )
+
+
+def planning_player(
+    task: str,
+    overrides: Sequence[str],
+    run: Path,
+    checkpoint: str,
+    noise: float,
+    seed: int,
+    device: torch.device,
+) -> Player:
+    """Return a run's agent in the run's environment, with `noise` on the planned action.
+
+    See `Agent`.
+
+    Raises:
+        PlanetError: no such run or checkpoint, noise that is no chance, a task or override unlike
+            the run's.
+    """
+    trained = checkpoints.open_run(run, checkpoint, device=device).checkpoint
+    if canonical_id(task) != trained.spec.id:
+        raise PlanetError(
+            f"TASK {task}: the run in {run} acts in {trained.spec.id}; give that, or another run"
+        )
+    check_noise("--noise", noise, trained.spec)
+    env = _as_the_run(trained, overrides, run)
+
+    def agent(spec: EnvSpec, rows: int, indices: Sequence[int]) -> Policy:
+        # Episodes that are added draw other noise than the first ones.
+        added = indices[:1] if indices[0] else ()
+        model, behavior = parts_of(trained, device)
+        built = Agent.build(
+            trained.settings,
+            same_pixels(trained.spec, spec),
+            model,
+            behavior,
+            device=device,
+            exploration_noise=noise,
+            seed=stream_seed(seed, Stream.DATA_ACTIONS, *added),
+        )
+        return AgentPolicy(built, rows)
+
+    updates = trained.progress.get("updates")
+    return Player(resolve(env), agent, {"policy": str(run), "updates": updates, "noise": noise})
+
+
+def check_constant(env: EnvSettings, numbers: Sequence[float]) -> None:
+    """Refuse a constant that is no action, before all environments of a set are started.
+
+    Raises:
+        PlanetError: it is none.
+    """
+    if env.id.startswith("dmc/"):  # whose actions are all in [-1, 1]
+        if not (len(numbers) == 1 and -1 <= numbers[0] <= 1):
+            raise PlanetError(
+                f"--policy constant:{_listed(numbers)}: in {env.id} it must be in [-1, 1]"
+            )
+    else:
+        with EnvPool(env.model_copy(update={"renderer": "none"}), 1) as pool:
+            _constant_action(pool.spec, numbers)
+
+
+def _constant_action(spec: EnvSpec, numbers: Sequence[float]) -> np.ndarray:
+    """Return the action of one number in [-1, 1] for every joint, or of a choice a group.
+
+    Raises:
+        PlanetError: it is neither.
+    """
+    if not spec.groups:
+        if len(numbers) == 1 and -1 <= numbers[0] <= 1:
+            return np.full(spec.action_size, numbers[0], np.float32)
+        allowed = "in [-1, 1]"
+    else:
+        if len(numbers) == len(spec.groups) and all(
+            n in range(size) for n, size in zip(numbers, spec.groups, strict=True)
+        ):
+            return from_places(np.array(numbers, int), spec.groups)
+        most = [size - 1 for size in spec.groups]
+        allowed = (
+            f"a choice, 0 to {most[0]}"
+            if len(most) == 1
+            else f"{len(most)} choices, 0,0,… to {_listed(most)}"
+        )
+    raise PlanetError(f"--policy constant:{_listed(numbers)}: in {spec.id} it must be {allowed}")
+
+
+def _listed(numbers: Sequence[float]) -> str:
+    return ",".join(f"{number:g}" for number in numbers)
+
+
+def _env_overrides(overrides: Sequence[str]) -> dict[str, object]:
+    values = config.parse_overrides(overrides)
+    for key, value in values.items():
+        if key in config.flatten(config.Settings()) and (
+            not key.startswith("env.") or key == "env.id"
+        ):
+            raise PlanetError(
+                f"-s {key}={value}: `planet collect` changes only env.… settings, and the task is "
+                "TASK"
+            )
+    return values
+
+
+def _as_the_run(trained: Checkpoint, overrides: Sequence[str], run: Path) -> EnvSettings:
+    """Return the run's environment, with a step timeout of the user's."""
+    before = config.flatten(trained.settings)
+    after = config.flatten(config.resolve(before | _env_overrides(overrides)))
+    for key in before:
+        if key != "env.step_timeout" and after[key] not in (before[key], None, "auto"):
+            raise PlanetError(
+                f"{key} = {after[key]}: the run in {run} has {before[key]}; leave it out"
+            )
+    return trained.settings.env.model_copy(update={"step_timeout": after["env.step_timeout"]})
