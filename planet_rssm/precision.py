@@ -1,4 +1,4 @@
-"""What `precision: auto` stands for: the one that matrix products of the model's size are fast in here.
+"""What `precision: auto` stands for: the one in which this machine's matrix products are fast.
 
 Processors differ by two orders of magnitude: those with bfloat16 products (AVX-512 BF16, AMX, GPUs)
 do them two to four times as fast as in float32, the others ten to a hundred times as slowly.
@@ -65,12 +65,12 @@ def planning_precision(settings: Settings, device: torch.device) -> str:
 
 
 def timed_precisions(device: torch.device) -> tuple[str, ...]:
-    """Return the precisions that a benchmark times unless others are asked for: none that is slow."""
+    """Return the precisions that a benchmark times by default: none that is slow."""
     return (EXACT,) if relative_time(FAST, device, Product(*LARGE)) > SLOW else (EXACT, FAST)
 
 
 def summary(device: torch.device) -> dict[str, Any]:
-    """Return what `auto` stands for with large products on `device`, and bfloat16's time in float32's."""
+    """Return what `auto` stands for with large products on `device`, and bfloat16's time."""
     times = relative_time(FAST, device, Product(*LARGE))
     chosen = FAST if times <= GAIN else EXACT
     return {"auto_precision": chosen, "bfloat16_time": round(times, 2) if times < inf else None}

@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a bar on a terminal, plain lines elsewhere."""
+"""What a person watches while a run trains: a bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -13,9 +13,8 @@ MOST = 4
 WRONG = ("skipped", "lost", "damaged")  # counts that are shown where they are not 0
 # the plan at the end: by the model, by an untrained one, and blind ones about as long together
 PLAYED_AGAIN = 3
-QUIET = (
-    30.0  # seconds between plain lines: a log stays short, and still shows that the run is alive
-)
+# Seconds between plain lines: a log stays short, and still shows that the run is alive.
+QUIET = 30.0
 
 
 class Display:
@@ -23,16 +22,16 @@ class Display:
 
     def __init__(self, plan_episodes: int = 0) -> None:
         """Count the episodes that are planned once the training ends into the time left."""
-        self._plan_episodes, self._after = (
-            plan_episodes,
-            0.0,
-        )  # the second in seconds, known from the first test on
+        self._plan_episodes = plan_episodes
+        self._after = 0.0  # seconds of that plan, known from the first test on
         self._console = Console(file=sys.stderr)
         self._bar: Progress | None = None
         self._axis = "env_steps"  # the counter that the budget is of
         self._latest: dict[str, float] = {}  # loss and return
         self._time_left = TimeLeft(0)
-        self._name, self._done, self._total = "", 0, 0  # of the stage
+        self._name = ""  # of the stage, as the next two
+        self._done = 0
+        self._total = 0
         self._stage_began = self._spoke = time.monotonic()
 
     def start(self, budget: int, done: int, axis: str = "env_steps") -> None:
@@ -61,7 +60,10 @@ class Display:
 
     def stage(self, name: str, total: int) -> None:
         """Begin a stage of `total` updates or episodes."""
-        self._name, self._done, self._total, self._stage_began = name, 0, total, time.monotonic()
+        self._name = name
+        self._done = 0
+        self._total = total
+        self._stage_began = time.monotonic()
         if self._bar is not None:
             self._bar.reset(self._stage_task, total=total, description=name, note="")
         self._show()
@@ -69,8 +71,8 @@ class Display:
     def advance(self, loss: float | None = None, episode_return: float | None = None) -> None:
         """Count one update or episode of the stage."""
         self._done += 1
-        seen = {"loss": loss, "return": episode_return}
-        self._latest |= {name: value for name, value in seen.items() if value is not None}
+        latest = {"loss": loss, "return": episode_return}
+        self._latest |= {name: value for name, value in latest.items() if value is not None}
         self._show()
 
     def tick(self) -> None:
@@ -115,7 +117,7 @@ class Display:
             self.say(", ".join([*parts, f"run {run}"] if run else parts))
 
     def _pace(self, now: float) -> list[str]:
-        """Return the stage's rate and the time it still takes, once there is something to tell them from."""
+        """Return the stage's rate and the time it still takes, once something was measured."""
         spent = now - self._stage_began
         if not self._done or not spent:
             return []
@@ -124,10 +126,11 @@ class Display:
 
 
 class TimeLeft:
-    """How long a run still takes, from the pace of its whole rounds: a round's stages differ, rounds hardly do.
+    """How long a run still takes, from the pace of its complete rounds.
 
-    A round is told by its collected env_steps; the first one in a process, which may be random
-    episodes or half a round, only starts the clock. Times are in seconds of one monotonic clock.
+    The stages of a round differ, rounds hardly do. A round is known by its collected env_steps. The
+    first one in a process, which may be random episodes or half a round, only starts the clock.
+    Times are in seconds of one monotonic clock.
     """
 
     def __init__(self, budget: int) -> None:
@@ -139,14 +142,12 @@ class TimeLeft:
         self._marks.append((env_steps, now))
 
     def seconds(self, now: float) -> float | None:
-        """Return the seconds left, or None before a whole round was seen."""
+        """Return the seconds left, or None before a round was completed."""
         if len(self._marks) < 2:
             return None
-        (first, began), (before, _), (last, ended) = (
-            self._marks[0],
-            self._marks[-2],
-            self._marks[-1],
-        )
+        first, began = self._marks[0]
+        before, _ = self._marks[-2]
+        last, ended = self._marks[-1]
         pace = (ended - began) / (last - first)
         unlearned = last - before  # collected, but the round's updates are still to come
         return max((max(self._budget - last, 0) + unlearned) * pace - (now - ended), 0.0)

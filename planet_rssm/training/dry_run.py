@@ -1,4 +1,4 @@
-"""What a run would take: each of its parts done once, in a folder that is removed, and a forecast."""
+"""What a run would take: each part done once, in a folder that is removed, and a forecast."""
 
 import errno
 import math
@@ -266,7 +266,8 @@ def _checkpoint(
     read = checkpoints.load(path, trusted=True)
     if any(not torch.equal(read.model[key], tensor) for key, tensor in written.model.items()):
         raise PlanetError(
-            f"{folder.parent}: a checkpoint read back differs from what was written; use another disk"
+            f"{folder.parent}: a checkpoint read back differs from what was written; use another "
+            "disk"
         )
     return seconds, path.stat().st_size
 

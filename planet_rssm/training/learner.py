@@ -28,9 +28,9 @@ BEHAVIOR = "behavior."  # before the names of the actor's and the critic's param
 
 
 class Learner:
-    """One optimiser on the losses of the world model and of behaviour, if there is any, with global-norm clips.
+    """One optimiser on the losses of the world model and of behaviour, if there is any.
 
-    In float16 the loss is scaled.
+    Gradients are clipped by their global norm. In float16 the loss is scaled.
     """
 
     def __init__(
@@ -40,7 +40,10 @@ class Learner:
         device: torch.device,
         behavior: Behavior | None = None,
     ) -> None:
-        self.model, self.settings, self.device, self.behavior = model, settings, device, behavior
+        self.model = model
+        self.settings = settings
+        self.device = device
+        self.behavior = behavior
         self.precision = training_precision(settings, device)
         self.optimizer = build_optimizer(_groups(model, behavior, settings), settings.optimizer)
         self.scaler = torch.amp.GradScaler(
@@ -56,33 +59,15 @@ class Learner:
             is `skipped`.
         """
         batch = to_batch(chunks.select_observations(self.model.spec.observation), self.device)
-        rng = generator(stream_seed(self.settings.seed, Stream.UPDATE, index), self.device)
-        batch_size, length = chunks.reward.shape
-        noise = self.model.draw(batch_size, length, rng, self.device)
         with autocast(self.device, self.precision):
-            loss, metrics, context = self.model.loss(batch, noise)
-            if self.behavior is not None:
-                rng = generator(
-                    stream_seed(self.settings.seed, Stream.BEHAVIOR, index), self.device
-                )
-                drawn = self.behavior.draw(
-                    batch_size * length, self.model.rssm.noise_size, rng, self.device
-                )
-                own = self.behavior.loss(self.model, batch, context, drawn)
-                behavior_loss, behavior_metrics, bounds = own
-                loss, metrics = loss + behavior_loss, metrics | behavior_metrics
+            loss, metrics, bounds = self._loss(batch, index)
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
         metrics |= self._clip()
         # One transfer for all numbers: each by itself would wait for the device.
-        values = dict(
-            zip(
-                metrics,
-                torch.stack([value.float() for value in metrics.values()]).tolist(),
-                strict=True,
-            )
-        )
+        numbers = torch.stack([value.float() for value in metrics.values()]).tolist()
+        values = dict(zip(metrics, numbers, strict=True))
         finite = all(
             math.isfinite(value)
             for name, value in values.items()
@@ -91,14 +76,36 @@ class Learner:
         if finite:
             warm(self.optimizer, self.settings.optimizer, index)
             self.scaler.step(self.optimizer)
-            if self.behavior is not None:
+            if self.behavior is not None and bounds is not None:
                 self.behavior.settle(index + 1, bounds)
         if self.scaler.is_enabled():
             self.scaler.update()  # a gradient that is not finite lowers the scale
         return values if finite else {"skipped": 1.0}
 
+    def _loss(self, batch: Batch, index: int) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
+        """Return the loss of update number `index`, its metrics, and the new range of returns.
+
+        The last is what `Behavior.settle` takes; None without behaviour.
+        """
+        rows, length = batch.reward.shape
+        noise = self.model.draw(rows, length, self._generator(Stream.UPDATE, index), self.device)
+        loss, metrics, context = self.model.loss(batch, noise)
+        if self.behavior is None:
+            return loss, metrics, None
+        drawn = self.behavior.draw(
+            rows * length,
+            self.model.rssm.noise_size,
+            self._generator(Stream.BEHAVIOR, index),
+            self.device,
+        )
+        added_loss, added, bounds = self.behavior.loss(self.model, batch, context, drawn)
+        return loss + added_loss, metrics | added, bounds
+
+    def _generator(self, stream: Stream, index: int) -> torch.Generator:
+        return generator(stream_seed(self.settings.seed, stream, index), self.device)
+
     def _clip(self) -> dict[str, Tensor]:
-        """Scale the gradients down to the greatest norms that they may have; return what norms they had.
+        """Scale the gradients down to their greatest norms, and return the norms they had.
 
         The model's parts have one together, actor and critic one each.
         """
@@ -107,11 +114,11 @@ class Learner:
         clip_grads_with_norm_(self.model.parameters(), self.settings.optimizer.clip, total)
         if self.behavior is None:
             return {"grad_norm": total, **norms}
-        own = _norms(self.behavior)
+        behavior_norms = _norms(self.behavior)
         for name, part in self.behavior.named_children():
             clip = self.settings.behavior.clip or self.settings.optimizer.clip
-            clip_grads_with_norm_(part.parameters(), clip, own[f"grad_norm/{name}"])
-        return {"grad_norm": total, **norms, **own}
+            clip_grads_with_norm_(part.parameters(), clip, behavior_norms[f"grad_norm/{name}"])
+        return {"grad_norm": total, **norms, **behavior_norms}
 
     def optimizer_tensors(self) -> dict[str, Tensor]:
         """Return the optimiser's state by `parameter/entry`, and the scaler's, for a checkpoint."""
@@ -134,9 +141,9 @@ class Learner:
             if key.startswith(SCALER)
         }
         if scaler and self.scaler.is_enabled():  # a run may be opened in another precision
-            held = self.scaler.state_dict()
+            now = self.scaler.state_dict()
             self.scaler.load_state_dict(
-                {key: type(held[key])(tensor) for key, tensor in scaler.items()}
+                {key: type(now[key])(tensor) for key, tensor in scaler.items()}
             )
         tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(SCALER)}
         for key, tensor in tensors.items():
@@ -156,8 +163,8 @@ class Learner:
 
     def checkpoint(self, spec: EnvSpec, progress: dict[str, Any]) -> Checkpoint:
         """Return all that was learned, on the CPU."""
-        parts = (self.model, self.behavior)
-        model, behavior = ({} if part is None else _on_cpu(part) for part in parts)
+        model = _on_cpu(self.model)
+        behavior = {} if self.behavior is None else _on_cpu(self.behavior)
         return Checkpoint(self.settings, spec, progress, model, self.optimizer_tensors(), behavior)
 
     def parameters(self) -> dict[str, Tensor]:
@@ -171,15 +178,15 @@ class Learner:
         return parameters
 
 
-def check_state(parameters: Mapping[str, Tensor], held: Checkpoint) -> None:
-    """Refuse an optimiser's state that is not one for these parameters, by the names that a checkpoint has for them.
+def check_state(parameters: Mapping[str, Tensor], checkpoint: Checkpoint) -> None:
+    """Refuse an optimiser's state that is not one for these parameters, named as a checkpoint does.
 
     Raises:
         PlanetError: a tensor of it is too many, missing or of another shape or type.
     """
     entries: dict[str, set[str]] = {}
     wrong = None
-    for key, tensor in held.optimizer.items():
+    for key, tensor in checkpoint.optimizer.items():
         name, _, entry = key.rpartition("/")
         if name == SCALER:
             wrong = wrong or (None if tensor.numel() == 1 else f"{key} is not one number")
@@ -194,18 +201,18 @@ def check_state(parameters: Mapping[str, Tensor], held: Checkpoint) -> None:
             )
     if wrong is None and len({frozenset(names) for names in entries.values()}) > 1:
         wrong = "some parameters have less of it than others"
-    if not entries and held.progress["updates"] > held.progress.get("skipped", 0):
+    if not entries and checkpoint.progress["updates"] > checkpoint.progress.get("skipped", 0):
         wrong = "there is none"
     if wrong:
         raise PlanetError(
-            f"{held.name}: its optimiser's state: {wrong}; go on from another checkpoint"
+            f"{checkpoint.name}: its optimiser's state: {wrong}; go on from another checkpoint"
         )
 
 
 def _groups(
     model: WorldModel, behavior: Behavior | None, settings: Settings
 ) -> list[dict[str, Any]]:
-    """Return the model's parameters and those of behaviour, which may have a learning rate and an eps of their own."""
+    """Return the model's parameters and those of behaviour, which may learn at another rate."""
     groups: list[dict[str, Any]] = [{"params": list(model.parameters())}]
     if behavior is not None:
         own, shared = settings.behavior, settings.optimizer
@@ -237,7 +244,7 @@ def _norms(module: nn.Module) -> dict[str, Tensor]:
 
 def to_batch(chunks: Chunks, device: torch.device) -> Batch:
     """Move a replay's chunks to `device`; images stay uint8 on the way."""
-    seen = chunks.observation
+    observation = chunks.observation
     rest = (chunks.action, chunks.reward, chunks.is_first, chunks.is_terminal, chunks.mask)
-    moved = to_device([*seen.values(), *rest], device)
-    return Batch(dict(zip(seen, moved, strict=False)), *moved[len(seen) :])
+    moved = to_device([*observation.values(), *rest], device)
+    return Batch(dict(zip(observation, moved, strict=False)), *moved[len(observation) :])

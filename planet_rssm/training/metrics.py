@@ -19,16 +19,13 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 COUNTERS = ("env_steps", "agent_steps", "updates", "episodes")
-OF_THE_MACHINE = (
-    "seconds",
-    "memory_mib",
-    "stage_seconds",
-)  # the only keys of a line in which equal runs may differ
+# The only keys of a line in which equal runs may differ.
+OF_THE_MACHINE = ("seconds", "memory_mib", "stage_seconds")
 _log = logging.getLogger("planet_rssm")
 
 
 class MetricsLog:
-    """Appends measurements. A resumed run first cuts the file back to where its checkpoint was written."""
+    """Appends measurements; a resumed run first cuts the file back to its checkpoint."""
 
     def __init__(
         self, folder: Path, offset: int, done: int, axis: str = "env_steps", crc: int | None = None
@@ -43,13 +40,13 @@ class MetricsLog:
         sync_folder(folder)
         with os.fdopen(open_regular(path), "rb") as file:
             kept = file.read(min(offset, os.fstat(file.fileno()).st_size))
-        whole = kept.rfind(b"\n") + 1  # whole lines: the next one must not continue a torn one
-        self.crc = zlib.crc32(kept[:whole])  # of all that the file holds
-        if whole < offset:
+        complete = kept.rfind(b"\n") + 1  # lines: the next one must not continue a torn one
+        self.crc = zlib.crc32(kept[:complete])  # of all that the file contains
+        if complete < offset:
             _log.warning(
                 "%s: %d bytes, the checkpoint knew %d; what is missing stays lost",
                 path,
-                whole,
+                complete,
                 offset,
             )
         elif crc is not None and crc != self.crc:
@@ -57,9 +54,11 @@ class MetricsLog:
                 "%s: changed since the checkpoint was written; its lines are kept as they are now",
                 path,
             )
-        self._file = open(path, "ab", opener=_no_link)  # held open as long as the run
-        self._file.truncate(whole)
-        self._path, self._events, self._hook = path, None, threading.excepthook
+        self._file = open(path, "ab", opener=_no_link)  # open as long as the run
+        self._file.truncate(complete)
+        self._path = path
+        self._events = None
+        self._hook = threading.excepthook
         if importlib.util.find_spec("tensorboard"):
             from torch.utils.tensorboard import SummaryWriter  # imports for a second
 
@@ -69,7 +68,7 @@ class MetricsLog:
     def write(
         self, phase: str, counters: dict[str, int], seconds: float, values: dict[str, Any]
     ) -> None:
-        """Append one line; `counters` as in DESIGN: env_steps, agent_steps, updates, episodes."""
+        """Append one line; `counters` are those of COUNTERS."""
         line = {
             "format": FORMAT,
             "phase": phase,
@@ -87,7 +86,7 @@ class MetricsLog:
                     self._events.add_scalar(f"{phase}/{name}", value, counters[self._axis])
 
     def sync(self) -> int:
-        """Make all lines durable and return the file's length, the offset that a checkpoint keeps."""
+        """Make all lines durable, and return the file's length for the checkpoint."""
         self._file.flush()
         os.fsync(self._file.fileno())
         if self._events is not None:
@@ -106,7 +105,7 @@ class MetricsLog:
         try:
             events.close()
         except OSError as error:
-            if self._path.exists():  # else the run itself has more to say
+            if self._path.exists():  # else the run itself reports more
                 _log.warning(
                     "%s: TensorBoard's events are not all written (%s)",
                     self._path.parent,
@@ -116,7 +115,7 @@ class MetricsLog:
             threading.excepthook = self._hook
 
     def _in_thread(self, failed: threading.ExceptHookArgs) -> None:
-        """Print no traceback of TensorBoard's thread: the next call of ours raises what happened in it."""
+        """Print no traceback of TensorBoard's thread: our next call raises what happened in it."""
         if not type(failed.thread).__module__.startswith("tensorboard."):
             self._hook(failed)
 
@@ -126,9 +125,10 @@ def _no_link(path: str, flags: int) -> int:
 
 
 def resident_mib() -> float:
-    """Return the memory that this process holds, in MiB: without mapped files, which the system takes back at will.
+    """Return the memory that this process uses, in MiB.
 
-    Where the system does not tell, the most that it has ever held.
+    Mapped files are not counted: the system takes them back at will. Where the system does not say,
+    it is the most that the process has ever used.
     """
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
@@ -143,13 +143,13 @@ def resident_mib() -> float:
 
 
 class Meter:
-    """Running means by name, kept as plain numbers so that a checkpoint in the middle of a round can hold them."""
+    """Running means by name, as plain numbers that a checkpoint in the middle of a round stores."""
 
     def __init__(self, sums: dict[str, list[float]]) -> None:
         self.sums = sums  # name: [sum, count]
 
     def add(self, values: dict[str, float]) -> None:
-        """Count in one value a name; `skipped` marks an update that measured nothing, and is no measurement."""
+        """Count in one value a name; `skipped` marks an update that measured nothing."""
         for name, value in values.items():
             if name == "skipped":
                 continue

@@ -1,4 +1,4 @@
-"""Learning from recorded episodes: the loop without an environment, and the settings they decide."""
+"""Learning from recorded episodes: the loop without environment, and the settings they decide."""
 
 import contextlib
 import zlib
@@ -128,7 +128,8 @@ def open_episodes(settings: Settings) -> tuple[Replay, EnvSpec]:
     folder = Path(settings.data.folder or "")
     if not folder.is_dir():
         raise PlanetError(
-            f"--data {folder}: no such folder; give one that `planet collect` wrote, or RUN/episodes"
+            f"--data {folder}: no such folder; give one that `planet collect` wrote, or "
+            "RUN/episodes"
         )
     replay = Replay(folder, settings.data.capacity)
     if replay.env is None:
@@ -136,13 +137,10 @@ def open_episodes(settings: Settings) -> tuple[Replay, EnvSpec]:
     spec = EnvSpec.from_json(replay.env)
     shapes = [shape for shape, _ in spec.observation.values()]
     if not shapes or not all(len(shape) == 1 or _is_image(shape) for shape in shapes):
-        seen = (
-            ", ".join(f"{key} {list(shape)}" for key, (shape, _) in spec.observation.items())
-            or "nothing"
-        )
+        observed = ", ".join(f"{key} {list(shape)}" for key, (shape, _) in spec.observation.items())
         raise PlanetError(
-            f"--data {folder}: observes {seen}; needs images [size, size, 3] of size {SMALLEST} to {LARGEST}, or "
-            "vectors [n]: collect it with such"
+            f"--data {folder}: observes {observed or 'nothing'}; needs images [size, size, 3] of "
+            f"size {SMALLEST} to {LARGEST}, or vectors [n]: collect it with such"
         )
     return replay, spec
 
@@ -157,25 +155,24 @@ def _is_image(shape: tuple[int, ...]) -> bool:
 
 
 def adopt_environment(settings: Settings, overrides: Sequence[str]) -> tuple[Settings, str]:
-    """Return the settings with the environment that the episodes of `settings.data.folder` were recorded in.
+    """Return the settings with the environment of the episodes in `settings.data.folder`.
 
-    Whatever the preset names is replaced, and the line returned says by what. What the user asked
-    for by `key=value` `overrides` must agree.
+    It replaces the preset's, and the line returned says so. What the user asked for by `key=value`
+    `overrides` must agree.
 
     Raises:
         PlanetError: an override disagrees, no actor could learn from these, or see `open_episodes`.
     """
     replay, spec = open_episodes(settings)
-    asked, wanted = config.flatten(settings), config.parse_overrides(overrides)
-    if "env.drop" in wanted:
-        chosen(
-            spec.id, [*spec.observation, *spec.drop], asked["env.drop"], ()
-        )  # refuses what was never there
-    drop, keys = (*dict.fromkeys((*spec.drop, *asked["env.drop"])),), asked["env.keys"] or spec.keys
+    asked = config.flatten(settings)
+    wanted = config.parse_overrides(overrides)
+    if "env.drop" in wanted:  # refuses a name that was never there
+        chosen(spec.id, [*spec.observation, *spec.drop], asked["env.drop"], ())
+    drop = tuple(dict.fromkeys((*spec.drop, *asked["env.drop"])))
+    keys = asked["env.keys"] or spec.keys
     # of images and vectors either may be left out, and any by name
-    spec = spec.select_observations(
-        asked["env.observe"] if "env.observe" in wanted else "both", drop, keys
-    )
+    observe = asked["env.observe"] if "env.observe" in wanted else "both"
+    spec = spec.select_observations(observe, drop, keys)
     sizes = [shape[0] for shape, _ in spec.observation.values() if len(shape) == 3]
     size = sizes[0] if sizes else settings.env.size
     vectors = len(spec.observation) > len(sizes)
@@ -192,16 +189,17 @@ def adopt_environment(settings: Settings, overrides: Sequence[str]) -> tuple[Set
         value = canonical_id(asked[key]) if key == "env.id" else asked[key]
         if value not in (taken[key], None, "auto"):
             raise PlanetError(
-                f"{key} = {value}: the episodes in {replay.folder} have {taken[key]}; leave {key} out, or collect "
-                "others"
+                f"{key} = {value}: the episodes in {replay.folder} have {taken[key]}; leave {key} "
+                "out, or collect others"
             )
-    seen = [f"{spec.renderer} {size}x{size} pixels"] * bool(sizes) + ["vectors"] * vectors
-    told = (
-        f"learning from {len(replay)} episodes, {replay.frames} frames, in {replay.folder}; the environment is theirs: "
-        f"{spec.id}, {', '.join(seen)}, action repeat {spec.action_repeat}"
+    observed = [f"{spec.renderer} {size}x{size} pixels"] * bool(sizes) + ["vectors"] * vectors
+    line = (
+        f"learning from {len(replay)} episodes, {replay.frames} frames, in {replay.folder}; the "
+        f"environment is theirs: {spec.id}, {', '.join(observed)}, action repeat "
+        f"{spec.action_repeat}"
     )
-    if line := episode_set.shortfall(replay):
-        told += f"\n{line}"
+    if shortfall := episode_set.shortfall(replay):
+        line += f"\n{shortfall}"
     settings = config.resolve(asked | taken | {"env.drop": drop, "env.keys": keys})
     check_objective(settings, spec)
-    return settings, told
+    return settings, line

@@ -9,22 +9,20 @@ from torch.optim import Optimizer
 
 from planet_rssm.config import OptimizerSettings
 
-SMALLEST = (
-    1e-3  # a tensor's norm counts as at least this when its gradient is clipped to a share of it
-)
+# A tensor's norm counts as at least this when its gradient is clipped to a share of it.
+SMALLEST = 1e-3
 
 
 class LaProp(Optimizer):
-    """DreamerV3's optimiser: adaptive gradient clipping, RMS scaling, then momentum (LaProp, arXiv 2002.04839).
+    """DreamerV3's optimiser: adaptive gradient clipping, RMS scaling, then momentum.
 
-    For each tensor: g *= min(1, agc max(1e-3, |p|) / |g|) (AGC, 2102.06171, by whole tensors);
-    g /= sqrt(second moment); p -= lr * (mean of the g of late). Both moments are corrected for
-    their start at 0. The maths runs over all tensors at once.
+    LaProp is arXiv 2002.04839, AGC is 2102.06171, here by complete tensors. For each tensor:
+    g *= min(1, agc max(1e-3, |p|) / |g|); g /= sqrt(second moment); p -= lr * (mean of the late g).
+    Both moments are corrected for their start at 0. The maths runs over all tensors at once.
     """
 
-    on_host = (
-        "step",
-    )  # entries of the state that live on the CPU: read at each step, on a device each is waited for
+    # Entries of the state that live on the CPU: each step reads them, and would wait for a device.
+    on_host = ("step",)
 
     def __init__(
         self,
@@ -35,7 +33,10 @@ class LaProp(Optimizer):
         agc: float = 0.3,
         weight_decay: float = 0.0,
     ) -> None:
-        """Take the parameters and the recipe; `agc` is the share of a tensor's norm that its gradient may have."""
+        """Take the parameters and the recipe.
+
+        `agc` is the share of a tensor's norm that its gradient may have.
+        """
         super().__init__(
             params, {"lr": lr, "betas": betas, "eps": eps, "agc": agc, "weight_decay": weight_decay}
         )
@@ -60,7 +61,8 @@ class LaProp(Optimizer):
             [self.state[p][name] for p in params] for name in ("step", "exp_avg", "exp_avg_sq")
         )
         torch._foreach_add_(steps, 1)
-        counts, (beta1, beta2) = [float(step) for step in steps], group["betas"]
+        counts = [float(step) for step in steps]
+        beta1, beta2 = group["betas"]
         grads = clipped([p.grad for p in params if p.grad is not None], params, group["agc"])
         torch._foreach_lerp_(squares, torch._foreach_mul(grads, grads), 1 - beta2)
         scale = torch._foreach_sqrt(
@@ -88,7 +90,7 @@ def clipped(grads: list[Tensor], params: list[Tensor], share: float) -> list[Ten
 
 
 def build_optimizer(params: Iterable[Any], settings: OptimizerSettings) -> Optimizer:
-    """Return the optimiser that the settings name, of parameters or of groups that differ in lr and eps."""
+    """Return the optimiser that the settings name, of parameters or of groups of them."""
     betas = (settings.beta1, settings.beta2)
     like: dict[str, Any] = {
         "lr": settings.lr,

@@ -11,22 +11,32 @@ from planet_rssm.config import Settings, flatten
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.world_model import WorldModel
 
-WIDTHS = ("rssm.deter", "rssm.stoch", "rssm.hidden", "rssm.classes", "model.depth", "model.vector_units",
-          "model.reward_units", "model.continue_units", "behavior.units")  # fmt: skip
+WIDTHS = (
+    "rssm.deter",
+    "rssm.stoch",
+    "rssm.hidden",
+    "rssm.classes",
+    "model.depth",
+    "model.vector_units",
+    "model.reward_units",
+    "model.continue_units",
+    "behavior.units",
+)
 COPIES = 4  # of a weight while it is learned: itself, its gradient and the optimiser's two means
 WORKER = 20 * 2**20  # bytes that the smallest environment's process takes
 
 
 def check_sizes(settings: Settings, spec: EnvSpec, device: torch.device) -> None:
-    """Refuse settings whose batch, weights or environments cannot fit into memory; the planner's see `Agent.build`.
+    """Refuse settings whose batch, weights or environments cannot fit into memory.
+
+    `Agent.build` checks the planner's.
 
     Raises:
-        PlanetError: one of them is too large, in the line that names it.
+        PlanetError: one of them is too large; the line names it.
     """
     train = settings.train
-    frame = sum(
-        4 * math.prod(shape) for shape, _ in spec.observation.values()
-    )  # as floats, which networks take
+    # as floats, which networks take
+    frame = sum(4 * math.prod(shape) for shape, _ in spec.observation.values())
     frames = train.batch_size * train.batch_length
     batch = f"train.batch_size = {train.batch_size}, train.batch_length = {train.batch_length}"
     require_memory(device, frames * frame, batch, "lower one of them")
@@ -34,15 +44,16 @@ def check_sizes(settings: Settings, spec: EnvSpec, device: torch.device) -> None
         torch.device("cpu"), train.envs * WORKER, f"train.envs = {train.envs}", "lower it"
     )
     weights = f"{_largest(settings)}: the weights and what learns them"
-    require_memory(device, COPIES * 4 * _weights(settings, spec), weights,
-                   "lower it; `planet config PRESET --summary` counts weights by part")  # fmt: skip
+    fix = "lower it; `planet config PRESET --summary` counts weights by part"
+    require_memory(device, COPIES * 4 * _weights(settings, spec), weights, fix)
 
 
 def _largest(settings: Settings) -> str:
-    """Return the setting, as `key = value`, that is the most times its default of those that decide on widths."""
-    held, usual = flatten(settings), flatten(Settings())
-    key = max(WIDTHS, key=lambda key: held[key] / usual[key])
-    return f"{key} = {held[key]}"
+    """Return the width, as `key = value`, that is the most times its default."""
+    chosen = flatten(settings)
+    usual = flatten(Settings())
+    key = max(WIDTHS, key=lambda key: chosen[key] / usual[key])
+    return f"{key} = {chosen[key]}"
 
 
 def _weights(settings: Settings, spec: EnvSpec) -> float:
@@ -54,8 +65,7 @@ def _weights(settings: Settings, spec: EnvSpec) -> float:
     except PlanetError:
         raise
     except (RuntimeError, NotImplementedError) as error:
-        return (
-            math.inf if "overflow" in str(error) else 0
-        )  # 0: a part of the user's own that cannot be counted so
+        # 0: a part of the user's own that cannot be counted so
+        return math.inf if "overflow" in str(error) else 0
     own = 0 if behavior is None else sum(behavior.parameter_counts().values())
     return model.parameter_counts()["total"] + own

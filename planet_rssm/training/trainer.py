@@ -157,7 +157,10 @@ class Trainer:
         self.learning.learn(self.replay, last, self._stop_if_asked)
 
     def test_round(self) -> None:
-        """Every so many rounds and at the end: episodes without noise, on the same seeds each time."""
+        """Play episodes without noise, on the same seeds each time.
+
+        This happens every `train.test_every` rounds and at the end.
+        """
         train, progress = self.settings.train, self.progress
         if (progress.rounds + 1) % train.test_every and progress.env_steps < train.env_steps:
             return
@@ -170,10 +173,11 @@ class Trainer:
             returns = _returns(self._play(self._planned(Stream.TEST, 0.0), seeds))
         self.learning.write("test", returns)
         if progress.best_return is None or returns["return"] > progress.best_return:
-            progress.best_return, progress.best_env_steps = returns["return"], progress.env_steps
+            progress.best_return = returns["return"]
+            progress.best_env_steps = progress.env_steps
 
     def commit(self) -> None:
-        """Make everything so far durable: episodes, manifest, metrics, checkpoint, in that order."""
+        """Make everything durable: episodes, manifest, metrics, checkpoint, in that order."""
         self.learning.check_there()
         with self.stages("checkpoint"):
             self.replay.commit()

@@ -9,15 +9,8 @@ from planet_rssm.world_model.latents import (
     GaussianLatent,
     Latent,
 )
-from planet_rssm.world_model.losses import kl_balanced_loss
-from planet_rssm.world_model.model import (
-    Context,
-    LossNoise,
-    LossOutput,
-    WorldModel,
-    model_for,
-    untrained_model,
-)
+from planet_rssm.world_model.losses import Context, LossNoise, LossOutput, kl_balanced_loss
+from planet_rssm.world_model.model import WorldModel, model_for, untrained_model
 from planet_rssm.world_model.networks import symexp, symlog
 from planet_rssm.world_model.rssm import RSSM
 

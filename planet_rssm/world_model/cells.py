@@ -8,12 +8,13 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from planet_rssm.config import RSSMSettings
-from planet_rssm.world_model.networks import BlockLinear, dense, normalised, precise
+from planet_rssm.world_model.networks import BlockLinear, dense_layers, normalised, precise
 
 
 class NormGRUCell(nn.Module):
-    """GRU with one layer norm over all gates, and a bias of -1 that keeps the state at first (DreamerV2).
+    """GRU with one layer norm over all gates, and a bias of -1 that keeps the state at first.
 
+    DreamerV2's:
     reset, candidate, update = split(LayerNorm(W [x, h])); c = tanh(sig(reset) * candidate); u =
     sig(update - 1); h' = u c + (1 - u) h.
     """
@@ -29,25 +30,26 @@ class NormGRUCell(nn.Module):
 
 
 class GRUCell(nn.GRUCell):
-    """PyTorch's cell, whose products alone are in the precision of an autocast: deter stays in float32 on any device.
+    """PyTorch's cell, with only its products in the precision of an autocast.
 
-    By itself PyTorch does so on a CPU, while its autocast of CUDA returns the new deter in half
-    precision.
+    So deter stays in float32 on any device. PyTorch does so on a CPU, but its autocast of CUDA
+    returns the new deter in half precision.
     """
 
     def forward(self, x: Tensor, deter: Tensor) -> Tensor:  # type: ignore[override]  # noqa: D102
         if not x.is_cuda or not torch.is_autocast_enabled("cuda"):
             return super().forward(x, deter)
         inputs, hidden = linear(x, self.weight_ih), linear(deter, self.weight_hh)
-        with torch.autocast(
-            "cuda", enabled=False
-        ):  # the kernel that PyTorch runs here without an autocast
+        # The kernel that PyTorch runs here without an autocast.
+        with torch.autocast("cuda", enabled=False):
             parts = (part.to(self.weight_hh.dtype) for part in (inputs, hidden, deter))
             return torch.ops.aten._thnn_fused_gru_cell(*parts, self.bias_ih, self.bias_hh)[0]
 
 
 class TFGRUCell(nn.Module):
-    """TensorFlow's GRUBlockCell, which PlaNet's code has: reset before the recurrent product, gates that begin open.
+    """TensorFlow's GRUBlockCell, which PlaNet's code has.
+
+    The reset comes before the recurrent product, and the gates begin open:
 
     r, u = sig(W [x, h] + b + 1); c = tanh(V [x, r h] + d); h' = u h + (1 - u) c
     (Cho et al. 2014, arXiv 1406.1078). There the gates' bias begins at 1, here it stands beside a
@@ -70,12 +72,15 @@ class TFGRUCell(nn.Module):
 
 
 class GRUCore(nn.Module):
-    """Dense layers on [stoch, action], then a GRU cell, `recurrent_depth` times (PlaNet; DreamerV2 with its cell)."""
+    """Dense layers on [stoch, action], then a GRU cell `recurrent_depth` times.
+
+    PlaNet's, and DreamerV2's with its cell.
+    """
 
     def __init__(self, settings: RSSMSettings, stoch: int, action: int) -> None:
         super().__init__()
         self.depth = settings.recurrent_depth
-        self.inputs = dense(
+        self.inputs = dense_layers(
             stoch + action, settings.hidden, settings.input_layers, settings.act, settings.norm
         )
         width = settings.hidden if settings.input_layers else stoch + action
@@ -93,7 +98,7 @@ class BlockGRUCore(nn.Module):
     """Block-diagonal GRU (DreamerV3, the code of 2024 and after).
 
     deter, stoch and action are each brought to `hidden` by Linear, norm, activation. Every block of
-    deter sees itself and all three; `input_layers` block-diagonal layers with norm over the whole
+    deter reads itself and all three; `input_layers` block-diagonal layers with norm over all of
     deter and activation lead to the gates, which have no norm. Actions beyond [-1, 1] are scaled
     into it.
     """
@@ -102,7 +107,7 @@ class BlockGRUCore(nn.Module):
         super().__init__()
         self.depth, self.blocks = settings.recurrent_depth, settings.blocks
         self.projections = nn.ModuleList(
-            dense(width, settings.hidden, 1, settings.act, settings.norm)
+            dense_layers(width, settings.hidden, 1, settings.act, settings.norm)
             for width in (settings.deter, stoch, action)
         )
         width = settings.deter + 3 * settings.hidden * settings.blocks
@@ -121,23 +126,21 @@ class BlockGRUCore(nn.Module):
         return deter
 
     def _step(self, deter: Tensor, stoch: Tensor, action: Tensor) -> Tensor:
-        seen = torch.cat(
-            [net(part) for net, part in zip(self.projections, (deter, stoch, action), strict=True)],
-            -1,
-        )
-        own = deter.unflatten(-1, (self.blocks, -1))
-        whole = torch.cat([own, seen[:, None].expand(-1, self.blocks, -1)], -1).flatten(-2)
-        gates = self.gates(self.mixed(whole)).unflatten(-1, (self.blocks, -1)).chunk(3, -1)
+        parts = zip(self.projections, (deter, stoch, action), strict=True)
+        common = torch.cat([net(part) for net, part in parts], -1)
+        blocks = deter.unflatten(-1, (self.blocks, -1))
+        inputs = torch.cat([blocks, common[:, None].expand(-1, self.blocks, -1)], -1).flatten(-2)
+        gates = self.gates(self.mixed(inputs)).unflatten(-1, (self.blocks, -1)).chunk(3, -1)
         reset, candidate, update = (gate.flatten(-2) for gate in gates)
         return gated(reset, candidate, update, deter)
 
 
 class MemorylessCore(nn.Module):
-    """No recurrence: what the prior is made of, from [stoch, action] alone (the SSM of PlaNet's ablation)."""
+    """No recurrence: the prior has [stoch, action] alone (the SSM of PlaNet's ablation)."""
 
     def __init__(self, settings: RSSMSettings, stoch: int, action: int) -> None:
         super().__init__()
-        self.inputs = dense(
+        self.inputs = dense_layers(
             stoch + action, settings.deter, settings.input_layers, settings.act, settings.norm
         )
 
@@ -146,13 +149,16 @@ class MemorylessCore(nn.Module):
 
 
 def gated(reset: Tensor, candidate: Tensor, update: Tensor, deter: Tensor) -> Tensor:
-    """Return u c + (1 - u) h with c = tanh(sig(reset) candidate), u = sig(update - 1) (DreamerV2 and V3)."""
+    """Return u c + (1 - u) h with c = tanh(sig(reset) candidate), u = sig(update - 1).
+
+    DreamerV2 and V3.
+    """
     keep = torch.sigmoid(update - 1)
     return keep * torch.tanh(torch.sigmoid(reset) * candidate) + (1 - keep) * deter
 
 
 def core_from_settings(settings: RSSMSettings, stoch: int, action: int) -> nn.Module:
-    """Return the core that the settings name, for samples of size `stoch` and actions of size `action`."""
+    """Return the core that the settings name, for samples and actions of these sizes."""
     if settings.kind == "ssm":
         return MemorylessCore(settings, stoch, action)
     return (BlockGRUCore if settings.blocks else GRUCore)(settings, stoch, action)

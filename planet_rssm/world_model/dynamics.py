@@ -9,7 +9,10 @@ from planet_rssm.world_model.packed_model import FastDynamics
 
 
 class ModelDynamics(Dynamics[State]):
-    """Candidates followed through `imagine_step`s, one latent sample each; the heads run once over all steps."""
+    """Candidates followed through `imagine_step`s, one latent sample each.
+
+    The heads run once over all steps.
+    """
 
     differentiable = True
 
@@ -17,7 +20,7 @@ class ModelDynamics(Dynamics[State]):
         self.model = model
 
     def noise_shape(self, batch: int, candidates: int, horizon: int) -> tuple[int, ...] | None:
-        """Return [B, N, H, noise_size]: the prior's standard normal noise; None where planning follows its mode."""
+        """Return [B, N, H, noise_size]: the prior's noise; None where planning follows its mode."""
         rssm = self.model.rssm
         return (
             (batch, candidates, horizon, rssm.noise_size)
@@ -26,8 +29,11 @@ class ModelDynamics(Dynamics[State]):
         )
 
     def rollout(self, state: State, actions: Tensor, noise: Tensor | None) -> Rollout:
-        """Follow `actions` [B, N, H, A] from `state` [B, ...]; the discount is the chance to go on."""
-        return self._foretell(self._imagine(state, actions, noise), actions.shape[:2])
+        """Follow `actions` [B, N, H, A] from `state` [B, ...].
+
+        The discount is the chance to go on.
+        """
+        return self._predict(self._imagine(state, actions, noise), actions.shape[:2])
 
     def trace(self, state: State, actions: Tensor, noise: Tensor | None) -> Rollout:
         """Do what `rollout` does and keep the states on the way."""
@@ -35,7 +41,7 @@ class ModelDynamics(Dynamics[State]):
         start = (part[:, None, None].expand(*rows, 1, -1) for part in state)
         before = (part.unflatten(0, rows)[:, :, :-1] for part in reached)
         states = State(*(torch.cat(parts, 2) for parts in zip(start, before, strict=True)))
-        return self._foretell(reached, rows)._replace(states=states)
+        return self._predict(reached, rows)._replace(states=states)
 
     def _imagine(self, state: State, actions: Tensor, noise: Tensor | None) -> State:
         """Return the states [B · N, H, ...] that the actions lead to."""
@@ -45,7 +51,7 @@ class ModelDynamics(Dynamics[State]):
             start, actions.flatten(0, 1), None if noise is None else noise.flatten(0, 1)
         )
 
-    def _foretell(self, states: State, rows: torch.Size) -> Rollout:
+    def _predict(self, states: State, rows: torch.Size) -> Rollout:
         reward = self.model.predict_reward(states).unflatten(0, rows)
         last = State(*(part[:, -1].unflatten(0, rows) for part in states))
         return Rollout(reward, self.model.predict_continue(states).unflatten(0, rows), last)

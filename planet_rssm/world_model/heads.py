@@ -1,8 +1,8 @@
-"""What is predicted from a state besides its observation: the reward, and whether the episode goes on.
+"""What is predicted besides the observation: the reward, and whether the episode goes on.
 
 Every head is a network and how its output is read: `raw` [*B, raw_size] is what the network
 returns, `mean(raw)` [*B] the prediction, and `loss(raw, target)` [*B] what the prediction costs.
-So who needs both runs the network once.
+Who needs both runs the network once.
 """
 
 from typing import Literal
@@ -20,11 +20,12 @@ LIMIT = 20.0
 
 
 class TwohotEncoder(nn.Module):
-    """Numbers as weights on two neighbouring bins, and back (DreamerV3, arXiv 2301.04104, equations 9 and 10).
+    """Numbers as weights on two neighbouring bins, and back.
 
-    The `count` bins (odd) are symexp(linspace(-limit, limit)), so that the same few serve rewards
-    of any size. With `space="symlog"` they are linspace(-limit, limit) and hold symlog(value), as
-    in DreamerV3's first release: a mean is then taken there, below that of the values themselves.
+    DreamerV3, arXiv 2301.04104, equations 9 and 10. The `count` bins (odd) are
+    symexp(linspace(-limit, limit)): the same few serve rewards of any size. With `space="symlog"`
+    they are linspace(-limit, limit) of symlog(value), as in DreamerV3's first release: the mean is
+    then taken there, below that of the values themselves.
     """
 
     bins: Tensor  # [count], float32
@@ -36,20 +37,21 @@ class TwohotEncoder(nn.Module):
         self.space = space
         positive = torch.linspace(0, limit, count // 2 + 1, dtype=torch.float64)[1:]
         positive = symexp(positive) if space == "value" else positive
-        bins = torch.cat(
-            [-positive.flip(0), positive.new_zeros(1), positive]
-        )  # mirrored to the last bit
-        self.register_buffer(
-            "bins", bins.float(), persistent=False
-        )  # not every device knows float64
+        # mirrored to the last bit
+        bins = torch.cat([-positive.flip(0), positive.new_zeros(1), positive])
+        # not every device knows float64
+        self.register_buffer("bins", bins.float(), persistent=False)
 
     def encode(self, value: Tensor) -> Tensor:
-        """Return weights [*B, count] that sum to 1 and whose mean bin is `value` [*B], clipped to the bins."""
+        """Return weights [*B, count] that sum to 1, with the mean bin `value` [*B].
+
+        Values beyond the bins are clipped to them.
+        """
         places, shares = self.pair(value)
         return value.new_zeros(*value.shape, len(self.bins)).scatter(-1, places, shares)
 
     def pair(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the two bins between which `value` [*B] lies, int64 [*B, 2], and their weights [*B, 2]."""
+        """Return the bins around `value` [*B], int64 [*B, 2], and their weights [*B, 2]."""
         bins = self.bins.to(value)
         value = (value if self.space == "value" else symlog(value)).clamp(bins[0], bins[-1])
         above = torch.searchsorted(bins, value.contiguous()).clamp(1, len(bins) - 1)
@@ -58,12 +60,11 @@ class TwohotEncoder(nn.Module):
         return torch.stack([above - 1, above], -1), torch.stack([1 - share, share], -1)
 
     def decode(self, logits: Tensor) -> Tensor:
-        """Return the mean bin [*B] under softmax(logits) [*B, count]; equal logits give exactly 0."""
+        """Return the mean bin [*B] of softmax(logits) [*B, count]; equal logits give exactly 0."""
         weighted = logits.softmax(-1) * self.bins.to(logits)
         middle = weighted.shape[-1] // 2
-        mean = (weighted[..., middle + 1 :] + weighted[..., :middle].flip(-1)).sum(
-            -1
-        )  # mirrored bins cancel
+        # mirrored bins cancel
+        mean = (weighted[..., middle + 1 :] + weighted[..., :middle].flip(-1)).sum(-1)
         return mean if self.space == "value" else symexp(mean)
 
 

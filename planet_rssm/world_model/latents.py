@@ -29,7 +29,7 @@ class Gaussian(NamedTuple):
 
 
 class Categorical(NamedTuple):
-    """Independent categorical variables: normalised `logits` [*B, G, K], log probabilities of K classes in G groups."""
+    """Independent categorical variables: `logits` [*B, G, K], log probabilities of K classes."""
 
     logits: Tensor
 
@@ -73,11 +73,17 @@ class Latent(ABC, Generic[P]):
 
     @abstractmethod
     def params(self, raw: Tensor) -> P:
-        """Turn a network's output [*B, raw_size] into parameters; in float32 at least, whatever the autocast."""
+        """Turn a network's output [*B, raw_size] into parameters.
+
+        They are in float32 at least, whatever the autocast.
+        """
 
     @abstractmethod
     def sample(self, params: P, noise: Tensor | None) -> Tensor:
-        """Return a sample [*B, size] of `noise` [*B, noise_size], or the mode; differentiable in the parameters."""
+        """Return a sample [*B, size] of `noise` [*B, noise_size], or the mode.
+
+        It is differentiable in the parameters.
+        """
 
     def pick(self, raw: Tensor, noise: Tensor | None) -> Sample:
         """Return `sample(params(raw), noise)` of `raw` [M, raw_size] in its fastest form."""
@@ -89,7 +95,10 @@ class Latent(ABC, Generic[P]):
 
     @abstractmethod
     def entropy(self, params: P) -> Tensor:
-        """Return the entropy summed over the dimensions, [*B], in nats; differential for continuous latents."""
+        """Return the entropy summed over the dimensions, [*B], in nats.
+
+        That of a continuous latent is differential.
+        """
 
     def diagnostics(self, params: P) -> dict[str, Tensor]:
         """Return what is worth a metric, [*B] by name."""
@@ -113,7 +122,8 @@ class GaussianLatent(Latent[Gaussian]):
             "softplus": softplus,
             "sigmoid2": _sigmoid2,
         }
-        self._positive, self._bounded = positive[std], {"none": _same, "tanh5": _tanh5}[mean]
+        self._positive = positive[std]
+        self._bounded = {"none": _same, "tanh5": _tanh5}[mean]
 
     def params(self, raw: Tensor) -> Gaussian:
         """Split into mean and raw standard deviation; see `Latent.params`."""
@@ -137,15 +147,18 @@ class GaussianLatent(Latent[Gaussian]):
 
 
 class CategoricalLatent(Latent[Categorical]):
-    """`groups` one-hot variables of `classes` classes, a sample flattened to [*B, groups * classes] (DreamerV2).
+    """`groups` one-hot variables of `classes` classes (DreamerV2).
 
+    A sample is flattened to [*B, groups * classes].
     With `unimix` u, probabilities are (1 - u) softmax(raw) + u / classes (DreamerV3), in samples,
     KL and entropy alike. The gradient of a sample is that of the probabilities (straight-through):
     onehot + p - stop_gradient(p).
     """
 
     def __init__(self, groups: int, classes: int, unimix: float) -> None:
-        self.groups, self.classes, self.unimix = groups, classes, unimix
+        self.groups = groups
+        self.classes = classes
+        self.unimix = unimix
         self.size = self.raw_size = groups * classes
         self.noise_size = groups
 
@@ -157,14 +170,15 @@ class CategoricalLatent(Latent[Categorical]):
         return Categorical(logits)
 
     def sample(self, params: Categorical, noise: Tensor | None) -> Tensor:
-        """Return one class a group, by the inverse of the cumulated probabilities at Phi(noise), or the likeliest."""
+        """Return one class a group, by the inverse of the cumulated probabilities at Phi(noise).
+
+        Without noise it is the likeliest.
+        """
         probs = params.logits.exp()
         if noise is None:
             chosen = probs.argmax(-1)
         else:
-            below = probs.detach().cumsum(-1)[
-                ..., :-1
-            ]  # the last bound is 1, whatever rounding says
+            below = probs.detach().cumsum(-1)[..., :-1]  # the last bound is 1, despite rounding
             chosen = (torch.special.ndtr(noise)[..., None] > below).sum(-1)
         hard = one_hot(chosen, self.classes).to(probs.dtype)
         return (hard + (probs - probs.detach())).flatten(-2)  # in this order exactly one-hot
@@ -195,7 +209,7 @@ class CategoricalLatent(Latent[Categorical]):
         return -(params.logits.exp() * params.logits).sum((-2, -1))
 
     def diagnostics(self, params: Categorical) -> dict[str, Tensor]:
-        """Return the entropy and the perplexity: how many classes a variable has in use, from 1 to all."""
+        """Return the entropy and the perplexity: how many classes a variable uses, 1 to all."""
         each = -(params.logits.exp() * params.logits).sum(-1)
         return {"entropy": each.sum(-1), "perplexity": each.exp().mean(-1)}
 
@@ -224,14 +238,15 @@ def _check(latent: Latent[Any]) -> None:
         raise TypeError(
             f"params() returns a {type(params).__name__}, must be a NamedTuple of tensors"
         )
-    drawn, row = (2, latent.size), (2,)
-    found = {
+    drawn = 2, latent.size
+    row = (2,)
+    results = {
         "sample()": (latent.sample(params, torch.zeros(2, latent.noise_size)), drawn),
         "sample() without noise": (latent.sample(params, None), drawn),
         "kl()": (latent.kl(params, params), row),
         "entropy()": (latent.entropy(params), row),
     }
-    for what, (value, shape) in found.items():
+    for what, (value, shape) in results.items():
         if value.shape != shape:
             raise TypeError(
                 f"{what} returns shape {list(value.shape)} for 2 rows, must be {list(shape)}"

@@ -1,6 +1,6 @@
-"""Loss terms as plain functions, each [B, T] before the masked mean."""
+"""What `WorldModel.loss` takes and returns, and its terms: plain functions, each [B, T]."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,8 +13,43 @@ from planet_rssm.world_model.rssm import RSSM
 Params = Any  # of a latent; opaque outside latents.py
 
 
+class LossNoise(NamedTuple):
+    """All the randomness of one loss: nothing inside the loss draws."""
+
+    pixels: dict[str, Tensor]  # uniform [B, T, size, size, 3] by key of the images to quantise
+    latent: Tensor  # standard normal [B, T, noise_size]
+    frames: Tensor  # int64 [K], which of the B * T frames are decoded
+    overshooting: Tensor  # standard normal [D, B, T, noise_size]
+
+
+class Context(NamedTuple):
+    """What a loss starts from, and behaviour that learns from the states."""
+
+    observation: dict[str, Tensor]  # preprocessed [B, T, ...], by key
+    embed: Tensor  # [B, T, E]
+    states: State  # posterior states [B, T, ...]
+    posterior: Params  # [B, T, ...]
+    prior: Params  # [B, T, ...]
+
+    @property
+    def seen(self) -> dict[str, Tensor]:
+        """The older name of `observation`, which users' loss terms may read."""
+        return self.observation
+
+
+class LossOutput(NamedTuple):
+    """What `WorldModel.loss` returns."""
+
+    total: Tensor  # a scalar, to minimise
+    metrics: dict[str, Tensor]  # detached scalars by name: each term, KL, entropies, predictions
+    context: Context  # what it was computed from
+
+
 def half_squared_error(prediction: Tensor, target: Tensor, event_dims: int) -> Tensor:
-    """Return -log N(target; prediction, 1) without its constant, [*B] of [*B, *event], summed over the event's axes."""
+    """Return -log N(target; prediction, 1) without its constant, [*B] of [*B, *event].
+
+    It is summed over the event's axes.
+    """
     error = 0.5 * (prediction - target).square()
     return error.flatten(-event_dims).sum(-1) if event_dims else error
 
@@ -53,7 +88,10 @@ def kl_terms(
 
 
 def free_mean(kl: Tensor, mask: Tensor, settings: KLSettings) -> Tensor:
-    """Return the masked mean of `kl` [B, T] with no gradient below free_nats: a step's, or the mean's own."""
+    """Return the masked mean of `kl` [B, T], with no gradient where it is below free_nats.
+
+    That is a step's KL, or with `free="mean"` the mean.
+    """
     if settings.free == "mean":
         return masked_mean(kl, mask).clamp(min=settings.free_nats)
     return masked_mean(kl.clamp(min=settings.free_nats), mask)
@@ -105,5 +143,8 @@ def overshooting(
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean of `values` [B, T] where `mask` [B, T] is set; padding contributes neither value nor gradient."""
+    """Return the mean of `values` [B, T] where `mask` [B, T] is set.
+
+    Padding contributes neither value nor gradient.
+    """
     return values.where(mask, values.new_zeros(())).sum() / mask.sum()

@@ -1,7 +1,6 @@
 """The world model: encoder, RSSM, decoder and heads behind one loss."""
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,15 @@ from planet_rssm.config import HEADS, LATENTS, ModelSettings, Settings
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.types import Batch, State
 from planet_rssm.world_model.heads import REWARD_HEADS, ContinueHead, GaussianHead, TwohotHead
-from planet_rssm.world_model.losses import Params, free_mean, kl_terms, masked_mean, overshooting
+from planet_rssm.world_model.losses import (
+    Context,
+    LossNoise,
+    LossOutput,
+    free_mean,
+    kl_terms,
+    masked_mean,
+    overshooting,
+)
 from planet_rssm.world_model.networks import initialise, scale_last
 from planet_rssm.world_model.observations import (
     Decoder,
@@ -29,54 +36,24 @@ from planet_rssm.world_model.observations import (
 from planet_rssm.world_model.rssm import RSSM
 
 
-class LossNoise(NamedTuple):
-    """All the randomness of one loss: nothing inside the loss draws."""
-
-    pixels: dict[str, Tensor]  # uniform [B, T, size, size, 3] by key of the images to quantise
-    latent: Tensor  # standard normal [B, T, noise_size]
-    frames: Tensor  # int64 [K], which of the B * T frames are decoded
-    overshooting: Tensor  # standard normal [D, B, T, noise_size]
-
-
-class Context(NamedTuple):
-    """What a loss starts from: its own terms, a user's, and behaviour that learns from the states."""
-
-    observation: dict[str, Tensor]  # preprocessed [B, T, ...], by key
-    embed: Tensor  # [B, T, E]
-    states: State  # posterior states [B, T, ...]
-    posterior: Params  # [B, T, ...]
-    prior: Params  # [B, T, ...]
-
-    @property
-    def seen(self) -> dict[str, Tensor]:
-        """The older name of `observation`, which users' loss terms may read."""
-        return self.observation
-
-
-class LossOutput(NamedTuple):
-    """What `WorldModel.loss` returns."""
-
-    total: Tensor  # a scalar, to minimise
-    metrics: dict[str, Tensor]  # detached scalars by name: each term, KL, entropies, predictions
-    context: Context  # what it was computed from
-
-
 class WorldModel(nn.Module):
     """Learns p(observation, reward | actions) by the bound of PlaNet's equation 3.
 
-    Where the environment ends episodes by itself (`spec.terminates`), a third head foretells
-    whether the state is one after which it goes on.
+    Where the environment ends episodes by itself (`spec.terminates`), a third head predicts whether
+    the episode goes on after a state.
     """
 
     def __init__(self, settings: Settings, spec: EnvSpec) -> None:
-        """Build all parts for what `spec` says is observed.
+        """Build all parts for the observations of `spec`.
 
         Raises:
             PlanetError: `model.grad_heads` names a head that has nothing to predict here.
         """
         super().__init__()
         _check_heads(settings.model, spec)
-        self.settings, self.kl, self.spec = settings.model, settings.kl, spec
+        self.settings = settings.model
+        self.kl = settings.kl
+        self.spec = spec
         self.encoder = Encoder(spec, self.settings)
         self.rssm = RSSM(settings.rssm, spec.action_size, self.encoder.embed_size)
         feat, stoch = self.rssm.feat_size, self.rssm.stoch_size
@@ -100,7 +77,10 @@ class WorldModel(nn.Module):
             )
 
     def encode(self, observation: Mapping[str, Tensor], noise: Mapping[str, Tensor]) -> Tensor:
-        """Encode observations [*B, ...] as the environment gives them, with `draw_pixels` noise, into [*B, E]."""
+        """Encode observations [*B, ...] of the environment into [*B, E].
+
+        `noise` is that of `draw_pixels`.
+        """
         return self.encoder(preprocess(observation, noise))
 
     def decode(self, state: State) -> dict[str, Tensor]:
@@ -110,24 +90,28 @@ class WorldModel(nn.Module):
 
     @torch.no_grad()
     def observations(self, state: State) -> dict[str, Tensor]:
-        """Return what the model expects to see in states [*B, ...], in the environment's own units.
+        """Return the observations that the model expects in states [*B, ...], in original units.
 
         Returns:
             By key: images uint8 [*B, size, size, 3], vectors float32 [*B, n].
         """
         lead = state.deter.shape[:-1]
         feat = self.rssm.feat(state).flatten(0, -2)
-        images, vectors = self.decoder.decode_images(feat), self.decoder.decode_vectors(feat)
-        shown = {key: restored_image(image) for key, image in images.items()}
-        shown |= {key: restored_vector(vector) for key, vector in vectors.items()}
-        return {key: value.reshape(*lead, *value.shape[1:]) for key, value in shown.items()}
+        images = self.decoder.decode_images(feat)
+        vectors = self.decoder.decode_vectors(feat)
+        restored = {key: restored_image(image) for key, image in images.items()}
+        restored |= {key: restored_vector(vector) for key, vector in vectors.items()}
+        return {key: value.reshape(*lead, *value.shape[1:]) for key, value in restored.items()}
 
     def predict_reward(self, state: State) -> Tensor:
         """Return the mean reward that comes with states [*B, ...], [*B], float32 at least."""
         return self.reward(self.rssm.feat(state))
 
     def predict_continue(self, state: State) -> Tensor:
-        """Return the probability that the episode goes on after states [*B, ...], [*B], float32 at least."""
+        """Return the probability [*B] that the episode goes on after states [*B, ...].
+
+        It is in float32 at least, and 1 where episodes do not end by themselves.
+        """
         if self.continue_head is None:
             return torch.ones_like(state.stoch[..., 0])
         return self.continue_head(self.rssm.feat(state))
@@ -135,9 +119,10 @@ class WorldModel(nn.Module):
     def draw_pixels(
         self, lead: tuple[int, ...], generator: torch.Generator, device: torch.device
     ) -> dict[str, Tensor]:
-        """Draw the noise that images [*lead, ...] are quantised with by key, none for images that are only scaled.
+        """Draw the noise that images [*lead, ...] are quantised with, by key.
 
-        It is drawn on the generator's device and moved to `device`.
+        Images that are only scaled need none. It is drawn on the generator's device and moved to
+        `device`.
         """
         keys = self.encoder.image_keys if self.settings.pixels == "quantised" else []
         shapes = {key: (*lead, *self.spec.observation[key][0]) for key in keys}
@@ -150,8 +135,13 @@ class WorldModel(nn.Module):
     def draw(
         self, batch: int, length: int, generator: torch.Generator, device: torch.device
     ) -> LossNoise:
-        """Draw the randomness of one loss over [batch, length] steps, on the generator's device, moved to `device`."""
-        frames, size, where = batch * length, self.rssm.noise_size, generator.device
+        """Draw the randomness of one loss over [batch, length] steps.
+
+        It is drawn on the generator's device and moved to `device`.
+        """
+        frames = batch * length
+        size = self.rssm.noise_size
+        where = generator.device
         decoded = round(self.settings.decode_fraction * frames)
         chosen = torch.randperm(frames, generator=generator, device=where)[:decoded].sort().values
         pixels = self.draw_pixels((batch, length), generator, device)
@@ -197,9 +187,10 @@ class WorldModel(nn.Module):
     def _prediction_losses(
         self, batch: Batch, context: Context, frames: Tensor
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return what each prediction costs, a scalar, and the raw outputs [B, T, raw_size], by head.
+        """Return by head what each prediction costs, a scalar, and raw outputs [B, T, raw_size].
 
-        Only of what there is to predict; raw outputs of the reward and of the continue head.
+        Costs are those of what there is to predict, raw outputs those of the reward and of the
+        continue head.
         """
         scale, feat = self.settings, self.rssm.feat(context.states)
         read = {head: feat if head in scale.grad_heads else feat.detach() for head in HEADS}
@@ -224,7 +215,7 @@ class WorldModel(nn.Module):
     def _image_loss(
         self, feat: Tensor, observation: dict[str, Tensor], mask: Tensor, frames: Tensor
     ) -> Tensor:
-        """Estimate the mean over steps from the chosen frames alone; decoding is the most expensive part."""
+        """Estimate the mean over steps from the chosen frames alone: decoding is most expensive."""
         chosen = {key: observation[key].flatten(0, 1)[frames] for key in self.decoder.image_keys}
         error = summed_error(self.decoder.decode_images(feat.flatten(0, 1)[frames]), chosen, 3)
         kept = mask.flatten()[frames]
@@ -244,14 +235,14 @@ class WorldModel(nn.Module):
         return terms
 
     def _added_losses(self, batch: Batch, context: Context) -> dict[str, Tensor]:
-        """Return the masked means of the user's terms, each called as term(model, batch, context) -> [B, T]."""
+        """Return the masked means of the user's terms: term(model, batch, context) -> [B, T]."""
         terms = {}
         for name, term in self.terms.items():
             value = term(self, batch, context)
             if value.shape != batch.mask.shape:
                 shape, steps = list(value.shape), list(batch.mask.shape)
                 raise PlanetError(
-                    f"model.terms: {name} returns shape {shape}, must be [B, T] = {steps}; mend it"
+                    f"model.terms: {name} returns shape {shape}, must be [B, T] = {steps}; fix it"
                 )
             terms[name] = masked_mean(value, batch.mask)
         return terms
@@ -287,9 +278,7 @@ def _check_heads(settings: ModelSettings, spec: EnvSpec) -> None:
         "continue": spec.terminates,
     }
     missing = [head for head in settings.grad_heads if not there[head]]
-    if missing and set(settings.grad_heads) != set(
-        HEADS
-    ):  # the default names all: those that there are
+    if missing and set(settings.grad_heads) != set(HEADS):  # the default: all that there are
         known = ", ".join(head for head in HEADS if there[head])
         raise PlanetError(
             f"model.grad_heads names {missing[0]!r}: {spec.id} has only {known}; take it out"
@@ -297,25 +286,23 @@ def _check_heads(settings: ModelSettings, spec: EnvSpec) -> None:
 
 
 def untrained_model(settings: Settings, spec: EnvSpec) -> WorldModel:
-    """Return the model as a run of these settings starts with it; the same weights at every call."""
+    """Return the model that a run of these settings starts with: the same weights each time."""
 
     def make() -> WorldModel:
         torch.manual_seed(stream_seed(settings.seed, Stream.INIT))
         return WorldModel(settings, spec)
 
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # layers draw their weights from the global generator, which is put back
+    # Layers draw their weights from the global generator, which is put back.
+    with torch.random.fork_rng(devices=[]):
         return _affordable(make, settings, "the world model")
 
 
 def model_for(settings: Settings, spec: EnvSpec, name: str) -> WorldModel:
-    """Return a model whose weights are to be filled in; `name` is whose it is, for error lines."""
+    """Return a model whose weights are filled in later; `name` is whose it is, for messages."""
     return _affordable(lambda: WorldModel(settings, spec), settings, f"{name}: its world model")
 
 
 def _affordable(make: Callable[[], WorldModel], settings: Settings, part: str) -> WorldModel:
     foreign = bool(settings.model.terms) or settings.rssm.latent not in LATENTS
-    return affordable(
-        make, torch.device("cpu"), part, foreign=foreign
-    )  # every model is first made there
+    # Every model is first made on the CPU.
+    return affordable(make, torch.device("cpu"), part, foreign=foreign)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from planet_rssm.config import v3_layers
 
-UNCUT = 1.1368  # standard deviation of a normal that has 1 after its cut at two of its own
+UNCUT = 1.1368  # standard deviation of a normal that has 1 after its cut at two of them
 V3_WIDTHS = (2, 3, 4, 4, 4)  # channels after each layer, in units of the depth
 KERNEL = 4  # of PlaNet's encoder; every layer of both has stride 2 and no padding
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU}
@@ -20,7 +20,10 @@ def precise(x: Tensor) -> Tensor:
 
 
 def symlog(x: Tensor) -> Tensor:
-    """Return sign(x) ln(|x| + 1): numbers of any size become moderate (DreamerV3, arXiv 2301.04104, equation 9)."""
+    """Return sign(x) ln(|x| + 1): numbers of any size become moderate.
+
+    DreamerV3, arXiv 2301.04104, equation 9.
+    """
     return x.sign() * x.abs().log1p()
 
 
@@ -30,7 +33,7 @@ def symexp(x: Tensor) -> Tensor:
 
 
 def encoder_layers(size: int) -> int:
-    """Return the layers of PlaNet's encoder, as many as the image has pixels for: it ends at 1x1, 2x2 or 3x3."""
+    """Return the number of layers of PlaNet's encoder: it ends at 1x1, 2x2 or 3x3."""
     layers = 0
     while size >= KERNEL:
         size, layers = (size - KERNEL) // 2 + 1, layers + 1
@@ -38,10 +41,10 @@ def encoder_layers(size: int) -> int:
 
 
 def decoder_kernels(size: int) -> tuple[int, ...]:
-    """Return the kernels of PlaNet's decoder, whose layers grow 1x1 to exactly the image: 5, 5, 6, 6 to 64x64.
+    """Return the kernels of PlaNet's decoder: its layers grow 1x1 to exactly the image.
 
-    From the image down, a layer's kernel is 6 where its output has an even side, 5 where it has an
-    odd one.
+    To 64x64 they are 5, 5, 6, 6. From the image down, a layer's kernel is 6 where its output has an
+    even side, 5 where it has an odd one.
     """
     kernels: list[int] = []
     while size > 1:
@@ -65,8 +68,8 @@ class ConvEncoder(nn.Module):
         self.embed_size = channels * side * side
 
     def forward(self, image: Tensor) -> Tensor:  # noqa: D102
-        # NHWC seen as NCHW is channels_last already: no copy, and the layout in which CPU and GPU
-        # convolve fastest.
+        # NHWC viewed as NCHW is channels_last already: no copy, and the layout in which CPU and
+        # GPU convolve fastest.
         return self.layers(image.permute(0, 3, 1, 2)).flatten(1)
 
 
@@ -114,10 +117,11 @@ class V3Encoder(nn.Module):
 
 
 class V3Decoder(nn.Module):
-    """Features [M, F], deter before stoch, to the mean of the preprocessed image [M, size, size, 3] (DreamerV3).
+    """Features [M, F] to the mean of the preprocessed image [M, size, size, 3] (DreamerV3).
 
-    The smallest map is a block-diagonal layer of deter plus a small network of stoch; then each
-    layer doubles the side by repetition and convolves with kernel 5; a sigmoid ends it.
+    Features are deter, then stoch. The smallest map is a block-diagonal layer of deter plus a small
+    network of stoch. Then each layer doubles the side by repetition and convolves with kernel 5. A
+    sigmoid ends it.
     """
 
     def __init__(
@@ -125,7 +129,9 @@ class V3Decoder(nn.Module):
     ) -> None:
         super().__init__()
         widths = [width * depth for width in V3_WIDTHS[: v3_layers(size)]]
-        self.deter, self.side, channels = deter, size >> len(widths), widths[-1]
+        self.deter = deter
+        self.side = size >> len(widths)
+        channels = widths[-1]
         blocks = math.gcd(8, math.gcd(deter, channels))
         self.from_deter = BlockLinear(deter, self.side**2 * channels, blocks) if deter else None
         self.from_stoch = mlp(stoch, 2 * units, 1, self.side**2 * channels, act, norm)
@@ -145,7 +151,7 @@ class V3Decoder(nn.Module):
 
 
 class ChannelNorm(nn.Module):
-    """A norm over the channels of [M, C, H, W], by itself at every place."""
+    """A norm over the channels of [M, C, H, W], at every place alone."""
 
     def __init__(self, norm: nn.Module) -> None:
         super().__init__()
@@ -163,16 +169,17 @@ def _over_channels(width: int, act: str, norm: str) -> list[nn.Module]:
 def mlp(
     inputs: int, hidden: int, layers: int, outputs: int, act: str = "relu", norm: str = "none"
 ) -> nn.Sequential:
-    """Return `layers` dense layers, see `dense`, and a linear one, [*B, inputs] to [*B, outputs]."""
+    """Return `layers` layers of `dense_layers` and a linear one, [*B, inputs] to [*B, outputs]."""
     return nn.Sequential(
-        *dense(inputs, hidden, layers, act, norm), nn.Linear(hidden if layers else inputs, outputs)
+        *dense_layers(inputs, hidden, layers, act, norm),
+        nn.Linear(hidden if layers else inputs, outputs),
     )
 
 
-def dense(
+def dense_layers(
     inputs: int, hidden: int, layers: int, act: str = "relu", norm: str = "none"
 ) -> nn.Sequential:
-    """Return `layers` times Linear, norm and activation, [*B, inputs] to [*B, hidden]; nothing for 0 layers."""
+    """Return `layers` times Linear, norm and activation, [*B, inputs] to [*B, hidden]."""
     parts: list[nn.Module] = []
     for layer in range(layers):
         parts += [
@@ -193,7 +200,10 @@ def normalised(width: int, act: str, norm: str) -> list[nn.Module]:
 
 
 class RMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + 1e-4) times a learned scale, over the last axis, in float32 whatever the autocast."""
+    """x / sqrt(mean(x^2) + 1e-4) times a learned scale, over the last axis.
+
+    It is in float32 whatever the autocast.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -205,26 +215,28 @@ class RMSNorm(nn.Module):
 
 
 class BlockLinear(nn.Module):
-    """A linear layer whose weight is block-diagonal: block b of [*B, inputs] alone makes block b of [*B, outputs]."""
+    """A linear layer whose weight is block-diagonal.
+
+    Block b of [*B, inputs] alone makes block b of [*B, outputs].
+    """
 
     def __init__(self, inputs: int, outputs: int, blocks: int) -> None:
         super().__init__()
         self.blocks = blocks
         self.weight = nn.Parameter(torch.empty(blocks, inputs // blocks, outputs // blocks))
         self.bias = nn.Parameter(torch.zeros(outputs))
-        # A dense layer whose output sees as many inputs would be drawn from the same range.
+        # A dense layer whose output reads as many inputs would be drawn from the same range.
         bound = (inputs // blocks) ** -0.5
         nn.init.uniform_(self.weight, -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
-        parts = x.reshape(-1, self.blocks, self.weight.shape[1]).transpose(
-            0, 1
-        )  # [blocks, M, inputs / blocks]
+        # [blocks, M, inputs / blocks]
+        parts = x.reshape(-1, self.blocks, self.weight.shape[1]).transpose(0, 1)
         return torch.bmm(parts, self.weight).transpose(0, 1).reshape(*x.shape[:-1], -1) + self.bias
 
 
 def channels_last(module: nn.Sequential) -> nn.Sequential:
-    """Lay out a module's weights as its inputs are, so that no convolution has to reorder either."""
+    """Lay out a module's weights as its inputs are: no convolution has to reorder either."""
     for parameter in module.parameters():
         if parameter.dim() == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
@@ -232,10 +244,10 @@ def channels_last(module: nn.Sequential) -> nn.Sequential:
 
 
 def initialise(module: nn.Module, how: str) -> None:
-    """Draw the weights anew: `torch` leaves PyTorch's, `trunc_normal` is DreamerV3's.
+    """Draw the weights again: `torch` leaves PyTorch's, `trunc_normal` is DreamerV3's.
 
-    That is a normal of variance 1 / fan_in after its cut at two standard deviations, and biases of
-    0.
+    That is a normal of variance 1 / fan_in after its cut at two standard deviations, with biases
+    of 0.
     """
     if how == "torch":
         return
@@ -250,7 +262,10 @@ def initialise(module: nn.Module, how: str) -> None:
 
 
 def fan_in(layer: nn.Module, weight: Tensor) -> int:
-    """Return how many inputs one output of the layer has; of a block-diagonal one all blocks', as DreamerV3 does."""
+    """Return how many inputs one output of the layer has.
+
+    As in DreamerV3, that is the inputs of all blocks where the layer is block-diagonal.
+    """
     if isinstance(layer, BlockLinear):
         return weight.shape[0] * weight.shape[1]
     if isinstance(layer, nn.ConvTranspose2d):
@@ -260,6 +275,6 @@ def fan_in(layer: nn.Module, weight: Tensor) -> int:
 
 @torch.no_grad()
 def scale_last(net: nn.Sequential, factor: float) -> None:
-    """Multiply the first weights of the last, linear layer; with 0 an untrained net says exactly 0."""
+    """Multiply the initial weights of the last layer; with 0 an untrained net returns exactly 0."""
     for parameter in net[-1].parameters():
         parameter.mul_(factor)

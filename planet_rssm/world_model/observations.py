@@ -13,7 +13,7 @@ from planet_rssm.world_model.networks import (
     ConvEncoder,
     V3Decoder,
     V3Encoder,
-    dense,
+    dense_layers,
     mlp,
     precise,
     symexp,
@@ -41,14 +41,14 @@ def preprocess(observation: Mapping[str, Tensor], noise: Mapping[str, Tensor]) -
     }
 
 
-def restored_image(seen: Tensor) -> Tensor:
+def restored_image(image: Tensor) -> Tensor:
     """Return uint8 pixels of an image in the units of `preprocess`."""
-    return ((seen.float() + 0.5) * 255).round().clamp(0, 255).to(torch.uint8)
+    return ((image.float() + 0.5) * 255).round().clamp(0, 255).to(torch.uint8)
 
 
-def restored_vector(seen: Tensor) -> Tensor:
-    """Return a vector as the environment gives it, of one in the units of `preprocess`."""
-    return symexp(precise(seen))
+def restored_vector(vector: Tensor) -> Tensor:
+    """Return a vector in the environment's units, of one in the units of `preprocess`."""
+    return symexp(precise(vector))
 
 
 def _pixels(image: Tensor, noise: Tensor | None) -> Tensor:
@@ -60,7 +60,10 @@ def _pixels(image: Tensor, noise: Tensor | None) -> Tensor:
 
 
 class Encoder(nn.Module):
-    """Preprocessed observations to one embedding [*B, embed_size]: a convolution for each image, an MLP for vectors."""
+    """Preprocessed observations to one embedding [*B, embed_size].
+
+    Each image has a convolution, all vectors together an MLP.
+    """
 
     def __init__(self, spec: EnvSpec, settings: ModelSettings) -> None:
         super().__init__()
@@ -70,29 +73,29 @@ class Encoder(nn.Module):
         self.images, self.embed_size = nn.ModuleList(images), sum(net.embed_size for net in images)
         if self.vector_keys:
             layers, units = settings.vector_layers, settings.vector_units
-            self.vectors = dense(sum(_widths(spec)), units, layers, settings.act, settings.norm)
+            inputs = sum(_widths(spec))
+            self.vectors = dense_layers(inputs, units, layers, settings.act, settings.norm)
             self.embed_size += units
 
-    def forward(self, seen: Mapping[str, Tensor]) -> Tensor:  # noqa: D102
-        parts = [
-            net(seen[key].flatten(0, -4)).unflatten(0, seen[key].shape[:-3])
-            for key, net in zip(self.image_keys, self.images, strict=True)
-        ]
+    def forward(self, observation: Mapping[str, Tensor]) -> Tensor:  # noqa: D102
+        parts = []
+        for key, net in zip(self.image_keys, self.images, strict=True):
+            image = observation[key]
+            parts.append(net(image.flatten(0, -4)).unflatten(0, image.shape[:-3]))
         if self.vector_keys:
-            parts.append(self.vectors(torch.cat([seen[key] for key in self.vector_keys], -1)))
+            vectors = [observation[key] for key in self.vector_keys]
+            parts.append(self.vectors(torch.cat(vectors, -1)))
         return torch.cat(parts, -1)
 
 
 class Decoder(nn.Module):
-    """Features, `deter` before `stoch`, to the means of the preprocessed observations that they foretell, by key."""
+    """Features, deter before stoch, to the means of the preprocessed observations, by key."""
 
     def __init__(self, deter: int, stoch: int, spec: EnvSpec, settings: ModelSettings) -> None:
         super().__init__()
-        self.image_keys, self.vector_keys, self.widths = (
-            image_keys(spec),
-            vector_keys(spec),
-            _widths(spec),
-        )
+        self.image_keys = image_keys(spec)
+        self.vector_keys = vector_keys(spec)
+        self.widths = _widths(spec)
         sides = [spec.observation[key][0][0] for key in self.image_keys]
         self.images = nn.ModuleList(_image_decoder(deter, stoch, side, settings) for side in sides)
         if self.vector_keys:
@@ -125,7 +128,7 @@ def vector_keys(spec: EnvSpec) -> list[str]:
 def summed_error(
     predicted: Mapping[str, Tensor], target: Mapping[str, Tensor], event_dims: int
 ) -> Tensor:
-    """Return the half squared errors of every key together, [*B]; see `losses.half_squared_error`."""
+    """Return the half squared errors [*B] of all keys; see `losses.half_squared_error`."""
     errors: Sequence[Tensor] = [
         half_squared_error(mean, target[key], event_dims) for key, mean in predicted.items()
     ]

@@ -119,8 +119,9 @@ class PackedLinear(nn.Module):
 
 
 class PackedJoint(nn.Module):
-    """The first layer of a net that reads a vector [M, R] joined with a latent sample, and its activation.
+    """The first layer of a net that reads a vector [M, R] joined with a latent sample.
 
+    Its activation is part of it.
     A sample that names places takes the sum of the columns there: a fraction of a product's time.
     """
 
@@ -166,7 +167,7 @@ PLAIN = nn.GRUCell | TFGRUCell  # cells whose gates have no norm, which `PackedC
 
 
 class PackedCore(nn.Module):
-    """A `GRUCore` with one of the PLAIN cells, and the first layer of the prior, which reads its deter.
+    """A `GRUCore` with one of the PLAIN cells, and the prior's first layer, which reads its deter.
 
     One product of a new deter makes that layer and the hidden gates of the next step, and one
     product of x makes all its gates: with few rows a product takes little longer than one of half
@@ -176,7 +177,7 @@ class PackedCore(nn.Module):
     """
 
     def __init__(self, core: GRUCore, prior: nn.Linear, sample: int, dtype: torch.dtype) -> None:
-        """Take a core with at least one layer before its cell; `sample` is the size of the latent's."""
+        """Take a core with a layer before its cell; `sample` is the size of the latent's."""
         super().__init__()
         self.depth = core.depth
         self.dtype = dtype
@@ -302,5 +303,5 @@ class PackedNorm(nn.Module):
 
 
 def tanh_(x: Tensor) -> Tensor:
-    """Return tanh(x), perhaps in place: of many numbers oneDNN's takes a third of PyTorch's time."""
+    """Return tanh(x), perhaps in place: for many numbers oneDNN's takes a third of the time."""
     return x.tanh_() if x.numel() < FEW else x.to_mkldnn().tanh_().to_dense()

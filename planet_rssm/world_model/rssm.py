@@ -1,9 +1,10 @@
 """The recurrent state-space model (PlaNet, arXiv 1811.04551, section 3).
 
-    deter_t = core(deter_{t-1}, stoch_{t-1}, action_t)      action_t led to observation t, see data/episode.py
+    deter_t = core(deter_{t-1}, stoch_{t-1}, action_t)
     prior     p(stoch_t | deter_t)
     posterior q(stoch_t | deter_t, embed_t)
 
+action_t led to observation t, see data/episode.py.
 Sampling takes its noise as a tensor: the same noise gives the same states, batched or alone.
 """
 
@@ -21,28 +22,37 @@ from planet_rssm.world_model.networks import mlp
 
 
 class RSSM(nn.Module):
-    """Every state-space model of the family: what differs is the latent (latents.py) and the core (cells.py).
+    """Every state-space model of the family; the latent (latents.py) and the core (cells.py) vary.
 
-    `kind` is the ablation of PlaNet's figure 4: `rssm` has both paths; `ssm` is stochastic only, so
-    that `deter` carries nothing from step to step and the heads do not see it; `rnn` is
-    deterministic only, so that every latent is its mode and no noise is used.
+    `kind` is the ablation of PlaNet's figure 4. `rssm` has both paths. `ssm` is stochastic only:
+    `deter` carries nothing from step to step, and the heads do not read it. `rnn` is deterministic
+    only: every latent is its mode, and no noise is used.
     """
 
     def __init__(self, settings: RSSMSettings, action_size: int, embed_size: int) -> None:
         super().__init__()
         self.settings = settings
         self.latent = latent_from_settings(settings)
-        self.deter_size, self.stoch_size = settings.deter, self.latent.size
+        self.deter_size = settings.deter
+        self.stoch_size = self.latent.size
         self.feat_size = self.stoch_size + (0 if settings.kind == "ssm" else self.deter_size)
         self.core = core_from_settings(settings, self.stoch_size, action_size)
-        deter, hidden, raw, style = (
+        self.prior_net = mlp(
             settings.deter,
             settings.hidden,
+            settings.prior_layers,
             self.latent.raw_size,
-            (settings.act, settings.norm),
+            settings.act,
+            settings.norm,
         )
-        self.prior_net = mlp(deter, hidden, settings.prior_layers, raw, *style)
-        self.posterior_net = mlp(deter + embed_size, hidden, settings.posterior_layers, raw, *style)
+        self.posterior_net = mlp(
+            settings.deter + embed_size,
+            settings.hidden,
+            settings.posterior_layers,
+            self.latent.raw_size,
+            settings.act,
+            settings.norm,
+        )
         if settings.initial == "learned":
             self.initial_deter = nn.Parameter(torch.zeros(settings.deter))
 
@@ -56,7 +66,10 @@ class RSSM(nn.Module):
         return state.stoch if self.settings.kind == "ssm" else state.feat
 
     def initial_state(self, batch: int) -> State:
-        """Return the state of `batch` rows before anything: zeros, or learned (tanh of a parameter, its prior)."""
+        """Return the state of `batch` rows at the beginning.
+
+        It is zeros, or learned: tanh of a parameter, and the mode of its prior.
+        """
         like = next(self.parameters())
         if self.settings.initial == "zeros":
             return State(
@@ -66,13 +79,13 @@ class RSSM(nn.Module):
         return State(deter, self.latent.sample(self.prior(deter), None))
 
     def prior(self, deter: Tensor) -> Any:  # noqa: ANN401 (parameters are opaque outside latents.py)
-        """Return what is expected before the observation, for `deter` of any leading shape [*B, D]."""
+        """Return the prior of `deter` [*B, D]: what is expected before the observation."""
         return self.latent.params(self.prior_net(deter))
 
     def observe_step(
         self, state: State, action: Tensor, embed: Tensor, is_first: Tensor, noise: Tensor | None
     ) -> tuple[State, Any]:
-        """Advance by `action` and take in the observation it led to.
+        """Advance by `action`, and filter the observation that it led to.
 
         Args:
             state: the previous posterior state, [B, D] and [B, S].
@@ -88,7 +101,10 @@ class RSSM(nn.Module):
         return self._observe_projected(state, action, weight, projected, is_first, noise)
 
     def imagine_step(self, state: State, action: Tensor, noise: Tensor | None) -> State:
-        """Advance by `action` [B, A] without an observation; `noise` [B, noise_size], None takes the mode."""
+        """Advance by `action` [B, A] without an observation.
+
+        `noise` is [B, noise_size]; None takes the mode.
+        """
         deter = self.core(state.deter, state.stoch, action)
         return State(deter, self._sample(self.prior(deter), noise))
 
@@ -127,7 +143,10 @@ class RSSM(nn.Module):
         return _stack_states(states), stack(posteriors, 1)
 
     def imagine(self, state: State, actions: Tensor, noise: Tensor | None) -> State:
-        """Follow `actions` [B, H, A] by `imagine_step`s with `noise` [B, H, noise_size]; return states [B, H, ...]."""
+        """Follow `actions` [B, H, A] by `imagine_step`s, and return states [B, H, ...].
+
+        `noise` is [B, H, noise_size]; None takes modes.
+        """
         states = []
         for h in range(actions.shape[1]):
             state = self.imagine_step(state, actions[:, h], None if noise is None else noise[:, h])
@@ -151,7 +170,10 @@ class RSSM(nn.Module):
         return self.latent.sample(params, None if self.settings.kind == "rnn" else noise)
 
     def _split_posterior(self, embed: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the posterior's first layer as its columns for `deter`, and the rest of it applied to `embed`."""
+        """Split the posterior's first layer.
+
+        Return its columns for `deter`, and the rest of it applied to `embed`.
+        """
         first = self.posterior_net[0]
         assert isinstance(first, nn.Linear)
         deter, rest = first.weight.split([self.deter_size, embed.shape[-1]], 1)
