@@ -1,15 +1,15 @@
 """How long an update of actor and critic takes, beside one that is written the usual way.
 
 The reference does what `Behavior.loss` does with DreamerV3's recipe, by REINFORCE or by the
-dynamics' gradient, in eager float32, as the public PyTorch ports are written: one `imagine_step`
-after another with all states joined anew at every step; the actor asked at every step and again for
-its loss; heads, critic and slow critic asked wherever they are needed; a gradient kept through the
-whole imagination, though REINFORCE needs none; an optimiser each for actor and critic, PyTorch's
-default Adam. Both start from the same posterior states of the same model.
+dynamics' gradient, in eager float32, as the public PyTorch ports are written. It takes one
+`imagine_step` after another and joins all states again at every step. It runs the actor at every
+step and again for its loss, and heads, critic and slow critic wherever they are needed. It keeps a
+gradient through all of the imagination, though REINFORCE needs none. Actor and critic have an
+optimiser each, PyTorch's default Adam. Both start from the same posterior states of the same model.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from planet_rssm.behavior import Behavior, untrained_behavior
 from planet_rssm.behavior.imagination import frozen
 from planet_rssm.behavior.returns import range_after, scale_of
 from planet_rssm.bench.train import spec_of
-from planet_rssm.bench.turns import REFERENCE, Say, in_turns, titled
+from planet_rssm.bench.turns import REFERENCE, BenchResult, Say, in_turns, titled
 from planet_rssm.config import Settings
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.precision import summary, timed_precisions
@@ -34,6 +34,19 @@ PRESETS = ("dreamer-quickstart", "dreamer-v3")
 Update = Callable[[], object]
 
 
+@dataclass(frozen=True)
+class BehaviorTiming:
+    """Updates of a preset's actor and critic in one precision, beside the reference."""
+
+    preset: str
+    precision: str
+    states: int  # that the imagination starts from
+    horizon: int
+    ms: float
+    reference_ms: float
+    speedup: float
+
+
 def bench_behavior(
     presets: Sequence[str] = PRESETS,
     overrides: Sequence[str] = (),
@@ -42,8 +55,8 @@ def bench_behavior(
     repeats: int = 3,
     device: str = "auto",
     say: Say = lambda text: None,
-) -> dict[str, Any]:
-    """Time the imagination, the losses, their gradient and the step; the model's own update is not in it.
+) -> BenchResult[BehaviorTiming]:
+    """Time the imagination, the losses, their gradient and the step, without the model's update.
 
     Args:
         presets: names or settings files of runs that learn by `behavior=v3`.
@@ -52,10 +65,7 @@ def bench_behavior(
         repeats: updates of each case after the first, taken in turns with the reference's; fewer on
             a slow machine.
         device: where the updates run.
-        say: told what is measured next.
-
-    Returns:
-        The object that `planet bench behavior --json` prints.
+        say: called with what is measured next.
 
     Raises:
         PlanetError: no such preset, setting or device, or a preset of another recipe.
@@ -69,28 +79,28 @@ def bench_behavior(
         settings = config.load(preset, overrides)
         if settings.behavior.name != "v3":
             raise PlanetError(
-                f"{preset}: behavior.name = {settings.behavior.name!r}; add -s behavior=v3, the reference"
+                f"{preset}: behavior.name = {settings.behavior.name!r}; add -s behavior=v3, the "
+                "reference"
             )
-        said = titled(say, preset)
-        seconds = _time(settings, spec_of(settings), precisions, repeats, where, said)
+        say_preset = titled(say, preset)
+        seconds = _time(settings, spec_of(settings), precisions, repeats, where, say_preset)
         take_rates(rates, where)
         cases += [_case(preset, settings, name, seconds) for name in precisions]
-    return {"machine": describe(where, rates) | summary(where), "cases": cases}
+    return BenchResult(describe(where, rates) | summary(where), cases)
 
 
 def _case(
     preset: str, settings: Settings, precision: str, seconds: dict[str, float]
-) -> dict[str, Any]:
-    train = settings.train
-    return {
-        "preset": preset,
-        "precision": precision,
-        "states": train.batch_size * train.batch_length,
-        "horizon": settings.behavior.horizon,
-        "ms": round(1000 * seconds[precision], 2),
-        "reference_ms": round(1000 * seconds[REFERENCE], 2),
-        "speedup": round(seconds[REFERENCE] / seconds[precision], 3),
-    }
+) -> BehaviorTiming:
+    return BehaviorTiming(
+        preset=preset,
+        precision=precision,
+        states=settings.train.batch_size * settings.train.batch_length,
+        horizon=settings.behavior.horizon,
+        ms=round(1000 * seconds[precision], 2),
+        reference_ms=round(1000 * seconds[REFERENCE], 2),
+        speedup=round(seconds[REFERENCE] / seconds[precision], 3),
+    )
 
 
 def _time(
@@ -129,7 +139,8 @@ def _ours(settings: Settings, model: WorldModel, starts: State, precision: str) 
     behavior, device = _made(settings, model), starts.deter.device
     learning = [p for p in behavior.parameters() if p.requires_grad]
     optimizer = build_optimizer(learning, settings.optimizer)
-    alive, rows = torch.ones(len(starts.deter), dtype=torch.bool, device=device), len(starts.deter)
+    rows = len(starts.deter)
+    alive = torch.ones(rows, dtype=torch.bool, device=device)
 
     def update() -> None:
         noise = behavior.draw(rows, model.rssm.noise_size, generator(0, device), device)
@@ -146,7 +157,8 @@ def _ours(settings: Settings, model: WorldModel, starts: State, precision: str) 
 
 def _plain(settings: Settings, model: WorldModel, starts: State) -> Update:
     """Return the reference, see the head of this file."""
-    behavior, own = _made(settings, model), settings.behavior
+    behavior = _made(settings, model)
+    recipe = settings.behavior
     actor, critic = behavior.actor, behavior.critic
     steps = (
         torch.optim.Adam(actor.parameters(), 4e-5),
@@ -156,8 +168,10 @@ def _plain(settings: Settings, model: WorldModel, starts: State) -> Update:
 
     def imagined() -> tuple[Tensor, Tensor]:
         """Return features [H + 1, M, F] and actions [H, M, A]."""
-        state, feats, actions = starts, model.rssm.feat(starts)[None], None
-        for _ in range(own.horizon):
+        state = starts
+        feats = model.rssm.feat(starts)[None]
+        actions: Tensor | None = None
+        for _ in range(recipe.horizon):
             policy = actor(model.rssm.feat(state).detach())
             action = policy.sample(
                 torch.randn(len(state.deter), actor.noise_size, device=bounds.device)
@@ -176,14 +190,12 @@ def _plain(settings: Settings, model: WorldModel, starts: State) -> Update:
         with frozen(model, critic):
             feats, actions = imagined()
             state = State(*feats.split([model.rssm.deter_size, model.rssm.stoch_size], -1))
-            reward, discount = (
-                model.predict_reward(state)[1:],
-                behavior.discount * model.predict_continue(state)[1:],
-            )
+            reward = model.predict_reward(state)[1:]
+            discount = behavior.discount * model.predict_continue(state)[1:]
             value = values(feats)
             returns = [value[-1]]
-            for h in reversed(range(own.horizon)):
-                mixed = (1 - own.trace) * value[h + 1] + own.trace * returns[0]
+            for h in reversed(range(recipe.horizon)):
+                mixed = (1 - recipe.trace) * value[h + 1] + recipe.trace * returns[0]
                 returns.insert(0, reward[h] + discount[h] * mixed)
             target = torch.stack(returns[:-1])
             weight = torch.cat([torch.ones_like(discount[:1]), discount[:-1]]).cumprod(0).detach()
@@ -194,12 +206,12 @@ def _plain(settings: Settings, model: WorldModel, starts: State) -> Update:
             advantage = (target - values(feats[:-1])) / scale_of(bounds)
             reinforced = policy.log_prob(actions.detach()) * advantage.detach()
             gain = behavior.share * advantage + (1 - behavior.share) * reinforced
-            objective = gain + own.entropy * policy.entropy
+            objective = gain + recipe.entropy * policy.entropy
             actor_loss = -(weight * objective).mean()
-        seen = feats[:-1].detach()
-        critic_loss = weight * critic.loss(critic.raw(seen), target.detach())
+        given = feats[:-1].detach()
+        critic_loss = weight * critic.loss(critic.raw(given), target.detach())
         critic_loss = critic_loss + weight * critic.loss(
-            critic.raw(seen), critic.slow_value(seen).detach()
+            critic.raw(given), critic.slow_value(given).detach()
         )
         for optimizer, part, loss in zip(
             steps, (actor, critic.net), (actor_loss, critic_loss.mean()), strict=True

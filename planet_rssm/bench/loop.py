@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,39 @@ from planet_rssm.control import Clock, ControlLoop
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.planners import SearchPlanner
 from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs.checkpoint import Checkpoint
 
 FRAMES = 16  # different ones, shown in turn
+
+
+@dataclass(frozen=True)
+class LoopTiming:
+    """How a control loop kept its rate."""
+
+    task: str
+    planner: dict[str, Any]  # name, candidates of each round, horizon
+    device: str
+    precision: str
+    threads: int
+    camera: list[int]  # width and height in pixels
+    hz: float
+    trained_hz: float
+    trained_hz_from: str | None
+    delay: int  # ticks
+    execute: int  # ticks
+    budget_ms: float | None
+    rounds: int
+    round_ms: list[float]
+    ticks: int
+    misses: int
+    counts: dict[str, int]  # of ticks by where their action came from
+    dropped: int  # frames
+    decisions: int
+    latency_ms: dict[str, float]  # from a frame to its plan: p50, p95, p99, max
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that `planet bench loop --json` prints."""
+        return asdict(self)
 
 
 def bench_loop(
@@ -32,8 +64,8 @@ def bench_loop(
     clock: Clock | None = None,
     on_tick: Callable[[], object] = lambda: None,
     **options: Any,  # noqa: ANN401 (budget_ms, delay, execute: ControlLoop's)
-) -> dict[str, Any]:
-    """Act on frames of noise at a fixed rate, in real time, and measure how long each plan took from its frame.
+) -> LoopTiming:
+    """Act on frames of noise at a fixed rate, in real time, and measure each plan's latency.
 
     Args:
         run: a run folder.
@@ -47,66 +79,69 @@ def bench_loop(
         on_tick: called after each.
         options: see ControlLoop.
 
-    Returns:
-        The object that `planet bench loop --json` prints.
-
     Raises:
         PlanetError: no such run, checkpoint or device, a damaged checkpoint, or an option out of
             its range.
     """
     if not 0 < seconds < math.inf:
         raise PlanetError(f"seconds {seconds:g}: must be more than 0 and finite; 60 for example")
-    held, where, _ = checkpoints.open_run(run, checkpoint, overrides, device)
-    settings = held.settings
-    agent = Agent.build(settings, held.spec, *parts_of(held, where), device=where)
-    planner = agent.planner
+    trained, where, _ = checkpoints.open_run(run, checkpoint, overrides, device)
+    spec = trained.spec
+    model, behavior = parts_of(trained, where)
+    agent = Agent.build(trained.settings, spec, model, behavior, device=where)
     frames = itertools.cycle(
-        [_frame(held.spec, camera, np.random.default_rng(seed)) for seed in range(FRAMES)]
+        [_frame(spec, camera, np.random.default_rng(seed)) for seed in range(FRAMES)]
     )
     with within_memory(where, "a decision", "free some, or lower planner.candidates with -s"):
         with ControlLoop(agent, hz=hz, clock=clock, **options) as loop:
             while True:
                 loop.tick(next(frames))
                 on_tick()
-                if (
-                    sum(loop.counts.values()) >= seconds * loop.hz and loop.latency_ms
-                ):  # a decision at least
+                # until there is a decision at least
+                if sum(loop.counts.values()) >= seconds * loop.hz and loop.latency_ms:
                     break
                 loop.sleep()
-    return {
-        "task": held.spec.id,
-        "planner": {
-            "name": settings.planner.name,
-            "candidates": list(planner.populations) if isinstance(planner, SearchPlanner) else [1],
-            "horizon": planner.horizon,
-        },
-        "device": str(where),
-        "precision": agent.precision,
-        "threads": torch.get_num_threads(),
-        "camera": list(camera),
-        **_told(loop, held.spec, options.get("budget_ms")),
-    }  # fmt: skip
+    return _timing(loop, agent, trained, where, camera, options.get("budget_ms"))
 
 
-def _told(loop: ControlLoop, spec: EnvSpec, budget_ms: float | None) -> dict[str, Any]:
+def _timing(
+    loop: ControlLoop,
+    agent: Agent,
+    trained: Checkpoint,
+    device: torch.device,
+    camera: tuple[int, int],
+    budget_ms: float | None,
+) -> LoopTiming:
+    planner, spec = agent.planner, trained.spec
     times = np.array(loop.latency_ms)
     spread = {f"p{p}": round(float(np.percentile(times, p)), 3) for p in (50, 95, 99)}
-    return {
-        "hz": loop.hz,
-        "trained_hz": 1 / spec.control_interval,
-        "trained_hz_from": spec.interval_from,
-        "delay": loop.delay,
-        "execute": loop.execute,
-        "budget_ms": budget_ms,
-        "rounds": loop.rounds or len(loop.times.ms),
-        "round_ms": [round(ms, 3) for ms in loop.times.ms],
-        "ticks": sum(loop.counts.values()),
-        "misses": loop.missed,
-        "counts": loop.counts,
-        "dropped": loop.dropped,
-        "decisions": len(times),
-        "latency_ms": spread | {"max": round(float(times.max()), 3)},
-    }
+    candidates = list(planner.populations) if isinstance(planner, SearchPlanner) else [1]
+    return LoopTiming(
+        task=spec.id,
+        planner={
+            "name": trained.settings.planner.name,
+            "candidates": candidates,
+            "horizon": planner.horizon,
+        },
+        device=str(device),
+        precision=agent.precision,
+        threads=torch.get_num_threads(),
+        camera=list(camera),
+        hz=loop.hz,
+        trained_hz=1 / spec.control_interval,
+        trained_hz_from=spec.interval_from,
+        delay=loop.delay,
+        execute=loop.execute,
+        budget_ms=budget_ms,
+        rounds=loop.rounds or len(loop.times.ms),
+        round_ms=[round(ms, 3) for ms in loop.times.ms],
+        ticks=sum(loop.counts.values()),
+        misses=loop.missed,
+        counts=loop.counts,
+        dropped=loop.dropped,
+        decisions=len(times),
+        latency_ms=spread | {"max": round(float(times.max()), 3)},
+    )
 
 
 def _frame(

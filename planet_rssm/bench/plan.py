@@ -1,4 +1,4 @@
-"""How long a decision takes, beside planners written the usual way and beside the machine's matrix products.
+"""How long a decision takes, beside planners written the usual way and the machine's products.
 
 Everything runs in one process over the same weights, in turns, so that a busy machine slows all
 alike. The reference `plain` is written as the planner of Kaixhin/PlaNet is: float32, eager, one
@@ -9,6 +9,7 @@ float32. More rivals can be given; scripts/bench_peers has those of other librar
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ from planet_rssm import config
 from planet_rssm.agent import model_of
 from planet_rssm.base.device import describe, resolve_device, take_rates
 from planet_rssm.bench.plan_value import decider, planner_for, states_of, value_gaps
-from planet_rssm.bench.turns import Say, in_turns, titled
+from planet_rssm.bench.turns import BenchResult, Say, in_turns, titled
 from planet_rssm.config import PlannerSettings
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.planners import Objective, SearchPlanner, planner_from_settings
@@ -30,14 +31,11 @@ from planet_rssm.runs import checkpoint as checkpoints
 from planet_rssm.types import State
 from planet_rssm.world_model import ModelDynamics, WorldModel, untrained_model
 
-PRESETS = {
-    "gaussian": "planet",
-    "categorical": "planet-discrete",
-}  # models whose decisions are timed
+# Models whose decisions are timed.
+PRESETS = {"gaussian": "planet", "categorical": "planet-discrete"}
 PAPER = PlannerSettings()  # PlaNet's: 1000 sequences of 12 steps, ten times
-ICEM = PlannerSettings(
-    name="icem", candidates=40, iterations=3, elites=10
-)  # its authors' 40 + 32 + 25 = 97
+# Its authors' 40 + 32 + 25 = 97.
+ICEM = PlannerSettings(name="icem", candidates=40, iterations=3, elites=10)
 ACTOR = PlannerSettings(name="actor")  # DreamerV3's, on PlaNet's model
 
 Rival = Callable[[State], object]  # decides once for a state of one row
@@ -50,6 +48,24 @@ class Case(NamedTuple):
     planner: PlannerSettings
     latent: str
     batch: int
+
+
+@dataclass(frozen=True)
+class PlanTiming:
+    """Decisions of a case in one precision, beside others'."""
+
+    planner: str
+    latent: str
+    batch: int
+    precision: str
+    ours_ms: float
+    peers_ms: dict[str, float]  # by name, all float32
+    ratio_to_fastest: float
+    plans_per_s: float
+    gflop: float  # of a decision
+    gemm_share: float  # of the time that the products alone would take
+    value_gap: float | None  # see `value_gaps`
+    no_value_gap: str | None  # why there is none
 
 
 CASES = (
@@ -72,22 +88,19 @@ def bench_plan(
     overrides: Sequence[str] = (),
     rivals: Mapping[str, MakeRival] | None = None,
     say: Say = lambda text: None,
-) -> dict[str, Any]:
+) -> BenchResult[PlanTiming]:
     """Time decisions.
 
     Args:
         cases: what is planned.
         precisions: each is a case of its own; None: float32, and bfloat16 unless it is slow here.
-        runs: trained models; a case of the same latent is told what value its precision costs
+        runs: trained models; a case of the same latent reports what value its precision costs
             there, on average.
         repeats: decisions of each, taken in turns; fewer on a slow machine.
         device: where everything runs.
         overrides: `key=value` texts for the untrained models that are timed.
         rivals: planners of others by name, for CEM at batch 1.
-        say: told what is measured next.
-
-    Returns:
-        The object that `planet bench plan --json` prints.
+        say: called with what is measured next.
 
     Raises:
         PlanetError: no such run, setting or device.
@@ -102,7 +115,7 @@ def bench_plan(
         latent: _untrained(latent, overrides).to(where)
         for latent in dict.fromkeys(case.latent for case in cases)
     }
-    found = []
+    timings = []
     for case in cases:
         model = models[case.latent]
         title = f"{name_of(case.planner)}, {case.latent}, batch {case.batch}"
@@ -110,10 +123,11 @@ def bench_plan(
         say(f"{title}: value")
         gaps = _gaps([m for m in trained if _latent(m) == case.latent], case, precisions)
         take_rates(rates, where)  # again: beside other programs one look is not enough
-        found += [
-            _told(case, name, timed, gaps, rates, _flops(model, case, name)) for name in precisions
+        timings += [
+            _timing(case, name, timed, gaps, rates, _flops(model, case, name))
+            for name in precisions
         ]
-    return {"machine": describe(where, rates) | summary(where), "cases": found}
+    return BenchResult(describe(where, rates) | summary(where), timings)
 
 
 def name_of(settings: PlannerSettings) -> str:
@@ -133,8 +147,12 @@ def name_of(settings: PlannerSettings) -> str:
 
 
 def plain_cem(model: WorldModel, settings: PlannerSettings) -> Rival:
-    """Return the reference: CEM as Kaixhin/PlaNet's planner is structured, see the head of this file."""
-    size, (count, horizon) = model.spec.action_size, (settings.candidates, settings.horizon)
+    """Return the reference: CEM with the structure of Kaixhin/PlaNet's planner.
+
+    See the head of this file.
+    """
+    size = model.spec.action_size
+    count, horizon = settings.candidates, settings.horizon
 
     @torch.no_grad()
     def decide(state: State) -> Tensor:
@@ -167,7 +185,7 @@ def _time(
     rivals: Mapping[str, MakeRival],
     say: Say,
 ) -> dict[str, float]:
-    """Return the median seconds of a decision in each precision and of each rival, taken in turns."""
+    """Return the median seconds of a decision in each precision and of each rival, in turns."""
     state = states_of(model, case.batch)
     deciders: dict[str, Rival] = {}
     for name in precisions:
@@ -190,45 +208,46 @@ def _time(
     )
 
 
-def _told(
+def _timing(
     case: Case,
     precision: str,
     timed: Mapping[str, float],
     gaps: Sequence[Mapping[str, float]] | str,
     rates: Mapping[str, float],
     flops: int,
-) -> dict[str, Any]:
-    ours, peers = (
-        timed[precision],
-        {name: seconds for name, seconds in timed.items() if name not in rates},
+) -> PlanTiming:
+    ours = timed[precision]
+    peers = {name: seconds for name, seconds in timed.items() if name not in rates}
+    gap, no_gap = None, None
+    if isinstance(gaps, str):
+        no_gap = gaps
+    else:
+        gap = round(statistics.mean(one[precision] for one in gaps), 5)
+    return PlanTiming(
+        planner=name_of(case.planner),
+        latent=case.latent,
+        batch=case.batch,
+        precision=precision,
+        ours_ms=round(1000 * ours, 3),
+        peers_ms={name: round(1000 * seconds, 3) for name, seconds in peers.items()},
+        ratio_to_fastest=round(ours / min(peers.values()), 4),
+        plans_per_s=round(case.batch / ours, 2),
+        gflop=round(flops / 1e9, 3),
+        gemm_share=round(flops / 1e9 / rates[precision] / ours, 4),
+        value_gap=gap,
+        no_value_gap=no_gap,
     )
-    return {
-        "planner": name_of(case.planner),
-        "latent": case.latent,
-        "batch": case.batch,
-        "precision": precision,
-        "ours_ms": round(1000 * ours, 3),
-        "peers_ms": {name: round(1000 * seconds, 3) for name, seconds in peers.items()},
-        "ratio_to_fastest": round(ours / min(peers.values()), 4),
-        "plans_per_s": round(case.batch / ours, 2),
-        "gflop": round(flops / 1e9, 3),
-        "gemm_share": round(flops / 1e9 / rates[precision] / ours, 4),
-        "value_gap": None
-        if isinstance(gaps, str)
-        else round(statistics.mean(gap[precision] for gap in gaps), 5),
-        "no_value_gap": gaps if isinstance(gaps, str) else None,
-    }
 
 
 def _gaps(
     models: Sequence[WorldModel], case: Case, precisions: Sequence[str]
 ) -> list[dict[str, float]] | str:
-    """Return what each model says that the precisions cost, or why none does."""
+    """Return what the precisions cost on each model, or why there is no such figure."""
     if case.planner.name == "actor":
         return "the actor that is timed is untrained"
-    found = [value_gaps(model, case.planner, precisions) for model in models]
-    if whole := [gaps for gaps in found if gaps is not None]:
-        return whole
+    every = [value_gaps(model, case.planner, precisions) for model in models]
+    if known := [gaps for gaps in every if gaps is not None]:
+        return known
     if not models:
         return "no run of this latent, see --run"
     return "there float32 plans are worth no more than random ones"
@@ -236,16 +255,16 @@ def _gaps(
 
 def _flops(model: WorldModel, case: Case, precision: str) -> int:
     """Count the multiplications and additions of the products that a decision of ours really does."""
-    settings, state = case.planner.model_copy(update={"iterations": 1}), states_of(model, 1)
+    settings = case.planner.model_copy(update={"iterations": 1})
+    state = states_of(model, 1)
     planner = planner_for(model, settings)
     dynamics = ModelDynamics(model).prepare(precision) if settings.fast else ModelDynamics(model)
     first = torch.ones(1, dtype=torch.bool, device=state.deter.device)
     mapping = {}
     if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         mapping[torch.ops.mkldnn._linear_pointwise] = _linear_flops
-    with FlopCounterMode(
-        display=False, custom_mapping=mapping
-    ) as counter:  # it sees no product of a captured graph
+    # It counts no product of a captured graph.
+    with FlopCounterMode(display=False, custom_mapping=mapping) as counter:
         planner.plan(dynamics, Objective(), state, planner.initial(1, first.device), first)
     full = planner_for(model, case.planner)
     counts = full.populations if isinstance(full, SearchPlanner) else (1,)
@@ -263,7 +282,7 @@ def _linear_flops(
 
 
 def _untrained(latent: str, overrides: Sequence[str]) -> WorldModel:
-    """Return PlaNet's model for 6 actions; it observes a vector, which planning does not see."""
+    """Return PlaNet's model for 6 actions; it observes a vector, which planning does not read."""
     settings = config.load(PRESETS[latent], ["env.observe=vectors", *overrides])
     return untrained_model(
         settings, EnvSpec("bench", {"vector": ((8,), "float32")}, 6, 1, 0.05, 1000, "none", "none")

@@ -1,4 +1,7 @@
-"""What the precision of a search costs: the worth of its plans on a trained model, beside float32's and random ones."""
+"""What the precision of a search costs: the value of its plans on a trained model.
+
+It stands beside the value of float32's plans and of random ones.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,19 +27,22 @@ STEPS = 50  # a state is reached by up to so many random actions
 def value_gaps(
     model: WorldModel, settings: PlannerSettings, precisions: Sequence[str]
 ) -> dict[str, float] | None:
-    """Return (V_float32 - V_fast) / (V_float32 - V_random) by precision; None where V_float32 is not above V_random.
+    """Return (V_float32 - V_fast) / (V_float32 - V_random) by precision.
 
     V is the mean over STATES of the return of the plan, by the model in float32 over DRAWS of its
-    noise; those, and the noise that the plans are searched with, are the same for all. V_float32 is
-    of the plain path.
+    noise. Those, and the noise that the plans are searched with, are the same for all. V_float32 is
+    of the plain path. None where V_float32 is not above V_random.
     """
-    states, where = states_of(model, STATES), next(model.parameters()).device
+    where = next(model.parameters()).device
+    states = states_of(model, STATES)
     slow = settings.model_copy(update={"fast": False})
     plans = {"float32": _plans(model, slow, "float32", states)} | {
         f"fast {name}": _plans(model, settings, name, states) for name in precisions
     }
     plans["random"] = _random_actions(model, (STATES, settings.horizon), generator(1, where))
-    dynamics, rng, values = ModelDynamics(model), generator(2, where), dict.fromkeys(plans, 0.0)
+    dynamics = ModelDynamics(model)
+    rng = generator(2, where)
+    values = dict.fromkeys(plans, 0.0)
     shape = dynamics.noise_shape(1, DRAWS, settings.horizon)
     for row in range(STATES):
         state = State(*(leaf[row : row + 1] for leaf in states))

@@ -1,10 +1,10 @@
-"""How long an update of the world model takes, beside a plain one and beside the machine's matrix products.
+"""How long an update of the world model takes, beside a plain one and the machine's products.
 
 The reference is the same model with the same loss, in eager float32: images and convolution weights
 in PyTorch's default layout (NCHW, contiguous) in place of channels_last, and PyTorch's default Adam
-in place of the fused one. All that the model itself saves stays in it, above all that only
-`model.decode_fraction` of the frames is decoded and that the posterior reads its embeddings in one
-product. So `speedup` is what precision, layout and optimiser bring.
+in place of the fused one. What the model itself saves stays in it: only `model.decode_fraction` of
+the frames is decoded, and the posterior reads its embeddings in one product. So `speedup` is what
+precision, layout and optimiser bring.
 """
 
 import ctypes
@@ -12,9 +12,10 @@ import gc
 import math
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from planet_rssm import config
 from planet_rssm.base.device import describe, resolve_device, take_rates
 from planet_rssm.base.errors import PlanetError
-from planet_rssm.bench.turns import REFERENCE, Say, in_turns, titled
+from planet_rssm.bench.turns import REFERENCE, BenchResult, Say, in_turns, titled
 from planet_rssm.config import Settings
 from planet_rssm.data.replay import Chunks
 from planet_rssm.envs.pool import EnvPool
@@ -41,10 +42,24 @@ class Timed(NamedTuple):
     """What was measured of one learner."""
 
     seconds: float  # the median update
-    peak: (
-        int | None
-    )  # bytes beyond what the process held before, None where the system does not tell
+    peak: int | None  # bytes beyond what the process used before; None: the system does not say
     flops: int  # of the matrix products and convolutions of an update
+
+
+@dataclass(frozen=True)
+class TrainTiming:
+    """Updates of a preset in one precision, beside the reference."""
+
+    preset: str
+    precision: str
+    batch: list[int]  # rows and steps
+    ms: float
+    reference_ms: float
+    speedup: float
+    images_per_s: float
+    gflop: float  # of an update
+    gemm_share: float  # of the time that the products alone would take
+    peak_mib: float | None
 
 
 def bench_train(
@@ -55,8 +70,8 @@ def bench_train(
     repeats: int = 3,
     device: str = "auto",
     say: Say = lambda text: None,
-) -> dict[str, Any]:
-    """Time whole updates: the batch in memory, loss, backward, clipping, optimiser step.
+) -> BenchResult[TrainTiming]:
+    """Time complete updates: the batch in memory, loss, backward, clipping, optimiser step.
 
     Args:
         presets: names or settings files.
@@ -65,10 +80,7 @@ def bench_train(
         repeats: updates of each case after the first, taken in turns with the reference's; fewer on
             a slow machine.
         device: where the updates run.
-        say: told what is measured next.
-
-    Returns:
-        The object that `planet bench train --json` prints.
+        say: called with what is measured next.
 
     Raises:
         PlanetError: no such preset, setting or device, or too little memory.
@@ -96,7 +108,7 @@ def bench_train(
         for preset, timed, settings in measured
         for name in precisions
     ]
-    return {"machine": describe(where, rates) | summary(where), "cases": cases}
+    return BenchResult(describe(where, rates) | summary(where), cases)
 
 
 def _case(
@@ -105,20 +117,21 @@ def _case(
     timed: dict[str, Timed],
     settings: Settings,
     rates: dict[str, float],
-) -> dict[str, Any]:
-    own, reference, train = timed[precision], timed[REFERENCE], settings.train
-    return {
-        "preset": preset,
-        "precision": precision,
-        "batch": [train.batch_size, train.batch_length],
-        "ms": round(1000 * own.seconds, 2),
-        "reference_ms": round(1000 * reference.seconds, 2),
-        "speedup": round(reference.seconds / own.seconds, 3),
-        "images_per_s": round(train.batch_size * train.batch_length / own.seconds, 1),
-        "gflop": round(own.flops / 1e9, 3),
-        "gemm_share": round(own.flops / 1e9 / rates[precision] / own.seconds, 4),
-        "peak_mib": None if own.peak is None else round(own.peak / MIB, 1),
-    }
+) -> TrainTiming:
+    ours, reference = timed[precision], timed[REFERENCE]
+    batch = [settings.train.batch_size, settings.train.batch_length]
+    return TrainTiming(
+        preset=preset,
+        precision=precision,
+        batch=batch,
+        ms=round(1000 * ours.seconds, 2),
+        reference_ms=round(1000 * reference.seconds, 2),
+        speedup=round(reference.seconds / ours.seconds, 3),
+        images_per_s=round(math.prod(batch) / ours.seconds, 1),
+        gflop=round(ours.flops / 1e9, 3),
+        gemm_share=round(ours.flops / 1e9 / rates[precision] / ours.seconds, 4),
+        peak_mib=None if ours.peak is None else round(ours.peak / MIB, 1),
+    )
 
 
 def spec_of(settings: Settings) -> EnvSpec:
@@ -135,7 +148,7 @@ def _time(
     device: torch.device,
     say: Say,
 ) -> dict[str, Timed]:
-    """Return what was measured of each precision and of the reference, their updates taken in turns."""
+    """Return what was measured of each precision and of the reference, taken in turns."""
     chunks = random_chunks(spec, settings.train.batch_size, settings.train.batch_length)
     little = _little(settings, spec)
     learners: dict[str, Learner] = {}
@@ -190,20 +203,20 @@ def _contiguous(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, 
 
 
 def _flops(learner: Learner, chunks: Chunks) -> int:
-    """Count the multiplications and additions of the matrix products and convolutions of an update."""
+    """Count the multiplications and additions of an update's products and convolutions."""
     with FlopCounterMode(display=False) as counter:
         learner.update(chunks, 0)
     return counter.get_total_flops()
 
 
 def _reset_peak(device: torch.device) -> int | None:
-    """Forget the most memory that was held so far, and return what is held now, in bytes; None: it cannot be told."""
+    """Forget the peak memory so far, and return the bytes in use now; None: unknown."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
     with suppress(OSError, AttributeError):  # not Linux, or not its usual C library
-        ctypes.CDLL(None).malloc_trim(0)  # else what an earlier case has freed would count as held
+        ctypes.CDLL(None).malloc_trim(0)  # else what an earlier case has freed would count as used
         Path("/proc/self/clear_refs").write_text("5")
         return _status("VmRSS")
     return None

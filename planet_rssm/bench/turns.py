@@ -1,8 +1,10 @@
-"""What every benchmark times by: cases taken in turns, so that a busy machine slows all alike."""
+"""What every benchmark has: cases taken in turns, so that a busy machine slows all alike."""
 
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -11,12 +13,25 @@ from planet_rssm.base.device import synchronize
 REFERENCE = "reference"  # the name of what ours is compared with
 PATIENCE = 60.0  # seconds for all repeats of a comparison
 
+Say = Callable[[str], object]  # called with what is measured next
 
-Say = Callable[[str], object]  # is told what is measured next
+C = TypeVar("C")  # a dataclass of one benchmark's
+
+
+@dataclass(frozen=True)
+class BenchResult(Generic[C]):
+    """The cases that a benchmark measured, and the machine."""
+
+    machine: dict[str, Any]
+    cases: list[C]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that `planet bench … --json` prints."""
+        return {"machine": self.machine, "cases": [dict(vars(case)) for case in self.cases]}
 
 
 def titled(say: Say, title: str) -> Say:
-    """Return what says its text after a title."""
+    """Return a `say` that puts a title before its text."""
     return lambda text: say(f"{title}: {text}")
 
 
@@ -26,7 +41,10 @@ def in_turns(
     device: torch.device,
     say: Say = lambda text: None,
 ) -> dict[str, float]:
-    """Return the median seconds of each case, called `repeats` times in turns; fewer times on a slow machine."""
+    """Return the median seconds of each case, called `repeats` times in turns.
+
+    On a slow machine they are called fewer times.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     begin = time.perf_counter()
     for turn in range(repeats):

@@ -79,7 +79,8 @@ def loop(
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("loop", total=None)
-        result = bench_loop(run, overrides=wanted, on_tick=lambda: bar.advance(task), **options)
+        timing = bench_loop(run, overrides=wanted, on_tick=lambda: bar.advance(task), **options)
+    result = timing.to_json()
     if as_json:
         click.echo(json.dumps(result))
     else:

@@ -57,7 +57,7 @@ def measure(bench: F, show: Callable[[dict[str, Any], Console], None], as_json: 
     """Call `bench` with a `say` that shows what is being measured, and print its result."""
     with Console(stderr=True).status("getting ready") as status:
         result = bench(say=status.update)
-    print_result(result, as_json, show)
+    print_result(result.to_json(), as_json, show)
 
 
 def machine_line(machine: dict[str, Any]) -> str:

@@ -91,7 +91,9 @@ class PackedLinear(nn.Module):
         self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, act: str = "none"
     ) -> None:
         super().__init__()
-        self.dtype, self.act, self.rectifies = dtype, act, False
+        self.dtype = dtype
+        self.act = act
+        self.rectifies = False
         weight = weight.detach().to(dtype, copy=True)
         self.blocked = blocked(weight)
         self.product = None if self.blocked is None else torch.ops.mkldnn._linear_pointwise.default

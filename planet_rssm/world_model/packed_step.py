@@ -38,7 +38,7 @@ class PackedStep(nn.Module, ABC):
 
 
 class FusedStep(PackedStep):
-    """A core that `PackedCore` takes apart: its gates and the prior's first layer are one product."""
+    """A core that `PackedCore` takes apart: gates and the prior's first layer are one product."""
 
     def __init__(self, core: GRUCore, prior: nn.Sequential, stoch: int, dtype: torch.dtype) -> None:
         super().__init__()

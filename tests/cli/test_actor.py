@@ -114,5 +114,5 @@ def test_config_counts_actor_and_critic(run, capsys, monkeypatch):
 
 def test_a_loop_is_timed_with_the_actors_one_step(run):
     result = bench_loop(run, seconds=4, device="cpu", clock=SimulatedTime(0.01))
-    assert result["planner"] == {"name": "actor", "candidates": [1], "horizon": 1}
-    assert result["misses"] == 0 and result["rounds"] == 1
+    assert result.planner == {"name": "actor", "candidates": [1], "horizon": 1}
+    assert result.misses == 0 and result.rounds == 1

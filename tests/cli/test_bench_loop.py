@@ -52,22 +52,18 @@ def test_each_decision_is_timed_and_each_tick_counted(run, monkeypatch):
     result = bench_loop(
         run, seconds=1, camera=(48, 36), device="cpu", clock=clock, delay=2, execute=2
     )
-    assert (result["ticks"], result["misses"], result["decisions"]) == (
-        20,
-        0,
-        9,
-    )  # the tenth is under way
-    assert clock.now() < 1 and result["dropped"] == 0  # nothing is slept after the last
-    assert result["counts"] == {"plan": 18, "tail": 0, "fallback": 0, "start": 2, "skipped": 0}
-    assert result["latency_ms"] == pytest.approx({"p50": 70, "p95": 70, "p99": 70, "max": 70})
+    # the tenth decision is under way
+    assert (result.ticks, result.misses, result.decisions) == (20, 0, 9)
+    assert clock.now() < 1 and result.dropped == 0  # nothing is slept after the last
+    assert result.counts == {"plan": 18, "tail": 0, "fallback": 0, "start": 2, "skipped": 0}
+    assert result.latency_ms == pytest.approx({"p50": 70, "p95": 70, "p99": 70, "max": 70})
     assert {frame["image"].shape for frame in frames} == {(36, 48, 3)}
     assert not np.array_equal(frames[0]["image"], frames[1]["image"])
     result = bench_loop(run, seconds=1, device="cpu", clock=SimulatedTime(0.07))
-    assert result["misses"] == result["ticks"] == 20
+    assert result.misses == result.ticks == 20
     result = bench_loop(run, seconds=0.1, device="cpu", clock=SimulatedTime(1.0))
-    assert (
-        result["decisions"] == 1 and result["misses"] == result["ticks"] >= 20
-    )  # it waits for one
+    # it waits for one
+    assert result.decisions == 1 and result.misses == result.ticks >= 20
 
 
 def test_the_command_prints_it(run, capsys):

@@ -50,11 +50,8 @@ def test_every_case_is_told_with_its_rivals_and_its_value(tmp_path):
         rivals={"other": lambda model, settings: lambda state: asked.append(settings)},
     )  # fmt: skip
     assert {settings.name for settings in asked} == {"cem"}
-    assert set(result["machine"]["gemm_gflops"]) == {"float32", "bfloat16"}
-    keys = [
-        (case["planner"], case["latent"], case["batch"], case["precision"])
-        for case in result["cases"]
-    ]
+    assert set(result.machine["gemm_gflops"]) == {"float32", "bfloat16"}
+    keys = [(case.planner, case.latent, case.batch, case.precision) for case in result.cases]
     names = [
         ("cem-20x3x2", "gaussian", 1),
         ("cem-20x3x2", "categorical", 1),
@@ -62,14 +59,13 @@ def test_every_case_is_told_with_its_rivals_and_its_value(tmp_path):
     ]
     names.append(("actor", "gaussian", 4))
     assert keys == [(*name, precision) for name in names for precision in ("float32", "bfloat16")]
-    for case in result["cases"]:
-        assert set(case["peers_ms"]) == ({"plain", "other"} if case["batch"] == 1 else {"plain"})
-        assert case["gflop"] > 0 or case["ours_ms"] > 0
-        assert (case["value_gap"] is None) == (
-            case["latent"] == "categorical" or case["planner"] == "actor"
-        )
-        if case["precision"] == "float32" and case["value_gap"] is not None:
-            assert case["value_gap"] == pytest.approx(0, abs=0.02)
+    for case in result.cases:
+        assert set(case.peers_ms) == ({"plain", "other"} if case.batch == 1 else {"plain"})
+        assert case.gflop > 0 or case.ours_ms > 0
+        untrained = case.latent == "categorical" or case.planner == "actor"
+        assert (case.value_gap is None) == untrained
+        if case.precision == "float32" and case.value_gap is not None:
+            assert case.value_gap == pytest.approx(0, abs=0.02)
 
 
 def test_the_plain_loop_finds_what_cem_finds(monkeypatch):
@@ -102,8 +98,9 @@ def test_flops_are_those_of_the_products():
 
 def test_the_gap_of_many_models_is_their_mean():
     timed, rates = {"float32": 1.0, "plain": 2.0}, {"float32": 1.0}
-    told = bench._told(CASES[0], "float32", timed, [{"float32": 0.1}, {"float32": 0.3}], rates, 1)
-    assert told["value_gap"] == pytest.approx(0.2)
+    gaps = [{"float32": 0.1}, {"float32": 0.3}]
+    timing = bench._timing(CASES[0], "float32", timed, gaps, rates, 1)
+    assert timing.value_gap == pytest.approx(0.2)
 
 
 def test_without_a_gap_the_reason_is_told(monkeypatch, capsys):
@@ -120,12 +117,12 @@ def test_without_a_gap_the_reason_is_told(monkeypatch, capsys):
     assert bench._gaps([choices], actor, ["float32"]) == "the actor that is timed is untrained"
     (gap,) = bench._gaps([choices], cem, ["float32"])
     assert gap["float32"] == pytest.approx(0, abs=0.05)
-    gaps = bench._gaps([], cem, ["float32"])
-    told = bench._told(cem, "float32", {"float32": 1.0, "plain": 2.0}, gaps, {"float32": 1.0}, 1)
-    assert told["value_gap"] is None
+    timed, gaps = {"float32": 1.0, "plain": 2.0}, bench._gaps([], cem, ["float32"])
+    timing = bench._timing(cem, "float32", timed, gaps, {"float32": 1.0}, 1)
+    assert timing.value_gap is None
     cpu = torch.device("cpu")
     bench_plan.print_plan(
-        {"machine": describe(cpu, {}) | summary(cpu), "cases": [told]}, Console(width=120)
+        bench.BenchResult(describe(cpu, {}) | summary(cpu), [timing]).to_json(), Console(width=120)
     )
     shown = capsys.readouterr().out
     assert (
