@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def bfloat16_takes(monkeypatch):
-    """Pretend that bfloat16 takes so many times as long as float32; returns the products asked for."""
+    """Pretend that bfloat16 takes so many times as long; returns the products asked for."""
 
     def pretend(times: float) -> list[Product]:
         asked = []
@@ -74,7 +74,8 @@ def test_a_slow_precision_that_was_asked_for_is_kept_with_one_warning(bfloat16_t
         assert [training_precision(settings, CPU) for _ in range(2)] == ["bfloat16"] * 2
         assert planning_precision(settings, CPU) == "bfloat16"
     assert [record.getMessage() for record in caplog.records] == [
-        f"{key} = bfloat16: its products take 9.0 times as long as float32's on this machine; set {key}=auto"
+        f"{key} = bfloat16: its products take 9.0 times as long as float32's on this machine; "
+        f"set {key}=auto"
         for key in ("train.precision", "planner.precision")
     ]
 

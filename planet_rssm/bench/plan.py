@@ -254,7 +254,7 @@ def _gaps(
 
 
 def _flops(model: WorldModel, case: Case, precision: str) -> int:
-    """Count the multiplications and additions of the products that a decision of ours really does."""
+    """Count the multiplications and additions of the products that one decision does."""
     settings = case.planner.model_copy(update={"iterations": 1})
     state = states_of(model, 1)
     planner = planner_for(model, settings)

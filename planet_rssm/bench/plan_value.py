@@ -80,7 +80,7 @@ def decider(
 
 @torch.no_grad()
 def states_of(model: WorldModel, batch: int) -> State:
-    """Return beliefs [batch, ...] that the model comes to, each by its own number of random actions."""
+    """Return states [batch, ...] of the model, each after another number of random actions."""
     where = next(model.parameters()).device
     rng, state = generator(0, where), model.rssm.initial_state(batch)
     steps = torch.linspace(1, STEPS, batch, device=where).round()[:, None]

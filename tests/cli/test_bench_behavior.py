@@ -29,7 +29,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(bench, "spec_of", lambda settings: SPEC)
 
 
-def test_each_precision_is_told_beside_the_reference(capsys):
+def test_each_precision_is_reported_beside_the_reference(capsys):
     main(
         [
             "bench",

@@ -117,7 +117,7 @@ def test_the_command_prints_it(run, capsys):
          "only planner.…, rssm.filter_by and rssm.plan_by may "
                                  "change now; train another run"),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_is_one_line(run, words, line, capsys):
     with pytest.raises(SystemExit):
         main(["bench", "loop", str(run), "--device", "cpu", *words])

@@ -38,12 +38,12 @@ def quick(monkeypatch):
     monkeypatch.setattr(plan_value, "STEPS", 3)
 
 
-def test_every_case_is_told_with_its_rivals_and_its_value(tmp_path):
+def test_every_case_is_reported_with_its_rivals_and_its_value(tmp_path):
     (tmp_path / checkpoints.FOLDER).mkdir()
     model = bench._untrained("gaussian", TINY)
     settings = bench.config.load("planet", ["env.observe=vectors", *TINY])
-    held = Checkpoint(settings, model.spec, {"env_steps": 5}, dict(model.state_dict()), {})
-    checkpoints.save(held, checkpoints.path_of(tmp_path, 5))
+    checkpoint = Checkpoint(settings, model.spec, {"env_steps": 5}, dict(model.state_dict()), {})
+    checkpoints.save(checkpoint, checkpoints.path_of(tmp_path, 5))
     asked = []
     result = bench.bench_plan(
         CASES, runs=[tmp_path], repeats=1, overrides=TINY, device="cpu",
@@ -103,7 +103,7 @@ def test_the_gap_of_many_models_is_their_mean():
     assert timing.value_gap == pytest.approx(0.2)
 
 
-def test_without_a_gap_the_reason_is_told(monkeypatch, capsys):
+def test_without_a_gap_the_reason_is_reported(monkeypatch, capsys):
     """A model whose rewards are all alike, choices, and no model at all."""
     alike, (cem, _, _, actor) = (
         bench._untrained("gaussian", [*TINY, "model.reward_outscale=0"]),

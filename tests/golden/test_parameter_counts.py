@@ -25,17 +25,17 @@ def counts(name: str) -> dict[str, int]:
     preset, overrides = CASES[name]
     settings = config.load(preset, overrides)
     side = settings.env.size
-    seen = {"image": ((side, side, 3), "uint8"), "vector": ((24,), "float32")}
-    spec = EnvSpec("gym/Test-v0", seen, 6, 1, 0.1, 100, "own", "fake 0", terminates=True)
+    observation = {"image": ((side, side, 3), "uint8"), "vector": ((24,), "float32")}
+    spec = EnvSpec("gym/Test-v0", observation, 6, 1, 0.1, 100, "own", "fake 0", terminates=True)
     with torch.device("meta"):
         return WorldModel(settings, spec).parameter_counts()
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_counts_are_those_on_file(name: str) -> None:
-    held = json.loads(GOLDEN.read_text())
-    assert name in held, f"run python {Path(__file__).name}"
-    assert counts(name) == held[name]
+    expected = json.loads(GOLDEN.read_text())
+    assert name in expected, f"run python {Path(__file__).name}"
+    assert counts(name) == expected[name]
 
 
 def test_the_file_holds_nothing_else() -> None:
@@ -59,7 +59,7 @@ def test_planet_has_the_papers_parameters() -> None:
 
 
 def test_v3s_recurrent_part_has_its_parameters() -> None:
-    """12m: deter 2048, hidden 256, 32 x 16, 8 blocks, embedding 1024, 6 actions, two prior and one posterior layer."""
+    """12m: embedding 1024, 6 actions, two prior layers and one posterior layer."""
     settings = config.load("dreamer-v3", ["model.size=12m"]).rssm
     assert (settings.deter, settings.hidden, settings.stoch, settings.classes, settings.blocks) == (
         2048,

@@ -1,4 +1,4 @@
-"""Half a minute of learning from random episodes is enough to read the reward off unseen pixels."""
+"""Half a minute of learning from random episodes predicts the rewards of unknown pixels."""
 
 import numpy as np
 import pytest
@@ -32,17 +32,17 @@ def explained_variance(model: WorldModel, replay: Replay) -> float:
 
 
 @pytest.mark.slow
-def test_the_model_learns_to_predict_rewards_it_has_not_seen(tmp_path):
-    seen, unseen = Replay(tmp_path / "seen", 10**6), Replay(tmp_path / "unseen", 10**6)
+def test_the_model_learns_to_predict_rewards_of_unknown_episodes(tmp_path):
+    known, unknown = Replay(tmp_path / "known", 10**6), Replay(tmp_path / "unknown", 10**6)
     with EnvPool(resolve(SETTINGS.env), 2) as pool:
-        for replay, seeds in ((seen, range(30)), (unseen, range(1000, 1006))):
+        for replay, seeds in ((known, range(30)), (unknown, range(1000, 1006))):
             for index, episode in collect(pool, RandomPolicy(1, seeds[0]), seeds):
                 replay.add(episode, index)
     learner = Learner(untrained_model(SETTINGS, pool.spec), SETTINGS, CPU)
-    assert explained_variance(learner.model, unseen) < 0.1
+    assert explained_variance(learner.model, unknown) < 0.1
     for update in range(UPDATES):
-        chunks = seen.sample(
+        chunks = known.sample(
             np.random.default_rng(update), SETTINGS.train.batch_size, SETTINGS.train.batch_length
         )
         learner.update(chunks, update)
-    assert explained_variance(learner.model, unseen) > 0.5
+    assert explained_variance(learner.model, unknown) > 0.5

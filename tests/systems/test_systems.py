@@ -1,4 +1,4 @@
-"""Each system of configs/systems trains, plans, has what it names, and is right where its descriptions are not."""
+"""Each system of configs/systems trains, plans, and has what it names."""
 
 import dataclasses
 import json
@@ -45,8 +45,10 @@ DREAMER_V2, GAUSSIAN, RL4BURN, PYTORCH_V3, MATHEMATICS = SYSTEMS = [
 ]
 ENV = ["env.size=32", "env.renderer=raycast", "env.action_repeat=50", "env.observe=both"]
 SHRUNK = """
-    rssm.deter=32 rssm.stoch=4 rssm.classes=5 rssm.hidden=16 model.depth=2 model.vector_units=16 model.reward_units=16
-    model.continue_units=16 behavior.units=16 behavior.horizon=3 planner.candidates=8 planner.iterations=2
+    rssm.deter=32 rssm.stoch=4 rssm.classes=5 rssm.hidden=16 model.depth=2 model.vector_units=16
+    model.reward_units=16
+    model.continue_units=16 behavior.units=16 behavior.horizon=3 planner.candidates=8
+    planner.iterations=2
     planner.elites=2 planner.horizon=3
     train.batch_size=4 train.batch_length=8 train.updates=20 train.offline_updates=20 device=cpu
 """.split()
@@ -74,12 +76,13 @@ def batch_for(spec: EnvSpec, seed: int = 0) -> Batch:
         "uint8": lambda s: rng.integers(0, 256, s, np.uint8),
         "float32": lambda s: rng.normal(size=s),
     }
-    seen = {
+    observation = {
         key: torch.as_tensor(draw[kind]((B, T, *shape)))
         for key, (shape, kind) in spec.observation.items()
     }
-    seen = {
-        key: value if value.dtype == torch.uint8 else value.float() for key, value in seen.items()
+    observation = {
+        key: value if value.dtype == torch.uint8 else value.float()
+        for key, value in observation.items()
     }
     first = torch.zeros(B, T, dtype=torch.bool)
     first[:, 0] = True
@@ -88,7 +91,7 @@ def batch_for(spec: EnvSpec, seed: int = 0) -> Batch:
         torch.as_tensor(rng.normal(size=(B, T))),
     )
     return Batch(
-        seen, action, reward.float(), first, torch.zeros_like(first), torch.ones_like(first)
+        observation, action, reward.float(), first, torch.zeros_like(first), torch.ones_like(first)
     )
 
 
@@ -99,10 +102,10 @@ def noise_for(model: WorldModel, seed: int = 0) -> object:
 def flat(model: WorldModel, rows: int = B) -> tuple[State, Tensor, Tensor, Tensor]:
     """A state, an action, an embedding, and normal noise."""
     rng = generator(1, CPU)
-    rssm, embed = model.rssm, model.encoder.embed_size
-    sizes = (rssm.deter_size, rssm.stoch_size, A, embed, rssm.noise_size)
-    deter, stoch, action, seen, noise = (torch.randn(rows, size, generator=rng) for size in sizes)
-    return State(deter, stoch), action, seen, noise
+    rssm, embed_size = model.rssm, model.encoder.embed_size
+    sizes = (rssm.deter_size, rssm.stoch_size, A, embed_size, rssm.noise_size)
+    deter, stoch, action, embed, noise = (torch.randn(rows, size, generator=rng) for size in sizes)
+    return State(deter, stoch), action, embed, noise
 
 
 @pytest.fixture(scope="module")
@@ -137,8 +140,8 @@ def test_it_is_trained_and_planned_with(preset: str, episodes: Path, tmp_path: P
     assert ("loss/actor" in line) == (preset in (PYTORCH_V3, MATHEMATICS))
     agent = Agent.load(tmp_path / "run", device="cpu")
     batch = to_batch(Replay(episodes, 10**6).sample(np.random.default_rng(0), 2, 3), CPU)
-    seen = {key: value[:, 0] for key, value in batch.observation.items()}
-    plan, _ = agent.act(agent.initial(2), seen, batch.action[:, 0], batch.is_first[:, 0])
+    observation = {key: value[:, 0] for key, value in batch.observation.items()}
+    plan, _ = agent.act(agent.initial(2), observation, batch.action[:, 0], batch.is_first[:, 0])
     assert plan.action.shape == (2, 1) and (plan.action.abs() <= 1).all()
 
 
@@ -172,20 +175,20 @@ def test_one_observed_step_gives_h_z_and_a_kl_loss_and_the_prior_is_imagined_fro
 
 
 def test_the_balance_of_dreamer_v2_puts_four_fifths_on_the_prior() -> None:
-    """KL(post || prior) has the same gradient in each argument as the two halves; 0.8 of it reaches the prior."""
+    """KL(post || prior) has the gradient of the two halves in each argument; the prior gets 0.8."""
     settings, latent = small(DREAMER_V2).kl, model_of(DREAMER_V2).rssm.latent
     rng = generator(0, CPU)
     raw = [torch.randn(B, T, 20, generator=rng, requires_grad=True) for _ in range(2)]
     posterior, prior = map(latent.params, raw)
-    whole = torch.autograd.grad(latent.kl(posterior, prior).mean(), raw, retain_graph=True)
+    both = torch.autograd.grad(latent.kl(posterior, prior).mean(), raw, retain_graph=True)
     mask = torch.ones(B, T, dtype=torch.bool)
     terms = [
         weight * free_mean(kl, mask, settings)
         for weight, kl in kl_terms(latent, posterior, prior, settings)
     ]
     shared = torch.autograd.grad(torch.stack(terms).sum(), raw)
-    torch.testing.assert_close(shared[0], 0.2 * whole[0])
-    torch.testing.assert_close(shared[1], 0.8 * whole[1])
+    torch.testing.assert_close(shared[0], 0.2 * both[0])
+    torch.testing.assert_close(shared[1], 0.8 * both[1])
 
 
 def test_latent_overshooting_is_a_setting_and_trains_the_prior() -> None:
@@ -262,7 +265,7 @@ def test_evaluation_mode_still_samples_for_filtering_and_planning(preset: str) -
 
 
 def test_free_bits_come_before_the_mean_over_time() -> None:
-    """Of steps with a KL of 0 and 6 and 3 free nats the mean is (3 + 6) / 2, not max(3, (0 + 6) / 2)."""
+    """Of KLs of 0 and 6 with 3 free nats the mean is (3 + 6) / 2, not max(3, (0 + 6) / 2)."""
     kl, mask = torch.tensor([[0.0, 6.0]]), torch.ones(1, 2, dtype=torch.bool)
     assert free_mean(kl, mask, config.load(GAUSSIAN).kl) == 4.5
     assert (
@@ -272,9 +275,9 @@ def test_free_bits_come_before_the_mean_over_time() -> None:
 
 @pytest.mark.parametrize("preset", SYSTEMS)
 def test_the_action_that_led_to_a_step_is_what_that_step_takes(preset: str) -> None:
-    """Taken after observation 2, it is at index 3 of the episode: it changes states from 3 on and none before."""
+    """Taken after observation 2, it is at index 3 of the episode: it changes no state before 3."""
     model, rng = model_of(preset), np.random.default_rng(0)
-    seen = {"speed": rng.normal(size=(T, 3)).astype(np.float32)}
+    observation = {"speed": rng.normal(size=(T, 3)).astype(np.float32)}
     action = rng.uniform(-1, 1, (T - 1, A)).astype(np.float32)
     other = action.copy()
     other[2] *= -1
@@ -282,9 +285,9 @@ def test_the_action_that_led_to_a_step_is_what_that_step_takes(preset: str) -> N
     states = []
     for actions in (action, other):
         episode = Episode.from_transitions(
-            seen, actions, np.zeros(T - 1, np.float32), False, True, INFO
+            observation, actions, np.zeros(T - 1, np.float32), False, True, INFO
         )
-        embed = model.encode({"speed": torch.as_tensor(seen["speed"])[None]}, {})
+        embed = model.encode({"speed": torch.as_tensor(observation["speed"])[None]}, {})
         first = torch.as_tensor(episode.is_first)[None]
         states.append(
             model.rssm.observe(embed, torch.as_tensor(episode.action)[None], first, noise)[0].deter[
@@ -306,9 +309,9 @@ def test_padding_is_masked() -> None:
 
 def test_single_observations_and_sequences_are_encoded_alike() -> None:
     model, batch = model_of(GAUSSIAN, "model.pixels=scaled", spec=SPEC), batch_for(SPEC)
-    whole = model.encode(batch.observation, {})
+    sequence = model.encode(batch.observation, {})
     one = model.encode({key: value[:, 2] for key, value in batch.observation.items()}, {})
-    torch.testing.assert_close(whole[:, 2], one)
+    torch.testing.assert_close(sequence[:, 2], one)
 
 
 # -- rl4burn's DreamerV3 RSSM
@@ -382,7 +385,7 @@ def test_is_first_forgets_state_and_action(preset: str) -> None:
 
 
 def test_the_presets_of_the_first_release_differ_as_their_code_does() -> None:
-    """What its PyTorch code has otherwise: vectors' networks, 15 states (14 returns), weights, entropy, the value."""
+    """Its PyTorch code differs: vectors' networks, 15 states (14 returns), weights, entropy."""
     one, other = (config.flatten(config.load(name)) for name in (PYTORCH_V3, "dreamer-v3-2023"))
     assert {key: (one[key], other[key]) for key in one if one[key] != other[key]} == {
         "env.observe": ("both", "pixels"),
@@ -530,7 +533,7 @@ def test_free_bits_stop_the_gradient_below_them_and_only_there() -> None:
         assert moves or loss.item() == pytest.approx(0.6)
 
 
-def test_the_whole_loss_is_the_bound_with_reward_and_continuation() -> None:
+def test_the_total_loss_is_the_bound_with_reward_and_continuation() -> None:
     model, batch = model_of(MATHEMATICS), batch_for(VECTORS)
     loss, metrics, _ = model.loss(batch, noise_for(model))
     parts = [metrics[f"loss/{name}"] for name in ("vector", "reward", "continue", "kl")]

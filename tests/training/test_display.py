@@ -53,8 +53,8 @@ def test_a_long_round_off_a_terminal_is_never_silent(clock, capsys):
     lines = capsys.readouterr().err.splitlines()
     first, last = ([line for line in lines if line.startswith("learn 40/100")][i] for i in (0, -1))
     assert first == "learn 40/100, 0.111/s, stage 0:09:00 left, return 25.00, loss 3.25"
-    # A round takes 60 + 900 s; seven are to come, and 540 s of this one. The estimate counts whole
-    # rounds.
+    # A round takes 60 + 900 s; seven are to come, and 540 s of this one. The estimate counts
+    # complete rounds.
     assert last.startswith(first)
     assert last.endswith("run 2:02:00 left")
     learning = [line for line in lines if line.startswith("learn")]
@@ -102,7 +102,8 @@ def test_a_measurement_shows_the_few_numbers_that_a_person_reads(capsys):
         "collect", counters(4000, 30), 3723.4, {"return": 12.5, "returns": [12.0, 13.0], "lost": 0}
     )
     assert capsys.readouterr().err.splitlines() == [
-        "1:02:03 train   4000 env_steps 30 updates loss/total 20 loss/kl 3.142 loss/reward 1.5 loss/image 9 skipped 2",
+        "1:02:03 train   4000 env_steps 30 updates loss/total 20 loss/kl 3.142 loss/reward 1.5 "
+        "loss/image 9 skipped 2",
         "1:02:03 collect 4000 env_steps 30 updates return 12.5",
     ]
 

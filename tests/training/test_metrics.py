@@ -43,7 +43,7 @@ def test_a_resumed_log_goes_back_to_its_checkpoint(begun, caplog):
 
 
 @pytest.mark.parametrize("kept", [0, 1, 1.5, None])  # lines of the checkpoint's two
-def test_a_file_shorter_than_the_checkpoint_knew_is_told_and_not_padded(begun, caplog, kept):
+def test_a_file_shorter_than_the_checkpoint_knew_is_reported_and_not_padded(begun, caplog, kept):
     folder, offset = begun
     path = folder / METRICS
     if kept is None:

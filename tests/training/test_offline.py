@@ -1,4 +1,4 @@
-"""Learning from episodes alone: what it leaves behind, that a stopped run goes on bit for bit, what is refused."""
+"""Learning from episodes alone: what it leaves behind, resuming bit for bit, what is refused."""
 
 import dataclasses
 import json
@@ -27,7 +27,8 @@ from planet_rssm.training.record import write_episodes
 
 ENV = ["env.size=32", "env.renderer=raycast", "env.action_repeat=50"]
 TINY = """
-    model.depth=2 rssm.deter=16 rssm.stoch=4 rssm.hidden=16 model.reward_units=16 model.decode_fraction=0.5
+    model.depth=2 rssm.deter=16 rssm.stoch=4 rssm.hidden=16 model.reward_units=16
+    model.decode_fraction=0.5
     planner.candidates=8 planner.iterations=1 planner.elites=2 planner.horizon=3
     train.updates=5 train.offline_updates=12 train.batch_size=4 train.batch_length=8 device=cpu
 """.split()
@@ -70,9 +71,9 @@ def no_environment(
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+def complete(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     """An uninterrupted run of 12 updates, in rounds of 5."""
-    folder = tmp_path_factory.mktemp("whole")
+    folder = tmp_path_factory.mktemp("complete")
     train_offline(new_run(folder, data), Display())
     return folder
 
@@ -110,8 +111,8 @@ class StopAt(Display):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_a_run_leaves_checkpoints_by_updates_and_lines_of_learning_alone(whole: Path) -> None:
-    measured = lines(whole)
+def test_a_run_leaves_checkpoints_by_updates_and_lines_of_learning_alone(complete: Path) -> None:
+    measured = lines(complete)
     assert [(line["phase"], line["updates"]) for line in measured] == [
         ("train", 5),
         ("train", 10),
@@ -120,40 +121,40 @@ def test_a_run_leaves_checkpoints_by_updates_and_lines_of_learning_alone(whole: 
     assert {(line["env_steps"], line["agent_steps"], line["episodes"]) for line in measured} == {
         (2000, 40, 2)
     }
-    assert [path.stem for path in checkpoints.numbered(whole)] == ["0000000010", "0000000012"]
-    assert checkpoints.load(checkpoints.find(whole)).spec.renderer == "raycast"
-    assert not (whole / "episodes").exists()
+    assert [path.stem for path in checkpoints.numbered(complete)] == ["0000000010", "0000000012"]
+    assert checkpoints.load(checkpoints.find(complete)).spec.renderer == "raycast"
+    assert not (complete / "episodes").exists()
 
 
 @pytest.mark.parametrize("update", [1, 5, 7, 12])
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(
-    whole: Path, data: Path, tmp_path: Path, update: int
+    complete: Path, data: Path, tmp_path: Path, update: int
 ) -> None:
     run = new_run(tmp_path, data)
     with pytest.raises(Interrupted):
         train_offline(run, StopAt(update))
-    assert len(lines(tmp_path)) < len(lines(whole))
+    assert len(lines(tmp_path)) < len(lines(complete))
     train_offline(Run.open(tmp_path), Display())
-    assert lines(tmp_path) == lines(whole)
-    ours, theirs = (checkpoints.load(checkpoints.find(folder)) for folder in (tmp_path, whole))
+    assert lines(tmp_path) == lines(complete)
+    ours, theirs = (checkpoints.load(checkpoints.find(folder)) for folder in (tmp_path, complete))
     assert all((ours.model[key] == theirs.model[key]).all() for key in theirs.model)
     assert all((ours.optimizer[key] == theirs.optimizer[key]).all() for key in theirs.optimizer)
 
 
 def test_a_finished_run_does_nothing_more_and_can_be_given_more(
-    whole: Path, tmp_path: Path
+    complete: Path, tmp_path: Path
 ) -> None:
-    copy = shutil.copytree(whole, tmp_path / "copy")
+    copy = shutil.copytree(complete, tmp_path / "copy")
     train_offline(Run.open(copy), Display())
-    assert lines(copy) == lines(whole)
+    assert lines(copy) == lines(complete)
     more = config.override(Run.open(copy).settings, ["train.offline_updates=20"])
     train_offline(Run.open(copy, more), Display())
-    assert lines(copy)[:3] == lines(whole)
+    assert lines(copy)[:3] == lines(complete)
     assert lines(copy)[-1]["updates"] == 20
 
 
-def test_episodes_that_changed_are_told_and_learned_from(
-    whole: Path, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+def test_episodes_that_changed_are_reported_and_learned_from(
+    complete: Path, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
     other = shutil.copytree(data, tmp_path / "set")
     run = new_run(tmp_path / "run", other)
@@ -175,16 +176,16 @@ def test_of_episodes_with_images_and_vectors_either_may_be_learned_from_alone(
 ) -> None:
     run = new_run(tmp_path / "run", both, f"env.observe={observe}", "train.offline_updates=2")
     train_offline(run, Display())
-    held = checkpoints.load(checkpoints.find(tmp_path / "run"))
+    checkpoint = checkpoints.load(checkpoints.find(tmp_path / "run"))
     kept = {
         key
-        for key, (shape, _) in held.spec.observation.items()
+        for key, (shape, _) in checkpoint.spec.observation.items()
         if (len(shape) == 3) == (observe == "pixels")
     }
-    assert set(held.spec.observation) == kept and 0 < len(kept) < len(
+    assert set(checkpoint.spec.observation) == kept and 0 < len(kept) < len(
         Replay(both, 10_000).env["observation"]
     )
-    assert held.settings.env.observe == observe
+    assert checkpoint.settings.env.observe == observe
     train_offline(Run.open(tmp_path / "run"), Display())  # it can be opened again
     assert call("dream", tmp_path / "run", "--data", both, "--json") == 0
     measured = json.loads(capsys.readouterr().out)
@@ -203,9 +204,9 @@ def test_what_the_episodes_do_not_show_is_refused(data: Path) -> None:
 def test_the_environment_is_that_of_the_episodes(data: Path) -> None:
     settings = config.load("planet", [f"data.folder={data}", *TINY])
     assert settings.env.id == "dmc/cheetah-run"
-    adopted, told = adopt_environment(settings, [])
+    adopted, line = adopt_environment(settings, [])
     asked = ["env.id=cartpole_swingup", "env.renderer=auto", "env.action_repeat=50"]  # agrees
-    assert adopt_environment(config.override(settings, asked), asked) == (adopted, told)
+    assert adopt_environment(config.override(settings, asked), asked) == (adopted, line)
     env = adopted.env
     assert (env.id, env.size, env.renderer, env.action_repeat) == (
         "dmc/cartpole-swingup",
@@ -213,8 +214,8 @@ def test_the_environment_is_that_of_the_episodes(data: Path) -> None:
         "raycast",
         50,
     )
-    assert "learning from 2 episodes, 42 frames" in told
-    assert "dmc/cartpole-swingup, raycast 32x32 pixels, action repeat 50" in told
+    assert "learning from 2 episodes, 42 frames" in line
+    assert "dmc/cartpole-swingup, raycast 32x32 pixels, action repeat 50" in line
 
 
 def test_episodes_shorter_than_a_chunk_are_learned_from(
@@ -235,8 +236,8 @@ def test_what_was_left_out_of_the_episodes_stays_out(both: Path, tmp_path: Path)
     )
     assert (adopted.env.drop, adopted.env.keys, adopted.env.observe) == ((first,), (), "both")
     train_offline(Run.create(tmp_path / "run", adopted, "cpu"), Display())
-    held = checkpoints.load(checkpoints.find(tmp_path / "run", "last"))
-    assert sorted(held.spec.observation) == sorted(["image", second])
+    checkpoint = checkpoints.load(checkpoints.find(tmp_path / "run", "last"))
+    assert sorted(checkpoint.spec.observation) == sorted(["image", second])
     resumed, _ = adopt_environment(adopted, asked)
     assert resumed == adopted
     fewer = dataclasses.replace(spec.select_observations("both", names := [first]), drop=(first,))
@@ -351,9 +352,9 @@ def test_a_mistake_is_one_line_and_leaves_no_run(
 
 
 def test_a_run_that_collected_is_not_taken_up_offline(
-    data: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    data: Path, complete: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    copy = shutil.copytree(whole, tmp_path / "copy")
+    copy = shutil.copytree(complete, tmp_path / "copy")
     saved = Run.open(copy).settings
     config.save(config.resolve(config.flatten(saved) | {"data.folder": None}), copy / "config.yaml")
     assert (

@@ -1,4 +1,4 @@
-"""LaProp beside a NumPy version of its formulas, and the learner's precision, clipping and kept state."""
+"""LaProp beside a NumPy version of its formulas; the learner's precision, clipping and state."""
 
 from collections.abc import Callable
 
@@ -77,8 +77,8 @@ def follow(params: Arrays, steps: list[Arrays], settings: OptimizerSettings) -> 
 def test_laprop_follows_its_formulas(changed: dict[str, float]) -> None:
     settings = OptimizerSettings(name="laprop", lr=0.01, **changed)
     params, steps = problem()
-    found = follow(params, steps, settings)
-    for tensor, expected in zip(found, laprop(list(params), steps, settings), strict=True):
+    result = follow(params, steps, settings)
+    for tensor, expected in zip(result, laprop(list(params), steps, settings), strict=True):
         np.testing.assert_allclose(tensor.numpy(), expected, rtol=1e-9, atol=1e-12)
 
 
@@ -115,7 +115,7 @@ def test_warm_up_is_linear_and_then_over() -> None:
 
 @pytest.fixture
 def learner() -> Callable[..., Learner]:
-    """learner("dreamer-v3", ...): on vectors, a tiny model that starts with the same weights at every call."""
+    """learner("dreamer-v3", ...): a tiny model on vectors, with the same weights at every call."""
 
     def build(preset: str, *overrides: str) -> Learner:
         settings: Settings = config.load(
@@ -146,27 +146,34 @@ def test_every_optimiser_learns_in_every_precision(
     )
     losses = [one.update(chunks(), index).get("loss/total") for index in range(30)]
     losses = [loss for loss in losses if loss is not None]
-    assert len(losses) >= 20  # in float16 the scale of the loss has to be found first
+    assert len(losses) >= 20  # in float16 the scale of the loss has to adapt first
     assert losses[-1] < 0.75 * losses[0]
     assert all(p.dtype == torch.float32 and p.isfinite().all() for p in one.model.parameters())
     assert one.scaler.is_enabled() == (precision == "float16")
 
 
-@pytest.mark.parametrize(("preset", "precision"), [("planet", "float32"), ("dreamer-v2", "float16"),
-                                                   ("dreamer-v3", "bfloat16"), ("dreamer-v3", "float16")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("preset", "precision"),
+    [
+        ("planet", "float32"),
+        ("dreamer-v2", "float16"),
+        ("dreamer-v3", "bfloat16"),
+        ("dreamer-v3", "float16"),
+    ],
+)
 def test_a_learner_goes_on_from_the_state_that_another_kept(
     preset: str, precision: str, learner: Callable[..., Learner]
 ) -> None:
-    whole, other = (learner(preset, f"train.precision={precision}") for _ in range(2))
+    first, other = (learner(preset, f"train.precision={precision}") for _ in range(2))
     for index in range(3):
-        whole.update(chunks(), index)
-    kept = {name: tensor.clone() for name, tensor in whole.optimizer_tensors().items()}
-    other.model.load_state_dict(whole.model.state_dict())
+        first.update(chunks(), index)
+    kept = {name: tensor.clone() for name, tensor in first.optimizer_tensors().items()}
+    other.model.load_state_dict(first.model.state_dict())
     other.load_optimizer_tensors(kept)
     assert other.optimizer_tensors().keys() == kept.keys()
-    assert other.scaler.state_dict() == whole.scaler.state_dict()
-    assert whole.update(chunks(), 3) == other.update(chunks(), 3)
-    for one, same in zip(whole.model.parameters(), other.model.parameters(), strict=True):
+    assert other.scaler.state_dict() == first.scaler.state_dict()
+    assert first.update(chunks(), 3) == other.update(chunks(), 3)
+    for one, same in zip(first.model.parameters(), other.model.parameters(), strict=True):
         assert torch.equal(one, same)
 
 
@@ -188,7 +195,7 @@ def test_an_overflow_in_float16_is_skipped_and_lowers_the_scale(
     )  # it has no scale to take back
 
 
-def test_gradient_norms_are_told_in_whole_and_by_part_and_clipped_together(
+def test_gradient_norms_are_reported_in_total_and_by_part_and_clipped_together(
     learner: Callable[..., Learner],
 ) -> None:
     one = learner("planet", "optimizer.clip=0.5")

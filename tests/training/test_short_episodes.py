@@ -33,15 +33,18 @@ SPEC = EnvSpec(
     terminates=True,
 )
 TINY = """
-    env.id=gym/Short-v0 env.observe=vectors rssm.deter=8 rssm.stoch=4 rssm.hidden=8 model.vector_units=8
-    model.reward_units=8 model.continue_units=8 planner.candidates=4 planner.iterations=1 planner.elites=2
-    planner.horizon=2 train.env_steps=14 train.seed_episodes=4 train.envs=2 train.updates=3 train.batch_size=16
+    env.id=gym/Short-v0 env.observe=vectors rssm.deter=8 rssm.stoch=4 rssm.hidden=8
+    model.vector_units=8
+    model.reward_units=8 model.continue_units=8 planner.candidates=4 planner.iterations=1
+    planner.elites=2
+    planner.horizon=2 train.env_steps=14 train.seed_episodes=4 train.envs=2 train.updates=3
+    train.batch_size=16
     train.test_every=2 train.test_episodes=1 device=cpu behavior.units=8
 """.split()
 
 
 class ShortPool:
-    """Stands in for EnvPool: the second choice pays 1, and an episode ends by itself after one to three steps."""
+    """Stands in for EnvPool: the second choice pays 1, episodes end after one to three steps."""
 
     def __init__(self, settings: object, count: int) -> None:
         self.count, self.lost, self.spec = count, 0, SPEC
@@ -71,7 +74,7 @@ class ShortPool:
 
 @pytest.fixture
 def train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[dict]]:
-    """train("name", "key=value", ...) trains in a folder of that name, or goes on there; returns the metrics' lines."""
+    """train("name", "key=value", ...) trains in that folder, or continues; returns its metrics."""
     monkeypatch.setattr(trainer, "EnvPool", ShortPool)
 
     def train(name: str, *overrides: str) -> list[dict]:
@@ -103,12 +106,13 @@ def test_padding_changes_nothing_that_is_learned_from(
         said.count("train.batch_length = 10: most episodes are shorter, ") == 1
         and "= 4:" not in said
     )
-    whole, first = exact[1], padded[1]
-    assert whole["phase"] == first["phase"] == "train" and whole.keys() == first.keys()
+    unpadded, first = exact[1], padded[1]
+    assert unpadded["phase"] == first["phase"] == "train"
+    assert unpadded.keys() == first.keys()
     for key in ("reward/real", "continue/real"):
-        assert first[key] == pytest.approx(whole[key], rel=1e-5), key
+        assert first[key] == pytest.approx(unpadded[key], rel=1e-5), key
     for key in ("loss/vector", "loss/continue", "loss/kl"):  # other draws of the latent
-        assert first[key] == pytest.approx(whole[key], rel=0.2), key
+        assert first[key] == pytest.approx(unpadded[key], rel=0.2), key
     assert np.isfinite(
         [value for line in padded for value in line.values() if isinstance(value, float)]
     ).all()
@@ -116,9 +120,9 @@ def test_padding_changes_nothing_that_is_learned_from(
 
 
 def test_a_run_of_short_episodes_goes_on_as_if_it_had_not_stopped(train) -> None:
-    whole = train("whole", "train.batch_length=10", "train.test_every=1")
+    complete = train("complete", "train.batch_length=10", "train.test_every=1")
     train("stopped", "train.batch_length=10", "train.test_every=1", "train.env_steps=9")
-    assert train("stopped", "train.env_steps=14") == whole
+    assert train("stopped", "train.env_steps=14") == complete
 
 
 def test_a_run_goes_on_from_a_checkpoint_with_the_older_name_of_the_continue_head(

@@ -1,4 +1,4 @@
-"""The loop on a real task, made tiny: what it leaves behind, and that a resumed run equals an uninterrupted one."""
+"""The loop on a real task, made tiny: what it leaves behind; a resumed run equals any other."""
 
 import json
 import os
@@ -24,9 +24,11 @@ from planet_rssm.training.trainer import train
 # 3 rounds of 2 episodes after 2 random ones; 20 agent steps an episode
 TINY = """
     env.id=dmc/cartpole-swingup env.size=32 env.renderer=raycast env.action_repeat=50
-    model.depth=2 rssm.deter=16 rssm.stoch=4 rssm.hidden=16 model.reward_units=16 model.decode_fraction=0.5
+    model.depth=2 rssm.deter=16 rssm.stoch=4 rssm.hidden=16 model.reward_units=16
+    model.decode_fraction=0.5
     planner.candidates=8 planner.iterations=1 planner.elites=2 planner.horizon=3
-    train.env_steps=6000 train.seed_episodes=2 train.envs=2 train.updates=5 train.batch_size=4 train.batch_length=8
+    train.env_steps=6000 train.seed_episodes=2 train.envs=2 train.updates=5 train.batch_size=4
+    train.batch_length=8
     train.test_every=2 train.test_episodes=2 device=cpu
 """.split()
 
@@ -66,15 +68,15 @@ class StopAt(Display):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An uninterrupted run."""
-    folder = tmp_path_factory.mktemp("whole")
+    folder = tmp_path_factory.mktemp("complete")
     train(new_run(folder), Display())
     return folder
 
 
-def test_a_run_leaves_what_the_design_says(whole: Path) -> None:
-    measured = lines(whole)
+def test_a_run_leaves_what_the_design_says(complete: Path) -> None:
+    measured = lines(complete)
     assert [line["phase"] for line in measured] == ["collect", "train"] + [
         "collect",
         "train",
@@ -89,20 +91,20 @@ def test_a_run_leaves_what_the_design_says(whole: Path) -> None:
     assert measured[-1]["agent_steps"] == 120
     for line in measured:
         assert {"format", "phase", "env_steps", "agent_steps", "updates", "episodes"} <= line.keys()
-    assert [path.stem for path in checkpoints.numbered(whole)] == ["0000004000", "0000006000"]
-    assert checkpoints.find(whole, "best").is_file()
-    assert sorted(path.name for path in (whole / "episodes").glob("*.safetensors")) == [
+    assert [path.stem for path in checkpoints.numbered(complete)] == ["0000004000", "0000006000"]
+    assert checkpoints.find(complete, "best").is_file()
+    assert sorted(path.name for path in (complete / "episodes").glob("*.safetensors")) == [
         f"{index:06d}.safetensors" for index in range(6)
     ]
-    record = json.loads((whole / "run.json").read_text())
+    record = json.loads((complete / "run.json").read_text())
     assert record["versions"]["mujoco"]
-    assert checkpoints.load(checkpoints.find(whole)).spec.renderer == "raycast"
+    assert checkpoints.load(checkpoints.find(complete)).spec.renderer == "raycast"
 
 
-def test_a_run_says_where_its_time_went(whole: Path) -> None:
+def test_a_run_says_where_its_time_went(complete: Path) -> None:
     *_, last = [
         line
-        for line in map(json.loads, (whole / METRICS).read_text().splitlines())
+        for line in map(json.loads, (complete / METRICS).read_text().splitlines())
         if line["phase"] == "train"
     ]
     spent = last["stage_seconds"]
@@ -130,57 +132,57 @@ def test_a_run_says_where_its_time_went(whole: Path) -> None:
     ],
 )
 def test_a_run_that_was_asked_to_stop_goes_on_as_if_it_had_not(
-    whole: Path, tmp_path: Path, stage: str, advance: int, number: int
+    complete: Path, tmp_path: Path, stage: str, advance: int, number: int
 ) -> None:
     run = new_run(tmp_path)
     with pytest.raises(Interrupted):
         train(run, StopAt(stage, advance, number))
-    assert len(lines(tmp_path)) < len(lines(whole))
+    assert len(lines(tmp_path)) < len(lines(complete))
     train(Run.open(tmp_path), Display())
-    assert lines(tmp_path) == lines(whole)
+    assert lines(tmp_path) == lines(complete)
     for name in ("0000006000", "best"):
         ours, theirs = (
-            checkpoints.load(checkpoints.path_of(folder, name)) for folder in (tmp_path, whole)
+            checkpoints.load(checkpoints.path_of(folder, name)) for folder in (tmp_path, complete)
         )
         assert all((ours.model[key] == theirs.model[key]).all() for key in theirs.model)
         assert all((ours.optimizer[key] == theirs.optimizer[key]).all() for key in theirs.optimizer)
-    for path in (whole / "episodes").glob("*.safetensors"):
+    for path in (complete / "episodes").glob("*.safetensors"):
         assert path.read_bytes() == (tmp_path / "episodes" / path.name).read_bytes()
 
 
 def test_a_finished_run_does_nothing_more_and_can_be_given_more(
-    whole: Path, tmp_path: Path
+    complete: Path, tmp_path: Path
 ) -> None:
-    copy = shutil.copytree(whole, tmp_path / "copy")
+    copy = shutil.copytree(complete, tmp_path / "copy")
     train(Run.open(copy), Display())
-    assert lines(copy) == lines(whole)
+    assert lines(copy) == lines(complete)
     train(Run.open(copy, changed(copy, "train.env_steps=8000")), Display())
-    assert lines(copy)[: len(lines(whole))] == lines(whole)
+    assert lines(copy)[: len(lines(complete))] == lines(complete)
     assert lines(copy)[-1]["env_steps"] == 8000
 
 
-def test_names_that_were_resolved_may_be_given_again(whole: Path) -> None:
+def test_names_that_were_resolved_may_be_given_again(complete: Path) -> None:
     settings = changed(
-        whole, "env.id=cartpole_swingup", "env.renderer=auto", "env.action_repeat=null"
+        complete, "env.id=cartpole_swingup", "env.renderer=auto", "env.action_repeat=null"
     )
-    assert Run.open(whole, settings).settings == Run.open(whole).settings
+    assert Run.open(complete, settings).settings == Run.open(complete).settings
 
 
-def test_two_processes_do_not_train_in_one_folder(whole: Path) -> None:
-    run = Run.open(whole)
+def test_two_processes_do_not_train_in_one_folder(complete: Path) -> None:
+    run = Run.open(complete)
     with run.lock(), pytest.raises(PlanetError, match="another process is training in it"):
         train(run, Display())
 
 
-def test_a_folder_with_episodes_is_not_taken_for_a_new_run(whole: Path, tmp_path: Path) -> None:
-    shutil.copytree(whole / "episodes", tmp_path / "episodes")
+def test_a_folder_with_episodes_is_not_taken_for_a_new_run(complete: Path, tmp_path: Path) -> None:
+    shutil.copytree(complete / "episodes", tmp_path / "episodes")
     with pytest.raises(PlanetError, match="already a run, it holds episodes/"):
         new_run(tmp_path)
     assert len(list((tmp_path / "episodes").glob("*.safetensors"))) == 6
 
 
-def test_checkpoints_that_cannot_be_read_cost_no_episode(whole: Path, tmp_path: Path) -> None:
-    copy = shutil.copytree(whole, tmp_path / "copy")
+def test_checkpoints_that_cannot_be_read_cost_no_episode(complete: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(complete, tmp_path / "copy")
     for path in checkpoints.numbered(copy):
         path.write_bytes(b"nothing")
     with pytest.raises(PlanetError, match="damaged or not a checkpoint"):
@@ -189,9 +191,9 @@ def test_checkpoints_that_cannot_be_read_cost_no_episode(whole: Path, tmp_path: 
 
 
 def test_another_environment_is_refused_before_anything_is_collected(
-    whole: Path, tmp_path: Path, monkeypatch
+    complete: Path, tmp_path: Path, monkeypatch
 ) -> None:
-    copy = shutil.copytree(whole, tmp_path / "copy")
+    copy = shutil.copytree(complete, tmp_path / "copy")
     spec = EnvSpec.from_json(
         {**checkpoints.load(checkpoints.find(copy)).spec.to_json(), "simulator": "mujoco 3.99.0"}
     )
@@ -204,9 +206,9 @@ def test_another_environment_is_refused_before_anything_is_collected(
         train(Run.open(copy), Display())
 
 
-def test_a_resumed_run_may_not_change_what_was_learned_from(whole: Path) -> None:
+def test_a_resumed_run_may_not_change_what_was_learned_from(complete: Path) -> None:
     with pytest.raises(PlanetError, match="rssm.deter = 32.*a resumed run may change only"):
-        Run.open(whole, changed(whole, "rssm.deter=32"))
+        Run.open(complete, changed(complete, "rssm.deter=32"))
 
 
 def test_a_loss_that_is_not_finite_is_skipped_counted_and_stops_the_run_in_the_end(
@@ -218,13 +220,13 @@ def test_a_loss_that_is_not_finite_is_skipped_counted_and_stops_the_run_in_the_e
 
 
 def test_a_damaged_newest_checkpoint_costs_one_round(
-    whole: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+    complete: Path, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
     train(new_run(tmp_path), Display())
     newest = checkpoints.find(tmp_path)
     newest.write_bytes(newest.read_bytes()[:1000])
     train(Run.open(tmp_path), Display())
     assert "going back to the one before" in capfd.readouterr().err
-    assert lines(tmp_path)[:8] == lines(whole)[:8]
+    assert lines(tmp_path)[:8] == lines(complete)[:8]
     checkpoints.load(newest)
     assert newest.with_name(newest.name + ".damaged").is_file()

@@ -38,13 +38,13 @@ def small() -> Callable[..., Settings]:
 
 @pytest.fixture
 def spec() -> Callable[..., EnvSpec]:
-    """spec("image"): that observation, or both; episodes end by themselves unless told otherwise."""
+    """spec("image"): that observation, or both; by default episodes end by themselves."""
     return spec_of
 
 
 @pytest.fixture
 def model(small: Callable[..., Settings]) -> Callable[..., WorldModel]:
-    """model("dreamer-v3", ...): of both observations and a continue head, every weight random, in float32."""
+    """model("dreamer-v3", ...): of both observations, with a continue head; all weights random."""
 
     def build(preset: str, *overrides: str) -> WorldModel:
         return untrained_model(small(preset, "model.reward_outscale=1", *overrides), spec_of())
@@ -54,7 +54,7 @@ def model(small: Callable[..., Settings]) -> Callable[..., WorldModel]:
 
 @pytest.fixture
 def batch() -> Batch:
-    """Three chunks of five steps: one whole, one that is padded after three, one in which an episode ends."""
+    """Three chunks of five steps: complete, padded after three, with an episode that ends."""
     rng = torch.Generator().manual_seed(0)
     image = torch.randint(0, 256, (B, T, SIZE, SIZE, 3), generator=rng, dtype=torch.uint8)
     first, terminal = torch.zeros(2, B, T, dtype=torch.bool)

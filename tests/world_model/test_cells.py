@@ -37,7 +37,7 @@ def layer_norm(x: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> np.ndarra
 
 
 def made(settings: RSSMSettings) -> tuple[nn.Module, Weights, list[np.ndarray]]:
-    """A core whose every parameter is random, its weights, and random deter, stoch and (beyond 1) action."""
+    """A core of random parameters, its weights, and random deter, stoch and (beyond 1) action."""
     rng = torch.Generator().manual_seed(0)
     core = core_from_settings(settings, S, A).double()
     for parameter in core.parameters():
@@ -50,27 +50,33 @@ def made(settings: RSSMSettings) -> tuple[nn.Module, Weights, list[np.ndarray]]:
 
 def check(core: nn.Module, inputs: list[np.ndarray], expected: np.ndarray) -> None:
     with torch.no_grad():
-        found = core(*(torch.from_numpy(x) for x in inputs)).numpy()
-    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+        result = core(*(torch.from_numpy(x) for x in inputs)).numpy()
+    np.testing.assert_allclose(result, expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("depth", [1, 2])
 def test_plain_gru_after_a_dense_layer(depth: int) -> None:
-    """PlaNet: x = relu(W [z, a]); r, z = sig, n = tanh(W x + r (U h)), h' = (1 - z) n + z h; torch's gate order."""
+    """PlaNet: x = relu(W [z, a]); r, z = sig, n = tanh(W x + r (U h)), h' = (1 - z) n + z h.
+
+    The gates are in torch's order.
+    """
     core, w, inputs = made(RSSMSettings(deter=D, hidden=H, recurrent_depth=depth))
     h, z, a = inputs
     x = ACTS["relu"](np.concatenate([z, a], -1) @ w["inputs.0.weight"].T + w["inputs.0.bias"])
     for _ in range(depth):
-        seen = np.split(x @ w["cell.weight_ih"].T + w["cell.bias_ih"], 3, -1)
-        own = np.split(h @ w["cell.weight_hh"].T + w["cell.bias_hh"], 3, -1)
-        reset, update = sigmoid(seen[0] + own[0]), sigmoid(seen[1] + own[1])
-        h = (1 - update) * np.tanh(seen[2] + reset * own[2]) + update * h
+        of_x = np.split(x @ w["cell.weight_ih"].T + w["cell.bias_ih"], 3, -1)
+        of_h = np.split(h @ w["cell.weight_hh"].T + w["cell.bias_hh"], 3, -1)
+        reset, update = sigmoid(of_x[0] + of_h[0]), sigmoid(of_x[1] + of_h[1])
+        h = (1 - update) * np.tanh(of_x[2] + reset * of_h[2]) + update * h
     check(core, inputs, h)
 
 
 @pytest.mark.parametrize("depth", [1, 2])
 def test_layer_norm_gru(depth: int) -> None:
-    """DreamerV2: parts = LN(W [x, h]); c = tanh(sig(reset) cand); u = sig(update - 1); h' = u c + (1 - u) h."""
+    """DreamerV2: parts = LN(W [x, h]); c = tanh(sig(reset) cand); u = sig(update - 1).
+
+    h' = u c + (1 - u) h.
+    """
     core, w, inputs = made(
         RSSMSettings(
             deter=D, hidden=H, cell="norm_gru", act="elu", norm="layer", recurrent_depth=depth
@@ -93,7 +99,10 @@ def test_layer_norm_gru(depth: int) -> None:
 
 @pytest.mark.parametrize("depth", [1, 2])
 def test_tensorflows_gru(depth: int) -> None:
-    """GRUBlockCell: r, u = split(sig(W [x, h] + b + 1)); c = tanh(V [x, r h] + d); h' = u h + (1 - u) c."""
+    """GRUBlockCell: r, u = split(sig(W [x, h] + b + 1)); c = tanh(V [x, r h] + d).
+
+    h' = u h + (1 - u) c.
+    """
     core, w, inputs = made(RSSMSettings(deter=D, hidden=H, cell="tf_gru", recurrent_depth=depth))
     h, z, a = inputs
     x = ACTS["relu"](np.concatenate([z, a], -1) @ w["inputs.0.weight"].T + w["inputs.0.bias"])
@@ -128,8 +137,8 @@ def block_gru_step(
     ins = [np.concatenate([h[:, g * size : (g + 1) * size], *projected], -1) for g in range(blocks)]
     for layer in range(layers):
         weight, bias = w[f"mixed.{3 * layer}.weight"], w[f"mixed.{3 * layer}.bias"]
-        whole = np.concatenate([x @ weight[g] for g, x in enumerate(ins)], -1) + bias
-        ins = np.split(ACTS["silu"](rms(whole, w[f"mixed.{3 * layer + 1}.scale"])), blocks, -1)
+        mixed = np.concatenate([x @ weight[g] for g, x in enumerate(ins)], -1) + bias
+        ins = np.split(ACTS["silu"](rms(mixed, w[f"mixed.{3 * layer + 1}.scale"])), blocks, -1)
     out = np.zeros_like(h)
     for g in range(blocks):
         gates = ins[g] @ w["gates.weight"][g] + w["gates.bias"][3 * size * g : 3 * size * (g + 1)]
@@ -160,15 +169,15 @@ def test_block_diagonal_gru(blocks: int, depth: int, layers: int) -> None:
 
 
 def test_block_gru_bounds_actions_without_bounding_their_gradient() -> None:
-    """a / stop_gradient(max(1, |a|)): 4 is seen as 1, and its gradient is a quarter of that at 1."""
+    """a / stop_gradient(max(1, |a|)): 4 counts as 1, with a quarter of the gradient at 1."""
     core, _, (h, z, _) = made(RSSMSettings(deter=D, hidden=H, blocks=2, act="silu", norm="rms"))
-    seen, slopes = [], []
+    reached, slopes = [], []
     for size in (1.0, 4.0):
         action = torch.full((B, A), size, dtype=torch.float64, requires_grad=True)
         after = core(torch.from_numpy(h), torch.from_numpy(z), action)
-        seen.append(after)
+        reached.append(after)
         slopes.append(torch.autograd.grad(after.sum(), action)[0] * size)
-    torch.testing.assert_close(seen[0], seen[1])
+    torch.testing.assert_close(reached[0], reached[1])
     torch.testing.assert_close(slopes[0], slopes[1])
     assert slopes[0].abs().min() > 0
 
@@ -203,8 +212,8 @@ def test_under_an_autocast_of_cuda_only_the_products_lose_digits():
     parts = [torch.randn(B, width) for width in (D, S, A)]
     expected = core(*parts)
     with torch.autocast("cuda", torch.bfloat16):
-        found = core.cuda()(*(part.cuda() for part in parts))
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found.cpu(), expected, atol=0.03, rtol=0.03)
-    (-found.sum()).backward()
+        result = core.cuda()(*(part.cuda() for part in parts))
+    assert result.dtype == torch.float32
+    torch.testing.assert_close(result.cpu(), expected, atol=0.03, rtol=0.03)
+    (-result.sum()).backward()
     assert all(parameter.grad is not None for parameter in core.parameters())

@@ -1,4 +1,4 @@
-"""What a session searches says what the model says, of every latent and cell, and follows it when it learns."""
+"""The packed model predicts what the model does, of every latent and cell, also as it learns."""
 
 import pytest
 import torch
@@ -113,35 +113,35 @@ def test_the_model_is_left_as_it_was(any_model):
 def test_few_candidates_at_a_time_change_nothing(model, case):
     made = model(*CASES[case])
     inputs = inputs_of(made)
-    whole, split = (
+    together, split = (
         FastDynamics(made, "float32", memory).rollout(*inputs) for memory in (None, 20_000)
     )
-    assert_same(split, whole, rtol=1e-5, atol=1e-6)
+    assert_same(split, together, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("memory", [None, 1])
 @pytest.mark.parametrize("case", ["planet", "discrete", "dreamer-v3"])
-def test_the_states_on_the_way_are_told(model, case, memory):
+def test_the_states_on_the_way_are_returned(model, case, memory):
     made = model(*CASES[case])
     inputs = inputs_of(made)
     with torch.no_grad():
         expected = ModelDynamics(made).trace(*inputs)
-    found = FastDynamics(made, "float32", memory).trace(*inputs)
-    assert_same(found, expected, rtol=1e-4, atol=1e-5)
-    for left, right in zip(found.states, expected.states, strict=True):
+    result = FastDynamics(made, "float32", memory).trace(*inputs)
+    assert_same(result, expected, rtol=1e-4, atol=1e-5)
+    for left, right in zip(result.states, expected.states, strict=True):
         torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-5)
 
 
 def test_candidates_are_split_where_memory_says(model, monkeypatch):
     made = model("planet")
-    seen = []
+    counts = []
     fast = FastDynamics(made, "float32", 1)
     rollout = fast.packed.rollout
     monkeypatch.setattr(
-        fast.packed, "rollout", lambda *args: seen.append(args[1].shape[1]) or rollout(*args)
+        fast.packed, "rollout", lambda *args: counts.append(args[1].shape[1]) or rollout(*args)
     )
     fast.rollout(*inputs_of(made))
-    assert seen == [1] * N
+    assert counts == [1] * N
 
 
 def test_it_follows_a_model_that_learns_and_refresh_takes_up_what_is_not_counted(model):
@@ -238,14 +238,14 @@ def test_an_activation_is_done_within_the_product(act):
 
 @pytest.mark.parametrize("rows", [6, 2, 1])
 def test_gates_made_apart_are_those_of_the_cell(rows):
-    """Each row of deter for one of the inputs, or for several; what is made beside the gates is not seen."""
+    """Each row of deter is for one of the inputs, or for several; more columns change nothing."""
     cell = torch.nn.GRUCell(3, 4, dtype=torch.float64).requires_grad_(False)
     x, deter = torch.randn(6, 3, dtype=torch.float64), torch.randn(rows, 4, dtype=torch.float64)
     hidden = torch.cat(
         [deter @ cell.weight_hh.t() + cell.bias_hh, torch.randn(rows, 5, dtype=torch.float64)], 1
     )
-    found = gru(x @ cell.weight_ih.t() + cell.bias_ih, hidden, deter)
-    torch.testing.assert_close(found, cell(x, deter.repeat_interleave(6 // rows, 0)))
+    result = gru(x @ cell.weight_ih.t() + cell.bias_ih, hidden, deter)
+    torch.testing.assert_close(result, cell(x, deter.repeat_interleave(6 // rows, 0)))
 
 
 @pytest.mark.skipif(blocked(torch.zeros(1, 1)) is None, reason="this PyTorch has no oneDNN")
@@ -269,7 +269,7 @@ def test_what_is_nan_on_the_plain_path_is_nan_here(model, case, part):
         inputs = inputs_of(made)
         inputs = (State(*(torch.zeros_like(leaf) for leaf in inputs[0])), *inputs[1:])
         expected = ModelDynamics(made).rollout(*inputs)
-        found = FastDynamics(made, "float32").rollout(*inputs)
+        result = FastDynamics(made, "float32").rollout(*inputs)
     assert expected.reward.isnan().any()
-    assert torch.equal(found.reward.isnan(), expected.reward.isnan())
-    assert torch.equal(found.last.stoch.isnan().any(-1), expected.last.stoch.isnan().any(-1))
+    assert torch.equal(result.reward.isnan(), expected.reward.isnan())
+    assert torch.equal(result.last.stoch.isnan().any(-1), expected.last.stoch.isnan().any(-1))

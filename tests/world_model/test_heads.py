@@ -131,7 +131,7 @@ def test_the_gaussian_head_costs_half_the_squared_error() -> None:
 
 
 def test_the_continue_head_is_trained_to_the_discounted_target() -> None:
-    """-c log p - (1 - c) log(1 - p), c = 0.9 where it goes on and 0 where it ends; least at p = c."""
+    """-c log p - (1 - c) log(1 - p), with c = 0.9 where it goes on and 0 where it ends."""
     head = ContinueHead(3, SMALL.model_copy(update={"continue_discount": 0.9})).double()
     feat, goes_on = torch.randn(4, 3, dtype=torch.float64), torch.tensor([True, False, True, False])
     p, target = head(feat), 0.9 * goes_on.double()

@@ -1,4 +1,4 @@
-"""Both latents in float64: closed forms and their gradients, limits of unimix, straight-through, frequencies."""
+"""Both latents in float64: closed forms, gradients, limits of unimix, straight-through, counts."""
 
 import math
 
@@ -108,7 +108,7 @@ def test_categorical_kl_gradients_by_hand() -> None:
 
 
 def test_unimix_floors_probabilities_and_bounds_the_kl() -> None:
-    """However sure the network is, no class has less than u / K, so that no KL exceeds G log(K / u)."""
+    """However sure the network is, no class has less than u / K: no KL exceeds G log(K / u)."""
     latent, sure = LATENTS["unimix"], torch.full((G, K), -1e4, dtype=torch.float64)
     left, right = sure.clone(), sure.clone()
     left[:, 0] = right[:, 1] = 1e4
@@ -203,7 +203,10 @@ def test_gaussian_frequencies_match_the_quantiles() -> None:
 
 
 def test_a_class_is_drawn_where_the_cumulated_probability_passes_that_of_the_noise() -> None:
-    """Probabilities 1/4, 1/2, 1/4 are cut at the normal quartiles, -0.6745 and 0.6745; extreme noise stays inside."""
+    """Probabilities 1/4, 1/2, 1/4 are cut at the normal quartiles, -0.6745 and 0.6745.
+
+    Extreme noise stays inside.
+    """
     latent = CategoricalLatent(1, 3, 0.0)
     params = latent.params(torch.tensor([0.25, 0.5, 0.25], dtype=torch.float64).log().expand(6, 3))
     noise = torch.tensor([[-40.0], [-0.68], [-0.67], [0.67], [0.68], [40.0]], dtype=torch.float64)
@@ -230,9 +233,9 @@ def test_perplexity_counts_the_classes_in_use() -> None:
     latent = CategoricalLatent(2, K, 0.0)
     raw = torch.zeros(2, K, dtype=torch.float64)
     raw[1, 0] = 1e3  # one variable uses all classes, the other one
-    found = latent.diagnostics(latent.params(raw.flatten()))
-    assert found["perplexity"].item() == pytest.approx((K + 1) / 2)
-    assert found["entropy"].item() == pytest.approx(math.log(K))
+    metrics = latent.diagnostics(latent.params(raw.flatten()))
+    assert metrics["perplexity"].item() == pytest.approx((K + 1) / 2)
+    assert metrics["entropy"].item() == pytest.approx(math.log(K))
 
 
 def test_parameters_are_float32_whatever_the_network_gave() -> None:

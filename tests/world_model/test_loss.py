@@ -1,4 +1,4 @@
-"""The whole loss: padding, who learns from which head, and the numbers that it reports."""
+"""The complete loss: padding, who learns from which head, and the numbers that it reports."""
 
 import dataclasses
 from collections.abc import Callable

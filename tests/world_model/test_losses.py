@@ -40,10 +40,10 @@ class Case:
         self.mask[1, 2:] = False
 
     def gradients(self, loss: Tensor) -> list[Tensor]:
-        found = torch.autograd.grad(loss, self.raw, retain_graph=True, allow_unused=True)
+        gradients = torch.autograd.grad(loss, self.raw, retain_graph=True, allow_unused=True)
         return [
             torch.zeros_like(raw) if g is None else g
-            for g, raw in zip(found, self.raw, strict=True)
+            for g, raw in zip(gradients, self.raw, strict=True)
         ]
 
     def mean(self, values: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ def loss_of(latent: Latent, case: Case, settings: KLSettings) -> Tensor:
 
 
 def weights_of(settings: KLSettings) -> tuple[float, float, float]:
-    """How much of the true gradient the posterior gets, and the prior; and the whole value's weight."""
+    """The share of the true gradient of the posterior, of the prior, and the value's weight."""
     return (
         (1, 1, 1)
         if settings.form == "plain"
@@ -71,8 +71,8 @@ def test_without_free_nats_each_side_gets_its_weight_of_the_true_gradient(
 ) -> None:
     case, settings = Case(latent), form.model_copy(update={"free_nats": 0.0})
     loss = loss_of(latent, case, settings)
-    rep, dyn, whole = weights_of(form)
-    torch.testing.assert_close(loss, whole * case.mean(case.kl))
+    rep, dyn, total = weights_of(form)
+    torch.testing.assert_close(loss, total * case.mean(case.kl))
     posterior, prior = case.gradients(case.mean(case.kl))
     torch.testing.assert_close(case.gradients(loss), [rep * posterior, dyn * prior])
 
@@ -98,8 +98,8 @@ def test_free_steps_are_single_steps(latent: Latent, form: KLSettings) -> None:
     free = case.kl < bound
     assert (free & case.mask).any() and (~free & case.mask).any()
     expected = torch.where(free, torch.full_like(case.kl, bound), case.kl)
-    rep, dyn, whole = weights_of(form)
-    torch.testing.assert_close(loss, whole * case.mean(expected))
+    rep, dyn, total = weights_of(form)
+    torch.testing.assert_close(loss, total * case.mean(expected))
     posterior, prior = case.gradients(case.mean(expected))
     torch.testing.assert_close(case.gradients(loss), [rep * posterior, dyn * prior])
     assert not case.gradients(loss)[0][free].any()

@@ -1,4 +1,4 @@
-"""The whole model: sizes, masks, partial decoding, and a loss that falls."""
+"""The complete model: sizes, masks, partial decoding, and a loss that falls."""
 
 import dataclasses
 import math
@@ -76,17 +76,19 @@ def test_images_of_every_size_go_in_and_come_out(size: int) -> None:
 
 def test_preprocessing_keeps_five_bits_and_fills_their_cells() -> None:
     """floor(x / 8) / 32 + U(0, 1/32) - 0.5."""
-    seen = {"image": torch.tensor([0, 7, 8, 255], dtype=torch.uint8)}
-    low = preprocess(seen, {"image": torch.zeros(4)})["image"]
+    observation = {"image": torch.tensor([0, 7, 8, 255], dtype=torch.uint8)}
+    low = preprocess(observation, {"image": torch.zeros(4)})["image"]
     torch.testing.assert_close(low, torch.tensor([0, 0, 1 / 32, 31 / 32]) - 0.5)
-    middle = preprocess(seen, {"image": torch.full((4,), 0.5)})["image"]
+    middle = preprocess(observation, {"image": torch.full((4,), 0.5)})["image"]
     torch.testing.assert_close(middle - low, torch.full((4,), 0.5 / 32))
 
 
-def test_vectors_are_seen_through_symlog() -> None:
+def test_vectors_are_read_through_symlog() -> None:
     """sign(x) ln(|x| + 1)."""
-    seen = preprocess({"vector": torch.tensor([0.0, math.e - 1, 1 - math.e**2])}, {})["vector"]
-    torch.testing.assert_close(seen, torch.tensor([0.0, 1.0, -2.0]))
+    observation = preprocess({"vector": torch.tensor([0.0, math.e - 1, 1 - math.e**2])}, {})[
+        "vector"
+    ]
+    torch.testing.assert_close(observation, torch.tensor([0.0, 1.0, -2.0]))
 
 
 def test_any_mix_of_images_and_vectors_is_learned_from() -> None:
@@ -146,19 +148,19 @@ def test_untrained_models_are_equal_and_leave_the_global_generator_alone() -> No
         assert torch.equal(left, right)
 
 
-def test_a_share_of_decoded_frames_estimates_the_whole() -> None:
-    whole, share = (
+def test_a_share_of_decoded_frames_estimates_the_loss_of_all() -> None:
+    full, share = (
         untrained_model(small(), spec_of()),
         untrained_model(small("model.decode_fraction=0.25"), spec_of()),
     )
     batch = batch_of()
-    expected = whole.loss(batch, draw(whole)).metrics["loss/image"]
+    expected = full.loss(batch, draw(full)).metrics["loss/image"]
     estimates = []
     for seed in range(40):
         noise = draw(share, seed)
         assert noise.frames.shape == (5,)
         estimates.append(
-            share.loss(batch, draw(whole)._replace(frames=noise.frames)).metrics["loss/image"]
+            share.loss(batch, draw(full)._replace(frames=noise.frames)).metrics["loss/image"]
         )
     torch.testing.assert_close(torch.stack(estimates).mean(), expected, rtol=0.02, atol=0)
 

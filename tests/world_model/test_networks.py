@@ -1,4 +1,4 @@
-"""Layers, encoders and decoders: block-diagonal is dense with zeros, sizes, weights as they are first drawn."""
+"""Layers, encoders and decoders: block-diagonal is dense with zeros, sizes, initial weights."""
 
 import math
 
@@ -123,7 +123,7 @@ def test_v3s_convolutions_name_the_nearest_sizes_that_they_take(size: int, named
 
 
 def test_a_block_of_deter_makes_a_group_of_channels() -> None:
-    """At a change of the first of 8 blocks of deter only the first eighth of the channels of the smallest map moves."""
+    """The first of 8 blocks of deter moves only the first eighth of the smallest map's channels."""
     decoder = V3Decoder(16, 10, 64, 2, 8, "silu", "rms")
     deter = torch.zeros(1, 16)
     deter[:, :2] = 1
@@ -147,16 +147,16 @@ def test_v3_max_pools_before_norm_and_activation() -> None:
 def test_pixels_lie_in_the_middle_range(quantised: bool) -> None:
     image = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16, 1).expand(1, 16, 16, 3)
     noise = {"image": torch.rand(1, 16, 16, 3)} if quantised else {}
-    seen = preprocess({"image": image}, noise)["image"]
-    assert seen.dtype == torch.float32 and -0.5 <= seen.min() and seen.max() <= 0.5
+    pixels = preprocess({"image": image}, noise)["image"]
+    assert pixels.dtype == torch.float32 and -0.5 <= pixels.min() and pixels.max() <= 0.5
     exact = image / 255 - 0.5
-    torch.testing.assert_close(seen, exact, rtol=0, atol=1 / 31 if quantised else 0)
+    torch.testing.assert_close(pixels, exact, rtol=0, atol=1 / 31 if quantised else 0)
     if not quantised:
-        assert seen.unique().numel() == 256
+        assert pixels.unique().numel() == 256
     else:
         bits = preprocess({"image": image}, {"image": torch.zeros(1, 16, 16, 3)})["image"]
         assert bits.unique().numel() == 32
-        assert ((seen - bits >= 0) & (seen - bits < 1 / 32 + 1e-6)).all()
+        assert ((pixels - bits >= 0) & (pixels - bits < 1 / 32 + 1e-6)).all()
 
 
 LAYERS = {

@@ -17,7 +17,7 @@ LATENTS = {
 
 
 class Case:
-    """Posteriors of three chunks: a whole one, one padded after 3 steps, one with an episode that starts at 4."""
+    """Posteriors of three chunks: complete, padded after 3 steps, with two episodes."""
 
     def __init__(self, latent: str, distance: int, **kind: str) -> None:
         with torch.random.fork_rng(devices=[]):
@@ -28,10 +28,8 @@ class Case:
             self.embed, self.action = torch.randn(B, T, E).double(), torch.randn(B, T, A).double()
             self.drawn = torch.randn(B, T, self.rssm.noise_size).double()
             self.noise = torch.randn(distance, B, T, self.rssm.noise_size).double()
-        self.mask, self.is_first = (
-            torch.ones(B, T, dtype=torch.bool),
-            torch.zeros(B, T, dtype=torch.bool),
-        )
+        self.mask = torch.ones(B, T, dtype=torch.bool)
+        self.is_first = torch.zeros(B, T, dtype=torch.bool)
         self.mask[1, 3:] = False
         self.is_first[:, 0] = self.is_first[2, 4] = True
         self.states, self.posterior = self.rssm.observe(
@@ -44,7 +42,9 @@ class Case:
         return overshooting(self.rssm, self.states, self.posterior, batch, self.noise, settings)
 
     def slow(self, distance: int, free_nats: float) -> Tensor:
-        """1/(D - 1) sum_{d=2}^D mean_t max(free, KL(sg q(s_t) || p(s_t | s_{t-d} ~ q, a_{t-d+1..t}))).
+        """Return the mean over d of the means over t of max(free, KL).
+
+        For d = 2 ... D it is KL(sg q(s_t) || p(s_t | s_{t-d} ~ q, a_{t-d+1..t})).
 
         The mean is over the t whose d steps all lie in one episode of one chunk, before its
         padding.
@@ -112,7 +112,7 @@ def test_distances_beyond_the_chunk_are_left_out() -> None:
 
 
 def test_targets_learn_nothing_from_it() -> None:
-    """Only the posterior's sample at the start has a gradient; the posterior that is aimed at has none."""
+    """Only the posterior's sample at the start has a gradient; the target posterior has none."""
     case = Case("gaussian", 2)
     leaf = type(case.posterior)._make(part.detach().requires_grad_() for part in case.posterior)
     case.posterior = leaf

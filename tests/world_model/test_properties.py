@@ -1,4 +1,4 @@
-"""Properties that hold for any shape, over shapes that hypothesis picks; the same ones at every run."""
+"""Properties of any shape, over shapes that hypothesis picks; the same ones in every run."""
 
 import torch
 from hypothesis import given, settings
@@ -77,13 +77,17 @@ def test_state_space_models_of_any_size_filter_and_imagine(
     noise, actions = drawn(batch, length, rssm.noise_size), drawn(batch, length, action)
     states, _ = rssm.observe(drawn(batch, length, 4), actions, first, noise)
     ahead = rssm.imagine(State(states.deter[:, -1], states.stoch[:, -1]), actions, noise)
-    for found in (states, ahead):
-        assert found.deter.shape == (batch, length, deter) and found.stoch.shape == (
+    for states_of_both in (states, ahead):
+        assert states_of_both.deter.shape == (
+            batch,
+            length,
+            deter,
+        ) and states_of_both.stoch.shape == (
             batch,
             length,
             rssm.stoch_size,
         )
-        assert found.feat.isfinite().all()
+        assert states_of_both.feat.isfinite().all()
     alone, _ = rssm.observe(drawn(batch, length, 4)[:1], actions[:1], first[:1], noise[:1])
     torch.testing.assert_close(alone.feat, states.feat[:1])
 
