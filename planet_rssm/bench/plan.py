@@ -218,10 +218,8 @@ def _timing(
 ) -> PlanTiming:
     ours = timed[precision]
     peers = {name: seconds for name, seconds in timed.items() if name not in rates}
-    gap, no_gap = None, None
-    if isinstance(gaps, str):
-        no_gap = gaps
-    else:
+    gap = None
+    if not isinstance(gaps, str):
         gap = round(statistics.mean(one[precision] for one in gaps), 5)
     return PlanTiming(
         planner=name_of(case.planner),
@@ -235,7 +233,7 @@ def _timing(
         gflop=round(flops / 1e9, 3),
         gemm_share=round(flops / 1e9 / rates[precision] / ours, 4),
         value_gap=gap,
-        no_value_gap=no_gap,
+        no_value_gap=gaps if isinstance(gaps, str) else None,
     )
 
 

@@ -66,8 +66,8 @@ class LearningRun:
             run.folder,
             progress.metrics_offset,
             self._number(),
-            axis,
-            progress.metrics_crc,
+            axis=axis,
+            crc=progress.metrics_crc,
         )
         self._started = time.monotonic() - progress.seconds
 

@@ -13,7 +13,8 @@ from planet_rssm.data.replay import Chunks
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.training.learner import Learner
 from planet_rssm.training.optim import LaProp, build_optimizer, warm
-from planet_rssm.world_model import untrained_model
+from planet_rssm.types import Batch
+from planet_rssm.world_model import LossNoise, LossOutput, untrained_model
 
 CPU = torch.device("cpu")
 SPEC = EnvSpec(
@@ -210,3 +211,20 @@ def test_gradient_norms_are_reported_in_total_and_by_part_and_clipped_together(
     assert values["grad_norm"] > 0.5
     left = torch.cat([p.grad.flatten() for p in one.model.parameters()]).norm()
     assert left.item() == pytest.approx(0.5, rel=1e-4)
+
+
+def test_an_update_learns_by_the_models_loss(
+    learner: Callable[..., Learner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = learner("planet")
+    loss = one.model.loss
+
+    def halved(batch: Batch, noise: LossNoise) -> LossOutput:
+        output = loss(batch, noise)
+        return output._replace(total=output.total / 2, metrics={"loss/mine": output.total.detach()})
+
+    expected = learner("planet").update(chunks(), 0)
+    monkeypatch.setattr(one.model, "loss", halved)
+    values = one.update(chunks(), 0)
+    assert values["loss/mine"] == expected["loss/total"]
+    assert values["grad_norm"] == pytest.approx(expected["grad_norm"] / 2)

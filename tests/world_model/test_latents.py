@@ -15,6 +15,7 @@ from planet_rssm.world_model.latents import (
     Gaussian,
     GaussianLatent,
     Latent,
+    Sample,
     stack,
 )
 
@@ -244,3 +245,18 @@ def test_parameters_are_float32_whatever_the_network_gave() -> None:
         assert {part.dtype for part in latent.params(raw.bfloat16())} == {torch.float32}
         assert {part.dtype for part in latent.params(raw)} == {torch.float64}
         assert stack([latent.params(raw)] * 3, 1)[0].shape[:3] == (2, 3, 6)
+
+
+def test_a_sample_of_places_stands_for_a_vector_of_ones_and_nan() -> None:
+    sample = Sample(4, places=torch.tensor([[0, 3], [1, 4]]))
+    expected = torch.tensor([[1.0, 0.0, 0.0, 1.0], [0.0, 1.0, 0.0, math.nan]])
+    torch.testing.assert_close(sample.vector(), expected, equal_nan=True)
+    twice = Sample.cat([sample, sample])
+    assert twice.places.tolist() == [[0, 3], [1, 4]] * 2
+    torch.testing.assert_close(twice.vector(), torch.cat([expected, expected]), equal_nan=True)
+
+
+def test_a_sample_of_values_is_its_vector() -> None:
+    sample = Sample(3, value=torch.randn(2, 3))
+    assert sample.vector() is sample.value
+    assert torch.equal(Sample.cat([sample, sample]).vector(), sample.value.repeat(2, 1))

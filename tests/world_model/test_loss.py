@@ -64,6 +64,20 @@ def test_real_steps_do_contribute(preset: str, model: Build, batch: Batch, noise
         assert before[name] != after[name], name
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_metrics_reuse_what_the_loss_computed(
+    preset: str, model: Build, batch: Batch, noise: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = model(preset)
+    calls = []
+    for name, head in {"reward": world.reward, "continue": world.continue_head}.items():
+        head.net.register_forward_hook(lambda *_, name=name: calls.append(name))
+    latent, kl = world.rssm.latent, world.rssm.latent.kl
+    monkeypatch.setattr(latent, "kl", lambda *params: calls.append("kl") or kl(*params))
+    world.loss(batch, noise(world))
+    assert calls == ["reward", "continue"] + ["kl"] * (2 if world.kl.form == "balanced" else 1)
+
+
 @pytest.mark.parametrize("head", HEADS)
 def test_a_head_left_out_learns_without_teaching(
     head: str, model: Build, batch: Batch, noise: Callable
