@@ -93,7 +93,7 @@ def bench_plan(
 
     Args:
         cases: what is planned.
-        precisions: each is a case of its own; None: float32, and bfloat16 unless it is slow here.
+        precisions: each is a case; None: float32, and bfloat16 unless it is slow here.
         runs: trained models; a case of the same latent reports what value its precision costs
             there, on average.
         repeats: decisions of each, taken in turns; fewer on a slow machine.

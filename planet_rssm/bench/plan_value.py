@@ -20,7 +20,7 @@ from planet_rssm.world_model import ModelDynamics, WorldModel
 
 STATES = 64  # that the value of a plan is averaged over
 DRAWS = 32  # of the model's noise, common to all plans of a state, by which it is valued
-STEPS = 50  # a state is reached by up to so many random actions
+STEPS = 50  # random actions that reach a state, at most
 
 
 @torch.no_grad()
@@ -95,7 +95,7 @@ def states_of(model: WorldModel, batch: int) -> State:
 
 
 def _plans(model: WorldModel, settings: PlannerSettings, precision: str, states: State) -> Tensor:
-    """Return the sequences [STATES, H, A] decided on, each state's with noise of its own."""
+    """Return the sequences [STATES, H, A] decided on, each state's with other noise."""
     decide = decider(model, settings, precision, 1)
     return torch.cat(
         [

@@ -38,7 +38,9 @@ from planet_rssm.world_model import untrained_model
 MIB = 2**20
 PREFIX = ".planet-dry-run-"  # of the folder that is removed
 BLOCK = 16 * MIB  # written once for the disk's rate
-CALLS, PATIENCE = 20, 5.0  # each part is timed this often, or until so many seconds are over
+# Each part is timed this many times, or for this many seconds.
+CALLS = 20
+PATIENCE = 5.0
 LONG = 1000  # steps that are taken at most to see an episode end
 
 
@@ -85,8 +87,7 @@ def dry_run(
     Args:
         settings: resolved, see `envs.registry.resolve`.
         device: where the model runs.
-        run: the run folder to be; what is written goes beside it, onto the same disk, and is
-            removed.
+        run: the planned run folder; files are written beside it, on the same disk, and removed.
         say: called with each part as it begins.
         plan_episodes: played with the trained model at the end, and by each baseline.
 
@@ -127,7 +128,7 @@ def dry_run(
 
 
 def place_of(run: Path) -> Path:
-    """Return the folder that exists and on whose disk a run folder would lie.
+    """Return the existing folder that decides on which disk a run folder would lie.
 
     Raises:
         PlanetError: what exists there is no folder.

@@ -29,7 +29,7 @@ class Player(NamedTuple):
     """What plays the episodes of a set, and in which environment."""
 
     env: EnvSettings  # resolved
-    # of so many rows, for the episodes of these indices
+    # called with the spec, the number of rows and the indices of the episodes
     policy: Callable[[EnvSpec, int, Sequence[int]], Policy]
     made_by: dict[str, Any]  # what distinguishes it from others, as JSON
 

@@ -16,8 +16,7 @@ from planet_rssm.world_model.packed_layers import pack, pack_joint
 from planet_rssm.world_model.packed_step import packed_step
 
 MEMORY = 2**28  # bytes that the candidates' states may take at once on a CPU
-# One part in so many of a CUDA device's memory may be theirs. Not of what is free: that differs
-# from run to run.
+# Divides a CUDA device's memory: that part may be theirs. Free memory differs from run to run.
 SHARE = 8
 # States that the heads read at once on a CPU: what lies between their layers stays in cache.
 HEAD_ROWS = 4096
