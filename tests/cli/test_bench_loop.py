@@ -104,18 +104,31 @@ def test_the_command_prints_it(run, capsys):
         (["--hz", "0"], "planet: hz 0: must be more than 0, in ticks a second; 20 for example"),
         (["--delay", "-1"], "planet: delay -1: must be at least 0 ticks"),
         (["--execute", "5"], "planet: execute 5: must be 1 to planner.horizon = 4 ticks"),
-        (["--budget-ms", "0"], "planet: budget_ms 0: must be more than 0 and at most 50, "
-         "what a plan has at 20 Hz with "
-                               "delay 0 and execute 1"),
-        (["--camera", "640"], "planet: Invalid value for '--camera': '640': "
-         "give width and height in pixels, 640x480 "
-                              "for example"),
-        *((["--seconds", given],
-           f"planet: seconds {given}: must be more than 0 and finite; 60 for example")
-          for given in ("0", "nan", "inf")),
-        (["-s", "rssm.deter=9"], "planet: -s rssm.deter=9: "
-         "only planner.…, rssm.filter_by and rssm.plan_by may "
-                                 "change now; train another run"),
+        (
+            ["--budget-ms", "0"],
+            "planet: budget_ms 0: must be more than 0 and at most 50, "
+            "what a plan has at 20 Hz with "
+            "delay 0 and execute 1",
+        ),
+        (
+            ["--camera", "640"],
+            "planet: Invalid value for '--camera': '640': "
+            "give width and height in pixels, 640x480 "
+            "for example",
+        ),
+        *(
+            (
+                ["--seconds", given],
+                f"planet: seconds {given}: must be more than 0 and finite; 60 for example",
+            )
+            for given in ("0", "nan", "inf")
+        ),
+        (
+            ["-s", "rssm.deter=9"],
+            "planet: -s rssm.deter=9: "
+            "only planner.…, rssm.filter_by and rssm.plan_by may "
+            "change now; train another run",
+        ),
     ],
 )
 def test_a_mistake_is_one_line(run, words, line, capsys):
