@@ -180,7 +180,7 @@ def test_the_pages_term_trains_itself_and_the_model(here):
     [
         (
             "rssm.latent=laplace",
-            r"rssm.latent = 'laplace': must be gaussian, categorical or module:Class",
+            f"rssm.latent = 'laplace': must be {', '.join(config.LATENTS)} or module:Class",
         ),
         (
             "rssm.latent=missing:Class",

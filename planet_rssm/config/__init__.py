@@ -6,7 +6,14 @@ schema.py.
 """
 
 from planet_rssm.config.behavior import RECIPES, BehaviorSettings
-from planet_rssm.config.env import LARGEST, SMALLEST, DataSettings, EnvSettings, FirstAction
+from planet_rssm.config.env import (
+    LARGEST,
+    SMALLEST,
+    DataSettings,
+    EnvSettings,
+    FirstAction,
+    is_dm_control,
+)
 from planet_rssm.config.files import nearest, presets, upgraded
 from planet_rssm.config.model import (
     HEADS,
@@ -20,13 +27,7 @@ from planet_rssm.config.model import (
     Size,
     v3_layers,
 )
-from planet_rssm.config.planner import (
-    PLANNERS,
-    PlannerName,
-    PlannerSettings,
-    learned_parts,
-    no_actor,
-)
+from planet_rssm.config.planner import PLANNERS, PlannerSettings, learned_parts, no_actor
 from planet_rssm.config.schema import FORMAT, Settings, TrainSettings
 from planet_rssm.config.sources import (
     ACTING,
@@ -61,7 +62,6 @@ __all__ = [
     "ModelSettings",
     "Norm",
     "OptimizerSettings",
-    "PlannerName",
     "PlannerSettings",
     "RECIPES",
     "RSSMSettings",
@@ -73,6 +73,7 @@ __all__ = [
     "dump",
     "flatten",
     "imported",
+    "is_dm_control",
     "learned_parts",
     "load",
     "nearest",

@@ -35,3 +35,8 @@ class DataSettings(Section):
     first_action: FirstAction = "zeros"
     # offline: learn from the episodes in this folder alone; None: collect
     folder: Annotated[str, Field(min_length=1)] | None = None
+
+
+def is_dm_control(task_id: str) -> bool:
+    """Return whether an `env.id` has the form of dm_control's, not `gym/…` or `module:Class`."""
+    return not task_id.startswith("gym/") and ":" not in task_id

@@ -1,7 +1,7 @@
 """Settings of the planner, and which planner reads which of them."""
 
 from collections.abc import Iterable
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -17,8 +17,6 @@ from planet_rssm.config.values import (
     Switch,
 )
 
-PlannerName = Literal["cem", "icem", "mppi", "shooting", "actor"]
-PLANNERS: tuple[str, ...] = get_args(PlannerName)
 # The settings of the planner that each planner reads. The actor does not search: it reads none of a
 # search's.
 _SEARCH = frozenset(
@@ -33,6 +31,7 @@ READS: dict[str, frozenset[str]] = {
     "shooting": _SEARCH,
     "actor": frozenset({"act_by", "precision"}),
 }
+PLANNERS = tuple(READS)
 _BY_ELITES = {"elites", "min_std", "max_std"}  # mppi reads them only where it weighs elites
 
 
@@ -42,7 +41,7 @@ class PlannerSettings(Section):
     Spreads are in halves of an action's range; None is the planner's own default.
     """
 
-    # who decides: one of PLANNERS, or a SearchPlanner as module:Class; the actor needs `behavior`
+    # who decides: one of PLANNERS, or a Planner as module:Class; the actor needs `behavior`
     name: str = "cem"
     horizon: Count = 12  # agent steps
     candidates: Count = 1000

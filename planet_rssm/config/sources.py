@@ -12,6 +12,7 @@ from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.files import write_atomic
 from planet_rssm.base.trust import require
 from planet_rssm.config.behavior import RECIPES, BehaviorSettings
+from planet_rssm.config.env import is_dm_control
 from planet_rssm.config.files import find, nearest, parse, presets, quoted, read
 from planet_rssm.config.model import SIZES
 from planet_rssm.config.planner import unused
@@ -204,7 +205,7 @@ def _merged(before: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, A
     named = values.get("env.id")
     if (
         isinstance(named, str)
-        and (named.startswith("gym/") or ":" in named)
+        and not is_dm_control(named)
         and before.get("env.renderer") == "raycast"
     ):
         new["env.renderer"] = "auto"  # only tasks of dm_control are ray cast

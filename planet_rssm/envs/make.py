@@ -1,9 +1,8 @@
 """Make an environment in this process, by the adapter that its id asks for."""
 
-from planet_rssm.config import EnvSettings
+from planet_rssm.config import EnvSettings, is_dm_control
 from planet_rssm.envs.dmc import DMControlEnv
 from planet_rssm.envs.gym_env import GymEnv
-from planet_rssm.envs.registry import is_dm_control
 
 
 def make(settings: EnvSettings) -> DMControlEnv | GymEnv:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from planet_rssm.base.errors import PlanetError
-from planet_rssm.config import EnvSettings, nearest
+from planet_rssm.config import EnvSettings, is_dm_control, nearest
 from planet_rssm.envs import gl
 
 # dm_control.suite.ALL_TASKS as of 1.0.50 (a test compares), so that naming a task costs no
@@ -123,11 +123,6 @@ def require_registered(task_id: str) -> None:
             "import the module that registers it with gym/MODULE:ID"
         )
     raise PlanetError(f"env.id = {task_id!r}: gymnasium has no environment of that id; {advice}")
-
-
-def is_dm_control(task_id: str) -> bool:
-    """Return whether an id is of the form of dm_control's, not `gym/…` or `module:Class`."""
-    return not task_id.startswith("gym/") and ":" not in task_id
 
 
 def canonical_id(task_id: str) -> str:

@@ -9,7 +9,7 @@ from planet_rssm import config
 from planet_rssm.agent import require_search
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.stopwatch import Stages
-from planet_rssm.config import EnvSettings, Settings
+from planet_rssm.config import PLANNERS, EnvSettings, Settings, is_dm_control
 from planet_rssm.envs.registry import canonical_id, parse, resolve
 from planet_rssm.evaluation.baselines import simple_baselines
 from planet_rssm.evaluation.plan_run import (
@@ -35,6 +35,7 @@ from planet_rssm.precision import EXACT
 from planet_rssm.simulator.headless import forbid_gl
 
 PREFIX = "simulator:"
+SEARCHES = [name for name in PLANNERS if name != "actor"]
 CHANGEABLE = ("planner.", "env.action_repeat", "env.time_limit")
 # iCEM as published (arXiv 2008.06389), 97 sequences a decision; three to ten times as many where
 # those were too few: at most two or three minutes of processor time an episode.
@@ -164,7 +165,7 @@ def _check(task: str, overrides: dict[str, object]) -> None:
             f"{PREFIX} names no task; give {PREFIX}cartpole-swingup for example, "
             "`planet envs` has more"
         )
-    if task.startswith("gym/") or ":" in task:
+    if not is_dm_control(task):
         raise PlanetError(
             f"{PREFIX}{task}: only dm_control's simulator can be planned in; "
             f"give {PREFIX}DOMAIN-TASK"
@@ -178,5 +179,5 @@ def _check(task: str, overrides: dict[str, object]) -> None:
         if value in ("actor", "critic"):
             raise PlanetError(
                 f"{key} = {value}: of a simulator nothing is learned, it has no actor and "
-                "no critic; search in it by --planner icem, cem, mppi or shooting"
+                f"no critic; search in it by --planner {' or '.join(SEARCHES)}"
             )

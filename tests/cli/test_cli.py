@@ -187,8 +187,7 @@ def test_plan_prints_a_table(run, capsys):
         ),
         (
             ["train", "planet", "-s", "planner.name=cme"],
-            "planet: planner.name = 'cme': "
-            "must be cem, icem, mppi, shooting, actor or module:Class",
+            f"planet: planner.name = 'cme': must be {', '.join(config.PLANNERS)} or module:Class",
         ),
         (
             ["train", "planet", "-s", "planner.elites=2000"],
@@ -199,7 +198,7 @@ def test_plan_prints_a_table(run, capsys):
         (["plan", "missing"], "not a run folder"),
         (
             ["plan", "RUN", "--planner", "mcts"],
-            "planner.name = 'mcts': must be cem, icem, mppi, shooting, actor or module:Class",
+            f"planner.name = 'mcts': must be {', '.join(config.PLANNERS)} or module:Class",
         ),
         (["plan", "RUN", "-s", "planner.name=mcts"], "planner.name = 'mcts': must be cem, icem, "),
         (

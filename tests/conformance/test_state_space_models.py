@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from planet_rssm import config
 from planet_rssm.config import RSSMSettings
 from planet_rssm.types import State
 from planet_rssm.world_model import RSSM
@@ -33,6 +34,10 @@ CELLS = {
 CASES = [case for case in product(LATENTS, CELLS, ("rssm", "ssm", "rnn"), ("zeros", "learned"))]
 CASES = [case for case in CASES if case[2] != "ssm" or case[1] == "gru"]
 Inputs = dict[str, Tensor]
+
+
+def test_every_latent_that_settings_may_name_is_among_them() -> None:
+    assert {form.get("latent", "gaussian") for form in LATENTS.values()} == set(config.LATENTS)
 
 
 @pytest.fixture(params=CASES, ids=lambda case: "-".join(case))

@@ -166,6 +166,6 @@ def test_a_search_that_fits_nowhere_is_refused():
 def test_what_is_learned_is_refused_with_what_works(override):
     with pytest.raises(
         PlanetError,
-        match="nothing is learned, .*; search in it by --planner icem, cem, mppi or shooting",
+        match="nothing is learned, .*; search in it by --planner cem or icem or mppi or shooting",
     ):
         simulator_settings("simulator:walker-walk", [override])
