@@ -1,10 +1,14 @@
 import contextlib
 import os
+import re
 import sys
 import tempfile
+from pathlib import Path
 
 import hypothesis
 import pytest
+
+import planet_rssm
 
 # No test renders with OpenGL in the test process itself: one that does starts a child, which
 # chooses its own backend. Unset, dm_control looks for a display and, on a machine without one,
@@ -72,11 +76,18 @@ class PoolAtHand(contextlib.AbstractContextManager):
         """Nothing is to be closed."""
 
 
+def users_of_pools(*rooms):
+    """Yield the modules of these rooms that import EnvPool."""
+    package = Path(planet_rssm.__file__).parent
+    for path in sorted(path for room in rooms for path in (package / room).glob("*.py")):
+        if re.search(r"^from planet_rssm\.envs\.pool import .*\bEnvPool\b", path.read_text(), re.M):
+            yield f"planet_rssm.{path.parent.name}.{path.stem}"
+
+
 @pytest.fixture(scope="module")
 def at_hand():
-    """What acts and measures plays in this process: starting workers takes most of a test that is not about them."""
+    """Whatever acts and measures plays in this process: starting workers takes most of a test."""
     with pytest.MonkeyPatch.context() as patch:
-        for part in ("evaluation.diagnosis", "evaluation.planning", "evaluation.subject", "training.dataset",
-                     "training.trainer"):  # fmt: skip
-            patch.setattr(f"planet_rssm.{part}.EnvPool", PoolAtHand)
+        for name in users_of_pools("diagnosis", "evaluation", "training"):
+            patch.setattr(f"{name}.EnvPool", PoolAtHand)
         yield
