@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture
 def one_thread_and_seed():
-    """Tiny tensors are slower on two threads than on one; where a test gives no generator, the global one is seeded."""
+    """Tiny tensors are slower on two threads than on one; the global generator is seeded."""
     import torch  # not for the tests that do without
 
     before = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""The pages: links lead somewhere, commands and settings exist, lines are narrow, README is short."""
+"""The pages: links lead somewhere, commands and settings exist, lines and README are short."""
 
 import re
 import shlex

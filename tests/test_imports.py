@@ -100,7 +100,7 @@ def imported_modules(path: Path, known: dict[str, Path]) -> set[str]:
 
 
 def without_ends(graph: dict[str, set[str]]) -> dict[str, set[str]]:
-    """Return what is left once modules that import none of the others were taken away, again and again."""
+    """Return the modules in circles: those that import none of the others are taken away."""
     while ends := [name for name, imports in graph.items() if not imports & graph.keys()]:
         graph = {name: imports for name, imports in graph.items() if name not in ends}
     return {name: imports & graph.keys() for name, imports in graph.items()}
@@ -128,13 +128,16 @@ def test_planners_need_torch_alone():
     """Nor what their settings are made of, until those are asked for."""
     code = """
 import sys
-for name in ("pydantic", "pydantic_core", "yaml", "scipy", "mujoco", "dm_control", "gymnasium", "click", "rich", "PIL",
+for name in ("pydantic", "pydantic_core", "yaml", "scipy", "mujoco", "dm_control", "gymnasium",
+             "click",
+             "rich", "PIL",
              "safetensors", "matplotlib"):
     sys.modules[name] = None
 import torch
 before = set(sys.modules)
 import planet_rssm.planners as planners
-assert {name.partition(".")[0] for name in set(sys.modules) - before} == {"planet_rssm"}, set(sys.modules) - before
+new = set(sys.modules) - before
+assert {name.partition(".")[0] for name in new} == {"planet_rssm"}, new
 assert planners.FunctionDynamics and planners.planner_from_settings
 try:
     planners.PlannerSettings

@@ -39,7 +39,7 @@ def test_it_is_small_and_says_where_it_comes_from(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_returns_what_was_recorded(name):
-    """One episode alone. Draws and rounding differ between machines: its return need only be like those recorded."""
+    """One episode alone. Draws and rounding differ between machines: its return is only similar."""
     torch.set_num_threads(1)
     agent, told = Agent.load(f"pretrained:{name}", device="cpu"), recorded(name)
     held = checkpoints.load(checkpoints.find(Path(f"pretrained:{name}")))

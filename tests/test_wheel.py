@@ -35,7 +35,7 @@ def wheel(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def site(wheel) -> Path:
-    """What `pip install --no-deps --target` makes of a wheel of only Python; the project's own .venv has no pip."""
+    """What `pip install --no-deps --target` makes of a pure wheel; .venv itself has no pip."""
     folder = wheel.parent / "site"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)
@@ -43,7 +43,7 @@ def site(wheel) -> Path:
 
 
 def call(site: Path, folder: Path, *words: str) -> subprocess.CompletedProcess:
-    """Call the installed command from `folder` with nothing but the wheel before the other packages."""
+    """Call the installed command from `folder` with only the wheel before the other packages."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     environment["PYTHONPATH"] = str(site)
     return subprocess.run(

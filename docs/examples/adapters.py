@@ -1,4 +1,4 @@
-"""Adapters for environments that are not Gymnasium's as they stand: in this folder, env.id=adapters:NAME."""
+"""Adapters for environments with another interface than Gymnasium's: env.id=adapters:NAME here."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Crafter(gymnasium.Env[np.ndarray, int]):
-    """Crafter 1.8.3 (pip install crafter), written for gym 0.2x: no seed in reset, four values from step."""
+    """Crafter 1.8.3 (pip install crafter), of gym 0.2x: reset takes no seed, step returns four."""
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 30}
 
@@ -41,7 +41,7 @@ class Crafter(gymnasium.Env[np.ndarray, int]):
 def deep_sea_treasure(
     render_mode: str | None = None, weights: tuple[float, float] = (1.0, 0.1)
 ) -> gymnasium.Env:
-    """Return mo-gymnasium's deep-sea-treasure with its two rewards, treasure and time, weighted into one."""
+    """Return mo-gymnasium's deep-sea-treasure, treasure and time weighted into one reward."""
     import mo_gymnasium
 
     env = mo_gymnasium.make("deep-sea-treasure-v0", render_mode=render_mode)

@@ -1,6 +1,6 @@
 """Control a robot at a fixed rate with what `planet train` learned.
 
-    python docs/examples/control_loop.py runs/my-robot     # or no run: an untrained model, to see the loop turn
+    python docs/examples/control_loop.py runs/my-robot     # without a run: an untrained model
 
 `Arm` stands for your robot, its camera and its motors. The rest is what you would write yourself.
 docs/control.md says what the loop promises. Measure yours first:
@@ -20,7 +20,7 @@ from planet_rssm.world_model import untrained_model
 
 
 class Arm:
-    """A joint with a motor that is slower than the planner wishes: it moves at most 0.2 of its range a tick."""
+    """A joint whose motor is slower than the plan: at most 0.2 of its range a tick."""
 
     def __init__(self) -> None:
         self.motor = np.zeros(1, np.float32)  # what it really does, in [-1, 1]

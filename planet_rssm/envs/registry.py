@@ -106,8 +106,8 @@ def require_registered(task_id: str) -> None:
         return
     if name.startswith(MINARI) and not module:
         raise PlanetError(
-            f"env.id = {task_id!r}: stands for the environment of a Minari dataset, which is not known, "
-            "so no episode can be played in it; act from a loop of your own, with Agent.load"
+            f"env.id = {task_id!r}: stands for the environment of a Minari dataset, which is not "
+            "known, so no episode can be played in it; act from a loop of your own, with Agent.load"
         )
     start = "gym/" + (f"{module}:" if module else "")
     close = difflib.get_close_matches(name, registry, n=1, cutoff=0.6)
