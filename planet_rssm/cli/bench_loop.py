@@ -11,6 +11,7 @@ from rich.progress import Progress
 
 from planet_rssm.cli import complete
 from planet_rssm.cli import options as shared
+from planet_rssm.cli.tables import echo
 
 
 class _Size(click.ParamType):
@@ -84,7 +85,7 @@ def loop(
     if as_json:
         click.echo(json.dumps(result))
     else:
-        click.echo("\n".join(_lines(result)))
+        echo("\n".join(_lines(result)))
 
 
 def _lines(result: dict[str, Any]) -> list[str]:

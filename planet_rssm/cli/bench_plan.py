@@ -70,9 +70,8 @@ def print_plan(result: dict[str, Any], console: Console) -> None:
     }.values():
         peers = ", ".join(f"{name} {ms:.1f} ms" for name, ms in case["peers_ms"].items())
         why = f"; no gap: {case['no_value_gap']}" if case["no_value_gap"] else ""
-        console.print(
-            f"{case['planner']}, {case['latent']}, batch {case['batch']}: {peers}{why}",
-            soft_wrap=True,
+        print_text(
+            console, f"{case['planner']}, {case['latent']}, batch {case['batch']}: {peers}{why}"
         )
     print_text(console, machine_line(result["machine"]))
     print_text(

@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 import threading
-import unicodedata
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,6 +20,7 @@ import click
 from planet_rssm.base.descriptors import hold_standard
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.malloc import keep_memory
+from planet_rssm.base.text import escape_controls
 
 # verb: what it does, for `planet --help`; the module of the same name holds the command, called
 # `verb`
@@ -167,17 +167,6 @@ def _check_words(words: list[str]) -> None:
     for word in words:
         if escape_controls(word) != word:
             raise PlanetError(f"{escape_controls(word)}: holds a control character; rename it")
-
-
-def escape_controls(text: str) -> str:
-    """Return text with each control character but tab and newline as its number.
-
-    Such a character would steer the terminal that it is printed on.
-    """
-    return "".join(
-        sign if sign in "\t\n" or unicodedata.category(sign) != "Cc" else f"\\x{ord(sign):02x}"
-        for sign in text
-    )
 
 
 class _Plain(logging.Formatter):

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from planet_rssm.cli import options
+from planet_rssm.cli.tables import echo
 from planet_rssm.config import LARGEST, SMALLEST
 
 
@@ -89,7 +90,7 @@ def import_(
         f"{result['episodes']} episodes, {result['env_steps']} env_steps of {result['task']}, "
         f"{observed}, in {out}"
     )
-    click.echo(json.dumps(result) if as_json else line)
+    echo(json.dumps(result) if as_json else line)
 
 
 @verb.command("export")

@@ -126,7 +126,7 @@ def _print(result: dict[str, Any], console: Console) -> None:
     ms = result["latency_ms"]
     batch = "1 environment" if result["batch"] == 1 else f"{result['batch']} environments"
     spread = f"p50 {ms['p50']:.1f} ms, p95 {ms['p95']:.1f}, p99 {ms['p99']:.1f}"
-    console.print(f"a decision for {batch}: {spread}")
-    console.print(f"time: {shares(result['seconds'])}", soft_wrap=True)
+    tables.print_text(console, f"a decision for {batch}: {spread}")
+    tables.print_text(console, f"time: {shares(result['seconds'])}")
     if result["video"]:
-        console.print(f"video: {result['video']}", soft_wrap=True, markup=False, highlight=False)
+        tables.print_text(console, f"video: {result['video']}")

@@ -4,11 +4,13 @@ import time
 from types import TracebackType
 from typing import Self
 
-import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 
 from planet_rssm.base.stopwatch import duration
+from planet_rssm.base.text import escape_controls
+from planet_rssm.cli.tables import echo
 from planet_rssm.training.display import QUIET
 
 
@@ -19,7 +21,7 @@ class StageProgress:
         """Begin with the stage `name` and nothing done."""
         console = Console(stderr=True)
         self._bar = Progress(console=console, transient=True) if console.is_terminal else None
-        self._task = self._bar.add_task(name, total=total) if self._bar else None
+        self._task = self._bar.add_task(_plain(name), total=total) if self._bar else None
         self._name = name
         self._total = total
         self._unit = unit
@@ -54,7 +56,7 @@ class StageProgress:
         self.done = 0
         self._began = time.monotonic()
         if self._bar and self._task is not None:
-            self._bar.reset(self._task, description=name)
+            self._bar.reset(self._task, description=_plain(name))
 
     def at(self, done: int, total: int) -> None:
         """Show that `done` of `total` are done."""
@@ -70,7 +72,10 @@ class StageProgress:
         now = time.monotonic()
         if self._bar and self._task is not None:
             self._bar.update(
-                self._task, completed=self.done, total=self._total, description=self._name
+                self._task,
+                completed=self.done,
+                total=self._total,
+                description=_plain(self._name),
             )
         elif now - self._printed >= QUIET:
             self._printed = now
@@ -80,4 +85,9 @@ class StageProgress:
                 if self.done
                 else ""
             )
-            click.echo(f"{self._name}: {self.done} of {self._total} {self._unit}{left}", err=True)
+            echo(f"{self._name}: {self.done} of {self._total} {self._unit}{left}", err=True)
+
+
+def _plain(name: str) -> str:
+    """Return a name as a bar shows it: a run folder's may hold what rich takes for markup."""
+    return escape(escape_controls(name))

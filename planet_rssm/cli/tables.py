@@ -1,4 +1,7 @@
-"""What a verb prints on standard output: its result as JSON, or as text and uncut tables."""
+"""What a verb prints on standard output: its result as JSON, or as text and uncut tables.
+
+Names in it may come from somebody else's files: none of them steers the terminal.
+"""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -7,6 +10,8 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.table import Column, Table
+
+from planet_rssm.base.text import escape_controls
 
 WIDE = 1000  # columns where no terminal limits them: a file, a pipe, a log
 
@@ -36,10 +41,15 @@ def print_table(
     print_text(console, title)
     table = Table(*(Column(name, overflow="fold") for name in header))
     for row in body:
-        table.add_row(*row)
+        table.add_row(*map(escape_controls, row))
     console.print(table, markup=False)
 
 
 def print_text(console: Console, text: str) -> None:
     """Print text as it is, in lines as long as they are."""
-    console.print(text, soft_wrap=True, markup=False, highlight=False)
+    console.print(escape_controls(text), soft_wrap=True, markup=False, highlight=False)
+
+
+def echo(line: str, *, err: bool = False) -> None:
+    """Print a line with names that a file gave, on standard error if `err`."""
+    click.echo(escape_controls(line), err=err)

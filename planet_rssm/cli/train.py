@@ -158,7 +158,7 @@ def _with_data(
     from planet_rssm.training.offline import adopt_environment
 
     settings, adopted = adopt_environment(settings, overrides)
-    click.echo(adopted, err=True)
+    tables.echo(adopted, err=True)
     return settings
 
 

@@ -49,18 +49,23 @@ def _names(value: Any) -> Any:  # noqa: ANN401
     ]
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401
+DEEPEST = 20  # lists and mappings within one another, in an argument of an environment
+
+
+def _plain(value: Any, depth: int = 0) -> Any:  # noqa: ANN401
     """Return a value of YAML; 1e-3, which YAML reads as text, becomes the number that it is.
 
     Raises:
-        ValueError: something that JSON has no word for.
+        ValueError: something that JSON has no word for, or nested too deeply.
     """
+    if depth > DEEPEST:
+        raise ValueError(f"it is nested more than {DEEPEST} deep")
     if isinstance(value, str):
         return float(value) if _EXPONENT.fullmatch(value) else value
     if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
+        return [_plain(part, depth + 1) for part in value]
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        return {key: _plain(part) for key, part in value.items()}
+        return {key: _plain(part, depth + 1) for key, part in value.items()}
     if (
         value is None
         or isinstance(value, bool | int)

@@ -6,6 +6,7 @@ makes what is missing, no more.
 """
 
 import contextlib
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,8 @@ from planet_rssm.data.replay import EPISODES, Replay
 
 _RUN = ("config.yaml", "checkpoints")  # of a run, beside its episodes
 _OTHERS = frozenset(".npz .hdf5 .h5 .parquet .pkl .npy .tfrecord .zarr .mcap .bag".split())
+
+_LOOKED_AT = 10_000  # names of a folder: it may be somebody's home
 
 
 def check_free(folder: Path, part: Part, *, add: bool = False) -> None:
@@ -119,7 +122,8 @@ def shortfall(replay: Replay) -> str | None:
 
 def no_episode(folder: Path) -> str:
     """Return what is wrong with a folder that has no episode of ours, and what to do."""
-    others = sorted({path.suffix for path in folder.rglob("*") if path.suffix in _OTHERS})
+    looked_at = itertools.islice(folder.rglob("*"), _LOOKED_AT)
+    others = sorted({path.suffix for path in looked_at if path.suffix in _OTHERS})
     if (folder / "metadata.json").is_file() or (folder / "data" / "metadata.json").is_file():
         return (
             "holds a Minari dataset; make episodes of it first: "

@@ -192,6 +192,8 @@ class GymEnv(gymnasium.Env[Any, np.ndarray]):
 
     def _require_drawing(self) -> None:
         instead = "use env.observe=vectors"
+        if not self._observer.has_vectors:
+            instead = "give as env.id=module:Class a wrapper of your own that has either"
         if not self._can_draw:
             raise PlanetError(
                 f"env.observe: {self._task} has no image observation "

@@ -5,6 +5,7 @@ import importlib
 import inspect
 import logging
 import os
+import re
 import traceback
 from collections.abc import Callable, Collection
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ import gymnasium
 from gymnasium.envs import registration
 from gymnasium.wrappers import TimeLimit
 
+from planet_rssm.base import text
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.config import EnvSettings, nearest
 from planet_rssm.envs.api_checks import check_api, check_spaces
@@ -130,15 +132,16 @@ def attempt(task: str, what: str, act: Callable[[], T]) -> T:
         return act()
     except PlanetError:
         raise
-    except Exception as error:
-        line = f"env.id = {task!r}: {what}: {one_line(error)}{_advice(task, error)}"
+    except (Exception, SystemExit) as error:  # some end the process where a licence is missing
+        line = f"env.id = {task!r}: {what}: {one_line(error)}{_missing(error)}"
+        line += _advice(task, error)
         raise PlanetError(line) from error
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """Return an error in one line; one without a message, with where it was raised."""
-    if words := " ".join(str(error).split()):
-        return f"{type(error).__name__}: {words}"
+    if str(error).strip():
+        return text.one_line(f"{type(error).__name__}: {error}")
     frames = traceback.extract_tb(error.__traceback__)
     if not frames:
         return type(error).__name__
@@ -146,7 +149,19 @@ def one_line(error: Exception) -> str:
     return f"{type(error).__name__} ({where}: {' '.join((frames[-1].line or '').split())[:80]})"
 
 
-def _advice(task: str, error: Exception) -> str:
+def _missing(error: BaseException) -> str:
+    """Return how to give the arguments that what makes an environment lacks; "" if none."""
+    found = re.search(
+        r"missing \d+ required [\w-]+ arguments?: ((?:, |,? and |'\w+')+)", str(error)
+    )
+    raised = traceback.extract_tb(error.__traceback__)[-1].filename
+    if not found or raised not in (__file__, registration.__file__):  # within it, it is its own
+        return ""
+    names = re.findall(r"\w+(?=')", found[1])
+    return f"; give it, {' '.join(f'-s env.kwargs.{name}=VALUE' for name in names)}"
+
+
+def _advice(task: str, error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name == "imageio":
         return "; pip install imageio, which gymnasium's MuJoCo environments import"
     if isinstance(error, ModuleNotFoundError) and error.name:

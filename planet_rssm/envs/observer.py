@@ -26,6 +26,7 @@ from planet_rssm.envs.subspaces import (
     vector_of,
 )
 
+_OPAQUE = ", of RGBA return the first 3 channels"
 _WRAP = "give as env.id=module:Class a wrapper of your own"
 
 _log = logging.getLogger("planet_rssm")
@@ -38,6 +39,11 @@ def dropped(names: Sequence[str]) -> str:
     if all(re.fullmatch(r"[\w./-]+", name) for name in names):
         return f"-s env.drop={','.join(names)}"
     return f"-s {shlex.quote(f'env.drop={json.dumps(list(names))}')}"
+
+
+def _left_out(part: Subspace) -> bool:
+    """Return whether a part holds nothing, as a camera that is off; alone it is refused, not left out."""
+    return bool(part.path) and is_empty(part.space)
 
 
 class Spelling(NamedTuple):
@@ -88,14 +94,22 @@ class Observer:
         self._size = size
         self._spelling = spelling
         kept = self._select(list(subspaces_of(space)), observe, drop, keys)
-        own_images = [part for part in kept if is_picture(part.space)]
+        own_images = [part for part in kept if is_picture(part.space) and not _left_out(part)]
+        # what env.observe=vectors would take
+        self.has_vectors = any(
+            isinstance(part.space, VECTORS) and not is_empty(part.space)
+            for part in kept
+            if part not in own_images
+        )
         self.draws = observe != "vectors" and not own_images  # the image is the frame that it draws
         images = own_images if observe != "vectors" else []
         self._refuse_pictures(images, len(kept) > len(images))
         self._images = [(part, Scale(part.space)) for part in images]
         self._unchecked = {part.name for part in images}  # until a picture is not uniform
         self._vectors = self._select_vectors(
-            [part for part in kept if part not in own_images], observe
+            [part for part in kept if part not in own_images],
+            observe,
+            "images only" if own_images else "nothing",
         )
         image_keys = [IMAGE] if self.draws else [part.name for part in images]
         self._refuse_same_names([*image_keys, *(part.name for part in self._vectors)])
@@ -178,7 +192,9 @@ class Observer:
             )
         return kept
 
-    def _select_vectors(self, parts: list[Subspace], observe: str) -> list[Subspace]:
+    def _select_vectors(
+        self, parts: list[Subspace], observe: str, otherwise: str
+    ) -> list[Subspace]:
         """Return the parts that make vectors, if they are asked for; empty ones are left out."""
         if observe == "pixels":
             return []
@@ -189,7 +205,7 @@ class Observer:
             raise PlanetError(f"env.id = {self._task!r}: {line}")
         if not full:
             raise PlanetError(
-                f"env.observe = {observe!r}: {self._task} shows images only; "
+                f"env.observe = {observe!r}: {self._task} shows {otherwise}; "
                 f"use {self._use('pixels')}"
             )
         return full
@@ -213,7 +229,7 @@ class Observer:
                     f"env.id = {self._task!r}: its images have shape "
                     f"{list(part.space.shape or ())}, must be [H, W], [H, W, 3], [3, H, W] "
                     "or have 1 channel; take its frame-stacking wrapper off, the model has a "
-                    f"memory of its own{without}"
+                    f"memory of its own{_OPAQUE if 4 in (part.space.shape or ()) else ''}{without}"
                 )
             if not pictures.is_bounded(part.space):
                 raise PlanetError(

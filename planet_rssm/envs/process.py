@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from planet_rssm.base.descriptors import hold_standard
 from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.text import one_line
 from planet_rssm.config import EnvSettings
 from planet_rssm.envs import gl
 from planet_rssm.envs.registry import worker_environment
@@ -60,6 +61,7 @@ class WorkerProcess:
         self._memory = _shareable_file()
         self._received = b""
         self._printed = b""
+        self._last = ""  # words of the worker, if an error ended it
         self.descriptor, replies = os.pipe()  # readable when there is something to receive
         self.prints, printed = os.pipe()  # readable when there is something to `listen` to
         life, self._life = os.pipe()  # nothing is written: the worker notices when it closes
@@ -111,6 +113,9 @@ class WorkerProcess:
             _log_once(*note)
         if "error" in answer:
             raise PlanetError(answer["error"])
+        if "last" in answer:
+            self._last = answer["last"]
+            raise EOFError
         return answer
 
     def listen(self) -> bool:
@@ -152,6 +157,8 @@ class WorkerProcess:
         self._commands.close()
         for descriptor in (self.descriptor, self.prints, self._life, self._memory):
             os.close(descriptor)
+        if self._last:
+            return Ending(self._last, accident=False)
         return self._ending(code) if ended else Ending(SILENT, accident=True)
 
     def _read_prints(self, seconds: float) -> bool:
@@ -169,7 +176,8 @@ class WorkerProcess:
         if code < 0:
             return Ending(f"killed by {signal.Signals(-code).name}", -code in _FROM_OUTSIDE)
         lines = self._printed.decode(errors="replace").strip().splitlines()
-        return Ending(lines[-1] if code and lines else f"exit code {code}", accident=False)
+        words = one_line(lines[-1]) if code and lines else f"exit code {code}"
+        return Ending(words, accident=False)
 
 
 def _started_by(pid: int) -> set[int]:

@@ -3,12 +3,13 @@
 Commands come on standard input, `{"do": "reset", "seed": 1}`, `{"do": "step"}`, `{"do": "render",
 "size": 64}`, and each is answered by one line on a separate pipe, which has under "log" what was
 logged meanwhile. Actions and frames go through memory that both sides map. An error ends the
-process; it prints the traceback, then a line that says it all, for the parent to read. At the end
+process; a line that says it all is its last answer, under "last". At the end
 of standard input the environment is closed. When the parent dies, this process and those that the
 environment started are killed, whatever they are doing.
 """
 
 import fcntl
+import functools
 import json
 import logging
 import mmap
@@ -24,6 +25,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.text import one_line
 from planet_rssm.config import EnvSettings
 from planet_rssm.envs.api_checks import ContractError
 from planet_rssm.envs.dmc import DMControlEnv
@@ -94,13 +96,13 @@ def main() -> None:
     Arguments are its settings as JSON, then descriptors: of the shared file, of the replies, and of
     a pipe whose other end only the parent has, which closes when the parent dies.
     """
-    sys.excepthook = _last_words
     descriptors = [int(number) for number in sys.argv[2:]]
     for descriptor in descriptors:  # not for programs that the environment starts
         os.set_inheritable(descriptor, False)
     _die_with_parent(descriptors[2])
     commands = _own_commands()
     replies = _Replies(descriptors[1])
+    sys.excepthook = functools.partial(_last_words, os.getpid(), replies)
     log = logging.getLogger("planet_rssm")
     log.addHandler(replies)
     log.setLevel(logging.INFO)
@@ -152,16 +154,24 @@ def _kill_group_after(life: int, milliseconds: int | None) -> None:
 
 
 def _last_words(
-    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    worker: int,
+    replies: _Replies,
+    kind: type[BaseException],
+    error: BaseException,
+    trace: TracebackType | None,
 ) -> None:
+    """Tell the parent what went wrong; what a library prints as the process ends comes after it."""
     sys.__excepthook__(kind, error, trace)
+    if os.getpid() != worker:  # a fork of the environment's, whose end is not ours
+        return
     frame = traceback.extract_tb(trace)[-1]
     folder, file = os.path.split(frame.filename)
     checked = isinstance(error, ValueError) and folder == os.path.dirname(__file__)
     if checked or isinstance(error, PlanetError):  # a line that is complete as it is
-        return print(error, file=sys.stderr)
+        replies.send({"last": one_line(str(error))})
+        return
     where = f"{file}, line {frame.lineno}"
-    print(f"{kind.__name__}: {' '.join(str(error).split())} ({where})", file=sys.stderr)
+    replies.send({"last": f"{one_line(f'{kind.__name__}: {error}')} ({where})"})
 
 
 def _obey(env: DMControlEnv | GymEnv, shared: Shared, command: dict[str, Any]) -> dict[str, Any]:

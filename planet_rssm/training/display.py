@@ -6,6 +6,8 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from planet_rssm.base.text import escape_controls
+
 # What a person reads of each line of the metrics, at most MOST of them; all numbers are in
 # metrics.jsonl.
 READ = ("return", "loss/total", "loss/kl", "loss/reward", "loss/image", "loss/vector")
@@ -100,7 +102,7 @@ class Display:
     def say(self, line: str) -> None:
         """Print a line above the bar."""
         self._spoke = time.monotonic()
-        self._console.print(line, soft_wrap=True, highlight=False, markup=False)
+        self._console.print(escape_controls(line), soft_wrap=True, highlight=False, markup=False)
 
     def _show(self) -> None:
         now = time.monotonic()

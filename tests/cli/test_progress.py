@@ -51,6 +51,30 @@ def test_a_log_gets_a_line_every_half_minute(clock, capsys):
     ]
 
 
+@pytest.fixture
+def terminal(monkeypatch):
+    for name, value in (("TTY_COMPATIBLE", "1"), ("COLUMNS", "100"), ("TERM", "xterm")):
+        monkeypatch.setenv(name, value)
+
+
+def test_a_bar_shows_any_name_as_it_is(terminal, capsys):
+    with StageProgress("eval", 4) as shown:
+        shown.stage("run[/x] [red]\x1b[2J")
+        shown.advance()
+    said = capsys.readouterr().err
+    assert r"run[/x] [red]\x1b[2J" in said and "\x1b[2J" not in said
+
+
+def test_names_in_tables_do_not_steer_the_terminal(terminal, capsys):
+    evil = "gym/\x1b[2J\x9b31m"
+    tables.print_table(tables.output(), evil, (evil,), [(evil,)])
+    tables.echo(evil, err=True)
+    said = capsys.readouterr()
+    for text, times in ((said.out, 2), (said.err, 1)):
+        assert text.count(r"gym/\x1b[2J\x9b31m") >= times
+        assert "\x1b[2J" not in text and "\x9b" not in text
+
+
 def test_a_terminal_gets_a_bar(clock, capsys, monkeypatch):
     for name, value in (("TTY_COMPATIBLE", "1"), ("COLUMNS", "100"), ("TERM", "xterm")):
         monkeypatch.setenv(name, value)

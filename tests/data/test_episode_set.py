@@ -1,7 +1,9 @@
 """Sets of episodes: their folder, what is left alone, and what is said of an incomplete one."""
 
 import contextlib
+import itertools
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -116,6 +118,12 @@ def test_nothing_of_a_folder_that_is_no_set_is_touched(tmp_path, make_episode, c
     replay.add(make_episode(), 0)
     replay.commit()
     assert (tmp_path / ".draft.tmp").read_bytes() == b"a text"
+
+
+def test_of_a_folder_that_never_ends_only_the_beginning_is_looked_at(tmp_path, monkeypatch):
+    names = (Path(f"{number}.npz") for number in itertools.count())
+    monkeypatch.setattr(Path, "rglob", lambda folder, pattern: names)
+    assert "holds no episode but .npz files" in episode_set.no_episode(tmp_path)
 
 
 def test_what_a_killed_writer_left_beside_is_removed(tmp_path, monkeypatch):

@@ -74,6 +74,23 @@ class Mute(Drift):
         assert self.action_space is None
 
 
+class Wants(Drift):
+    def __init__(self, goal, pace, *, mood=None):
+        if mood:
+            (lambda x: x)()
+
+
+class Left(Drift):
+    def __init__(self):
+        raise SystemExit("no licence, giving up")
+
+
+class Framed(Drift):
+    """Shows four channels and draws nothing."""
+
+    observation_space = box(0, 255, (64, 64, 4), np.uint8)
+
+
 class Loud(Drift):
     observation_space = box(-1, 1, (2,))
     metadata = {"render_modes": ["rgb_array"]}

@@ -78,6 +78,8 @@ def test_canonical_ids_stand_for_themselves(task):
             "cannot be made: AssertionError (homemade.py, line 69: "
             "assert self.action_space is None)",
         ),
+        ("homemade:Left", "cannot be made: SystemExit: no licence, giving up"),
+        ("homemade:Wants", "; give it, -s env.kwargs.goal=VALUE -s env.kwargs.pace=VALUE"),
         (
             "gym/Hopper-v2",
             "cannot be made: ImportError: The mujoco v2 and v3 based environments have been moved",
@@ -204,6 +206,17 @@ def test_mujoco_without_gl_says_so(monkeypatch):
     )
     assert "no GL works here (egl: no library; osmesa: no library; glfw: no library)" in line
     assert "env.observe=vectors" in line
+
+
+def test_an_argument_that_the_environments_own_code_lacks_is_not_asked_of_the_user(homemade):
+    line = refusal("homemade:Wants", kwargs={"goal": 1, "pace": 2, "mood": "odd"})
+    assert "missing 1 required positional argument: 'x'" in line and "give it" not in line
+
+
+def test_no_advice_leads_back_to_what_was_refused(homemade):
+    assert "-s env.drop=image" in refusal("homemade:Framed", observe="pixels")
+    line = refusal("homemade:Framed", observe="pixels", drop=["image"])
+    assert "env.observe=vectors" not in line and "give as env.id=module:Class a wrapper" in line
 
 
 def test_what_does_not_draw_is_refused_for_pixels(homemade):

@@ -232,6 +232,11 @@ def test_images_without_bounds_are_refused_with_what_works(observe):
     assert Observer("x", eye, "pixels", 64, drop=["image"]).draws  # the one space has this name
 
 
+def test_four_channels_may_be_colours_or_stacked_frames():
+    line = refusal(Observer, spaces.Box(0, 255, (64, 64, 4), np.uint8), "pixels", 64)
+    assert "take its frame-stacking wrapper off" in line and "of RGBA return the first 3" in line
+
+
 def test_frames_stacked_in_floats_are_refused_too():
     assert "take its frame-stacking wrapper off" in refusal(
         Observer, spaces.Box(0, 1, (4, 84, 84)), "pixels", 64
@@ -328,6 +333,34 @@ def test_empty_parts_are_left_out_and_logged(caplog):
         observer = Observer("x", spaces.Dict(none=spaces.Box(0, 1, (0,)), at=place), "vectors", 32)
     assert list(observer.spec) == ["at"]
     assert caplog.messages == ["x: its observation none has shape [0] and is left out"]
+
+
+@pytest.mark.parametrize("shape", [(64, 64, 0), (0, 64, 64)])
+def test_a_camera_that_is_off_is_left_out(shape, caplog):
+    space = spaces.Dict(eye=picture, off=spaces.Box(0, 255, shape, np.uint8), at=place)
+    with caplog.at_level(logging.INFO, logger="planet_rssm"):
+        assert list(Observer("x", space, "pixels", 32).spec) == ["eye"]
+    assert caplog.messages == [f"x: its observation off has shape {list(shape)} and is left out"]
+    assert Observer("x", spaces.Dict(off=space["off"], at=place), "pixels", 32).draws
+
+
+def test_what_shows_nothing_is_called_so():
+    assert "gym/X-v0 shows nothing; use env.observe=pixels" in refusal(
+        Observer, spaces.Dict(), "vectors", 32
+    )
+
+
+@pytest.mark.parametrize(
+    ("space", "there"),
+    [
+        (spaces.Dict(eye=picture, at=place), True),
+        (picture, False),
+        (spaces.Text(5), False),
+        (spaces.Box(0, 1, (0,)), False),
+    ],
+)
+def test_whether_there_are_vectors_is_known(space, there):
+    assert Observer("x", space, "pixels", 32).has_vectors == there
 
 
 BYTES, UNIT = spaces.Box(0, 255, (32, 32, 3), np.uint8), spaces.Box(0, 1, (32, 32, 3))

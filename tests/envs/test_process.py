@@ -1,6 +1,7 @@
 """What a worker's environment prints, starts and leaves behind."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.text import LONGEST
 from planet_rssm.config import EnvSettings
 from planet_rssm.envs import pool as pools
 from planet_rssm.envs.pool import EnvPool
@@ -53,6 +55,30 @@ class Talked(Chatty):
     def act(self):
         super().act()
         raise RuntimeError("out of words")
+
+
+class Farewell(Rogue):
+    """Its library says good-bye as the process ends, as many simulators do."""
+
+    def act(self):
+        import atexit
+        atexit.register(print, "destroy semaphore\\nbye")
+        raise RuntimeError("joint 3 " + "burst " * 1000)
+
+
+class Loud(Rogue):
+    def act(self):
+        os.write(1, b"q" * 100_000)
+        os._exit(3)
+
+
+class Forked(Rogue):
+    """A helper of its own dies of an error."""
+
+    def act(self):
+        if not (child := os.fork()):
+            raise RuntimeError("the helper alone")
+        os.waitpid(child, 0)
 
 
 class Parent(Rogue):
@@ -154,6 +180,26 @@ def test_last_words_come_after_much_talk(rogue):
     with EnvPool(rogue("Talked"), 1) as pool:
         pool.reset({0: 0})
         assert act(pool).words.startswith("RuntimeError: out of words (rogues.py, line")
+
+
+def test_an_error_is_what_is_reported_whatever_is_printed_after_it(rogue):
+    with EnvPool(rogue("Farewell"), 1) as pool:
+        pool.reset({0: 0})
+        words = act(pool).words
+    assert words.startswith("RuntimeError: joint 3 burst") and "(rogues.py, line" in words
+    assert " ... " in words and len(words) < 500
+
+
+def test_a_line_without_end_is_shortened(rogue):
+    with EnvPool(rogue("Loud"), 1) as pool:
+        pool.reset({0: 0})
+        assert re.fullmatch(r"q+ \.\.\. q+", words := act(pool).words) and len(words) <= LONGEST
+
+
+def test_an_error_in_a_fork_of_the_environment_is_not_the_workers(rogue):
+    with EnvPool(rogue("Forked"), 1) as pool:
+        pool.reset({0: 0})
+        assert not any(act(pool).lost for _ in range(2))
 
 
 def test_the_environment_is_closed_and_what_it_started_ends(rogue, tmp_path):
