@@ -14,6 +14,7 @@ from gymnasium import Space, spaces
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.envs.choices import MOST, Groups, from_places, places
 from planet_rssm.envs.pictures import UNBOUNDED
+from planet_rssm.envs.subspaces import is_empty
 
 _WRAP = "give as env.id=module:Class a wrapper of your own"
 
@@ -133,7 +134,10 @@ class Choice:
 
 
 class Joint:
-    """The actions of a Dict or Tuple, its parts side by side: all numbers, or all choices."""
+    """The actions of a Dict or Tuple, its parts side by side: all numbers, or all choices.
+
+    Parts that hold nothing, as a gripper that is not there, stay empty.
+    """
 
     def __init__(self, task: str, space: spaces.Dict | spaces.Tuple) -> None:
         """Take the parts, which may be nested.
@@ -145,8 +149,13 @@ class Joint:
         parts: dict[Any, Space[Any]] = (
             dict(space.items()) if isinstance(space, spaces.Dict) else dict(enumerate(space))
         )
+        self._empty = {
+            key: np.zeros(part.shape or (), part.dtype)
+            for key, part in parts.items()
+            if is_empty(part)
+        }
         self._maps: dict[Any, Numbers | Choice | Joint] = {
-            key: action_map(task, part) for key, part in parts.items()
+            key: action_map(task, part) for key, part in parts.items() if key not in self._empty
         }
         if not self._maps:
             raise PlanetError(
@@ -174,7 +183,8 @@ class Joint:
         values = {
             key: one(part) for (key, one), part in zip(self._maps.items(), parts, strict=True)
         }
-        return values if self._named else tuple(values.values())
+        values |= {key: empty.copy() for key, empty in self._empty.items()}
+        return values if self._named else tuple(values[place] for place in range(len(values)))
 
     def inverse(self, actions: Any) -> Array:  # noqa: ANN401 (as nested as the space)
         """Return our actions, float32 [T, A], for T of the environment's.

@@ -161,7 +161,14 @@ def _read(name: str, header: dict[str, Any], tensors: dict[str, Tensor]) -> Chec
         settings = config.resolve(config.upgraded(dict(header["settings"])))
         spec = EnvSpec.from_json(header["spec"])
         progress = _plain(header["progress"])
-    except (PlanetError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (
+        PlanetError,
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise PlanetError(
             f"{name}: of another version of planet_rssm ({error}); use that one"
         ) from None

@@ -31,6 +31,16 @@ def many(space, action):
     return np.asarray(action)[None]
 
 
+@pytest.mark.parametrize("empty", [spaces.Box(-1, 1, (0,)), spaces.MultiDiscrete([])])
+def test_a_part_that_takes_nothing_stays_empty(empty):
+    for space in (spaces.Dict(arm=place, grip=empty), spaces.Tuple((empty, place))):
+        joint = action_map("x", space)
+        action = joint(np.array([1, 0, 0, -1], np.float32))
+        assert joint.size == 4 and space.contains(action)
+        np.testing.assert_array_equal(joint.inverse(many(space, action)), [[1, 0, 0, -1]])
+    assert "takes no actions" in refusal(action_map, spaces.Dict(grip=empty))
+
+
 def test_numbers_reach_their_bounds():
     low, high = np.array([[0.1, -2], [-5, 3]]), np.array([[0.3, 6], [-1, 3]])
     for kind in (np.float32, np.float64):
