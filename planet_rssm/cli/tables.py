@@ -39,7 +39,7 @@ def print_table(
 ) -> None:
     """Print a title and a table; where the terminal is too narrow, cells take more lines."""
     print_text(console, title)
-    table = Table(*(Column(name, overflow="fold") for name in header))
+    table = Table(*(Column(escape_controls(name), overflow="fold") for name in header))
     for row in body:
         table.add_row(*map(escape_controls, row))
     console.print(table, markup=False)
