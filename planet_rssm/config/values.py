@@ -94,7 +94,7 @@ def _arguments(value: Any) -> Any:  # noqa: ANN401
                 "must have plain values, but {name}: {error}",
                 {"name": name, "error": str(error)},
             ) from None
-    return _plain(value)
+    return {name: _plain(part) for name, part in value.items()}
 
 
 Number = Annotated[float, BeforeValidator(number)]
