@@ -492,7 +492,7 @@ def test_arguments_of_an_environment_are_typed_kept_and_changed_one_by_one(tmp_p
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        (f"env.kwargs.a={'[' * 21}{']' * 21}", r"values, but a: it is nested more than 20 deep"),
+        (f"env.kwargs.a={'[' * 22}{']' * 22}", r"values, but a: it is nested more than 20 deep"),
         ("env.kwargs=3", r"env\.kwargs = 3: input should be a valid dictionary"),
         ("env.kwargs.a.b=3", r"env\.kwargs = .*: must name arguments, env\.kwargs\.NAME=value"),
         (

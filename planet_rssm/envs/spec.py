@@ -15,6 +15,10 @@ from planet_rssm.envs.choices import Groups, from_places
 # fields in which descriptions of one environment may differ
 _NOT_COMPARED = ("control_interval", "interval_from", "limit_from", "drop", "keys")
 
+_OF = "description of an environment"
+_OLDER = "read it with the version of planet_rssm that wrote it"
+_SHORTEST = 1e-9  # seconds of an agent step
+
 
 @dataclass(frozen=True)
 class EnvSpec:
@@ -142,7 +146,7 @@ class EnvSpec:
                 look like that.
         """
         try:
-            return TypeAdapter(cls).validate_json(json.dumps(value))
+            spec = TypeAdapter(cls).validate_json(json.dumps(value))
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(str(part) for part in first["loc"]) or "it"
@@ -151,6 +155,12 @@ class EnvSpec:
                 f"description of an environment: {name}: {reason}; "
                 "read it with the version of planet_rssm that wrote it"
             ) from None
+        for key, (shape, _) in spec.observation.items():
+            if any(length < 0 for length in shape):
+                raise PlanetError(f"{_OF}: observation {key!r} has shape {list(shape)}; {_OLDER}")
+        if not _SHORTEST <= spec.control_interval <= 1 / _SHORTEST:  # seconds: films play at it
+            raise PlanetError(f"{_OF}: control_interval = {spec.control_interval:g}; {_OLDER}")
+        return spec
 
 
 def chosen(task: str, names: Sequence[str], drop: Sequence[str], keys: Sequence[str]) -> list[str]:

@@ -21,6 +21,7 @@ from planet_rssm.base import trust
 from planet_rssm.base.device import resolve_device
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.files import read_regular, write_atomic
+from planet_rssm.base.text import one_line
 from planet_rssm.config import FORMAT, Settings
 from planet_rssm.envs.spec import EnvSpec
 
@@ -170,7 +171,7 @@ def _read(name: str, header: dict[str, Any], tensors: dict[str, Tensor]) -> Chec
         RecursionError,
     ) as error:
         raise PlanetError(
-            f"{name}: of another version of planet_rssm ({error}); use that one"
+            f"{name}: of another version of planet_rssm ({one_line(str(error))}); use that one"
         ) from None
     for group, tensors_of in groups.items():
         for inside, tensor in tensors_of.items():

@@ -59,6 +59,16 @@ CRAFTED = {
         "another version of planet_rssm",
     ),
     "a setting of another type": (setting("rssm.deter", "many"), "rssm.deter = 'many'"),
+    "a negative shape": (
+        lambda h, t: h["spec"].update(observation={"image": [[-4, 3, 3], "uint8"]}),
+        r"observation 'image' has shape \[-4, 3, 3\]",
+    ),
+    "no time": (lambda h, t: h["spec"].update(control_interval=0.0), "control_interval = 0;"),
+    "nested without end": (
+        setting("env.kwargs", {"a": json.loads("[" * 300 + "]" * 300)}),
+        "nested more than 20 deep",
+    ),
+    "a page of text": (setting("rssm.latent", "x" * 10**6), r"x \.\.\. .*use that one"),
     "no settings": (lambda h, t: h.pop("settings"), "another version of planet_rssm"),
     "no progress": (lambda h, t: h.pop("progress"), "'progress'"),
     "a progress that is none": (
