@@ -17,7 +17,7 @@ def escape_controls(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return text in one line; of what is longer than `LONGEST` characters, the beginning and the end."""
+    """Return text in one line; of one that is too long, the beginning and the end."""
     text = " ".join(text.split())
     if len(text) <= LONGEST:
         return text

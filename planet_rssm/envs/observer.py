@@ -42,7 +42,7 @@ def dropped(names: Sequence[str]) -> str:
 
 
 def _left_out(part: Subspace) -> bool:
-    """Return whether a part holds nothing, as a camera that is off; alone it is refused, not left out."""
+    """Return whether a part holds nothing, as a camera that is off; alone it is refused."""
     return bool(part.path) and is_empty(part.space)
 
 
