@@ -1,9 +1,12 @@
 """Pixels to embedding and back (PlaNet, appendix A, after Ha and Schmidhuber's VAE)."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import conv2d, pad
 
 from planet_rssm.config import v3_layers
 
@@ -11,6 +14,8 @@ UNCUT = 1.1368  # standard deviation of a normal that has 1 after its cut at two
 V3_WIDTHS = (2, 3, 4, 4, 4)  # channels after each layer, in units of the depth
 KERNEL = 4  # of PlaNet's encoder; every layer of both has stride 2 and no padding
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU}
+FEW = 16  # channels, up to which `Upconv` is faster than PyTorch's transposed convolution
+LANES = 8  # numbers in a vector register of AVX2
 MAX_WIDTH = 8  # channels grow to at most this many times the first layer's
 
 
@@ -73,6 +78,68 @@ class ConvEncoder(nn.Module):
         return self.layers(image.permute(0, 3, 1, 2)).flatten(1)
 
 
+class UpconvOfOne(nn.ConvTranspose2d):
+    """A transposed convolution of maps of one pixel, [M, C, 1, 1] to [M, O, k, k].
+
+    Of one pixel it is a plain product, which takes a third of the time of the convolution's kernel
+    on a CPU, and for many channels a sixth.
+    """
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: D102
+        assert self.bias is not None
+        _, channels, height, width = self.weight.shape
+        weight = self.weight.permute(0, 2, 3, 1).flatten(1)  # a view, where it is channels_last
+        maps = torch.addmm(self.bias.repeat(height * width), x.flatten(1), weight)
+        return maps.view(-1, height, width, channels).permute(0, 3, 1, 2)
+
+
+class Upconv(nn.ConvTranspose2d):
+    """A transposed convolution of stride 2 to few channels, [M, C, h, w] to [M, O, 2h + k - 2, 2w + k - 2].
+
+    The same numbers as PyTorch's, whose forward pass to three channels takes as long on a CPU as
+    half of everything else in an update. What an output pixel of each parity reads is an ordinary
+    convolution of kernel ceil(k / 2); all four are made in one, and their pixels put in place.
+    """
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: D102
+        if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+            return super().forward(x, output_size)
+        return _UpconvFunction.apply(x, self.weight, self.bias)
+
+
+class _UpconvFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:  # noqa: ANN401
+        ctx.save_for_backward(x, weight)
+        channels, out, kernel, _ = weight.shape
+        reach = (kernel + 1) // 2  # pixels of x that an output pixel reads, each way
+        if kernel % 2:
+            weight = pad(weight, (0, 1, 0, 1))
+        # Output pixel 2 q + p reads pixel q - d of x by weight 2 d + p.
+        parts = weight.reshape(channels, out, reach, 2, reach, 2).flip(2, 4)
+        parts = parts.permute(3, 5, 1, 0, 2, 4).reshape(4 * out, channels, reach, reach)
+        lanes = -4 * out % LANES  # unused outputs, for oneDNN's fast kernels take a multiple
+        parts = pad(parts, (0, 0, 0, 0, 0, 0, 0, lanes))
+        parts = parts.contiguous(memory_format=torch.channels_last)
+        maps = conv2d(x, parts, pad(bias.repeat(4), (0, lanes)), padding=reach - 1)
+        maps = maps.permute(0, 2, 3, 1)[..., : 4 * out]
+        many, height, width, _ = maps.shape
+        maps = maps.reshape(many, height, width, 2, 2, out).permute(0, 1, 3, 2, 4, 5)
+        maps = maps.reshape(many, 2 * height, 2 * width, out)
+        if kernel % 2:
+            maps = maps[:, :-1, :-1]
+        return maps.permute(0, 3, 1, 2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ANN401
+        x, weight = ctx.saved_tensors
+        shape = [2, 2], [0, 0], [1, 1], True, [0, 0], 1  # of a transposed convolution of stride 2
+        return torch.ops.aten.convolution_backward(
+            gradient, x, weight, [weight.shape[1]], *shape, ctx.needs_input_grad
+        )
+
+
 class ConvDecoder(nn.Module):
     """Features [M, F] to the mean of the preprocessed image [M, size, size, 3]."""
 
@@ -86,12 +153,13 @@ class ConvDecoder(nn.Module):
         for layer, kernel in enumerate(kernels):
             left = len(kernels) - 2 - layer
             out = 3 if left < 0 else depth * min(2**left, MAX_WIDTH)
-            layers += [nn.ConvTranspose2d(channels, out, kernel, stride=2), ACTIVATIONS[act]()]
+            kind = UpconvOfOne if layer == 0 else Upconv if out <= FEW else nn.ConvTranspose2d
+            layers += [kind(channels, out, kernel, stride=2), ACTIVATIONS[act]()]
             channels = out
         self.layers = channels_last(nn.Sequential(*layers[:-1]))
 
     def forward(self, feat: Tensor) -> Tensor:  # noqa: D102
-        hidden = self.linear(feat)[:, :, None, None].contiguous(memory_format=torch.channels_last)
+        hidden = self.linear(feat)[:, :, None, None]
         return self.layers(hidden).permute(0, 2, 3, 1)
 
 

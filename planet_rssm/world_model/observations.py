@@ -52,11 +52,10 @@ def restored_vector(vector: Tensor) -> Tensor:
 
 
 def _pixels(image: Tensor, noise: Tensor | None) -> Tensor:
-    return (
-        image.float() / 255 - 0.5
-        if noise is None
-        else (torch.floor(image.float() / 8) + noise) / 32 - 0.5
-    )
+    if noise is None:
+        return image.float() / 255 - 0.5
+    # (floor(image / 8) + noise) / 32 - 0.5, to the bit: one pass over bytes, three over floats.
+    return torch.add(noise, image >> 3).mul_(1 / 32).sub_(0.5)
 
 
 class Encoder(nn.Module):

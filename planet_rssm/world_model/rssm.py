@@ -8,6 +8,8 @@ action_t led to observation t, see data/episode.py.
 Sampling takes its noise as a tensor: the same noise gives the same states, batched or alone.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ from planet_rssm.types import State
 from planet_rssm.world_model.cells import core_from_settings
 from planet_rssm.world_model.latents import latent_from_settings, stack
 from planet_rssm.world_model.networks import mlp
+from planet_rssm.world_model.recurrence import Gathered, gathered
 
 
 class RSSM(nn.Module):
@@ -98,7 +101,8 @@ class RSSM(nn.Module):
             The new state, and the posterior it was sampled from.
         """
         weight, projected = self._split_posterior(embed)
-        return self._observe_projected(state, action, weight, projected, is_first, noise)
+        of_deter = partial(linear, weight=weight)
+        return self._observe_projected(state, action, of_deter, projected, is_first, noise)
 
     def imagine_step(self, state: State, action: Tensor, noise: Tensor | None) -> State:
         """Advance by `action` [B, A] without an observation.
@@ -133,13 +137,17 @@ class RSSM(nn.Module):
             embed
         )  # one product over all steps, outside the recurrence
         states, posteriors = [], []
-        for t in range(embed.shape[1]):
-            drawn = None if noise is None else noise[:, t]
-            state, posterior = self._observe_projected(
-                state, action[:, t], weight, projected[:, t], is_first[:, t], drawn
+        with gathered(self.core, self.posterior_net):
+            of_deter = (
+                Gathered(weight, None) if weight.requires_grad else partial(linear, weight=weight)
             )
-            states.append(state)
-            posteriors.append(posterior)
+            for t in range(embed.shape[1]):
+                drawn = None if noise is None else noise[:, t]
+                state, posterior = self._observe_projected(
+                    state, action[:, t], of_deter, projected[:, t], is_first[:, t], drawn
+                )
+                states.append(state)
+                posteriors.append(posterior)
         return _stack_states(states), stack(posteriors, 1)
 
     def imagine(self, state: State, actions: Tensor, noise: Tensor | None) -> State:
@@ -183,14 +191,14 @@ class RSSM(nn.Module):
         self,
         state: State,
         action: Tensor,
-        weight: Tensor,
+        of_deter: Callable[[Tensor], Tensor],
         projected: Tensor,
         is_first: Tensor,
         noise: Tensor | None,
     ) -> tuple[State, Any]:
         state = self.forget(state, is_first)
         deter = self.core(state.deter, state.stoch, action * (~is_first).to(action.dtype)[:, None])
-        raw = linear(deter, weight) + projected
+        raw = of_deter(deter) + projected
         for layer in list(self.posterior_net)[1:]:
             raw = layer(raw)
         posterior = self.latent.params(raw)

@@ -1,0 +1,160 @@
+"""A recurrence whose weights each get their gradient from one product over all steps.
+
+Autograd makes the gradient of a weight anew at every step, from the few rows of that step, and adds
+these up: of T steps T small products and T - 1 sums as large as the weight. Here a product inside
+the recurrence keeps its inputs [M, I] and the gradients [M, O] of its outputs instead, and the
+weight's gradient is one product of all T * M rows. The numbers are autograd's up to the order of
+summation.
+
+    with gathered(self.core, self.posterior_net):
+        for t in range(steps):
+            ...                      # every linear layer and GRU cell inside the modules takes part
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import linear
+
+
+class _Gate(torch.autograd.Function):
+    """The weight as the steps use it. Its gradient comes last, when every step has left its rows."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        weight: Tensor,
+        bias: Tensor | None,
+        rows: list[tuple[Tensor, Tensor]],
+    ) -> tuple[Tensor, Tensor | None]:
+        ctx.rows = rows
+        ctx.set_materialize_grads(False)
+        return weight.view_as(weight), None if bias is None else bias.view_as(bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *_: Tensor | None) -> tuple[Tensor | None, Tensor | None, None]:  # noqa: ANN401
+        if not ctx.rows:
+            return None, None, None
+        inputs, outputs = (torch.cat(parts) for parts in zip(*ctx.rows, strict=True))
+        ctx.rows.clear()
+        return outputs.t() @ inputs, outputs.sum(0) if ctx.needs_input_grad[1] else None, None
+
+
+class _Product(torch.autograd.Function):
+    """x [M, I] times the weight, plus the bias. Only x gets its gradient at once."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        rows: list[tuple[Tensor, Tensor]],
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.rows = rows
+        return linear(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None, None]:  # noqa: ANN401
+        x, weight = ctx.saved_tensors
+        ctx.rows.append((x, gradient))
+        return gradient @ weight if ctx.needs_input_grad[0] else None, None, None, None
+
+
+class Gathered:
+    """A linear map [M, I] to [M, O] whose weight's gradient is gathered over many calls."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        device = weight.device.type
+        if torch.is_autocast_enabled(device):  # once, where autocast would do so at every step
+            self._dtype = torch.get_autocast_dtype(device)
+            weight = weight.to(self._dtype)
+            bias = None if bias is None else bias.to(self._dtype)
+        self._dtype = weight.dtype
+        self._rows: list[tuple[Tensor, Tensor]] = []
+        self._weight, self._bias = _Gate.apply(weight, bias, self._rows)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return x W^T + b, [M, O] for x [M, I]."""
+        return _Product.apply(x.to(self._dtype), self._weight, self._bias, self._rows)
+
+
+class _Gates(torch.autograd.Function):
+    """The gates of a GRU in one step of the graph, as nn.GRUCell defines them."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, hidden: Tensor, deter: Tensor) -> Tensor:  # noqa: ANN401
+        size = deter.shape[-1]
+        both = inputs[:, : 2 * size] + hidden[:, : 2 * size]
+        reset, update = both.sigmoid_().split(size, -1)
+        left = hidden[:, 2 * size :]
+        candidate = torch.addcmul(inputs[:, 2 * size :], reset, left).tanh_()
+        change = deter - candidate
+        ctx.save_for_backward(reset, update, candidate, change, left)
+        return torch.addcmul(candidate, update, change)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ANN401
+        reset, update, candidate, change, left = ctx.saved_tensors
+        size = gradient.shape[-1]
+        of_deter = gradient * update
+        of_inputs = gradient.new_empty(len(gradient), 3 * size)
+        of_reset, of_update, of_candidate = of_inputs.split(size, -1)
+        torch.mul(gradient - of_deter, 1 - candidate.square(), out=of_candidate)
+        torch.mul(of_deter * change, 1 - update, out=of_update)
+        torch.mul(of_candidate * left, reset * (1 - reset), out=of_reset)
+        of_hidden = of_inputs.clone()
+        of_hidden[:, 2 * size :] *= reset
+        return of_inputs, of_hidden, of_deter
+
+
+def gru_gates(inputs: Tensor, hidden: Tensor, deter: Tensor) -> Tensor:
+    """Return the next deter [M, D] of the gates' parts of x and of deter, both [M, 3 D].
+
+    r, z = sig(inputs + hidden); n = tanh(inputs + r hidden); h' = n + z (h - n), in the order reset
+    r, update z, candidate n (Cho et al. 2014, arXiv 1406.1078, as nn.GRUCell). In the precision of
+    `deter`.
+    """
+    return _Gates.apply(inputs.to(deter.dtype), hidden.to(deter.dtype), deter)
+
+
+@contextlib.contextmanager
+def gathered(*modules: nn.Module) -> Iterator[None]:
+    """Gather the weights' gradients of all linear layers and GRU cells in `modules` until the end.
+
+    Without gradients nothing changes: there is nothing to gather.
+    """
+    changed: list[nn.Module] = []
+    try:
+        if torch.is_grad_enabled():
+            for part in (part for module in modules for part in module.modules()):
+                if _takes_part(part):
+                    part.forward = _call_of(part)  # type: ignore[method-assign]
+                    changed.append(part)
+        yield
+    finally:
+        for part in changed:
+            del part.forward  # the class's own again
+
+
+def _takes_part(part: nn.Module) -> bool:
+    return isinstance(part, nn.Linear | nn.GRUCell) and any(
+        weight.requires_grad for weight in part.parameters()
+    )
+
+
+def _call_of(part: nn.Module) -> Any:  # noqa: ANN401
+    if isinstance(part, nn.Linear):
+        return Gathered(part.weight, part.bias)
+    assert isinstance(part, nn.GRUCell)
+    of_x = Gathered(part.weight_ih, part.bias_ih)
+    of_deter = Gathered(part.weight_hh, part.bias_hh)
+    return lambda x, deter: gru_gates(of_x(x), of_deter(deter), deter)
