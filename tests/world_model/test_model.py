@@ -11,6 +11,7 @@ from planet_rssm.config import Settings
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.types import Batch, State
 from planet_rssm.world_model import LossNoise, ModelDynamics, WorldModel, untrained_model
+from planet_rssm.world_model.model import uniform_bytes
 from planet_rssm.world_model.observations import preprocess
 
 CPU = torch.device("cpu")
@@ -198,3 +199,11 @@ def test_dynamics_follow_the_rssm_candidate_by_candidate() -> None:
             states = model.rssm.imagine(start, actions[b, n][None], noise[b, n][None])
             torch.testing.assert_close(rollout.reward[b, n], model.predict_reward(states)[0])
             torch.testing.assert_close(rollout.last.deter[b, n], states.deter[0, -1])
+
+
+def test_noise_of_bytes_is_uniform() -> None:
+    drawn = uniform_bytes((33, 1001), torch.Generator().manual_seed(0))
+    assert drawn.dtype == torch.uint8 and drawn.shape == (33, 1001)
+    for place in range(8):  # of a byte in the number that it was cut from
+        counts = torch.bincount(drawn.flatten()[place::8].long(), minlength=256)
+        assert len(counts) == 256 and abs(counts - counts.float().mean()).max() < 60

@@ -12,6 +12,8 @@ from planet_rssm.config import LARGEST, SMALLEST
 from planet_rssm.world_model.networks import (
     BlockLinear,
     RMSNorm,
+    Upconv,
+    UpconvOfOne,
     V3Decoder,
     V3Encoder,
     decoder_kernels,
@@ -195,3 +197,25 @@ def test_layers_norms_and_activations_are_in_order() -> None:
     names = [type(part).__name__ for part in mlp(3, 4, 2, 2, "silu", "rms")]
     assert names == ["Linear", "RMSNorm", "SiLU", "Linear", "RMSNorm", "SiLU", "Linear"]
     assert [type(part).__name__ for part in mlp(3, 4, 0, 2)] == ["Linear"]
+
+
+@pytest.mark.parametrize("kernel", [2, 3, 4, 5, 6])
+@pytest.mark.parametrize("kind", [Upconv, UpconvOfOne])
+def test_upconvolutions_are_those_of_torch(kind: type[nn.ConvTranspose2d], kernel: int) -> None:
+    side = 1 if kind is UpconvOfOne else 5
+    layer = kind(4, 3, kernel, stride=2)
+    layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
+    x = torch.randn(2, 4, side, side, requires_grad=True)
+
+    def plain(x: Tensor) -> Tensor:
+        return nn.functional.conv_transpose2d(x, layer.weight, layer.bias, stride=2)
+
+    ours, theirs = layer(x), plain(x)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    wanted = (x, layer.weight, layer.bias)
+    for one, other in zip(
+        torch.autograd.grad(ours.square().sum(), wanted),
+        torch.autograd.grad(theirs.square().sum(), wanted),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)

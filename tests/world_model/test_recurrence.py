@@ -1,0 +1,77 @@
+"""Gathered gradients are autograd's, for every recurrent core."""
+
+import pytest
+import torch
+
+from planet_rssm.config import RSSMSettings
+from planet_rssm.world_model.recurrence import gathered, gru_gates
+from planet_rssm.world_model.rssm import RSSM
+
+B, T, A, E = 3, 5, 2, 7
+CORES = {
+    "gru": {},
+    "gru twice": {"recurrent_depth": 2},
+    "tf_gru": {"cell": "tf_gru"},
+    "norm_gru": {"cell": "norm_gru", "norm": "layer"},
+    "blocks": {"blocks": 2, "norm": "rms", "act": "silu"},
+    "no recurrence": {"kind": "ssm"},
+}
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_gradients_are_those_of_autograd(core, monkeypatch):
+    settings = RSSMSettings(deter=8, hidden=6, stoch=4, **CORES[core])
+    rssm = RSSM(settings, A, E).double()
+    rng = torch.Generator().manual_seed(0)
+    embed, action, noise = (
+        torch.randn(B, T, n, generator=rng, dtype=torch.float64, requires_grad=True)
+        for n in (E, A, rssm.noise_size)
+    )
+    is_first = torch.zeros(B, T, dtype=torch.bool)
+    is_first[:, 0] = is_first[1, 3] = True
+
+    def gradients():
+        states, posterior = rssm.observe(embed, action, is_first, noise)
+        loss = sum(part.square().sum() for part in (*states, *posterior))
+        inputs = [*rssm.parameters(), embed, action]
+        return loss, torch.autograd.grad(loss, inputs, allow_unused=True)
+
+    loss, ours = gradients()
+    monkeypatch.setattr("planet_rssm.world_model.recurrence._takes_part", lambda part: False)
+    monkeypatch.setattr("planet_rssm.world_model.rssm.Gathered", plain)
+    plainly, theirs = gradients()
+    torch.testing.assert_close(loss, plainly, rtol=1e-14, atol=0)
+    for one, other in zip(ours, theirs, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+def plain(weight, bias):
+    return lambda x: torch.nn.functional.linear(x, weight, bias)
+
+
+def test_gates_are_those_of_the_cell():
+    cell = torch.nn.GRUCell(3, 4).double()
+    x = torch.randn(2, 3, dtype=torch.float64)
+    deter = torch.randn(2, 4, dtype=torch.float64)
+
+    def gates(x, deter):
+        linear = torch.nn.functional.linear
+        inputs = linear(x, cell.weight_ih, cell.bias_ih)
+        return gru_gates(inputs, linear(deter, cell.weight_hh, cell.bias_hh), deter)
+
+    torch.testing.assert_close(gates(x, deter), cell(x, deter))
+    assert torch.autograd.gradcheck(gates, (x.requires_grad_(), deter.requires_grad_()))
+
+
+def test_modules_are_as_before_afterwards_and_untouched_without_gradients():
+    layer = torch.nn.Linear(2, 2)
+    with gathered(layer):
+        assert "forward" in vars(layer)
+    assert "forward" not in vars(layer)
+    with torch.no_grad(), gathered(layer):
+        assert "forward" not in vars(layer)
+    with pytest.raises(RuntimeError), gathered(layer):
+        raise RuntimeError
+    assert "forward" not in vars(layer)
