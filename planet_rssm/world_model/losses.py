@@ -16,7 +16,7 @@ Params = Any  # of a latent; opaque outside latents.py
 class LossNoise(NamedTuple):
     """All the randomness of one loss: nothing inside the loss draws."""
 
-    pixels: dict[str, Tensor]  # uniform [B, T, size, size, 3] by key of the images to quantise
+    pixels: dict[str, Tensor]  # uniform [0, 1) [B, T, size, size, 3], of quantised images
     latent: Tensor  # standard normal [B, T, noise_size]
     frames: Tensor  # int64 [K], which of the B * T frames are decoded
     overshooting: Tensor  # standard normal [D, B, T, noise_size]

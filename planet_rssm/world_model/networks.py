@@ -94,7 +94,9 @@ class UpconvOfOne(nn.ConvTranspose2d):
 
 
 class Upconv(nn.ConvTranspose2d):
-    """A transposed convolution of stride 2 to few channels, [M, C, h, w] to [M, O, 2h + k - 2, 2w + k - 2].
+    """A transposed convolution of stride 2 to few channels.
+
+    [M, C, h, w] to [M, O, 2h + k - 2, 2w + k - 2].
 
     The same numbers as PyTorch's, whose forward pass to three channels takes as long on a CPU as
     half of everything else in an update. What an output pixel of each parity reads is an ordinary

@@ -22,7 +22,7 @@ from torch.nn.functional import linear
 
 
 class _Gate(torch.autograd.Function):
-    """The weight as the steps use it. Its gradient comes last, when every step has left its rows."""
+    """The weight as the steps use it; its gradient is made when every step has left its rows."""
 
     @staticmethod
     def forward(
@@ -137,7 +137,7 @@ def gathered(*modules: nn.Module) -> Iterator[None]:
         if torch.is_grad_enabled():
             for part in (part for module in modules for part in module.modules()):
                 if _takes_part(part):
-                    part.forward = _call_of(part)  # type: ignore[method-assign]
+                    part.forward = _call_of(part)
                     changed.append(part)
         yield
     finally:
