@@ -159,4 +159,4 @@ def test_a_mistake_is_one_line(words, line, capsys):
 
 def test_bench_alone_says_what_there_is(capsys):
     assert call("bench") == 0
-    assert "Whole updates of the world model" in capsys.readouterr().out
+    assert "Updates of the world model" in capsys.readouterr().out

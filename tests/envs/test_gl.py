@@ -160,7 +160,7 @@ print(drawing.chosen, sum(isinstance(finder, gl._Chooser) for finder in sys.meta
     ("theirs", "chosen"), [(None, "osmesa"), ("disable", "osmesa"), ("glfw", "glfw")]
 )
 def test_a_backend_is_chosen_before_mujoco_settles_on_one(tmp_path, module, theirs, chosen):
-    (tmp_path / f"{module}.py").write_text("import os\nseen = os.environ.get('MUJOCO_GL')")
+    (tmp_path / f"{module}.py").write_text("import os\nchosen = os.environ.get('MUJOCO_GL')")
     variables = {key: value for key, value in os.environ.items() if key != "MUJOCO_GL"}
     variables |= {} if theirs is None else {"MUJOCO_GL": theirs}
     code = (
