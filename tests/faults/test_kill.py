@@ -24,7 +24,7 @@ KILLS = int(os.environ.get("KILLS", "10"))
 SETTINGS = f"""
     env.id=dmc/cartpole-swingup env.size=32 env.renderer=raycast env.action_repeat=25 model.depth=2
     rssm.deter=16 rssm.stoch=4 rssm.hidden=16 model.reward_units=16 planner.candidates=8
-    planner.iterations=1 planner.elites=2 planner.horizon=3 train.env_steps={9000 * KILLS}
+    planner.iterations=1 planner.elites=2 planner.horizon=3 train.env_steps={4500 * KILLS}
     train.seed_episodes=2 train.envs=1 train.updates=10 train.batch_size=4 train.batch_length=8
     train.test_every=4 device=cpu
 """.split()
