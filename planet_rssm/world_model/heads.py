@@ -2,7 +2,8 @@
 
 Every head is a network and how its output is read: `raw` [*B, raw_size] is what the network
 returns, `mean(raw)` [*B] the prediction, and `loss(raw, target)` [*B] what the prediction costs.
-Who needs both runs the network once.
+Who needs both runs the network once. Images and vectors have decoders in place of heads: what
+they cost is `WorldModel._image_loss`, by `observations.summed_error`.
 """
 
 from typing import Literal
