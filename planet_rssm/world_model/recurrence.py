@@ -21,6 +21,29 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
 
+class _Rows:
+    """What the steps of one backward pass leave for a weight's gradient."""
+
+    def __init__(self) -> None:
+        self._task = -1
+        self._pairs: list[tuple[Tensor, Tensor]] = []
+
+    def add(self, x: Tensor, gradient: Tensor) -> None:
+        """Keep the rows of a step."""
+        task = torch._C._current_graph_task_id()
+        if task != self._task:  # an earlier pass asked for no gradient of the weight
+            self._task, self._pairs = task, []
+        self._pairs.append((x, gradient))
+
+    def take(self) -> tuple[Tensor, Tensor] | None:
+        """Return inputs [T * M, I] and gradients [T * M, O] of this pass, and forget them."""
+        pairs, self._pairs = self._pairs, []
+        if not pairs or self._task != torch._C._current_graph_task_id():
+            return None
+        inputs, gradients = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+        return inputs, gradients
+
+
 class _Gate(torch.autograd.Function):
     """The weight as the steps use it; its gradient is made when every step has left its rows."""
 
@@ -29,7 +52,7 @@ class _Gate(torch.autograd.Function):
         ctx: Any,  # noqa: ANN401
         weight: Tensor,
         bias: Tensor | None,
-        rows: list[tuple[Tensor, Tensor]],
+        rows: _Rows,
     ) -> tuple[Tensor, Tensor | None]:
         ctx.rows = rows
         ctx.set_materialize_grads(False)
@@ -38,10 +61,10 @@ class _Gate(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *_: Tensor | None) -> tuple[Tensor | None, Tensor | None, None]:  # noqa: ANN401
-        if not ctx.rows:
+        rows = ctx.rows.take()
+        if rows is None:
             return None, None, None
-        inputs, outputs = (torch.cat(parts) for parts in zip(*ctx.rows, strict=True))
-        ctx.rows.clear()
+        inputs, outputs = rows
         return outputs.t() @ inputs, outputs.sum(0) if ctx.needs_input_grad[1] else None, None
 
 
@@ -54,7 +77,7 @@ class _Product(torch.autograd.Function):
         x: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        rows: list[tuple[Tensor, Tensor]],
+        rows: _Rows,
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.rows = rows
@@ -64,7 +87,7 @@ class _Product(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None, None]:  # noqa: ANN401
         x, weight = ctx.saved_tensors
-        ctx.rows.append((x, gradient))
+        ctx.rows.add(x, gradient)
         return gradient @ weight if ctx.needs_input_grad[0] else None, None, None, None
 
 
@@ -78,7 +101,7 @@ class Gathered:
             weight = weight.to(self._dtype)
             bias = None if bias is None else bias.to(self._dtype)
         self._dtype = weight.dtype
-        self._rows: list[tuple[Tensor, Tensor]] = []
+        self._rows = _Rows()
         self._weight, self._bias = _Gate.apply(weight, bias, self._rows)
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -75,3 +75,20 @@ def test_modules_are_as_before_afterwards_and_untouched_without_gradients():
     with pytest.raises(RuntimeError), gathered(layer):
         raise RuntimeError
     assert "forward" not in vars(layer)
+
+
+def test_a_pass_that_asks_for_no_weights_leaves_nothing_to_the_next():
+    rssm = RSSM(RSSMSettings(deter=8, hidden=6, stoch=4), A, E).double()
+    embed = torch.randn(B, T, E, dtype=torch.float64, requires_grad=True)
+    action = torch.randn(B, T, A, dtype=torch.float64)
+
+    def loss():
+        states, _ = rssm.observe(embed, action, torch.zeros(B, T, dtype=torch.bool), None)
+        return states.feat.square().sum()
+
+    once = torch.autograd.grad(loss(), rssm.core.cell.weight_hh)
+    value = loss()
+    torch.autograd.grad(value, embed, retain_graph=True)
+    for _ in range(2):
+        again = torch.autograd.grad(value, rssm.core.cell.weight_hh, retain_graph=True)
+        torch.testing.assert_close(again, once)
