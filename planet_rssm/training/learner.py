@@ -19,7 +19,7 @@ from planet_rssm.precision import training_precision
 from planet_rssm.runs.checkpoint import Checkpoint
 from planet_rssm.training.optim import build_optimizer, warm
 from planet_rssm.types import Batch
-from planet_rssm.world_model import WorldModel
+from planet_rssm.world_model import Context, LossNoise, WorldModel
 
 # of the loss in float16: it sums over pixels, so PyTorch's 65536 would overflow for long
 FIRST_SCALE = 1024.0
@@ -60,7 +60,12 @@ class Learner:
         """
         batch = to_batch(chunks.select_observations(self.model.spec.observation), self.device)
         with autocast(self.device, self.precision):
-            loss, metrics, bounds = self._loss(batch, index)
+            loss, metrics, context = self.model.loss(batch, self._noise(batch, index))
+            bounds = None  # the new range of returns
+            if self.behavior is not None:
+                added, more, bounds = self._behavior_loss(batch, context, index)
+                loss = loss + added
+                metrics |= more
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
@@ -82,24 +87,19 @@ class Learner:
             self.scaler.update()  # a gradient that is not finite lowers the scale
         return values if finite else {"skipped": 1.0}
 
-    def _loss(self, batch: Batch, index: int) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
-        """Return the loss of update number `index`, its metrics, and the new range of returns.
-
-        The last is what `Behavior.settle` takes; None without behaviour.
-        """
+    def _noise(self, batch: Batch, index: int) -> LossNoise:
         rows, length = batch.reward.shape
-        noise = self.model.draw(rows, length, self._generator(Stream.UPDATE, index), self.device)
-        loss, metrics, context = self.model.loss(batch, noise)
-        if self.behavior is None:
-            return loss, metrics, None
-        drawn = self.behavior.draw(
-            rows * length,
-            self.model.rssm.noise_size,
-            self._generator(Stream.BEHAVIOR, index),
-            self.device,
-        )
-        added_loss, added, bounds = self.behavior.loss(self.model, batch, context, drawn)
-        return loss + added_loss, metrics | added, bounds
+        rng = self._generator(Stream.UPDATE, index)
+        return self.model.draw(rows, length, rng, self.device)
+
+    def _behavior_loss(
+        self, batch: Batch, context: Context, index: int
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        assert self.behavior is not None
+        rng = self._generator(Stream.BEHAVIOR, index)
+        states = batch.reward.numel()
+        noise = self.behavior.draw(states, self.model.rssm.noise_size, rng, self.device)
+        return self.behavior.loss(self.model, batch, context, noise)
 
     def _generator(self, stream: Stream, index: int) -> torch.Generator:
         return generator(stream_seed(self.settings.seed, stream, index), self.device)

@@ -259,6 +259,11 @@ def stack(params: Sequence[P], dim: int) -> P:
     return kind._make(torch.stack(parts, dim) for parts in zip(*params, strict=True))  # type: ignore[attr-defined]
 
 
+def at_step(params: P, t: int) -> P:
+    """Return the parameters of step `t` of parameters [B, T, ...]."""
+    return type(params)._make(part[:, t] for part in params)  # type: ignore[attr-defined]
+
+
 def stopped(params: P) -> P:
     """Return the parameters without their gradient."""
     return type(params)._make(part.detach() for part in params)  # type: ignore[attr-defined]

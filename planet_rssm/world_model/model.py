@@ -31,7 +31,6 @@ from planet_rssm.world_model.observations import (
     preprocess,
     restored_image,
     restored_vector,
-    summed_error,
     vector_keys,
 )
 from planet_rssm.world_model.rssm import RSSM
@@ -196,13 +195,11 @@ class WorldModel(nn.Module):
         read = {head: feat if head in scale.grad_heads else feat.detach() for head in HEADS}
         terms = {}
         if self.decoder.image_keys:
-            terms["image"] = scale.image_scale * self._image_loss(
-                read["image"], context.observation, batch.mask, frames
-            )
+            image = self.decoder.image_loss(read["image"], context.observation, batch.mask, frames)
+            terms["image"] = scale.image_scale * image
         if self.decoder.vector_keys:
-            means = self.decoder.decode_vectors(read["vector"])
-            error = summed_error(means, context.observation, 1)
-            terms["vector"] = scale.vector_scale * masked_mean(error, batch.mask)
+            vector = self.decoder.vector_loss(read["vector"], context.observation, batch.mask)
+            terms["vector"] = scale.vector_scale * vector
         raw = {"reward": self.reward.raw(read["reward"])}
         error = self.reward.loss(raw["reward"], batch.reward)
         terms["reward"] = scale.reward_scale * masked_mean(error, batch.mask)
@@ -211,15 +208,6 @@ class WorldModel(nn.Module):
             error = self.continue_head.loss(raw["continue"], ~batch.is_terminal)
             terms["continue"] = scale.continue_scale * masked_mean(error, batch.mask)
         return terms, raw
-
-    def _image_loss(
-        self, feat: Tensor, observation: dict[str, Tensor], mask: Tensor, frames: Tensor
-    ) -> Tensor:
-        """Estimate the mean over steps from the chosen frames alone: decoding is most expensive."""
-        chosen = {key: observation[key].flatten(0, 1)[frames] for key in self.decoder.image_keys}
-        error = summed_error(self.decoder.decode_images(feat.flatten(0, 1)[frames]), chosen, 3)
-        kept = mask.flatten()[frames]
-        return error.where(kept, error.new_zeros(())).sum() / kept.sum().clamp(min=1)
 
     def _kl_losses(
         self, batch: Batch, context: Context, kls: list[tuple[float, Tensor]], noise: Tensor

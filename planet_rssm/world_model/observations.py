@@ -1,13 +1,13 @@
 """Observations by key, any mix of images and vectors: preprocessing, one encoder, one decoder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from planet_rssm.config import ModelSettings
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.world_model.losses import half_squared_error
+from planet_rssm.world_model.losses import half_squared_error, masked_mean
 from planet_rssm.world_model.networks import (
     ConvDecoder,
     ConvEncoder,
@@ -107,6 +107,37 @@ class Decoder(nn.Module):
         """Return images [M, size, size, 3] by key of `feat` [M, F]."""
         return {key: net(feat) for key, net in zip(self.image_keys, self.images, strict=True)}
 
+    def image_loss(
+        self, feat: Tensor, observation: Mapping[str, Tensor], mask: Tensor, frames: Tensor
+    ) -> Tensor:
+        """Return the mean over steps of what the images cost, a scalar.
+
+        It is estimated from some frames alone, for decoding is most expensive.
+
+        Args:
+            feat: [B, T, F].
+            observation: preprocessed images [B, T, size, size, 3], by key.
+            mask: bool [B, T], the steps that count.
+            frames: int64 [K], which of the B * T frames are decoded.
+        """
+        chosen = feat.flatten(0, 1)[frames]
+        errors = []
+        for key, net in zip(self.image_keys, self.images, strict=True):
+            target = observation[key].flatten(0, 1)[frames]
+            errors.append(half_squared_error(net(chosen), target, 3))
+        error = torch.stack(errors).sum(0)
+        kept = mask.flatten()[frames]
+        return error.where(kept, error.new_zeros(())).sum() / kept.sum().clamp(min=1)
+
+    def vector_loss(self, feat: Tensor, observation: Mapping[str, Tensor], mask: Tensor) -> Tensor:
+        """Return the mean over unmasked steps of what the vectors cost, a scalar.
+
+        `feat` is [B, T, F], the preprocessed vectors are [B, T, n].
+        """
+        means = self.decode_vectors(feat)
+        errors = [half_squared_error(mean, observation[key], 1) for key, mean in means.items()]
+        return masked_mean(torch.stack(errors).sum(0), mask)
+
     def decode_vectors(self, feat: Tensor) -> dict[str, Tensor]:
         """Return vectors [*B, n] by key of `feat` [*B, F]."""
         if not self.vector_keys:
@@ -122,16 +153,6 @@ def image_keys(spec: EnvSpec) -> list[str]:
 def vector_keys(spec: EnvSpec) -> list[str]:
     """Return the keys of the vectors, sorted."""
     return sorted(key for key, (shape, _) in spec.observation.items() if len(shape) == 1)
-
-
-def summed_error(
-    predicted: Mapping[str, Tensor], target: Mapping[str, Tensor], event_dims: int
-) -> Tensor:
-    """Return the half squared errors [*B] of all keys; see `losses.half_squared_error`."""
-    errors: Sequence[Tensor] = [
-        half_squared_error(mean, target[key], event_dims) for key, mean in predicted.items()
-    ]
-    return torch.stack(list(errors)).sum(0)
 
 
 def _image_encoder(side: int, settings: ModelSettings) -> ConvEncoder | V3Encoder:

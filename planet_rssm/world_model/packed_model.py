@@ -77,16 +77,15 @@ class FastDynamics(Dynamics[State]):
         ):
             self._take_up()
 
-    def rollout(self, state: State, actions: Tensor, noise: Tensor | None) -> Rollout:
-        """Follow `actions` [B, N, H, A] from `state` [B, ...]; see `ModelDynamics.rollout`."""
-        return self._follow(state, actions, noise, trace=False)
-
     def trace(self, state: State, actions: Tensor, noise: Tensor | None) -> Rollout:
         """Do what `rollout` does and keep the states on the way."""
-        return self._follow(state, actions, noise, trace=True)
+        return self.rollout(state, actions, noise, trace=True)
 
     @torch.no_grad()
-    def _follow(self, state: State, actions: Tensor, noise: Tensor | None, trace: bool) -> Rollout:
+    def rollout(
+        self, state: State, actions: Tensor, noise: Tensor | None, *, trace: bool = False
+    ) -> Rollout:
+        """Follow `actions` [B, N, H, A] from `state` [B, ...]; see `ModelDynamics.rollout`."""
         # No more than this: a graph that is being captured may not wait for an answer.
         if self._versions() != self._packed_versions:
             self._take_up()
@@ -95,14 +94,12 @@ class FastDynamics(Dynamics[State]):
         noise_size = 0 if noise is None else noise.shape[-1]
         row = batch * (numbers * self.dtype.itemsize + 4 * horizon * noise_size)
         count = max(1, min(candidates, self.memory // row))
-        drawn = itertools.repeat(None) if noise is None else noise.split(count, 1)
+        drawn = itertools.repeat(None) if noise is None else iter(noise.split(count, 1))
         # The precision was chosen when this was made.
+        parts = []
         with torch.autocast(actions.device.type, enabled=False):
-            pairs = zip(actions.split(count, 1), drawn)  # noqa: B905 (the second may have no end)
-            parts = [
-                self.packed.rollout(state, some_actions, some_noise, trace)
-                for some_actions, some_noise in pairs
-            ]
+            for some in actions.split(count, 1):
+                parts.append(self.packed.rollout(state, some, next(drawn), trace))
         return parts[0] if len(parts) == 1 else _joined(parts)
 
     @torch.inference_mode(False)

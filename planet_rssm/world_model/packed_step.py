@@ -5,14 +5,15 @@ What both read of a new deter is `shared`: it is computed once and passed from o
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from planet_rssm.types import State
-from planet_rssm.world_model.cells import GRUCore
+from planet_rssm.world_model.cells import GRUCore, TFGRUCell
 from planet_rssm.world_model.latents import Sample
-from planet_rssm.world_model.packed_layers import PLAIN, PackedCore, pack
+from planet_rssm.world_model.packed_layers import PackedJoint, PackedLinear, pack, pack_joint, tanh_
 from planet_rssm.world_model.rssm import RSSM
 
 
@@ -37,26 +38,120 @@ class PackedStep(nn.Module, ABC):
         """Return the prior's raw parameters [M, raw_size]."""
 
 
+PLAIN = nn.GRUCell | TFGRUCell  # cells whose gates have no norm, which `FusedStep` takes apart
+
+
 class FusedStep(PackedStep):
-    """A core that `PackedCore` takes apart: gates and the prior's first layer are one product."""
+    """A `GRUCore` with one of the PLAIN cells, and the prior, whose first layer reads its deter.
+
+    One product of a new deter makes that layer and the hidden gates of the next step, and one
+    product of x makes all its gates: with few rows a product takes little longer than one of half
+    its size. The first of these is `shared`, with the prior's layer as its last columns. A call
+    takes B rows of deter and of `shared` and M of actions: in the first step M / B rows have a
+    deter in common, later M is B. Devices other than a CPU have a kernel for the complete cell.
+    """
 
     def __init__(self, core: GRUCore, prior: nn.Sequential, stoch: int, dtype: torch.dtype) -> None:
+        """Take a core with a layer before its cell; `stoch` is the size of a latent sample."""
         super().__init__()
-        first, *rest = prior
+        self.depth = core.depth
+        self.dtype = dtype
+        cell = core.cell
+        assert isinstance(cell, PLAIN)
+        joint, *rest = pack_joint(core.inputs, slice(0, stoch), dtype)
+        assert isinstance(joint, PackedJoint)
+        self.joint = joint
+        self.inputs = nn.Sequential(*rest) if rest else None
+        first, *after = prior
         assert isinstance(first, nn.Linear)
-        self.core = PackedCore(core, first, stoch, dtype)
-        self.prior = pack(nn.Sequential(*rest), dtype)
+        self.prior_size = first.out_features
+        self.of_last = PackedLinear(first.weight, first.bias, dtype)
+        self.cell = None if first.weight.device.type == "cpu" else pack(cell, dtype)
+        if self.cell is None:
+            of_x, of_deter, of_reset = _parts(cell)
+            self.of_x = PackedLinear(*of_x, dtype)
+            weight = torch.cat([of_deter[0], first.weight])
+            bias = torch.cat([of_deter[1], first.bias])
+            self.of_deter = PackedLinear(weight, bias, dtype)
+            self.of_reset = None if of_reset is None else PackedLinear(of_reset, None, dtype)
+            self.tanh = Tensor.tanh_ if self.of_x.blocked is None else tanh_
+        self.prior = pack(nn.Sequential(*after), dtype)
 
     def first(self, state: State, action: Tensor, last: bool) -> tuple[Tensor, Tensor]:  # noqa: D102
-        return self.core.first(state.deter, state.stoch, action, last)
+        deter = state.deter.to(self.dtype)
+        if self.cell is None:
+            shared = self.of_deter(deter)
+        else:
+            deter = shared = deter.repeat_interleave(len(action) // len(deter), 0)
+        return self._repeat(self.joint.first(action, state.stoch), deter, shared, last)
 
     def forward(  # noqa: D102
         self, deter: Tensor, shared: Tensor, sample: Sample, action: Tensor, last: bool
     ) -> tuple[Tensor, Tensor]:
-        return self.core(deter, shared, sample, action, last)
+        return self._repeat(self.joint((action, sample)), deter, shared, last)
 
     def raw(self, shared: Tensor) -> Tensor:  # noqa: D102
-        return self.prior(self.core.prior(shared))
+        return self.prior(shared[:, -self.prior_size :])
+
+    def _repeat(
+        self, x: Tensor, deter: Tensor, shared: Tensor, last: bool
+    ) -> tuple[Tensor, Tensor]:
+        x = x if self.inputs is None else self.inputs(x)
+        if self.cell is not None:
+            for _ in range(self.depth):
+                deter = self.cell(x, deter)
+            return deter, self.of_last(deter)
+        inputs = self.of_x(x)
+        for left in reversed(range(self.depth)):
+            deter = gru(inputs, shared, deter, self.tanh, self.of_reset)
+            shared = self.of_last(deter) if last and not left else self.of_deter(deter)
+        return deter, shared
+
+
+def _parts(cell: PLAIN) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], Tensor | None]:
+    """Return weight and bias of all gates: for x, for deter, and the weight after the reset.
+
+    The last multiplies what the reset leaves of deter; None where nothing does.
+    """
+    if isinstance(cell, nn.GRUCell):
+        return (cell.weight_ih, cell.bias_ih), (cell.weight_hh, cell.bias_hh), None
+    inputs, biases = cell.input_size, torch.cat([cell.gates.bias + 1, cell.candidate.bias])
+    of_x = torch.cat([cell.gates.weight[:, :inputs], cell.candidate.weight[:, :inputs]])
+    return (
+        (of_x, biases),
+        (cell.gates.weight[:, inputs:], torch.zeros_like(cell.gates.bias)),
+        (cell.candidate.weight[:, inputs:]),
+    )
+
+
+def gru(
+    inputs: Tensor,
+    hidden: Tensor,
+    deter: Tensor,
+    tanh: Callable[[Tensor], Tensor] = Tensor.tanh_,
+    of_reset: nn.Module | None = None,
+) -> Tensor:
+    """Return n + z (h - n) [M, D], the next h of a GRU whose products are computed already.
+
+    Args:
+        inputs: [M, 3 D], the gates' part of x, in nn.GRUCell's order: reset, update z, candidate n.
+        hidden: [B, 3 D..], the gates' part of h; columns after these are not read.
+        deter: h [B, D]; M / B rows have one in common.
+        tanh: may work in place.
+        of_reset: multiplies what the reset leaves of h; then `hidden` [B, 2 D..] has no candidate.
+    """
+    size = deter.shape[1]
+    rows, width = hidden.shape
+    if rows != inputs.shape[0]:
+        inputs, hidden, deter = inputs.view(rows, -1, 3 * size), hidden[:, None], deter[:, None]
+    both, of_x = torch.split_with_sizes(inputs, [2 * size, size], -1)
+    if of_reset is not None:
+        reset, update = (both + hidden[..., : 2 * size]).sigmoid_().chunk(2, -1)
+        left = of_reset((reset * deter).view(-1, size)).view_as(of_x)
+        return torch.lerp(tanh(left.add_(of_x)), deter, update).view(-1, size)
+    other, of_deter, _ = torch.split_with_sizes(hidden, [2 * size, size, width - 3 * size], -1)
+    reset, update = (both + other).sigmoid_().chunk(2, -1)
+    return torch.lerp(tanh(torch.addcmul(of_x, reset, of_deter)), deter, update).view(-1, size)
 
 
 class PlainStep(PackedStep):

@@ -12,21 +12,25 @@ summation.
 """
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
+Product = Callable[[Tensor], Tensor]  # x [M, I] to [M, O]
 
+
+@dataclass
 class _Rows:
     """What the steps of one backward pass leave for a weight's gradient."""
 
-    def __init__(self) -> None:
-        self._task = -1
-        self._pairs: list[tuple[Tensor, Tensor]] = []
+    _task: int = -1
+    _pairs: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def add(self, x: Tensor, gradient: Tensor) -> None:
         """Keep the rows of a step."""
@@ -74,43 +78,43 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,  # noqa: ANN401
-        x: Tensor,
         weight: Tensor,
         bias: Tensor | None,
         rows: _Rows,
+        x: Tensor,
     ) -> Tensor:
-        ctx.save_for_backward(x, weight)
         ctx.rows = rows
+        ctx.dtype = x.dtype
+        x = x.to(weight.dtype)
+        ctx.save_for_backward(x, weight)
         return linear(x, weight, bias)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None, None]:  # noqa: ANN401
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, None, Tensor | None]:  # noqa: ANN401
         x, weight = ctx.saved_tensors
         ctx.rows.add(x, gradient)
-        return gradient @ weight if ctx.needs_input_grad[0] else None, None, None, None
+        of_x = (gradient @ weight).to(ctx.dtype) if ctx.needs_input_grad[3] else None
+        return None, None, None, of_x
 
 
-class Gathered:
-    """A linear map [M, I] to [M, O] whose weight's gradient is gathered over many calls."""
-
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        device = weight.device.type
-        if torch.is_autocast_enabled(device):  # once, where autocast would do so at every step
-            self._dtype = torch.get_autocast_dtype(device)
-            weight = weight.to(self._dtype)
-            bias = None if bias is None else bias.to(self._dtype)
-        self._dtype = weight.dtype
-        self._rows = _Rows()
-        self._weight, self._bias = _Gate.apply(weight, bias, self._rows)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Return x W^T + b, [M, O] for x [M, I]."""
-        return _Product.apply(x.to(self._dtype), self._weight, self._bias, self._rows)
+def gathered_linear(weight: Tensor, bias: Tensor | None) -> Product:
+    """Return x -> x W^T + b, [M, I] to [M, O], with W's gradient gathered over many calls."""
+    device = weight.device.type
+    if torch.is_autocast_enabled(device):  # once, where autocast would do so at every step
+        dtype = torch.get_autocast_dtype(device)
+        weight = weight.to(dtype)
+        bias = None if bias is None else bias.to(dtype)
+    rows = _Rows()
+    return functools.partial(_Product.apply, *_Gate.apply(weight, bias, rows), rows)
 
 
 class _Gates(torch.autograd.Function):
-    """The gates of a GRU in one step of the graph, as nn.GRUCell defines them."""
+    """The next deter [M, D] of the gates' parts of x and of deter, both [M, 3 D], in one step.
+
+    r, z = sig(inputs + hidden); n = tanh(inputs + r hidden); h' = n + z (h - n), in the order reset
+    r, update z, candidate n (Cho et al. 2014, arXiv 1406.1078, as nn.GRUCell). All are of one type.
+    """
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, hidden: Tensor, deter: Tensor) -> Tensor:  # noqa: ANN401
@@ -139,45 +143,38 @@ class _Gates(torch.autograd.Function):
         return of_inputs, of_hidden, of_deter
 
 
-def gru_gates(inputs: Tensor, hidden: Tensor, deter: Tensor) -> Tensor:
-    """Return the next deter [M, D] of the gates' parts of x and of deter, both [M, 3 D].
-
-    r, z = sig(inputs + hidden); n = tanh(inputs + r hidden); h' = n + z (h - n), in the order reset
-    r, update z, candidate n (Cho et al. 2014, arXiv 1406.1078, as nn.GRUCell). In the precision of
-    `deter`.
-    """
-    return _Gates.apply(inputs.to(deter.dtype), hidden.to(deter.dtype), deter)
-
-
 @contextlib.contextmanager
 def gathered(*modules: nn.Module) -> Iterator[None]:
     """Gather the weights' gradients of all linear layers and GRU cells in `modules` until the end.
 
-    Without gradients nothing changes: there is nothing to gather.
+    For the forward pass of a loss: without gradients there is nothing to gather.
     """
     changed: list[nn.Module] = []
     try:
-        if torch.is_grad_enabled():
-            for part in (part for module in modules for part in module.modules()):
-                if _takes_part(part):
-                    part.forward = _call_of(part)
-                    changed.append(part)
+        for part in (part for module in modules for part in module.modules()):
+            if not _takes_part(part):
+                continue
+            call: Callable[..., Tensor]
+            if isinstance(part, nn.Linear):
+                call = gathered_linear(part.weight, part.bias)
+            else:
+                of_x = gathered_linear(part.weight_ih, part.bias_ih)
+                of_deter = gathered_linear(part.weight_hh, part.bias_hh)
+                call = functools.partial(_cell, of_x, of_deter)
+            part.__dict__["forward"] = call
+            changed.append(part)
         yield
     finally:
         for part in changed:
             del part.forward  # the class's own again
 
 
-def _takes_part(part: nn.Module) -> bool:
+def _takes_part(part: nn.Module) -> TypeGuard[nn.Linear | nn.GRUCell]:
     return isinstance(part, nn.Linear | nn.GRUCell) and any(
         weight.requires_grad for weight in part.parameters()
     )
 
 
-def _call_of(part: nn.Module) -> Any:  # noqa: ANN401
-    if isinstance(part, nn.Linear):
-        return Gathered(part.weight, part.bias)
-    assert isinstance(part, nn.GRUCell)
-    of_x = Gathered(part.weight_ih, part.bias_ih)
-    of_deter = Gathered(part.weight_hh, part.bias_hh)
-    return lambda x, deter: gru_gates(of_x(x), of_deter(deter), deter)
+def _cell(of_x: Product, of_deter: Product, x: Tensor, deter: Tensor) -> Tensor:
+    kind = deter.dtype
+    return _Gates.apply(of_x(x).to(kind), of_deter(deter).to(kind), deter)

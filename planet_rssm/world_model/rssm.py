@@ -8,7 +8,7 @@ action_t led to observation t, see data/episode.py.
 Sampling takes its noise as a tensor: the same noise gives the same states, batched or alone.
 """
 
-from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -19,9 +19,9 @@ from torch.nn.functional import linear
 from planet_rssm.config import RSSMSettings
 from planet_rssm.types import State
 from planet_rssm.world_model.cells import core_from_settings
-from planet_rssm.world_model.latents import latent_from_settings, stack
+from planet_rssm.world_model.latents import at_step, latent_from_settings, stack
 from planet_rssm.world_model.networks import mlp
-from planet_rssm.world_model.recurrence import Gathered, gathered
+from planet_rssm.world_model.recurrence import gathered, gathered_linear
 
 
 class RSSM(nn.Module):
@@ -100,9 +100,11 @@ class RSSM(nn.Module):
         Returns:
             The new state, and the posterior it was sampled from.
         """
-        weight, projected = self._split_posterior(embed)
-        of_deter = partial(linear, weight=weight)
-        return self._observe_projected(state, action, of_deter, projected, is_first, noise)
+        drawn = None if noise is None else noise[:, None]
+        states, posteriors = self.observe(
+            embed[:, None], action[:, None], is_first[:, None], drawn, state
+        )
+        return State(states.deter[:, 0], states.stoch[:, 0]), at_step(posteriors, 0)
 
     def imagine_step(self, state: State, action: Tensor, noise: Tensor | None) -> State:
         """Advance by `action` [B, A] without an observation.
@@ -120,7 +122,7 @@ class RSSM(nn.Module):
         noise: Tensor | None,
         state: State | None = None,
     ) -> tuple[State, Any]:
-        """Filter a batch of sequences: `observe_step` for each t, from `state` or the initial one.
+        """Filter a batch of sequences, step by step, from `state` or the initial one.
 
         Args:
             embed: [B, T, E].
@@ -133,19 +135,23 @@ class RSSM(nn.Module):
             States [B, T, ...] and the posteriors [B, T, ...] that they were sampled from.
         """
         state = self.initial_state(len(embed)) if state is None else state
-        weight, projected = self._split_posterior(
-            embed
-        )  # one product over all steps, outside the recurrence
+        # One product over all steps, outside the recurrence.
+        weight, of_embed = self._split_posterior(embed)
         states, posteriors = [], []
-        with gathered(self.core, self.posterior_net):
-            of_deter = (
-                Gathered(weight, None) if weight.requires_grad else partial(linear, weight=weight)
-            )
+        learning = torch.is_grad_enabled()
+        with gathered(self.core, self.posterior_net) if learning else nullcontext():
+            gather = learning and weight.requires_grad
+            of_deter = gathered_linear(weight, None) if gather else partial(linear, weight=weight)
             for t in range(embed.shape[1]):
+                state = self.forget(state, is_first[:, t])
+                taken = action[:, t] * (~is_first[:, t]).to(action.dtype)[:, None]
+                deter = self.core(state.deter, state.stoch, taken)
+                raw = of_deter(deter) + of_embed[:, t]
+                for layer in list(self.posterior_net)[1:]:
+                    raw = layer(raw)
+                posterior = self.latent.params(raw)
                 drawn = None if noise is None else noise[:, t]
-                state, posterior = self._observe_projected(
-                    state, action[:, t], of_deter, projected[:, t], is_first[:, t], drawn
-                )
+                state = State(deter, self._sample(posterior, drawn))
                 states.append(state)
                 posteriors.append(posterior)
         return _stack_states(states), stack(posteriors, 1)
@@ -186,23 +192,6 @@ class RSSM(nn.Module):
         assert isinstance(first, nn.Linear)
         deter, rest = first.weight.split([self.deter_size, embed.shape[-1]], 1)
         return deter, linear(embed, rest, first.bias)
-
-    def _observe_projected(
-        self,
-        state: State,
-        action: Tensor,
-        of_deter: Callable[[Tensor], Tensor],
-        projected: Tensor,
-        is_first: Tensor,
-        noise: Tensor | None,
-    ) -> tuple[State, Any]:
-        state = self.forget(state, is_first)
-        deter = self.core(state.deter, state.stoch, action * (~is_first).to(action.dtype)[:, None])
-        raw = of_deter(deter) + projected
-        for layer in list(self.posterior_net)[1:]:
-            raw = layer(raw)
-        posterior = self.latent.params(raw)
-        return State(deter, self._sample(posterior, noise)), posterior
 
 
 def _stack_states(states: list[State]) -> State:

@@ -5,9 +5,9 @@ import torch
 
 from planet_rssm.types import State
 from planet_rssm.world_model import ModelDynamics, WorldModel
-from planet_rssm.world_model.packed_layers import FEW, PackedLinear, blocked, gru, tanh_
+from planet_rssm.world_model.packed_layers import FEW, PackedLinear, blocked, tanh_
 from planet_rssm.world_model.packed_model import FastDynamics
-from planet_rssm.world_model.packed_step import FusedStep
+from planet_rssm.world_model.packed_step import FusedStep, gru
 
 B, N, H, A = 2, 7, 4, 2
 CASES = {
@@ -216,7 +216,7 @@ def test_without_onednn_it_is_pytorchs_products(model, monkeypatch):
     inputs = inputs_of(made)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     fast = FastDynamics(made, "float32")
-    assert isinstance(fast.packed.step, FusedStep) and fast.packed.step.core.of_x.blocked is None
+    assert isinstance(fast.packed.step, FusedStep) and fast.packed.step.of_x.blocked is None
     with torch.no_grad():
         assert_same(
             fast.rollout(*inputs), ModelDynamics(made).rollout(*inputs), rtol=1e-4, atol=1e-5

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from planet_rssm.config import RSSMSettings
-from planet_rssm.world_model.recurrence import gathered, gru_gates
+from planet_rssm.world_model.recurrence import _Gates, gathered
 from planet_rssm.world_model.rssm import RSSM
 
 B, T, A, E = 3, 5, 2, 7
@@ -38,7 +38,7 @@ def test_gradients_are_those_of_autograd(core, monkeypatch):
 
     loss, ours = gradients()
     monkeypatch.setattr("planet_rssm.world_model.recurrence._takes_part", lambda part: False)
-    monkeypatch.setattr("planet_rssm.world_model.rssm.Gathered", plain)
+    monkeypatch.setattr("planet_rssm.world_model.rssm.gathered_linear", plain)
     plainly, theirs = gradients()
     torch.testing.assert_close(loss, plainly, rtol=1e-14, atol=0)
     for one, other in zip(ours, theirs, strict=True):
@@ -59,19 +59,25 @@ def test_gates_are_those_of_the_cell():
     def gates(x, deter):
         linear = torch.nn.functional.linear
         inputs = linear(x, cell.weight_ih, cell.bias_ih)
-        return gru_gates(inputs, linear(deter, cell.weight_hh, cell.bias_hh), deter)
+        return _Gates.apply(inputs, linear(deter, cell.weight_hh, cell.bias_hh), deter)
 
     torch.testing.assert_close(gates(x, deter), cell(x, deter))
     assert torch.autograd.gradcheck(gates, (x.requires_grad_(), deter.requires_grad_()))
 
 
-def test_modules_are_as_before_afterwards_and_untouched_without_gradients():
+def test_without_gradients_nothing_is_gathered(monkeypatch):
+    rssm = RSSM(RSSMSettings(deter=8, hidden=6, stoch=4), A, E)
+    monkeypatch.delattr("planet_rssm.world_model.recurrence._takes_part")
+    with torch.no_grad():
+        first = torch.ones(B, T, dtype=torch.bool)
+        rssm.observe(torch.zeros(B, T, E), torch.zeros(B, T, A), first, None)
+
+
+def test_modules_are_as_before_afterwards():
     layer = torch.nn.Linear(2, 2)
     with gathered(layer):
         assert "forward" in vars(layer)
     assert "forward" not in vars(layer)
-    with torch.no_grad(), gathered(layer):
-        assert "forward" not in vars(layer)
     with pytest.raises(RuntimeError), gathered(layer):
         raise RuntimeError
     assert "forward" not in vars(layer)
