@@ -166,7 +166,6 @@ def test_the_pages_term_trains_itself_and_the_model(here):
     )
     noise = model.draw(2, 5, torch.Generator().manual_seed(0), torch.device("cpu"))
     _, metrics, context = model.loss(batch, noise)
-    assert context.seen is context.observation  # the older name
     term = model.terms["InverseAction"](model, batch, context)
     torch.testing.assert_close(term.mean(), metrics["loss/InverseAction"])
     reached = torch.autograd.grad(

@@ -29,19 +29,9 @@ def verb(preset: str, overrides: tuple[str, ...], summary: bool, as_json: bool) 
             else settings_of.dump(settings).rstrip()
         )
         return
-    import torch  # only here: `planet config` itself stays quick
-
-    from planet_rssm.behavior import untrained_behavior
-    from planet_rssm.envs.pool import EnvPool
-    from planet_rssm.world_model import WorldModel
+    from planet_rssm.envs.pool import EnvPool  # only here: `planet config` itself stays quick
+    from planet_rssm.training.sizes import parameter_counts
 
     with EnvPool(settings.env.model_copy(update={"renderer": "none"}), 1) as pool:
-        spec = pool.spec
-    with torch.device("meta"):
-        model = WorldModel(settings, spec)
-        behavior = untrained_behavior(settings, model)
-    counts = model.parameter_counts()
-    if behavior is not None:
-        own = behavior.parameter_counts()
-        counts |= own | {"total": counts["total"] + sum(own.values())}
+        counts = parameter_counts(settings, pool.spec)
     click.echo(json.dumps({"preset": preset, "parameters": counts}))

@@ -4,6 +4,7 @@ import logging
 import math
 
 from planet_rssm.base.errors import PlanetError
+from planet_rssm.config import is_dm_control
 from planet_rssm.control.schedule import FALLBACKS
 from planet_rssm.envs.spec import EnvSpec
 
@@ -16,7 +17,7 @@ def trained_rate(spec: EnvSpec) -> float:
     It warns of a rate that earlier versions read from an environment's frame rate.
     """
     rate = 1 / spec.control_interval
-    if not spec.interval_from and not spec.id.startswith("dmc/"):
+    if not spec.interval_from and not is_dm_control(spec.id):
         line = (
             "hz: %g is what render_fps said when this model was trained; give hz if the "
             "environment steps otherwise"

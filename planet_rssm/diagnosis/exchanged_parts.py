@@ -8,10 +8,10 @@ import torch
 
 from planet_rssm.agent import Agent, AgentPolicy, parts_of
 from planet_rssm.collect import Policy
-from planet_rssm.config import PlannerSettings
+from planet_rssm.config import PlannerSettings, is_dm_control
 from planet_rssm.diagnosis.model_accuracy import Moment
 from planet_rssm.envs.pool import EnvPool, Pool
-from planet_rssm.evaluation.plan_run import same_pixels
+from planet_rssm.envs.spec import require_same_environment
 from planet_rssm.evaluation.protocol import PARALLEL, EpisodeResult, episode_seeds, play
 from planet_rssm.planners import planner_from_settings
 from planet_rssm.runs.checkpoint import Checkpoint
@@ -64,8 +64,8 @@ class ExchangedParts:
         """
         env = self._settings.env
         with EnvPool(env, self._rows) as pool:
-            same_pixels(self._checkpoint.spec, pool.spec)
-            if not env.id.startswith("dmc/"):
+            require_same_environment(self._checkpoint.spec, pool.spec)
+            if not is_dm_control(env.id):
                 reason = f"{env.id}: only dm_control's tasks can be simulated beside the model"
                 self.left_out = dict.fromkeys(("candidates", "filter", "model"), reason)
                 self._play("as is", pool, AgentPolicy(self._agent(), self._rows))

@@ -14,6 +14,7 @@ from planet_rssm.config import EnvSettings
 from planet_rssm.envs.history import EpisodeHistory
 from planet_rssm.envs.pictures import MAX_FRAME
 from planet_rssm.envs.process import SILENT, Ending, WorkerProcess
+from planet_rssm.envs.registry import is_resolved, resolve
 from planet_rssm.envs.spec import EnvSpec
 
 STARTS = 2.0  # step timeouts that a worker has to load its task
@@ -62,7 +63,7 @@ class Pool(Protocol):
 
 
 class EnvPool:
-    """`count` environments of the same resolved settings, the rows 0 to count - 1.
+    """`count` environments of the same settings, the rows 0 to count - 1.
 
     A worker that dies, raises or is silent for longer than `settings.step_timeout` is killed and
     replaced; `lost` counts them. If it was killed from outside or silent, the new one plays the
@@ -79,7 +80,9 @@ class EnvPool:
     """
 
     def __init__(self, settings: EnvSettings, count: int) -> None:
-        """Start the workers and wait for them."""
+        """Start the workers and wait for them; settings that leave something open are resolved."""
+        if not is_resolved(settings):
+            settings = resolve(settings)
         self.lost = 0
         self.count = count
         self._settings = settings

@@ -148,6 +148,12 @@ def worker_environment(settings: EnvSettings) -> dict[str, str | None]:
     return _scheme(settings.id).variables(settings.renderer)
 
 
+def is_resolved(settings: EnvSettings) -> bool:
+    """Return whether these are settings as `resolve` returns them."""
+    canonical = canonical_id(settings.id) == settings.id
+    return canonical and settings.action_repeat is not None and settings.renderer != "auto"
+
+
 def resolve(settings: EnvSettings) -> EnvSettings:
     """Return the settings with a canonical id, an action repeat and a renderer that works here.
 

@@ -1,6 +1,7 @@
 """What a run needs to know of its environment once the environment is gone."""
 
 import json
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -18,6 +19,8 @@ _NOT_COMPARED = ("control_interval", "interval_from", "limit_from", "drop", "key
 _OF = "description of an environment"
 _OLDER = "read it with the version of planet_rssm that wrote it"
 _SHORTEST = 1e-9  # seconds of an agent step
+
+_log = logging.getLogger("planet_rssm")
 
 
 @dataclass(frozen=True)
@@ -188,3 +191,27 @@ def chosen(task: str, names: Sequence[str], drop: Sequence[str], keys: Sequence[
 
 def _is_in(name: str, part: str) -> bool:
     return name == part or name.startswith(f"{part}.")
+
+
+def require_same_environment(trained: EnvSpec, now: EnvSpec) -> EnvSpec:
+    """Return `now`, if it is the environment of the training.
+
+    Another version of the simulator costs a warning.
+
+    Raises:
+        PlanetError: the environments differ in anything else.
+    """
+    if now.simulator != trained.simulator:
+        _log.warning(
+            "trained with %s, planning with %s: returns may differ; "
+            "compare them under one version only",
+            trained.simulator,
+            now.simulator,
+        )
+    if name := trained.differs(now, ignoring=("simulator",)):
+        raise PlanetError(
+            f"{trained.id}: the run was trained with {name} = {getattr(trained, name)}, "
+            f"here it is {getattr(now, name)}; "
+            "plan with the versions that its run.json names, or train another run"
+        )
+    return now

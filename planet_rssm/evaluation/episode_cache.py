@@ -1,5 +1,6 @@
 """Episodes that were played before, kept beside the run, so that an evaluation can be resumed."""
 
+import glob
 import io
 import json
 import logging
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from planet_rssm.base.files import UNSEALED, is_sealed, read_regular, seal, write_atomic
-from planet_rssm.config import FORMAT
+from planet_rssm.config import FORMAT, PlannerSettings
 from planet_rssm.evaluation.protocol import EpisodeResult
 
 FOLDER = "eval"
@@ -22,34 +23,42 @@ class EpisodeCache:
     def __init__(self, folder: Path | None, name: str, conditions: dict[str, Any]) -> None:
         """Read the episodes that were played under the same conditions.
 
-        A file that is missing or damaged only means playing again. Without a folder nothing is
-        read or written.
+        A planner setting that is newer than a file has its default there. A file that is missing or
+        damaged only means playing again. Without a folder nothing is read or written.
         """
         # as the file gives them back: tuples become lists
         self._conditions = json.loads(json.dumps(conditions))
         crc = zlib.crc32(json.dumps(self._conditions, sort_keys=True).encode())
         self.path = None if folder is None else folder / FOLDER / f"{name}-{crc:08x}.json"
         self.episodes: dict[int, EpisodeResult] = {}  # by seed
-        if self.path is not None:
-            self.episodes = self._read(self.path)
+        if self.path is None:
+            return
+        if self.path.exists():
+            self.episodes = self._read(self.path) or {}
+            return
+        older = f"{glob.escape(name)}-{'[0-9a-f]' * 8}.json"
+        for path in sorted(self.path.parent.glob(older)):  # of before a setting was added
+            if (episodes := self._read(path)) is not None:
+                self.path = path
+                self.episodes = episodes
+                return
 
-    def _read(self, path: Path) -> dict[int, EpisodeResult]:
+    def _read(self, path: Path) -> dict[int, EpisodeResult] | None:
+        """Return the episodes of a file; None if it is damaged, or of other conditions."""
         try:
             data = read_regular(path)
             record = json.loads(data)
-            sealed = is_sealed(io.BytesIO(data))
-            same_format = record["format"] == FORMAT
-            if sealed and same_format and record["made_of"] == self._conditions:
-                return {
-                    row["seed"]: EpisodeResult(row["seed"], row["return"], row["env_steps"])
-                    for row in record["rows"]
-                }
-        except FileNotFoundError:
-            return {}
+            if not is_sealed(io.BytesIO(data)) or record["format"] != FORMAT:
+                raise ValueError
+            if _completed(record["made_of"]) != self._conditions:
+                return None
+            return {
+                row["seed"]: EpisodeResult(row["seed"], row["return"], row["env_steps"])
+                for row in record["rows"]
+            }
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            pass
-        _log.warning("%s: damaged or of another version; its episodes are played again", path)
-        return {}
+            _log.warning("%s: damaged or of another version; its episodes are played again", path)
+            return None
 
     def add(self, results: list[EpisodeResult]) -> None:
         """Keep more episodes, durably. A folder that cannot be written costs a warning."""
@@ -71,3 +80,10 @@ class EpisodeCache:
                 self.path,
                 error.strerror,
             )
+
+
+def _completed(conditions: dict[str, Any]) -> dict[str, Any]:
+    """Return conditions with the planner's settings that are newer than they, at their defaults."""
+    planner = conditions["planner"]
+    defaults = PlannerSettings().model_dump(mode="json", exclude={"precision"})
+    return conditions | {"planner": defaults | planner}

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from planet_rssm import config
 from planet_rssm.base.errors import PlanetError
-from planet_rssm.config import Settings
+from planet_rssm.config import Settings, is_dm_control
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.evaluation import statistics
 from planet_rssm.evaluation.eval_results import (
@@ -157,7 +157,7 @@ def scale_of(normalise: str, spec: EnvSpec) -> float:
     Raises:
         PlanetError: nothing is known of that task, or there is no such method.
     """
-    if not spec.id.startswith("dmc/"):
+    if not is_dm_control(spec.id):
         raise PlanetError(
             f"--normalise {normalise}: the range of {spec.id} is not known; "
             "only of dm_control's tasks"

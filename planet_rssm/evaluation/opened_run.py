@@ -16,10 +16,9 @@ from planet_rssm.base.files import read_regular
 from planet_rssm.base.stopwatch import Stages
 from planet_rssm.config import EnvSettings, Settings
 from planet_rssm.envs.pool import EnvPool
-from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.envs.spec import EnvSpec, require_same_environment
 from planet_rssm.evaluation.eval_results import Training
 from planet_rssm.evaluation.own_policy import is_own_policy, own_policy, settings_of
-from planet_rssm.evaluation.plan_run import same_pixels
 from planet_rssm.evaluation.plan_simulator import PREFIX, simulator_settings
 from planet_rssm.evaluation.protocol import EpisodeResult, TimedPolicy, play
 from planet_rssm.evaluation.results import ObservationInfo, checkpoint_name
@@ -149,7 +148,8 @@ class RunPlayer:
         with stages("start"):
             pool = pools.of(self._checkpoint.settings.env, width)
             if self._agent is None:
-                self._agent = self._build(same_pixels(self._checkpoint.spec, pool.spec))
+                spec = require_same_environment(self._checkpoint.spec, pool.spec)
+                self._agent = self._build(spec)
         policy = AgentPolicy.of_episodes(self._agent, seeds, width, stages=stages)
         fix = "free some, or lower planner.candidates with -s"
         with within_memory(self._device, "a decision", fix), stages("environment"):

@@ -10,10 +10,9 @@ import numpy as np
 
 from planet_rssm.agent import Agent, AgentPolicy, parts_of, require_search
 from planet_rssm.base.device import within_memory
-from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.stopwatch import Stages
 from planet_rssm.envs.pool import EnvPool, Pool, Step
-from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.envs.spec import require_same_environment
 from planet_rssm.evaluation.baselines import baselines
 from planet_rssm.evaluation.protocol import (
     PARALLEL,
@@ -87,7 +86,7 @@ def plan_run(
             require_search(settings.planner, where)  # before any environment is started
             rows = min(episodes, PARALLEL)
             pool = stack.enter_context(EnvPool(settings.env, rows))
-            spec = same_pixels(loaded.spec, pool.spec)
+            spec = require_same_environment(loaded.spec, pool.spec)
             agent = Agent.build(settings, spec, *parts_of(loaded, where), device=where)
         policy = TimedPolicy(None, stages)
         camera = Camera(pool)
@@ -158,27 +157,3 @@ def write_or_warn(write: Callable[[V, float], Path], frames: V, fps: float) -> s
     except OSError as error:  # a shared run may be read-only: the numbers are worth more
         _log.warning("video not written (%s)", error)
         return None
-
-
-def same_pixels(trained: EnvSpec, now: EnvSpec) -> EnvSpec:
-    """Return `now`, if it is the environment of the training.
-
-    Another version of the simulator costs a warning.
-
-    Raises:
-        PlanetError: the environments differ in anything else.
-    """
-    if now.simulator != trained.simulator:
-        _log.warning(
-            "trained with %s, planning with %s: returns may differ; "
-            "compare them under one version only",
-            trained.simulator,
-            now.simulator,
-        )
-    if name := trained.differs(now, ignoring=("simulator",)):
-        raise PlanetError(
-            f"{trained.id}: the run was trained with {name} = {getattr(trained, name)}, "
-            f"here it is {getattr(now, name)}; "
-            "plan with the versions that its run.json names, or train another run"
-        )
-    return now

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from planet_rssm.base.errors import PlanetError
-from planet_rssm.config import nearest
+from planet_rssm.config import is_dm_control, nearest
 
 MAX = "max"  # a scale that is no method's: the most that a task gives
 FILE = Path(__file__).with_name("published_scores.json")
@@ -54,7 +54,7 @@ def published(task: str) -> list[PublishedScore]:
             score=entry["scores"][name],
         )
         for entry in entries()
-        if task.startswith("dmc/") and name in entry["scores"]
+        if is_dm_control(task) and name in entry["scores"]
     ]
 
 

@@ -17,8 +17,8 @@ from planet_rssm.data import episode_set
 from planet_rssm.data.episode import Episode
 from planet_rssm.data.replay import EPISODES, Replay
 from planet_rssm.envs.pool import EnvPool
-from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.evaluation.plan_run import same_pixels, write_or_warn
+from planet_rssm.envs.spec import EnvSpec, require_same_environment
+from planet_rssm.evaluation.plan_run import write_or_warn
 from planet_rssm.evaluation.protocol import FIRST_SEED, PARALLEL, episode_seeds
 from planet_rssm.evaluation.results import ObservationInfo, checkpoint_name
 from planet_rssm.openloop.dream_errors import CONTEXT, HORIZONS, DreamErrors, dream_errors
@@ -170,7 +170,7 @@ def played(
     planned = (count + 1) // 2
     episodes: dict[int, Episode] = {}
     with EnvPool(settings.env, min(planned, PARALLEL)) as pool:
-        spec = same_pixels(checkpoint.spec, pool.spec)
+        spec = require_same_environment(checkpoint.spec, pool.spec)
         behavior = behavior_of(checkpoint, model)
         agent = Agent.build(settings, spec, model, behavior, device=device)
         policies: list[tuple[Policy, list[int]]] = [

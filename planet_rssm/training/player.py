@@ -14,13 +14,12 @@ from planet_rssm.base.plugins import FORM, find
 from planet_rssm.base.seeding import Stream, stream_seed
 from planet_rssm.base.trust import own
 from planet_rssm.collect import ConstantPolicy, Policy, RandomPolicy
-from planet_rssm.config import EnvSettings
+from planet_rssm.config import EnvSettings, is_dm_control
 from planet_rssm.envs.choices import from_places
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.envs.registry import canonical_id, resolve
-from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.envs.spec import EnvSpec, require_same_environment
 from planet_rssm.evaluation.own_policy import own_policy
-from planet_rssm.evaluation.plan_run import same_pixels
 from planet_rssm.runs import checkpoint as checkpoints
 from planet_rssm.runs.checkpoint import Checkpoint
 
@@ -115,7 +114,7 @@ def planning_player(
         model, behavior = parts_of(trained, device)
         built = Agent.build(
             trained.settings,
-            same_pixels(trained.spec, spec),
+            require_same_environment(trained.spec, spec),
             model,
             behavior,
             device=device,
@@ -134,7 +133,7 @@ def check_constant(env: EnvSettings, numbers: Sequence[float]) -> None:
     Raises:
         PlanetError: it is none.
     """
-    if env.id.startswith("dmc/"):  # whose actions are all in [-1, 1]
+    if is_dm_control(env.id):  # whose actions are all in [-1, 1]
         if not (len(numbers) == 1 and -1 <= numbers[0] <= 1):
             raise PlanetError(
                 f"--policy constant:{_listed(numbers)}: in {env.id} it must be in [-1, 1]"

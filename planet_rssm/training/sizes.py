@@ -56,16 +56,28 @@ def _largest(settings: Settings) -> str:
     return f"{key} = {chosen[key]}"
 
 
+def parameter_counts(settings: Settings, spec: EnvSpec) -> dict[str, int]:
+    """Return the number of parameters by part, and their total, without making any.
+
+    Raises:
+        PlanetError: settings that no model can be made of.
+    """
+    with torch.device("meta"):
+        model = WorldModel(settings, spec)
+        behavior = untrained_behavior(settings, model)
+    counts = model.parameter_counts()
+    if behavior is None:
+        return counts
+    own = behavior.parameter_counts()
+    return counts | own | {"total": counts["total"] + sum(own.values())}
+
+
 def _weights(settings: Settings, spec: EnvSpec) -> float:
-    """Return the number of weights, counted without making any."""
+    """Return the number of weights; infinity if it is too large to count."""
     try:
-        with torch.device("meta"):
-            model = WorldModel(settings, spec)
-            behavior = untrained_behavior(settings, model)
+        return parameter_counts(settings, spec)["total"]
     except PlanetError:
         raise
     except (RuntimeError, NotImplementedError) as error:
         # 0: a part of the user's own that cannot be counted so
         return math.inf if "overflow" in str(error) else 0
-    own = 0 if behavior is None else sum(behavior.parameter_counts().values())
-    return model.parameter_counts()["total"] + own

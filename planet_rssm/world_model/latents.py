@@ -214,6 +214,13 @@ class CategoricalLatent(Latent[Categorical]):
         return {"entropy": each.sum(-1), "perplexity": each.exp().mean(-1)}
 
 
+# by the names that config.LATENTS allows; any other is a class of the user's
+KINDS: dict[str, Callable[[RSSMSettings], Latent[Any]]] = {
+    "gaussian": lambda own: GaussianLatent(own.stoch, own.min_std, own.std, own.mean),
+    "categorical": lambda own: CategoricalLatent(own.stoch, own.classes, own.unimix),
+}
+
+
 def latent_from_settings(settings: RSSMSettings) -> Latent[Any]:
     """Return the latent that the settings name.
 
@@ -221,10 +228,8 @@ def latent_from_settings(settings: RSSMSettings) -> Latent[Any]:
         PlanetError: a class of the user's that cannot be made, or that does not do what `Latent`
             says.
     """
-    if settings.latent == "categorical":
-        return CategoricalLatent(settings.stoch, settings.classes, settings.unimix)
-    if settings.latent == "gaussian":
-        return GaussianLatent(settings.stoch, settings.min_std, settings.std, settings.mean)
+    if settings.latent in KINDS:
+        return KINDS[settings.latent](settings)
     latent: Latent[Any] = build("rssm.latent", settings.latent, Latent, settings)  # type: ignore[type-abstract]
     with naming_errors("rssm.latent", settings.latent):
         _check(latent)

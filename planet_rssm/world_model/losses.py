@@ -31,11 +31,6 @@ class Context(NamedTuple):
     posterior: Params  # [B, T, ...]
     prior: Params  # [B, T, ...]
 
-    @property
-    def seen(self) -> dict[str, Tensor]:
-        """The older name of `observation`, which users' loss terms may read."""
-        return self.observation
-
 
 class LossOutput(NamedTuple):
     """What `WorldModel.loss` returns."""

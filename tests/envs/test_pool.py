@@ -20,6 +20,12 @@ def settings(task="cartpole-swingup", renderer="raycast", **more):
     return registry.resolve(EnvSettings(id=task, renderer=renderer, size=32, **more))
 
 
+def test_settings_that_leave_something_open_are_resolved():
+    with EnvPool(EnvSettings(id="cartpole-swingup", observe="vectors"), 1) as pool:
+        assert pool.spec.id == "dmc/cartpole-swingup" and pool.spec.action_repeat == 8
+        assert pool.spec.renderer == "none"
+
+
 def actions(pool, rows, value=0.5):
     return {row: np.full(pool.spec.action_size, value, np.float32) for row in rows}
 

@@ -12,6 +12,7 @@ import torch
 
 from planet_rssm import config
 from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.files import UNSEALED, seal
 from planet_rssm.base.stopwatch import Stages
 from planet_rssm.cli.eval import _print
 from planet_rssm.cli.main import main
@@ -185,6 +186,24 @@ def test_what_was_played_is_kept(measured, runs, no_worker):
     assert without_times(again) == without_times(measured)
     fewer = evaluated([str(runs[0])], [1001], device="cpu")
     assert fewer["results"][0]["episodes"] == measured["results"][0]["episodes"][1:2]
+
+
+def test_a_setting_newer_than_what_was_kept_plays_nothing_again(
+    measured, runs, no_worker, tmp_path
+):
+    run = shutil.copytree(runs[0], tmp_path / "run")
+    (kept,) = (run / "eval").glob("*.json")
+    record = json.loads(kept.read_text())
+    kept.unlink()
+    del record["made_of"]["planner"]["reuse"]  # as if that setting had been added since
+    older = kept.with_name("last-cem-00c0ffee.json")
+    older.write_bytes(seal(json.dumps(record | {"crc32": UNSEALED}).encode()))
+    again = evaluated([str(run)], [1000, 1001, 1002], device="cpu")
+    assert again["results"][0]["episodes"] == measured["results"][0]["episodes"]
+    assert list((run / "eval").glob("*.json")) == [older]
+    record["made_of"]["planner"]["reuse"] = 0.125  # another search
+    older.write_bytes(seal(json.dumps(record | {"crc32": UNSEALED}).encode()))
+    assert not subject_rows(run)
 
 
 def test_an_interrupted_evaluation_goes_on(measured, runs, tmp_path, monkeypatch):
