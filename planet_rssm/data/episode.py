@@ -155,6 +155,16 @@ class Episode:
             raise PlanetError(
                 f"episode {path}: not readable ({error.strerror}); give a .safetensors file"
             ) from None
+        return cls.from_bytes(data, path)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, path: Path) -> Self:
+        """Read what `to_bytes` gave; `path` names it in error lines.
+
+        Raises:
+            DamagedFileError: a PlanetError; it is truncated, changed or not an episode.
+            PlanetError: it is of a newer format.
+        """
         header = parse_header(path, data, len(data))
         if not is_sealed(io.BytesIO(data)):
             raise DamagedFileError(

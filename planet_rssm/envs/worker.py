@@ -8,16 +8,12 @@ of standard input the environment is closed. When the parent dies, this process 
 environment started are killed, whatever they are doing.
 """
 
-import fcntl
 import functools
 import json
 import logging
 import mmap
 import os
-import select
-import signal
 import sys
-import threading
 import traceback
 from types import TracebackType
 from typing import Any, TextIO
@@ -25,6 +21,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.parent import die_with_parent, own_commands
 from planet_rssm.base.text import one_line
 from planet_rssm.config import EnvSettings
 from planet_rssm.envs.api_checks import ContractError
@@ -99,8 +96,8 @@ def main() -> None:
     descriptors = [int(number) for number in sys.argv[2:]]
     for descriptor in descriptors:  # not for programs that the environment starts
         os.set_inheritable(descriptor, False)
-    _die_with_parent(descriptors[2])
-    commands = _own_commands()
+    die_with_parent(descriptors[2])
+    commands = os.fdopen(own_commands())
     replies = _Replies(descriptors[1])
     sys.excepthook = functools.partial(_last_words, os.getpid(), replies)
     log = logging.getLogger("planet_rssm")
@@ -118,39 +115,6 @@ def main() -> None:
         except ContractError as error:
             return replies.send({"error": str(error)})
     env.close()
-
-
-def _own_commands() -> TextIO:
-    """Return standard input, and leave an empty one in its place for the environment to read."""
-    commands = os.fdopen(os.dup(0))
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    return commands
-
-
-def _die_with_parent(life: int) -> None:
-    """Have the processes of this one's group killed when the pipe's other end closes.
-
-    On Linux by the system, which waits neither for a call to return nor for Python's lock;
-    elsewhere by a thread.
-    """
-    try:
-        fcntl.fcntl(life, fcntl.F_SETOWN, -os.getpgrp())
-        fcntl.fcntl(life, fcntl.F_SETSIG, signal.SIGKILL)
-        fcntl.fcntl(life, fcntl.F_SETFL, fcntl.fcntl(life, fcntl.F_GETFL) | os.O_ASYNC)
-    except (AttributeError, OSError):
-        threading.Thread(target=_kill_group_after, args=(life, None), daemon=True).start()
-    else:
-        _kill_group_after(life, 0)  # it may have died before
-
-
-def _kill_group_after(life: int, milliseconds: int | None) -> None:
-    """Kill the group if the pipe's other end closes within this time; None: whenever."""
-    poll = select.poll()
-    poll.register(life, 0)  # of closing alone
-    if poll.poll(milliseconds):
-        os.killpg(0, signal.SIGKILL)
 
 
 def _last_words(

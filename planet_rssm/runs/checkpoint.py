@@ -46,6 +46,8 @@ class Checkpoint:
     optimizer: dict[str, Tensor]
     # actor and critic; empty where a run learns none
     behavior: dict[str, Tensor] = field(default_factory=dict)
+    # that plan episodes beside the learner; empty but in the middle of such a round
+    collecting: dict[str, Tensor] = field(default_factory=dict)
     name: str = "checkpoint"  # for error lines: with the file that it was read from
 
     def acting(self, overrides: Sequence[str]) -> "Checkpoint":
@@ -98,6 +100,7 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         "model": checkpoint.model,
         "optimizer": checkpoint.optimizer,
         "behavior": checkpoint.behavior,
+        "collecting": checkpoint.collecting,
     }
     tensors = {
         f"{group}/{key}": tensor.contiguous()
@@ -154,7 +157,9 @@ def load(path: Path, *, trusted: bool = False) -> Checkpoint:
 
 def _read(name: str, header: dict[str, Any], tensors: dict[str, Tensor]) -> Checkpoint:
     """Return what a file says that is as it was written, whoever wrote it."""
-    groups: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "behavior": {}}
+    groups: dict[str, dict[str, Tensor]] = {
+        group: {} for group in ("model", "optimizer", "behavior", "collecting")
+    }
     try:
         for key, tensor in tensors.items():
             group, _, inside = key.partition("/")
@@ -185,7 +190,7 @@ def _read(name: str, header: dict[str, Any], tensors: dict[str, Tensor]) -> Chec
 
 def _named_today(group: str, key: str) -> str:
     """Return a tensor's name today: older checkpoints name parts of the model otherwise."""
-    if group == "behavior":
+    if group in ("behavior", "collecting"):
         return key
     for old, new in _RENAMED.items():
         if key.startswith(old):

@@ -1,5 +1,6 @@
 """What a run would take: each part done once, in a folder that is removed, and a forecast."""
 
+import contextlib
 import errno
 import math
 import os
@@ -7,7 +8,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from planet_rssm.evaluation.baselines import BLIND_ROWS, constant_actions
 from planet_rssm.evaluation.results import ObservationInfo
 from planet_rssm.precision import collecting_precision, training_precision
 from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.training.collector import Threads
 from planet_rssm.training.forecast import Costs, EarlyEnds, Forecast, forecast
 from planet_rssm.training.learner import Learner
 from planet_rssm.training.progress import Progress
@@ -157,6 +159,14 @@ def _measure(
     update = _typical(lambda: learner.update(chunks, 0), device)
     say(f"decision: {settings.planner.name} for {train.envs} environments")
     decision = _decision(settings, spec, learner, device)
+    update_beside = decision_beside = 0.0
+    if train.staleness:
+        say("update and decision once more, each with its share of the threads")
+        with _shared_threads() as threads:
+            torch.set_num_threads(threads.learn)
+            update_beside = _typical(lambda: learner.update(chunks, 0), device)
+            torch.set_num_threads(threads.collect)
+            decision_beside = _decision(settings, spec, learner, device)
     say("checkpoint: written and read back")
     checkpoint, checkpoint_bytes = _checkpoint(settings, spec, learner, folder)
     arrays = [
@@ -174,8 +184,20 @@ def _measure(
         disk=disk,
         checkpoint_bytes=checkpoint_bytes,
         frame_bytes=frame,
+        update_beside=update_beside,
+        decision_beside=decision_beside,
     )
     return spec, costs, short
+
+
+@contextlib.contextmanager
+def _shared_threads() -> Iterator[Threads]:
+    """Return how the threads are shared; inside their number may be changed."""
+    count = torch.get_num_threads()
+    try:
+        yield Threads.of(count)
+    finally:
+        torch.set_num_threads(count)
 
 
 def _disk(folder: Path) -> tuple[float, float]:

@@ -24,6 +24,9 @@ class Costs(NamedTuple):
     checkpoint_bytes: int
     frame_bytes: int  # of an episode's file
     blind_step: float = 0.0  # an agent step of the two rows that the simple baselines are played in
+    # the same two while each has its share of the processor's threads: with train.staleness
+    update_beside: float = 0.0
+    decision_beside: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -85,11 +88,16 @@ def forecast(
     kept = min(episodes, settings.data.capacity // (steps + 1) + train.envs)
     blind = costs.env_reset + steps * costs.env_step  # seconds of one episode in every row
     seeing = blind + steps * costs.decision
+    # The second planned round is the first whose episodes are planned while the learner learns.
+    beside = max(planned_rounds - 1, 0) if train.staleness else 0
+    learning = train.updates * costs.update_beside
+    waiting = max(blind + steps * costs.decision_beside - learning, 0.0)
     seconds = {
         "collect": math.ceil(train.seed_episodes / train.envs) * blind
-        + planned_rounds * seeing
+        + (planned_rounds - beside) * seeing
+        + beside * waiting
         + episodes * (costs.fsync + episode_bytes * costs.disk),
-        "learn": rounds * train.updates * costs.update,
+        "learn": (rounds - beside) * train.updates * costs.update + beside * learning,
         "test": tests * math.ceil(train.test_episodes / train.envs) * seeing,
         "commit": (rounds + tests) * costs.checkpoint,
         "plan": _planning(costs, spec, train.envs, steps, plan_episodes),

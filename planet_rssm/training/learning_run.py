@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from planet_rssm.base.device import within_memory
 from planet_rssm.base.errors import PlanetError
@@ -59,6 +60,8 @@ class LearningRun:
         self.rounds_before = progress.rounds  # of the checkpoint
         self.stages = stages
         self.axis = axis
+        # weights that plan episodes meanwhile, see Networks.weights; none if nothing does
+        self.collecting: dict[str, Tensor] = {}
         self._place = place
         stages.continue_into(progress.stage_seconds)
         self._tidy()
@@ -161,6 +164,7 @@ class LearningRun:
     def _save(self, name: int | str) -> None:
         spec = self.learner.model.spec
         checkpoint = self.learner.checkpoint(spec, asdict(self.progress))
+        checkpoint = replace(checkpoint, collecting=self.collecting)
         checkpoints.save(checkpoint, checkpoints.path_of(self.folder, name))
 
     def _tidy(self) -> None:

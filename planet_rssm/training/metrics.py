@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 COUNTERS = ("env_steps", "agent_steps", "updates", "episodes")
 # The only keys of a line in which equal runs may differ.
-OF_THE_MACHINE = ("seconds", "memory_mib", "stage_seconds")
+OF_THE_MACHINE = ("seconds", "memory_mib", "stage_seconds", "collector_seconds")
 _log = logging.getLogger("planet_rssm")
 
 

@@ -65,7 +65,7 @@ class OfflineTrainer:
             guard = stack.enter_context(InterruptGuard())
             replay, spec = open_episodes(run.settings)
             spec = spec.select_observations(env.observe, env.drop, env.keys)
-            learner, progress = restore(run, spec, device, display)
+            learner, progress, _ = restore(run, spec, device, display)
             _count_episodes(replay, progress, display)
             learning = LearningRun(
                 run, display, learner, progress, place=place, stages=Stages(), axis="updates"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from planet_rssm import config
 from planet_rssm.base.errors import PlanetError
@@ -57,9 +58,15 @@ def locked(run: Run) -> Iterator[Place | None]:
         ) from error
 
 
-def restore(
-    run: Run, spec: EnvSpec, device: torch.device, display: Display
-) -> tuple[Learner, Progress]:
+class Restored(NamedTuple):
+    """A run as it was committed."""
+
+    learner: Learner
+    progress: Progress
+    collecting: dict[str, Tensor]  # see LearningRun
+
+
+def restore(run: Run, spec: EnvSpec, device: torch.device, display: Display) -> Restored:
     """Return a learner for `spec` and what the run has counted, from its newest checkpoint if any.
 
     Raises:
@@ -76,7 +83,7 @@ def restore(
     model = untrained_model(run.settings, spec).to(device)
     behavior = untrained_behavior(run.settings, model)
     if checkpoint is None:
-        return Learner(model, run.settings, device, behavior), Progress()
+        return Restored(Learner(model, run.settings, device, behavior), Progress(), {})
     _check_environment(checkpoint.spec, spec)
     checkpoints.fill(model, checkpoint.model, f"{checkpoint.name}: model")
     if behavior is not None:
@@ -85,7 +92,7 @@ def restore(
     learner = Learner(model, run.settings, device, behavior)
     check_state(learner.parameters(), checkpoint)
     learner.load_optimizer_tensors(checkpoint.optimizer)
-    return learner, progress
+    return Restored(learner, progress, checkpoint.collecting)
 
 
 def _newest(run: Run, display: Display) -> Checkpoint | None:

@@ -5,23 +5,31 @@ A run that was killed continues from its last commit.
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
+import torch
 
-from planet_rssm.agent import Agent, AgentPolicy
-from planet_rssm.base.device import resolve_device, within_memory
+from planet_rssm.base.device import resolve_device
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.interrupt import Interrupted, InterruptGuard
 from planet_rssm.base.seeding import Stream, stream_seed
-from planet_rssm.base.stopwatch import Stages
-from planet_rssm.collect import Policy, RandomPolicy, collect
+from planet_rssm.base.stopwatch import Stages, by_length
 from planet_rssm.config import Settings
 from planet_rssm.data.episode import Episode
 from planet_rssm.data.replay import EPISODES, Replay
 from planet_rssm.envs.pool import EnvPool
-from planet_rssm.precision import collecting_precision
 from planet_rssm.runs.run import Run
+from planet_rssm.training.collector import (
+    LocalCollector,
+    Networks,
+    Order,
+    Played,
+    Threads,
+    Watch,
+)
+from planet_rssm.training.collector_process import ProcessCollector
 from planet_rssm.training.display import Display
 from planet_rssm.training.learning_run import LearningRun
 from planet_rssm.training.progress import Progress
@@ -47,14 +55,20 @@ class Trainer:
     """
 
     def __init__(
-        self, learning: LearningRun, pool: EnvPool, guard: InterruptGuard, replay: Replay
+        self,
+        learning: LearningRun,
+        collector: LocalCollector | ProcessCollector,
+        guard: InterruptGuard,
+        replay: Replay,
     ) -> None:
         """Take what `open` opens: the run, its environments, its signals and its episodes."""
         self.learning = learning
         self.settings = learning.settings
         self.display = learning.display
         self.stages = learning.stages
-        self.pool = pool
+        self.collector = collector
+        self.beside = collector if isinstance(collector, ProcessCollector) else None
+        self.threads = torch.get_num_threads()
         self.guard = guard
         self.replay = replay
 
@@ -71,13 +85,14 @@ class Trainer:
         with contextlib.ExitStack() as stack:
             with stages("start"):
                 place = stack.enter_context(locked(run))
-                pool = stack.enter_context(EnvPool(run.settings.env, run.settings.train.envs))
+                collector = _collector(run.settings, device, stages, stack)
                 guard = stack.enter_context(InterruptGuard())
-                learner, progress = restore(run, pool.spec, device, display)
+                learner, progress, collecting = restore(run, collector.spec, device, display)
                 replay = _replay(run, progress, display)
                 learning = LearningRun(run, display, learner, progress, place=place, stages=stages)
+                learning.collecting = collecting
                 stack.callback(learning.close)
-            yield cls(learning, pool, guard, replay)
+            yield cls(learning, collector, guard, replay)
 
     @property
     def progress(self) -> Progress:
@@ -95,7 +110,9 @@ class Trainer:
         try:
             while not self.finished():
                 self.collect_round()
+                self.collect_beside()
                 self.learn_round()
+                self.take_beside()
                 self.test_round()
                 self.progress.rounds += 1
                 self.commit()
@@ -122,28 +139,60 @@ class Trainer:
             self._collect(wanted)
 
     def _collect(self, wanted: Sequence[int]) -> None:
-        seed = self.settings.seed
-        policy: Policy
-        if self.progress.rounds == 0:
-            spec = self.pool.spec
-            policy = RandomPolicy(
-                spec.action_size, stream_seed(seed, Stream.RANDOM_ACTIONS), spec.groups
-            )
-        else:
-            policy = self._planned(
-                Stream.COLLECT, self.settings.train.exploration_noise, self.stages
-            )
-        with self.stages("environment"):
-            episodes = self._play(
-                policy, [stream_seed(seed, Stream.RESET, index) for index in wanted]
-            )
+        kind = Stream.RANDOM_ACTIONS if self.progress.rounds == 0 else Stream.COLLECT
+        order = self._order(kind, self.progress.rounds, Stream.RESET, wanted)
+        self.collector.begin(order, self._networks())
+        self._add(wanted, self._finish())
+
+    def _add(self, wanted: Sequence[int], played: Played, **values: object) -> None:
+        """Add episodes to those that are learned from, and write the line of the metrics."""
+        episodes = played.episodes
         self.learning.check_there()
         for index, episode in zip(wanted, episodes, strict=True):
             self.replay.add(episode, index)
         self.progress.episodes += len(episodes)
         self.progress.env_steps += sum(episode.env_steps for episode in episodes)
         self.progress.agent_steps += sum(episode.length - 1 for episode in episodes)
-        self.learning.write("collect", _returns(episodes))
+        self.learning.write("collect", {**_returns(episodes), **values})
+
+    def collect_beside(self) -> None:
+        """Have the next round's episodes planned while this round learns: `train.staleness`.
+
+        They are planned with the weights that this round begins with. The first planned episodes
+        are not: no weights of before have learned anything.
+        """
+        progress = self.progress
+        wanted = self._missing_of_next()
+        if self.beside is None or not progress.rounds or not wanted:
+            return
+        order = self._order(Stream.COLLECT, progress.rounds + 1, Stream.RESET, wanted)
+        order = replace(order, threads=Threads.of(self.threads).collect)
+        if self.learning.collecting:  # the run was stopped in the middle of this round
+            self.beside.begin_with(order, self.learning.collecting)
+        else:
+            self.beside.begin(order, self._networks())
+            self.learning.collecting = self.beside.weights
+        self._use_threads(Threads.of(self.threads).learn)
+
+    def take_beside(self) -> None:
+        """Take the episodes that `collect_beside` has begun."""
+        wanted = self._missing_of_next()
+        if self.beside is None or not self.learning.collecting:
+            return
+        self.display.stage("collect", len(wanted))
+        with self.stages("collect"):
+            played = self._finish()
+            self._use_threads(self.threads)
+            self.learning.collecting = {}
+            seconds = {"collector_seconds": by_length(played.seconds)}
+            self._add(wanted, played, age=self.settings.train.updates, **seconds)
+
+    def _missing_of_next(self) -> range:
+        """Return the indices of the next round's episodes, none if this round is the last."""
+        progress = self.progress
+        if progress.env_steps >= self.settings.train.env_steps:
+            return range(0)
+        return range(progress.episodes, _episodes_after(self.settings, progress.rounds + 1))
 
     def learn_round(self) -> None:
         """Take the optimiser steps that the round lacks.
@@ -162,15 +211,17 @@ class Trainer:
         This happens every `train.test_every` rounds and at the end.
         """
         train, progress = self.settings.train, self.progress
-        if (progress.rounds + 1) % train.test_every and progress.env_steps < train.env_steps:
+        ahead = progress.episodes > _episodes_after(self.settings, progress.rounds)
+        last = progress.env_steps >= train.env_steps and not ahead
+        if (progress.rounds + 1) % train.test_every and not last:
             return
         self.display.stage("test", train.test_episodes)
-        seeds = [
-            stream_seed(self.settings.seed, Stream.TEST_RESET, index)
-            for index in range(train.test_episodes)
-        ]
+        order = self._order(
+            Stream.TEST, progress.rounds, Stream.TEST_RESET, range(train.test_episodes)
+        )
         with self.stages("test"):
-            returns = _returns(self._play(self._planned(Stream.TEST, 0.0), seeds))
+            self.collector.begin(order, self._networks())
+            returns = _returns(self._finish().episodes)
         self.learning.write("test", returns)
         if progress.best_return is None or returns["return"] > progress.best_return:
             progress.best_return = returns["return"]
@@ -183,40 +234,29 @@ class Trainer:
             self.replay.commit()
         self.learning.commit()
 
-    def _planned(self, stream: Stream, noise: float, stages: Stages | None = None) -> AgentPolicy:
-        seed = stream_seed(self.settings.seed, stream, self.progress.rounds)
-        learner, settings = self.learning.learner, self.settings
-        if settings.planner.name == "actor" and stream is Stream.COLLECT:
-            # it explores by drawing its actions
-            planner = settings.planner.model_copy(update={"act_by": "draw"})
-            settings = settings.model_copy(update={"planner": planner})
-        agent = Agent.build(
-            settings,
-            learner.model.spec,
-            learner.model,
-            learner.behavior,
-            device=learner.device,
-            precision=collecting_precision(self.settings, learner.device),
-            exploration_noise=noise,
-            seed=seed,
-        )
-        return AgentPolicy(agent, self.settings.train.envs, stages=stages)
+    def _order(self, stream: Stream, number: int, resets: Stream, indices: Sequence[int]) -> Order:
+        seeds = [stream_seed(self.settings.seed, resets, index) for index in indices]
+        return Order(stream, number, seeds, self.threads)
 
-    def _play(self, policy: Policy, seeds: Sequence[int]) -> list[Episode]:
-        """Return one episode a seed, in the order of the seeds; a signal abandons them all."""
-        before = self.pool.lost
-        done: dict[int, Episode] = {}
-        fix = (
-            "free some and go on with --resume, or train another run with lower planner.candidates"
-        )
-        with within_memory(self.learning.learner.device, "a decision", fix):
-            for index, episode in collect(self.pool, policy, seeds, on_step=self._on_step):
-                done[index] = episode
-                self.display.advance(episode_return=episode.episode_return)
-        self.progress.lost += self.pool.lost - before
-        return [done[index] for index in range(len(seeds))]
+    def _networks(self) -> Networks:
+        learner = self.learning.learner
+        return Networks(learner.model, learner.behavior)
 
-    def _on_step(self, _: object) -> None:
+    def _finish(self) -> Played:
+        """Return the episodes of the order under way; a signal abandons them all."""
+        played = self.collector.finish(Watch(self._tick, self._ended))
+        self.progress.lost += played.lost
+        return played
+
+    def _ended(self, _: int, episode: Episode) -> None:
+        self.display.advance(episode_return=episode.episode_return)
+
+    def _use_threads(self, count: int) -> None:
+        """Leave cores to the process that collects, or take them back."""
+        if self.learning.learner.device.type == "cpu":
+            torch.set_num_threads(count)
+
+    def _tick(self) -> None:
         self.display.tick()
         self._stop_if_asked()
 
@@ -225,6 +265,16 @@ class Trainer:
             if _round_begun(self.settings, self.progress):
                 self.commit()
             raise Interrupted
+
+
+def _collector(
+    settings: Settings, device: torch.device, stages: Stages, stack: contextlib.ExitStack
+) -> LocalCollector | ProcessCollector:
+    """Start the run's environments."""
+    if settings.train.staleness:
+        return stack.enter_context(ProcessCollector(settings, device))
+    pool = stack.enter_context(EnvPool(settings.env, settings.train.envs))
+    return LocalCollector(settings, device, pool, stages)
 
 
 def _replay(run: Run, progress: Progress, display: Display) -> Replay:
@@ -247,7 +297,8 @@ def _check_counts(run: Run, progress: Progress) -> None:
         PlanetError: the checkpoint has such.
     """
     updates = run.settings.train.updates
-    begun = [_episodes_after(run.settings, progress.rounds - before) for before in (1, 0)]
+    ahead = (-1,) if run.settings.train.staleness else ()
+    begun = [_episodes_after(run.settings, progress.rounds - before) for before in (1, 0, *ahead)]
     of_round = progress.updates - progress.rounds * updates
     if progress.episodes in begun and 0 <= of_round <= updates:
         return

@@ -118,6 +118,16 @@ def test_the_forecast_counts_what_a_run_does():
     assert result.bytes == {"episodes": 6 * 21 * 2, "checkpoints": 3 * 50, "total": 402}
 
 
+@pytest.mark.parametrize(("update", "waits"), [(7.0, 2030 - 35), (500.0, 0.0)])
+def test_of_what_is_done_side_by_side_the_longer_counts(update, waits):
+    """2 random episodes, 2 planned ones in turns with learning, 2 that are planned beside it."""
+    settings = config.load("planet", [*TINY, "train.staleness=1"])
+    costs = Costs(0, 10, 1, 70, 4, 0, 0, 0, 0, 0, update_beside=update, decision_beside=100)
+    result = forecast(settings, SPEC, costs)
+    assert result.seconds["collect"] == (10 + 20) + (10 + 20 * 71) + waits
+    assert result.seconds["learn"] == 2 * 5 * 4 + 5 * update
+
+
 def test_the_forecast_counts_the_plan_at_the_end():
     """4 rows where 2 were measured; 5 episodes take two turns, 3 in each of two blind rows."""
     settings = config.load("planet", TINY)

@@ -1,0 +1,91 @@
+"""Plays a run's episodes beside the process that learns.
+
+`python -m planet_rssm.training.collector_worker` is started by `collector_process`. Orders with the
+weights to plan with come on standard input. Each episode goes back as it ends, on a pipe, and then
+what the order took. At the end of standard input the environments are closed. When the parent dies
+this process is killed, and its environments with it.
+"""
+
+import logging
+import os
+import sys
+from typing import BinaryIO
+
+import safetensors.torch
+import torch
+
+from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.malloc import keep_memory
+from planet_rssm.base.messages import Message, read_message, write_message
+from planet_rssm.base.parent import die_with_parent, own_commands
+from planet_rssm.base.seeding import Stream
+from planet_rssm.base.stopwatch import Stages
+from planet_rssm.behavior import untrained_behavior
+from planet_rssm.config import Settings
+from planet_rssm.data.episode import Episode
+from planet_rssm.envs.pool import EnvPool
+from planet_rssm.training.collector import LocalCollector, Networks, Order, Watch
+from planet_rssm.world_model import untrained_model
+
+
+class _Log(logging.Handler):
+    """Sends the parent what is logged."""
+
+    def __init__(self, replies: int) -> None:
+        super().__init__()
+        self._replies = replies
+
+    def emit(self, record: logging.LogRecord) -> None:
+        write_message(self._replies, Message({"log": [record.levelno, record.getMessage()]}))
+
+
+def main() -> None:
+    """Serve one run.
+
+    Arguments are descriptors: of the replies, and of a pipe whose other end only the parent has.
+    The first message has the settings and the device.
+    """
+    replies, life = (int(number) for number in sys.argv[1:])
+    for descriptor in (replies, life):  # not for the environments
+        os.set_inheritable(descriptor, False)
+    die_with_parent(life)
+    commands = os.fdopen(own_commands(), "rb")
+    keep_memory()
+    log = logging.getLogger("planet_rssm")
+    log.addHandler(_Log(replies))
+    log.setLevel(logging.INFO)
+    try:
+        first = read_message(commands)
+        if first is not None:
+            settings = Settings.model_validate_json(first.body)
+            _serve(settings, torch.device(first.header["device"]), commands, replies)
+    except PlanetError as error:
+        write_message(replies, Message({"error": str(error)}))
+    except BrokenPipeError:  # the parent died meanwhile
+        os._exit(0)
+
+
+def _serve(settings: Settings, device: torch.device, commands: BinaryIO, replies: int) -> None:
+    def send(index: int, episode: Episode) -> None:
+        write_message(replies, Message({"episode": index}, episode.to_bytes()))
+
+    with EnvPool(settings.env, settings.train.envs) as pool:
+        write_message(replies, Message({"spec": pool.spec.to_json()}))
+        model = untrained_model(settings, pool.spec).to(device)
+        networks = Networks(model, untrained_behavior(settings, model))
+        collector = LocalCollector(settings, device, pool, Stages())
+        while message := read_message(commands):
+            order = Order(**{**message.header, "stream": Stream(message.header["stream"])})
+            if message.body:
+                networks.load_weights(safetensors.torch.load(message.body), "order")
+            if device.type == "cpu":
+                torch.set_num_threads(order.threads)
+            collector.stages = Stages()
+            collector.begin(order, networks)
+            played = collector.finish(Watch(tick=lambda: None, ended=send))
+            done = {"lost": played.lost, "seconds": collector.stages.seconds}
+            write_message(replies, Message({"done": done}))
+
+
+if __name__ == "__main__":
+    main()
