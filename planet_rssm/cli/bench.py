@@ -67,6 +67,25 @@ def behavior(presets: tuple[str, ...], as_json: bool, **options: Any) -> None:  
     measure(partial(bench_behavior, presets or PRESETS, **options), _print_behavior, as_json)
 
 
+@verb.command("collect", short_help="Steps of a round of collection: physics, drawing, planning.")
+@preset_options(30, "Agent steps timed of each.")
+def collect(presets: tuple[str, ...], as_json: bool, **options: Any) -> None:  # noqa: ANN401
+    """Time what collecting takes for PRESETs (quickstart if none is given), and of what.
+
+    One agent step of all environments: their physics, drawing what they show, filtering and
+    planning. The agent has not learned.
+
+    \b
+    For example
+      planet bench collect
+      planet bench collect planet -s env.id=dmc/walker-walk -s train.envs=4 --json
+    """  # noqa: D301 (click wants the character itself)
+    # torch: not for `planet bench --help`
+    from planet_rssm.bench.collect import PRESETS, bench_collect
+
+    measure(partial(bench_collect, presets or PRESETS, **options), _print_collect, as_json)
+
+
 def _print_train(result: dict[str, Any], console: Console) -> None:
     heads = ("preset", "batch", "precision", "ms", "ref. ms", "speedup", "frames/s", "GEMM", "MiB")
     # nine columns in 80 characters
@@ -100,3 +119,25 @@ def _print_behavior(result: dict[str, Any], console: Console) -> None:
         )
     console.print(table)
     print_text(console, machine_line(result["machine"]))
+
+
+def _print_collect(result: dict[str, Any], console: Console) -> None:
+    heads = ("preset", "planner", "precision", "ms", "physics", "draw", "filter", "plan", "steps/s")
+    table = Table(*heads, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for case in result["cases"]:
+        parts = (case[f"{part}_ms"] / case["ms"] for part in ("physics", "draw", "filter", "plan"))
+        table.add_row(
+            escape(case["preset"]),
+            escape(case["planner"]),
+            case["precision"],
+            f"{case['ms']:.1f}",
+            *(f"{part:.0%}" for part in parts),
+            f"{case['env_steps_per_s']:.0f}",
+        )
+    console.print(table)
+    for case in result["cases"]:
+        print_text(
+            console, f"{case['preset']}: {case['envs']} x {case['task']}, {case['renderer']}"
+        )
+    print_text(console, machine_line(result["machine"]))
+    print_text(console, "ms: an agent step of all environments; steps/s: env_steps")
