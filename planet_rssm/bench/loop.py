@@ -38,7 +38,8 @@ class LoopTiming:
     delay: int  # ticks
     execute: int  # ticks
     budget_ms: float | None
-    rounds: int
+    rounds: int  # of the first decision
+    mean_rounds: float  # of all
     round_ms: list[float]
     ticks: int
     misses: int
@@ -94,14 +95,16 @@ def bench_loop(
     )
     with within_memory(where, "a decision", "free some, or lower planner.candidates with -s"):
         with ControlLoop(agent, hz=hz, clock=clock, **options) as loop:
+            rounds = []
             while True:
+                rounds.append(loop.rounds or len(loop.times.ms))
                 loop.tick(next(frames))
                 on_tick()
                 # until there is a decision at least
                 if sum(loop.counts.values()) >= seconds * loop.hz and loop.latency_ms:
                     break
                 loop.sleep()
-    return _timing(loop, agent, trained, where, camera, options.get("budget_ms"))
+    return _timing(loop, agent, trained, where, camera, options.get("budget_ms"), rounds)
 
 
 def _timing(
@@ -111,6 +114,7 @@ def _timing(
     device: torch.device,
     camera: tuple[int, int],
     budget_ms: float | None,
+    rounds: Sequence[int],
 ) -> LoopTiming:
     planner, spec = agent.planner, trained.spec
     times = np.array(loop.latency_ms)
@@ -133,7 +137,8 @@ def _timing(
         delay=loop.delay,
         execute=loop.execute,
         budget_ms=budget_ms,
-        rounds=loop.rounds or len(loop.times.ms),
+        rounds=rounds[0],
+        mean_rounds=round(float(np.mean(rounds)), 2),
         round_ms=[round(ms, 3) for ms in loop.times.ms],
         ticks=sum(loop.counts.values()),
         misses=loop.missed,

@@ -97,9 +97,11 @@ def _lines(result: dict[str, Any]) -> list[str]:
         if name in ("tail", "fallback", "skipped")
     )
     candidates = planner["candidates"]
+    mean = result["mean_rounds"]
+    fewer = "" if mean == result["rounds"] else f" at first, {mean:g} on average"
     return [
         f"{result['task']}, {planner['name']} of {candidates[0]} candidates, "
-        f"horizon {planner['horizon']}, {result['rounds']} of {len(candidates)} rounds; "
+        f"horizon {planner['horizon']}, {result['rounds']} of {len(candidates)} rounds{fewer}; "
         f"{result['device']}, {result['threads']} threads, {result['precision']}",
         f"{result['hz']:g} Hz, delay {result['delay']}, execute {result['execute']}: "
         f"{result['misses']} of {result['ticks']} ticks missed ({late}), "

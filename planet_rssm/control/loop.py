@@ -27,6 +27,7 @@ import torch
 from planet_rssm.agent import Agent, AgentCarry, RoundTimes
 from planet_rssm.base.device import to_host
 from planet_rssm.base.errors import PlanetError
+from planet_rssm.control.budget import RoundBudget
 from planet_rssm.control.checks import check_options, trained_rate, warn_of_other_rate
 from planet_rssm.control.clock import Clock, RealTime
 from planet_rssm.control.inputs import fit_action, fit_observation
@@ -74,7 +75,8 @@ class ControlLoop:
             agent: its model and planner; no other loop or thread may use it meanwhile.
             hz: ticks a second; None: the rate of the agent steps that the model was trained with.
             budget_ms: from frame to plan; the search makes as many rounds as fit, by the times
-                measured here. None: all rounds, however long they take.
+                measured here and then by those of its plans, see RoundBudget. None: all rounds,
+                however long they take.
             delay: ticks between a frame and the first action planned from it, at least 0. The plan
                 begins at the belief after the actions of these ticks, which are committed already.
             execute: ticks that each plan is meant for, 1 to the planner's horizon: it is replanned
@@ -107,7 +109,7 @@ class ControlLoop:
         self._clock = RealTime() if clock is None else clock
         self._stream = _own_stream(agent.device)
         self.times, self._carry = self._warm()
-        self.rounds = None if budget_ms is None else self.times.within(budget_ms)
+        self._rounds = RoundBudget(self.times, budget_ms)
         self._job: _Job | None = None
         # frames that the belief skipped: there were more than BACKLOG to take in at once
         self.dropped = 0
@@ -185,6 +187,11 @@ class ControlLoop:
         """Ticks whose action was not the one that should have been planned for them."""
         return self.counts["tail"] + self.counts["fallback"] + self.counts["skipped"]
 
+    @property
+    def rounds(self) -> int | None:
+        """Rounds of search of the next decision; None: all."""
+        return self._rounds.rounds
+
     def close(self) -> None:
         """Let the decision under way end, and its thread with it; an error in it is raised."""
         self._clock.close()
@@ -232,13 +239,14 @@ class ControlLoop:
         committed = schedule.committed(self._tick)[None] if due and self.delay else None
         carry = self._carry
         frames = self._frames
+        rounds = self.rounds
 
         def job() -> tuple[Plan | None, AgentCarry]:
             with self._stream():
                 filtered = _observe(self.agent, carry, frames)
                 if not due:
                     return None, filtered
-                return _decide(self.agent, filtered, committed, executed, self.rounds)
+                return _decide(self.agent, filtered, committed, executed, rounds)
 
         self._frames = []
         if due:
@@ -258,7 +266,9 @@ class ControlLoop:
         if plan is not None and job.start is not None:
             self.plan = plan
             schedule.add(job.start, plan.sequence[0].numpy())
-            self.latency_ms.append(1000 * (finished - job.begin))
+            latency_ms = 1000 * (finished - job.begin)
+            self.latency_ms.append(latency_ms)
+            self._rounds.note(latency_ms)
 
     def _warm(self) -> tuple[RoundTimes, AgentCarry]:
         """Measure in the thread, and on the stream, that decisions will run in."""
