@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, fields
 
 from planet_rssm.base.errors import PlanetError
+from planet_rssm.config import Settings
 from planet_rssm.runs.checkpoint import Checkpoint
 from planet_rssm.training.metrics import COUNTERS
 
@@ -67,3 +68,16 @@ class Progress:
     def counters(self) -> dict[str, int]:
         """Return the counts that every metrics line carries."""
         return {name: getattr(self, name) for name in COUNTERS}
+
+
+def round_begun(settings: Settings, progress: Progress) -> bool:
+    """Return whether a round has collected or learned something and is not complete."""
+    done = episodes_after(settings, progress.rounds - 1), progress.rounds * settings.train.updates
+    return (progress.episodes, progress.updates) != done
+
+
+def episodes_after(settings: Settings, rounds: int) -> int:
+    """Return how many episodes there are once round number `rounds` (from 0) has collected."""
+    if rounds < 0:
+        return 0
+    return settings.train.seed_episodes + rounds * settings.train.envs

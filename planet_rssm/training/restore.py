@@ -14,14 +14,15 @@ from planet_rssm import config
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.files import remove_stale
 from planet_rssm.behavior import untrained_behavior
-from planet_rssm.data.replay import EPISODES
+from planet_rssm.config import Settings
+from planet_rssm.data.replay import EPISODES, Replay
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.runs import checkpoint as checkpoints
 from planet_rssm.runs.checkpoint import Checkpoint, DamagedCheckpointError
 from planet_rssm.runs.run import CONFIG, Run, decided_otherwise
 from planet_rssm.training.display import Display
 from planet_rssm.training.learner import Learner, check_state
-from planet_rssm.training.progress import Progress
+from planet_rssm.training.progress import Progress, episodes_after, round_begun
 from planet_rssm.world_model import untrained_model
 
 
@@ -93,6 +94,62 @@ def restore(run: Run, spec: EnvSpec, device: torch.device, display: Display) -> 
     check_state(learner.parameters(), checkpoint)
     learner.load_optimizer_tensors(checkpoint.optimizer)
     return Restored(learner, progress, checkpoint.collecting)
+
+
+def open_replay(run: Run, progress: Progress, display: Display) -> Replay:
+    """Open the run's episodes, without those that were not committed.
+
+    Raises:
+        PlanetError: see `_check_counts` and `_report_lost`.
+    """
+    _check_counts(run, progress)
+    replay = Replay(run.folder / EPISODES, run.settings.data.capacity)
+    _report_lost(run.settings, replay, progress, display)
+    replay.truncate(progress.episodes)
+    return replay
+
+
+def _check_counts(run: Run, progress: Progress) -> None:
+    """Refuse counts that this loop never comes to: from them it might go on for ever.
+
+    Raises:
+        PlanetError: the checkpoint has such.
+    """
+    updates = run.settings.train.updates
+    ahead = (-1,) if run.settings.train.staleness else ()
+    begun = [episodes_after(run.settings, progress.rounds - before) for before in (1, 0, *ahead)]
+    of_round = progress.updates - progress.rounds * updates
+    if progress.episodes in begun and 0 <= of_round <= updates:
+        return
+    raise PlanetError(
+        f"run folder {run.folder}: its checkpoint counts {progress.episodes} episodes and "
+        f"{progress.updates} updates in {progress.rounds} rounds, which these settings never come "
+        "to; go on from another copy of it"
+    )
+
+
+def _report_lost(settings: Settings, replay: Replay, progress: Progress, display: Display) -> None:
+    """Report episodes that the checkpoint had learned from and that are gone.
+
+    Raises:
+        PlanetError: there is none left in the middle of a round's updates.
+    """
+    there = {entry.index for entry in replay.episodes if entry.index < progress.episodes}
+    frames = progress.agent_steps + progress.episodes
+    all_fit = frames <= settings.data.capacity
+    oldest = 0 if all_fit or not there else min(there)  # older ones were let go
+    lost = progress.episodes - oldest - len(there) - progress.damaged
+    if lost <= 0:
+        return
+    line = f"{replay.folder}: {lost} of the run's {progress.episodes} episodes are gone"
+    if not there and round_begun(settings, progress):
+        raise PlanetError(
+            f"{line}, and a round's updates are still to be made from them; bring them back"
+        )
+    display.say(
+        f"{line}; it goes on from its checkpoint and the {len(there)} that are left, and learns "
+        "otherwise than it would have"
+    )
 
 
 def _newest(run: Run, display: Display) -> Checkpoint | None:

@@ -12,13 +12,12 @@ import numpy as np
 import torch
 
 from planet_rssm.base.device import resolve_device
-from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.interrupt import Interrupted, InterruptGuard
 from planet_rssm.base.seeding import Stream, stream_seed
 from planet_rssm.base.stopwatch import Stages, by_length
 from planet_rssm.config import Settings
 from planet_rssm.data.episode import Episode
-from planet_rssm.data.replay import EPISODES, Replay
+from planet_rssm.data.replay import Replay
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.runs.run import Run
 from planet_rssm.training.collector import (
@@ -32,8 +31,8 @@ from planet_rssm.training.collector import (
 from planet_rssm.training.collector_process import ProcessCollector
 from planet_rssm.training.display import Display
 from planet_rssm.training.learning_run import LearningRun
-from planet_rssm.training.progress import Progress
-from planet_rssm.training.restore import locked, restore
+from planet_rssm.training.progress import Progress, episodes_after, round_begun
+from planet_rssm.training.restore import locked, open_replay, restore
 
 
 def train(run: Run, display: Display) -> None:
@@ -88,10 +87,11 @@ class Trainer:
                 collector = _collector(run.settings, device, stages, stack)
                 guard = stack.enter_context(InterruptGuard())
                 learner, progress, collecting = restore(run, collector.spec, device, display)
-                replay = _replay(run, progress, display)
+                replay = open_replay(run, progress, display)
                 learning = LearningRun(run, display, learner, progress, place=place, stages=stages)
                 learning.collecting = collecting
                 stack.callback(learning.close)
+            stack.callback(torch.set_num_threads, torch.get_num_threads())
             yield cls(learning, collector, guard, replay)
 
     @property
@@ -123,14 +123,14 @@ class Trainer:
     def finished(self) -> bool:
         """Return whether the budget is spent and its last round complete."""
         spent = self.progress.env_steps >= self.settings.train.env_steps
-        return spent and not _round_begun(self.settings, self.progress)
+        return spent and not round_begun(self.settings, self.progress)
 
     def collect_round(self) -> None:
         """Collect the episodes that the round lacks.
 
         Those of the first round are random, the others planned, with exploration noise.
         """
-        first, last = self.progress.episodes, _episodes_after(self.settings, self.progress.rounds)
+        first, last = self.progress.episodes, episodes_after(self.settings, self.progress.rounds)
         wanted = range(first, last)
         if not wanted:
             return
@@ -164,6 +164,7 @@ class Trainer:
         progress = self.progress
         wanted = self._missing_of_next()
         if self.beside is None or not progress.rounds or not wanted:
+            self.learning.collecting = {}  # of a run that was resumed with a smaller budget
             return
         order = self._order(Stream.COLLECT, progress.rounds + 1, Stream.RESET, wanted)
         order = replace(order, threads=Threads.of(self.threads).collect)
@@ -192,7 +193,7 @@ class Trainer:
         progress = self.progress
         if progress.env_steps >= self.settings.train.env_steps:
             return range(0)
-        return range(progress.episodes, _episodes_after(self.settings, progress.rounds + 1))
+        return range(progress.episodes, episodes_after(self.settings, progress.rounds + 1))
 
     def learn_round(self) -> None:
         """Take the optimiser steps that the round lacks.
@@ -211,7 +212,7 @@ class Trainer:
         This happens every `train.test_every` rounds and at the end.
         """
         train, progress = self.settings.train, self.progress
-        ahead = progress.episodes > _episodes_after(self.settings, progress.rounds)
+        ahead = progress.episodes > episodes_after(self.settings, progress.rounds)
         last = progress.env_steps >= train.env_steps and not ahead
         if (progress.rounds + 1) % train.test_every and not last:
             return
@@ -262,7 +263,7 @@ class Trainer:
 
     def _stop_if_asked(self) -> None:
         if self.guard.asked:
-            if _round_begun(self.settings, self.progress):
+            if round_begun(self.settings, self.progress):
                 self.commit()
             raise Interrupted
 
@@ -275,74 +276,6 @@ def _collector(
         return stack.enter_context(ProcessCollector(settings, device))
     pool = stack.enter_context(EnvPool(settings.env, settings.train.envs))
     return LocalCollector(settings, device, pool, stages)
-
-
-def _replay(run: Run, progress: Progress, display: Display) -> Replay:
-    """Open the run's episodes, without those that were not committed.
-
-    Raises:
-        PlanetError: see `_check_counts` and `_report_lost`.
-    """
-    _check_counts(run, progress)
-    replay = Replay(run.folder / EPISODES, run.settings.data.capacity)
-    _report_lost(run.settings, replay, progress, display)
-    replay.truncate(progress.episodes)
-    return replay
-
-
-def _check_counts(run: Run, progress: Progress) -> None:
-    """Refuse counts that this loop never comes to: from them it might go on for ever.
-
-    Raises:
-        PlanetError: the checkpoint has such.
-    """
-    updates = run.settings.train.updates
-    ahead = (-1,) if run.settings.train.staleness else ()
-    begun = [_episodes_after(run.settings, progress.rounds - before) for before in (1, 0, *ahead)]
-    of_round = progress.updates - progress.rounds * updates
-    if progress.episodes in begun and 0 <= of_round <= updates:
-        return
-    raise PlanetError(
-        f"run folder {run.folder}: its checkpoint counts {progress.episodes} episodes and "
-        f"{progress.updates} updates in {progress.rounds} rounds, which these settings never come "
-        "to; go on from another copy of it"
-    )
-
-
-def _report_lost(settings: Settings, replay: Replay, progress: Progress, display: Display) -> None:
-    """Report episodes that the checkpoint had learned from and that are gone.
-
-    Raises:
-        PlanetError: there is none left in the middle of a round's updates.
-    """
-    there = {entry.index for entry in replay.episodes if entry.index < progress.episodes}
-    frames = progress.agent_steps + progress.episodes
-    all_fit = frames <= settings.data.capacity
-    oldest = 0 if all_fit or not there else min(there)  # older ones were let go
-    lost = progress.episodes - oldest - len(there) - progress.damaged
-    if lost <= 0:
-        return
-    line = f"{replay.folder}: {lost} of the run's {progress.episodes} episodes are gone"
-    if not there and _round_begun(settings, progress):
-        raise PlanetError(
-            f"{line}, and a round's updates are still to be made from them; bring them back"
-        )
-    display.say(
-        f"{line}; it goes on from its checkpoint and the {len(there)} that are left, and learns "
-        "otherwise than it would have"
-    )
-
-
-def _round_begun(settings: Settings, progress: Progress) -> bool:
-    done = _episodes_after(settings, progress.rounds - 1), progress.rounds * settings.train.updates
-    return (progress.episodes, progress.updates) != done
-
-
-def _episodes_after(settings: Settings, rounds: int) -> int:
-    """Return how many episodes there are once round number `rounds` (from 0) has collected."""
-    if rounds < 0:
-        return 0
-    return settings.train.seed_episodes + rounds * settings.train.envs
 
 
 def _returns(episodes: Sequence[Episode]) -> dict[str, Any]:
