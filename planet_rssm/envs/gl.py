@@ -12,7 +12,7 @@ from types import ModuleType
 
 BACKENDS = ("egl", "osmesa", "glfw")  # in the order of trying
 # they read MUJOCO_GL when they are imported; dm_control reads it before mujoco
-_DRAWING = ("mujoco", "dm_control")
+DRAWING = ("mujoco", "dm_control")
 DEVICE = "MUJOCO_EGL_DEVICE_ID"
 _SOFTWARE = ("llvmpipe", "softpipe", "swrast", "software")
 _CHILD = """
@@ -80,24 +80,27 @@ def _mesa_variables(folder: Path) -> dict[str, str]:
 
 
 class _Chooser(importlib.abc.MetaPathFinder):
-    """Finds no module, but chooses a backend when what draws by MuJoCo is first imported."""
+    """Finds no module, but chooses a backend when one that draws by MuJoCo is first imported."""
+
+    def __init__(self, drawing: tuple[str, ...]) -> None:
+        self._drawing = drawing
 
     def find_spec(self, name: str, path: object, target: ModuleType | None = None) -> None:
         """Choose once."""
-        if name in _DRAWING:
+        if name in self._drawing:
             sys.meta_path.remove(self)
             choose()
 
 
-def choose_when_mujoco_loads() -> None:
-    """Have `choose` called when this process first imports mujoco or dm_control.
+def choose_when_mujoco_loads(drawing: tuple[str, ...] = DRAWING) -> None:
+    """Have `choose` called when this process first imports one of the modules `drawing`.
 
     They fix what they draw with at that moment.
     """
-    if sys.modules.keys().isdisjoint(_DRAWING) and not any(
+    if sys.modules.keys().isdisjoint(drawing) and not any(
         isinstance(finder, _Chooser) for finder in sys.meta_path
     ):
-        sys.meta_path.insert(0, _Chooser())
+        sys.meta_path.insert(0, _Chooser(drawing))
 
 
 def choose() -> list[GlProbe]:

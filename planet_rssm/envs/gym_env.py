@@ -47,8 +47,10 @@ class GymEnv(gymnasium.Env[Any, np.ndarray]):
         task = self._task = canonical_id(settings.id)
         if settings.renderer in GL_BACKENDS:
             os.environ.setdefault("MUJOCO_GL", settings.renderer)
-        elif settings.renderer == "own":
-            gl.choose_when_mujoco_loads()
+        elif settings.renderer == "own" or settings.observe != "vectors":
+            gl.choose_when_mujoco_loads()  # with the renderer none too: what it returns is drawn
+        else:  # a choice takes a second, and most that are observed by vectors draw nothing
+            gl.choose_when_mujoco_loads(("dm_control",))
         self._env, limit, limit_from = attempt(task, "cannot be made", lambda: make_gym(settings))
         self._can_draw = self._env.render_mode == "rgb_array"
         self._playing = False

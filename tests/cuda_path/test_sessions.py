@@ -122,7 +122,7 @@ def test_a_tensor_on_another_device_fails(device, monkeypatch):
 
 
 def test_a_graph_captured_at_every_round_is_found_out(device, monkeypatch):
-    monkeypatch.setattr("planet_rssm.planners.prepared.Graphs", lambda most: Graphs(1))
+    monkeypatch.setattr("planet_rssm.planners.base.Graphs", lambda most: Graphs(1))
     with pytest.raises(AssertionError):
         check_replays(device, session_of(planner_of(), model_of()), launches=10**6)
 

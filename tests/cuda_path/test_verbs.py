@@ -24,8 +24,9 @@ BEHAVIOR = """
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr("planet_rssm.base.device.GEMM_SECONDS", 0.0)
-    for name, few in {"STATES": 3, "DRAWS": 2, "STEPS": 3}.items():
-        monkeypatch.setattr(f"planet_rssm.bench.plan_value.{name}", few)
+    monkeypatch.setattr("planet_rssm.bench.plan_value.STATES", 3)
+    monkeypatch.setattr("planet_rssm.bench.plan_value.DRAWS", 2)
+    monkeypatch.setattr("planet_rssm.bench.plan_value.STEPS", 3)
 
 
 def call(*words: object) -> int:

@@ -173,3 +173,19 @@ def test_a_backend_is_chosen_before_mujoco_settles_on_one(tmp_path, module, thei
         text=True,
     )
     assert done.stdout.split() == [chosen, "0"], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "found"), [("mujoco", ["None", "1"]), ("dm_control", ["osmesa", "0"])]
+)
+def test_a_backend_can_be_chosen_for_dm_control_alone(tmp_path, module, found):
+    (tmp_path / f"{module}.py").write_text("import os\nchosen = os.environ.get('MUJOCO_GL')")
+    variables = {key: value for key, value in os.environ.items() if key != "MUJOCO_GL"}
+    code = CHOOSING.replace("loads()", "loads(('dm_control',))")
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path, module],
+        env=variables,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == found, done.stderr

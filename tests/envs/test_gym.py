@@ -315,6 +315,30 @@ def test_films_keep_the_shape_and_may_be_black(homemade, caplog):
         caplog.clear()
 
 
+@pytest.mark.parametrize(
+    ("observe", "renderer", "drawing"),
+    [
+        ("pixels", "own", gl.DRAWING),
+        (
+            "pixels",
+            "none",
+            gl.DRAWING,
+        ),  # baselines: no frame is asked for, what it returns is drawn
+        ("both", "none", gl.DRAWING),
+        ("vectors", "none", ("dm_control",)),
+    ],
+)
+def test_a_gl_is_chosen_for_what_an_environment_draws_itself(
+    monkeypatch, observe, renderer, drawing
+):
+    asked = []
+    monkeypatch.setattr(
+        gl, "choose_when_mujoco_loads", lambda names=gl.DRAWING: asked.append(names)
+    )
+    GymEnv(settings("gym/CartPole-v1", observe=observe, renderer=renderer)).close()
+    assert asked == [drawing]
+
+
 def test_errors_of_the_users_reach_the_user_and_cost_an_episode(homemade, caplog):
     with EnvPool(settings("homemade:Falls"), 1) as pool:
         pool.reset({0: 0})
