@@ -32,6 +32,7 @@ SITE = VENV / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}"
 STAMP = VENV / "ready"
 LOG = VENV / "setup.log"  # all that the installer says
 QUIET = 30.0  # seconds between lines where there is no terminal
+WIDTH = 120  # of them: pip names all it installs in one
 LINES = 15  # of LOG, shown when a step fails
 COST = "downloads about 3 GB (most of it torch with CUDA), takes 6 GB on disk"
 
@@ -282,7 +283,7 @@ def watch(step: str, child: subprocess.Popen) -> int:
                 )
             elif now - printed >= QUIET:
                 printed = now
-                print(line, file=sys.stderr, flush=True)
+                print(line[:WIDTH], file=sys.stderr, flush=True)
     finally:
         if terminal:
             print("\r\033[K", end="", file=sys.stderr, flush=True)

@@ -1,6 +1,7 @@
 """./scripts/planet and ./scripts/test in their own checkout, with a pretended installer."""
 
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -275,3 +276,23 @@ def test_the_suite_runs_whole_unless_a_path_is_given(ready):
     ready.elsewhere.joinpath("test_mine.py").touch()
     assert ready.call("test", "-k", "cem")[1].endswith(f"-k cem {ready.root / 'tests'}\n")
     assert ready.call("test", "test_mine.py::test_x")[1].endswith(" test_mine.py::test_x\n")
+
+
+def test_a_line_of_progress_stays_short(tmp_path, capsys):
+    setup = runpy.run_path(str(REPOSITORY / "scripts/_setup.py"))
+    (tmp_path / "setup.log").write_text("Installing collected packages: " + "numpy, " * 200)
+
+    class Installer:
+        """Takes a second."""
+
+        waits = iter([subprocess.TimeoutExpired("pip", 1), 0])
+
+        def wait(self, timeout):
+            if isinstance(came := next(self.waits), Exception):
+                raise came
+            return came
+
+    setup["watch"].__globals__.update(LOG=tmp_path / "setup.log", QUIET=0.0)
+    assert setup["watch"]("packages", Installer()) == 0
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("set-up: packages, 0:00, Installing") and len(line) == 120
