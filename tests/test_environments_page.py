@@ -11,7 +11,7 @@ PAGE = (ROOT / "docs/environments.md").read_text()
 ROWS = {
     task: (observe, re.findall("`(.+?)`", settings))
     for task, observe, settings in re.findall(
-        r"^\| [\w-]+ [\d.]+ \| `([^`]+)` \| (\w+)(.*?) \|.*\| \*\*all\*\* \|$", PAGE, re.MULTILINE
+        r"^\| [\w-]+ [\d.]+ \| `([^`]+)` \| (\w+)(.*?) \|.*\|$", PAGE, re.MULTILINE
     )
 }
 
