@@ -105,7 +105,7 @@ def _case(
         )
         stages = Stages()
         policy = AgentPolicy(agent, envs, stages=stages)
-        seconds = _steps(pool, without, policy, WARM, say)
+        _steps(pool, without, policy, WARM, say)
         stages.seconds.clear()
         seconds = _steps(pool, without, policy, repeats, say)
         each = {name: 1000 * spent / repeats for name, spent in (seconds | stages.seconds).items()}

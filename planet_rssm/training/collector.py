@@ -57,7 +57,7 @@ class Networks(NamedTuple):
     def weights(self) -> dict[str, Tensor]:
         """Return a copy of all weights on the CPU, by part and name."""
         return {
-            f"{part}/{name}": tensor.detach().cpu().clone()
+            f"{part}/{name}": tensor.detach().to("cpu", copy=True)
             for part, module in self._parts().items()
             for name, tensor in module.state_dict().items()
         }

@@ -85,32 +85,38 @@ class ProcessCollector:
         assert self._order is not None
         done: dict[int, Episode] = {}
         starts = 1
-        while (reply := self._next(watch)) is None or "done" not in reply.header:
+        while True:
+            reply = self._next(watch)
             if reply is None:
-                if starts == _MOST_STARTS:
-                    raise PlanetError(
-                        f"the process that collects ended {starts} times in a row, at last with "
-                        f"{self._child.end(_CLOSING)}; free memory, or set train.staleness=0"
-                    )
-                _log.warning(
-                    "the process that collects ended (%s): its episodes are begun again",
-                    self._child.end(_CLOSING),
-                )
+                self._begin_again(starts)
                 starts += 1
-                self._child = _Child(self._settings, self._device)
-                self._started()
-                self._child.send(self._order)
-                continue
-            index = reply.header["episode"]
-            again = index in done
-            done[index] = Episode.from_bytes(reply.body, Path(f"episode {index}"))
-            if not again:
+            elif "done" in reply.header:
+                break
+            elif (index := reply.header["episode"]) not in done:
+                done[index] = Episode.from_bytes(reply.body, Path(f"episode {index}"))
                 watch.ended(index, done[index])
         result = reply.header["done"]
-        episodes = [done[index] for index in range(len(self._order.header["seeds"]))]
         self._order = None
         self.weights = {}
-        return Played(episodes, result["lost"], result["seconds"])
+        return Played([done[index] for index in sorted(done)], result["lost"], result["seconds"])
+
+    def _begin_again(self, starts: int) -> None:
+        """Start another process, which plays the order from its beginning.
+
+        Raises:
+            PlanetError: so many have ended over it that it is no accident.
+        """
+        assert self._order is not None
+        ending = self._child.end(_CLOSING)
+        if starts == _MOST_STARTS:
+            raise PlanetError(
+                f"the process that collects ended {starts} times in a row, at last with {ending}; "
+                "free memory, or set train.staleness=0"
+            )
+        _log.warning("the process that collects ended (%s): its episodes are begun again", ending)
+        self._child = _Child(self._settings, self._device)
+        self._started()
+        self._child.send(self._order)
 
     def _started(self) -> EnvSpec:
         """Wait until the process has its environments."""

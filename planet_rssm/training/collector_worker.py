@@ -9,6 +9,7 @@ this process is killed, and its environments with it.
 import logging
 import os
 import sys
+import traceback
 from typing import BinaryIO
 
 import safetensors.torch
@@ -20,6 +21,7 @@ from planet_rssm.base.messages import Message, read_message, write_message
 from planet_rssm.base.parent import die_with_parent, own_commands
 from planet_rssm.base.seeding import Stream
 from planet_rssm.base.stopwatch import Stages
+from planet_rssm.base.text import one_line
 from planet_rssm.behavior import untrained_behavior
 from planet_rssm.config import Settings
 from planet_rssm.data.episode import Episode
@@ -63,6 +65,12 @@ def main() -> None:
         write_message(replies, Message({"error": str(error)}))
     except BrokenPipeError:  # the parent died meanwhile
         os._exit(0)
+    except Exception as error:  # code of the user's, say: another process would fail alike
+        traceback.print_exc()
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{os.path.basename(frame.filename)}, line {frame.lineno}"
+        line = one_line(f"{type(error).__name__}: {error}")
+        write_message(replies, Message({"error": f"the process that collects: {line} ({where})"}))
 
 
 def _serve(settings: Settings, device: torch.device, commands: BinaryIO, replies: int) -> None:
@@ -76,8 +84,7 @@ def _serve(settings: Settings, device: torch.device, commands: BinaryIO, replies
         collector = LocalCollector(settings, device, pool, Stages())
         while message := read_message(commands):
             order = Order(**{**message.header, "stream": Stream(message.header["stream"])})
-            if message.body:
-                networks.load_weights(safetensors.torch.load(message.body), "order")
+            networks.load_weights(safetensors.torch.load(message.body), "order")
             if device.type == "cpu":
                 torch.set_num_threads(order.threads)
             collector.stages = Stages()

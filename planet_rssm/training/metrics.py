@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from planet_rssm.base.files import open_regular, sync_folder
 from planet_rssm.config import FORMAT
-from planet_rssm.runs.run import EVENTS, METRICS
+from planet_rssm.runs.run import EVENTS, METRICS, read_metrics
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -22,6 +22,14 @@ COUNTERS = ("env_steps", "agent_steps", "updates", "episodes")
 # The only keys of a line in which equal runs may differ.
 OF_THE_MACHINE = ("seconds", "memory_mib", "stage_seconds", "collector_seconds")
 _log = logging.getLogger("planet_rssm")
+
+
+def repeatable_lines(run: Path) -> list[dict[str, Any]]:
+    """Return a run's metrics without times and memory: equal runs have equal ones."""
+    return [
+        {key: value for key, value in line.items() if key not in OF_THE_MACHINE}
+        for line in read_metrics(run)
+    ]
 
 
 class MetricsLog:

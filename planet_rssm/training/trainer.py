@@ -21,6 +21,7 @@ from planet_rssm.data.replay import Replay
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.runs.run import Run
 from planet_rssm.training.collector import (
+    Collector,
     LocalCollector,
     Networks,
     Order,
@@ -56,7 +57,7 @@ class Trainer:
     def __init__(
         self,
         learning: LearningRun,
-        collector: LocalCollector | ProcessCollector,
+        collector: Collector,
         guard: InterruptGuard,
         replay: Replay,
     ) -> None:
@@ -270,7 +271,7 @@ class Trainer:
 
 def _collector(
     settings: Settings, device: torch.device, stages: Stages, stack: contextlib.ExitStack
-) -> LocalCollector | ProcessCollector:
+) -> Collector:
     """Start the run's environments."""
     if settings.train.staleness:
         return stack.enter_context(ProcessCollector(settings, device))

@@ -17,9 +17,9 @@ from planet_rssm.data.replay import Replay
 from planet_rssm.envs.registry import resolve
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.runs import checkpoint as checkpoints
-from planet_rssm.runs.run import METRICS, Run
+from planet_rssm.runs.run import Run
 from planet_rssm.training.display import Display
-from planet_rssm.training.metrics import OF_THE_MACHINE
+from planet_rssm.training.metrics import repeatable_lines as lines
 from planet_rssm.training.trainer import Trainer, train
 
 # 2 rounds of 1 episode after 2 random ones; 10 agent steps an episode
@@ -37,14 +37,6 @@ TINY = """
 def new_run(folder: Path, *overrides: str) -> Run:
     settings = config.load("planet", [*TINY, *overrides])
     return Run.create(folder, settings.model_copy(update={"env": resolve(settings.env)}), "cpu")
-
-
-def lines(folder: Path) -> list[dict]:
-    text = (folder / METRICS).read_text()
-    return [
-        {k: v for k, v in json.loads(line).items() if k not in OF_THE_MACHINE}
-        for line in text.splitlines()
-    ]
 
 
 class StopAfter(Display):

@@ -5,7 +5,6 @@ The metrics are those of an undisturbed run.
 KILLS=100 ./scripts/test tests/faults/test_kill.py    # as often as one likes; the run grows with it
 """
 
-import json
 import os
 import random
 import signal
@@ -18,7 +17,7 @@ import pytest
 
 from planet_rssm.data.episode import Episode
 from planet_rssm.runs import checkpoint as checkpoints
-from planet_rssm.training.metrics import OF_THE_MACHINE
+from planet_rssm.training.metrics import repeatable_lines as measured
 
 KILLS = int(os.environ.get("KILLS", "10"))
 SETTINGS = f"""
@@ -56,14 +55,6 @@ def wait_for_work(metrics: Path, run: subprocess.Popen) -> None:
     before, end = size(), time.monotonic() + 60
     while size() == before and run.poll() is None and time.monotonic() < end:
         time.sleep(0.02)
-
-
-def measured(folder: Path) -> list[dict]:
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [
-        {key: value for key, value in json.loads(line).items() if key not in OF_THE_MACHINE}
-        for line in lines
-    ]
 
 
 @pytest.mark.slow

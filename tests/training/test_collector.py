@@ -18,7 +18,7 @@ from planet_rssm.runs.run import METRICS, Run
 from planet_rssm.training.collector import Threads
 from planet_rssm.training.collector_process import ProcessCollector
 from planet_rssm.training.display import Display
-from planet_rssm.training.metrics import OF_THE_MACHINE
+from planet_rssm.training.metrics import repeatable_lines as lines
 from planet_rssm.training.trainer import train
 
 # 4 rounds of 2 episodes after 2 random ones; 20 agent steps an episode
@@ -34,14 +34,6 @@ TINY = """
 def new_run(folder: Path, *overrides: str) -> Run:
     settings = config.load("planet", [*TINY, *overrides])
     return Run.create(folder, settings.model_copy(update={"env": resolve(settings.env)}), "cpu")
-
-
-def lines(folder: Path) -> list[dict]:
-    text = (folder / METRICS).read_text()
-    return [
-        {k: v for k, v in json.loads(line).items() if k not in OF_THE_MACHINE}
-        for line in text.splitlines()
-    ]
 
 
 class At(Display):

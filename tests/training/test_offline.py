@@ -18,9 +18,9 @@ from planet_rssm.data.episode import EpisodeWriter
 from planet_rssm.data.replay import Replay
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.runs import checkpoint as checkpoints
-from planet_rssm.runs.run import METRICS, Run
+from planet_rssm.runs.run import Run
 from planet_rssm.training.display import Display
-from planet_rssm.training.metrics import OF_THE_MACHINE
+from planet_rssm.training.metrics import repeatable_lines as lines
 from planet_rssm.training.offline import adopt_environment, open_episodes, train_offline
 from planet_rssm.training.player import simple_player
 from planet_rssm.training.record import write_episodes
@@ -81,14 +81,6 @@ def complete(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
 def new_run(folder: Path, data: Path, *overrides: str) -> Run:
     settings = config.load("planet", [*TINY, f"data.folder={data}", *overrides])
     return Run.create(folder, adopt_environment(settings, overrides)[0], "cpu")
-
-
-def lines(folder: Path) -> list[dict]:
-    measured = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
-    return [
-        {key: value for key, value in line.items() if key not in OF_THE_MACHINE}
-        for line in measured
-    ]
 
 
 def call(*words: str | Path) -> int:

@@ -1,7 +1,6 @@
 """A run whose episodes all end sooner than a chunk learns, plans, stops and goes on."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
@@ -14,10 +13,10 @@ from planet_rssm import config
 from planet_rssm.envs.pool import Step
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.runs import checkpoint as checkpoints
-from planet_rssm.runs.run import METRICS, Run
+from planet_rssm.runs.run import Run
 from planet_rssm.training import trainer
 from planet_rssm.training.display import Display
-from planet_rssm.training.metrics import OF_THE_MACHINE
+from planet_rssm.training.metrics import repeatable_lines
 
 LONGEST = 4  # frames
 SPEC = EnvSpec(
@@ -84,11 +83,7 @@ def train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list
         else:
             run = Run.create(folder, config.load("cartpole-vectors", [*TINY, *overrides]), "cpu")
         trainer.train(run, Display())
-        lines = map(json.loads, (folder / METRICS).read_text().splitlines())
-        return [
-            {key: value for key, value in line.items() if key not in OF_THE_MACHINE}
-            for line in lines
-        ]
+        return repeatable_lines(folder)
 
     return train
 

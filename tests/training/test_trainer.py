@@ -18,7 +18,7 @@ from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.runs import checkpoint as checkpoints
 from planet_rssm.runs.run import METRICS, Run
 from planet_rssm.training.display import Display
-from planet_rssm.training.metrics import OF_THE_MACHINE
+from planet_rssm.training.metrics import repeatable_lines as lines
 from planet_rssm.training.trainer import train
 
 # 3 rounds of 2 episodes after 2 random ones; 20 agent steps an episode
@@ -40,14 +40,6 @@ def new_run(folder: Path, *overrides: str) -> Run:
 
 def changed(folder: Path, *overrides: str) -> Settings:
     return config.override(Run.open(folder).settings, overrides)
-
-
-def lines(folder: Path) -> list[dict]:
-    text = (folder / METRICS).read_text()
-    return [
-        {k: v for k, v in json.loads(line).items() if k not in OF_THE_MACHINE}
-        for line in text.splitlines()
-    ]
 
 
 class StopAt(Display):
