@@ -8,18 +8,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from planet_rssm import config
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.interrupt import Interrupted
+from planet_rssm.base.seeding import Stream
 from planet_rssm.envs.registry import resolve
 from planet_rssm.runs import checkpoint as checkpoints
 from planet_rssm.runs.run import METRICS, Run
-from planet_rssm.training.collector import Threads
+from planet_rssm.training.collector import Networks, Order, Threads, Watch
 from planet_rssm.training.collector_process import ProcessCollector
 from planet_rssm.training.display import Display
 from planet_rssm.training.metrics import repeatable_lines as lines
 from planet_rssm.training.trainer import train
+from planet_rssm.world_model import untrained_model
 
 # 4 rounds of 2 episodes after 2 random ones; 20 agent steps an episode
 TINY = """
@@ -134,6 +137,18 @@ def test_what_its_environment_cannot_do_is_the_same_line_as_in_one_process(tmp_p
             train(run, Display())
         said.append(str(caught.value))
     assert said[0] == said[1] and "nonsense" in said[0]
+
+
+def test_an_error_that_nobody_expected_is_one_line_and_is_not_tried_again(
+    capfd: pytest.CaptureFixture,
+) -> None:
+    settings = config.load("planet", [*TINY, "planner.precision=float32"])
+    with ProcessCollector(settings, torch.device("cpu")) as collector:
+        networks = Networks(untrained_model(settings, collector.spec), None)
+        collector.begin(Order(Stream.COLLECT, 1, ["no seed"], 1), networks)
+        with pytest.raises(PlanetError, match=r"^the process that collects: ValueError: .*line \d"):
+            collector.finish(Watch(lambda: None, lambda index, episode: None))
+    assert capfd.readouterr().err.count("Traceback") == 1
 
 
 @pytest.mark.parametrize(
