@@ -25,6 +25,7 @@ from planet_rssm.config.model import (
     OptimizerSettings,
     RSSMSettings,
     Size,
+    patch_sides,
     v3_layers,
 )
 from planet_rssm.config.planner import PLANNERS, PlannerSettings, learned_parts, no_actor
@@ -80,6 +81,7 @@ __all__ = [
     "no_actor",
     "override",
     "parse_overrides",
+    "patch_sides",
     "presets",
     "refuse_unused",
     "resolve",

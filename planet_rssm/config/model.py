@@ -34,6 +34,9 @@ SIZES = {
     "200m": (8192, 1024, 64, 64, 1024),
     "400m": (12288, 1536, 96, 96, 1536),
 }
+PATCH = 4  # pixels a side, and patches a side of what is joined first
+FEW_PARTS = 7  # a side, that are joined no more
+Conv = Literal["planet", "dreamer-v3", "patches"]
 Size = Literal["1m", "12m", "25m", "50m", "100m", "200m", "400m"]
 
 
@@ -111,9 +114,11 @@ class ModelSettings(Section):
     """Encoder, decoder and heads."""
 
     size: Size | None = None  # DreamerV3's: stands for widths here and in rssm, see SIZES
-    conv: Literal["planet", "dreamer-v3"] = "planet"
-    conv_act: Activation = "relu"  # of planet's convolutions; dreamer-v3's have `act` and `norm`
-    depth: Count = 32  # channels of the first convolution
+    # patches: products in place of convolutions, several times as fast; of no published model
+    conv: Conv = "planet"
+    # of planet's convolutions and of patches; dreamer-v3's have `act` and `norm`
+    conv_act: Activation = "relu"
+    depth: Count = 32  # channels of the first convolution, numbers of a patch
     # 5 bits and noise (PlaNet), or divided by 255 (Dreamer)
     pixels: Literal["quantised", "scaled"] = "quantised"
     vector_layers: Annotated[Layers, Field(ge=1)] = 2  # of the vectors' encoder and decoder
@@ -166,17 +171,38 @@ def v3_layers(size: int) -> int:
     return min(int(math.log2(size / V3_SIDE)), V3_LAYERS)
 
 
-def v3_takes(size: int) -> bool:
-    """Return whether DreamerV3's convolutions halve such an image without a remainder."""
-    return size % 2 ** v3_layers(size) == 0
+def patch_sides(size: int) -> tuple[int, ...]:
+    """Return into how many parts a side is cut at every level, from the image to a patch's pixels.
+
+    32 pixels are 2 parts of 4 patches of 4 pixels. () where such parts leave a remainder, or too
+    many are left that cannot be joined.
+    """
+    parts, remainder = divmod(size, PATCH**2)
+    sides: tuple[int, ...] = (PATCH, PATCH)
+    while parts > PATCH and parts % 2 == 0:
+        parts, sides = parts // 2, (2, *sides)
+    return () if remainder or parts > FEW_PARTS else (parts, *sides)
 
 
-def other_sizes(size: int) -> str:
-    """Return the error line for a size that DreamerV3's convolutions cannot take."""
-    working = [other for other in range(SMALLEST, LARGEST + 1) if v3_takes(other)]
-    below = max(other for other in working if other < size)
-    above = min(other for other in working if other > size)
+def takes(conv: Conv, size: int) -> bool:
+    """Return whether `model.conv` takes an image of `size` pixels a side without a remainder."""
+    if conv == "patches":
+        return bool(patch_sides(size))
+    return conv == "planet" or size % 2 ** v3_layers(size) == 0
+
+
+def other_sizes(conv: Conv, size: int) -> str:
+    """Return the error line for a size that `model.conv` does not take."""
+    working = [other for other in range(SMALLEST, LARGEST + 1) if takes(conv, other)]
+    near = [max((other for other in working if other < size), default=None)]
+    near += [min((other for other in working if other > size), default=None)]
+    how = (
+        f"cuts an image into parts of {PATCH**2} pixels a side and joins those in pairs"
+        if conv == "patches"
+        else f"halves an image {v3_layers(size)} times"
+    )
+    sizes = " or ".join(str(other) for other in near if other)
     return (
-        f"env.size = {size}: model.conv = 'dreamer-v3' halves an image {v3_layers(size)} times, "
-        f"which leaves a remainder; use {below} or {above}, or model.conv=planet, which takes any"
+        f"env.size = {size}: model.conv = {conv!r} {how}, which leaves a remainder; "
+        f"use {sizes}, or model.conv=planet, which takes any"
     )

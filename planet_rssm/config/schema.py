@@ -12,7 +12,7 @@ from planet_rssm.config.model import (
     OptimizerSettings,
     RSSMSettings,
     other_sizes,
-    v3_takes,
+    takes,
 )
 from planet_rssm.config.planner import PlannerSettings, learned_parts, no_actor
 from planet_rssm.config.values import (
@@ -71,8 +71,8 @@ class Settings(Section):
         if self.behavior.name == "none" and (asked := learned_parts(self.planner)):
             raise ValueError(no_actor(asked))
         images = self.env.observe != "vectors"
-        if self.model.conv == "dreamer-v3" and images and not v3_takes(self.env.size):
-            raise ValueError(other_sizes(self.env.size))
+        if images and not takes(self.model.conv, self.env.size):
+            raise ValueError(other_sizes(self.model.conv, self.env.size))
         batch = self.train.batch_size * self.train.batch_length
         if self.data.capacity < self.train.batch_length:
             raise ValueError(

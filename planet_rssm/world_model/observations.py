@@ -19,6 +19,7 @@ from planet_rssm.world_model.networks import (
     symexp,
     symlog,
 )
+from planet_rssm.world_model.patches import PatchDecoder, PatchEncoder
 
 
 def preprocess(observation: Mapping[str, Tensor], noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -155,17 +156,23 @@ def vector_keys(spec: EnvSpec) -> list[str]:
     return sorted(key for key, (shape, _) in spec.observation.items() if len(shape) == 1)
 
 
-def _image_encoder(side: int, settings: ModelSettings) -> ConvEncoder | V3Encoder:
+def _image_encoder(
+    side: int, settings: ModelSettings
+) -> ConvEncoder | PatchEncoder | V3Encoder:
     if settings.conv == "planet":
         return ConvEncoder(side, settings.depth, settings.conv_act)
+    if settings.conv == "patches":
+        return PatchEncoder(side, settings.depth, settings.conv_act)
     return V3Encoder(side, settings.depth, settings.act, settings.norm)
 
 
 def _image_decoder(
     deter: int, stoch: int, side: int, settings: ModelSettings
-) -> ConvDecoder | V3Decoder:
+) -> ConvDecoder | PatchDecoder | V3Decoder:
     if settings.conv == "planet":
         return ConvDecoder(deter + stoch, side, settings.depth, settings.conv_act)
+    if settings.conv == "patches":
+        return PatchDecoder(deter + stoch, side, settings.depth, settings.conv_act)
     return V3Decoder(
         deter, stoch, side, settings.depth, settings.vector_units, settings.act, settings.norm
     )

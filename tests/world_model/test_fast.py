@@ -37,6 +37,7 @@ CASES = {
     "tf_gru without inputs": ("planet", "rssm.cell=tf_gru", "rssm.input_layers=0"),
     "norm_gru": ("planet-discrete", "rssm.cell=norm_gru", "rssm.norm=layer", "rssm.act=elu"),
     "dreamer-v3": ("dreamer-v3", "rssm.blocks=2"),
+    "patches": ("quickstart", "model.conv=patches"),
     "linear head": ("planet", "model.reward_layers=0"),
 }
 
