@@ -1,5 +1,6 @@
 """`planet bench`: one verb a part of the system."""
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from planet_rssm.cli.bench_loop import loop
-from planet_rssm.cli.bench_options import machine_line, measure, preset_options
+from planet_rssm.cli.bench_options import against_option, machine_line, measure, preset_options
 from planet_rssm.cli.bench_plan import plan
 from planet_rssm.cli.tables import print_text
 
@@ -29,7 +30,13 @@ verb.add_command(loop)
 
 @verb.command("train", short_help="Updates of the world model.")
 @preset_options(3, "Updates timed of each.")
-def train(presets: tuple[str, ...], as_json: bool, **options: Any) -> None:  # noqa: ANN401
+@against_option
+def train(
+    presets: tuple[str, ...],
+    as_json: bool,
+    against: str | None,
+    **options: Any,  # noqa: ANN401
+) -> None:
     """Time updates of PRESETs (planet and dreamer-v3 of 12m if none is given) on a batch of noise.
 
     The reference is the same model and loss in eager float32 with contiguous images and PyTorch's
@@ -41,15 +48,25 @@ def train(presets: tuple[str, ...], as_json: bool, **options: Any) -> None:  # n
       planet bench train
       planet bench train quickstart --repeats 20
       planet bench train planet -s train.batch_size=10 --precision bfloat16 --json
+      planet bench train quickstart --against HEAD~1
     """  # noqa: D301 (click wants the character itself)
     from planet_rssm.bench.train import PRESETS, bench_train  # torch: not for `planet bench --help`
 
+    if against is not None:
+        _against(against, "train", presets or PRESETS, as_json, options)
+        return
     measure(partial(bench_train, presets or PRESETS, **options), _print_train, as_json)
 
 
 @verb.command("behavior", short_help="Updates of actor and critic.")
 @preset_options(5, "Updates timed of each.")
-def behavior(presets: tuple[str, ...], as_json: bool, **options: Any) -> None:  # noqa: ANN401
+@against_option
+def behavior(
+    presets: tuple[str, ...],
+    as_json: bool,
+    against: str | None,
+    **options: Any,  # noqa: ANN401
+) -> None:
     """Time what actor and critic learn from a batch's states.
 
     PRESETs are dreamer-quickstart and dreamer-v3 of 12m if none is given. The reference does the
@@ -64,6 +81,9 @@ def behavior(presets: tuple[str, ...], as_json: bool, **options: Any) -> None:  
     # torch: not for `planet bench --help`
     from planet_rssm.bench.behavior import PRESETS, bench_behavior
 
+    if against is not None:
+        _against(against, "behavior", presets or PRESETS, as_json, options)
+        return
     measure(partial(bench_behavior, presets or PRESETS, **options), _print_behavior, as_json)
 
 
@@ -84,6 +104,28 @@ def collect(presets: tuple[str, ...], as_json: bool, **options: Any) -> None:  #
     from planet_rssm.bench.collect import PRESETS, bench_collect
 
     measure(partial(bench_collect, presets or PRESETS, **options), _print_collect, as_json)
+
+
+def _against(
+    against: str, verb: str, presets: Sequence[str], as_json: bool, options: Mapping[str, Any]
+) -> None:
+    from planet_rssm.bench.against import bench_against  # torch: not for `planet bench --help`
+
+    timed = partial(bench_against, against, verb, presets, **options)
+    measure(timed, _print_against, as_json)
+
+
+def _print_against(result: dict[str, Any], console: Console) -> None:
+    against = escape(result["machine"]["against"])
+    table = Table("preset", "precision", "ms", f"ms of {against}", "ratio", "of each turn")
+    table.box = SIMPLE_HEAD
+    for case in result["cases"]:
+        ratios = ", ".join(f"{ours / theirs:.2f}" for ours, theirs in case["turns"])
+        times = (f"{case['ms']:.1f}", f"{case['against_ms']:.1f}", f"{case['ratio']:.2f}")
+        table.add_row(escape(case["preset"]), case["precision"], *times, ratios)
+    console.print(table)
+    print_text(console, machine_line(result["machine"]))
+    print_text(console, "ratio: less than 1 where this checkout is faster")
 
 
 def _print_train(result: dict[str, Any], console: Console) -> None:

@@ -17,6 +17,11 @@ _precisions = click.option(
     type=click.Choice(("float32", "bfloat16", "float16")),
     help="A case each; repeatable.  [default: float32, and bfloat16 unless it is slow here]",
 )
+against_option = click.option(
+    "--against",
+    metavar="COMMIT|FOLDER",
+    help="Run another checkout of this project too, in turns with this one, and compare.",
+)
 
 
 def timing_options(repeats: int, what: str) -> Callable[[F], F]:

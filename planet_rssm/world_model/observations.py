@@ -156,9 +156,7 @@ def vector_keys(spec: EnvSpec) -> list[str]:
     return sorted(key for key, (shape, _) in spec.observation.items() if len(shape) == 1)
 
 
-def _image_encoder(
-    side: int, settings: ModelSettings
-) -> ConvEncoder | PatchEncoder | V3Encoder:
+def _image_encoder(side: int, settings: ModelSettings) -> ConvEncoder | PatchEncoder | V3Encoder:
     if settings.conv == "planet":
         return ConvEncoder(side, settings.depth, settings.conv_act)
     if settings.conv == "patches":

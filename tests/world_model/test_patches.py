@@ -76,7 +76,9 @@ def test_every_weight_learns(
         assert weight.grad is not None and weight.grad.any(), name
 
 
-@pytest.mark.parametrize(("size", "named"), [(84, "80 or 96"), (33, "32 or 48"), (500, "448 or 512")])
+@pytest.mark.parametrize(
+    ("size", "named"), [(84, "80 or 96"), (33, "32 or 48"), (500, "448 or 512")]
+)
 def test_a_size_that_is_not_divisible_is_one_line(size: int, named: str) -> None:
     with pytest.raises(PlanetError, match=f"env.size = {size}: model.conv = 'patches' .* {named},"):
         config.load("quickstart", [CONV, f"env.size={size}"])
