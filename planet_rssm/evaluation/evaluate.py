@@ -69,7 +69,7 @@ def evaluate(
                 with stages("start"):
                     subject = open_subject(run, checkpoint, overrides, device)
                     _check(subject, done, normalise)
-                episodes = _play(subject, seeds, fresh, pools, stages, on_episode)
+                episodes = episodes_of(subject, seeds, fresh, pools, stages, on_episode)
             except PlanetError as error:
                 pools.drop()
                 line = str(error) if run in str(error) else f"{run}: {error}"
@@ -108,7 +108,7 @@ def _check(subject: Subject, done: Sequence[Evaluated], normalise: str | None) -
             )
 
 
-def _play(
+def episodes_of(
     subject: Subject,
     seeds: Sequence[int],
     fresh: bool,

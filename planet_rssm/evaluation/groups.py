@@ -75,14 +75,15 @@ def labels(runs: Sequence[Evaluated], key: str | None) -> list[str]:
     Runs that differ in their seed, and in what a resumed run may change, are seeds of one another.
     Simulators form a separate group.
     """
-    learned = iter(_labels([run.settings for run in runs if not run.simulated], key))
+    learned = iter(labels_of([run.settings for run in runs if not run.simulated], key))
     return [
         f"simulator, {run.settings.planner.label}" if run.simulated else next(learned)
         for run in runs
     ]
 
 
-def _labels(settings: Sequence[Settings], key: str | None) -> list[str]:
+def labels_of(settings: Sequence[Settings], key: str | None) -> list[str]:
+    """Return the group of each trained run by its settings, see `labels`."""
     flat = [config.flatten(one) for one in settings]
     if key is not None:
         return [_named(values, [key]) for values in flat]

@@ -24,7 +24,7 @@ from planet_rssm.evaluation.protocol import EpisodeResult, TimedPolicy, play
 from planet_rssm.evaluation.results import ObservationInfo, checkpoint_name
 from planet_rssm.precision import EXACT, planning_precision
 from planet_rssm.runs import checkpoint as checkpoints
-from planet_rssm.runs.checkpoint import Checkpoint
+from planet_rssm.runs.checkpoint import Checkpoint, OpenedRun
 from planet_rssm.runs.run import versions
 from planet_rssm.simulator.headless import forbid_gl
 
@@ -99,34 +99,47 @@ def open_subject(run: str, checkpoint: str, overrides: Sequence[str], device: st
         return _open_simulator(run, checkpoint, overrides)
     if is_own_policy(run) and not Path(run).exists():
         return _open_policy(run, checkpoint, overrides)
-    loaded, where, path = checkpoints.open_run(run, checkpoint, overrides, device)
+    return run_subject(run, checkpoint, checkpoints.open_run(run, checkpoint, overrides, device))
+
+
+def run_subject(run: str, checkpoint: str, opened: OpenedRun) -> Subject:
+    """Return a trained run that is `opened`, ready to act as the settings in it say.
+
+    Raises:
+        PlanetError: its search cannot fit into the memory.
+    """
+    loaded, where, path = opened
     settings = loaded.settings
     require_search(settings.planner, where)  # before any environment is started
-    checksum = f"{zlib.crc32(read_regular(path, checkpoints.MOST)):08x}"
     return Subject(
         name=run,
         folder=checkpoints.outputs(Path(run)),
         settings=settings,
         spec=loaded.spec,
         checkpoint=checkpoint_name(checkpoint),
-        conditions=_conditions(settings, loaded.spec, checksum, where),
+        conditions=_conditions(settings, loaded.spec, checksum(path), where),
         training=Training.of(loaded.progress),
         batch=BATCH,
         play=RunPlayer(loaded, where).play,
     )
 
 
+def checksum(path: Path) -> str:
+    """Return the CRC-32 of a checkpoint's bytes."""
+    return f"{zlib.crc32(read_regular(path, checkpoints.MOST)):08x}"
+
+
 def _conditions(
-    settings: Settings, spec: EnvSpec, checksum: str | None, device: torch.device
+    settings: Settings, spec: EnvSpec, crc32: str | None, device: torch.device
 ) -> dict[str, Any]:
-    """Return what decides the returns of episodes, as JSON; `checksum` is the checkpoint's."""
+    """Return what decides the returns of episodes, as JSON; `crc32` is the checkpoint's."""
     return {
         "env": spec.to_json(),
-        "checkpoint_crc32": checksum,
+        "checkpoint_crc32": crc32,
         "planner": settings.planner.model_dump(mode="json", exclude={"precision"}),
         "filter_by": settings.rssm.filter_by,
         "plan_by": settings.rssm.plan_by,
-        "precision": EXACT if checksum is None else planning_precision(settings, device),
+        "precision": EXACT if crc32 is None else planning_precision(settings, device),
         "device": str(device),
         "versions": versions(),
     }
