@@ -34,7 +34,7 @@ SIZES = {
     "200m": (8192, 1024, 64, 64, 1024),
     "400m": (12288, 1536, 96, 96, 1536),
 }
-PATCH = 4  # pixels a side, and patches a side of what is joined first
+PATCH = 4  # pixels a side
 FEW_PARTS = 7  # a side, that are joined no more
 Conv = Literal["planet", "dreamer-v3", "patches"]
 Size = Literal["1m", "12m", "25m", "50m", "100m", "200m", "400m"]
@@ -174,14 +174,19 @@ def v3_layers(size: int) -> int:
 def patch_sides(size: int) -> tuple[int, ...]:
     """Return into how many parts a side is cut at every level, from the image to a patch's pixels.
 
-    32 pixels are 2 parts of 4 patches of 4 pixels. () where such parts leave a remainder, or too
-    many are left that cannot be joined.
+    32 pixels are 2 parts of 2 of 2 patches of 4 pixels. () where such parts leave a remainder, or
+    too many are left that cannot be joined in pairs.
     """
-    parts, remainder = divmod(size, PATCH**2)
-    sides: tuple[int, ...] = (PATCH, PATCH)
-    while parts > PATCH and parts % 2 == 0:
+    parts, remainder = divmod(size, PATCH)
+    sides: tuple[int, ...] = (PATCH,)
+    while parts > FEW_PARTS or len(sides) == 1:
+        parts, odd = divmod(parts, 2)
+        if odd or remainder:
+            return ()
+        sides = (2, *sides)
+    while parts % 2 == 0 and parts > 2:
         parts, sides = parts // 2, (2, *sides)
-    return () if remainder or parts > FEW_PARTS else (parts, *sides)
+    return (parts, *sides)
 
 
 def takes(conv: Conv, size: int) -> bool:
@@ -197,7 +202,7 @@ def other_sizes(conv: Conv, size: int) -> str:
     near = [max((other for other in working if other < size), default=None)]
     near += [min((other for other in working if other > size), default=None)]
     how = (
-        f"cuts an image into parts of {PATCH**2} pixels a side and joins those in pairs"
+        f"cuts an image into patches of {PATCH} pixels a side and joins these in pairs"
         if conv == "patches"
         else f"halves an image {v3_layers(size)} times"
     )

@@ -4,8 +4,8 @@ A convolution of few channels runs at a small part of a processor's rate, on any
 products have thousands of rows and run at nearly all of it. They are of no published model.
 
     image [size, size, 3] -> patches of 4x4 pixels -> `depth` numbers each
-    -> 4x4 neighbours joined -> 4 `depth` numbers each
-    -> 2x2 neighbours joined, as long as there are many -> the embedding is all that are left
+    -> 2x2 neighbours joined -> 2 `depth` numbers each
+    -> 2x2 of these joined -> 4 `depth` numbers each ... the last few are the embedding
 
 The decoder goes the same way back. Neighbours lie side by side in memory, so that to join them is a
 view: the pixels are put in that order once, and nothing is moved afterwards.
@@ -19,7 +19,6 @@ from planet_rssm.config import patch_sides
 from planet_rssm.world_model.networks import ACTIVATIONS, MAX_WIDTH
 
 COLOURS = 3
-GROWTH = 4  # a joined part has this many times the numbers of its parts, up to MAX_WIDTH
 
 
 class PatchEncoder(nn.Module):
@@ -104,4 +103,4 @@ def from_patches(pixels: Tensor, sides: tuple[int, ...]) -> Tensor:
 
 def _widths(depth: int, layers: int) -> list[int]:
     """Return the numbers of a patch, and of what is joined of patches."""
-    return [depth * min(GROWTH**layer, MAX_WIDTH) for layer in range(layers)]
+    return [depth * min(2**layer, MAX_WIDTH) for layer in range(layers)]

@@ -24,12 +24,19 @@ CONV = "model.conv=patches"
 
 
 @pytest.mark.parametrize(
-    ("size", "sides"),
-    [(16, (1, 4, 4)), (32, (2, 4, 4)), (48, (3, 4, 4)), (64, (4, 4, 4)), (96, (3, 2, 4, 4))],
+    ("size", "sides", "width"),
+    [
+        (16, (2, 2, 4), 2),
+        (32, (2, 2, 2, 4), 4),
+        (40, (5, 2, 4), 2),
+        (48, (3, 2, 2, 4), 4),
+        (64, (2, 2, 2, 2, 4), 8),
+        (512, (2, *[2] * 6, 4), 8),
+    ],
 )
-def test_sides_multiply_to_the_size(size: int, sides: tuple[int, ...]) -> None:
+def test_sides_multiply_to_the_size(size: int, sides: tuple[int, ...], width: int) -> None:
     assert patch_sides(size) == sides
-    assert PatchEncoder(size, 2, "relu").embed_size == sides[0] ** 2 * 8 * (2 if size == 96 else 1)
+    assert PatchEncoder(size, 3, "relu").embed_size == sides[0] ** 2 * 3 * width
 
 
 @pytest.mark.parametrize("size", [size for size in range(16, 129) if takes("patches", size)])
@@ -43,16 +50,15 @@ def test_neighbours_lie_side_by_side() -> None:
     image = torch.arange(2 * 32 * 32 * 3).view(2, 32, 32, 3)
     sides = patch_sides(32)
     pixels = to_patches(image, sides)
-    joined = pixels.view(2, 2, 2, 4, 4, 4, 4, 3)
-    for large_y, large_x, y, x in ((0, 0, 0, 0), (1, 0, 2, 3), (0, 1, 3, 1)):
-        top, left = 16 * large_y + 4 * y, 16 * large_x + 4 * x
-        patch = image[:, top : top + 4, left : left + 4]
-        assert torch.equal(joined[:, large_y, large_x, y, x], patch)
+    joined = pixels.view(2, *[2] * 6, 4, 4, 3)
+    for place in ((0, 0, 0, 0, 0, 0), (1, 0, 0, 1, 1, 0), (0, 1, 1, 1, 0, 1)):
+        top, left = (4 * (4 * a + 2 * b + c) for a, b, c in (place[::2], place[1::2]))
+        assert torch.equal(joined[:, *place], image[:, top : top + 4, left : left + 4])
     assert torch.equal(from_patches(pixels, sides), image)
 
 
 def test_a_patch_changes_only_what_it_is_joined_into() -> None:
-    encoder = PatchEncoder(32, 2, "silu")
+    encoder = PatchEncoder(32, 4, "silu")
     image = torch.rand(1, 32, 32, 3)
     other = image.clone()
     other[:, 17, 3] += 1
@@ -77,7 +83,7 @@ def test_every_weight_learns(
 
 
 @pytest.mark.parametrize(
-    ("size", "named"), [(84, "80 or 96"), (33, "32 or 48"), (500, "448 or 512")]
+    ("size", "named"), [(84, "80 or 96"), (33, "32 or 40"), (508, "448 or 512")]
 )
 def test_a_size_that_is_not_divisible_is_one_line(size: int, named: str) -> None:
     with pytest.raises(PlanetError, match=f"env.size = {size}: model.conv = 'patches' .* {named},"):
@@ -88,4 +94,4 @@ def test_a_size_that_is_not_divisible_is_one_line(size: int, named: str) -> None
 
 def test_no_size_leaves_many_parts() -> None:
     sizes = [size for size in range(SMALLEST, LARGEST + 1) if takes("patches", size)]
-    assert sizes[:6] == [16, 32, 48, 64, 80, 96] and all(patch_sides(size)[0] < 8 for size in sizes)
+    assert sizes[:6] == [16, 24, 32, 40, 48, 56] and all(patch_sides(size)[0] < 8 for size in sizes)
