@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import planet_rssm
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.bench.turns import BenchResult, Say
 
 TURNS = 3
+HERE = Path(__file__).parents[2]  # the folder with this checkout's package
 
 Times = dict[tuple[str, str], list[float]]  # milliseconds of every turn, by preset and precision
 
@@ -71,10 +71,9 @@ def bench_against(
     words = ["bench", verb, *presets, "--repeats", str(repeats), "--device", device, "--json"]
     words += [word for text in overrides for word in ("-s", text)]
     words += [word for name in precisions or () for word in ("--precision", name)]
-    own = Path(planet_rssm.__file__).parents[1]
     machine: dict[str, Any] = {}
     with _other(against) as folder:
-        sides = [("this checkout", own), (against, folder)]
+        sides = [("this checkout", HERE), (against, folder)]
         times: list[Times] = [{}, {}]
         for turn in range(TURNS):
             for side in (0, 1) if turn % 2 else (1, 0):
@@ -141,9 +140,17 @@ def _other(against: str) -> Iterator[Path]:
 
 def _archive(commit: str) -> bytes:
     """Return the files of a commit of this checkout's repository as a tar archive."""
-    here = str(Path(planet_rssm.__file__).parents[1])
     names = ["planet_rssm", "configs"]
-    command = ["git", "-C", here, "archive", "--format=tar", "--end-of-options", commit, *names]
+    command = [
+        "git",
+        "-C",
+        str(HERE),
+        "archive",
+        "--format=tar",
+        "--end-of-options",
+        commit,
+        *names,
+    ]
     try:
         child = subprocess.run(command, capture_output=True)
     except OSError as error:
@@ -153,7 +160,7 @@ def _archive(commit: str) -> bytes:
     if child.returncode:
         said = child.stderr.decode(errors="replace").strip().splitlines() or ["failed"]
         raise PlanetError(
-            f"--against {commit}: no such folder, and git in {here} says: {said[-1]}; give a "
+            f"--against {commit}: no such folder, and git in {HERE} says: {said[-1]}; give a "
             "folder with planet_rssm, or a commit of this checkout"
         )
     return child.stdout

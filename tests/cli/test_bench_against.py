@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-import planet_rssm
 from planet_rssm.cli.main import main
 
 MACHINE = {
@@ -56,7 +55,7 @@ def checkout(tmp_path: Path) -> Callable[..., Path]:
 def here(checkout: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     """This checkout, where `planet bench` answers at once."""
     folder = checkout("here", FAST, HALF)
-    monkeypatch.setattr(planet_rssm, "__file__", str(folder / "planet_rssm" / "__init__.py"))
+    monkeypatch.setattr("planet_rssm.bench.against.HERE", folder)
     return folder
 
 
