@@ -2,9 +2,10 @@
 
 The reference is the same model with the same loss, in eager float32: images and convolution weights
 in PyTorch's default layout (NCHW, contiguous) in place of channels_last, its own transposed
-convolutions, and its default Adam in place of the fused one. What the model itself saves stays in
-it: only `model.decode_fraction` of the frames is decoded, and the posterior reads its embeddings in
-one product. So `speedup` is what precision, layout, convolutions and optimiser bring.
+convolutions and linear layers, and its default Adam in place of the fused one. What the model
+itself saves stays in it: only `model.decode_fraction` of the frames is decoded, and the posterior
+reads its embeddings in one product. So `speedup` is what precision, layout, convolutions, products
+and optimiser bring.
 """
 
 import ctypes
@@ -33,6 +34,7 @@ from planet_rssm.precision import summary, timed_precisions
 from planet_rssm.training.learner import Learner
 from planet_rssm.training.random_chunks import random_chunks
 from planet_rssm.world_model import untrained_model
+from planet_rssm.world_model.products import Linear
 
 MIB = 2**20
 PRESETS = ("planet", "dreamer-v3")
@@ -194,6 +196,9 @@ def _plain(settings: Settings, spec: EnvSpec, device: torch.device) -> Learner:
         for layer in layers:
             if isinstance(layer, nn.ConvTranspose2d):
                 layer.__class__ = nn.ConvTranspose2d  # PyTorch's own
+    for module in learner.model.modules():
+        if isinstance(module, Linear):
+            module.__class__ = nn.Linear  # type: ignore[assignment]
     for parameter in learner.model.parameters():
         parameter.data = parameter.data.contiguous()
     if settings.optimizer.name != "laprop":  # which has no other form
@@ -208,9 +213,14 @@ def _contiguous(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, 
 
 def _flops(learner: Learner, chunks: Chunks) -> int:
     """Count the multiplications and additions of an update's products and convolutions."""
-    with FlopCounterMode(display=False) as counter:
+    counts = {torch.ops.mkldnn._linear_pointwise: _linear_flops}
+    with FlopCounterMode(display=False, custom_mapping=counts) as counter:
         learner.update(chunks, 0)
     return counter.get_total_flops()
+
+
+def _linear_flops(x: list[int], weight: list[int], *_: object, **__: object) -> int:
+    return 2 * math.prod(x) * weight[0]
 
 
 def _reset_peak(device: torch.device) -> int | None:

@@ -9,6 +9,7 @@ from torch.nn.functional import linear
 
 from planet_rssm.config import RSSMSettings
 from planet_rssm.world_model.networks import BlockLinear, dense_layers, normalised, precise
+from planet_rssm.world_model.products import Linear
 
 
 class NormGRUCell(nn.Module):
@@ -21,7 +22,7 @@ class NormGRUCell(nn.Module):
 
     def __init__(self, inputs: int, deter: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(inputs + deter, 3 * deter, bias=False)
+        self.linear = Linear(inputs + deter, 3 * deter, bias=False)
         self.norm = nn.LayerNorm(3 * deter, eps=1e-3)
 
     def forward(self, x: Tensor, deter: Tensor) -> Tensor:  # noqa: D102
@@ -59,8 +60,8 @@ class TFGRUCell(nn.Module):
     def __init__(self, inputs: int, deter: int) -> None:
         super().__init__()
         self.input_size = inputs
-        self.gates = nn.Linear(inputs + deter, 2 * deter)
-        self.candidate = nn.Linear(inputs + deter, deter)
+        self.gates = Linear(inputs + deter, 2 * deter)
+        self.candidate = Linear(inputs + deter, deter)
         nn.init.zeros_(self.gates.bias)
         nn.init.zeros_(self.candidate.bias)
 

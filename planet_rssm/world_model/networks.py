@@ -9,6 +9,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import conv2d, pad
 
 from planet_rssm.config import v3_layers
+from planet_rssm.world_model.products import Linear
 
 UNCUT = 1.1368  # standard deviation of a normal that has 1 after its cut at two of them
 V3_WIDTHS = (2, 3, 4, 4, 4)  # channels after each layer, in units of the depth
@@ -149,7 +150,7 @@ class ConvDecoder(nn.Module):
         super().__init__()
         kernels = decoder_kernels(size)
         self.width = 32 * depth
-        self.linear = nn.Linear(feat_size, self.width)
+        self.linear = Linear(feat_size, self.width)
         layers: list[nn.Module] = []
         channels = self.width
         for layer, kernel in enumerate(kernels):
@@ -242,7 +243,7 @@ def mlp(
     """Return `layers` layers of `dense_layers` and a linear one, [*B, inputs] to [*B, outputs]."""
     return nn.Sequential(
         *dense_layers(inputs, hidden, layers, act, norm),
-        nn.Linear(hidden if layers else inputs, outputs),
+        Linear(hidden if layers else inputs, outputs),
     )
 
 
@@ -253,7 +254,7 @@ def dense_layers(
     parts: list[nn.Module] = []
     for layer in range(layers):
         parts += [
-            nn.Linear(inputs if layer == 0 else hidden, hidden),
+            Linear(inputs if layer == 0 else hidden, hidden),
             *normalised(hidden, act, norm),
         ]
     return nn.Sequential(*parts)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from planet_rssm.config import patch_sides
 from planet_rssm.world_model.networks import ACTIVATIONS, MAX_WIDTH
+from planet_rssm.world_model.products import Linear
 
 COLOURS = 3
 
@@ -31,7 +32,7 @@ class PatchEncoder(nn.Module):
         layers: list[nn.Module] = []
         inputs = COLOURS
         for side, width in zip(reversed(self.sides), (*widths, last), strict=False):
-            layers += [Join(side), nn.Linear(side**2 * inputs, width), ACTIVATIONS[act]()]
+            layers += [Join(side), Linear(side**2 * inputs, width), ACTIVATIONS[act]()]
             inputs = width
         self.layers = nn.Sequential(*layers)
         self.embed_size = self.sides[0] ** 2 * last
@@ -50,7 +51,7 @@ class PatchDecoder(nn.Module):
         inputs = feat_size
         widths = [COLOURS, *_widths(depth, len(self.sides) - 1)]
         for side, width in zip(self.sides, reversed(widths), strict=True):
-            layers += [nn.Linear(inputs, side**2 * width), ACTIVATIONS[act](), Part(width)]
+            layers += [Linear(inputs, side**2 * width), ACTIVATIONS[act](), Part(width)]
             inputs = width
         self.layers = nn.Sequential(*layers[:-2])
 

@@ -20,7 +20,8 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import linear
+
+from planet_rssm.world_model.products import product
 
 Product = Callable[[Tensor], Tensor]  # x [M, I] to [M, O]
 
@@ -69,7 +70,8 @@ class _Gate(torch.autograd.Function):
         if rows is None:
             return None, None, None
         inputs, outputs = rows
-        return outputs.t() @ inputs, outputs.sum(0) if ctx.needs_input_grad[1] else None, None
+        of_bias = outputs.sum(0) if ctx.needs_input_grad[1] else None
+        return product(outputs.t(), inputs.t()), of_bias, None
 
 
 class _Product(torch.autograd.Function):
@@ -87,14 +89,14 @@ class _Product(torch.autograd.Function):
         ctx.dtype = x.dtype
         x = x.to(weight.dtype)
         ctx.save_for_backward(x, weight)
-        return linear(x, weight, bias)
+        return product(x, weight, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, None, Tensor | None]:  # noqa: ANN401
         x, weight = ctx.saved_tensors
         ctx.rows.add(x, gradient)
-        of_x = (gradient @ weight).to(ctx.dtype) if ctx.needs_input_grad[3] else None
+        of_x = product(gradient, weight.t()).to(ctx.dtype) if ctx.needs_input_grad[3] else None
         return None, None, None, of_x
 
 

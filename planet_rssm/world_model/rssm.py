@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from planet_rssm.config import RSSMSettings
 from planet_rssm.types import State
 from planet_rssm.world_model.cells import core_from_settings
 from planet_rssm.world_model.latents import at_step, latent_from_settings, stack
 from planet_rssm.world_model.networks import mlp
+from planet_rssm.world_model.products import linear
 from planet_rssm.world_model.recurrence import gathered, gathered_linear
 
 
@@ -191,7 +191,8 @@ class RSSM(nn.Module):
         first = self.posterior_net[0]
         assert isinstance(first, nn.Linear)
         deter, rest = first.weight.split([self.deter_size, embed.shape[-1]], 1)
-        return deter, linear(embed, rest, first.bias)
+        # the copy: products of every step read it, and are slow with gaps between rows
+        return deter.contiguous(), linear(embed, rest, first.bias)
 
 
 def _stack_states(states: list[State]) -> State:
