@@ -20,6 +20,7 @@ class ImaginationNoise(NamedTuple):
 
     action: Tensor  # [M, H, noise_size] of the actor
     latent: Tensor  # [M, H, noise_size] of the latent
+    start: Tensor | None = None  # [M], places of the states among a batch's; None: they are all
 
 
 class Imagined(NamedTuple):

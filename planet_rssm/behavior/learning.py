@@ -1,4 +1,4 @@
-"""What the actor and the critic learn from: one imagination, from every posterior of a batch.
+"""What the actor and the critic learn from: one imagination, from the posteriors of a batch.
 
     s_0 -- a_0 --> s_1, r_0, d_0 -- a_1 --> ...  s_H     s_0 a posterior, the rest imagined
     R_h = r_h + d_h ((1 - lam) v(s_{h+1}) + lam R_{h+1})          lambda-returns, d the discount
@@ -69,19 +69,28 @@ class Behavior(nn.Module):
             for name, part in self.named_children()
         }
 
+    def begin_at(self, rows: int) -> int:
+        """Return at how many of a batch's `rows` states imaginations begin: at least 1."""
+        return max(1, round(self.settings.starts * rows))
+
     def draw(
         self, rows: int, latent: int, generator: torch.Generator, device: torch.device
     ) -> ImaginationNoise:
-        """Draw the noise of an imagination from `rows` states, moved to `device`.
+        """Draw the noise of an imagination for a batch of `rows` states, moved to `device`.
 
-        A state's sample takes `latent` draws.
+        It begins at `behavior.starts` of them. A state's sample takes `latent` draws.
         """
+        count = self.begin_at(rows)
 
         def draw(size: int) -> Tensor:
-            shape = (rows, self.settings.horizon, size)
+            shape = (count, self.settings.horizon, size)
             return torch.randn(shape, generator=generator, device=generator.device).to(device)
 
-        return ImaginationNoise(action=draw(self.actor.noise_size), latent=draw(latent))
+        noise = ImaginationNoise(action=draw(self.actor.noise_size), latent=draw(latent))
+        if count == rows:
+            return noise
+        drawn = torch.rand(rows, generator=generator, device=generator.device)
+        return noise._replace(start=drawn.topk(count).indices.to(device))
 
     def loss(
         self, model: WorldModel, batch: Batch, context: Context, noise: ImaginationNoise
@@ -92,15 +101,20 @@ class Behavior(nn.Module):
             model: the world model, which `context` comes from.
             batch: chunks [B, T].
             context: what the model made of them.
-            noise: of B * T rows.
+            noise: what `draw` drew for B * T rows.
         """
-        starts = State(*(part.flatten(0, 1) for part in context.states))
+        states = State(*(part.flatten(0, 1) for part in context.states))
         alive = batch.mask  # padding is no beginning
         if self.settings.weights == "reached":
             alive = alive & ~batch.is_terminal  # nor is an end
-        learned = self.imagined(model, starts, alive.flatten(), noise)
-        bootstrap = learned.returns[:, 0].view_as(batch.reward)
-        loss, metrics = self.replayed(model, batch, context, bootstrap)
+        learned = self.imagined(model, states, alive.flatten(), noise)
+        bootstrap = learned.returns[:, 0]
+        if noise.start is not None:
+            with torch.no_grad():  # where nothing was imagined from, the critic's value
+                feat = model.rssm.feat(states)
+                value = self._value(feat, self.critic.raw(feat)).to(bootstrap)
+            bootstrap = value.index_copy(0, noise.start, bootstrap)
+        loss, metrics = self.replayed(model, batch, context, bootstrap.view_as(batch.reward))
         return learned.loss + loss, learned.metrics | metrics, learned.bounds
 
     def imagined(
@@ -108,8 +122,11 @@ class Behavior(nn.Module):
     ) -> Learned:
         """Return the losses of actor and critic in imagination from `starts` [M, ...].
 
-        Rows that are not `alive` [M] count 0.
+        Rows that are not `alive` [M] count 0. Where the noise names some rows, it is from those.
         """
+        if noise.start is not None:
+            starts = State(*(part[noise.start] for part in starts))
+            alive = alive[noise.start]
         imagined = imagine(model, self.actor, starts, noise, gradient=self.share > 0)
         discount = self.discount * imagined.continues
         feat = imagined.feat.detach()

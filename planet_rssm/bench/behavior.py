@@ -158,6 +158,7 @@ def _ours(settings: Settings, model: WorldModel, starts: State, precision: str) 
 def _plain(settings: Settings, model: WorldModel, starts: State) -> Update:
     """Return the reference, see the head of this file."""
     behavior = _made(settings, model)
+    starts = State(*(part[: behavior.begin_at(len(part))] for part in starts))
     recipe = settings.behavior
     actor, critic = behavior.actor, behavior.critic
     steps = (

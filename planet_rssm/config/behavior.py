@@ -71,6 +71,7 @@ class BehaviorSettings(Section):
     objective: Literal["auto", "dynamics", "reinforce", "mix"] = "reinforce"
     mix: Share = 0.1  # mix: the share of the dynamics' gradient
     horizon: Count = 15  # agent steps imagined
+    starts: Share = 1.0  # of a batch's states, how many imaginations begin there
     discount: Share = 0.997  # of one agent step; 1 - 1 / 333
     trace: Annotated[Number, Field(ge=0, le=1)] = 0.95  # the lambda of lambda-returns
     action: Literal["normal", "trunc_normal", "tanh_normal"] = "normal"  # how numbers are drawn

@@ -75,7 +75,7 @@ def learn(world):
     def imagined(behavior, world, states, seed=0, alive=None):
         start = State(states, states.new_zeros(len(states), 1))
         noise = behavior.draw(len(states), 1, torch.Generator().manual_seed(seed), CPU)
-        noise = type(noise)(*(part.to(states) for part in noise))
+        noise = noise._replace(action=noise.action.to(states), latent=noise.latent.to(states))
         alive = torch.ones(len(states), dtype=torch.bool) if alive is None else alive
         return behavior.imagined(world, start, alive, noise)
 

@@ -215,6 +215,32 @@ def test_ends_and_padding_are_no_beginnings(monkeypatch: pytest.MonkeyPatch, wei
     assert begun[0].tolist() == [True, True, weights != "reached", False, True, True, True, True]
 
 
+def test_imagination_begins_at_a_share_of_the_states() -> None:
+    options = ("behavior=v3", "behavior.units=8", "behavior.horizon=3")
+    learner = learner_of(settings_of("gaussian", *options, "behavior.starts=0.4"), SPEC)
+    behavior, model = learner.behavior, learner.model
+    assert behavior is not None
+    batch = to_batch(random_chunks(SPEC, B, T), CPU)
+    context = model.context(batch, model.draw(B, T, generator(0, CPU), CPU))
+    states = State(*(part.flatten(0, 1) for part in context.states))
+    alive = batch.mask.flatten()
+    noise = behavior.draw(B * T, model.rssm.noise_size, generator(1, CPU), CPU)
+    assert noise.start is not None and len(set(noise.start.tolist())) == 3 == len(noise.action)
+    learned = behavior.imagined(model, states, alive, noise)
+    picked = State(*(part[noise.start] for part in states))
+    alone = behavior.imagined(model, picked, alive[noise.start], noise._replace(start=None))
+    torch.testing.assert_close(learned.returns, alone.returns)
+    replayed = []
+    own = behavior.replayed
+    behavior.replayed = lambda *given: replayed.append(given[3]) or own(*given)
+    behavior.loss(model, batch, context, noise)
+    ahead = replayed[0].flatten()
+    torch.testing.assert_close(ahead[noise.start], learned.returns[:, 0])
+    rest = [row for row in range(B * T) if row not in noise.start.tolist()]
+    value = behavior.critic(model.rssm.feat(states)).detach()
+    torch.testing.assert_close(ahead[rest], value[rest])
+
+
 def test_an_end_in_the_batch_cuts_the_real_return() -> None:
     learner = learner_of(
         settings_of("gaussian", "behavior=v3", "behavior.units=8", "behavior.horizon=3"), SPEC
