@@ -13,6 +13,7 @@ from planet_rssm.world_model import WorldModel
 from planet_rssm.world_model.networks import precise
 from planet_rssm.world_model.packed_layers import pack
 from planet_rssm.world_model.packed_model import PackedModel
+from planet_rssm.world_model.recurrence import gathered
 
 
 class ImaginationNoise(NamedTuple):
@@ -45,7 +46,8 @@ def imagine(
     """
     start = State(*(part.detach().to(noise.latent.dtype) for part in start))
     if gradient:
-        with frozen(model):
+        parts = (model.rssm.core, model.rssm.prior_net) if isinstance(model, WorldModel) else ()
+        with frozen(model), gathered(*parts, actor):
             return _follow(model, actor, start, noise)
     follow = _follow_packed if isinstance(model, WorldModel) else _follow
     with torch.no_grad():

@@ -112,7 +112,7 @@ class Behavior(nn.Module):
         if noise.start is not None:
             with torch.no_grad():  # where nothing was imagined from, the critic's value
                 feat = model.rssm.feat(states)
-                value = self._value(feat, self.critic.raw(feat)).to(bootstrap)
+                value = self._values(feat, self.critic.raw(feat)).to(bootstrap)
             bootstrap = value.index_copy(0, noise.start, bootstrap)
         loss, metrics = self.replayed(model, batch, context, bootstrap.view_as(batch.reward))
         return learned.loss + loss, learned.metrics | metrics, learned.bounds
@@ -130,22 +130,24 @@ class Behavior(nn.Module):
         imagined = imagine(model, self.actor, starts, noise, gradient=self.share > 0)
         discount = self.discount * imagined.continues
         feat = imagined.feat.detach()
+        # Of all states, also where the first or the last is not asked for: a part would be a copy.
         raw = self.critic.raw(feat)
-        bootstrap = self._bootstrap(imagined.feat[:, 1:], raw.detach()[:, 1:])
-        returns = lambda_return(imagined.reward, bootstrap, discount, self.settings.trace)
+        values = self._values(imagined.feat, raw.detach())
+        returns = lambda_return(imagined.reward, values[:, 1:], discount, self.settings.trace)
         with torch.no_grad():
             weight = self._weights(model, starts, alive, discount)
             bounds = range_after(self.bounds, returns, alive)
             normalised = self.settings.normalise == "percentiles"
             scale = scale_of(bounds) if normalised else torch.ones_like(bounds[0])
-        value = self._value(feat[:, :-1], raw.detach()[:, :-1])
+        value = values.detach()[:, :-1]
         policy = self.actor.distribution(imagined.raw)
         objective = weight * self._objective(policy, imagined, returns, value, scale)
         if not self.settings.weigh_entropy:
             objective = objective + alive[:, None] * self.settings.entropy * policy.entropy
         steps = alive.sum() * weight.shape[1]
         actor_loss = -objective.sum()
-        critic_loss = (weight * self._critic_loss(raw[:, :-1], returns, feat[:, :-1])).sum()
+        targets = torch.nn.functional.pad(returns.detach(), (0, 1))
+        critic_loss = (weight * self._critic_loss(raw, targets, feat)[:, :-1]).sum()
         metrics = self._metrics(policy, imagined, returns, value, alive)
         metrics["behavior/advantage_scale"] = scale
         metrics["loss/actor"] = (actor_loss / steps).detach()
@@ -186,23 +188,17 @@ class Behavior(nn.Module):
         self.bounds.copy_(bounds)
         self.critic.follow(updates)
 
-    def _bootstrap(self, feat: Tensor, raw: Tensor) -> Tensor:
-        """Return the values [M, H] that returns are made of.
+    def _values(self, feat: Tensor, raw: Tensor) -> Tensor:
+        """Return the values [*B] of features [*B, F] that returns are made of.
 
         They have a gradient to the features if those have one; `raw` is the critic's output there.
         """
-        if not feat.requires_grad:
-            return self._value(feat, raw)
-        with frozen(self.critic):
-            slow = self.settings.slow == "target"
-            return self.critic.slow_value(feat) if slow else self.critic(feat)
-
-    @torch.no_grad()
-    def _value(self, feat: Tensor, raw: Tensor) -> Tensor:
-        """Return the same without a gradient; `raw` is the critic's output at the features."""
-        if self.settings.slow == "target":
-            return self.critic.slow_value(feat)
-        return self.critic.mean(raw)
+        slow = self.settings.slow == "target"
+        if feat.requires_grad:
+            with frozen(self.critic):
+                return self.critic.slow_value(feat) if slow else self.critic(feat)
+        with torch.no_grad():
+            return self.critic.slow_value(feat) if slow else self.critic.mean(raw)
 
     @torch.no_grad()
     def _weights(self, model: WorldModel, starts: State, alive: Tensor, discount: Tensor) -> Tensor:

@@ -6,10 +6,11 @@ Who needs both runs the network once. Images and vectors have decoders in place 
 they cost is `Decoder.image_loss` and `Decoder.vector_loss` in observations.py.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from planet_rssm.config import ModelSettings
@@ -62,11 +63,28 @@ class TwohotEncoder(nn.Module):
 
     def decode(self, logits: Tensor) -> Tensor:
         """Return the mean bin [*B] of softmax(logits) [*B, count]; equal logits give exactly 0."""
-        weighted = logits.softmax(-1) * self.bins.to(logits)
-        middle = weighted.shape[-1] // 2
-        # mirrored bins cancel
-        mean = (weighted[..., middle + 1 :] + weighted[..., :middle].flip(-1)).sum(-1)
+        mean: Tensor = _MeanBin.apply(logits, self.bins.to(logits))
         return mean if self.space == "value" else symexp(mean)
+
+
+class _MeanBin(torch.autograd.Function):
+    """The mean bin [*B] of softmax(logits) [*B, count]: autograd's gradient in fewer passes."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, bins: Tensor) -> Tensor:  # noqa: ANN401
+        probs = logits.softmax(-1)
+        middle = probs.shape[-1] // 2
+        # mirrored bins cancel
+        mirrored = probs[..., middle + 1 :] - probs[..., :middle].flip(-1)
+        mean = mirrored.mul_(bins[middle + 1 :]).sum(-1)
+        ctx.save_for_backward(probs, bins, mean)
+        return mean
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
+        probs, bins, mean = ctx.saved_tensors
+        return (bins - mean[..., None]).mul_(probs).mul_(gradient[..., None]), None
 
 
 class GaussianHead(nn.Module):

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from planet_rssm.world_model.products import product
+from planet_rssm.world_model.packed_layers import tanh_
+from planet_rssm.world_model.products import linear, product
 
 Product = Callable[[Tensor], Tensor]  # x [M, I] to [M, O]
 
@@ -101,12 +102,17 @@ class _Product(torch.autograd.Function):
 
 
 def gathered_linear(weight: Tensor, bias: Tensor | None) -> Product:
-    """Return x -> x W^T + b, [M, I] to [M, O], with W's gradient gathered over many calls."""
+    """Return x -> x W^T + b, [M, I] to [M, O], with W's gradient gathered over many calls.
+
+    A weight that asks for no gradient is only brought to the precision of the autocast.
+    """
     device = weight.device.type
     if torch.is_autocast_enabled(device):  # once, where autocast would do so at every step
         dtype = torch.get_autocast_dtype(device)
         weight = weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
+    if not weight.requires_grad:
+        return functools.partial(linear, weight=weight, bias=bias)
     rows = _Rows()
     return functools.partial(_Product.apply, *_Gate.apply(weight, bias, rows), rows)
 
@@ -124,7 +130,7 @@ class _Gates(torch.autograd.Function):
         both = inputs[:, : 2 * size] + hidden[:, : 2 * size]
         reset, update = both.sigmoid_().split(size, -1)
         left = hidden[:, 2 * size :]
-        candidate = torch.addcmul(inputs[:, 2 * size :], reset, left).tanh_()
+        candidate = tanh_(torch.addcmul(inputs[:, 2 * size :], reset, left))
         change = deter - candidate
         ctx.save_for_backward(reset, update, candidate, change, left)
         return torch.addcmul(candidate, update, change)
@@ -149,7 +155,8 @@ class _Gates(torch.autograd.Function):
 def gathered(*modules: nn.Module) -> Iterator[None]:
     """Gather the weights' gradients of all linear layers and GRU cells in `modules` until the end.
 
-    For the forward pass of a loss: without gradients there is nothing to gather.
+    For the forward pass of a loss: without gradients there is nothing to gather. Of modules whose
+    weights ask for none, an autocast would cast these anew at every step; here it does so once.
     """
     changed: list[nn.Module] = []
     try:
@@ -172,9 +179,7 @@ def gathered(*modules: nn.Module) -> Iterator[None]:
 
 
 def _takes_part(part: nn.Module) -> TypeGuard[nn.Linear | nn.GRUCell]:
-    return isinstance(part, nn.Linear | nn.GRUCell) and any(
-        weight.requires_grad for weight in part.parameters()
-    )
+    return isinstance(part, nn.Linear | nn.GRUCell)
 
 
 def _cell(of_x: Product, of_deter: Product, x: Tensor, deter: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Every recipe over every kind of world model: what is learned, and that the actor then acts."""
 
+import contextlib
 import dataclasses
 
 import pytest
@@ -63,6 +64,40 @@ def learner_of(settings: Settings, spec: EnvSpec) -> Learner:
 def starts_of(model: WorldModel, rows: int) -> State:
     drawn = torch.randn(rows, model.rssm.deter_size, generator=generator(0, CPU)).tanh()
     return State(drawn, model.rssm.latent.sample(model.rssm.prior(drawn), None).detach())
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_gathered_gradients_are_autograds(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float64 to 1e-10: of the actor by the dynamics' gradient, and of the critic."""
+    settings = settings_of(
+        model, "behavior=v3", "behavior.units=8", "behavior.objective=dynamics",
+        "behavior.critic_outscale=1", "behavior.actor_outscale=1",
+    )  # fmt: skip
+    world = untrained_model(settings, SPEC).double()
+    behavior = untrained_behavior(settings, world)
+    assert behavior is not None
+    behavior.double()
+    rows = 5
+    starts = State(*(part.double() for part in starts_of(world.float(), rows)))
+    world.double()
+    noise = behavior.draw(rows, world.rssm.noise_size, generator(0, CPU), CPU)
+    noise = noise._replace(action=noise.action.double(), latent=noise.latent.double())
+
+    def gradients() -> list[torch.Tensor]:
+        behavior.zero_grad()
+        learned = behavior.imagined(world, starts, torch.ones(rows, dtype=torch.bool), noise)
+        learned.loss.backward()
+        assert all(p.grad is None and p.requires_grad for p in world.parameters())
+        return [p.grad.clone() for p in behavior.parameters() if p.grad is not None]
+
+    ours = gradients()
+    assert len(ours) == sum(p.requires_grad for p in behavior.parameters())
+    monkeypatch.setattr(
+        "planet_rssm.behavior.imagination.gathered", lambda *parts: contextlib.nullcontext()
+    )
+    for one, other in zip(ours, gradients(), strict=True):
+        assert one.any()
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -147,3 +147,13 @@ def test_without_ends_every_state_goes_on() -> None:
         model.predict_continue(State(torch.randn(2, 5, 4), torch.randn(2, 5, 3))).tolist()
         == [[1.0] * 5] * 2
     )
+
+
+@pytest.mark.parametrize("space", ["value", "symlog"])
+def test_the_gradient_of_a_mean_bin_is_autograds(space: str) -> None:
+    encoder = TwohotEncoder(5, 2.0, space).double()
+    logits = torch.randn(3, 2, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(encoder.decode, (logits,))
+    mean = (logits.softmax(-1) * encoder.bins).sum(-1)
+    plain = mean if space == "value" else symexp(mean)
+    torch.testing.assert_close(encoder.decode(logits), plain)
