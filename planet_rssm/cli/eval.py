@@ -174,6 +174,8 @@ def _print(result: Mapping[str, Any], console: Console) -> None:
         print_table(
             console, title, header, [[*row[2:], _published_beside(group)] for row, group in body]
         )
+    for table in result["tables"]:
+        _show_tasks(table, console)
     if result["groups"] and "normalised" in result["groups"][0]:
         _show_normalised(result, console)
     for pair in result["improvement"]:
@@ -204,6 +206,21 @@ def _published_beside(group: Mapping[str, Any]) -> str:
         group["task"], obs, trained if isinstance(trained, int) else max(trained), method
     )
     return "" if entry is None else f"{entry.score:g} ({entry.method}, {steps(entry.steps)})"
+
+
+def _show_tasks(table: Mapping[str, Any], console: Console) -> None:
+    from planet_rssm.report import tables
+
+    title = f"{table['group']}, {table['observation']}, beside the published scores"
+    print_table(console, title, tables.BY_TASK, tables.task_rows(table))
+    scores = [score for row in table["tasks"] for score in row["published"].values() if score]
+    for line in dict.fromkeys(
+        f"{score['method']}, {tables.steps(score['steps'])} steps: {score['protocol']}"
+        for score in scores
+    ):
+        print_text(console, line)
+    if table["missing"]:
+        print_text(console, f"of PlaNet's six tasks without {', '.join(table['missing'])}")
 
 
 def _show_normalised(result: Mapping[str, Any], console: Console) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from planet_rssm.evaluation.protocol import EpisodeResult
-from planet_rssm.evaluation.published import PublishedScore
+from planet_rssm.evaluation.published import MAX, PLANET_TASKS, PublishedScore
 from planet_rssm.evaluation.results import ObservationInfo
 from planet_rssm.evaluation.statistics import Improvement, Summary
 
@@ -157,6 +157,55 @@ class Aggregate:
 
 
 @dataclass(frozen=True)
+class TaskRow:
+    """The return of a group in one task, and what was published of it."""
+
+    task: str
+    env_steps: int | list[int]  # that its runs have learned from; least and most
+    summary: Summary
+    published: dict[str, PublishedScore | None]  # by METHODS: of the nearest number of steps
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the entry of `tasks`."""
+        return {
+            "task": self.task,
+            "env_steps": self.env_steps,
+            **self.summary.to_json(),
+            "published": {
+                name: score and score.to_json() for name, score in self.published.items()
+            },
+        }
+
+
+@dataclass(frozen=True)
+class TaskTable:
+    """A group of runs in several tasks of dm_control, with one kind of observation."""
+
+    group: str
+    observation: str  # in words
+    rows: list[TaskRow]
+    normalised: Summary  # of the returns divided by the highest of the suite
+    # mean and iqm over the same tasks by METHODS; None: one of them has no score
+    published: dict[str, dict[str, float] | None]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the entry of `tables` in what `planet eval --json` prints."""
+        return {
+            "group": self.group,
+            "observation": self.observation,
+            "tasks": [row.to_json() for row in self.rows],
+            "normalised_by": MAX,
+            "normalised": self.normalised.to_json(),
+            "normalised_published": self.published,
+            "missing": [task for task in PLANET_TASKS if task not in self._tasks],
+        }
+
+    @property
+    def _tasks(self) -> set[str]:
+        return {row.task for row in self.rows}
+
+
+@dataclass(frozen=True)
 class EvalResult:
     """How well runs and groups of them did. Equal evaluations are equal but for `seconds`."""
 
@@ -164,6 +213,7 @@ class EvalResult:
     groups: list[GroupResult]
     improvement: list[Comparison]
     aggregates: list[Aggregate]
+    tables: list[TaskTable]  # of groups in several tasks of dm_control
     published: list[PublishedScore]  # of the tasks of the runs
     errors: list[RunError]
     seconds: dict[str, float]  # by stage, and `total`
@@ -175,6 +225,7 @@ class EvalResult:
             "groups": [group.to_json() for group in self.groups],
             "improvement": [pair.to_json() for pair in self.improvement],
             "aggregates": [scores.to_json() for scores in self.aggregates],
+            "tables": [table.to_json() for table in self.tables],
             "published": [entry.to_json() for entry in self.published],
             "errors": [error.to_json() for error in self.errors],
             "seconds": self.seconds,

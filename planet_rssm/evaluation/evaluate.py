@@ -13,6 +13,7 @@ from planet_rssm.evaluation.opened_run import OnEpisode, Pools, Subject, open_su
 from planet_rssm.evaluation.protocol import EpisodeResult, batches
 from planet_rssm.evaluation.published import check_method, published
 from planet_rssm.evaluation.results import summary_of
+from planet_rssm.evaluation.task_tables import task_tables
 from planet_rssm.runs.run import METRICS, read_metrics
 
 _log = logging.getLogger("planet_rssm")
@@ -81,16 +82,20 @@ def evaluate(
     with stages("statistics"):
         cells = grouping.cells(done, grouping.labels(done, group_by), errors)
         groups = grouping.group_results(cells, normalise)
+        if group_by is None:
+            grouping.warn_of_tasks(done)
         grouping.warn_of_twins(cells)
         grouping.warn_of_few(groups)
         improvement = grouping.improvements(cells)
         aggregates = grouping.aggregates(cells, normalise)
+        tables = task_tables(cells)
     tasks = dict.fromkeys(run.spec.id for run in done)
     return EvalResult(
         results=[run.result for run in done],
         groups=groups,
         improvement=improvement,
         aggregates=aggregates,
+        tables=tables,
         published=[entry for task in tasks for entry in published(task)],
         errors=errors,
         seconds=stages.report(),

@@ -73,6 +73,7 @@ def labels(runs: Sequence[Evaluated], key: str | None) -> list[str]:
     """Return the group of each run: by the setting `key`, or by all that returns may depend on.
 
     Runs that differ in their seed, and in what a resumed run may change, are seeds of one another.
+    A setting that differs from task to task alone is the tasks' own, see `warn_of_tasks`.
     Simulators form a separate group.
     """
     learned = iter(labels_of([run.settings for run in runs if not run.simulated], key))
@@ -85,6 +86,8 @@ def labels(runs: Sequence[Evaluated], key: str | None) -> list[str]:
 def labels_of(settings: Sequence[Settings], key: str | None) -> list[str]:
     """Return the group of each trained run by its settings, see `labels`."""
     flat = [config.flatten(one) for one in settings]
+    if not flat:
+        return []
     if key is not None:
         return [_named(values, [key]) for values in flat]
     differing = _differing(flat)
@@ -97,19 +100,21 @@ def labels_of(settings: Sequence[Settings], key: str | None) -> list[str]:
 
 
 def _differing(flat: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the settings that distinguish groups: some runs differ in them."""
-    if not flat:
-        return []
-    ignored = RESUMABLE | {"seed"}
-    keys = [name for name in flat[0] if name not in ignored and not name.startswith("env.")]
-    differing = [name for name in keys if any(values[name] != flat[0][name] for values in flat)]
+    """Return the settings that distinguish groups: some runs of one task differ in them."""
     tasks: dict[str, list[Mapping[str, Any]]] = {}
     for values in flat:
         tasks.setdefault(values["env.id"], []).append(values)
-    for name in SETS_APART:  # each task may have its own
-        if any(values[name] != one[0][name] for one in tasks.values() for values in one):
-            differing.append(name)
-    return differing
+    return [
+        name
+        for name in (*_compared(flat), *SETS_APART)
+        if any(values[name] != one[0][name] for one in tasks.values() for values in one)
+    ]
+
+
+def _compared(flat: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the settings in which runs of one group must agree, beside SETS_APART."""
+    ignored = RESUMABLE | {"seed"}
+    return [name for name in flat[0] if name not in ignored and not name.startswith("env.")]
 
 
 def check_key(key: str | None) -> None:
@@ -238,6 +243,26 @@ def warn_of_twins(grouped: Cells) -> None:
                 place.label,
                 ", ".join(map(str, twice)),
             )
+
+
+def warn_of_tasks(runs: Sequence[Evaluated]) -> None:
+    """Warn of settings that differ from task to task, in groups that have several tasks."""
+    flat = [config.flatten(run.settings) for run in runs if not run.simulated]
+    if not flat:
+        return
+    within = _differing(flat)
+    own = [
+        name
+        for name in _compared(flat)
+        if name not in within and any(values[name] != flat[0][name] for values in flat)
+    ]
+    if own:
+        _log.warning(
+            "%s: %s from task to task; taken for the tasks' own, they make no other groups "
+            "(--group-by does)",
+            ", ".join(own),
+            "differs" if len(own) == 1 else "differ",
+        )
 
 
 def warn_of_few(groups: Sequence[GroupResult]) -> None:

@@ -11,6 +11,18 @@ from planet_rssm.base.errors import PlanetError
 from planet_rssm.config import is_dm_control, nearest
 
 MAX = "max"  # a scale that is no method's: the most that a task gives
+PLANET_TASKS = tuple(
+    f"dmc/{name}"
+    for name in (
+        "cartpole-swingup",
+        "reacher-easy",
+        "cheetah-run",
+        "finger-spin",
+        "ball_in_cup-catch",
+        "walker-walk",
+    )
+)
+METHODS = ("PlaNet", "Dreamer")  # how the names of the methods begin that stand beside ours
 FILE = Path(__file__).with_name("published_scores.json")
 
 
@@ -69,16 +81,29 @@ def beside(task: str, obs: str, steps: int, method: str) -> PublishedScore | Non
         steps: env_steps that the run has learned from.
         method: how the names of the preferred methods begin, say `PlaNet`.
     """
+    alike = _alike(task, obs, steps)
+    return min(
+        alike,
+        key=lambda entry: (not entry.method.startswith(method), _distance(entry, steps)),
+        default=None,
+    )
+
+
+def published_by(task: str, obs: str, steps: int, method: str) -> PublishedScore | None:
+    """Return what `beside` does, of methods whose names begin so alone; None if there is none."""
+    alike = [entry for entry in _alike(task, obs, steps) if entry.method.startswith(method)]
+    return min(alike, key=lambda entry: _distance(entry, steps), default=None)
+
+
+def _alike(task: str, obs: str, steps: int) -> list[PublishedScore]:
     # a method that learned nothing is only compared with another one that did not
-    alike = [
+    return [
         entry for entry in published(task) if entry.obs == obs and bool(entry.steps) == bool(steps)
     ]
 
-    def distance(entry: PublishedScore) -> tuple[bool, float]:
-        ratio = max(entry.steps, 1) / max(steps, 1)
-        return not entry.method.startswith(method), abs(math.log(ratio))
 
-    return min(alike, key=distance, default=None)
+def _distance(entry: PublishedScore, steps: int) -> float:
+    return abs(math.log(max(entry.steps, 1) / max(steps, 1)))
 
 
 def check_method(normalise: str | None) -> None:

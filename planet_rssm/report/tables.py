@@ -21,6 +21,7 @@ COLUMNS = (
     "median",
     "IQM",
 )
+BY_TASK = ("task", "steps", "ours", "95 % interval", "by t", "PlaNet", "Dreamer")
 PUBLISHED = ("task", "method", "observation", "steps", "return", "protocol")
 _SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
     sign: f"\\{sign}" for sign in "&%$#_{}"
@@ -68,10 +69,49 @@ def published_rows(entries: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     ]
 
 
+def task_rows(table: Mapping[str, Any]) -> list[list[str]]:
+    """Return one of the `tables` of `planet eval --json` as `BY_TASK`.
+
+    Below the tasks stand mean and interquartile mean over them, divided by 1000.
+    """
+    body = [
+        [
+            row["task"],
+            steps(row["env_steps"]),
+            f"{row['mean']:.1f}",
+            spread(row),
+            spread(row, "t95"),
+            *map(_beside, row["published"].values()),
+        ]
+        for row in table["tasks"]
+    ]
+    over = table["normalised"]
+    for name, label in (("mean", "mean"), ("iqm", "IQM")):
+        published = [
+            "none" if scores is None else f"{scores[name]:.3f}"
+            for scores in table["normalised_published"].values()
+        ]
+        prefix = "" if name == "mean" else f"{name}_"
+        ends = [spread(over, f"{prefix}{kind}") for kind in ("ci95", "t95")]
+        body.append([f"{label} / 1000", "", f"{over[name]:.3f}", *ends, *published])
+    return body
+
+
+def _beside(score: Mapping[str, Any] | None) -> str:
+    return (
+        "none"
+        if score is None
+        else f"{score['score']:g} ({score['method']}, {steps(score['steps'])})"
+    )
+
+
 def spread(summary: Mapping[str, Any], kind: str = "ci95") -> str:
-    """Return the interval of the mean in words: the bootstrap's, or Student's `t95`."""
+    """Return an interval in words: the mean's by the bootstrap, or Student's `t95`.
+
+    Those of another statistic are called as in JSON, `iqm_t95`.
+    """
     single = "episode_ci95" in summary
-    ends = summary[f"episode_{kind}" if single else kind]
+    ends = summary[_of_episodes(kind) if single else kind]
     if ends is None:
         return "none"
     low, high = ends
@@ -167,8 +207,14 @@ def write_rows(path: Path, result: Mapping[str, Any]) -> None:
 
 
 def write_latex(path: Path, result: Mapping[str, Any]) -> None:
-    """Write two LaTeX tables: the groups, and the published scores with their protocols."""
+    """Write LaTeX tables: the groups, ours by task beside the published ones, and the latter.
+
+    The last has the protocol of each.
+    """
     ours = _tabular(COLUMNS, rows(result["groups"]), "lllrrrrllrr")
+    for table in result["tables"]:
+        ours += f"% {table['group']}, {table['observation']}\n"
+        ours += _tabular(BY_TASK, task_rows(table), "lrrllrr")
     others = ""
     if result["published"]:
         others = _tabular(PUBLISHED, published_rows(result["published"]), "lllrrl")

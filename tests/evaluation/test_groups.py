@@ -10,7 +10,9 @@ from planet_rssm.evaluation import groups
 from planet_rssm.evaluation.eval_results import RunResult, Training
 from planet_rssm.evaluation.groups import Evaluated, Place, warn_of_few
 from planet_rssm.evaluation.protocol import EpisodeResult
+from planet_rssm.evaluation.published import PLANET_TASKS
 from planet_rssm.evaluation.results import ObservationInfo, summary_of
+from planet_rssm.evaluation.task_tables import task_tables
 
 SPEC = EnvSpec("dmc/cup", {}, 1, 1, 0.1, 1000, "raycast", "mujoco 3")
 PIXELS = "raycast 32x32 pixels"
@@ -119,3 +121,62 @@ def test_a_warning_says_how_often_intervals_of_few_seeds_contain_the_mean(caplog
     caplog.clear()
     warn_of_few(results[3:])
     assert not caplog.records
+
+
+def test_what_differs_from_task_to_task_alone_makes_no_other_groups(caplog):
+    cup, walker = "env.id=dmc/ball_in_cup-catch", "env.id=dmc/walker-walk"
+    runs = [run(1, cup), run(2, cup, "seed=1"), run(3, walker, "planner.horizon=9")]
+    assert groups.labels(runs, None) == ["cem"] * 3
+    groups.warn_of_tasks(runs)
+    assert caplog.messages[0].startswith("planner.horizon: differs from task to task")
+    other = run(4, walker, "planner.horizon=10")
+    assert groups.labels([*runs, other], None)[2:] == ["planner.horizon=9", "planner.horizon=10"]
+    caplog.clear()
+    groups.warn_of_tasks([*runs, other])
+    assert not caplog.messages
+
+
+TASKS = ("dmc/walker-walk", "dmc/cartpole-swingup", "dmc/hopper-hop")
+
+
+def tables_of(*tasks: str, **fields: object) -> list[dict]:
+    runs = [
+        run(100 * (number + 1), f"seed={seed}", id=task, **fields)
+        for number, task in enumerate(tasks)
+        for seed in (0, 1)
+    ]
+    grouped = groups.cells(runs, ["g"] * len(runs), [])
+    return [table.to_json() for table in task_tables(grouped)]
+
+
+def test_tasks_stand_beside_planets_and_dreamers_scores():
+    (table,) = tables_of(*TASKS)
+    assert [row["task"] for row in table["tasks"]] == [TASKS[1], TASKS[0], TASKS[2]]
+    cartpole, _, hopper = table["tasks"]
+    assert (cartpole["mean"], cartpole["env_steps"]) == (200, 1000)
+    planet = cartpole["published"]["PlaNet"]
+    assert (planet["score"], planet["steps"]) == (821, 1_000_000) and planet["protocol"]
+    assert cartpole["published"]["Dreamer"]["method"] == "DreamerV3"  # of the nearest steps
+    assert hopper["published"]["PlaNet"] is None
+    assert table["normalised"]["mean"] == pytest.approx(0.2)
+    assert table["normalised_published"]["PlaNet"] is None  # it has no score of one of them
+    assert table["normalised_published"]["Dreamer"]["mean"] == pytest.approx(
+        (0.483 + 0.540 + 0.003) / 3
+    )
+    assert "dmc/cheetah-run" in table["missing"] and "dmc/walker-walk" not in table["missing"]
+
+
+def test_over_the_six_tasks_planets_mean_is_that_of_its_table():
+    (table,) = tables_of(*PLANET_TASKS)
+    six = [821, 832, 662, 700, 930, 951]
+    assert table["missing"] == []
+    planet = table["normalised_published"]["PlaNet"]
+    assert planet["mean"] == pytest.approx(sum(six) / 6000)
+    assert planet["iqm"] == pytest.approx((821 + 832 + 700 + 930) / 4000)
+    assert table["normalised"]["iqm"] == pytest.approx(0.35)
+
+
+def test_one_task_or_no_task_of_the_suite_has_no_table():
+    assert tables_of("dmc/walker-walk") == []
+    assert tables_of("gym/Pendulum-v1", "gym/Acrobot-v1") == []
+    assert len(tables_of(*TASKS)) == 1
