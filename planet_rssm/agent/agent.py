@@ -8,7 +8,7 @@ Actions are in [-1, 1], or one-hot by group where the environment has choices; `
 to execute.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic, NamedTuple
@@ -289,14 +289,21 @@ class Agent(Generic[C]):
         """
         return self.model.observations(carry.state)
 
-    def warmup(self, batch: int = 1, *, delay: int = 0, repeats: int = 3) -> RoundTimes:
+    def warmup(
+        self,
+        batch: int = 1,
+        *,
+        delay: int = 0,
+        repeats: int = 3,
+        pick: Callable[[Sequence[float]], float] = max,
+    ) -> RoundTimes:
         """Act on blank observations until all is ready, then measure it by number of rounds.
 
         Args:
             batch: rows.
             delay: how many `committed` actions each decision is given.
-            repeats: times that each number is measured, after a first that is not; the slowest
-                counts.
+            repeats: times that each number is measured, after a first that is not.
+            pick: which of these times counts, the slowest if not given.
         """
         shapes = self.spec.observation
         blank = {key: np.zeros((batch, *shape), dtype) for key, (shape, dtype) in shapes.items()}
@@ -309,7 +316,7 @@ class Agent(Generic[C]):
             plan, _ = self.act(carry, blank, still, first, committed=committed, rounds=rounds)
             return plan
 
-        return time_rounds(act, self.planner.rounds, repeats)
+        return time_rounds(act, self.planner.rounds, repeats, pick)
 
     def _ahead(self, carry: AgentCarry[C], committed: Array) -> State:
         """Return the belief after `committed` [B, d, A], by the prior."""

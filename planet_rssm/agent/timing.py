@@ -3,7 +3,7 @@
 import itertools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from planet_rssm.types import Plan
@@ -28,8 +28,13 @@ class RoundTimes(NamedTuple):
         return max(1, sum(ms <= budget_ms for ms in self.ms))
 
 
-def time_rounds(act: Callable[[int], Plan], rounds: int, repeats: int) -> RoundTimes:
-    """Measure `act(n)` for n from 1 to `rounds`: the slowest of `repeats`.
+def time_rounds(
+    act: Callable[[int], Plan],
+    rounds: int,
+    repeats: int,
+    pick: Callable[[Sequence[float]], float] = max,
+) -> RoundTimes:
+    """Measure `act(n)` for n from 1 to `rounds`: the slowest of `repeats`, or what `pick` returns.
 
     All rounds are made once before, and each number once: a round is first captured.
     """
@@ -41,5 +46,5 @@ def time_rounds(act: Callable[[int], Plan], rounds: int, repeats: int) -> RoundT
 
     counts = range(1, rounds + 1)
     measure(counts[-1])
-    slowest = [max([measure(count) for _ in range(1 + repeats)][1:]) for count in counts]
-    return RoundTimes(tuple(itertools.accumulate(slowest, max)))
+    picked = [pick([measure(count) for _ in range(1 + repeats)][1:]) for count in counts]
+    return RoundTimes(tuple(itertools.accumulate(picked, max)))

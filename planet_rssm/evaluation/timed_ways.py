@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ from planet_rssm.evaluation.protocol import TimedPolicy, play
 from planet_rssm.runs.checkpoint import Checkpoint, OpenedRun
 from planet_rssm.runs.run import RESUMABLE, versions
 
-REPEATS = 5  # of each number of rounds: the slowest counts
+REPEATS = 7  # of each number of rounds: the median counts, a busy machine has slow ones
 
 _log = logging.getLogger("planet_rssm")
 
@@ -138,7 +139,7 @@ class TimedWays:
             on_stage(f"times: {self._name}, {way}")
 
             def times(candidates: int, rounds: int, way: str = way) -> RoundTimes:
-                return agent(way, candidates, rounds).warmup(repeats=REPEATS)
+                return agent(way, candidates, rounds).warmup(repeats=REPEATS, pick=median)
 
             with within_memory(self._device, "a decision", "free some, or give a smaller --ms"):
                 if way == ACTOR:

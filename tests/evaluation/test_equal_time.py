@@ -13,6 +13,7 @@ from planet_rssm.agent import Agent, AgentPolicy, RoundTimes, parts_of, timing
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.behavior import untrained_behavior
 from planet_rssm.envs.registry import resolve
+from planet_rssm.evaluation import equal_time, timed_ways
 from planet_rssm.evaluation.compare import compare
 from planet_rssm.evaluation.equal_time import (
     STEPS,
@@ -162,6 +163,8 @@ def clock(monkeypatch):
         now.decisions += 1
         return decide(agent, carry, rounds=rounds, **options)
 
+    monkeypatch.setattr(timed_ways, "REPEATS", 1)  # this clock is exact
+    monkeypatch.setattr(equal_time, "STEPS", (1, 2, 3, 4, 6))
     monkeypatch.setattr(Agent, "decide", timed)
     monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: now.seconds))
     return now
