@@ -86,7 +86,7 @@ class Agent(Generic[C]):
         self.precision = precision
         self._noise = exploration_noise
         self._seed = seed
-        self._proposals = proposals
+        self.proposals = proposals
 
     @classmethod
     def build(
@@ -258,7 +258,7 @@ class Agent(Generic[C]):
         rng = self._generator(carry.step, 1)
         with autocast(self.device, self.precision):
             state = carry.state if committed is None else self._ahead(carry, committed)
-            proposals = None if self._proposals is None else self._proposals(state, rngs or rng)
+            proposals = None if self.proposals is None else self.proposals(state, rngs or rng)
             plan, memory = self.prepared.plan(
                 state,
                 carry.planner,

@@ -11,12 +11,7 @@ from planet_rssm.cli import complete, options
 from planet_rssm.cli.progress import StageProgress
 from planet_rssm.cli.tables import output, print_result, print_table, print_text
 
-NAMES = {
-    "as is": "nothing",
-    "planner": "planner: {budget} times the sequences",
-    "filter": "filter: best of many beliefs",
-    "model": "model: the simulator itself",
-}
+PARTS = ("planner", "filter", "model")
 
 
 @click.command("diagnose")
@@ -65,7 +60,7 @@ def verb(
 
     The same candidates are scored by the model and by dm_control's own physics, and the run's
     episodes are played again with one part exchanged for a better one: a larger planner, a better
-    belief, the simulator for the model.
+    belief, the simulator for the model. An actor is exchanged for a search in the same model.
 
     \b
     For example
@@ -113,8 +108,9 @@ def _print(result: dict[str, Any], console: Console) -> None:
     if result["checkpoint"] == "best":
         title += ", best checkpoint (selected on test episodes)"
     body: list[tuple[str, ...]] = []
-    for name, label in NAMES.items():
-        label = label.format(budget=result["budget"])
+    labels = {"as is": "nothing"}
+    labels |= {part: f"{part}: {result['exchanged_for'][part]}" for part in PARTS}
+    for name, label in labels.items():
         if name in result["left_out"]:
             body.append((label, "left out"))
             continue
@@ -131,6 +127,11 @@ def _print(result: dict[str, Any], console: Console) -> None:
         lines.append(
             "the simulator is searched from the true state: its gain includes the filter's"
         )
+        if any(part in result["planner"] for part in ("actor", "critic")):
+            lines.append(
+                "it has neither actor nor critic: a gain below 0 is that search's own limit, and "
+                "says nothing of the model"
+            )
     print_text(console, "\n".join([*lines, result["limit"]]))
 
 

@@ -9,8 +9,6 @@ import numpy as np
 
 from planet_rssm.agent import require_search
 from planet_rssm.base.device import within_memory
-from planet_rssm.base.errors import PlanetError
-from planet_rssm.config import PlannerSettings, learned_parts
 from planet_rssm.diagnosis.exchanged_parts import ExchangedParts
 from planet_rssm.diagnosis.model_accuracy import ModelAccuracy, model_accuracy
 from planet_rssm.evaluation.protocol import EpisodeResult, episode_seeds
@@ -58,7 +56,8 @@ class Diagnosis:
     seeds: list[int]  # of the episodes
     returns: dict[str, PartReturns]  # by part exchanged; `as is`: none
     gain: dict[str, Estimate]  # by part exchanged: of the return over `as is`
-    left_out: dict[str, str]  # parts that cannot be exchanged, and why
+    exchanged_for: dict[str, str]  # by part, in words
+    left_out: dict[str, str]  # what cannot be exchanged or compared, and why
     limit: str  # which part limits the return, in a sentence
     budget: int
     every: int
@@ -76,6 +75,7 @@ class Diagnosis:
             "seeds": self.seeds,
             "returns": {name: returns.to_json() for name, returns in self.returns.items()},
             "gain": {name: gain.to_json() for name, gain in self.gain.items()},
+            "exchanged_for": self.exchanged_for,
             "left_out": self.left_out,
             "limit": self.limit,
             "budget": self.budget,
@@ -106,15 +106,17 @@ def diagnose_run(
     The same reset seeds are played noise-free by the agent as it is and with one part exchanged:
 
     - `planner`: `budget` times as many sequences, by more rounds and more candidates in equal
-      parts, in the same model.
+      parts, in the same model. An actor is exchanged for a search so large, with its proposals and
+      the critic's value.
     - `filter`: of many beliefs the one that predicts the simulator best, see
       `policies.BestBeliefPolicy`.
     - `model`: the simulator is searched from the true state with the run's own planner settings.
-      Its gain includes what the filter loses, for a true state needs no filter.
+      Its gain includes what the filter loses, for a true state needs no filter. Actor and critic
+      are left out of it, and the search is `budget` times as large instead.
 
     During the first, one decision in `every` is scored: random sequences, sequences that the
-    planner's last round proposes and the chosen plan are followed by the model from the filtered
-    belief and by the simulator from the true state.
+    planner's last round proposes (or the actor draws) and the chosen plan are followed by the model
+    from the filtered belief and by the simulator from the true state.
 
     Args:
         run: a run folder, or `pretrained:NAME`.
@@ -132,17 +134,15 @@ def diagnose_run(
 
     Raises:
         PlanetError: no such run, checkpoint or device, a damaged checkpoint, an override that is
-            refused, or environments that are no longer those of the training; the planner needs an
-            actor or a critic.
+            refused, or environments that are no longer those of the training.
     """
     loaded, where, _ = checkpoints.open_run(run, checkpoint, overrides, device)
     settings = loaded.settings
     require_search(settings.planner, where)  # before any environment is started
-    _refuse_learned_parts(settings.planner)
-    parts = ExchangedParts(loaded, where, episodes, on_stage, on_episode)
+    parts = ExchangedParts(loaded, where, episodes, budget, on_stage, on_episode)
     fix = "free some, or lower planner.candidates with -s, or --budget"
     with within_memory(where, "a decision", fix):
-        moments = parts.play_all(every, budget)
+        moments = parts.play_all(every)
     returns = {
         name: [result.episode_return for result in played] for name, played in parts.played.items()
     }
@@ -152,13 +152,14 @@ def diagnose_run(
     accuracy = model_accuracy(moments, settings, loaded.spec.terminates) if moments else None
     return Diagnosis(
         task=loaded.spec.id,
-        planner=settings.planner.name,
+        planner=settings.planner.label,
         planner_settings=settings.planner.model_dump(),
         seeds=episode_seeds(episodes),
         returns={name: PartReturns(values, summary([values])) for name, values in returns.items()},
         gain=gains,
+        exchanged_for=parts.exchanged_for,
         left_out=parts.left_out,
-        limit=limit(gains),
+        limit=limit(gains, settings.planner.name),
         budget=budget,
         every=every,
         accuracy=accuracy,
@@ -169,31 +170,22 @@ def diagnose_run(
     )
 
 
-def _refuse_learned_parts(planner: PlannerSettings) -> None:
-    if asked := learned_parts(planner):
-        key = asked.split()[0]
-        other = "cem" if planner.name == "actor" else "none"
-        raise PlanetError(
-            f"{asked}: only parts of a search without actor and critic can be exchanged; "
-            f"add -s {key}={other}"
-        )
-
-
 def _gain(before: Sequence[float], after: Sequence[float]) -> Estimate:
     """Return the mean difference by episode, and its interval over episodes."""
     differences = [float(b) - float(a) for a, b in zip(before, after, strict=True)]
     return Estimate(float(np.mean(differences)), list(interval([differences])))
 
 
-def limit(gains: Mapping[str, Estimate]) -> str:
-    """Return in a sentence which part limits the return.
+def limit(gains: Mapping[str, Estimate], planner: str = "") -> str:
+    """Return in a sentence which part limits the return of a run with such a `planner`.
 
     It is the one with the largest gain whose interval lies above 0.
     """
+    parts = PARTS | ({"planner": "the actor"} if planner == "actor" else {})
     name = max(gains, key=lambda part: (gains[part].episode_ci95[0] > 0, gains[part].mean))
     gain = gains[name]
     low, high = gain.episode_ci95
-    part = f"{PARTS[name]} ({gain.mean:+.0f}, 95 % {low:.0f} to {high:.0f})"
+    part = f"{parts[name]} ({gain.mean:+.0f}, 95 % {low:.0f} to {high:.0f})"
     if low > 0:
         return f"what limits this run: {part}"
     return f"no part limits this run beyond the chance of its episodes; nearest to it: {part}"

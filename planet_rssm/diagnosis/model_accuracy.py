@@ -37,8 +37,8 @@ class Moment(NamedTuple):
     """What was scored at one decision."""
 
     episode: int  # as they began
-    claimed: float  # the return that the planner expected of its plan
-    # by KINDS: random sequences, the last round's, and the chosen plan alone
+    claimed: float  # the return that the planner expected of its plan; NaN: not comparable
+    # by KINDS: random sequences, the last round's or the actor's, and the chosen plan alone
     candidates: dict[str, ScoredCandidates]
 
 

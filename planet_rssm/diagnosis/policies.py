@@ -10,6 +10,7 @@ from planet_rssm.agent import Agent, AgentCarry
 from planet_rssm.base.device import generator
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.seeding import Stream, stream_seed
+from planet_rssm.behavior import ActorProposals
 from planet_rssm.diagnosis.model_accuracy import KINDS, Moment, ScoredCandidates
 from planet_rssm.planners import SearchPlanner
 from planet_rssm.planners.choices import likeliest
@@ -28,17 +29,37 @@ class ScoringPolicy:
 
     It acts as AgentPolicy does: scoring takes separate draws. The model begins at the filtered
     belief, the simulator at the true state. Candidates are random actions, and those that the
-    planner's last round would draw.
+    planner's last round would draw. An actor's are the sequences that it draws in imagination, and
+    its plan is the one by its modes.
     """
 
-    def __init__(self, agent: Agent, pool: ShadowedPool, every: int) -> None:
+    def __init__(
+        self,
+        agent: Agent,
+        pool: ShadowedPool,
+        every: int,
+        *,
+        horizon: int | None = None,
+        actor: ActorProposals | None = None,
+        values_rewards: bool = True,
+    ) -> None:
         """Take an agent and the pool that it will play in.
 
-        From one decision that is scored to the next there are `every`.
+        Args:
+            agent: it decides.
+            pool: of the episodes.
+            every: decisions from one that is scored to the next.
+            horizon: steps of the sequences; None: the planner's own.
+            actor: whose sequences are scored, where the agent does not search.
+            values_rewards: whether the value of a plan is that of its rewards alone: only then it
+                is compared with them.
         """
         self._agent = agent
         self._pool = pool
         self._every = every
+        self._horizon = horizon or agent.planner.horizon
+        self._actor = actor
+        self._values_rewards = values_rewards
         self._carry = agent.initial(pool.count)
         self._age = np.zeros(pool.count, int)  # decisions of each row's episode
         self._episode = np.zeros(pool.count, int)  # of each row
@@ -64,9 +85,16 @@ class ScoringPolicy:
     @torch.inference_mode()
     def _score(self, carry: AgentCarry, rows: list[int], sequence: Tensor, value: Tensor) -> None:
         rng = generator(stream_seed(0, Stream.DIAGNOSE, carry.step), self._agent.device)
+        if self._actor is None:
+            planned = last_round(self._agent, carry, CANDIDATES, rng)
+        else:
+            planned = self._actor(carry.state, rng)
+            sequence = planned[:, 0]
         candidates = {
-            "random": random_sequences(self._agent, CANDIDATES, len(carry.fresh), rng)[rows],
-            "planned": last_round(self._agent, carry, CANDIDATES, rng)[rows],
+            "random": random_sequences(
+                self._agent, CANDIDATES, len(carry.fresh), rng, self._horizon
+            )[rows],
+            "planned": planned[rows],
             "chosen": sequence[rows, None],
         }
         sizes = [candidates[kind].shape[1] for kind in KINDS]
@@ -81,7 +109,8 @@ class ScoringPolicy:
                 kind: ScoredCandidates(*(part.select(-3, index).numpy() for part in scored[kind]))
                 for kind in KINDS
             }
-            self.moments.append(Moment(int(self._episode[row]), float(value[row]), of_row))
+            claimed = float(value[row]) if self._values_rewards else np.nan
+            self.moments.append(Moment(int(self._episode[row]), claimed, of_row))
 
 
 class BestBeliefPolicy:
@@ -97,10 +126,14 @@ class BestBeliefPolicy:
     comes near stay out of reach: what the encoder does not observe counts as the model's error.
     """
 
-    def __init__(self, agent: Agent, pool: ShadowedPool) -> None:
-        """Take an agent whose beliefs are samples, and the pool that it will play in."""
+    def __init__(self, agent: Agent, pool: ShadowedPool, horizon: int | None = None) -> None:
+        """Take an agent whose beliefs are samples, and the pool that it will play in.
+
+        `horizon` is that of the sequences by which beliefs are ranked; None: the planner's own.
+        """
         self._agent = agent
         self._pool = pool
+        self._horizon = horizon or agent.planner.horizon
         self._filters = agent.initial(pool.count * FILTERS)
         self._decider = agent.initial(pool.count)
 
@@ -128,7 +161,7 @@ class BestBeliefPolicy:
         agent = self._agent
         batch = self._pool.count
         rng = generator(stream_seed(1, Stream.DIAGNOSE, beliefs.step), agent.device)
-        actions = random_sequences(agent, PROBES, batch, rng)
+        actions = random_sequences(agent, PROBES, batch, rng, self._horizon)
         real = follow(self._pool, list(range(batch)), actions)[0].to(agent.device)
         dynamics = agent.prepared.dynamics
         shape = dynamics.noise_shape(1, PROBES, actions.shape[2])
@@ -142,12 +175,14 @@ class BestBeliefPolicy:
         return (reward - real[:, None]).square().nanmean((2, 3))
 
 
-def random_sequences(agent: Agent, count: int, batch: int, rng: torch.Generator) -> Tensor:
-    """Return action sequences [batch, count, H, A].
+def random_sequences(
+    agent: Agent, count: int, batch: int, rng: torch.Generator, horizon: int | None = None
+) -> Tensor:
+    """Return action sequences [batch, count, H, A]; without a `horizon` the planner's own.
 
     They are uniform in [-1, 1], or among the choices of each group.
     """
-    shape = batch, count, agent.planner.horizon, agent.spec.action_size
+    shape = batch, count, horizon or agent.planner.horizon, agent.spec.action_size
     uniform = torch.rand(shape, generator=rng, device=agent.device)
     return likeliest(uniform, agent.spec.groups) if agent.spec.groups else 2 * uniform - 1
 
@@ -156,7 +191,8 @@ def random_sequences(agent: Agent, count: int, batch: int, rng: torch.Generator)
 def last_round(agent: Agent, carry: AgentCarry, count: int, rng: torch.Generator) -> Tensor:
     """Return at most `count` action sequences [B, N, H, A] of the last round of a decision.
 
-    The search is repeated with separate draws, and so are the proposals: none has been scored yet.
+    The search is repeated with separate draws, an actor's proposals included, and so are the
+    sequences that are returned: none has been scored yet.
     """
     planner = agent.planner
     prepared = agent.prepared
@@ -172,7 +208,8 @@ def last_round(agent: Agent, carry: AgentCarry, count: int, rng: torch.Generator
     state = carry.state
     drawn = planner.draw(prepared.dynamics, state, rng)
     given = (prepared.dynamics, prepared.objective, state, carry.planner, carry.fresh)
-    planner.plan(*given, noise=drawn, run=run)
+    proposed = None if agent.proposals is None else agent.proposals(state, rng)
+    planner.plan(*given, noise=drawn, run=run, proposals=proposed)
     fresh = planner.draw(prepared.dynamics, state, rng)[-1].actions
     return planner.box.actions(planner.propose(searches[-1], fresh, last=True)[:, :count])
 

@@ -198,8 +198,8 @@ def test_proposals_are_what_the_actor_would_do() -> None:
 
 
 def test_a_share_of_the_candidates_is_the_actors() -> None:
-    assert agent_of("planner.proposals=actor", "planner.proposal_share=0.25")._proposals.count == 5
-    assert agent_of("planner.proposals=actor", "planner.proposal_share=1")._proposals.count == 20
+    assert agent_of("planner.proposals=actor", "planner.proposal_share=0.25").proposals.count == 5
+    assert agent_of("planner.proposals=actor", "planner.proposal_share=1").proposals.count == 20
 
 
 def test_a_planner_without_a_place_for_proposals_says_so() -> None:

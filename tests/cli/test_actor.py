@@ -78,25 +78,10 @@ def test_collect_keeps_what_the_actor_did(run, tmp_path, capsys):
     assert [entry.episode_return for entry in Replay(tmp_path / "set", 100).episodes] == returns
 
 
-def test_diagnose_says_which_planner_to_take_and_takes_it(run, capsys):
-    with pytest.raises(SystemExit):
-        main(["diagnose", str(run)])
-    assert "planner.name = 'actor': only parts of a search" in (line := capsys.readouterr().err)
-    asked = line.split("add ")[1].split()
-    assert asked == ["-s", "planner.name=cem"]
-    words = [
-        *asked,
-        "-s",
-        "rssm.filter_by=mode",
-        "--episodes",
-        "2",
-        "--every",
-        "3",
-        "--device",
-        "cpu",
-    ]
-    result = printed(capsys, "diagnose", run, *words)
-    assert result["planner"] == "cem" and list(result["returns"]) == ["as is", "planner", "model"]
+def test_diagnose_exchanges_the_actor(run, capsys):
+    words = ["-s", "rssm.filter_by=mode", "--episodes", "2", "--every", "3", "--budget", "2"]
+    result = printed(capsys, "diagnose", run, *words, "--device", "cpu")
+    assert result["planner"] == "actor" and list(result["returns"]) == ["as is", "planner", "model"]
     assert all(math.isfinite(part["mean"]) for part in result["returns"].values())
 
 

@@ -9,6 +9,8 @@ import pytest
 from rich.console import Console
 
 from planet_rssm import config
+from planet_rssm.agent.parts import model_of
+from planet_rssm.behavior import untrained_behavior
 from planet_rssm.cli.diagnose import _print
 from planet_rssm.cli.main import main
 from planet_rssm.config import PlannerSettings
@@ -155,21 +157,70 @@ def test_the_limit_is_the_largest_gain_whose_interval_lies_above_0(gains, said):
     assert said in limit(estimates)
 
 
+def with_actor(run: Path, folder: Path) -> Path:
+    """Copy an untrained run and give it an untrained actor and critic."""
+    kept = checkpoints.load(checkpoints.path_of(run, 1))
+    settings = config.override(kept.settings, ["behavior=v3", "behavior.units=8"])
+    behavior = untrained_behavior(settings, model_of(kept))
+    assert behavior is not None
+    (folder / checkpoints.FOLDER).mkdir(parents=True)
+    learned = dataclasses.replace(kept, settings=settings, behavior=dict(behavior.state_dict()))
+    checkpoints.save(learned, checkpoints.path_of(folder, 1))
+    return folder
+
+
+def test_an_actor_is_exchanged_for_a_search_with_it(run, tmp_path, capsys):
+    actor = with_actor(run, tmp_path / "actor")
+    words = ["-s", "planner.name=actor", "--episodes", "2", "--every", "5", "--budget", "4"]
+    assert call("diagnose", actor, *words, "--out", tmp_path / "out") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    printed = json.loads((tmp_path / "out" / "diagnosis.json").read_text())
+    assert printed["planner"] == "actor" and printed["planner_settings"]["name"] == "actor"
+    assert list(printed["returns"]) == ["as is", "planner", "filter", "model"]
+    assert printed["exchanged_for"]["planner"] == "cem+actor+critic 8 × 4, in the same model"
+    assert printed["exchanged_for"]["model"] == "the simulator, by cem 8 × 4"
+    assert "planner: cem+actor+critic 8 × 4, in the same model" in shown
+    # its own sequences are scored over the horizon of a search, and its critic's value is not
+    assert printed["horizons"] == [1, 2] and printed["claimed"] is None
+    assert all(cell is not None for cell in printed["rank_correlation"]["planned"]["mean"])
+    assert len(printed["optimism"]) == 2
+    assert "value left out: the critic counts what comes after the plan" in shown
+    assert "it has neither actor nor critic" in shown
+
+
 @pytest.mark.parametrize(
-    ("asked", "fix"),
+    ("asked", "label", "claims"),
     [
-        ("name=actor", "name=cem"),
-        ("terminal_value=critic", "terminal_value=none"),
-        ("proposals=actor", "proposals=none"),
+        (["proposals=actor"], "cem+actor", True),
+        (["terminal_value=critic"], "cem+critic", False),
+        (["proposals=actor", "terminal_value=critic"], "cem+actor+critic", False),
     ],
 )
-def test_what_the_simulator_has_not_is_refused_with_the_fix(run, tmp_path, capsys, asked, fix):
-    kept = checkpoints.load(checkpoints.path_of(run, 1))
-    settings = config.override(kept.settings, ["behavior=v3"])
-    (tmp_path / checkpoints.FOLDER).mkdir()
-    checkpoints.save(dataclasses.replace(kept, settings=settings), checkpoints.path_of(tmp_path, 1))
-    assert call("diagnose", tmp_path, "-s", "planner.name=cem", "-s", f"planner.{asked}") == 1
-    assert capsys.readouterr().err.endswith(f"; add -s planner.{fix}\n")
+def test_a_search_with_an_actor_in_it(run, tmp_path, capsys, asked, label, claims):
+    actor = with_actor(run, tmp_path / "actor")
+    words = [word for setting in asked for word in ("-s", f"planner.{setting}")]
+    words += ["--episodes", "2", "--every", "10", "--budget", "4", "--json"]
+    assert call("diagnose", actor, *words) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["planner"] == label
+    assert list(printed["returns"]) == ["as is", "planner", "filter", "model"]
+    assert printed["exchanged_for"]["planner"] == "4 times the sequences"
+    assert printed["exchanged_for"]["model"] == "the simulator, by cem 8 × 4"
+    assert (printed["claimed"] is not None) == claims == ("value" not in printed["left_out"])
+
+
+def test_an_actor_without_a_simulator_has_its_search_alone(untrained_run, tmp_path, capsys):
+    words = [*TINY, "env.time_limit=10", "behavior=v3", "behavior.units=8", "planner.name=actor"]
+    actor = untrained_run(tmp_path / "run", "cartpole-vectors", *words)
+    assert call("diagnose", actor, "--episodes", "2", "--budget", "2", "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert list(printed["returns"]) == ["as is", "planner"]
+    assert set(printed["left_out"]) == {"candidates", "filter", "model"}
+
+
+def test_a_run_without_an_actor_says_so(run, capsys):
+    assert call("diagnose", run, "-s", "planner.name=actor") == 1
+    assert "this run learns no actor and critic" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["cem", "icem", "mppi"])

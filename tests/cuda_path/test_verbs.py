@@ -84,15 +84,14 @@ def test_eval(device, run):
 
 
 def test_diagnose(device, run):
-    alone = options(
-        ["planner.proposals=none", "planner.terminal_value=none"]
-    )  # it exchanges parts of a search alone
-    assert (
-        call(
-            "diagnose", run, *alone, "--episodes", "2", "--every", "5", "--device", "cuda", "--json"
-        )
-        == 0
-    )
+    words = ["--episodes", "2", "--every", "5", "--device", "cuda", "--json"]
+    assert call("diagnose", run, *words) == 0
+
+
+def test_compare(device, run, monkeypatch):
+    monkeypatch.setattr("planet_rssm.evaluation.equal_time.STEPS", (1, 2))
+    words = ["--ms", "1000", "--episodes", "1", "--device", "cuda", "--json"]
+    assert call("compare", run, *words) == 0
 
 
 def test_collect(device, run, tmp_path):

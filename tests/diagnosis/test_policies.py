@@ -5,6 +5,7 @@ import torch
 
 from planet_rssm import config
 from planet_rssm.agent import Agent, AgentPolicy
+from planet_rssm.behavior import ActorProposals, untrained_behavior
 from planet_rssm.diagnosis.model_accuracy import model_accuracy
 from planet_rssm.diagnosis.policies import (
     FILTERS,
@@ -80,6 +81,28 @@ def test_candidates_of_the_simulator_and_its_negative(pool, factor):
             assert cell.mean == pytest.approx(factor, abs=1e-3)  # rewards come back in float32
     if factor == 1:
         assert [cell.mean for cell in result.optimism] == pytest.approx([0.0] * 3, abs=1e-4)
+
+
+def test_an_actors_sequences_are_its_own_in_imagination(pool):
+    settings = config.override(SETTINGS, ["behavior=v3", "behavior.units=8", "planner.name=actor"])
+    spec = LocalPool(settings.env).spec
+    torch.manual_seed(0)
+    model = untrained_model(settings, spec)
+    behavior = untrained_behavior(settings, model)
+    made = Agent.build(settings, spec, model, behavior, device=CPU)
+    made.prepared.dynamics = Seer(pool)
+    actor = ActorProposals(model, behavior, 12, 4)
+    policy = ScoringPolicy(made, pool, every=9, horizon=4, actor=actor, values_rewards=False)
+    assert play(pool, policy, [1000]) == play(
+        LocalPool(SETTINGS.env),
+        AgentPolicy(Agent.build(settings, spec, model, behavior, device=CPU), 1),
+        [1000],
+    )
+    sizes = {kind: part.real_reward.shape for kind, part in policy.moments[0].candidates.items()}
+    assert sizes == {"random": (64, 4), "planned": (12, 4), "chosen": (1, 4)}
+    result = model_accuracy(policy.moments, settings, False)
+    assert result.claimed is None  # what the critic says is no sum of rewards
+    assert [cell.mean for cell in result.optimism] == pytest.approx([0.0] * 3, abs=1e-4)
 
 
 def test_an_agent_that_scores_acts_as_ever(pool):
