@@ -17,11 +17,18 @@ from torch import Tensor, nn
 
 from planet_rssm.config import RSSMSettings
 from planet_rssm.types import State
-from planet_rssm.world_model.cells import core_from_settings
-from planet_rssm.world_model.latents import at_step, latent_from_settings, stack
+from planet_rssm.world_model.cells import GRUCell, GRUCore, core_from_settings
+from planet_rssm.world_model.latents import (
+    Gaussian,
+    GaussianLatent,
+    at_step,
+    latent_from_settings,
+    stack,
+)
 from planet_rssm.world_model.networks import mlp
 from planet_rssm.world_model.products import linear
 from planet_rssm.world_model.recurrence import gathered, gathered_linear
+from planet_rssm.world_model.scan import ScanWeights, scan
 
 
 class RSSM(nn.Module):
@@ -134,6 +141,8 @@ class RSSM(nn.Module):
         Returns:
             States [B, T, ...] and the posteriors [B, T, ...] that they were sampled from.
         """
+        if state is None and noise is not None and torch.is_grad_enabled() and self._scans:
+            return self._scan(embed, action, is_first, noise)
         state = self.initial_state(len(embed)) if state is None else state
         # One product over all steps, outside the recurrence.
         weight, of_embed = self._split_posterior(embed)
@@ -155,6 +164,43 @@ class RSSM(nn.Module):
                 states.append(state)
                 posteriors.append(posterior)
         return _stack_states(states), stack(posteriors, 1)
+
+    @property
+    def _scans(self) -> bool:
+        """Whether this model is one of those that `scan` knows, on a CPU."""
+        own, latent, cell = self.settings, self.latent, getattr(self.core, "cell", None)
+        return (
+            type(latent) is GaussianLatent
+            and type(cell) is GRUCell
+            and (own.kind, own.std, own.mean) == ("rssm", "softplus", "none")
+            and (own.act, own.norm, own.initial) == ("relu", "none", "zeros")
+            and (own.recurrent_depth, own.input_layers, own.posterior_layers) == (1, 1, 1)
+            and cell.weight_hh.device.type == "cpu"
+        )
+
+    def _scan(
+        self, embed: Tensor, action: Tensor, is_first: Tensor, noise: Tensor
+    ) -> tuple[State, Gaussian]:
+        """Return what `observe` does from zeros, by one function over all steps."""
+        core = self.core
+        assert isinstance(core, GRUCore) and isinstance(core.cell, GRUCell)
+        reader, raw, cell = core.inputs[0], self.posterior_net[2], core.cell
+        assert isinstance(reader, nn.Linear) and isinstance(raw, nn.Linear)
+        of_posterior, of_embed = self._split_posterior(embed.transpose(0, 1))
+        of_stoch, of_taken = reader.weight.split([self.stoch_size, action.shape[-1]], 1)
+        keep = (~is_first.t()).to(noise.dtype)[..., None]
+        of_action = linear(action.transpose(0, 1) * keep, of_taken, reader.bias)
+        weights = ScanWeights(
+            of_stoch, cell.weight_ih, cell.bias_ih, cell.weight_hh, cell.bias_hh,
+            of_posterior, raw.weight, raw.bias,
+        )  # fmt: skip
+        if torch.is_autocast_enabled(embed.device.type):
+            dtype = torch.get_autocast_dtype(embed.device.type)
+            weights = ScanWeights(*(weight.to(dtype) for weight in weights))
+        drawn = noise.transpose(0, 1).contiguous()
+        steps = scan(of_action, of_embed, keep, drawn, weights, self.settings.min_std)
+        deter, stoch, mean, std = (part.transpose(0, 1).contiguous() for part in steps)
+        return State(deter, stoch), Gaussian(mean, std)
 
     def imagine(self, state: State, actions: Tensor, noise: Tensor | None) -> State:
         """Follow `actions` [B, H, A] by `imagine_step`s, and return states [B, H, ...].

@@ -36,6 +36,7 @@ def test_gradients_are_those_of_autograd(core, monkeypatch):
         inputs = [*rssm.parameters(), embed, action]
         return loss, torch.autograd.grad(loss, inputs, allow_unused=True)
 
+    monkeypatch.setattr(RSSM, "_scans", False)
     loss, ours = gradients()
     monkeypatch.setattr("planet_rssm.world_model.recurrence._takes_part", lambda part: False)
     monkeypatch.setattr("planet_rssm.world_model.rssm.gathered_linear", plain)
@@ -45,6 +46,50 @@ def test_gradients_are_those_of_autograd(core, monkeypatch):
         assert (one is None) == (other is None)
         if one is not None:
             torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+def test_the_scan_is_the_steps_of_autograd(monkeypatch):
+    rssm = RSSM(RSSMSettings(deter=8, hidden=6, stoch=4), A, E).double()
+    assert rssm._scans
+    rng = torch.Generator().manual_seed(0)
+    embed, action, noise = (
+        torch.randn(B, T, n, generator=rng, dtype=torch.float64, requires_grad=True)
+        for n in (E, A, rssm.noise_size)
+    )
+    is_first = torch.zeros(B, T, dtype=torch.bool)
+    is_first[:, 0] = is_first[1, 3] = True
+    weight = torch.randn(B, T, 8 + 3 * 4, generator=rng, dtype=torch.float64)
+
+    def gradients():
+        states, posterior = rssm.observe(embed, action, is_first, noise.detach())
+        loss = (torch.cat([*states, *posterior], -1) * weight).square().sum()
+        inputs = [*rssm.core.parameters(), *rssm.posterior_net.parameters(), embed, action]
+        return states, posterior, torch.autograd.grad(loss, inputs)
+
+    ours = gradients()
+    monkeypatch.setattr(RSSM, "_scans", False)
+    monkeypatch.setattr("planet_rssm.world_model.recurrence._takes_part", lambda part: False)
+    monkeypatch.setattr("planet_rssm.world_model.rssm.gathered_linear", plain)
+    theirs = gradients()
+    for mine, other in zip(ours, theirs, strict=True):
+        for one, another in zip(mine, other, strict=True):
+            torch.testing.assert_close(one, another, rtol=1e-10, atol=1e-12)
+
+
+def test_a_scan_in_bfloat16_is_near_that_of_float32():
+    rssm = RSSM(RSSMSettings(deter=8, hidden=6, stoch=4), A, E)
+    embed, action, noise = (torch.randn(B, T, n) for n in (E, A, rssm.noise_size))
+    first = torch.zeros(B, T, dtype=torch.bool)
+    first[:, 0] = True
+    results = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            states, _ = rssm.observe(embed, action, first, noise)
+        (gradient,) = torch.autograd.grad(states.feat.square().sum(), rssm.core.cell.weight_hh)
+        assert states.deter.dtype == gradient.dtype == torch.float32
+        results.append((states.feat, gradient))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=0.1, atol=0.05)
 
 
 def plain(weight, bias):
