@@ -134,6 +134,8 @@ def one_at_a_time() -> Iterator[IO]:
 
 
 def set_up(lock: IO) -> None:
+    if VENV.is_symlink():  # what is there belongs to another folder
+        raise SetupError(f"{VENV}: is a link to {VENV.readlink()}; remove the link")
     install = installer()
     announce()
     STAMP.unlink(missing_ok=True)

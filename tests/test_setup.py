@@ -224,6 +224,17 @@ def test_a_failed_installer_ends_in_one_line_and_the_next_call_goes_on(fresh):
     assert fresh.call("planet")[0] == 7
 
 
+def test_a_link_to_another_folder_s_environment_is_refused_and_nothing_there_changes(fresh):
+    other = fresh.root / "other"
+    (other / "bin").mkdir(parents=True)
+    (other / "bin" / "python").touch()
+    fresh.venv.symlink_to(other)
+    status, _, err = fresh.call("planet")
+    assert status == 1
+    assert err.splitlines()[-1] == f"set-up: {fresh.venv}: is a link to {other}; remove the link"
+    assert (other / "bin" / "python").exists()
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_an_interrupted_set_up_ends_its_installer(fresh, number, status):
     process = fresh.start("planet", UV_SECONDS="60")
