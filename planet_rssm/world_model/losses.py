@@ -45,8 +45,8 @@ def half_squared_error(prediction: Tensor, target: Tensor, event_dims: int) -> T
 
     It is summed over the event's axes.
     """
-    error = 0.5 * (prediction - target).square()
-    return error.flatten(-event_dims).sum(-1) if event_dims else error
+    error = (prediction - target).square()
+    return 0.5 * (error.flatten(-event_dims).sum(-1) if event_dims else error)
 
 
 def kl_balanced_loss(

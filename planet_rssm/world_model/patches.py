@@ -13,6 +13,7 @@ view: the pixels are put in that order once, and nothing is moved afterwards.
 
 import math
 
+import torch
 from torch import Tensor, nn
 
 from planet_rssm.config import patch_sides
@@ -91,7 +92,12 @@ def to_patches(image: Tensor, sides: tuple[int, ...]) -> Tensor:
     levels = len(sides)
     parts = image.view(-1, *sides, *sides, COLOURS)
     axes = [axis for level in range(1, levels + 1) for axis in (level, levels + level)]
-    return parts.permute(0, *axes, 2 * levels + 1).reshape(-1, COLOURS)
+    parts = parts.permute(0, *axes, 2 * levels + 1)
+    if not torch.is_autocast_enabled(image.device.type):
+        return parts.reshape(-1, COLOURS)
+    # in the precision of the product that reads them, in the same pass
+    dtype = torch.get_autocast_dtype(image.device.type)
+    return parts.to(dtype, memory_format=torch.contiguous_format).view(-1, COLOURS)
 
 
 def from_patches(pixels: Tensor, sides: tuple[int, ...]) -> Tensor:
