@@ -8,12 +8,13 @@ import functools
 import logging
 import time
 from math import inf
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch.nn.functional import linear
 
 from planet_rssm.base.device import DTYPES
+from planet_rssm.base.json_types import Json
 from planet_rssm.config import Settings
 
 AUTO, EXACT, FAST = "auto", "float32", "bfloat16"
@@ -25,15 +26,15 @@ TIMED_SECONDS, TIMED_CALLS = 0.01, 30  # of each precision at most, after a firs
 _log = logging.getLogger("planet_rssm")
 
 
-LARGE = (LONGEST, LONGEST, LONGEST)
-
-
 class Product(NamedTuple):
     """The shape of a matrix product [rows, inner] x [inner, outer]."""
 
     rows: int
     inner: int
     outer: int
+
+
+LARGE = Product(LONGEST, LONGEST, LONGEST)
 
 
 def training_precision(settings: Settings, device: torch.device) -> str:
@@ -66,12 +67,12 @@ def planning_precision(settings: Settings, device: torch.device) -> str:
 
 def timed_precisions(device: torch.device) -> tuple[str, ...]:
     """Return the precisions that a benchmark times by default: none that is slow."""
-    return (EXACT,) if relative_time(FAST, device, Product(*LARGE)) > SLOW else (EXACT, FAST)
+    return (EXACT,) if relative_time(FAST, device, LARGE) > SLOW else (EXACT, FAST)
 
 
-def summary(device: torch.device) -> dict[str, Any]:
+def summary(device: torch.device) -> Json:
     """Return what `auto` stands for with large products on `device`, and bfloat16's time."""
-    times = relative_time(FAST, device, Product(*LARGE))
+    times = relative_time(FAST, device, LARGE)
     chosen = FAST if times <= GAIN else EXACT
     return {"auto_precision": chosen, "bfloat16_time": round(times, 2) if times < inf else None}
 
@@ -86,24 +87,23 @@ def relative_time(precision: str, device: torch.device, product: Product) -> flo
     if device.type not in ("cpu", "cuda"):
         return inf
     rows, inner, outer = (min(side, LONGEST) for side in product)
-    pair = [
+    fast, plain = (
         (torch.ones(rows, inner, dtype=dtype, device=device),
          torch.ones(outer, inner, dtype=dtype, device=device))
         for dtype in (DTYPES[precision], DTYPES[EXACT])
-    ]  # fmt: skip
+    )  # fmt: skip
     try:
         with torch.inference_mode(), torch.autocast(device.type, enabled=False):
-            first = [_seconds(device, *tensors) for tensors in pair]
+            first = _seconds(device, fast), _seconds(device, plain)
             if (
                 first[0] > TIMED_SECONDS and first[0] > 4 * first[1]
             ):  # no close race: enough is known
-                return first[0] / min(first[1], _seconds(device, *pair[1]))
+                return first[0] / min(first[1], _seconds(device, plain))
             calls = max(2, min(TIMED_CALLS, int(TIMED_SECONDS / max(first))))
-            turns = [[_seconds(device, *tensors) for tensors in pair] for _ in range(calls)]
+            turns = [(_seconds(device, fast), _seconds(device, plain)) for _ in range(calls)]
     except RuntimeError:  # the device has no such product
         return inf
-    fastest, exact = (min(times) for times in zip(*turns, strict=True))
-    return fastest / exact
+    return min(fastest for fastest, _ in turns) / min(exact for _, exact in turns)
 
 
 def _product(settings: Settings, rows: int) -> Product:
@@ -126,7 +126,8 @@ def _warn(line: str) -> None:
     _log.warning("%s", line)
 
 
-def _seconds(device: torch.device, matrix: torch.Tensor, weight: torch.Tensor) -> float:
+def _seconds(device: torch.device, pair: tuple[torch.Tensor, torch.Tensor]) -> float:
+    matrix, weight = pair
     begin = time.perf_counter()
     linear(matrix, weight)
     if device.type == "cuda":  # this stream alone: another thread may be capturing a graph

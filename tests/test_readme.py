@@ -8,6 +8,7 @@ import torch
 from planet_rssm import config
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs import location
 from planet_rssm.runs.checkpoint import Checkpoint
 from planet_rssm.world_model import untrained_model
 
@@ -48,11 +49,11 @@ def test_the_page_of_planners_reaches_its_goal_and_passes_its_checks():
 def test_the_control_loop_acts(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = tmp_path / "runs" / "quickstart-cartpole-swingup-seed0"
-    (run / checkpoints.FOLDER).mkdir(parents=True)
+    (run / location.FOLDER).mkdir(parents=True)
     settings = config.load("quickstart")
     weights = dict(untrained_model(settings, SPEC).state_dict())
     checkpoints.save(
-        Checkpoint(settings, SPEC, {"env_steps": 1}, weights, {}), checkpoints.path_of(run, 1)
+        Checkpoint(settings, SPEC, {"env_steps": 1}, weights, {}), location.path_of(run, 1)
     )
     image, first = torch.zeros(1, 32, 32, 3, dtype=torch.uint8), torch.ones(1, dtype=torch.bool)
     names = {"image": image, "executed_action": torch.zeros(1, 1), "is_first": first}

@@ -2,7 +2,7 @@
 
 from planet_rssm.agent.agent import Agent, AgentCarry
 from planet_rssm.agent.exploration import check_noise
-from planet_rssm.agent.parts import behavior_of, model_of, parts_of, require_search
+from planet_rssm.agent.parts import behavior_of, model_of, parts_of
 from planet_rssm.agent.policy import AgentPolicy
 from planet_rssm.agent.timing import RoundTimes
 
@@ -15,5 +15,4 @@ __all__ = [
     "check_noise",
     "model_of",
     "parts_of",
-    "require_search",
 ]

@@ -20,7 +20,7 @@ from torch import Tensor
 from planet_rssm.agent.exploration import explore
 from planet_rssm.agent.inputs import check_inputs
 from planet_rssm.agent.noise import filter_noise, latent_noise
-from planet_rssm.agent.parts import decider_for, parts_of, require_search
+from planet_rssm.agent.parts import decider_for, parts_of
 from planet_rssm.agent.timing import RoundTimes, time_rounds
 from planet_rssm.base.device import autocast, generator, to_device
 from planet_rssm.base.errors import PlanetError
@@ -30,6 +30,7 @@ from planet_rssm.behavior import ActorProposals, Behavior
 from planet_rssm.config import PlannerSettings, Settings, learned_parts, no_actor
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.planners import Objective
+from planet_rssm.planners.limits import require_search
 from planet_rssm.precision import planning_precision
 from planet_rssm.runs import checkpoint as checkpoints
 from planet_rssm.types import C, Plan, Planner, State

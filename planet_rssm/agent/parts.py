@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 
-from planet_rssm.base.device import require_memory
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.behavior import (
     ActorPlanner,
@@ -68,25 +67,6 @@ def _proposal_count(settings: PlannerSettings, planner: Planner[State, Any]) -> 
             "the first"
         )
     return min(most, max(1, round(settings.proposal_share * planner.populations[0])))
-
-
-def require_search(planner: PlannerSettings, device: torch.device) -> None:
-    """Refuse a search whose sequences of one decision cannot fit into the memory of `device`.
-
-    Raises:
-        PlanetError: they cannot.
-    """
-    if "candidates" not in planner.read:  # an actor searches for nothing
-        return
-    # the noise of all rounds is drawn at once
-    numbers = planner.iterations * planner.candidates * planner.particles * planner.horizon
-    what = (
-        f"planner.candidates = {planner.candidates} of planner.horizon = {planner.horizon}, "
-        f"planner.iterations = {planner.iterations}"
-    )
-    if planner.particles > 1:
-        what += f", planner.particles = {planner.particles}"
-    require_memory(device, 4 * numbers, what, "lower one of them")
 
 
 def model_of(checkpoint: Checkpoint) -> WorldModel:

@@ -1,16 +1,18 @@
 """An agent as a policy over NumPy observations."""
 
 from collections.abc import Mapping, Sequence
-from typing import Generic, Self
+from typing import TYPE_CHECKING, Generic, Self
 
 import numpy as np
 import torch
 
-from planet_rssm.agent.agent import Agent
 from planet_rssm.base.device import generator, synchronize
 from planet_rssm.base.seeding import Stream, stream_seed
 from planet_rssm.base.stopwatch import Stages
 from planet_rssm.types import C
+
+if TYPE_CHECKING:
+    from planet_rssm.agent.agent import Agent
 
 
 class AgentPolicy(Generic[C]):
@@ -18,7 +20,7 @@ class AgentPolicy(Generic[C]):
 
     def __init__(
         self,
-        agent: Agent[C],
+        agent: "Agent[C]",
         batch: int,
         *,
         episodes: Sequence[int] | None = None,
@@ -43,7 +45,7 @@ class AgentPolicy(Generic[C]):
 
     @classmethod
     def of_episodes(
-        cls, agent: Agent[C], seeds: Sequence[int], batch: int, *, stages: Stages | None = None
+        cls, agent: "Agent[C]", seeds: Sequence[int], batch: int, *, stages: Stages | None = None
     ) -> Self:
         """Act in one episode a seed, the first of `batch` rows; the others idle.
 

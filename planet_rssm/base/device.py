@@ -7,7 +7,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.json_types import Json
 
 M = TypeVar("M", bound=torch.nn.Module)
 KINDS = ("cpu", "cuda", "mps", "xpu")
@@ -226,7 +227,7 @@ def processor() -> str:
     )
 
 
-def describe(device: torch.device, rates: Mapping[str, float]) -> dict[str, Any]:
+def describe(device: torch.device, rates: Mapping[str, float]) -> Json:
     """Return the machine as the JSON of a bench has it; `rates` are GFLOP/s by precision."""
     return {
         "gemm_gflops": {name: round(rate, 1) for name, rate in rates.items()},

@@ -23,6 +23,7 @@ from planet_rssm.base.errors import PlanetError
 
 _SEAL = re.compile(rb'crc32\\?": \\?"([0-9a-f]{8})')  # as JSON, or as JSON within a JSON string
 _BESIDE = re.compile(r"\..+\.(\d+|[0-9a-f]{16})\.tmp")  # names that `write_atomic` gives
+_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
 UNSEALED = "0" * 8  # what a file says of its `crc32` before it is sealed
 _PIECE = 1 << 20  # bytes
 SMALL = 1 << 24  # bytes: more than a settings file, a record or a table of ours ever has
@@ -39,17 +40,32 @@ def open_regular(path: Path | str) -> int:
         IrregularFileError: it is no regular file, nor a link to one.
         OSError: it cannot be opened.
     """
-    irregular = IrregularFileError(errno.EINVAL, "not a regular file", str(path))
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if error.errno in (errno.ENXIO, errno.ENODEV):  # a socket; a device that is not here
-            raise irregular from None
+            raise _irregular(path, os.stat(path).st_mode) from None
         raise
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    if not stat.S_ISREG(mode := os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise irregular
+        raise _irregular(path, mode)
     return descriptor
+
+
+def _irregular(path: Path | str, mode: int) -> IrregularFileError:
+    kind = _KINDS.get(stat.S_IFMT(mode), "a device")
+    return IrregularFileError(errno.EINVAL, f"{kind}, not a regular file", str(path))
+
+
+def check_regular(path: Path) -> None:
+    """Refuse what is in a file's place and is no regular file; what is not there is no matter.
+
+    Raises:
+        IrregularFileError: see `open_regular`.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(mode := os.stat(path).st_mode):
+            raise _irregular(path, mode)
 
 
 def read_regular(path: Path | str, most: int = SMALL) -> bytes:

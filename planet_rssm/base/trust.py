@@ -15,7 +15,6 @@ import re
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
 
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.files import read_regular
@@ -31,22 +30,26 @@ _allowed: ContextVar[bool] = ContextVar("allowed", default=False)
 _here: set[tuple[str, str]] = set()  # what was named in this process: the file may be read-only
 
 
-def code_in(values: Mapping[str, Any]) -> dict[str, str]:
+def code_in(values: Mapping[str, object]) -> dict[str, str]:
     """Return the code outside the package that settings name, by dotted key.
 
     It is `module:Class` or `gym/module:ID`. A setting that lists several has a key for each,
     `model.terms[0]`.
     """
-    named = {}
+    named: dict[str, str] = {}
     for key, value in values.items():
-        several = isinstance(value, list | tuple)
-        for place, name in enumerate(value if several else [value]):
-            if isinstance(name, str) and (FORM.fullmatch(name) or _GYM.fullmatch(name)):
-                named[f"{key}[{place}]" if several else key] = name
+        listed = {key: value}
+        if isinstance(value, list | tuple):
+            listed = {f"{key}[{place}]": name for place, name in enumerate(value)}
+        named |= {
+            place: name
+            for place, name in listed.items()
+            if isinstance(name, str) and (FORM.fullmatch(name) or _GYM.fullmatch(name))
+        }
     return named
 
 
-def own(values: Mapping[str, Any]) -> None:
+def own(values: Mapping[str, object]) -> None:
     """Remember the code in these settings, which the user has named.
 
     Where the file cannot be written a line says so.
@@ -69,7 +72,7 @@ def own(values: Mapping[str, Any]) -> None:
         )
 
 
-def require(values: Mapping[str, Any], whose: str) -> None:
+def require(values: Mapping[str, object], whose: str) -> None:
     """Let settings that `whose` brought import what they name, or refuse.
 
     Raises:
@@ -104,7 +107,7 @@ def allowed(code: bool = True) -> Iterator[None]:
         _allowed.reset(token)
 
 
-def _pairs(values: Mapping[str, Any]) -> set[tuple[str, str]]:
+def _pairs(values: Mapping[str, object]) -> set[tuple[str, str]]:
     return {(name, _origin(name)) for name in code_in(values).values()}
 
 

@@ -17,9 +17,9 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.json_types import Json
 from planet_rssm.bench.turns import BenchResult, Say
 
 TURNS = 3
@@ -71,7 +71,7 @@ def bench_against(
     words = ["bench", verb, *presets, "--repeats", str(repeats), "--device", device, "--json"]
     words += [word for text in overrides for word in ("-s", text)]
     words += [word for name in precisions or () for word in ("--precision", name)]
-    machine: dict[str, Any] = {}
+    machine: Json = {}
     with _other(against) as folder:
         sides = [("this checkout", HERE), (against, folder)]
         times: list[Times] = [{}, {}]
@@ -85,7 +85,7 @@ def bench_against(
                     times[side].setdefault(key, []).append(float(case["ms"]))
                 machine = machine if side else answer["machine"]
     ours, theirs = times
-    cases = [_case(*key, ours[key], theirs[key]) for key in ours if key in theirs]
+    cases = [_case(key, ours[key], theirs[key]) for key in ours if key in theirs]
     if not cases:
         raise PlanetError(
             f"--against {against}: it timed {_names(theirs)}, this checkout {_names(ours)}; choose "
@@ -94,7 +94,8 @@ def bench_against(
     return BenchResult(machine | {"against": against}, cases)
 
 
-def _case(preset: str, precision: str, ours: list[float], theirs: list[float]) -> AgainstTiming:
+def _case(key: tuple[str, str], ours: list[float], theirs: list[float]) -> AgainstTiming:
+    preset, precision = key
     ms, against_ms = statistics.median(ours), statistics.median(theirs)
     turns = [list(pair) for pair in zip(ours, theirs, strict=True)]
     return AgainstTiming(preset, precision, ms, against_ms, round(ms / against_ms, 3), turns)
@@ -104,7 +105,7 @@ def _names(times: Times) -> str:
     return ", ".join(" ".join(key) for key in times) or "nothing"
 
 
-def _run(name: str, root: Path, words: Sequence[str]) -> dict[str, Any]:
+def _run(name: str, root: Path, words: Sequence[str]) -> Json:
     """Return what `planet WORDS` prints with the package in `root`, in a process of its own."""
     # -P: else a package in the working directory would come before that of PYTHONPATH
     command = [sys.executable, "-P", "-m", "planet_rssm", *words]

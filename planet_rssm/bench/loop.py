@@ -13,6 +13,7 @@ import torch
 from planet_rssm.agent import Agent, parts_of
 from planet_rssm.base.device import within_memory
 from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.json_types import Json
 from planet_rssm.control import Clock, ControlLoop
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.planners import SearchPlanner
@@ -27,7 +28,7 @@ class LoopTiming:
     """How a control loop kept its rate."""
 
     task: str
-    planner: dict[str, Any]  # name, candidates of each round, horizon
+    planner: Json  # name, candidates of each round, horizon
     device: str
     precision: str
     threads: int
@@ -48,7 +49,7 @@ class LoopTiming:
     decisions: int
     latency_ms: dict[str, float]  # from a frame to its plan: p50, p95, p99, max
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Return the object that `planet bench loop --json` prints."""
         return asdict(self)
 

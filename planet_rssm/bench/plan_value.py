@@ -108,6 +108,6 @@ def _plans(model: WorldModel, settings: PlannerSettings, precision: str, states:
 def _random_actions(model: WorldModel, lead: tuple[int, ...], rng: torch.Generator) -> Tensor:
     groups, where = model.spec.groups, rng.device
     if not groups:
-        return 2 * torch.rand(*lead, model.spec.action_size, generator=rng, device=where) - 1
+        return 2 * torch.rand((*lead, model.spec.action_size), generator=rng, device=where) - 1
     drawn = [torch.randint(size, lead, generator=rng, device=where) for size in groups]
     return one_hots(torch.stack(drawn, -1), groups, torch.float32)

@@ -4,11 +4,12 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 
 from planet_rssm.base.device import synchronize
+from planet_rssm.base.json_types import Json
 
 REFERENCE = "reference"  # the name of what ours is compared with
 PATIENCE = 60.0  # seconds for all repeats of a comparison
@@ -22,10 +23,10 @@ C = TypeVar("C")  # a dataclass of one benchmark's
 class BenchResult(Generic[C]):
     """The cases that a benchmark measured, and the machine."""
 
-    machine: dict[str, Any]
+    machine: Json
     cases: list[C]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Return the object that `planet bench … --json` prints."""
         return {"machine": self.machine, "cases": [dict(vars(case)) for case in self.cases]}
 

@@ -1,17 +1,21 @@
 """`planet bench`: one verb a part of the system."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import click
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
+from planet_rssm.base.json_types import Json
 from planet_rssm.cli.bench_loop import loop
-from planet_rssm.cli.bench_options import against_option, machine_line, measure, preset_options
+from planet_rssm.cli.bench_options import (
+    against_option,
+    machine_line,
+    measure,
+    narrow_table,
+    preset_options,
+)
 from planet_rssm.cli.bench_plan import plan
 from planet_rssm.cli.tables import print_text
 
@@ -106,39 +110,46 @@ def collect(presets: tuple[str, ...], as_json: bool, **options: Any) -> None:  #
     measure(partial(bench_collect, presets or PRESETS, **options), _print_collect, as_json)
 
 
-def _against(
-    against: str, verb: str, presets: Sequence[str], as_json: bool, options: Mapping[str, Any]
-) -> None:
+def _against(against: str, verb: str, presets: Sequence[str], as_json: bool, options: Json) -> None:
     from planet_rssm.bench.against import bench_against  # torch: not for `planet bench --help`
 
     timed = partial(bench_against, against, verb, presets, **options)
     measure(timed, _print_against, as_json)
 
 
-def _print_against(result: dict[str, Any], console: Console) -> None:
-    against = escape(result["machine"]["against"])
-    table = Table("preset", "precision", "ms", f"ms of {against}", "ratio", "of each turn")
-    table.box = SIMPLE_HEAD
-    for case in result["cases"]:
-        ratios = ", ".join(f"{ours / theirs:.2f}" for ours, theirs in case["turns"])
-        times = (f"{case['ms']:.1f}", f"{case['against_ms']:.1f}", f"{case['ratio']:.2f}")
-        table.add_row(escape(case["preset"]), case["precision"], *times, ratios)
-    console.print(table)
+def _print_against(result: Json, console: Console) -> None:
+    other = f"ms of {result['machine']['against']}"
+    heads = ("preset", "precision", "ms", other, "ratio", "of each turn")
+    rows = [
+        (
+            case["preset"],
+            case["precision"],
+            f"{case['ms']:.1f}",
+            f"{case['against_ms']:.1f}",
+            f"{case['ratio']:.2f}",
+            ", ".join(f"{ours / theirs:.2f}" for ours, theirs in case["turns"]),
+        )
+        for case in result["cases"]
+    ]
+    console.print(narrow_table(heads, rows))
     print_text(console, machine_line(result["machine"]))
     print_text(console, "ratio: less than 1 where this checkout is faster")
 
 
-def _print_train(result: dict[str, Any], console: Console) -> None:
+def _print_train(result: Json, console: Console) -> None:
     heads = ("preset", "batch", "precision", "ms", "ref. ms", "speedup", "frames/s", "GEMM", "MiB")
-    # nine columns in 80 characters
-    table = Table(*heads, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for case in result["cases"]:
-        peak = "?" if case["peak_mib"] is None else f"{case['peak_mib']:.0f}"
-        batch = "x".join(map(str, case["batch"]))
-        times = (f"{case['ms']:.1f}", f"{case['reference_ms']:.1f}", f"{case['speedup']:.2f}")
-        rest = (f"{case['images_per_s']:.0f}", f"{case['gemm_share']:.2f}", peak)
-        table.add_row(escape(case["preset"]), batch, case["precision"], *times, *rest)
-    console.print(table)
+    rows = [
+        (
+            case["preset"],
+            "x".join(map(str, case["batch"])),
+            *_times(case),
+            f"{case['images_per_s']:.0f}",
+            f"{case['gemm_share']:.2f}",
+            "?" if case["peak_mib"] is None else f"{case['peak_mib']:.0f}",
+        )
+        for case in result["cases"]
+    ]
+    console.print(narrow_table(heads, rows))
     print_text(console, machine_line(result["machine"]))
     print_text(
         console,
@@ -147,36 +158,37 @@ def _print_train(result: dict[str, Any], console: Console) -> None:
     )
 
 
-def _print_behavior(result: dict[str, Any], console: Console) -> None:
-    table = Table(
-        "preset", "states x steps", "precision", "ms", "ref. ms", "speedup", box=SIMPLE_HEAD
-    )
-    for case in result["cases"]:
-        times = (f"{case['ms']:.1f}", f"{case['reference_ms']:.1f}", f"{case['speedup']:.2f}")
-        table.add_row(
-            escape(case["preset"]),
-            f"{case['states']} x {case['horizon']}",
-            case["precision"],
-            *times,
-        )
-    console.print(table)
+def _print_behavior(result: Json, console: Console) -> None:
+    heads = ("preset", "states x steps", "precision", "ms", "ref. ms", "speedup")
+    rows = [
+        (case["preset"], f"{case['states']} x {case['horizon']}", *_times(case))
+        for case in result["cases"]
+    ]
+    console.print(narrow_table(heads, rows))
     print_text(console, machine_line(result["machine"]))
 
 
-def _print_collect(result: dict[str, Any], console: Console) -> None:
+def _times(case: Json) -> tuple[str, ...]:
+    """Return the precision of a case, its time and the reference's."""
+    times = (f"{case['ms']:.1f}", f"{case['reference_ms']:.1f}", f"{case['speedup']:.2f}")
+    return (case["precision"], *times)
+
+
+def _print_collect(result: Json, console: Console) -> None:
     heads = ("preset", "planner", "precision", "ms", "physics", "draw", "filter", "plan", "steps/s")
-    table = Table(*heads, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for case in result["cases"]:
-        parts = (case[f"{part}_ms"] / case["ms"] for part in ("physics", "draw", "filter", "plan"))
-        table.add_row(
-            escape(case["preset"]),
-            escape(case["planner"]),
+    shares = ("physics", "draw", "filter", "plan")
+    rows = [
+        (
+            case["preset"],
+            case["planner"],
             case["precision"],
             f"{case['ms']:.1f}",
-            *(f"{part:.0%}" for part in parts),
+            *(f"{case[f'{part}_ms'] / case['ms']:.0%}" for part in shares),
             f"{case['env_steps_per_s']:.0f}",
         )
-    console.print(table)
+        for case in result["cases"]
+    ]
+    console.print(narrow_table(heads, rows))
     for case in result["cases"]:
         print_text(
             console, f"{case['preset']}: {case['envs']} x {case['task']}, {case['renderer']}"

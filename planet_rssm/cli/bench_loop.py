@@ -9,6 +9,7 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
+from planet_rssm.base.json_types import Json
 from planet_rssm.cli import complete
 from planet_rssm.cli import options as shared
 from planet_rssm.cli.tables import echo
@@ -21,7 +22,7 @@ class _Size(click.ParamType):
 
     def convert(
         self,
-        value: Any,  # noqa: ANN401
+        value: str | tuple[int, int],
         param: click.Parameter | None,
         ctx: click.Context | None,
     ) -> tuple[int, int]:
@@ -88,7 +89,7 @@ def loop(
         echo("\n".join(_lines(result)))
 
 
-def _lines(result: dict[str, Any]) -> list[str]:
+def _lines(result: Json) -> list[str]:
     planner = result["planner"]
     spread = ", ".join(f"{name} {value:.1f}" for name, value in result["latency_ms"].items())
     late = ", ".join(

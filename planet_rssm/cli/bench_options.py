@@ -1,11 +1,15 @@
 """What the verbs of `planet bench` that time something have in common."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import click
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
+from planet_rssm.base.json_types import Json
 from planet_rssm.cli import complete, options
 from planet_rssm.cli.tables import print_result
 
@@ -58,14 +62,24 @@ def _together(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
-def measure(bench: F, show: Callable[[dict[str, Any], Console], None], as_json: bool) -> None:
+def measure(bench: F, show: Callable[[Json, Console], None], as_json: bool) -> None:
     """Call `bench` with a `say` that shows what is being measured, and print its result."""
     with Console(stderr=True).status("getting ready") as status:
         result = bench(say=status.update)
     print_result(result.to_json(), as_json, show)
 
 
-def machine_line(machine: dict[str, Any]) -> str:
+def narrow_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """Return a table that spends little on its columns: nine of them fit in 80 characters."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for head in heads:
+        table.add_column(escape(head))
+    for row in rows:
+        table.add_row(*map(escape, row))
+    return table
+
+
+def machine_line(machine: Json) -> str:
     """Return the machine of a bench's JSON in a line."""
     rates = ", ".join(f"{rate:g} in {name}" for name, rate in machine["gemm_gflops"].items())
     auto = f"precision auto is {machine['auto_precision']}"

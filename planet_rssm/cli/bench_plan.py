@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
+from planet_rssm.base.json_types import Json
 from planet_rssm.cli import complete, options
-from planet_rssm.cli.bench_options import machine_line, measure, timing_options
+from planet_rssm.cli.bench_options import machine_line, measure, narrow_table, timing_options
 from planet_rssm.cli.tables import print_text
 
 
@@ -51,20 +50,24 @@ def plan(
     measure(partial(bench_plan, precisions=chosen, **options), print_plan, as_json)
 
 
-def print_plan(result: dict[str, Any], console: Console) -> None:
+def print_plan(result: Json, console: Console) -> None:
     """Print the result of `bench_plan` as a table."""
     heads = ("planner", "latent", "B", "precision", "ms", "plans/s", "ratio", "GEMM", "gap")
-    table = Table(*heads, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for case in result["cases"]:
-        gap = "–" if case["value_gap"] is None else f"{case['value_gap']:.4f}"
-        rest = (
+    rows = [
+        (
+            case["planner"],
+            case["latent"],
+            str(case["batch"]),
+            case["precision"],
             f"{case['ours_ms']:.1f}",
             f"{case['plans_per_s']:.1f}",
             f"{case['ratio_to_fastest']:.2f}",
+            f"{case['gemm_share']:.2f}",
+            "–" if case["value_gap"] is None else f"{case['value_gap']:.4f}",
         )
-        what = (case["planner"], case["latent"], str(case["batch"]), case["precision"])
-        table.add_row(*what, *rest, f"{case['gemm_share']:.2f}", gap)
-    console.print(table)
+        for case in result["cases"]
+    ]
+    console.print(narrow_table(heads, rows))
     for case in {
         (case["planner"], case["latent"], case["batch"]): case for case in result["cases"]
     }.values():

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 @options.allow_code
 @options.as_json()
 def verb(
+    *,
     task: str,
     policy: str,
     episodes: int,
@@ -107,7 +108,7 @@ def _player(
     device: str,
 ) -> "Player":
     from planet_rssm.base.device import resolve_device
-    from planet_rssm.runs.checkpoint import PRETRAINED  # torch: not for `planet collect --help`
+    from planet_rssm.runs.location import PRETRAINED  # torch: not for `planet collect --help`
     from planet_rssm.training.player import planning_player, simple_player
 
     named = policy == "random" or policy.startswith("constant:")  # whatever folders are called here

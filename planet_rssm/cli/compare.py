@@ -4,12 +4,12 @@ import json
 import math
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.console import Console
 
 from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.json_types import Json
 from planet_rssm.cli import complete, options
 from planet_rssm.cli.eval import EPISODES, seeds_of
 from planet_rssm.cli.progress import StageProgress
@@ -121,7 +121,7 @@ def budgets_of(listed: str) -> list[float]:
     return sorted(budgets)
 
 
-def keep(result: dict[str, Any], out: Path) -> None:
+def keep(result: Json, out: Path) -> None:
     """Write compare.json and compare.png into the folder `out`."""
     from planet_rssm.base.files import write_atomic
     from planet_rssm.report.compare_figure import plot_compared
@@ -130,7 +130,7 @@ def keep(result: dict[str, Any], out: Path) -> None:
     plot_compared(result, out / "compare.png")
 
 
-def _print(result: dict[str, Any], console: Console) -> None:
+def _print(result: Json, console: Console) -> None:
     from planet_rssm.base.stopwatch import shares
 
     for group in result["groups"]:
@@ -151,7 +151,7 @@ def _print(result: dict[str, Any], console: Console) -> None:
     print_text(console, f"time: {shares(result['seconds'])}")
 
 
-def _row(cell: dict[str, Any]) -> list[str]:
+def _row(cell: Json) -> list[str]:
     from planet_rssm.report.tables import spread
 
     begin = [cell["way"], f"{cell['ms']:g}"]

@@ -40,18 +40,16 @@ def task(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Co
     )
 
 
-def settings(*prefixes: str) -> Completer:
+def settings(prefixes: tuple[str, ...] = ("",)) -> Completer:
     """Return a function that offers, as `key=`, all settings or those that begin with a prefix."""
 
     def offer(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        keys = [
-            key for key in flatten(Settings()) if key != "format" and key.startswith(prefixes or "")
-        ]
+        keys = [key for key in flatten(Settings()) if key != "format" and key.startswith(prefixes)]
         return _beginning((f"{key}=" for key in keys), incomplete)
 
     return offer
 
 
 any_setting = settings()
-acting_setting = settings(*ACTING)
-env_setting = settings("env.")
+acting_setting = settings(ACTING)
+env_setting = settings(("env.",))

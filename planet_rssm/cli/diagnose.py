@@ -2,11 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.console import Console
 
+from planet_rssm.base.json_types import Json
 from planet_rssm.cli import complete, options
 from planet_rssm.cli.progress import StageProgress
 from planet_rssm.cli.tables import output, print_result, print_table, print_text
@@ -46,6 +46,7 @@ PARTS = ("planner", "filter", "model")
 @options.allow_code
 @options.as_json()
 def verb(
+    *,
     run: Path,
     episodes: int,
     checkpoint: str,
@@ -93,7 +94,7 @@ def verb(
             print_text(output(), f"written: {out}")
 
 
-def keep(result: dict[str, Any], out: Path) -> None:
+def keep(result: Json, out: Path) -> None:
     """Write diagnosis.json and diagnosis.png into the folder `out`."""
     from planet_rssm.base.files import write_atomic
     from planet_rssm.report.diagnosis_figure import plot_diagnosis
@@ -102,7 +103,7 @@ def keep(result: dict[str, Any], out: Path) -> None:
     plot_diagnosis(result, out / "diagnosis.png")
 
 
-def _print(result: dict[str, Any], console: Console) -> None:
+def _print(result: Json, console: Console) -> None:
     count = len(result["seeds"])
     title = f"{result['task']}, {result['planner']}, {count} episodes on the same reset seeds"
     if result["checkpoint"] == "best":
@@ -135,7 +136,7 @@ def _print(result: dict[str, Any], console: Console) -> None:
     print_text(console, "\n".join([*lines, result["limit"]]))
 
 
-def _print_foresight(result: dict[str, Any], console: Console) -> None:
+def _print_foresight(result: Json, console: Console) -> None:
     title = (
         "the same candidates by the model and by the simulator, "
         f"{result['moments']} decisions, by agent steps"
@@ -166,7 +167,7 @@ def _print_foresight(result: dict[str, Any], console: Console) -> None:
             )
 
 
-def _mean(cell: dict[str, Any] | None, form: str) -> str:
+def _mean(cell: Json | None, form: str) -> str:
     return "–" if cell is None else format(cell["mean"], form)
 
 

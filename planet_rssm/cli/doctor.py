@@ -17,13 +17,13 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from planet_rssm.base.json_types import Json
 from planet_rssm.cli import mesa, options
 from planet_rssm.cli.installed import Check, extra, packages, python_version
 from planet_rssm.cli.tables import print_text
@@ -96,7 +96,7 @@ def verb(as_json: bool, install_gl: bool) -> None:
         sys.exit(1)
 
 
-def examine() -> list[dict[str, Any]]:
+def examine() -> list[Json]:
     """Run every check; return {"name", "ok", "value", "mend", "needed"} of each, never raise."""
     kinds = ((NEEDED, True), (OPTIONAL, False))
     checks = [
@@ -301,7 +301,7 @@ NEEDED = (python_version, packages, gemm, raycast, disk)
 OPTIONAL = (device, gl_renderers, compiler, disk_space, extras, command)
 
 
-def _print(rows: list[dict[str, Any]], console: Console) -> None:
+def _print(rows: list[Json], console: Console) -> None:
     table = Table("check", "", "value")
     for row in rows:
         state = "[green]ok" if row["ok"] else "[bold red]fails" if row["needed"] else "[yellow]note"

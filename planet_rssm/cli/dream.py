@@ -1,11 +1,12 @@
 """`planet dream`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 
+from planet_rssm.base.json_types import Json
 from planet_rssm.cli import complete, options
 from planet_rssm.cli.progress import StageProgress
 from planet_rssm.cli.tables import print_result, print_table, print_text
@@ -63,6 +64,7 @@ NAMES = {
 @options.allow_code
 @options.as_json()
 def verb(
+    *,
     run: Path,
     checkpoint: str,
     episodes: int | None,
@@ -90,11 +92,13 @@ def verb(
     def film(dream: "DreamFrames", fps: float) -> Path:
         from planet_rssm.report.dream_video import panels
         from planet_rssm.report.video import write_video
-        from planet_rssm.runs.checkpoint import outputs
+        from planet_rssm.runs.location import outputs
         from planet_rssm.runs.run import VIDEOS
 
         (folder := outputs(run) / VIDEOS).mkdir(parents=True, exist_ok=True)
-        return write_video(folder / "dream.mp4", panels(*dream), fps)
+        return write_video(
+            folder / "dream.mp4", panels(dream.truth, dream.prediction, dream.context), fps
+        )
 
     stage = "read episodes" if data else "play episodes"
     with StageProgress(stage, episodes or 10) as progress:
@@ -113,7 +117,7 @@ def verb(
     print_result(result, as_json, _print)
 
 
-def _print(result: dict[str, Any], console: Console) -> None:
+def _print(result: Json, console: Console) -> None:
     title = f"{result['task']}: mean squared error, agent steps after {result['context']} frames"
     if result["checkpoint"] == "best":
         title += ", best checkpoint (selected on test episodes)"

@@ -1,11 +1,11 @@
 """`planet envs`."""
 
 import json
-from typing import Any
 
 import click
 from rich.console import Console
 
+from planet_rssm.base.json_types import Json
 from planet_rssm.cli import installed, options
 from planet_rssm.cli.tables import output, print_table
 from planet_rssm.envs.registry import action_repeat, task_ids
@@ -46,20 +46,20 @@ def verb(as_json: bool) -> None:
     click.echo(_OTHERS)
 
 
-def _suite() -> list[dict[str, Any]]:
+def _suite() -> list[Json]:
     why = _why_no_suite()
     observe = [] if why else ["pixels", "vectors"]
     return [_row(name, observe, why) for name in task_ids()]
 
 
-def _gymnasium() -> list[dict[str, Any]]:
+def _gymnasium() -> list[Json]:
     # imports gymnasium: not for `planet envs --help`
     from planet_rssm.envs.survey import registered, survey
 
     return [_row(finding.id, finding.observe, finding.why) for finding in survey(registered())]
 
 
-def _row(name: str, observe: list[str], why: str) -> dict[str, Any]:
+def _row(name: str, observe: list[str], why: str) -> Json:
     return {
         "id": name,
         "action_repeat": action_repeat(name),
@@ -69,7 +69,7 @@ def _row(name: str, observe: list[str], why: str) -> dict[str, Any]:
     }
 
 
-def _print(title: str, rows: list[dict[str, Any]]) -> None:
+def _print(title: str, rows: list[Json]) -> None:
     """Show a table, and below it each reason why something in it does not run."""
     body = [
         (row["id"], str(row["action_repeat"]), ", ".join(row["observe"]) or "-") for row in rows

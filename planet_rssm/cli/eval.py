@@ -3,14 +3,13 @@
 import json
 import re
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.console import Console
 
 from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.json_types import Json
 from planet_rssm.cli import complete, options
 from planet_rssm.cli.progress import StageProgress
 from planet_rssm.cli.tables import output, print_table, print_text
@@ -50,6 +49,7 @@ _file = click.Path(path_type=Path, dir_okay=False)
 @options.allow_code
 @options.as_json()
 def verb(
+    *,
     runs: tuple[str, ...],
     episodes: int | None,
     episode_seeds: str | None,
@@ -136,7 +136,7 @@ def seeds_of(episodes: int | None, listed: str | None) -> list[int]:
 
 
 def _write(
-    result: Mapping[str, Any],
+    result: Json,
     csv_file: Path | None,
     rows_file: Path | None,
     latex_file: Path | None,
@@ -152,7 +152,7 @@ def _write(
             write(path, result)
 
 
-def _print(result: Mapping[str, Any], console: Console) -> None:
+def _print(result: Json, console: Console) -> None:
     from planet_rssm.base.stopwatch import shares
     from planet_rssm.report import tables
 
@@ -194,7 +194,7 @@ def _print(result: Mapping[str, Any], console: Console) -> None:
     print_text(console, f"time: {shares(result['seconds'])}")
 
 
-def _published_beside(group: Mapping[str, Any]) -> str:
+def _published_beside(group: Json) -> str:
     """Return the published score nearest to a group's, with its method and steps; "" for none."""
     from planet_rssm.evaluation.published import beside
     from planet_rssm.report.tables import steps
@@ -208,7 +208,7 @@ def _published_beside(group: Mapping[str, Any]) -> str:
     return "" if entry is None else f"{entry.score:g} ({entry.method}, {steps(entry.steps)})"
 
 
-def _show_tasks(table: Mapping[str, Any], console: Console) -> None:
+def _show_tasks(table: Json, console: Console) -> None:
     from planet_rssm.report import tables
 
     title = f"{table['group']}, {table['observation']}, beside the published scores"
@@ -223,7 +223,7 @@ def _show_tasks(table: Mapping[str, Any], console: Console) -> None:
         print_text(console, f"of PlaNet's six tasks without {', '.join(table['missing'])}")
 
 
-def _show_normalised(result: Mapping[str, Any], console: Console) -> None:
+def _show_normalised(result: Json, console: Console) -> None:
     from planet_rssm.report.tables import spread
 
     scores = [(group["group"], group["task"], group["normalised"]) for group in result["groups"]]
@@ -248,5 +248,5 @@ def _show_normalised(result: Mapping[str, Any], console: Console) -> None:
     print_table(console, f"divided by {by}", header, table)
 
 
-def _any(result: Mapping[str, Any], key: str, value: str) -> bool:
+def _any(result: Json, key: str, value: str) -> bool:
     return any(value in (run.get(key), run["observation"].get(key)) for run in result["results"])

@@ -1,14 +1,13 @@
 """What `planet train --dry-run` prints."""
 
-from typing import Any
-
 from rich.console import Console
 
+from planet_rssm.base.json_types import Json
 from planet_rssm.base.stopwatch import duration
 from planet_rssm.cli import tables
 
 
-def print_forecast(result: dict[str, Any], console: Console) -> None:
+def print_forecast(result: Json, console: Console) -> None:
     """Print what a run would take: time by part, disk and memory."""
     from planet_rssm.evaluation.results import describe_observation
     from planet_rssm.training.learning_run import padding_line
@@ -46,7 +45,7 @@ def print_forecast(result: dict[str, Any], console: Console) -> None:
         console.print("the disk is too small for this run: free it, or lower data.capacity")
 
 
-def _print_space(result: dict[str, Any], console: Console) -> None:
+def _print_space(result: Json, console: Console) -> None:
     """Print what the run takes of disk and memory, beside what is free."""
     size = result["bytes"]
     free = result["free"]

@@ -54,6 +54,7 @@ def verb() -> None:
 @click.option("--download", is_flag=True, help="Fetch it if it is not on this machine.")
 @options.as_json()
 def import_(
+    *,
     dataset: str,
     out: Path,
     observe: str | None,

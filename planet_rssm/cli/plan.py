@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
 from rich.console import Console
 
 from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.json_types import Json
 from planet_rssm.cli import complete, options, tables
 from planet_rssm.cli.progress import StageProgress
 
@@ -24,6 +24,7 @@ from planet_rssm.cli.progress import StageProgress
 @options.allow_code
 @options.as_json()
 def verb(
+    *,
     run: Path,
     planner: str | None,
     overrides: tuple[str, ...],
@@ -60,12 +61,13 @@ def plan_and_print(
     device: str = "auto",
     overrides: list[str] | None = None,
     as_json: bool = False,
-) -> dict[str, Any]:
+) -> Json:
     """Play the episodes, measure the baselines, print the result and return it; see `verb`."""
     from planet_rssm.evaluation.plan_run import plan_run  # torch: not for `planet plan --help`
-    from planet_rssm.evaluation.plan_simulator import PREFIX, plan_simulator
+    from planet_rssm.evaluation.plan_simulator import plan_simulator
+    from planet_rssm.evaluation.simulator_settings import PREFIX
     from planet_rssm.report.video import write_video
-    from planet_rssm.runs.checkpoint import outputs
+    from planet_rssm.runs.location import outputs
     from planet_rssm.runs.run import VIDEOS
 
     simulated = str(run).startswith(PREFIX)
@@ -78,7 +80,7 @@ def plan_and_print(
         return write_video(folder / VIDEOS / "plan.mp4", frames, fps)
 
     with StageProgress("plan", episodes, "decisions") as progress:
-        common: dict[str, Any] = {
+        common: Json = {
             "overrides": overrides or [],
             "film": film if video else None,
             "on_stage": lambda name: progress.begin(f"baseline {name}"),
@@ -104,7 +106,7 @@ def _refuse(checkpoint: str, device: str) -> None:
         raise PlanetError(f"--device {device}: simulators run on the CPU; leave it out")
 
 
-def _print(result: dict[str, Any], console: Console) -> None:
+def _print(result: Json, console: Console) -> None:
     from planet_rssm.base.stopwatch import shares
     from planet_rssm.evaluation.results import describe_observation
 

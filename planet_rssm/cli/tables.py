@@ -4,22 +4,22 @@ Names in it may come from somebody else's files: none of them steers the termina
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import click
 from rich.console import Console
 from rich.table import Column, Table
 
+from planet_rssm.base.json_types import Json
 from planet_rssm.base.text import escape_controls
 
 WIDE = 1000  # columns where no terminal limits them: a file, a pipe, a log
 
 
 def print_result(
-    result: Mapping[str, Any],
+    result: Json,
     as_json: bool,
-    show: Callable[[Any, Console], None],
+    show: Callable[[Json, Console], None],
 ) -> None:
     """Print a verb's result as one JSON object, or call `show` with it and standard output."""
     if as_json:

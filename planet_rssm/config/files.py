@@ -4,7 +4,6 @@ import difflib
 import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -55,7 +54,7 @@ def find(preset: str) -> Path:
     raise PlanetError(f"unknown preset {preset!r}{nearest(preset, shipped)}")
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> dict[str, object]:
     """Return the values in a settings file by their dotted keys, which are not looked at.
 
     Raises:
@@ -81,7 +80,7 @@ def read(path: Path) -> dict[str, Any]:
     return upgraded(values)
 
 
-def upgraded(values: dict[str, Any]) -> dict[str, Any]:
+def upgraded(values: dict[str, object]) -> dict[str, object]:
     """Return what a file holds as it was meant when it was written.
 
     Before there was `planner.warm_start`, complete files had iCEM's momentum and CEM's first spread
@@ -94,7 +93,7 @@ def upgraded(values: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in meant or value != meant[key]}
 
 
-def parse(text: str) -> tuple[str, Any]:
+def parse(text: str) -> tuple[str, object]:
     """Return key and value of a text `key=value`.
 
     Raises:
@@ -109,13 +108,13 @@ def parse(text: str) -> tuple[str, Any]:
         raise PlanetError(f"-s {text}: the value is not YAML; quote it") from None
 
 
-def nearest(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+def nearest(word: str, known: Sequence[str] | Mapping[str, object]) -> str:
     """Return the end of an error line: the closest known word, or how to see all of them."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
 
 
-def quoted(value: Any) -> str:  # noqa: ANN401 (whatever a file holds)
+def quoted(value: object) -> str:
     """Return a value as an error line quotes it: not a page of it."""
     try:
         return _shortener.repr(value)
@@ -132,7 +131,7 @@ def _preset_folder() -> Path:
 class _Loader(yaml.SafeLoader):
     """Refuses a key that is given twice, where PyYAML takes the last."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
         mapping = super().construct_mapping(node, deep)
         if len(mapping) < len(node.value):
             raise yaml.constructor.ConstructorError(

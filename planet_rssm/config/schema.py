@@ -38,7 +38,7 @@ class TrainSettings(Section):
     updates: Count = 100  # optimiser steps a round
     # 1: a process plans the next round's episodes while this one learns, with the weights that the
     # round begins with
-    staleness: Annotated[Integer, Field(ge=0, le=1)] = 0
+    staleness: Annotated[Literal[0, 1], BeforeValidator(number)] = 0
     batch_size: Count = 50
     batch_length: Annotated[Count, Field(ge=2)] = 50  # agent steps a chunk
     # std added to the planned action; of choices, the chance of a random one

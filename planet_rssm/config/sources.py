@@ -3,13 +3,13 @@
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.files import write_atomic
+from planet_rssm.base.json_types import Json
 from planet_rssm.base.trust import require
 from planet_rssm.config.behavior import RECIPES, BehaviorSettings
 from planet_rssm.config.env import is_dm_control
@@ -24,6 +24,13 @@ SHORT = "behavior"  # may be written for its `.name`
 OPEN = "env.kwargs"  # a mapping whose entries are written as separate keys
 CHOICE = ("planner.name", "planner.weigh")  # they decide which settings a planner uses
 BASE = "preset"  # a settings file's own key: the preset whose settings it changes
+
+_WORDS = {  # pydantic's, and ours
+    "Input should be": "must be",
+    "greater than or equal to": "at least",
+    "less than or equal to": "at most",
+    "greater than": "more than",
+}
 
 _log = logging.getLogger("planet_rssm")
 
@@ -42,7 +49,7 @@ def load(preset: str | Path, overrides: Sequence[str] = ()) -> Settings:
     values = parse_overrides(overrides)
     path = find(str(preset))
     stated = read(path)
-    own: dict[str, Any] = {}
+    own: dict[str, object] = {}
     if str(preset) not in presets():
         stated, own = _on_its_preset(path, stated)
     settings = _changed(stated, values)
@@ -54,7 +61,7 @@ def load(preset: str | Path, overrides: Sequence[str] = ()) -> Settings:
     return settings
 
 
-def imported(settings: Settings) -> dict[str, Any]:
+def imported(settings: Settings) -> Json:
     """Return, as dotted keys, the settings that may name code which training with them imports."""
     values = flatten(settings)
     return {
@@ -99,7 +106,7 @@ def with_planner(settings: Settings, overrides: Sequence[str]) -> Settings:
     return changed
 
 
-def refuse_unused(settings: Settings, given: Mapping[str, Any]) -> None:
+def refuse_unused(settings: Settings, given: Mapping[str, object]) -> None:
     """Refuse settings that were `given` and that the chosen planner does not use.
 
     An actor's run keeps those of a search: another planner may act with its model later.
@@ -111,7 +118,7 @@ def refuse_unused(settings: Settings, given: Mapping[str, Any]) -> None:
         raise PlanetError(line)
 
 
-def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+def parse_overrides(overrides: Sequence[str]) -> Json:
     """Return the values of `key=value` texts by key, later ones winning; any key is taken.
 
     Raises:
@@ -120,7 +127,7 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     return _spelled_out(dict(parse(text) for text in overrides))
 
 
-def resolve(values: Mapping[str, Any]) -> Settings:
+def resolve(values: Mapping[str, object]) -> Settings:
     """Build settings from dotted keys; see `load` for what is raised.
 
     A `model.size` stands for the keys in SIZES, a `behavior.name` for those in RECIPES; those given
@@ -135,7 +142,7 @@ def resolve(values: Mapping[str, Any]) -> Settings:
             f"settings of format {quoted(newer)}: this version reads up to {FORMAT}; "
             "upgrade planet_rssm"
         )
-    tree: dict[str, Any] = {}
+    tree: Json = {}
     for key, value in values.items():
         if key not in known:
             shown = quoted(key)
@@ -149,7 +156,7 @@ def resolve(values: Mapping[str, Any]) -> Settings:
         raise PlanetError(_one_line(error)) from None
 
 
-def sized(size: Any) -> dict[str, Any]:  # noqa: ANN401 (whatever a file holds)
+def sized(size: object) -> dict[str, object]:
     """Return the settings that a size stands for; nothing for none, or for one that is refused."""
     if not isinstance(size, str) or size not in SIZES:
         return {}
@@ -166,7 +173,9 @@ def sized(size: Any) -> dict[str, Any]:  # noqa: ANN401 (whatever a file holds)
     }
 
 
-def _on_its_preset(path: Path, values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _on_its_preset(
+    path: Path, values: dict[str, object]
+) -> tuple[dict[str, object], dict[str, object]]:
     """Return a user's settings file on the preset that it names, and what the user wrote in it."""
     if BASE in values:
         name = values.pop(BASE)
@@ -190,12 +199,12 @@ def _on_its_preset(path: Path, values: dict[str, Any]) -> tuple[dict[str, Any], 
     return values, {} if "format" in values else _spelled_out(values)
 
 
-def _changed(before: Mapping[str, Any], values: Mapping[str, Any]) -> Settings:
+def _changed(before: Mapping[str, object], values: Mapping[str, object]) -> Settings:
     """Build settings from those `before`, changed by `values`."""
     return resolve(_merged(before, values))
 
 
-def _merged(before: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(before: Mapping[str, object], values: Mapping[str, object]) -> dict[str, object]:
     """Return the settings `before`, changed by `values`: what a new name stands for wins."""
     new = _stood_for(values)
     if "behavior.name" in values and "model.size" not in values:
@@ -212,23 +221,23 @@ def _merged(before: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, A
     return {**before, **new, **values, **_opened(before, values)}
 
 
-def _opened(before: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+def _opened(before: Mapping[str, object], values: Mapping[str, object]) -> dict[str, object]:
     """Return the mapping OPEN with what `values` change in it."""
     old, new = before.get(OPEN), values.get(OPEN)
     return {OPEN: {**old, **new}} if isinstance(old, dict) and isinstance(new, dict) else {}
 
 
-def _stood_for(values: Mapping[str, Any]) -> dict[str, Any]:
+def _stood_for(values: Mapping[str, object]) -> dict[str, object]:
     """Return the settings that the names of a recipe and of a size stand for."""
     name = values.get("behavior.name")
-    recipe: dict[str, Any] = {}
+    recipe: dict[str, object] = {}
     if isinstance(name, str) and name in RECIPES:
         recipe = flatten(BehaviorSettings()) | RECIPES[name]
     own = {f"behavior.{key}": value for key, value in recipe.items()}
     return own | sized(values.get("model.size"))
 
 
-def _spelled_out(values: Mapping[str, Any]) -> dict[str, Any]:
+def _spelled_out(values: Mapping[str, object]) -> dict[str, object]:
     """Return `values` with the short key written out, and the entries of OPEN in one mapping."""
     long = {f"{SHORT}.name" if key == SHORT else key: value for key, value in values.items()}
     entries = {
@@ -239,12 +248,13 @@ def _spelled_out(values: Mapping[str, Any]) -> dict[str, Any]:
     if not entries:
         return long
     named = {key.removeprefix(f"{OPEN}."): value for key, value in entries.items()}
-    return long | {OPEN: {**long[OPEN], **named} if isinstance(long.get(OPEN), dict) else named}
+    together = long.get(OPEN)
+    return long | {OPEN: {**together, **named} if isinstance(together, dict) else named}
 
 
-def flatten(settings: BaseModel) -> dict[str, Any]:
+def flatten(settings: BaseModel) -> Json:
     """Return the settings as dotted keys, the form that files and `-s` use."""
-    flat: dict[str, Any] = {}
+    flat: Json = {}
     for name, value in settings:
         if isinstance(value, BaseModel):
             flat.update({f"{name}.{key}": inner for key, inner in flatten(value).items()})
@@ -268,4 +278,11 @@ def _one_line(error: ValidationError) -> str:
     if first["type"] == "value_error":  # a cross-check of ours, already a complete line
         return str(first["ctx"]["error"])
     key = ".".join(str(part) for part in first["loc"])
-    return f"{key} = {quoted(first['input'])}: {first['msg'][0].lower()}{first['msg'][1:]}"
+    return f"{key} = {quoted(first['input'])}: {_in_our_words(first['msg'])}"
+
+
+def _in_our_words(reason: str) -> str:
+    """Return pydantic's reason as our own lines are written: what the value must be."""
+    for theirs, ours in _WORDS.items():
+        reason = reason.replace(theirs, ours)
+    return f"{reason[0].lower()}{reason[1:]}"

@@ -1,5 +1,6 @@
 """The types of settings: what a file or a command line may give, and what becomes of it."""
 
+import json
 import math
 import re
 from typing import Annotated, Any, Literal
@@ -23,7 +24,7 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-def _integer(value: Any) -> Any:  # noqa: ANN401 (whatever a file holds)
+def _integer(value: object) -> object:
     """Return 1e6, which YAML reads as text, as the integer that it is; anything else unchanged."""
     try:
         number = float(value) if isinstance(value, str) and "e" in value.lower() else 0.5
@@ -32,14 +33,14 @@ def _integer(value: Any) -> Any:  # noqa: ANN401 (whatever a file holds)
     return int(number) if number.is_integer() else value
 
 
-def number(value: Any) -> Any:  # noqa: ANN401
+def number(value: object) -> object:
     """Refuse yes and no, which pydantic takes for 1 and 0."""
     if isinstance(value, bool):
         raise PydanticCustomError("number", "must be a number, not a yes or no")
     return value
 
 
-def _names(value: Any) -> Any:  # noqa: ANN401
+def _names(value: object) -> object:
     """Return a list of the names in the text `a,b`; numbers are those of a Tuple's parts."""
     parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
     parts = parts if isinstance(parts, list | tuple) else [parts]
@@ -49,10 +50,11 @@ def _names(value: Any) -> Any:  # noqa: ANN401
     ]
 
 
+LONGEST = 100_000  # characters, as JSON: they are an argument of the environments' processes
 DEEPEST = 20  # lists and mappings within one another, in an argument of an environment
 
 
-def _plain(value: Any, depth: int = 0) -> Any:  # noqa: ANN401
+def _plain(value: object, depth: int = 0) -> object:
     """Return a value of YAML; 1e-3, which YAML reads as text, becomes the number that it is.
 
     Raises:
@@ -77,7 +79,7 @@ def _plain(value: Any, depth: int = 0) -> Any:  # noqa: ANN401
     )
 
 
-def _arguments(value: Any) -> Any:  # noqa: ANN401
+def _arguments(value: object) -> object:
     """Return the arguments of an environment, checked as far as can be without it."""
     if not isinstance(value, dict):
         return value  # refused as no mapping
@@ -94,7 +96,15 @@ def _arguments(value: Any) -> Any:  # noqa: ANN401
                 "must have plain values, but {name}: {error}",
                 {"name": name, "error": str(error)},
             ) from None
-    return {name: _plain(part) for name, part in value.items()}
+    plain = {name: _plain(part) for name, part in value.items()}
+    if (size := len(json.dumps(plain))) > LONGEST:
+        raise PydanticCustomError(
+            "size",
+            "must have at most {most} characters as JSON, these have {size}; write the data into "
+            "a file, and give its path",
+            {"most": LONGEST, "size": size},
+        )
+    return plain
 
 
 Number = Annotated[float, BeforeValidator(number)]

@@ -1,8 +1,11 @@
 """How many rounds of search a decision makes, so that its plan comes within the budget."""
 
 from collections import deque
+from typing import TYPE_CHECKING
 
-from planet_rssm.agent import RoundTimes
+if TYPE_CHECKING:
+    from planet_rssm.agent import RoundTimes
+
 
 WINDOW, LATE = 20, 2  # so many of the last plans may not have been late
 PATIENCE, LONGEST = 40, 1280  # plans before one round more is tried
@@ -16,7 +19,7 @@ class RoundBudget:
     plans; where it is late again sooner than that, after twice as many, up to 1280.
     """
 
-    def __init__(self, times: RoundTimes, budget_ms: float | None) -> None:
+    def __init__(self, times: "RoundTimes", budget_ms: float | None) -> None:
         """Begin with what fits into `budget_ms` milliseconds; None: with all rounds, always."""
         self.rounds = None if budget_ms is None else times.within(budget_ms)
         self._budget = budget_ms

@@ -16,7 +16,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import safetensors
@@ -24,6 +24,7 @@ import safetensors.numpy
 
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.files import is_sealed, read_regular, seal, write_atomic
+from planet_rssm.base.json_types import Json
 from planet_rssm.data.header import PREFIX, DamagedFileError, parse_header, write_metadata
 
 Array = np.ndarray
@@ -43,7 +44,7 @@ class Transitions(NamedTuple):
     reward: Array  # [T]
     terminated: bool
     truncated: bool
-    info: dict[str, Any]
+    info: Json
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +67,7 @@ class Episode:
     is_first: Array
     is_last: Array
     is_terminal: Array
-    info: dict[str, Any]
+    info: Json
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "info", _plain_info(self.info))
@@ -105,7 +106,7 @@ class Episode:
         reward: Array,
         terminated: bool,
         truncated: bool,
-        info: Mapping[str, Any],
+        info: Json,
     ) -> Self:
         """Align `Transitions`: T steps become T + 1 frames, the first without action and reward."""
         is_first, is_last, is_terminal = np.zeros((3, len(reward) + 1), bool)
@@ -197,7 +198,7 @@ class Episode:
 class EpisodeWriter:
     """Grows an episode step by step; it copies what it is given, which may then be overwritten."""
 
-    def __init__(self, observation: Mapping[str, Array], info: Mapping[str, Any]) -> None:
+    def __init__(self, observation: Mapping[str, Array], info: Json) -> None:
         """Start with the reset's observation; `info` holds `env` and `seed`."""
         self._observations = {key: [np.array(value)] for key, value in observation.items()}
         self._actions: list[Array] = []
@@ -248,7 +249,7 @@ class EpisodeWriter:
         )
 
 
-def _plain_info(info: Mapping[str, Any]) -> dict[str, Any]:
+def _plain_info(info: Json) -> Json:
     """Return `info` as JSON reads it back, so that an episode equals its file: lists, no tuples."""
     try:
         plain = json.loads(json.dumps(info, allow_nan=False))

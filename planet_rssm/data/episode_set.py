@@ -14,13 +14,19 @@ from pathlib import Path
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.files import claim
 from planet_rssm.data import manifest
+from planet_rssm.data.episode_folder import EPISODES
 from planet_rssm.data.header import DamagedFileError
 from planet_rssm.data.manifest import Part
-from planet_rssm.data.replay import EPISODES, Replay
+from planet_rssm.data.replay import Replay
 
 _RUN = ("config.yaml", "checkpoints")  # of a run, beside its episodes
 _OTHERS = frozenset(".npz .hdf5 .h5 .parquet .pkl .npy .tfrecord .zarr .mcap .bag".split())
 
+_GIVE = (
+    f"give a folder that `planet collect` wrote, RUN/{EPISODES}, or a Minari dataset imported by "
+    "`planet minari import`; anything else becomes one by "
+    "planet_rssm.data.episode.Episode.from_transitions and save"
+)
 _LOOKED_AT = 10_000  # names of a folder: it may be somebody's home
 
 
@@ -130,11 +136,19 @@ def no_episode(folder: Path) -> str:
             f"planet minari import {folder} --out DIR"
         )
     foreign = f" but {', '.join(others)} files, which are another program's" if others else ""
-    return (
-        f"holds no episode{foreign}; give a folder that `planet collect` wrote, RUN/{EPISODES}, or "
-        "a Minari dataset imported by `planet minari import`; anything else becomes one by "
-        "planet_rssm.data.episode.Episode.from_transitions and save"
+    if folder.suffix in _OTHERS:
+        foreign = f": it is a {folder.suffix} folder, which is another program's"
+    return f"holds no episode{foreign}; {_GIVE}"
+
+
+def no_folder(path: Path) -> str:
+    """Return what is wrong with a path that is no folder, and what to do."""
+    if not path.exists():
+        return f"no such folder; give one that `planet collect` wrote, or RUN/{EPISODES}"
+    kind = (
+        f"a {path.suffix} file, which is another program's" if path.suffix in _OTHERS else "a file"
     )
+    return f"{kind}, not a folder of episodes; {_GIVE}"
 
 
 def _parts(folder: Path) -> list[Part]:

@@ -19,6 +19,7 @@ import numpy as np
 
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.files import UNSEALED, IrregularFileError, is_sealed, open_regular
+from planet_rssm.base.json_types import Json
 
 FORMAT = 1
 PREFIX = "observation/"  # of an observation's tensor, before its key
@@ -61,13 +62,13 @@ class Header:
     size: int  # bytes of the file
     frames: int
     episode_return: float
-    env: dict[str, Any]  # the EnvSpec as JSON
+    env: Json  # the EnvSpec as JSON
     env_steps: int
-    info: dict[str, Any]  # with the two above in it
+    info: Json  # with the two above in it
     tensors: dict[str, Tensor]
 
 
-def write_metadata(described: dict[str, Any]) -> dict[str, str]:
+def write_metadata(described: Json) -> dict[str, str]:
     """Return the metadata that `parse_header` reads back; the file has yet to be sealed."""
     return {
         _METADATA: json.dumps(
@@ -156,7 +157,7 @@ def parse_header(path: Path, start: bytes, size: int) -> Header:
     return header
 
 
-def _tensor(field: dict[str, Any], base: int) -> Tensor:
+def _tensor(field: Json, base: int) -> Tensor:
     shape = tuple(int(size) for size in field["shape"])
     tensor = Tensor(str(field["dtype"]), shape, base + int(field["data_offsets"][0]))
     if (

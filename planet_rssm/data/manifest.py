@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.files import (
@@ -18,6 +18,7 @@ from planet_rssm.base.files import (
     seal,
     write_atomic,
 )
+from planet_rssm.base.json_types import Json
 from planet_rssm.data.header import FORMAT, DamagedFileError, Header, Tensor
 
 NAME = "manifest.json"
@@ -29,7 +30,7 @@ _MOST_EPISODES = 2**31  # that a set may say it shall have
 class Part(NamedTuple):
     """Episodes that one command was to make: `episodes` of them from index `first` on."""
 
-    made_by: dict[str, Any]  # what decides them, as JSON
+    made_by: Json  # what decides them, as JSON
     episodes: int
     first: int = 0
 
@@ -65,7 +66,7 @@ def entry(index: int, file: str, header: Header) -> Entry:
     )
 
 
-def identity(header: Header) -> dict[str, Any]:
+def identity(header: Header) -> Json:
     """Return what all episodes of a replay share: environment, dtypes and shapes of frames."""
     shapes = {name: [tensor.dtype, *tensor.shape[1:]] for name, tensor in header.tensors.items()}
     return {**{f"env.{key}": value for key, value in header.env.items()}, **shapes}
@@ -123,14 +124,14 @@ def is_ours(path: Path) -> bool:
         return False
 
 
-def _part(fields: dict[str, Any]) -> Part:
+def _part(fields: Json) -> Part:
     part = Part(dict(fields["made_by"]), int(fields["episodes"]), int(fields["first"]))
     if part.episodes < 0 or part.first < 0 or part.episodes > _MOST_EPISODES:
         raise ValueError
     return part
 
 
-def _entry(fields: dict[str, Any]) -> Entry:
+def _entry(fields: Json) -> Entry:
     tensors = {
         name: Tensor(dtype, tuple(shape), offset)
         for name, (dtype, shape, offset) in fields["tensors"].items()

@@ -3,17 +3,17 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from planet_rssm.agent import require_search
 from planet_rssm.base.device import within_memory
+from planet_rssm.base.json_types import Json
 from planet_rssm.diagnosis.exchanged_parts import ExchangedParts
 from planet_rssm.diagnosis.model_accuracy import ModelAccuracy, model_accuracy
 from planet_rssm.evaluation.protocol import EpisodeResult, episode_seeds
 from planet_rssm.evaluation.results import ObservationInfo, checkpoint_name
 from planet_rssm.evaluation.statistics import Estimate, Summary, interval, summary
+from planet_rssm.planners.limits import require_search
 from planet_rssm.runs import checkpoint as checkpoints
 
 EPISODES = 8
@@ -41,7 +41,7 @@ class PartReturns:
     episodes: list[float]
     summary: Summary
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Return the numbers by name."""
         return {"episodes": self.episodes, **self.summary.to_json()}
 
@@ -52,7 +52,7 @@ class Diagnosis:
 
     task: str
     planner: str
-    planner_settings: dict[str, Any]
+    planner_settings: Json
     seeds: list[int]  # of the episodes
     returns: dict[str, PartReturns]  # by part exchanged; `as is`: none
     gain: dict[str, Estimate]  # by part exchanged: of the return over `as is`
@@ -67,7 +67,7 @@ class Diagnosis:
     updates: int | None
     observation: ObservationInfo
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Return the object that `planet diagnose --json` prints."""
         return {
             "task": self.task,

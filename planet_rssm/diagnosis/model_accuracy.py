@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy import stats
 from torch import Tensor
 
+from planet_rssm.base.json_types import Json
 from planet_rssm.config import Settings
 from planet_rssm.evaluation.statistics import Estimate, interval
 from planet_rssm.planners import Objective
@@ -69,7 +70,7 @@ class ModelAccuracy:
     reward_calibration: list[Bin]
     continue_calibration: list[Bin] | None  # None: episodes do not terminate
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Return the part of what `planet diagnose --json` prints."""
         continues = self.continue_calibration
         return {
@@ -86,7 +87,7 @@ class ModelAccuracy:
         }
 
 
-def _cells(row: ByHorizon) -> list[dict[str, Any] | None]:
+def _cells(row: ByHorizon) -> list[Json | None]:
     return [None if cell is None else cell.to_json() for cell in row]
 
 
@@ -108,8 +109,8 @@ def model_accuracy(
     objective = Objective(settings.planner.discount)
 
     def worth(reward: np.ndarray, discount: np.ndarray) -> np.ndarray:
-        tensors = torch.from_numpy(reward), torch.from_numpy(discount)
-        return returns_by_horizon(*tensors, horizons, objective).numpy()
+        given = torch.from_numpy(reward)
+        return returns_by_horizon(given, torch.from_numpy(discount), horizons, objective).numpy()
 
     episodes = [moment.episode for moment in moments]
     claimed, optimism = [], []

@@ -1,6 +1,7 @@
 """Policies for `planet diagnose`: an agent that scores candidates, and one that picks beliefs."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from planet_rssm.simulator.dynamics import SimulatorDynamics
 from planet_rssm.simulator.shadow import ShadowedPool
 from planet_rssm.types import Dynamics, Rollout, State
 
+T = TypeVar("T")
 CANDIDATES = 64  # sequences of each kind that are scored at a moment
 FUTURES = 8  # that a stochastic model imagines of each
 FILTERS = 16  # beliefs of a row to choose from
@@ -201,15 +203,23 @@ def last_round(agent: Agent, carry: AgentCarry, count: int, rng: torch.Generator
         raise PlanetError(f"planner {kind}: it is no search, so it has no last round to look at")
     searches = []
 
-    def run(one: Any, tensors: tuple[Any, ...]) -> Any:  # noqa: ANN401 (see SearchPlanner.plan)
+    def run(one: Callable[..., T], tensors: tuple[Any, ...]) -> T:  # see SearchPlanner.plan
         searches.append(tensors[0])
         return one(*tensors)
 
     state = carry.state
     drawn = planner.draw(prepared.dynamics, state, rng)
-    given = (prepared.dynamics, prepared.objective, state, carry.planner, carry.fresh)
     proposed = None if agent.proposals is None else agent.proposals(state, rng)
-    planner.plan(*given, noise=drawn, run=run, proposals=proposed)
+    planner.plan(
+        dynamics=prepared.dynamics,
+        objective=prepared.objective,
+        state=state,
+        carry=carry.planner,
+        is_first=carry.fresh,
+        noise=drawn,
+        run=run,
+        proposals=proposed,
+    )
     fresh = planner.draw(prepared.dynamics, state, rng)[-1].actions
     return planner.box.actions(planner.propose(searches[-1], fresh, last=True)[:, :count])
 

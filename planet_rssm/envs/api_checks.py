@@ -9,6 +9,7 @@ import numpy as np
 
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.envs.pictures import UndeclaredError
+from planet_rssm.envs.rates import Env
 
 _OLD = "so Gymnasium has it, and Gym since 0.26"
 
@@ -17,8 +18,8 @@ class ApiChecks(gymnasium.Wrapper[Any, Any, Any, Any]):
     """Checks what the environment under it returns, before a wrapper of gymnasium's unpacks it."""
 
     def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+        self, *, seed: int | None = None, options: dict[str, object] | None = None
+    ) -> tuple[object, dict[str, object]]:
         """Start an episode; see `Env.reset`.
 
         Raises:
@@ -32,7 +33,7 @@ class ApiChecks(gymnasium.Wrapper[Any, Any, Any, Any]):
             )
         return result[0], dict(result[1] or {})
 
-    def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:  # noqa: ANN401
+    def step(self, action: object) -> tuple[Any, Any, Any, Any, dict[str, object]]:
         """Apply an action; see `Env.step`.
 
         Raises:
@@ -51,7 +52,7 @@ class ContractError(PlanetError):
     """An environment whose first reset or step returned what it did not declare: it is unusable."""
 
 
-def check_api(task: str, env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
+def check_api(task: str, env: Env) -> Env:
     """Return the environment with `ApiChecks` around what is not gymnasium's own wrapper.
 
     Raises:
@@ -73,7 +74,7 @@ def check_api(task: str, env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any
     return ApiChecks(env)
 
 
-def check_spaces(task: str, env: gymnasium.Env[Any, Any]) -> None:
+def check_spaces(task: str, env: Env) -> None:
     """Refuse an environment that declares no spaces.
 
     Raises:
@@ -90,7 +91,7 @@ def check_spaces(task: str, env: gymnasium.Env[Any, Any]) -> None:
             )
 
 
-def as_number(reward: Any) -> float:  # noqa: ANN401 (whatever the environment returned)
+def as_number(reward: object) -> float:
     """Return a reward as a float.
 
     Raises:
@@ -105,7 +106,7 @@ def as_number(reward: Any) -> float:  # noqa: ANN401 (whatever the environment r
     return float(value.item())
 
 
-def as_flag(name: str, flag: Any) -> bool:  # noqa: ANN401
+def as_flag(name: str, flag: object) -> bool:
     """Return a flag as a bool.
 
     Raises:
@@ -118,7 +119,7 @@ def as_flag(name: str, flag: Any) -> bool:  # noqa: ANN401
     return bool(value.item())
 
 
-def _describe(value: Any) -> str:  # noqa: ANN401
+def _describe(value: object) -> str:
     """Return what a value is, in a few words."""
     if isinstance(value, np.ndarray):
         return f"an array of {value.size}" if value.ndim == 1 else f"an array {list(value.shape)}"

@@ -12,7 +12,11 @@ from planet_rssm.envs.pictures import MAX_FRAME
 from planet_rssm.envs.registry import action_repeat, canonical_id, parse
 from planet_rssm.envs.spec import EnvSpec, chosen
 
-if TYPE_CHECKING:  # both import mujoco, for which MUJOCO_GL must be set
+if TYPE_CHECKING:  # these import mujoco, for which MUJOCO_GL must be set
+    from dm_control.mujoco import Physics
+    from dm_control.rl.control import Environment
+    from dm_env.specs import Array, BoundedArray
+
     from planet_rssm.envs.opengl import GlRenderer
     from planet_rssm.envs.raycast import RayCaster
 
@@ -83,8 +87,8 @@ class DMControlEnv(gymnasium.Env[Any, np.ndarray]):
         }
 
     def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        self, *, seed: int | None = None, options: dict[str, object] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
         """Start an episode; with a seed (any non-negative integer) it depends on that alone."""
         super().reset(seed=seed)
         if seed is not None:  # RandomState itself takes 32 bits only
@@ -99,7 +103,7 @@ class DMControlEnv(gymnasium.Env[Any, np.ndarray]):
 
     def step(
         self, action: np.ndarray
-    ) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+    ) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, int]]:
         """Apply one action; see the class.
 
         Raises:
@@ -133,7 +137,7 @@ class DMControlEnv(gymnasium.Env[Any, np.ndarray]):
         )
 
     @property
-    def inner(self) -> Any:  # noqa: ANN401 (dm_control has no types)
+    def inner(self) -> "Environment":
         """dm_control's own environment, for those who look at its physics."""
         return self._env
 
@@ -185,13 +189,13 @@ class DMControlEnv(gymnasium.Env[Any, np.ndarray]):
 
 
 def _spaces(
-    settings: EnvSettings, vectors: dict[str, Any]
-) -> dict[str, gymnasium.spaces.Space[Any]]:
+    settings: EnvSettings, vectors: "dict[str, Array]"
+) -> dict[str, gymnasium.spaces.Space[object]]:
     """Return the space of each key that is observed.
 
     `vectors` are dm_control's specs, scalars among them.
     """
-    spaces: dict[str, gymnasium.spaces.Space[Any]] = {}
+    spaces: dict[str, gymnasium.spaces.Space[object]] = {}
     if settings.observe != "vectors":
         spaces[_IMAGE] = gymnasium.spaces.Box(0, 255, (settings.size, settings.size, 3), np.uint8)
     if settings.observe != "pixels":
@@ -212,7 +216,7 @@ def gl_variable(renderer: str) -> str:
     return "disable" if renderer in ("raycast", "none") else renderer
 
 
-def _remove_gl_contexts(physics: Any) -> None:  # noqa: ANN401 (dm_control has no types)
+def _remove_gl_contexts(physics: "Physics") -> None:
     """Make `physics.contexts` None.
 
     quadruped-escape asks whether there is a context, which would create one. Nothing here uses it:
@@ -222,7 +226,7 @@ def _remove_gl_contexts(physics: Any) -> None:  # noqa: ANN401 (dm_control has n
     physics.__class__ = type(kind.__name__, (kind,), {"contexts": None})
 
 
-def _action_map(spec: Any) -> tuple[np.ndarray, np.ndarray]:  # noqa: ANN401 (dm_env has no types)
+def _action_map(spec: "BoundedArray") -> tuple[np.ndarray, np.ndarray]:
     low = np.where(spec.minimum < -_UNBOUNDED, -1.0, spec.minimum)
     high = np.where(spec.maximum > _UNBOUNDED, 1.0, spec.maximum)
     return (high + low) / 2, (high - low) / 2

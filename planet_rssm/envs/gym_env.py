@@ -18,7 +18,7 @@ from planet_rssm.envs.api_checks import ContractError, as_flag, as_number
 from planet_rssm.envs.gym_make import attempt, make_gym, one_line
 from planet_rssm.envs.observer import Observer
 from planet_rssm.envs.pictures import MAX_FRAME, UndeclaredError
-from planet_rssm.envs.rates import mujoco_model, parts, step_seconds
+from planet_rssm.envs.rates import Env, mujoco_model, parts, step_seconds
 from planet_rssm.envs.registry import GL_BACKENDS, action_repeat, canonical_id
 from planet_rssm.envs.spaces import action_map
 from planet_rssm.envs.spec import EnvSpec
@@ -88,7 +88,7 @@ class GymEnv(gymnasium.Env[Any, np.ndarray]):
             keys=settings.keys,
         )
         self.observation_space = gymnasium.spaces.Dict(
-            {key: _box(*field) for key, field in self._observer.spec.items()}
+            {key: _box(shape, dtype) for key, (shape, dtype) in self._observer.spec.items()}
         )
         self.action_space = gymnasium.spaces.Box(-1, 1, (self._action.size,), np.float32)
         self.render_mode = "rgb_array"
@@ -98,8 +98,8 @@ class GymEnv(gymnasium.Env[Any, np.ndarray]):
         }
 
     def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        self, *, seed: int | None = None, options: dict[str, object] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
         """Start an episode.
 
         A seed is any non-negative integer, taken modulo 2^31; environments may ignore it.
@@ -117,7 +117,7 @@ class GymEnv(gymnasium.Env[Any, np.ndarray]):
 
     def step(
         self, action: np.ndarray
-    ) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+    ) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, int]]:
         """Apply one action; see the class.
 
         Raises:
@@ -182,7 +182,7 @@ class GymEnv(gymnasium.Env[Any, np.ndarray]):
             raise ContractError(f"env.id = {self._task!r}: {error}") from None
         self._as_declared.add(what)
 
-    def _observe(self, observation: Any) -> dict[str, np.ndarray]:  # noqa: ANN401
+    def _observe(self, observation: object) -> dict[str, np.ndarray]:
         try:
             if self._blind:
                 return self._observer.blind(observation)
@@ -223,7 +223,7 @@ def _box(shape: tuple[int, ...], dtype: str) -> gymnasium.spaces.Box:
     return gymnasium.spaces.Box(low, high, shape, np.dtype(dtype).type)
 
 
-def _simulator(env: gymnasium.Env[Any, Any]) -> str:
+def _simulator(env: Env) -> str:
     """Return name and version of what the observations come from.
 
     That is mujoco, the environment's package, or gymnasium.
@@ -235,13 +235,13 @@ def _simulator(env: gymnasium.Env[Any, Any]) -> str:
         return f"gymnasium {gymnasium.__version__}"
 
 
-def _uses_mujoco(env: gymnasium.Env[Any, Any]) -> bool:
+def _uses_mujoco(env: Env) -> bool:
     return any(
         kind.__module__.startswith("gymnasium.envs.mujoco") for kind in type(env.unwrapped).__mro__
     )
 
 
-def _choose_gl(env: gymnasium.Env[Any, Any]) -> None:
+def _choose_gl(env: Env) -> None:
     """Choose a GL backend that works for what draws by MuJoCo.
 
     gymnasium's environments look at MUJOCO_GL when they first draw.

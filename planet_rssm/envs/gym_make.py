@@ -19,7 +19,7 @@ from planet_rssm.base.errors import PlanetError
 from planet_rssm.config import EnvSettings, nearest
 from planet_rssm.envs.api_checks import check_api, check_spaces
 from planet_rssm.envs.older_mujoco import older_mujoco
-from planet_rssm.envs.rates import own_limit
+from planet_rssm.envs.rates import Env, own_limit
 from planet_rssm.envs.registry import gym_name, require_registered
 
 # control steps of an episode that neither the environment nor env.time_limit limits
@@ -30,7 +30,7 @@ _LIMIT = "_max_episode_steps"  # gymnasium.wrappers.TimeLimit's; it has no other
 _log = logging.getLogger("planet_rssm")
 
 
-def make_gym(settings: EnvSettings) -> tuple[gymnasium.Env[Any, Any], int, str]:
+def make_gym(settings: EnvSettings) -> tuple[Env, int, str]:
     """Return the environment, drawing if it can, its limit in control steps, and who set that."""
     create = _make_registered if settings.id.startswith("gym/") else _make_own
     env, applied = create(settings)
@@ -50,7 +50,7 @@ def make_gym(settings: EnvSettings) -> tuple[gymnasium.Env[Any, Any], int, str]:
     return limited, limit, "environment" if limit == own else "setting"
 
 
-def _make_registered(settings: EnvSettings) -> tuple[gymnasium.Env[Any, Any], int | None]:
+def _make_registered(settings: EnvSettings) -> tuple[Env, int | None]:
     """Make an environment that gymnasium knows; return it with the time limit that it has.
 
     With env.time_limit it is made without its own limit, and has none.
@@ -74,7 +74,7 @@ def _make_registered(settings: EnvSettings) -> tuple[gymnasium.Env[Any, Any], in
     return env, None if settings.time_limit else spec.max_episode_steps
 
 
-def _make_own(settings: EnvSettings) -> tuple[gymnasium.Env[Any, Any], int | None]:
+def _make_own(settings: EnvSettings) -> tuple[Env, int | None]:
     """Make what a user's class or function makes; return it with the time limit that it has."""
     module, _, name = settings.id.partition(":")
     creator: Any = functools.reduce(getattr, name.split("."), importlib.import_module(module))
@@ -93,7 +93,7 @@ def _make_own(settings: EnvSettings) -> tuple[gymnasium.Env[Any, Any], int | Non
 
 def _check_arguments(
     settings: EnvSettings,
-    creator: Any,  # noqa: ANN401
+    creator: object,
     given: Collection[str],
 ) -> None:
     """Refuse an argument that `creator` does not take, as far as its signature says.
@@ -101,6 +101,8 @@ def _check_arguments(
     Raises:
         PlanetError: there is one.
     """
+    if not callable(creator):
+        return
     try:
         takes = inspect.signature(creator).parameters.values()
     except (TypeError, ValueError):
@@ -117,7 +119,7 @@ def _check_arguments(
             raise PlanetError(f"env.kwargs.{name}: {settings.id} takes no such argument{instead}")
 
 
-def _render_modes(creator: Any) -> Collection[str]:  # noqa: ANN401
+def _render_modes(creator: object) -> Collection[str]:
     metadata = getattr(creator, "metadata", None)
     return metadata.get("render_modes") or () if isinstance(metadata, dict) else ()
 

@@ -2,9 +2,10 @@
 
 import zlib
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
+
+from planet_rssm.base.json_types import Json
 
 
 class EpisodeHistory:
@@ -19,7 +20,7 @@ class EpisodeHistory:
     def add(
         self,
         action: np.ndarray | None,
-        reply: Mapping[str, Any],
+        reply: Json,
         observation: Mapping[str, np.ndarray],
     ) -> None:
         """Append an action, None for the reset, the worker's reply to it, and the observation."""
@@ -27,14 +28,12 @@ class EpisodeHistory:
             self.actions.append(np.array(action))
         self._checksums.append(_checksum(reply, observation))
 
-    def agrees(
-        self, step: int, reply: Mapping[str, Any], observation: Mapping[str, np.ndarray]
-    ) -> bool:
+    def agrees(self, step: int, reply: Json, observation: Mapping[str, np.ndarray]) -> bool:
         """Return whether reply and observation are those of `step`, 0 for the reset."""
         return self._checksums[step] == _checksum(reply, observation)
 
 
-def _checksum(reply: Mapping[str, Any], observation: Mapping[str, np.ndarray]) -> int:
+def _checksum(reply: Json, observation: Mapping[str, np.ndarray]) -> int:
     total = zlib.crc32(repr(sorted(reply.items())).encode())
     for key in sorted(observation):
         total = zlib.crc32(observation[key].tobytes(), total)

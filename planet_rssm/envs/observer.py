@@ -6,7 +6,7 @@ import logging
 import re
 import shlex
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from gymnasium import Space, spaces
@@ -69,7 +69,7 @@ class Observer:
     def __init__(
         self,
         task: str,
-        space: Space[Any],
+        space: Space[object],
         observe: str,
         size: int,
         drop: Sequence[str] = (),
@@ -120,7 +120,7 @@ class Observer:
         }
         self.spec |= {key: ((size, size, 3), "uint8") for key in image_keys}
 
-    def __call__(self, observation: Any, frame: Array | None) -> dict[str, Array]:  # noqa: ANN401
+    def __call__(self, observation: object, frame: Array | None) -> dict[str, Array]:
         """Return the arrays of one observation, all of them new.
 
         Args:
@@ -137,7 +137,7 @@ class Observer:
             arrays[part.name] = read(part, observation, to_image)
         return arrays if frame is None else arrays | {IMAGE: resized(frame, self._size)}
 
-    def blind(self, observation: Any) -> dict[str, Array]:  # noqa: ANN401
+    def blind(self, observation: object) -> dict[str, Array]:
         """Return the same arrays with black images."""
         black = {
             key: np.zeros(shape, np.uint8)
@@ -150,8 +150,8 @@ class Observer:
         self,
         part: Subspace,
         scale: Scale,
-        space: Space[Any],
-        value: Any,  # noqa: ANN401
+        space: Space[object],
+        value: object,
     ) -> Array:
         given = array_of(space, value)
         picture = scale(given)

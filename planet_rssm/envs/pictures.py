@@ -1,7 +1,5 @@
 """Which spaces are pictures, and how those become uint8 [size, size, 3]."""
 
-from typing import Any
-
 import numpy as np
 from gymnasium import Space, spaces
 from PIL import Image
@@ -19,7 +17,7 @@ class UndeclaredError(ValueError):
     """What an environment returned is not what it declared."""
 
 
-def is_picture(space: Space[Any]) -> bool:
+def is_picture(space: Space[object]) -> bool:
     """Return whether it is of pixels, of one image or of a stack of frames, by its shape.
 
     Bytes from 0 to 255 and colours do from 16 pixels a side; other numbers from 32, and if they are
@@ -32,7 +30,7 @@ def is_picture(space: Space[Any]) -> bool:
     return _is_plain(space) or colours or (sorted(shape)[-2] >= _SURELY and is_bounded(space))
 
 
-def could_be_picture(space: Space[Any]) -> bool:
+def could_be_picture(space: Space[object]) -> bool:
     """Return whether it has the shape of something that is looked at."""
     return (
         isinstance(space, spaces.Box)
@@ -41,13 +39,13 @@ def could_be_picture(space: Space[Any]) -> bool:
     )
 
 
-def is_bounded(space: Space[Any]) -> bool:
+def is_bounded(space: Space[object]) -> bool:
     """Return whether every number of a Box has bounds."""
     low, high = _bounds(space)
     return bool((np.abs(low) <= UNBOUNDED).all() and (np.abs(high) <= UNBOUNDED).all())
 
 
-def is_one(space: Space[Any]) -> bool:
+def is_one(space: Space[object]) -> bool:
     """Return whether a picture is one image.
 
     That is [H, W], or with 3 channels or 1 as its first or last axis.
@@ -61,7 +59,7 @@ def is_one(space: Space[Any]) -> bool:
 class Scale:
     """Turns the numbers of a bounded picture into uint8: lower bounds into 0, upper into 255."""
 
-    def __init__(self, space: Space[Any]) -> None:
+    def __init__(self, space: Space[object]) -> None:
         """Read the kind of numbers and their bounds."""
         low, high = _bounds(space)
         self.plain = _is_plain(space)
@@ -94,7 +92,7 @@ class Scale:
             raise UndeclaredError(f"is {described(picture)}, its space has {self}")
         return np.rint(((value - self._low) * self._factor).clip(0, 255)).astype(np.uint8)
 
-    def _reaches_bounds(self, dtype: np.dtype[Any]) -> bool:
+    def _reaches_bounds(self, dtype: np.dtype) -> bool:
         """Return whether numbers of that type reach the bounds.
 
         Bytes where 65535 is declared would be nearly black.
@@ -128,12 +126,12 @@ def described(values: Array) -> str:
     return f"{values.dtype} from {finite.min():g} to {finite.max():g}"
 
 
-def _is_plain(space: Space[Any]) -> bool:
+def _is_plain(space: Space[object]) -> bool:
     low, high = _bounds(space)
     return space.dtype == np.uint8 and bool((low == 0).all() and (high == 255).all())
 
 
-def _bounds(space: Space[Any]) -> tuple[Array, Array]:
+def _bounds(space: Space[object]) -> tuple[Array, Array]:
     """Return the bounds of a Box as float64, one number each where all are alike."""
     assert isinstance(space, spaces.Box)  # for the type checker
     both = space.low.astype(np.float64), space.high.astype(np.float64)

@@ -4,12 +4,13 @@ import logging
 import select
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 import gymnasium
 import numpy as np
 
 from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.json_types import Json
 from planet_rssm.config import EnvSettings
 from planet_rssm.envs.history import EpisodeHistory
 from planet_rssm.envs.pictures import MAX_FRAME
@@ -164,7 +165,7 @@ class EnvPool:
             raise ValueError(f"action {action.tolist()} of row {row}: needs {size} finite values")
         return action
 
-    def _step(self, row: int, answer: dict[str, Any] | None) -> Step:
+    def _step(self, row: int, answer: Json | None) -> Step:
         if answer is None:
             nothing = {
                 key: np.zeros(shape, dtype) for key, (shape, dtype) in self.spec.observation.items()
@@ -178,7 +179,7 @@ class EnvPool:
     def _observation(self, row: int) -> dict[str, np.ndarray]:
         return {key: value.copy() for key, value in self._workers[row].shared.observation.items()}
 
-    def _exchange(self, commands: Mapping[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    def _exchange(self, commands: Mapping[int, Json]) -> dict[int, Json]:
         """Send each row its command, all at once, and return the answers by row.
 
         Workers that give none are replaced.
@@ -209,12 +210,12 @@ class EnvPool:
                     )
                     self._restart(row, late)
 
-    def _ask(self, commands: Mapping[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    def _ask(self, commands: Mapping[int, Json]) -> dict[int, Json]:
         for row, command in commands.items():
             self._workers[row].send(command)
         return self._collect(commands, self._settings.step_timeout)
 
-    def _collect(self, rows: Iterable[int], timeout: float) -> dict[int, dict[str, Any]]:
+    def _collect(self, rows: Iterable[int], timeout: float) -> dict[int, Json]:
         """Read an answer of each row's worker, until all have answered or died, or time is up."""
         answers = {}
         waiting = {self._workers[row].descriptor: row for row in rows}
@@ -245,7 +246,7 @@ class EnvPool:
                 del waiting[descriptor]
         return answers
 
-    def _replace(self, row: int, command: dict[str, Any]) -> dict[str, Any] | None:
+    def _replace(self, row: int, command: Json) -> Json | None:
         """Replace a row's worker; return the new one's answer if it can continue the episode."""
         action = self._workers[row].shared.action.copy()
         ending = self._restart(row)
@@ -259,18 +260,14 @@ class EnvPool:
         self._broken[row] = ending.words
         return None
 
-    def _play_again(
-        self, row: int, command: dict[str, Any], action: np.ndarray
-    ) -> dict[str, Any] | None:
+    def _play_again(self, row: int, command: Json, action: np.ndarray) -> Json | None:
         """Have a new worker play a row's episode up to now, then obey the command.
 
         Return its answer; None if it fails, or the episode is another one.
         """
         history = self._histories[row]
         self._await_start()
-        played: list[tuple[dict[str, Any], np.ndarray]] = [
-            ({"do": "reset", "seed": history.seed}, action)
-        ]
+        played: list[tuple[Json, np.ndarray]] = [({"do": "reset", "seed": history.seed}, action)]
         played += [({"do": "step"}, done) for done in history.actions]
         for step, (asked, done) in enumerate([*played, (command, action)]):
             self._workers[row].shared.action[:] = done

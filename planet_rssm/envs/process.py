@@ -12,10 +12,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from planet_rssm.base.descriptors import hold_standard
 from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.json_types import Json
 from planet_rssm.base.text import one_line
 from planet_rssm.config import EnvSettings
 from planet_rssm.envs import gl
@@ -83,18 +84,18 @@ class WorkerProcess:
         self._commands = self._process.stdin
         self.pid = self._process.pid
 
-    def begin(self, first: dict[str, Any]) -> None:
+    def begin(self, first: Json) -> None:
         """Take the first answer: map the shared memory, which the worker has sized by now."""
         self.spec = EnvSpec.from_json(first["spec"])
         self.shared = Shared(self._memory, self.spec)
         self.ready = True
 
-    def send(self, command: dict[str, Any]) -> None:
+    def send(self, command: Json) -> None:
         """Send a command; `receive` finds out if the worker is dead."""
         with contextlib.suppress(BrokenPipeError):
             self._commands.write(json.dumps(command).encode() + b"\n")
 
-    def receive(self) -> dict[str, Any] | None:
+    def receive(self) -> Json | None:
         """Read once; return the answer if it is complete, else None.
 
         Raises:
@@ -107,10 +108,10 @@ class WorkerProcess:
         self._received += data
         if not self._received.endswith(b"\n"):
             return None
-        line, self._received = self._received, b""
-        answer = json.loads(line)
-        for note in answer.pop("log", []):
-            _log_once(*note)
+        complete, self._received = self._received, b""
+        answer = json.loads(complete)
+        for level, line in answer.pop("log", []):
+            _log_once(level, line)
         if "error" in answer:
             raise PlanetError(answer["error"])
         if "last" in answer:

@@ -51,7 +51,7 @@ def own_limit(env: Env) -> int | None:
     return next((limit for limit in limits if type(limit) is int and limit > 0), None)
 
 
-def parts(env: Env) -> Iterator[Any]:
+def parts(env: Env) -> Iterator[object]:
     """Yield the environment without its wrappers, then its attributes.
 
     One of another kind may do the work.
@@ -60,7 +60,7 @@ def parts(env: Env) -> Iterator[Any]:
     yield from list(getattr(env.unwrapped, "__dict__", {}).values())
 
 
-def mujoco_model(part: Any) -> Any:  # noqa: ANN401
+def mujoco_model(part: object) -> Any:  # noqa: ANN401
     """Return the MuJoCo model of an environment or of what it has; None if there is none."""
     model = _read(part, "model")
     return model if type(model).__name__ == "MjModel" else None
@@ -90,14 +90,14 @@ def _doom(env: Env) -> Figure | None:
     return Figure(skip / asked(), "frame_skip / ticrate")
 
 
-def _tics(inner: Any) -> int | None:  # noqa: ANN401
+def _tics(inner: object) -> int | None:
     """Return ViZDoom's time limit, of which gymnasium is not informed; 0 for none."""
     asked = _read(_read(inner, "game"), "get_episode_timeout")
     skip = _number(_read(inner, "frame_skip"))
     return math.ceil(asked() / skip) if callable(asked) and skip else None
 
 
-def _duration(inner: Any) -> int | None:  # noqa: ANN401
+def _duration(inner: object) -> int | None:
     """Return highway-env's time limit, which is in seconds of its config."""
     config = _read(inner, "config")
     if not isinstance(config, Mapping):
@@ -148,13 +148,13 @@ def _skipped(env: Env) -> int:
     return times
 
 
-def _frames(inner: Any) -> int | None:  # noqa: ANN401
+def _frames(inner: object) -> int | None:
     """Return after how many frames ALE ends an episode, 0 for never; None where it is not ALE."""
     asked = _read(_read(inner, "ale"), "getInt")
     return asked(_FRAME_LIMIT) if callable(asked) else None
 
 
-def _frame_skip(inner: Any) -> tuple[int, ...]:  # noqa: ANN401
+def _frame_skip(inner: object) -> tuple[int, ...]:
     """Return how many frames ALE may repeat an action for: of a range any below its end."""
     skip = getattr(inner, "_frameskip", 1)
     return tuple(range(*skip)) if isinstance(skip, tuple) else (int(skip),)
@@ -169,7 +169,7 @@ def _number(value: Any) -> float | None:  # noqa: ANN401
     return number if 0 < number < math.inf else None
 
 
-def _read(part: Any, name: str) -> Any:  # noqa: ANN401
+def _read(part: object, name: str) -> object:
     """Return an attribute; None where there is none, or where code of the environment raises."""
     try:
         return getattr(part, name, None)

@@ -13,16 +13,13 @@ from typing import NamedTuple
 import mujoco
 import numpy as np
 
+from planet_rssm.envs.appearance import Plane, rgba, sky_colours, textured
+
 # the groups that MuJoCo's visualiser shows by default
 _SHOWN = np.array([1, 1, 1, 0, 0, 0], np.uint8)
 _HIDDEN_GROUP = 5
 # shown for a model with a skin (the dog), whose visible groups have next to nothing in them
 _COLLISION_GROUP = 3
-# the default rgba: the material's is used in its place
-_NO_COLOUR = np.array([0.5, 0.5, 0.5, 1], np.float32)
-_FACES = 6  # of a skybox, stacked: right, left, up, down, front, back
-_FRONT = 4
-
 # Where in a pixel its rays go, in pixels from the centre. No two share a row or a column, so a thin
 # pole that is upright or level is met at a width of half (a quarter) of a pixel.
 _SAMPLES = {
@@ -75,7 +72,7 @@ class RayCaster:
         self._groups = _SHOWN.copy()
         self._groups[_COLLISION_GROUP] = model.nskin > 0
         self._roots, self._loose = _loose_bounds(model)
-        self._tint, self._planes = _textured(model)
+        self._tint, self._planes = textured(model)
 
     def render(self, data: mujoco.MjData) -> np.ndarray:
         """Return the camera's frame, uint8 [size, size, 3].
@@ -84,7 +81,7 @@ class RayCaster:
         """
         self._aim(data.cam_xmat[self._camera].reshape(3, 3))
         eye = data.cam_xpos[self._camera]
-        geom_rgba = _rgba(self._model, self._model.geom_rgba, self._model.geom_matid)
+        geom_rgba = rgba(self._model, self._model.geom_rgba, self._model.geom_matid)
         overlays = list(self._overlays(data, eye))
         self._cast(data, eye, hidden=geom_rgba[:, 3] == 0)
         for index, shape in enumerate(overlays):
@@ -108,7 +105,7 @@ class RayCaster:
             return
         self._rotation[:] = rotation
         np.matmul(self._camera_rays, rotation.T, out=self._rays)
-        self._sky[:] = _sky_colours(self._model, self._rays)
+        self._sky[:] = sky_colours(self._model, self._rays)
 
     def _cast(self, data: mujoco.MjData, eye: np.ndarray, hidden: np.ndarray) -> None:
         """Find the nearest visible geom along each ray, its distance and its normal."""
@@ -168,7 +165,7 @@ class RayCaster:
         np.equal(self._hit, -1, out=self._mask)
         np.copyto(self._colour, self._sky, where=self._mask[:, None])
 
-    def _paint_plane(self, plane: "_Plane", data: mujoco.MjData, eye: np.ndarray) -> None:
+    def _paint_plane(self, plane: "Plane", data: mujoco.MjData, eye: np.ndarray) -> None:
         """Colour the hits on a plane by its texture: 2 x 2 texels are the squares of a checker."""
         axes = data.geom_xmat[plane.geom].reshape(3, 3)[:, :2]
         np.multiply(self._rays, self._distance[:, None], out=self._point)
@@ -222,23 +219,23 @@ class RayCaster:
         Tendons are at least a pixel wide.
         """
         model = self._model
-        rgba = _rgba(model, model.site_rgba, model.site_matid)
-        for site in np.flatnonzero((rgba[:, 3] > 0) & (_SHOWN[model.site_group] > 0)):
+        colours = rgba(model, model.site_rgba, model.site_matid)
+        for site in np.flatnonzero((colours[:, 3] > 0) & (_SHOWN[model.site_group] > 0)):
             yield _Shape(
                 int(model.site_type[site]),
                 data.site_xpos[site],
                 data.site_xmat[site],
                 model.site_size[site],
-                rgba[site],
+                colours[site],
             )
-        rgba = _rgba(model, model.tendon_rgba, model.tendon_matid)
-        for tendon in np.flatnonzero((rgba[:, 3] > 0) & (_SHOWN[model.tendon_group] > 0)):
+        colours = rgba(model, model.tendon_rgba, model.tendon_matid)
+        for tendon in np.flatnonzero((colours[:, 3] > 0) & (_SHOWN[model.tendon_group] > 0)):
             first = data.ten_wrapadr[tendon]
             points = data.wrap_xpos.reshape(-1, 3)[first : first + data.ten_wrapnum[tendon]]
             for start, end in zip(points[:-1], points[1:], strict=True):
                 thinnest = self._pitch * float(np.linalg.norm((start + end) / 2 - eye)) / 2
                 yield _segment(
-                    start, end, max(float(model.tendon_width[tendon]), thinnest), rgba[tendon]
+                    start, end, max(float(model.tendon_width[tendon]), thinnest), colours[tendon]
                 )
 
     def _to_pixels(self) -> np.ndarray:
@@ -248,13 +245,6 @@ class RayCaster:
             pixels[:, :, 0] if self._samples == 1 else np.add.reduce(pixels, axis=2) / self._samples
         )
         return np.rint(mean * 255).astype(np.uint8)
-
-
-class _Plane(NamedTuple):
-    geom: int
-    frequency: np.ndarray  # [2], texels a metre along the plane's x and y
-    corner: np.ndarray  # [2], metres from the texture's origin to the plane's centre
-    texels: np.ndarray  # [4, 3]
 
 
 class _Shape(NamedTuple):
@@ -293,81 +283,6 @@ def _loose_bounds(model: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray]:
     bodies = np.flatnonzero(model.body_bvhadr >= 0)
     half = np.repeat(radius[bodies, None], 3, 1) / np.sqrt(3)
     return model.body_bvhadr[bodies], np.concatenate([np.zeros_like(half), half], 1)
-
-
-def _textured(model: mujoco.MjModel) -> tuple[np.ndarray, list[_Plane]]:
-    """Return what every geom's colour is multiplied by, [ngeom, 3], and the textured planes.
-
-    A textured geom that is no plane gets its texture's mean; a plane loses what it would reflect.
-    """
-    tint = np.ones((model.ngeom, 3))
-    planes = []
-    for geom in np.flatnonzero(model.geom_matid >= 0):
-        material = model.geom_matid[geom]
-        texture = int(model.mat_texid[material, mujoco.mjtTextureRole.mjTEXROLE_RGB])
-        if texture < 0:
-            continue
-        texels = _texels(model, texture)
-        if model.geom_type[geom] == mujoco.mjtGeom.mjGEOM_PLANE:
-            tint[geom] = 1 - model.mat_reflectance[material]
-            planes.append(_checkered_plane(model, int(geom), texels))
-        else:
-            tint[geom] = texels.mean(0)
-    return tint, planes
-
-
-def _rgba(model: mujoco.MjModel, own: np.ndarray, material: np.ndarray) -> np.ndarray:
-    """Return colours [n, 4] by MuJoCo's rule.
-
-    They are the material's, unless the object's own is not the default.
-    """
-    if not model.nmat:
-        return own
-    use_material = (material >= 0) & (own == _NO_COLOUR).all(1)
-    return np.where(use_material[:, None], model.mat_rgba[material], own)
-
-
-def _checkered_plane(model: mujoco.MjModel, geom: int, texels: np.ndarray) -> _Plane:
-    """Lay the 2 x 2 texels as MuJoCo >= 3.12 does, from the plane's corner.
-
-    A uniform texture is two metres long.
-    """
-    material = model.geom_matid[geom]
-    half = model.geom_size[geom, :2]
-    length = np.full(2, 2.0) if model.mat_texuniform[material] else 2 * np.where(half > 0, half, 1)
-    return _Plane(geom, 2 * model.mat_texrepeat[material] / length, half.copy(), texels)
-
-
-def _texels(model: mujoco.MjModel, texture: int) -> np.ndarray:
-    """Return a texture reduced to 2 x 2 texels, [4, 3] in [0, 1], x running fastest."""
-    image = _texture_image(model, texture)
-    height, width = image.shape[0] // 2, image.shape[1] // 2
-    quarters = [
-        image[y : y + height, x : x + width].mean((0, 1)) for y in (0, height) for x in (0, width)
-    ]
-    return np.array(quarters, np.float64)
-
-
-def _texture_image(model: mujoco.MjModel, texture: int) -> np.ndarray:
-    shape = model.tex_height[texture], model.tex_width[texture], model.tex_nchannel[texture]
-    first = model.tex_adr[texture]
-    image = model.tex_data[first : first + shape[0] * shape[1] * shape[2]].reshape(shape)
-    return image[..., :3].astype(np.float32) / 255
-
-
-def _sky_colours(model: mujoco.MjModel, rays: np.ndarray) -> np.ndarray:
-    """Return the sky along each ray, [n, 3].
-
-    It is the skybox's front face averaged over its rows, black without one.
-    """
-    skies = np.flatnonzero(model.tex_type == mujoco.mjtTexture.mjTEXTURE_SKYBOX)
-    if not len(skies):
-        return np.zeros_like(rays)
-    rows = _texture_image(model, int(skies[0])).mean(1)
-    side = len(rows) // _FACES
-    front = rows[_FRONT * side : (_FRONT + 1) * side]
-    slope = rays[:, 2] / np.maximum(np.abs(rays[:, :2]).max(1), mujoco.mjMINVAL)
-    return front[np.clip((1 - slope) / 2 * side, 0, side - 1).astype(np.intp)]
 
 
 def _bounding_radius(shape: _Shape) -> float:

@@ -106,7 +106,7 @@ class Choice:
         self._space = space
         self._start = start.astype(np.int64)
 
-    def __call__(self, action: Array) -> Any:  # noqa: ANN401 (as the space has it)
+    def __call__(self, action: Array) -> int | Array:
         """Return the environment's action for float32 [A], one-hot by group.
 
         Of other values the largest counts.
@@ -146,7 +146,7 @@ class Joint:
             PlanetError: none, one that is refused alone, or a mix of numbers and choices.
         """
         self._named = isinstance(space, spaces.Dict)
-        parts: dict[Any, Space[Any]] = (
+        parts: dict[str | int, Space[object]] = (
             dict(space.items()) if isinstance(space, spaces.Dict) else dict(enumerate(space))
         )
         self._empty = {
@@ -154,7 +154,7 @@ class Joint:
             for key, part in parts.items()
             if is_empty(part)
         }
-        self._maps: dict[Any, Numbers | Choice | Joint] = {
+        self._maps: dict[str | int, Numbers | Choice | Joint] = {
             key: action_map(task, part) for key, part in parts.items() if key not in self._empty
         }
         if not self._maps:
@@ -177,10 +177,10 @@ class Joint:
         self._ends = np.cumsum(sizes)[:-1]
         _refuse_many(task, space, sum(self.groups))
 
-    def __call__(self, action: Array) -> dict[Any, Any] | tuple[Any, ...]:
+    def __call__(self, action: Array) -> dict[str | int, object] | tuple[object, ...]:
         """Return the environment's action for float32 [A]; see the parts."""
         parts = np.split(checked(action, self.size), self._ends)
-        values = {
+        values: dict[str | int, object] = {
             key: one(part) for (key, one), part in zip(self._maps.items(), parts, strict=True)
         }
         values |= {key: empty.copy() for key, empty in self._empty.items()}
@@ -200,7 +200,7 @@ class Joint:
 Actions = Numbers | Choice | Joint
 
 
-def action_map(task: str, space: Space[Any]) -> Actions:
+def action_map(task: str, space: Space[object]) -> Actions:
     """Return what turns our actions into those of `space`.
 
     Its `groups` are () where they are numbers.
@@ -221,7 +221,7 @@ def action_map(task: str, space: Space[Any]) -> Actions:
     )
 
 
-def _refuse_many(task: str, space: Space[Any], count: int) -> None:
+def _refuse_many(task: str, space: Space[object], count: int) -> None:
     """Refuse no choice, and more than `MOST`, before anything of that size is made."""
     if not (count or isinstance(space, spaces.Dict | spaces.Tuple)):
         raise PlanetError(

@@ -2,14 +2,14 @@
 
 import json
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.json_types import Json
 from planet_rssm.config import nearest
 from planet_rssm.envs.choices import Groups, from_places
 
@@ -46,7 +46,7 @@ class EnvSpec:
     # how many choices each group of a discrete action has; alone it is one of action_size
     groups: Groups = ()
     # arguments that the environment was made with
-    kwargs: dict[str, Any] = field(default_factory=dict)
+    kwargs: Json = field(default_factory=dict)
     drop: tuple[str, ...] = ()  # observations that are left out, as env.drop names them
     keys: tuple[str, ...] = ()  # the only observations, as env.keys names them; (): every one
 
@@ -131,7 +131,7 @@ class EnvSpec:
             "control_interval": {"seconds": self.control_interval, "from": self.interval_from},
         }
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Return a JSON object that `from_json` reads back.
 
         The newest fields are left out where they are empty, as in older files.
@@ -141,7 +141,7 @@ class EnvSpec:
         return {key: value for key, value in asdict(self).items() if key not in empty}
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "EnvSpec":
+    def from_json(cls, value: Json) -> "EnvSpec":
         """Read what `to_json` wrote.
 
         Raises:

@@ -19,27 +19,28 @@ class Subspace(NamedTuple):
     """One space that contains no other, and where it lies in what the environment returns."""
 
     path: tuple[str | int, ...]
-    space: Space[Any]
+    space: Space[object]
     name: str  # the key of its array
 
-    def of(self, observation: Any) -> Any:  # noqa: ANN401 (whatever the environment returns)
+    def of(self, observation: object) -> Any:  # noqa: ANN401 (whatever the environment returns)
         """Return this subspace's part of an observation.
 
         Raises:
             UndeclaredError: there is none.
         """
+        part: Any = observation
         for key in self.path:
             try:
-                observation = observation[key]
+                part = part[key]
             except (KeyError, IndexError, TypeError):
                 raise UndeclaredError("is declared, but not among what was returned") from None
-        return observation
+        return part
 
 
-def subspaces_of(space: Space[Any], path: tuple[str | int, ...] = ()) -> Iterator[Subspace]:
+def subspaces_of(space: Space[object], path: tuple[str | int, ...] = ()) -> Iterator[Subspace]:
     """Yield the spaces within `space` that contain no other, in its order."""
     if isinstance(space, spaces.Dict):
-        parts: Sequence[tuple[str | int, Space[Any]]] = list(space.spaces.items())
+        parts: Sequence[tuple[str | int, Space[object]]] = list(space.spaces.items())
     elif isinstance(space, spaces.Tuple):
         parts = list(enumerate(space.spaces))
     else:
@@ -50,15 +51,15 @@ def subspaces_of(space: Space[Any], path: tuple[str | int, ...] = ()) -> Iterato
         yield from subspaces_of(part, (*path, key))
 
 
-def is_empty(space: Space[Any]) -> bool:
+def is_empty(space: Space[object]) -> bool:
     """Return whether it is of a kind that makes vectors, but of length 0."""
     return isinstance(space, VECTORS) and not spaces.flatdim(space)
 
 
 def read(
     part: Subspace,
-    observation: Any,  # noqa: ANN401
-    reader: Callable[[Space[Any], Any], Array],
+    observation: object,
+    reader: Callable[[Space[object], object], Array],
 ) -> Array:
     """Return what `reader` makes of a subspace's part of an observation; errors say which part."""
     try:
@@ -69,7 +70,7 @@ def read(
         raise ValueError(f"observation {part.name!r} {error}") from None
 
 
-def array_of(space: Space[Any], value: Any) -> Array:  # noqa: ANN401
+def array_of(space: Space[object], value: object) -> Array:
     """Return a part of an observation as an array of its space's shape.
 
     Axes of length 1 may be missing in it.
@@ -91,7 +92,7 @@ def array_of(space: Space[Any], value: Any) -> Array:  # noqa: ANN401
     return array.reshape(shape)
 
 
-def vector_of(space: Space[Any], value: Any) -> Array:  # noqa: ANN401
+def vector_of(space: Space[object], value: object) -> Array:
     """Return a part of an observation as float32 [n]."""
     array = array_of(space, value)
     if np.dtype(space.dtype).kind != "f":
@@ -105,7 +106,7 @@ def vector_of(space: Space[Any], value: Any) -> Array:  # noqa: ANN401
     return vector
 
 
-def _check_integers(space: Space[Any], array: Array) -> None:
+def _check_integers(space: Space[object], array: Array) -> None:
     """Refuse what a space of integers would cut off or wrap around.
 
     Raises:
@@ -116,7 +117,7 @@ def _check_integers(space: Space[Any], array: Array) -> None:
         raise UndeclaredError(f"is {described(array)}, its space is {space}")
 
 
-def _limits(space: Space[Any]) -> tuple[Any, Any]:
+def _limits(space: Space[object]) -> tuple[int | Array, int | Array]:
     """Return the least and the largest number that a space of integers has."""
     if isinstance(space, spaces.Box) and np.dtype(space.dtype).kind in "iu":
         return np.iinfo(space.dtype).min, np.iinfo(space.dtype).max

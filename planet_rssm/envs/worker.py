@@ -16,11 +16,12 @@ import os
 import sys
 import traceback
 from types import TracebackType
-from typing import Any, TextIO
+from typing import TextIO
 
 import numpy as np
 
 from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.json_types import Json
 from planet_rssm.base.parent import die_with_parent, own_commands
 from planet_rssm.base.text import one_line
 from planet_rssm.config import EnvSettings
@@ -78,7 +79,7 @@ class _Replies(logging.Handler):
         """Keep a line for the next answer."""
         self._log.append((record.levelno, record.getMessage()))
 
-    def send(self, answer: dict[str, Any]) -> None:
+    def send(self, answer: Json) -> None:
         """Answer a command."""
         lines, self._log = self._log, []
         try:
@@ -138,13 +139,13 @@ def _last_words(
     replies.send({"last": f"{one_line(f'{kind.__name__}: {error}')} ({where})"})
 
 
-def _obey(env: DMControlEnv | GymEnv, shared: Shared, command: dict[str, Any]) -> dict[str, Any]:
+def _obey(env: DMControlEnv | GymEnv, shared: Shared, command: Json) -> Json:
     if command["do"] == "render":
         shared.frame_of(command["size"])[:] = env.render_frame(command["size"])
         return {}
     if command["do"] == "reset":
         observation, _ = env.reset(seed=command["seed"])
-        answer: dict[str, Any] = {}
+        answer: Json = {}
     else:
         observation, reward, terminated, truncated, info = env.step(shared.action)
         answer = {
@@ -159,7 +160,7 @@ def _obey(env: DMControlEnv | GymEnv, shared: Shared, command: dict[str, Any]) -
     return answer
 
 
-def _check_finite(values: dict[str, Any]) -> None:
+def _check_finite(values: Json) -> None:
     """Refuse what nothing can be learned from: NaN, infinity, a reward beyond float32."""
     for key, value in values.items():
         wrong = np.extract(~(np.abs(value) <= np.finfo(np.float32).max), value)

@@ -5,34 +5,26 @@ proves nothing.
 """
 
 import io
-import itertools
 import json
 import logging
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 
 from planet_rssm.agent import Agent, AgentPolicy
 from planet_rssm.base.files import UNSEALED, is_sealed, read_regular, seal, write_atomic
-from planet_rssm.base.seeding import Stream, stream_seed
+from planet_rssm.base.json_types import Json
 from planet_rssm.behavior import untrained_behavior
-from planet_rssm.collect import ConstantPolicy, Policy, RandomPolicy
 from planet_rssm.config import Settings, flatten, learned_parts
-from planet_rssm.envs.choices import Groups, from_places
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.evaluation.blind_baselines import Returns, simple_baselines
 from planet_rssm.evaluation.protocol import PARALLEL, OnProgress, episode_seeds, play
-from planet_rssm.runs.checkpoint import outputs, source
+from planet_rssm.runs.location import outputs, source
 from planet_rssm.world_model import untrained_model
 
-CONSTANTS = np.linspace(-1, 1, 11)  # every joint at the same share of its range
-BLIND_ROWS = 2  # environments of the baselines that look at nothing
-MOST_CONSTANTS = 64  # choices that are each tried as a constant action
 CACHE = "baselines.json"
 SEAL = "crc32"  # key of the checksum in it
 # baselines that depend on the same settings
@@ -40,17 +32,15 @@ PARTS = {"blind": ("random", "zero", "constant"), "untrained": ("untrained",)}
 
 _log = logging.getLogger("planet_rssm")
 
-Returns = dict[str, list[float]]  # baseline: return by episode
-
 
 @dataclass(frozen=True)
 class _Part:
     """Baselines that were measured together, and all that decided their returns."""
 
-    key: dict[str, Any]  # as JSON
+    key: Json  # as JSON
     returns: Returns
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         return dict(vars(self))
 
 
@@ -106,7 +96,7 @@ def kept_baselines(run: Path) -> Returns:
     return {name: returns for part in parts for name, returns in part.get("returns", {}).items()}
 
 
-def _keys(settings: Settings, spec: EnvSpec, episodes: int) -> dict[str, dict[str, Any]]:
+def _keys(settings: Settings, spec: EnvSpec, episodes: int) -> dict[str, Json]:
     """Return for each part all that decides its returns, as JSON gives it back."""
     common = {"episodes": episodes, "seed": settings.seed, "simulator": spec.simulator}
     learned = ["behavior"] if learned_parts(settings.planner) else []
@@ -118,12 +108,12 @@ def _keys(settings: Settings, spec: EnvSpec, episodes: int) -> dict[str, dict[st
     }
 
 
-def _as_json(value: dict[str, Any]) -> dict[str, Any]:
+def _as_json(value: Json) -> Json:
     """Return a dict as a file gives it back: tuples become lists."""
     return json.loads(json.dumps(value))
 
 
-def _read(cache: Path) -> dict[str, Any]:
+def _read(cache: Path) -> Json:
     """Return what was measured before; a missing or damaged file only means measuring again.
 
     Files of versions that wrote no checksum are taken as they are.
@@ -141,7 +131,7 @@ def _read(cache: Path) -> dict[str, Any]:
     return kept
 
 
-def _write(cache: Path, parts: dict[str, Any]) -> None:
+def _write(cache: Path, parts: Json) -> None:
     """Keep the parts; a folder that cannot be written costs a warning."""
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
@@ -154,7 +144,7 @@ def _write(cache: Path, parts: dict[str, Any]) -> None:
         )
 
 
-def _kept_part(kept: dict[str, Any], name: str, key: dict[str, Any]) -> _Part | None:
+def _kept_part(kept: Json, name: str, key: Json) -> _Part | None:
     """Return a part of what was kept if it is complete and was measured under the same key."""
     try:
         returns = kept[name]["returns"]
@@ -165,80 +155,13 @@ def _kept_part(kept: dict[str, Any], name: str, key: dict[str, Any]) -> _Part | 
         return None
 
 
-def _with_newer_settings(key: dict[str, Any]) -> dict[str, Any]:
+def _with_newer_settings(key: Json) -> Json:
     """Return a key with the settings that are newer than it, at their defaults."""
     defaults = Settings()
     return {
         name: flatten(getattr(defaults, name)) | value if isinstance(value, dict) else value
         for name, value in key.items()
     }
-
-
-def simple_baselines(
-    settings: Settings,
-    spec: EnvSpec,
-    episodes: int,
-    on_stage: Callable[[str], None],
-    on_progress: OnProgress,
-) -> Returns:
-    """Measure the baselines that look at nothing, in environments that render nothing."""
-    blind = settings.env.model_copy(update={"renderer": "none"})
-    returns: Returns = {}
-    with EnvPool(blind, BLIND_ROWS) as pool:
-
-        def measure(name: str, policy: Policy) -> list[float]:
-            on_stage(name)
-            played = play(pool, policy, episode_seeds(episodes), None, None, on_progress)
-            return [result.episode_return for result in played]
-
-        seed = stream_seed(settings.seed, Stream.RANDOM_ACTIONS)
-        returns["random"] = measure("random", RandomPolicy(spec.action_size, seed, spec.groups))
-        nothing, constants = constant_actions(spec)
-        returns["zero"] = measure("zero", ConstantPolicy(nothing))
-        constants_returns = [
-            measure(name, ConstantPolicy(action)) for name, action in constants.items()
-        ]
-    returns["constant"] = max(constants_returns, key=lambda values: float(np.mean(values)))
-    return returns
-
-
-def constant_actions(spec: EnvSpec) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Return the action that stands for doing nothing, and the constant ones by name.
-
-    Of choices, the first of each group stands for doing nothing.
-    """
-    if not spec.groups:
-        constants = {
-            f"constant {value:+.1f}": np.full(spec.action_size, value, np.float32)
-            for value in CONSTANTS
-        }
-        return spec.nothing(), constants
-    chosen = constant_choices(spec.groups)
-    names = [f"choice {' '.join(map(str, one))}" for one in chosen]
-    return spec.nothing(), dict(zip(names, from_places(np.array(chosen), spec.groups), strict=True))
-
-
-def constant_choices(groups: Groups) -> list[tuple[int, ...]]:
-    """Return the choices, one a group, that are tried as constant actions.
-
-    Up to `MOST_CONSTANTS` combinations, all are tried. Of more, every group is tried at the same
-    share of its range, as joints are, and, if that is no more than `MOST_CONSTANTS`, each choice of
-    one group with the first choice of all others.
-    """
-    if math.prod(groups) <= MOST_CONSTANTS:
-        return list(itertools.product(*map(range, groups)))
-    chosen = [
-        tuple(round((share + 1) / 2 * (size - 1)) for size in groups)
-        for share in CONSTANTS.tolist()
-    ]
-    if sum(groups) <= MOST_CONSTANTS:
-        first = (0,) * len(groups)
-        chosen += [
-            (*first[:at], one, *first[at + 1 :])
-            for at, size in enumerate(groups)
-            for one in range(size)
-        ]
-    return list(dict.fromkeys(chosen))
 
 
 def untrained(

@@ -10,6 +10,7 @@ import torch
 
 from planet_rssm.base.device import processor
 from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.json_types import Json
 from planet_rssm.base.stopwatch import Stages
 from planet_rssm.config import Settings
 from planet_rssm.evaluation import groups as grouping
@@ -19,12 +20,13 @@ from planet_rssm.evaluation.eval_results import RunError
 from planet_rssm.evaluation.evaluate import episodes_of
 from planet_rssm.evaluation.opened_run import OnEpisode, Pools, checksum, run_subject
 from planet_rssm.evaluation.own_policy import is_own_policy
-from planet_rssm.evaluation.plan_simulator import PREFIX
 from planet_rssm.evaluation.protocol import EpisodeResult
 from planet_rssm.evaluation.results import ObservationInfo, checkpoint_name
+from planet_rssm.evaluation.simulator_settings import PREFIX
 from planet_rssm.evaluation.statistics import Summary
 from planet_rssm.evaluation.timed_ways import TimedWays, made_of
 from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs import location
 from planet_rssm.runs.checkpoint import OpenedRun
 
 _log = logging.getLogger("planet_rssm")
@@ -41,10 +43,10 @@ class Cell:
     episodes: dict[str, list[EpisodeResult]]  # by run
     summary: Summary | None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Return the entry of `cells` in what `planet compare --json` prints."""
         search = self.search
-        fitted: dict[str, Any] = {
+        fitted: Json = {
             "candidates": search and search.candidates,
             "rounds": search and search.rounds,
             "fitted_ms": search and round(search.ms, 3),
@@ -72,7 +74,7 @@ class Compared:
     cells: list[Cell]
     left_out: dict[str, str]  # ways that these runs do not have, and why
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Return the entry of `groups` in what `planet compare --json` prints."""
         return {
             "task": self.task,
@@ -99,7 +101,7 @@ class CompareResult:
     processor: str
     seconds: dict[str, float]  # by stage, and `total`
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Return the object that `planet compare --json` prints."""
         return {
             "ms": self.ms,
@@ -238,7 +240,7 @@ def _opened(
     for other in before:
         if checksum(other.opened.path) == checksum(opened.path):
             raise PlanetError(f"{name}: the same as {other.name}, no other seed; compare it once")
-    folder = checkpoints.outputs(Path(name))
+    folder = location.outputs(Path(name))
     ways = TimedWays(name, opened, facts, folder, overrides=overrides, fresh=fresh)
     alike = next((other for other in before if other.facts == facts), None)
     if alike is not None:

@@ -6,9 +6,9 @@ import json
 import logging
 import zlib
 from pathlib import Path
-from typing import Any
 
 from planet_rssm.base.files import UNSEALED, is_sealed, read_regular, seal, write_atomic
+from planet_rssm.base.json_types import Json
 from planet_rssm.config import FORMAT, PlannerSettings
 from planet_rssm.evaluation.protocol import EpisodeResult
 
@@ -20,7 +20,7 @@ _log = logging.getLogger("planet_rssm")
 class EpisodeCache:
     """One file, RUN/eval/NAME-….json: episodes by seed, and the conditions that decided them."""
 
-    def __init__(self, folder: Path | None, name: str, conditions: dict[str, Any]) -> None:
+    def __init__(self, folder: Path | None, name: str, conditions: Json) -> None:
         """Read the episodes that were played under the same conditions.
 
         A planner setting that is newer than a file has its default there. A file that is missing or
@@ -82,7 +82,7 @@ class EpisodeCache:
             )
 
 
-def _completed(conditions: dict[str, Any]) -> dict[str, Any]:
+def _completed(conditions: Json) -> Json:
     """Return conditions with the planner's settings that are newer than they, at their defaults."""
     planner = conditions["planner"]
     defaults = PlannerSettings().model_dump(mode="json", exclude={"precision"})

@@ -7,11 +7,11 @@ busy the machine is afterwards.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from planet_rssm import config
 from planet_rssm.agent import RoundTimes
 from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.json_types import Json
 from planet_rssm.config import Settings, no_actor
 
 ACTOR = "actor"
@@ -49,7 +49,7 @@ class Search:
         """What decides the returns."""
         return self.candidates, self.rounds, self.precision
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Return the values by name."""
         return asdict(self)
 
@@ -61,13 +61,13 @@ class Timing:
     searches: dict[float, Search | None]
     least: Search
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Return what `from_json` reads."""
         searches = [[ms, search and search.to_json()] for ms, search in self.searches.items()]
         return {"searches": searches, "least": self.least.to_json()}
 
     @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> "Timing":
+    def from_json(cls, record: Json) -> "Timing":
         """Read it; KeyError, TypeError or ValueError if it is none."""
         searches = {ms: search and Search(**search) for ms, search in record["searches"]}
         return cls(searches, Search(**record["least"]))
@@ -168,7 +168,7 @@ def settings_for(
     Raises:
         PlanetError: an override is refused.
     """
-    values: dict[str, Any] = dict(WAYS[way])
+    values: Json = dict(WAYS[way])
     if way != ACTOR:
         share = settings.planner.elites / settings.planner.candidates
         elites = min(max(2, round(share * candidates)), candidates // 2)

@@ -1,9 +1,8 @@
 """What `planet eval` returns, and the JSON that `--json` prints of it."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from planet_rssm.base.json_types import Json
 from planet_rssm.evaluation.protocol import EpisodeResult
 from planet_rssm.evaluation.published import MAX, PLANET_TASKS, PublishedScore
 from planet_rssm.evaluation.results import ObservationInfo
@@ -19,7 +18,7 @@ class Training:
     seconds: float | None
 
     @classmethod
-    def of(cls, progress: Mapping[str, Any]) -> "Training":
+    def of(cls, progress: Json) -> "Training":
         """Read a checkpoint's counters."""
         get = progress.get
         return cls(env_steps=progress["env_steps"], updates=get("updates"), seconds=get("seconds"))
@@ -33,7 +32,7 @@ class RunResult:
     task: str
     seed: int  # of the training
     planner: str
-    planner_settings: dict[str, Any]
+    planner_settings: Json
     precision: str
     observation: ObservationInfo
     timing: dict[str, dict[str, float | str]]  # see EnvSpec.timing
@@ -48,7 +47,7 @@ class RunResult:
         """The return of each episode."""
         return [episode.episode_return for episode in self.episodes]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Return the entry of `results` in what `planet eval --json` prints."""
         return {
             "run": self.run,
@@ -99,9 +98,9 @@ class GroupResult:
         """How many runs it has."""
         return len(self.runs)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Return the entry of `groups` in what `planet eval --json` prints."""
-        normalised: dict[str, Any] = {}
+        normalised: Json = {}
         if self.normalised is not None:
             normalised["normalised"] = self.normalised.to_json()
             normalised["normalised_by"] = self.normalised_by
@@ -129,7 +128,7 @@ class Comparison:
     tasks: list[str]
     improvement: Improvement
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Return the entry of `improvement` in what `planet eval --json` prints."""
         names = {"group": self.group, "over": self.over, "tasks": self.tasks}
         return names | self.improvement.to_json()
@@ -145,7 +144,7 @@ class Aggregate:
     normalised_by: str
     summary: Summary
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Return the entry of `aggregates` in what `planet eval --json` prints."""
         return {
             "group": self.group,
@@ -165,7 +164,7 @@ class TaskRow:
     summary: Summary
     published: dict[str, PublishedScore | None]  # by METHODS: of the nearest number of steps
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Return the entry of `tasks`."""
         return {
             "task": self.task,
@@ -188,7 +187,7 @@ class TaskTable:
     # mean and iqm over the same tasks by METHODS; None: one of them has no score
     published: dict[str, dict[str, float] | None]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Return the entry of `tables` in what `planet eval --json` prints."""
         return {
             "group": self.group,
@@ -218,7 +217,7 @@ class EvalResult:
     errors: list[RunError]
     seconds: dict[str, float]  # by stage, and `total`
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Return the object that `planet eval --json` prints."""
         return {
             "results": [run.to_json() for run in self.results],

@@ -4,10 +4,11 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from planet_rssm import config
 from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.json_types import Json
 from planet_rssm.config import Settings, is_dm_control
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.evaluation import statistics
@@ -40,7 +41,7 @@ class Evaluated:
     settings: Settings
     spec: EnvSpec
     result: RunResult
-    conditions: dict[str, Any]
+    conditions: Json
 
     @property
     def returns(self) -> list[float]:
@@ -99,9 +100,9 @@ def labels_of(settings: Sequence[Settings], key: str | None) -> list[str]:
     return [name or one.planner.label for name, one in zip(complete, settings, strict=True)]
 
 
-def _differing(flat: Sequence[Mapping[str, Any]]) -> list[str]:
+def _differing(flat: Sequence[Json]) -> list[str]:
     """Return the settings that distinguish groups: some runs of one task differ in them."""
-    tasks: dict[str, list[Mapping[str, Any]]] = {}
+    tasks: dict[str, list[Json]] = {}
     for values in flat:
         tasks.setdefault(values["env.id"], []).append(values)
     return [
@@ -111,7 +112,7 @@ def _differing(flat: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _compared(flat: Sequence[Mapping[str, Any]]) -> list[str]:
+def _compared(flat: Sequence[Json]) -> list[str]:
     """Return the settings in which runs of one group must agree, beside SETS_APART."""
     ignored = RESUMABLE | {"seed"}
     return [name for name in flat[0] if name not in ignored and not name.startswith("env.")]
@@ -307,7 +308,7 @@ def _returns_by_place(
     return returns
 
 
-def _named(values: Mapping[str, Any], keys: Sequence[str]) -> str:
+def _named(values: Json, keys: Sequence[str]) -> str:
     return ", ".join(f"{key}={_in_words(values[key])}" for key in keys)
 
 

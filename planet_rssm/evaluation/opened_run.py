@@ -5,27 +5,30 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 
-from planet_rssm.agent import Agent, AgentPolicy, parts_of, require_search
+from planet_rssm.agent import Agent, AgentPolicy, parts_of
 from planet_rssm.base.device import within_memory
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.files import read_regular
+from planet_rssm.base.json_types import Json
 from planet_rssm.base.stopwatch import Stages
 from planet_rssm.config import EnvSettings, Settings
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.envs.spec import EnvSpec, require_same_environment
 from planet_rssm.evaluation.eval_results import Training
 from planet_rssm.evaluation.own_policy import is_own_policy, own_policy, settings_of
-from planet_rssm.evaluation.plan_simulator import PREFIX, simulator_settings
 from planet_rssm.evaluation.protocol import EpisodeResult, TimedPolicy, play
 from planet_rssm.evaluation.results import ObservationInfo, checkpoint_name
+from planet_rssm.evaluation.simulator_settings import PREFIX, simulator_settings
+from planet_rssm.planners.limits import require_search
 from planet_rssm.precision import EXACT, planning_precision
 from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs import location
 from planet_rssm.runs.checkpoint import Checkpoint, OpenedRun
-from planet_rssm.runs.run import versions
+from planet_rssm.runs.surroundings import versions
 from planet_rssm.simulator.headless import forbid_gl
 
 BATCH = 10  # episodes played side by side
@@ -77,7 +80,7 @@ class Subject:
     settings: Settings
     spec: EnvSpec
     checkpoint: int | str | None  # None: a simulator has none
-    conditions: dict[str, Any]  # all that decides the returns, as JSON
+    conditions: Json  # all that decides the returns, as JSON
     training: Training
     batch: int  # episodes that are played side by side, at most
     play: Play
@@ -113,7 +116,7 @@ def run_subject(run: str, checkpoint: str, opened: OpenedRun) -> Subject:
     require_search(settings.planner, where)  # before any environment is started
     return Subject(
         name=run,
-        folder=checkpoints.outputs(Path(run)),
+        folder=location.outputs(Path(run)),
         settings=settings,
         spec=loaded.spec,
         checkpoint=checkpoint_name(checkpoint),
@@ -129,9 +132,7 @@ def checksum(path: Path) -> str:
     return f"{zlib.crc32(read_regular(path, checkpoints.MOST)):08x}"
 
 
-def _conditions(
-    settings: Settings, spec: EnvSpec, crc32: str | None, device: torch.device
-) -> dict[str, Any]:
+def _conditions(settings: Settings, spec: EnvSpec, crc32: str | None, device: torch.device) -> Json:
     """Return what decides the returns of episodes, as JSON; `crc32` is the checkpoint's."""
     return {
         "env": spec.to_json(),
@@ -169,8 +170,8 @@ class RunPlayer:
             return play(pool, policy, seeds, None, on_episode)
 
     def _build(self, spec: EnvSpec) -> Agent:
-        parts = parts_of(self._checkpoint, self._device)
-        return Agent.build(self._checkpoint.settings, spec, *parts, device=self._device)
+        model, behavior = parts_of(self._checkpoint, self._device)
+        return Agent.build(self._checkpoint.settings, spec, model, behavior, device=self._device)
 
 
 def _open_policy(run: str, checkpoint: str, overrides: Sequence[str]) -> Subject:

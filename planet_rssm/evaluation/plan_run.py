@@ -1,19 +1,16 @@
 """Act with a trained model and measure how well: `planet plan RUN`."""
 
 import contextlib
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
 
-import numpy as np
-
-from planet_rssm.agent import Agent, AgentPolicy, parts_of, require_search
+from planet_rssm.agent import Agent, AgentPolicy, parts_of
 from planet_rssm.base.device import within_memory
 from planet_rssm.base.stopwatch import Stages
-from planet_rssm.envs.pool import EnvPool, Pool, Step
+from planet_rssm.envs.pool import EnvPool, Step
 from planet_rssm.envs.spec import require_same_environment
 from planet_rssm.evaluation.baselines import baselines
+from planet_rssm.evaluation.film import Camera, WriteVideo, write_or_warn
 from planet_rssm.evaluation.protocol import (
     PARALLEL,
     Decisions,
@@ -28,21 +25,12 @@ from planet_rssm.evaluation.results import (
     ObservationInfo,
     PlanResult,
     checkpoint_name,
+    sequences_of,
     summaries_of,
     summary_of,
 )
-from planet_rssm.planners import SearchPlanner
+from planet_rssm.planners.limits import require_search
 from planet_rssm.runs import checkpoint as checkpoints
-from planet_rssm.types import Planner
-
-VIDEO_SIZE = 256  # pixels a side; videos are drawn again, larger than what the agent observes
-
-# of frames [VIDEO_SIZE, VIDEO_SIZE, 3] and frames a second; returns the file
-WriteVideo = Callable[[Sequence[np.ndarray], float], Path]
-
-V = TypeVar("V")  # what a video is made of
-
-_log = logging.getLogger("planet_rssm")
 
 
 def plan_run(
@@ -124,36 +112,3 @@ def plan_run(
         video=write_or_warn(film, camera.frames, 1 / spec.control_interval) if film else None,
         seconds=stages.report(),
     )
-
-
-def sequences_of(planner: Planner[Any, Any]) -> int | None:
-    """Return how many sequences a decision scores; None where the planner is no search."""
-    return sum(planner.populations) if isinstance(planner, SearchPlanner) else None
-
-
-class Camera:
-    """Films row 0 of a pool until its first episode ends."""
-
-    def __init__(self, pool: Pool) -> None:
-        self.frames: list[np.ndarray] = []  # uint8 [VIDEO_SIZE, VIDEO_SIZE, 3]
-        self._pool = pool
-        self._done = False
-
-    def take(self, steps: Mapping[int, Step]) -> None:
-        """Take a frame after a step of the pool."""
-        if self._done or 0 not in steps:
-            return
-        if steps[0].lost:  # its episode begins again, in a worker that has nothing to show yet
-            self.frames.clear()
-        else:
-            self.frames.append(self._pool.render(0, VIDEO_SIZE))
-            self._done = steps[0].terminated or steps[0].truncated
-
-
-def write_or_warn(write: Callable[[V, float], Path], frames: V, fps: float) -> str | None:
-    """Return the file that `write` made; one that cannot be written costs a warning and is None."""
-    try:
-        return str(write(frames, fps))
-    except OSError as error:  # a shared run may be read-only: the numbers are worth more
-        _log.warning("video not written (%s)", error)
-        return None

@@ -5,19 +5,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from planet_rssm import config
-from planet_rssm.agent import require_search
-from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.stopwatch import Stages
-from planet_rssm.config import PLANNERS, EnvSettings, Settings, is_dm_control
-from planet_rssm.envs.registry import canonical_id, parse, resolve
-from planet_rssm.evaluation.baselines import simple_baselines
-from planet_rssm.evaluation.plan_run import (
-    Camera,
-    WriteVideo,
-    sequences_of,
-    write_or_warn,
-)
+from planet_rssm.evaluation.blind_baselines import simple_baselines
+from planet_rssm.evaluation.film import Camera, WriteVideo, write_or_warn
 from planet_rssm.evaluation.protocol import (
     EpisodeResult,
     OnProgress,
@@ -28,30 +18,13 @@ from planet_rssm.evaluation.protocol import (
 from planet_rssm.evaluation.results import (
     ObservationInfo,
     PlanResult,
+    sequences_of,
     summaries_of,
     summary_of,
 )
+from planet_rssm.evaluation.simulator_settings import simulator_settings
 from planet_rssm.precision import EXACT
 from planet_rssm.simulator.headless import forbid_gl
-
-PREFIX = "simulator:"
-SEARCHES = [name for name in PLANNERS if name != "actor"]
-CHANGEABLE = ("planner.", "env.action_repeat", "env.time_limit")
-# iCEM as published (arXiv 2008.06389), 97 sequences a decision; three to ten times as many where
-# those were too few: at most two or three minutes of processor time an episode.
-ICEM = {
-    "name": "icem",
-    "horizon": 12,
-    "candidates": 40,
-    "iterations": 3,
-    "elites": 10,
-    "init_std": 0.5,
-}
-BUDGET: dict[str, dict[str, float]] = {
-    "cartpole": {"colour": 0.25, "candidates": 400, "elites": 40},
-    "cheetah": {"colour": 0.25, "candidates": 200, "elites": 20},
-    "finger": {"colour": 0.25, "candidates": 120, "init_std": 1.0},
-}  # by domain; elsewhere colour 2.5
 
 _log = logging.getLogger("planet_rssm")
 
@@ -128,56 +101,3 @@ def plan_simulator(
         video=write_or_warn(film, camera.frames, 1 / spec.control_interval) if film else None,
         seconds=stages.report(),
     )
-
-
-def simulator_settings(task: str, overrides: Sequence[str] = ()) -> Settings:
-    """Return the settings by which a task is planned.
-
-    They are iCEM's at the task's budget, or those of another planner at its defaults.
-
-    Raises:
-        PlanetError: see `plan_simulator`.
-    """
-    task = task.removeprefix(PREFIX)
-    values = config.parse_overrides(overrides)
-    _check(task, values)
-    domain, _ = parse(task)
-    budget: dict[str, object] = {}
-    if values.get("planner.name", "icem") == "icem":
-        budget = {**ICEM, **BUDGET.get(domain, {})}
-    settings = config.resolve({f"planner.{key}": value for key, value in budget.items()} | values)
-    config.refuse_unused(settings, values)
-    require_search(settings.planner, torch.device("cpu"))
-    env = EnvSettings(
-        id=canonical_id(task),
-        observe="vectors",
-        renderer="none",
-        action_repeat=settings.env.action_repeat,
-        time_limit=settings.env.time_limit,
-    )
-    return settings.model_copy(update={"env": resolve(env)})
-
-
-def _check(task: str, overrides: dict[str, object]) -> None:
-    """Refuse a task of another simulator, and settings that mean nothing in a simulator."""
-    if not task:
-        raise PlanetError(
-            f"{PREFIX} names no task; give {PREFIX}cartpole-swingup for example, "
-            "`planet envs` has more"
-        )
-    if not is_dm_control(task):
-        raise PlanetError(
-            f"{PREFIX}{task}: only dm_control's simulator can be planned in; "
-            f"give {PREFIX}DOMAIN-TASK"
-        )
-    for key, value in overrides.items():
-        if not key.startswith(CHANGEABLE):
-            raise PlanetError(
-                f"-s {key}={value}: of a simulator only planner.…, env.action_repeat and "
-                "env.time_limit can be set; leave it out"
-            )
-        if value in ("actor", "critic"):
-            raise PlanetError(
-                f"{key} = {value}: of a simulator nothing is learned, it has no actor and "
-                f"no critic; search in it by --planner {' or '.join(SEARCHES)}"
-            )

@@ -5,9 +5,9 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.json_types import Json
 from planet_rssm.config import is_dm_control, nearest
 
 MAX = "max"  # a scale that is no method's: the most that a task gives
@@ -44,7 +44,7 @@ class PublishedScore:
 
 
 @functools.cache
-def entries() -> list[dict[str, Any]]:
+def entries() -> list[Json]:
     """Return the tables of the file.
 
     Each has method, obs (pixels or state), steps (env_steps), source, protocol and scores by task.

@@ -4,10 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from planet_rssm.base.json_types import Json
 from planet_rssm.config import EnvSettings
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.evaluation.protocol import EpisodeResult
 from planet_rssm.evaluation.statistics import Summary, summary
+from planet_rssm.planners import SearchPlanner
+from planet_rssm.types import Planner
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class ObservationInfo:
         return describe_observation(self.to_json())
 
 
-def describe_observation(observation: dict[str, Any]) -> str:
+def describe_observation(observation: Json) -> str:
     """Return in words what is observed, of `observation` as the verbs print it in JSON."""
     pixels = "{renderer} {size}x{size} pixels".format(**observation)
     words = {
@@ -53,6 +56,11 @@ def describe_observation(observation: dict[str, Any]) -> str:
 def checkpoint_name(checkpoint: str) -> str | int:
     """Return a checkpoint as it was asked for: `last`, `best` (a selected one), or a number."""
     return int(checkpoint) if checkpoint.isdecimal() else checkpoint
+
+
+def sequences_of(planner: Planner[Any, Any]) -> int | None:
+    """Return how many sequences a decision scores; None where the planner is no search."""
+    return sum(planner.populations) if isinstance(planner, SearchPlanner) else None
 
 
 def summary_of(episodes: Sequence[EpisodeResult]) -> Summary:
@@ -71,7 +79,7 @@ class PlanResult:
 
     task: str
     planner: str
-    planner_settings: dict[str, Any]
+    planner_settings: Json
     sequences: int | None  # that a decision scores; None: the planner is no search
     precision: str
     observation: ObservationInfo
@@ -86,7 +94,7 @@ class PlanResult:
     seconds: dict[str, float]  # by stage, and `total`
     video: str | None  # file
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Return the object that `planet plan --json` prints."""
         measured = {name: of for name, of in self.baselines.items() if of is not None}
         return {

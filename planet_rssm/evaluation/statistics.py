@@ -13,6 +13,7 @@ import numpy as np
 from scipy.special import stdtrit  # Student's quantiles, without the weight of scipy.stats
 
 from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.json_types import Json
 
 LEVEL = 0.95
 RESAMPLES = 2000
@@ -25,7 +26,7 @@ COVERAGE = {2: 49, 3: 75, 4: 80, 5: 83, 6: 86, 7: 87, 8: 89, 9: 89}
 # one inner sequence a training seed, one value an episode
 Returns = Sequence[Sequence[float] | np.ndarray]
 Runs = list[np.ndarray]  # the same, checked
-Statistic = Callable[..., Any]  # of values, and of an `axis` of them, as np.mean
+Statistic = Callable[..., "float | np.ndarray"]  # of values, and of an `axis` of them, as np.mean
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Summary:
     t95: dict[str, list[float] | None]  # Student's, by statistic; None: too few values
     seeds: int  # 1: the intervals are of episodes, and say nothing about other seeds
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Return the numbers by name.
 
         The mean's interval is `ci95`, of a single seed `episode_ci95`; the others are `median_ci95`
@@ -50,7 +51,7 @@ class Summary:
         spread = {} if self.std is None else {"std": self.std}
         return values | spread | self._named(self.ci95, "ci95") | self._named(self.t95, "t95")
 
-    def _named(self, intervals: Mapping[str, list[float] | None], kind: str) -> dict[str, Any]:
+    def _named(self, intervals: Mapping[str, list[float] | None], kind: str) -> Json:
         kind = f"episode_{kind}" if self.seeds == 1 else kind
         return {
             kind if name == "mean" else f"{name}_{kind}": ends for name, ends in intervals.items()

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import torch
 
@@ -16,6 +15,7 @@ from planet_rssm import config
 from planet_rssm.agent import Agent, AgentPolicy, RoundTimes, parts_of
 from planet_rssm.base.device import processor, within_memory
 from planet_rssm.base.files import UNSEALED, is_sealed, read_regular, seal, write_atomic
+from planet_rssm.base.json_types import Json
 from planet_rssm.config import FORMAT
 from planet_rssm.evaluation.episode_cache import FOLDER
 from planet_rssm.evaluation.equal_time import (
@@ -31,14 +31,15 @@ from planet_rssm.evaluation.equal_time import (
 from planet_rssm.evaluation.opened_run import Pools
 from planet_rssm.evaluation.protocol import TimedPolicy, play
 from planet_rssm.runs.checkpoint import Checkpoint, OpenedRun
-from planet_rssm.runs.run import RESUMABLE, versions
+from planet_rssm.runs.run import RESUMABLE
+from planet_rssm.runs.surroundings import versions
 
 REPEATS = 7  # of each number of rounds: the median counts, a busy machine has slow ones
 
 _log = logging.getLogger("planet_rssm")
 
 
-def made_of(opened: OpenedRun, budgets: Sequence[float], overrides: Sequence[str]) -> Any:  # noqa: ANN401
+def made_of(opened: OpenedRun, budgets: Sequence[float], overrides: Sequence[str]) -> Json:
     """Return all that the times of a run's decisions depend on, as JSON; its weights do not count.
 
     Seeds of one run are equal in it.
@@ -65,7 +66,7 @@ class TimedWays:
         self,
         name: str,
         opened: OpenedRun,
-        facts: Any,  # noqa: ANN401 (JSON)
+        facts: Json,
         folder: Path,
         *,
         overrides: Sequence[str] = (),
@@ -91,9 +92,9 @@ class TimedWays:
         possible, self.left_out = ways_of(self._checkpoint.settings)
         # all are made now: an override that is refused is so before anything is measured
         settings = self._checkpoint.settings
-        smallest = (unit_of(settings), 1)
+        smallest = unit_of(settings)
         for way in possible:
-            settings_for(settings, way, *smallest, overrides=overrides)
+            settings_for(settings, way, smallest, overrides=overrides)
         self.timings: dict[str, Timing | None] = {way: kept.get(way) for way in possible}
 
     def settings(self, way: str, search: Search) -> Checkpoint:
@@ -127,12 +128,14 @@ class TimedWays:
         missing = [way for way, timing in self.timings.items() if timing is None]
         if not missing:
             return
-        parts = parts_of(self._checkpoint, self._device)
+        model, behavior = parts_of(self._checkpoint, self._device)
 
         def agent(way: str, candidates: int, rounds: int) -> Agent:
             own = self._checkpoint.settings
             settings = settings_for(own, way, candidates, rounds, self._overrides)
-            return Agent.build(settings, self._checkpoint.spec, *parts, device=self._device)
+            return Agent.build(
+                settings, self._checkpoint.spec, model, behavior, device=self._device
+            )
 
         unit = unit_of(self._checkpoint.settings)
         for way in missing:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from planet_rssm.base.device import generator
 from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.json_types import Json
 from planet_rssm.base.seeding import Stream, stream_seed
 from planet_rssm.data.episode import Episode
 from planet_rssm.openloop.imagination import decoded, decoder_targets, filtered, latent_noise
@@ -70,7 +71,7 @@ class DreamErrors:
     starts: list[int]  # how many each average is over
     errors: dict[str, list[float] | None]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Return the numbers by name."""
         return {"horizons": self.horizons, "starts": self.starts, **self.errors}
 
@@ -165,13 +166,17 @@ def _batches(
             ]
     for first in range(0, len(places), ROWS):
         yield _stacked(
-            [_start(*place, horizons, context) for place in places[first : first + ROWS]], device
+            [
+                _start(episode, other, at, horizons, context)
+                for episode, other, at in places[first : first + ROWS]
+            ],
+            device,
         )
 
 
 def _start(
     episode: Episode, other: Episode, at: int, horizons: Sequence[int], context: int
-) -> dict[str, Any]:
+) -> "dict[str, np.ndarray | dict[str, np.ndarray]]":
     """Return one start as arrays.
 
     The actions of `other` are taken from the same time on, and begin again at its end.
@@ -190,7 +195,7 @@ def _start(
     }
 
 
-def _stacked(rows: Sequence[Mapping[str, Any]], device: torch.device) -> Starts:
+def _stacked(rows: Sequence[Mapping[str, object]], device: torch.device) -> Starts:
     def stack(values: Sequence[Any]) -> Any:  # noqa: ANN401 (arrays, or dicts of them)
         if isinstance(values[0], dict):
             return {key: stack([value[key] for value in values]) for key in values[0]}

@@ -5,20 +5,22 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from planet_rssm.agent import Agent, AgentPolicy, behavior_of, model_of
 from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.json_types import Json
 from planet_rssm.collect import Policy, RandomPolicy, collect
 from planet_rssm.data import episode_set
 from planet_rssm.data.episode import Episode
-from planet_rssm.data.replay import EPISODES, Replay
+from planet_rssm.data.episode_folder import EPISODES
+from planet_rssm.data.replay import Replay
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.envs.spec import EnvSpec, require_same_environment
-from planet_rssm.evaluation.plan_run import write_or_warn
+from planet_rssm.evaluation.film import write_or_warn
 from planet_rssm.evaluation.protocol import FIRST_SEED, PARALLEL, episode_seeds
 from planet_rssm.evaluation.results import ObservationInfo, checkpoint_name
 from planet_rssm.openloop.dream_errors import CONTEXT, HORIZONS, DreamErrors, dream_errors
@@ -62,7 +64,7 @@ class DreamResult:
     observation: ObservationInfo
     video: str | None  # file
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Return the object that `planet dream --json` prints."""
         return {
             "task": self.task,
@@ -197,7 +199,7 @@ def recorded(checkpoint: Checkpoint, run: Path, folder: Path, count: int) -> Hel
         PlanetError: it has none, or they are of another environment than the run's.
     """
     if not folder.is_dir():
-        raise PlanetError(f"--data {folder}: no such folder; give one that `planet collect` wrote")
+        raise PlanetError(f"--data {folder}: {episode_set.no_folder(folder)}")
     replay = Replay(folder, sys.maxsize)
     if replay.env is None:
         raise PlanetError(f"--data {folder}: {episode_set.no_episode(folder)}")

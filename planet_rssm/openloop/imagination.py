@@ -51,4 +51,4 @@ def latent_noise(
     """
     if getattr(model.rssm.settings, way) != "sample":
         return None
-    return torch.randn(*lead, model.rssm.noise_size, generator=rng, device=rng.device)
+    return torch.randn((*lead, model.rssm.noise_size), generator=rng, device=rng.device)

@@ -35,6 +35,7 @@ from planet_rssm.planners.choices import Groups
 from planet_rssm.planners.function import FunctionDynamics
 from planet_rssm.planners.goal import goal_reward
 from planet_rssm.planners.icem import ICEM
+from planet_rssm.planners.limits import require_choices
 from planet_rssm.planners.mppi import MPPI
 from planet_rssm.planners.noise import Noise, normal
 from planet_rssm.planners.objective import Objective, score
@@ -70,7 +71,6 @@ PLANNERS: dict[str, type[SearchPlanner[Any, Any]]] = {
     "mppi": MPPI,
     "shooting": RandomShooting,
 }
-MOST_ENTRIES = 2**28  # of the candidates of a round over choices, for each environment: 1 GiB
 
 
 def CategoricalCEM(settings: "PlannerSettings", action_size: int) -> CEM:  # noqa: N802
@@ -100,25 +100,13 @@ def planner_from_settings(
             "Agent.load"
         )
     if discrete:
-        _check_memory(settings, action_size)
+        require_choices(settings, action_size)
     if settings.name in PLANNERS:
         return PLANNERS[settings.name](settings, action_size, low, high, discrete=discrete)
     kind: type[Planner[Any, Any]] = Planner  # type: ignore[type-abstract]
     return build(
         "planner.name", settings.name, kind, settings, action_size, low, high, discrete=discrete
     )
-
-
-def _check_memory(settings: "PlannerSettings", action_size: int) -> None:
-    """Refuse one-hot candidates that take more than `MOST_ENTRIES`, before any is made."""
-    each = settings.particles * settings.horizon * action_size
-    if settings.candidates * each > MOST_ENTRIES:
-        size = f"horizon {settings.horizon} and {action_size} choices"
-        raise PlanetError(
-            f"planner.candidates = {settings.candidates}: with {size} a round takes "
-            f"{settings.candidates * each / 2**28:.1f} GiB for each environment, at most 1; set "
-            f"planner.candidates={MOST_ENTRIES // each} or less, or a shorter planner.horizon"
-        )
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401

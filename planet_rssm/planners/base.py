@@ -48,7 +48,7 @@ class RoundStats(NamedTuple):
 
 T = TypeVar("T", bound=Search)
 V = TypeVar("V")
-RunRound = Callable[[Callable[..., Any], tuple[Any, ...]], Any]  # run(round, tensors)
+RunRound = Callable[[functools.partial[Any], tuple[Any, ...]], Any]  # run(round, tensors)
 GRAPHS = 8  # sorts of decisions, by numbers of rows say, whose graphs are kept
 
 
@@ -331,8 +331,9 @@ def joined_stats(rounds: Sequence[RoundStats]) -> dict[str, Tensor]:
     `returns_max`; `returns_mean` of the finite ones; `elite_std` and `entropy` of what the next
     round would draw from; `nonfinite`: how many candidates had a return that is not finite.
     """
-    stacked = (torch.stack(values, 1) for values in zip(*rounds, strict=True))
-    by_round = dict(zip(RoundStats._fields, stacked, strict=True))
+    by_round = {
+        name: torch.stack([getattr(one, name) for one in rounds], 1) for name in RoundStats._fields
+    }
     return by_round | {"nonfinite": by_round["nonfinite"].sum(1)}
 
 

@@ -3,18 +3,18 @@
 import functools
 import operator
 from collections.abc import Callable
-from typing import Any
 
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from planet_rssm.base.errors import PlanetError
+from planet_rssm.types import S
 
 
 def goal_reward(
-    goal: Any,  # noqa: ANN401 (any pytree)
-    weight: Any = 1.0,  # noqa: ANN401
-) -> Callable[[Any, Tensor, Any], Tensor]:
+    goal: S,
+    weight: object = 1.0,
+) -> Callable[[S, Tensor, S], Tensor]:
     """Return a reward for FunctionDynamics: minus the distance of the next state from the goal.
 
     The distance is the weighted sum of squared differences.
@@ -30,11 +30,13 @@ def goal_reward(
             state.
     """
     targets, form = pytree.tree_flatten(goal)
-    weights = [weight] * len(targets)
-    if not isinstance(weight, (int, float)):
+    weights: list[Tensor | float]
+    if isinstance(weight, (int, float)):
+        weights = [weight] * len(targets)
+    else:
         weights = form.flatten_up_to(weight)
 
-    def reward(state: Any, action: Tensor, following: Any) -> Tensor:  # noqa: ANN401
+    def reward(state: S, action: Tensor, following: S) -> Tensor:
         parts = map(_distance, form.flatten_up_to(following), targets, weights)
         return -functools.reduce(operator.add, parts)
 

@@ -6,7 +6,7 @@ import gc
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 
 from planet_rssm.base.errors import PlanetError
 
+T = TypeVar("T")  # a pytree
 # runs before a capture, in which libraries choose their kernels and take their workspaces
 WARMUPS = 2
 _capturing = threading.Lock()  # all captures of a device are made on one stream
@@ -56,9 +57,9 @@ class Graphs:
 
     def __call__(
         self,
-        one: Any,  # noqa: ANN401 (a partial)
-        tensors: tuple[Any, ...],
-    ) -> Any:  # noqa: ANN401 (a pytree)
+        one: functools.partial[T],
+        tensors: tuple[object, ...],
+    ) -> T:
         """Return `one(*tensors)`.
 
         `one` is a `functools.partial` that computes by its keywords and the shapes alone.
@@ -120,7 +121,7 @@ def _capture_stream(device: int) -> torch.cuda.Stream:
 
 
 def _capture(
-    one: Callable[..., Any],
+    one: Callable[..., object],
     leaves: list[Tensor | None],
     form: pytree.TreeSpec,
     pool: Any,  # noqa: ANN401
@@ -141,10 +142,10 @@ def _capture(
 
 
 def _recorded(
-    one: Callable[..., Any],
-    tensors: tuple[Any, ...],
+    one: Callable[..., object],
+    tensors: tuple[object, ...],
     pool: Any,  # noqa: ANN401
-) -> tuple[torch.cuda.CUDAGraph, Any]:
+) -> tuple[torch.cuda.CUDAGraph, object]:
     """Return a graph of `one(*tensors)`, and the result that it writes."""
     graph = torch.cuda.CUDAGraph()
     current = torch.cuda.current_stream()

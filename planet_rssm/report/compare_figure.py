@@ -2,19 +2,22 @@
 
 import io
 import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from planet_rssm.base.files import write_atomic
+from planet_rssm.base.json_types import Json
 from planet_rssm.report.curves import require_matplotlib
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 COLUMNS = 3
 # a colour and a marker each, so that lines that lie on one another are told apart
 STYLES = {"actor": "k*", "cem": "C0o", "icem": "C1s", "mppi": "C2^", "cem+actor+critic": "C3D"}
 
 
-def plot_compared(result: Mapping[str, Any], out: Path) -> None:
+def plot_compared(result: Json, out: Path) -> None:
     """Draw what `planet compare --json` prints as a PNG, an axis for each group.
 
     Raises:
@@ -39,7 +42,7 @@ def plot_compared(result: Mapping[str, Any], out: Path) -> None:
         f"{result['threads']} threads",
         fontsize="small",
     )
-    named: dict[str, Any] = {}
+    named: Json = {}
     for ax in figure.axes:
         handles, labels = ax.get_legend_handles_labels()
         named |= dict(zip(labels, handles, strict=True))
@@ -50,11 +53,11 @@ def plot_compared(result: Mapping[str, Any], out: Path) -> None:
     write_atomic(out, [data.getbuffer()])
 
 
-def _same_task(groups: list[Any]) -> bool:
+def _same_task(groups: list[Json]) -> bool:
     return len({group["task"] for group in groups}) == 1
 
 
-def _draw(ax: Any, group: Mapping[str, Any], budgets: list[float]) -> None:  # noqa: ANN401
+def _draw(ax: "Axes", group: Json, budgets: list[float]) -> None:
     title = f"{group['task']}, {group['observation']}"
     if group["group"]:
         title += f"\n{group['group']}"

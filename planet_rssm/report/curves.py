@@ -5,12 +5,15 @@ import importlib.util
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from planet_rssm import config
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.files import write_atomic
 from planet_rssm.runs.run import CONFIG, METRICS, read_metrics
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 LINE_STYLES = ("--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)))  # of the baselines
 
@@ -57,7 +60,7 @@ def plot_key(runs: Sequence[Path], out: Path, key: str) -> None:
                 f"{run / METRICS}: no number {key!r} in it; "
                 "give another of its keys, say memory_mib"
             )
-        axes.plot(*zip(*points, strict=True), label=run.name)
+        axes.plot([step for step, _ in points], [value for _, value in points], label=run.name)
     # from 0, which shows its growth beside its size
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
     _save(axes, out)
@@ -87,7 +90,7 @@ def _title(runs: Sequence[Path]) -> str:
     return "; ".join(titles)
 
 
-def _axes(xlabel: str, ylabel: str, title: str) -> Any:  # noqa: ANN401 (matplotlib is an extra)
+def _axes(xlabel: str, ylabel: str, title: str) -> "Axes":
     require_matplotlib("learning curves")
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # no pyplot: it keeps global state
     from matplotlib.figure import Figure
@@ -97,15 +100,16 @@ def _axes(xlabel: str, ylabel: str, title: str) -> Any:  # noqa: ANN401 (matplot
     return figure.add_subplot(xlabel=xlabel, ylabel=ylabel, title=title)
 
 
-def _save(axes: Any, out: Path) -> None:  # noqa: ANN401
+def _save(axes: "Axes", out: Path) -> None:
     axes.grid(alpha=0.3)
-    axes.figure.legend(loc="outside right upper", fontsize="small")
+    figure: Any = axes.figure  # the one that `_axes` made
+    figure.legend(loc="outside right upper", fontsize="small")
     data = io.BytesIO()
-    axes.figure.savefig(data, format="png", dpi=120)
+    figure.savefig(data, format="png", dpi=120)
     write_atomic(out, [data.getbuffer()])
 
 
-def _draw_run(axes: Any, run: Path, colour: str) -> None:  # noqa: ANN401 (matplotlib is an extra)
+def _draw_run(axes: "Axes", run: Path, colour: str) -> None:
     measured = read_metrics(run)
     for phase, name, style in (
         ("collect", "train", {"linewidth": 1, "alpha": 0.45}),
@@ -115,4 +119,10 @@ def _draw_run(axes: Any, run: Path, colour: str) -> None:  # noqa: ANN401 (matpl
             (line["env_steps"], line["return"]) for line in measured if line["phase"] == phase
         ]
         if points:
-            axes.plot(*zip(*points, strict=True), color=colour, label=f"{run.name} {name}", **style)
+            axes.plot(
+                [step for step, _ in points],
+                [value for _, value in points],
+                color=colour,
+                label=f"{run.name} {name}",
+                **style,
+            )

@@ -1,17 +1,20 @@
 """A diagnosis as a picture: how the model ranks and values candidates, and what each part gains."""
 
 import io
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from planet_rssm.base.files import write_atomic
+from planet_rssm.base.json_types import Json
 from planet_rssm.report.curves import require_matplotlib
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 COLOURS = {"random": "C0", "planned": "C1"}
 
 
-def plot_diagnosis(result: Mapping[str, Any], out: Path) -> None:
+def plot_diagnosis(result: Json, out: Path) -> None:
     """Draw what `planet diagnose --json` prints as a PNG.
 
     Raises:
@@ -39,7 +42,7 @@ def plot_diagnosis(result: Mapping[str, Any], out: Path) -> None:
     write_atomic(out, [data.getbuffer()])
 
 
-def _gains(ax: Any, result: Mapping[str, Any]) -> None:  # noqa: ANN401 (matplotlib is an extra)
+def _gains(ax: "Axes", result: Json) -> None:
     ax.set(title="mean return by part exchanged")
     for index, (name, returns) in enumerate(result["returns"].items()):
         low, high = returns["episode_ci95"]
@@ -54,7 +57,7 @@ def _gains(ax: Any, result: Mapping[str, Any]) -> None:  # noqa: ANN401 (matplot
     ax.set_xticks(range(len(result["returns"])), list(result["returns"]))
 
 
-def _correlation(ax: Any, result: Mapping[str, Any]) -> None:  # noqa: ANN401
+def _correlation(ax: "Axes", result: Json) -> None:
     ax.set(title="rank correlation, model and simulator", xlabel="agent steps", ylim=(-1.02, 1.02))
     for kind, colour in COLOURS.items():
         for name, style in (("one", ":"), ("mean", "-")):
@@ -69,7 +72,7 @@ def _correlation(ax: Any, result: Mapping[str, Any]) -> None:  # noqa: ANN401
     ax.legend(fontsize="small")
 
 
-def _optimism(ax: Any, result: Mapping[str, Any]) -> None:  # noqa: ANN401
+def _optimism(ax: "Axes", result: Json) -> None:
     ax.set(
         title="optimism of the chosen plan", xlabel="agent steps", ylabel="imagined − real return"
     )
@@ -80,7 +83,7 @@ def _optimism(ax: Any, result: Mapping[str, Any]) -> None:  # noqa: ANN401
     ax.legend(fontsize="small")
 
 
-def _calibration(ax: Any, bins: list[dict[str, float]]) -> None:  # noqa: ANN401
+def _calibration(ax: "Axes", bins: list[dict[str, float]]) -> None:
     ax.set(title="reward of a step, by tenths", xlabel="predicted", ylabel="real")
     ends = [value for part in bins for value in (part["predicted"], part["real"])]
     ax.plot([min(ends), max(ends)], [min(ends), max(ends)], color="0.4", linewidth=1)
@@ -93,12 +96,12 @@ def _calibration(ax: Any, bins: list[dict[str, float]]) -> None:  # noqa: ANN401
 
 
 def _line(
-    ax: Any,  # noqa: ANN401
+    ax: "Axes",
     horizons: list[int],
-    cells: list[Any],
+    cells: list[Json | None],
     label: str,
     colour: str,
-    style: Any,  # noqa: ANN401
+    style: str,
 ) -> None:
     known = [
         (at, cell["mean"], *cell["episode_ci95"])

@@ -29,7 +29,8 @@ def panels(truth: np.ndarray, prediction: np.ndarray, context: int) -> Iterator[
     for time in range(truth.shape[1]):
         colour = OBSERVED if time < context else IMAGINED
         rows = [
-            _row(*pair, colour) for pair in zip(truth[:, time], prediction[:, time], strict=True)
+            _row(true, predicted, colour)
+            for true, predicted in zip(truth[:, time], prediction[:, time], strict=True)
         ]
         doing = "sees the truth" if time < context else "only imagines"
         words = f"frame {time + 1}: the model {doing}"

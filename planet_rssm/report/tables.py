@@ -2,11 +2,11 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from planet_rssm.base.files import write_atomic
+from planet_rssm.base.json_types import Json
 
 COLUMNS = (
     "task",
@@ -28,7 +28,7 @@ _SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textas
 }
 
 
-def rows(groups: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+def rows(groups: Sequence[Json]) -> list[list[str]]:
     """Return the table of the groups as `COLUMNS`; intervals of episodes alone are marked."""
     return [
         [
@@ -48,13 +48,13 @@ def rows(groups: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     ]
 
 
-def _trained(group: Mapping[str, Any]) -> str:
+def _trained(group: Json) -> str:
     """Return how long a group has learned; a selected checkpoint is marked."""
     selected = " (best: selected)" if group["checkpoint"] == "best" else ""
     return steps(group["env_steps"]) + selected
 
 
-def published_rows(entries: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+def published_rows(entries: Sequence[Json]) -> list[list[str]]:
     """Return the table of the published scores as `PUBLISHED`."""
     return [
         [
@@ -69,7 +69,7 @@ def published_rows(entries: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     ]
 
 
-def task_rows(table: Mapping[str, Any]) -> list[list[str]]:
+def task_rows(table: Json) -> list[list[str]]:
     """Return one of the `tables` of `planet eval --json` as `BY_TASK`.
 
     Below the tasks stand mean and interquartile mean over them, divided by 1000.
@@ -97,7 +97,7 @@ def task_rows(table: Mapping[str, Any]) -> list[list[str]]:
     return body
 
 
-def _beside(score: Mapping[str, Any] | None) -> str:
+def _beside(score: Json | None) -> str:
     return (
         "none"
         if score is None
@@ -105,7 +105,7 @@ def _beside(score: Mapping[str, Any] | None) -> str:
     )
 
 
-def spread(summary: Mapping[str, Any], kind: str = "ci95") -> str:
+def spread(summary: Json, kind: str = "ci95") -> str:
     """Return an interval in words: the mean's by the bootstrap, or Student's `t95`.
 
     Those of another statistic are called as in JSON, `iqm_t95`.
@@ -127,7 +127,7 @@ def steps(count: int | Sequence[int]) -> str:
     return f"{count / 1000:g}k" if count < 1_000_000 else f"{count / 1_000_000:g}M"
 
 
-def write_csv(path: Path, result: Mapping[str, Any]) -> None:
+def write_csv(path: Path, result: Json) -> None:
     """Write the groups with all their numbers, a row each."""
     numbers = ("mean", "std", "median", "iqm")
     bootstrap = ("ci95", "median_ci95", "iqm_ci95")
@@ -173,7 +173,7 @@ def _of_episodes(kind: str) -> str:
     return f"{statistic}_episode_{name}" if statistic else f"episode_{name}"
 
 
-def write_rows(path: Path, result: Mapping[str, Any]) -> None:
+def write_rows(path: Path, result: Json) -> None:
     """Write one row an episode."""
     header = [
         "run",
@@ -206,7 +206,7 @@ def write_rows(path: Path, result: Mapping[str, Any]) -> None:
     _write(path, header, table)
 
 
-def write_latex(path: Path, result: Mapping[str, Any]) -> None:
+def write_latex(path: Path, result: Json) -> None:
     """Write LaTeX tables: the groups, ours by task beside the published ones, and the latter.
 
     The last has the protocol of each.
@@ -238,7 +238,7 @@ def _escaped(text: str) -> str:
     return "".join(_SPECIAL.get(sign, sign) for sign in text)
 
 
-def _write(path: Path, header: Sequence[str], table: Sequence[Sequence[Any]]) -> None:
+def _write(path: Path, header: Sequence[str], table: Sequence[Sequence[object]]) -> None:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(
         [header, *([_cell(value) for value in row] for row in table)]
@@ -246,7 +246,7 @@ def _write(path: Path, header: Sequence[str], table: Sequence[Sequence[Any]]) ->
     write_atomic(path, [_bytes(text.getvalue())])
 
 
-def _cell(value: Any) -> Any:  # noqa: ANN401
+def _cell(value: object) -> object:
     """Return a cell that a spreadsheet takes for text if it is text.
 
     A run's name may begin as a formula does.

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import safetensors.torch
 import torch
@@ -21,16 +21,13 @@ from planet_rssm.base import trust
 from planet_rssm.base.device import resolve_device
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.files import read_regular, write_atomic
+from planet_rssm.base.json_types import Json
 from planet_rssm.base.text import one_line
 from planet_rssm.config import FORMAT, Settings
 from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.runs.location import BEST, SUFFIX, find
 
-FOLDER = "checkpoints"
-BEST = "best"
-SUFFIX = ".safetensors"
 MOST = 1 << 36  # bytes that are read of one
-PRETRAINED = "pretrained:"  # before the name of a run that is in the package
-_PACKAGED = Path(__file__).parents[1] / "pretrained"
 # Parts of the world model by the names that older checkpoints have.
 _RENAMED = {"goes_on.": "continue_head."}
 
@@ -41,7 +38,7 @@ class Checkpoint:
 
     settings: Settings
     spec: EnvSpec
-    progress: dict[str, Any]  # the trainer's counters
+    progress: Json  # the trainer's counters
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     # actor and critic; empty where a run learns none
@@ -155,7 +152,7 @@ def load(path: Path, *, trusted: bool = False) -> Checkpoint:
     return read
 
 
-def _read(name: str, header: dict[str, Any], tensors: dict[str, Tensor]) -> Checkpoint:
+def _read(name: str, header: Json, tensors: dict[str, Tensor]) -> Checkpoint:
     """Return what a file says that is as it was written, whoever wrote it."""
     groups: dict[str, dict[str, Tensor]] = {
         group: {} for group in ("model", "optimizer", "behavior", "collecting")
@@ -202,7 +199,7 @@ def _finite(tensor: Tensor) -> bool:
     return not tensor.is_floating_point() or bool(tensor.isfinite().all())
 
 
-def _plain(progress: Any) -> dict[str, Any]:  # noqa: ANN401 (whatever a file holds)
+def _plain(progress: Json) -> Json:
     """Return what the trainer counted, if each count is one.
 
     Raises:
@@ -270,74 +267,7 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
     module.load_state_dict(dict(tensors))
 
 
-def numbered(run: Path) -> list[Path]:
-    """Return a run's checkpoints but the best, oldest first.
-
-    Each is named by its env_steps, offline by its updates.
-    """
-    return sorted(path for path in (run / FOLDER).glob(f"*{SUFFIX}") if path.stem.isdecimal())
-
-
-def path_of(run: Path, name: int | str) -> Path:
-    """Return where a run keeps the checkpoint of `name` env_steps (offline: updates), or `best`."""
-    stem = f"{name:010d}" if isinstance(name, int) else name
-    return run / FOLDER / f"{stem}{SUFFIX}"
-
-
-def find(run: Path, which: str = "last") -> Path:
-    """Return the file of a run's checkpoint `last`, `best` or of a number of env_steps.
-
-    `run` is a folder, or `pretrained:NAME`.
-
-    Raises:
-        PlanetError: `run` is no run folder, or it has no such checkpoint.
-    """
-    asked = run
-    run = source(run)
-    try:
-        there = (run / FOLDER).is_dir()
-    except OSError as error:  # a parent that may not be entered
-        raise PlanetError(f"run folder {run}: not readable ({error.strerror})") from None
-    if not there:
-        raise PlanetError(
-            f"{run}: not a run folder (it holds no {FOLDER}/); "
-            "give the --run-dir of a `planet train`"
-        )
-    steps = [int(path.stem) for path in numbered(run)]
-    if which == "last" and steps:
-        return path_of(run, steps[-1])
-    if which == BEST and path_of(run, BEST).is_file():
-        return path_of(run, BEST)
-    if which.isdecimal() and int(which) in steps:
-        return path_of(run, int(which))
-    have = [str(step) for step in steps] + [BEST] * path_of(run, BEST).is_file()
-    raise PlanetError(
-        f"{asked}: no checkpoint {which!r}; it has {', '.join(have) or 'none yet: train it first'}"
-    )
-
-
-def source(run: Path) -> Path:
-    """Return the folder that a run is read from: of `pretrained:NAME` the package's, else itself.
-
-    Raises:
-        PlanetError: the package has none of that name.
-    """
-    if not str(run).startswith(PRETRAINED):
-        return run
-    names = sorted(
-        f"{PRETRAINED}{folder.name}" for folder in _PACKAGED.iterdir() if (folder / FOLDER).is_dir()
-    )
-    if str(run) not in names:
-        raise PlanetError(f"{run}: no such model in the package{config.nearest(str(run), names)}")
-    return _PACKAGED / str(run).removeprefix(PRETRAINED)
-
-
-def outputs(run: Path) -> Path:
-    """Return the folder that what is made of a run goes into: runs/pretrained-NAME, else itself."""
-    return Path("runs") / str(run).replace(":", "-") if str(run).startswith(PRETRAINED) else run
-
-
-def _crc32(header: dict[str, Any], tensors: dict[str, Tensor]) -> int:
+def _crc32(header: Json, tensors: dict[str, Tensor]) -> int:
     value = zlib.crc32(json.dumps(header).encode())
     for key in sorted(tensors):
         kind = f"{key} {tensors[key].dtype} {list(tensors[key].shape)}"

@@ -1,33 +1,34 @@
 """A run folder: its settings, its surroundings, its metrics.
 
     config.yaml    resolved settings          checkpoints/   see checkpoint.py
-    run.json       versions and machine       episodes/      see data/replay.py
+    run.json       versions and machine       episodes/      see data/episode_folder.py
     metrics.jsonl  one line a measurement     videos/        what `planet plan --video` filmed
 
 A checkpoint alone is enough to act (agent.py); the folder is what a run needs to go on.
 """
 
 import contextlib
-import importlib.metadata
 import json
 import os
-import platform
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from planet_rssm import config
-from planet_rssm.base.device import processor
 from planet_rssm.base.errors import PlanetError
-from planet_rssm.base.files import claim, read_regular, write_atomic
+from planet_rssm.base.files import (
+    IrregularFileError,
+    check_regular,
+    claim,
+    read_regular,
+    write_atomic,
+)
+from planet_rssm.base.json_types import Json
 from planet_rssm.base.trust import own
 from planet_rssm.config import FORMAT, Settings
 from planet_rssm.data import manifest
-from planet_rssm.data.replay import EPISODES
-from planet_rssm.envs import gl
-from planet_rssm.envs.registry import GL_BACKENDS, canonical_id
-from planet_rssm.runs import checkpoint
+from planet_rssm.data.episode_folder import EPISODES
+from planet_rssm.envs.registry import canonical_id
+from planet_rssm.runs import location
 
 CONFIG = "config.yaml"
 RECORD = "run.json"
@@ -48,7 +49,6 @@ RESUMABLE = {
     "train.offline_updates",
 }
 LARGEST = 1e300  # of a measurement: beyond it no axis can be drawn
-PACKAGES = ("planet_rssm", "torch", "numpy", "mujoco", "dm-control", "gymnasium")
 
 
 class Run:
@@ -67,6 +67,8 @@ class Run:
         Raises:
             PlanetError: the folder already holds a run, or it cannot be written.
         """
+        from planet_rssm.runs.surroundings import surroundings  # torch: not to look into a folder
+
         run = cls(folder, settings)
         own(config.imported(settings))  # whoever begins a run has named its code
         try:
@@ -76,7 +78,7 @@ class Run:
             with run.lock():  # of two that begin together only the first writes
                 run.check_new()
                 _clear(folder)
-                (folder / checkpoint.FOLDER).mkdir(exist_ok=True)
+                (folder / location.FOLDER).mkdir(exist_ok=True)
                 write_atomic(folder / RECORD, [record])
                 config.save(settings, folder / CONFIG)
         except OSError as error:
@@ -91,13 +93,29 @@ class Run:
         """
         if self.is_uncommitted():
             return
-        for pattern in (CONFIG, f"{checkpoint.FOLDER}/*", f"{EPISODES}/*"):
-            if existing := next(self.folder.glob(pattern), None):
+        if (self.folder / CONFIG).exists():
+            raise PlanetError(
+                f"run folder {self.folder}: already a run, it holds {CONFIG}; add --resume to go "
+                "on, or give another --run-dir"
+            )
+        if left := _left_of_a_run(self.folder):
+            raise PlanetError(_without_settings(self.folder, left))
+
+    def check_files(self) -> None:
+        """Refuse a run of which a file that is read or written is no regular file.
+
+        Raises:
+            PlanetError: one is a FIFO, a folder, a socket or a device.
+        """
+        newest = location.numbered(self.folder)[-1:]
+        for path in (*(self.folder / name for name in (CONFIG, RECORD, METRICS)), *newest):
+            try:
+                check_regular(path)
+            except IrregularFileError as error:
                 raise PlanetError(
-                    f"run folder {self.folder}: already a run, it holds "
-                    f"{existing.relative_to(self.folder)}; add --resume to go on, or give another "
-                    "--run-dir"
-                )
+                    f"{path}: {error.strerror}; take it away and put the run's own file there, "
+                    "or give a copy of the run"
+                ) from None
 
     @classmethod
     def open(cls, folder: Path, settings: Settings | None = None) -> "Run":
@@ -112,11 +130,10 @@ class Run:
             own(config.imported(settings))
         try:
             if not path.is_file():
-                begin = "" if settings is None else ", or leave --resume out to begin one"
-                raise PlanetError(
-                    f"{folder}: not a run folder (no {CONFIG}); "
-                    f"give the --run-dir of a `planet train`{begin}"
-                )
+                if left := _left_of_a_run(folder):
+                    raise PlanetError(_without_settings(folder, left))
+                begin = "" if settings is None else "; without --resume one begins there"
+                raise PlanetError(f"{location.no_run(folder, f'no {CONFIG}')}{begin}")
             saved = config.load(path)
             _check_format(folder / RECORD)
             settings = saved if settings is None else _as_resolved(settings, saved)
@@ -161,7 +178,7 @@ class Run:
         begun = (self.folder / CONFIG).exists() and bool(_record(self.folder))
         return (
             begun
-            and not any((self.folder / checkpoint.FOLDER).glob("[!.]*"))
+            and not any((self.folder / location.FOLDER).glob("[!.]*"))
             and not self.was_committed()
         )
 
@@ -187,6 +204,21 @@ class Run:
             )
 
 
+def _left_of_a_run(folder: Path) -> Path | None:
+    """Return a checkpoint or an episode that is in a folder, by its name there; None without."""
+    for pattern in (f"{location.FOLDER}/*", f"{EPISODES}/*"):
+        if existing := next(folder.glob(pattern), None):
+            return existing.relative_to(folder)
+    return None
+
+
+def _without_settings(folder: Path, left: Path) -> str:
+    return (
+        f"run folder {folder}: holds {left} but no {CONFIG}, so nothing can begin in it and "
+        f"nothing can go on; bring {CONFIG} back, or give another --run-dir"
+    )
+
+
 def _clear(folder: Path) -> None:
     """Delete what a run that committed nothing has left: it may be of other settings."""
     _refuse_links(folder)
@@ -198,7 +230,7 @@ def _clear(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _record(folder: Path) -> dict[str, Any]:
+def _record(folder: Path) -> Json:
     """Return what run.json holds; nothing where it is missing or damaged."""
     try:
         value = json.loads(read_regular(folder / RECORD))
@@ -209,7 +241,7 @@ def _record(folder: Path) -> dict[str, Any]:
 
 def _refuse_links(folder: Path) -> None:
     """Refuse a run whose files are links: what it writes or deletes would be somewhere else."""
-    for name in (LOCK, METRICS, EVENTS, checkpoint.FOLDER, EPISODES):
+    for name in (LOCK, METRICS, EVENTS, location.FOLDER, EPISODES):
         if (path := folder / name).is_symlink():
             raise PlanetError(
                 f"run folder {folder}: {name} is a link, to {os.readlink(path)}; a run changes "
@@ -252,7 +284,7 @@ def _unwritable(folder: Path, error: OSError) -> PlanetError:
     )
 
 
-def read_metrics(run: Path) -> list[dict[str, Any]]:
+def read_metrics(run: Path) -> list[Json]:
     """Return the lines of a run's metrics; a last line that is half written is skipped.
 
     Raises:
@@ -281,7 +313,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     return measured
 
 
-def _measurement(line: str) -> dict[str, Any]:
+def _measurement(line: str) -> Json:
     value = json.loads(line)
     if not isinstance(value, dict) or not isinstance(value.get("phase"), str):
         raise ValueError
@@ -289,50 +321,3 @@ def _measurement(line: str) -> dict[str, Any]:
     if any(not isinstance(number, int | float) or abs(number) > LARGEST for number in numbers):
         raise ValueError
     return value
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what numbers depend on, by package."""
-    return {name: _version(name) for name in PACKAGES}
-
-
-def surroundings(settings: Settings, device: str) -> dict[str, Any]:
-    """Return what a reader needs to judge a run's numbers: versions, code, machine."""
-    return {
-        "format": FORMAT,
-        "versions": versions() | {"python": platform.python_version()},
-        "commit": _commit(),
-        "device": device,
-        "renderer": {"backend": settings.env.renderer, "gl": _gl_renderer(settings)},
-        "machine": {
-            "system": platform.platform(),
-            "cpus": os.cpu_count(),
-            "processor": processor(),
-        },
-    }
-
-
-def _gl_renderer(settings: Settings) -> str | None:
-    """Return GL's own name, which shows hardware or software; None where no GL is used here."""
-    backend = settings.env.renderer
-    offline = settings.data.folder is not None
-    return gl.probe(backend).renderer if backend in GL_BACKENDS and not offline else None
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def _commit() -> str | None:
-    """Return the checkout's commit, or None where the package is not in a checkout."""
-    here = str(Path(__file__).parent)
-    command = ["git", "-C", here, "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        return subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None

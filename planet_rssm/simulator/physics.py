@@ -1,7 +1,7 @@
 """The physics of a running dm_control episode, followed under many sequences of actions."""
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from dm_control.rl.control import PhysicsError
@@ -10,6 +10,9 @@ from planet_rssm.base.errors import PlanetError
 from planet_rssm.envs.dmc import DMControlEnv
 from planet_rssm.envs.registry import parse
 from planet_rssm.simulator.rewards import REWARDS, Reward, States
+
+if TYPE_CHECKING:
+    from dm_control.mujoco import Physics
 
 
 class Followed(NamedTuple):
@@ -72,7 +75,7 @@ class Simulator:
         """Return the state that the environment is in, float64 [S]."""
         return self._state_of(self._physics)
 
-    def _state_of(self, physics: Any) -> np.ndarray:  # noqa: ANN401 (dm_control has no types)
+    def _state_of(self, physics: "Physics") -> np.ndarray:
         return np.concatenate([physics.get_state(self._full), physics.get_state(self._warm)])
 
     def follow(self, state: np.ndarray, actions: np.ndarray) -> Followed:
@@ -126,16 +129,16 @@ class Simulator:
         """Follow controls [N, H, nu] by stepping the task, each thread a share of the sequences."""
         shares = [share for share in np.array_split(control, self._threads) if len(share)]
 
-        def act(physics: Any, share: np.ndarray) -> list[tuple[np.ndarray, ...]]:  # noqa: ANN401
+        def act(physics: "Physics", share: np.ndarray) -> list[tuple[np.ndarray, ...]]:
             return [self._act(physics, state, each) for each in share]
 
         with ThreadPoolExecutor(len(shares)) as pool:
             parts = [part for done in pool.map(act, self._workers, shares) for part in done]
-        return Followed(*(np.stack(column) for column in zip(*parts, strict=True)))
+        return Followed(*(np.stack([part[field] for part in parts]) for field in range(3)))
 
     def _act(
         self,
-        physics: Any,  # noqa: ANN401
+        physics: "Physics",
         state: np.ndarray,
         control: np.ndarray,
     ) -> tuple[np.ndarray, ...]:
@@ -156,7 +159,7 @@ class Simulator:
 
     def _repeat_action(
         self,
-        physics: Any,  # noqa: ANN401
+        physics: "Physics",
         control: np.ndarray,
     ) -> tuple[float, bool]:
         """Return the summed reward, and whether the task ended the episode."""
@@ -171,7 +174,7 @@ class Simulator:
                 return total, True
         return total, False
 
-    def _restore(self, physics: Any, state: np.ndarray) -> None:  # noqa: ANN401
+    def _restore(self, physics: "Physics", state: np.ndarray) -> None:
         """Put the physics where dm_control's own stands between two steps.
 
         Raises:

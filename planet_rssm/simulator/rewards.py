@@ -6,10 +6,14 @@ tasks' modules are imported when used: they import mujoco, for which MUJOCO_GL m
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from dm_control.utils.rewards import tolerance
+
+if TYPE_CHECKING:
+    from dm_control.mujoco import Physics
+    from dm_control.suite.base import Task
 
 
 class States(NamedTuple):
@@ -21,10 +25,10 @@ class States(NamedTuple):
     sensors: np.ndarray  # [*B, nsensordata], sensors of position and velocity only: see Simulator
 
 
-Reward = Callable[[Any, Any, States], np.ndarray]  # of the task and its physics: [*B]
+Reward = Callable[["Task", "Physics", States], np.ndarray]  # of the task and its physics: [*B]
 
 
-def cartpole(task: Any, physics: Any, states: States) -> np.ndarray:  # noqa: ANN401 (untyped)
+def cartpole(task: "Task", physics: "Physics", states: States) -> np.ndarray:
     """Balance and swing-up of one pole, dense."""
     upright = (np.cos(states.qpos[..., 1]) + 1) / 2
     centred = (1 + tolerance(states.qpos[..., 0], margin=2)) / 2
@@ -35,7 +39,7 @@ def cartpole(task: Any, physics: Any, states: States) -> np.ndarray:  # noqa: AN
     return upright * (4 + little_control) / 5 * (1 + little_speed) / 2 * centred
 
 
-def reacher(task: Any, physics: Any, states: States) -> np.ndarray:  # noqa: ANN401
+def reacher(task: "Task", physics: "Physics", states: States) -> np.ndarray:
     """Both sizes of the target; both links lie along x, in a plane."""
     model = physics.named.model
     shoulder, elbow = states.qpos[..., 0], states.qpos.sum(-1)
@@ -45,7 +49,7 @@ def reacher(task: Any, physics: Any, states: States) -> np.ndarray:  # noqa: ANN
     return tolerance(np.hypot(x, y), (0, model.geom_size[["target", "finger"], 0].sum()))
 
 
-def cheetah_run(task: Any, physics: Any, states: States) -> np.ndarray:  # noqa: ANN401
+def cheetah_run(task: "Task", physics: "Physics", states: States) -> np.ndarray:
     """Horizontal speed of the centre of mass."""
     from dm_control.suite import cheetah
 
@@ -55,7 +59,7 @@ def cheetah_run(task: Any, physics: Any, states: States) -> np.ndarray:  # noqa:
     )
 
 
-def finger_spin(task: Any, physics: Any, states: States) -> np.ndarray:  # noqa: ANN401
+def finger_spin(task: "Task", physics: "Physics", states: States) -> np.ndarray:
     """Speed of the hinge."""
     from dm_control.suite import finger
 
@@ -63,7 +67,7 @@ def finger_spin(task: Any, physics: Any, states: States) -> np.ndarray:  # noqa:
     return (states.qvel[..., hinge] <= -finger._SPIN_VELOCITY).astype(float)
 
 
-def ball_in_cup(task: Any, physics: Any, states: States) -> np.ndarray:  # noqa: ANN401
+def ball_in_cup(task: "Task", physics: "Physics", states: States) -> np.ndarray:
     """The ball inside the cup's target, in x and in z; joints are cup x, z, then ball x, z."""
     model = physics.named.model
     target = (
@@ -76,7 +80,7 @@ def ball_in_cup(task: Any, physics: Any, states: States) -> np.ndarray:  # noqa:
     return (np.abs(target - ball) < room).all(-1).astype(float)
 
 
-def planar_walker(task: Any, physics: Any, states: States) -> np.ndarray:  # noqa: ANN401
+def planar_walker(task: "Task", physics: "Physics", states: States) -> np.ndarray:
     """Stand, walk and run; the torso's joints are z, x and its angle."""
     from dm_control.suite import walker
 
@@ -94,7 +98,7 @@ def planar_walker(task: Any, physics: Any, states: States) -> np.ndarray:  # noq
     return stand * (5 * move + 1) / 6
 
 
-def _speed(physics: Any, states: States) -> np.ndarray:  # noqa: ANN401
+def _speed(physics: "Physics", states: States) -> np.ndarray:
     [first, *_] = physics.model.sensor("torso_subtreelinvel").adr
     return states.sensors[..., first]
 

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterable
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -11,9 +11,11 @@ from torch.utils import _pytree as pytree
 from planet_rssm.planners.box import Box
 from planet_rssm.planners.choices import Groups, likeliest
 
+T = TypeVar("T")
+
 
 def some_actions(
-    state: Any,  # noqa: ANN401
+    state: object,
     size: int,
     box: Box,
     groups: Groups,
@@ -28,23 +30,23 @@ def some_actions(
     return likeliest(uniform, groups) if groups else box.actions(2 * uniform - 1)
 
 
-def precision(state: Any) -> torch.dtype:  # noqa: ANN401
+def precision(state: object) -> torch.dtype:
     """Return the dtype of a search from `state`: float32, or float64 if any part of it is."""
     dtypes = (leaf.dtype for leaf in pytree.tree_leaves(state))
     return functools.reduce(torch.promote_types, dtypes, torch.float32)
 
 
-def take(tree: Any, *part: slice) -> Any:  # noqa: ANN401
+def take(tree: T, *part: slice) -> T:
     """Return the part `leaf[part]` of every leaf of a tree."""
     return pytree.tree_map(lambda leaf: None if leaf is None else leaf[part], tree)
 
 
-def copied(tree: Any) -> Any:  # noqa: ANN401
+def copied(tree: T) -> T:
     """Return a tree of copies."""
     return pytree.tree_map(lambda leaf: None if leaf is None else leaf.clone(), tree)
 
 
-def close(left: Any, right: Any, tolerance: float = 0.0) -> bool:  # noqa: ANN401
+def close(left: object, right: object, tolerance: float = 0.0) -> bool:
     """Return whether two trees of one form have equal numbers, or nearly so; NaN equals NaN."""
     pairs = zip(pytree.tree_leaves(left), pytree.tree_leaves(right), strict=True)
     return all(
@@ -53,7 +55,7 @@ def close(left: Any, right: Any, tolerance: float = 0.0) -> bool:  # noqa: ANN40
     )
 
 
-def same(left: Any, right: Any) -> bool:  # noqa: ANN401
+def same(left: object, right: object) -> bool:
     """Return whether two trees have the same numbers."""
     return close(left, right)
 

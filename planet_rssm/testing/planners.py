@@ -30,7 +30,7 @@ def check_planner(
     action_size: int,
     *,
     dynamics: Dynamics | None = None,
-    state: Any = None,  # noqa: ANN401
+    state: object = None,
     low: Bound = -1.0,
     high: Bound = 1.0,
     discrete: bool | Groups = False,
@@ -76,7 +76,7 @@ class _Trial:
         self,
         planner: Planner,
         dynamics: Dynamics,
-        state: Any,  # noqa: ANN401
+        state: object,
         action_size: int,
         box: Box,
         groups: Groups,
@@ -242,12 +242,14 @@ class _Trial:
     def rows_alone(self, planner: SearchPlanner) -> Iterator[str]:
         noise = planner.draw(self.dynamics, self.state, self._generator())
         carry = planner.initial(self.batch, self.device)
-        given = (self.state, carry, self.first)
-        together, _ = planner.plan(self.dynamics, Objective(), *given, noise=noise)
+        together, _ = planner.plan(
+            self.dynamics, Objective(), self.state, carry, self.first, noise=noise
+        )
         for row in range(self.batch):
             part = slice(row, row + 1)
+            state, own, first = take((self.state, carry, self.first), part)
             alone, _ = planner.plan(
-                self.dynamics, Objective(), *take(given, part), noise=take(noise, part)
+                self.dynamics, Objective(), state, own, first, noise=take(noise, part)
             )
             if not close(alone.sequence[0], together.sequence[row], 1e-3):
                 yield f"row {row} alone plans otherwise than in the batch on the same noise"
@@ -275,10 +277,10 @@ class _Trial:
 
     def _plan(
         self,
-        carry: Any = None,  # noqa: ANN401
+        carry: object = None,
         is_first: Tensor | None = None,
         **options: Any,  # noqa: ANN401
-    ) -> tuple[Plan, Any]:
+    ) -> tuple[Plan, object]:
         carry = self.planner.initial(self.batch, self.device) if carry is None else carry
         first = self.first if is_first is None else is_first
         options = {"generator": self._generator()} | options
@@ -312,7 +314,7 @@ class _Watched(Dynamics[Any]):
     def noise_shape(self, batch: int, candidates: int, horizon: int) -> tuple[int, ...] | None:
         return self.dynamics.noise_shape(batch, candidates, horizon)
 
-    def rollout(self, state: Any, actions: Tensor, noise: Tensor | None) -> Rollout:  # noqa: ANN401
+    def rollout(self, state: object, actions: Tensor, noise: Tensor | None) -> Rollout:
         self.asked.append(actions.clone())
         rollout = self.dynamics.rollout(state, actions, noise)
         count = round(self.broken * actions.shape[1])

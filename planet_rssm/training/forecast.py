@@ -2,11 +2,12 @@
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from planet_rssm.base.json_types import Json
 from planet_rssm.config import Settings
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.evaluation.baselines import BLIND_ROWS, constant_actions
+from planet_rssm.evaluation.blind_baselines import BLIND_ROWS, constant_actions
 from planet_rssm.evaluation.protocol import PARALLEL
 
 
@@ -50,7 +51,7 @@ class Forecast:
     seconds: dict[str, float]  # by part, and `total`
     bytes: dict[str, int]  # on the disk at the end by part, and `total`; no metrics and videos
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Return the part of the object that `planet train --dry-run --json` prints."""
         return asdict(self)
 
@@ -62,7 +63,7 @@ class EarlyEnds:
     steps: float  # env_steps of an episode
     forecast: Forecast
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Return the part of the object that `planet train --dry-run --json` prints."""
         return {"steps": self.steps, **self.forecast.to_json()}
 

@@ -10,6 +10,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from planet_rssm.base.device import autocast, generator, to_device
 from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.json_types import Json
 from planet_rssm.base.seeding import Stream, stream_seed
 from planet_rssm.behavior import Behavior
 from planet_rssm.config import Settings
@@ -161,7 +162,7 @@ class Learner:
                 torch.empty_like(like, device=where).detach().copy_(tensor)
             )
 
-    def checkpoint(self, spec: EnvSpec, progress: dict[str, Any]) -> Checkpoint:
+    def checkpoint(self, spec: EnvSpec, progress: Json) -> Checkpoint:
         """Return all that was learned, on the CPU."""
         model = _on_cpu(self.model)
         behavior = {} if self.behavior is None else _on_cpu(self.behavior)

@@ -3,18 +3,19 @@
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from planet_rssm.base.device import within_memory
 from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.json_types import Json
 from planet_rssm.base.seeding import Stream, stream_seed
 from planet_rssm.base.stopwatch import Stages, by_length
 from planet_rssm.data.replay import Replay
 from planet_rssm.runs import checkpoint as checkpoints
-from planet_rssm.runs.checkpoint import BEST
+from planet_rssm.runs import location
+from planet_rssm.runs.location import BEST
 from planet_rssm.runs.run import Run
 from planet_rssm.training.display import Display
 from planet_rssm.training.learner import Learner
@@ -118,7 +119,7 @@ class LearningRun:
             }
             self.write("train", {**means, **measured})
 
-    def write(self, phase: str, values: dict[str, Any]) -> None:
+    def write(self, phase: str, values: Json) -> None:
         """Write a line of the metrics and show it."""
         self.check_there()
         values = {**values, "skipped": self.progress.skipped, "lost": self.progress.lost}
@@ -165,7 +166,7 @@ class LearningRun:
         spec = self.learner.model.spec
         checkpoint = self.learner.checkpoint(spec, asdict(self.progress))
         checkpoint = replace(checkpoint, collecting=self.collecting)
-        checkpoints.save(checkpoint, checkpoints.path_of(self.folder, name))
+        checkpoints.save(checkpoint, location.path_of(self.folder, name))
 
     def _tidy(self) -> None:
         """Copy the newest checkpoint if it is the best, and delete the oldest.
@@ -174,7 +175,7 @@ class LearningRun:
         """
         if self.progress.best_env_steps == self.progress.env_steps:
             self._save(BEST)
-        for path in checkpoints.numbered(self.folder)[: -self.settings.train.keep]:
+        for path in location.numbered(self.folder)[: -self.settings.train.keep]:
             path.unlink()
 
     def _count_skipped(self, values: dict[str, float]) -> None:

@@ -9,9 +9,10 @@ import sys
 import threading
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from planet_rssm.base.files import open_regular, sync_folder
+from planet_rssm.base.json_types import Json
 from planet_rssm.config import FORMAT
 from planet_rssm.runs.run import EVENTS, METRICS, read_metrics
 
@@ -24,7 +25,7 @@ OF_THE_MACHINE = ("seconds", "memory_mib", "stage_seconds", "collector_seconds")
 _log = logging.getLogger("planet_rssm")
 
 
-def repeatable_lines(run: Path) -> list[dict[str, Any]]:
+def repeatable_lines(run: Path) -> list[Json]:
     """Return a run's metrics without times and memory: equal runs have equal ones."""
     return [
         {key: value for key, value in line.items() if key not in OF_THE_MACHINE}
@@ -73,9 +74,7 @@ class MetricsLog:
             threading.excepthook = self._in_thread
             self._events = SummaryWriter(str(folder / EVENTS), purge_step=done + 1)
 
-    def write(
-        self, phase: str, counters: dict[str, int], seconds: float, values: dict[str, Any]
-    ) -> None:
+    def write(self, phase: str, counters: dict[str, int], seconds: float, values: Json) -> None:
         """Append one line; `counters` are those of COUNTERS."""
         line = {
             "format": FORMAT,

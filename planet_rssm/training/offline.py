@@ -127,10 +127,7 @@ def open_episodes(settings: Settings) -> tuple[Replay, EnvSpec]:
     """
     folder = Path(settings.data.folder or "")
     if not folder.is_dir():
-        raise PlanetError(
-            f"--data {folder}: no such folder; give one that `planet collect` wrote, or "
-            "RUN/episodes"
-        )
+        raise PlanetError(f"--data {folder}: {episode_set.no_folder(folder)}")
     replay = Replay(folder, settings.data.capacity)
     if replay.env is None:
         raise PlanetError(f"--data {folder}: {episode_set.no_episode(folder)}")

@@ -13,10 +13,10 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.interrupt import Interrupted, InterruptGuard
+from planet_rssm.base.json_types import Json
 from planet_rssm.base.seeding import Stream, stream_seed
 from planet_rssm.collect import Policy, collect
 from planet_rssm.config import EnvSettings
@@ -38,7 +38,7 @@ class Collected:
     spec: EnvSpec
     episodes: list[EpisodeResult]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Return what `planet collect --json` prints of the episodes."""
         return {
             "task": self.spec.id,

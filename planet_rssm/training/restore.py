@@ -15,9 +15,11 @@ from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.files import remove_stale
 from planet_rssm.behavior import untrained_behavior
 from planet_rssm.config import Settings
-from planet_rssm.data.replay import EPISODES, Replay
+from planet_rssm.data.episode_folder import EPISODES
+from planet_rssm.data.replay import Replay
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs import location
 from planet_rssm.runs.checkpoint import Checkpoint, DamagedCheckpointError
 from planet_rssm.runs.run import CONFIG, Run, decided_otherwise
 from planet_rssm.training.display import Display
@@ -79,7 +81,7 @@ def restore(run: Run, spec: EnvSpec, device: torch.device, display: Display) -> 
         _begin(run, display)
     else:
         _check_settings(run, checkpoint)
-    for folder in (run.folder, run.folder / checkpoints.FOLDER):
+    for folder in (run.folder, run.folder / location.FOLDER):
         remove_stale(folder)
     model = untrained_model(run.settings, spec).to(device)
     behavior = untrained_behavior(run.settings, model)
@@ -157,12 +159,12 @@ def _newest(run: Run, display: Display) -> Checkpoint | None:
 
     A damaged one is reported and set aside, and the one before it is loaded.
     """
-    for path in reversed(checkpoints.numbered(run.folder)):
+    for path in reversed(location.numbered(run.folder)):
         try:
             # trusted: its settings must be those that the run was opened with
             return checkpoints.load(path, trusted=True)
         except DamagedCheckpointError as error:
-            if path == checkpoints.numbered(run.folder)[0]:
+            if path == location.numbered(run.folder)[0]:
                 raise PlanetError(
                     f"checkpoint {path}: damaged or not a checkpoint, and there is none before it "
                     "to go on from; bring it back from a copy, or learn from the run's episodes "
@@ -179,7 +181,7 @@ def _newest(run: Run, display: Display) -> Checkpoint | None:
 
 def _begin(run: Run, display: Display) -> None:
     """Let a run without a checkpoint begin, unless it had one: its episodes would be deleted."""
-    folder, episodes = run.folder / checkpoints.FOLDER, run.folder / EPISODES
+    folder, episodes = run.folder / location.FOLDER, run.folder / EPISODES
     if run.was_committed():
         raise PlanetError(
             f"{folder}: holds no checkpoint to go on from, though the run had written some; "

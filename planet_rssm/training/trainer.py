@@ -6,13 +6,14 @@ A run that was killed continues from its last commit.
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
 
 from planet_rssm.base.device import resolve_device
 from planet_rssm.base.interrupt import Interrupted, InterruptGuard
+from planet_rssm.base.json_types import Json
 from planet_rssm.base.seeding import Stream, stream_seed
 from planet_rssm.base.stopwatch import Stages, by_length
 from planet_rssm.config import Settings
@@ -279,6 +280,6 @@ def _collector(
     return LocalCollector(settings, device, pool, stages)
 
 
-def _returns(episodes: Sequence[Episode]) -> dict[str, Any]:
+def _returns(episodes: Sequence[Episode]) -> Json:
     returns = [episode.episode_return for episode in episodes]
     return {"return": float(np.mean(returns)), "returns": returns}

@@ -43,8 +43,10 @@ class GRUCell(nn.GRUCell):
         inputs, hidden = linear(x, self.weight_ih), linear(deter, self.weight_hh)
         # The kernel that PyTorch runs here without an autocast.
         with torch.autocast("cuda", enabled=False):
-            parts = (part.to(self.weight_hh.dtype) for part in (inputs, hidden, deter))
-            return torch.ops.aten._thnn_fused_gru_cell(*parts, self.bias_ih, self.bias_hh)[0]
+            dtype = self.weight_hh.dtype
+            return torch.ops.aten._thnn_fused_gru_cell(
+                inputs.to(dtype), hidden.to(dtype), deter.to(dtype), self.bias_ih, self.bias_hh
+            )[0]
 
 
 class TFGRUCell(nn.Module):

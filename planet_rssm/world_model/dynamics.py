@@ -38,7 +38,7 @@ class ModelDynamics(Dynamics[State]):
     def trace(self, state: State, actions: Tensor, noise: Tensor | None) -> Rollout:
         """Do what `rollout` does and keep the states on the way."""
         reached, rows = self._imagine(state, actions, noise), actions.shape[:2]
-        start = (part[:, None, None].expand(*rows, 1, -1) for part in state)
+        start = (part[:, None, None].expand((*rows, 1, -1)) for part in state)
         before = (part.unflatten(0, rows)[:, :, :-1] for part in reached)
         states = State(*(torch.cat(parts, 2) for parts in zip(start, before, strict=True)))
         return self._predict(reached, rows)._replace(states=states)

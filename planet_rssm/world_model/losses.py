@@ -1,6 +1,6 @@
 """What `WorldModel.loss` takes and returns, and its terms: plain functions, each [B, T]."""
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -8,7 +8,9 @@ from torch import Tensor
 from planet_rssm.config import KLSettings
 from planet_rssm.types import Batch, State
 from planet_rssm.world_model.latents import Latent, stopped
-from planet_rssm.world_model.rssm import RSSM
+
+if TYPE_CHECKING:
+    from planet_rssm.world_model.rssm import RSSM
 
 Params = Any  # of a latent; opaque outside latents.py
 
@@ -93,7 +95,7 @@ def free_mean(kl: Tensor, mask: Tensor, settings: KLSettings) -> Tensor:
 
 
 def overshooting(
-    rssm: RSSM,
+    rssm: "RSSM",
     states: State,
     posterior: Params,
     batch: Batch,

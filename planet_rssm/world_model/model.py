@@ -101,7 +101,7 @@ class WorldModel(nn.Module):
         vectors = self.decoder.decode_vectors(feat)
         restored = {key: restored_image(image) for key, image in images.items()}
         restored |= {key: restored_vector(vector) for key, vector in vectors.items()}
-        return {key: value.reshape(*lead, *value.shape[1:]) for key, value in restored.items()}
+        return {key: value.reshape((*lead, *value.shape[1:])) for key, value in restored.items()}
 
     def predict_reward(self, state: State) -> Tensor:
         """Return the mean reward that comes with states [*B, ...], [*B], float32 at least."""

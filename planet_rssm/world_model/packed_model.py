@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +12,11 @@ from planet_rssm.base.device import DTYPES
 from planet_rssm.types import Dynamics, Rollout, State
 from planet_rssm.world_model.heads import ContinueHead, GaussianHead, TwohotHead
 from planet_rssm.world_model.latents import Sample
-from planet_rssm.world_model.model import WorldModel
 from planet_rssm.world_model.packed_layers import pack, pack_joint
 from planet_rssm.world_model.packed_step import packed_step
+
+if TYPE_CHECKING:
+    from planet_rssm.world_model.model import WorldModel
 
 MEMORY = 2**28  # bytes that the candidates' states may take at once on a CPU
 # Divides a CUDA device's memory: that part may be theirs. Free memory differs from run to run.
@@ -33,7 +36,7 @@ class FastDynamics(Dynamics[State]):
     and `refresh` compares the numbers too, because PyTorch does not count all writes.
     """
 
-    def __init__(self, model: WorldModel, precision: str, memory: int | None = None) -> None:
+    def __init__(self, model: "WorldModel", precision: str, memory: int | None = None) -> None:
         """Prepare `model`.
 
         Args:
@@ -138,7 +141,7 @@ class FastDynamics(Dynamics[State]):
 class PackedModel:
     """What planning needs of a world model, packed: the recurrence, the prior and the heads."""
 
-    def __init__(self, model: WorldModel, dtype: torch.dtype) -> None:
+    def __init__(self, model: "WorldModel", dtype: torch.dtype) -> None:
         rssm = self._rssm = model.rssm
         self.dtype = dtype
         self.step = packed_step(rssm, dtype)
@@ -162,13 +165,13 @@ class PackedModel:
             drawn = noise.flatten(0, 1).transpose(0, 1).contiguous().unbind()
         deters, samples = self._imagine(state, lambda step, deters, samples: steps[step], drawn)
         reward, discount = (
-            part.view(horizon, *rows).permute(1, 2, 0) for part in self._predict(deters, samples)
+            part.view((horizon, *rows)).permute(1, 2, 0) for part in self._predict(deters, samples)
         )
         last = self._candidate_states(deters[-1], samples[-1], state, rows)
         result = Rollout(reward, discount, last)
         if not trace:
             return result
-        states = [State(*(leaf[:, None].expand(*rows, -1) for leaf in state))]
+        states = [State(*(leaf[:, None].expand((*rows, -1)) for leaf in state))]
         states += [
             self._candidate_states(deter, sample, state, rows)
             for deter, sample in zip(deters[:-1], samples[:-1], strict=True)

@@ -6,6 +6,7 @@ What both read of a new deter is `shared`: it is computed once and passed from o
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,9 @@ from planet_rssm.types import State
 from planet_rssm.world_model.cells import GRUCore, TFGRUCell
 from planet_rssm.world_model.latents import Sample
 from planet_rssm.world_model.packed_layers import PackedJoint, PackedLinear, pack, pack_joint, tanh_
-from planet_rssm.world_model.rssm import RSSM
+
+if TYPE_CHECKING:
+    from planet_rssm.world_model.rssm import RSSM
 
 
 class PackedStep(nn.Module, ABC):
@@ -69,7 +72,7 @@ class FusedStep(PackedStep):
         self.cell = None if first.weight.device.type == "cpu" else pack(cell, dtype)
         if self.cell is None:
             of_x, of_deter, of_reset = _parts(cell)
-            self.of_x = PackedLinear(*of_x, dtype)
+            self.of_x = PackedLinear(of_x[0], of_x[1], dtype)
             weight = torch.cat([of_deter[0], first.weight])
             bias = torch.cat([of_deter[1], first.bias])
             self.of_deter = PackedLinear(weight, bias, dtype)
@@ -181,7 +184,7 @@ class PlainStep(PackedStep):
         return deter, deter
 
 
-def packed_step(rssm: RSSM, dtype: torch.dtype) -> PackedStep:
+def packed_step(rssm: "RSSM", dtype: torch.dtype) -> PackedStep:
     """Return the fastest step of this model's core."""
     core = rssm.core
     if isinstance(core, GRUCore) and isinstance(core.cell, PLAIN) and len(core.inputs) > 0:

@@ -90,7 +90,7 @@ def to_patches(image: Tensor, sides: tuple[int, ...]) -> Tensor:
     of a patch, each row by row.
     """
     levels = len(sides)
-    parts = image.view(-1, *sides, *sides, COLOURS)
+    parts = image.view((-1, *sides, *sides, COLOURS))
     axes = [axis for level in range(1, levels + 1) for axis in (level, levels + level)]
     parts = parts.permute(0, *axes, 2 * levels + 1)
     if not torch.is_autocast_enabled(image.device.type):
@@ -105,7 +105,7 @@ def from_patches(pixels: Tensor, sides: tuple[int, ...]) -> Tensor:
     size, levels = math.prod(sides), len(sides)
     parts = pixels.view(-1, *(side for side in sides for _ in range(2)), COLOURS)
     rows, columns = range(1, 2 * levels, 2), range(2, 2 * levels + 1, 2)
-    return parts.permute(0, *rows, *columns, 2 * levels + 1).reshape(-1, size, size, COLOURS)
+    return parts.permute((0, *rows, *columns, 2 * levels + 1)).reshape(-1, size, size, COLOURS)
 
 
 def _widths(depth: int, layers: int) -> list[int]:

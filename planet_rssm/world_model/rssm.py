@@ -10,7 +10,6 @@ Sampling takes its noise as a tensor: the same noise gives the same states, batc
 
 from contextlib import nullcontext
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -88,13 +87,13 @@ class RSSM(nn.Module):
         deter = torch.tanh(self.initial_deter).expand(batch, -1)
         return State(deter, self.latent.sample(self.prior(deter), None))
 
-    def prior(self, deter: Tensor) -> Any:  # noqa: ANN401 (parameters are opaque outside latents.py)
+    def prior(self, deter: Tensor) -> tuple[Tensor, ...]:
         """Return the prior of `deter` [*B, D]: what is expected before the observation."""
         return self.latent.params(self.prior_net(deter))
 
     def observe_step(
         self, state: State, action: Tensor, embed: Tensor, is_first: Tensor, noise: Tensor | None
-    ) -> tuple[State, Any]:
+    ) -> tuple[State, tuple[Tensor, ...]]:
         """Advance by `action`, and filter the observation that it led to.
 
         Args:
@@ -128,7 +127,7 @@ class RSSM(nn.Module):
         is_first: Tensor,
         noise: Tensor | None,
         state: State | None = None,
-    ) -> tuple[State, Any]:
+    ) -> tuple[State, tuple[Tensor, ...]]:
         """Filter a batch of sequences, step by step, from `state` or the initial one.
 
         Args:
@@ -226,7 +225,7 @@ class RSSM(nn.Module):
             )
         )
 
-    def _sample(self, params: Any, noise: Tensor | None) -> Tensor:  # noqa: ANN401
+    def _sample(self, params: tuple[Tensor, ...], noise: Tensor | None) -> Tensor:
         return self.latent.sample(params, None if self.settings.kind == "rnn" else noise)
 
     def _split_posterior(self, embed: Tensor) -> tuple[Tensor, Tensor]:

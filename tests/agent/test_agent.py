@@ -13,6 +13,7 @@ from planet_rssm.base.errors import PlanetError
 from planet_rssm.config import PlannerSettings
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs import location
 from planet_rssm.runs.checkpoint import Checkpoint
 from planet_rssm.world_model import untrained_model
 
@@ -146,10 +147,10 @@ def test_a_dropped_first_frame_still_forgets_the_past():
 
 
 def test_an_agent_loads_from_a_run_alone(tmp_path):
-    (tmp_path / checkpoints.FOLDER).mkdir()
+    (tmp_path / location.FOLDER).mkdir()
     model = untrained_model(SETTINGS, SPEC)
     checkpoint = Checkpoint(SETTINGS, SPEC, {"env_steps": 5}, dict(model.state_dict()), {})
-    checkpoints.save(checkpoint, checkpoints.path_of(tmp_path, 5))
+    checkpoints.save(checkpoint, location.path_of(tmp_path, 5))
     loaded = Agent.load(tmp_path, device="cpu")
     assert loaded.spec == SPEC
     assert torch.equal(
@@ -177,7 +178,7 @@ def test_a_device_that_is_not_there_is_one_line(tmp_path):
         ("tpu", "'tpu': not one of cpu, cuda"),
     ):
         with pytest.raises(PlanetError, match=line):
-            (tmp_path / checkpoints.FOLDER).mkdir(exist_ok=True)
+            (tmp_path / location.FOLDER).mkdir(exist_ok=True)
             checkpoints.save(
                 Checkpoint(
                     SETTINGS,
@@ -186,7 +187,7 @@ def test_a_device_that_is_not_there_is_one_line(tmp_path):
                     dict(untrained_model(SETTINGS, SPEC).state_dict()),
                     {},
                 ),
-                checkpoints.path_of(tmp_path, 5),
+                location.path_of(tmp_path, 5),
             )
             Agent.load(tmp_path, device=name)
 

@@ -12,6 +12,7 @@ from planet_rssm.base import trust
 from planet_rssm.cli.main import main
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs import location
 from planet_rssm.runs.checkpoint import Checkpoint
 from planet_rssm.runs.run import Run
 
@@ -34,8 +35,8 @@ def here(tmp_path, monkeypatch):
 def theirs(folder, settings):
     """Write the folder of somebody's run, whose settings name his module."""
     known = Checkpoint(config.resolve(settings), SPEC, {"env_steps": 8, "updates": 8}, {}, {})
-    (folder / checkpoints.FOLDER).mkdir(parents=True)
-    checkpoints.save(known, checkpoints.path_of(folder, 8))
+    (folder / location.FOLDER).mkdir(parents=True)
+    checkpoints.save(known, location.path_of(folder, 8))
     config.save(known.settings, folder / "config.yaml")
     return folder
 
@@ -134,7 +135,7 @@ def test_an_offline_run_imports_no_environment_and_needs_no_leave_for_it(here):
     theirs(here / "run", {"env.id": "theirs:Env", "data.folder": str(here)})
     assert config.load(here / "run" / "config.yaml").env.id == "theirs:Env"
     with pytest.raises(PlanetError, match="env.id = 'theirs:Env'"):
-        checkpoints.load(checkpoints.find(here / "run"))
+        checkpoints.load(location.find(here / "run"))
 
 
 def test_the_memory_is_one_line_a_name_and_nobody_elses_to_read(here):

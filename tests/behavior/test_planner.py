@@ -260,10 +260,10 @@ def test_an_actor_is_not_made_of_settings_alone() -> None:
 def test_an_unknown_objective_or_recipe_is_refused() -> None:
     with pytest.raises(
         PlanetError,
-        match="behavior.objective = 'ppo': input should be 'auto', 'dynamics', 'reinforce'",
+        match="behavior.objective = 'ppo': must be 'auto', 'dynamics', 'reinforce'",
     ):
         config.load("planet", ["behavior.objective=ppo"])
     with pytest.raises(
-        PlanetError, match="behavior.name = 'v4': input should be 'none', 'v1', 'v2' or 'v3'"
+        PlanetError, match="behavior.name = 'v4': must be 'none', 'v1', 'v2' or 'v3'"
     ):
         config.load("planet", ["behavior=v4"])

@@ -17,6 +17,7 @@ from planet_rssm.data.replay import Replay
 from planet_rssm.envs.registry import resolve
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs import location
 from planet_rssm.runs.run import Run
 from planet_rssm.training.display import Display
 from planet_rssm.training.metrics import repeatable_lines as lines
@@ -82,7 +83,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(finished: Path, tmp_path: P
     assert len(lines(tmp_path)) < len(lines(finished))
     train(Run.open(tmp_path), Display())
     assert lines(tmp_path) == lines(finished)
-    ours, theirs = (checkpoints.load(checkpoints.find(folder)) for folder in (tmp_path, finished))
+    ours, theirs = (checkpoints.load(location.find(folder)) for folder in (tmp_path, finished))
     for group in ("model", "optimizer", "behavior"):
         tensors = getattr(theirs, group)
         assert tensors and all(
@@ -95,7 +96,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(finished: Path, tmp_path: P
 def test_one_argument_swaps_actor_and_planners(finished: Path) -> None:
     blank = {
         key: torch.zeros(1, *shape)
-        for key, (shape, _) in checkpoints.load(checkpoints.find(finished)).spec.observation.items()
+        for key, (shape, _) in checkpoints.load(location.find(finished)).spec.observation.items()
     }
     small = {"candidates": 8, "iterations": 1, "elites": 2, "horizon": 3}
     for planner in (
@@ -134,7 +135,7 @@ def test_a_run_without_an_actor_is_refused_one(
 ) -> None:
     run = new_run(tmp_path, "behavior=none", "planner.name=cem", "train.env_steps=1000")
     train(run, Display())
-    assert not checkpoints.load(checkpoints.find(tmp_path)).behavior
+    assert not checkpoints.load(location.find(tmp_path)).behavior
     capfd.readouterr()
     with pytest.raises(SystemExit):
         main(["plan", str(tmp_path), "--planner", "actor"])

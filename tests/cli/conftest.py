@@ -7,6 +7,7 @@ from planet_rssm.behavior import untrained_behavior
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.envs.registry import resolve
 from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs import location
 from planet_rssm.runs.checkpoint import Checkpoint
 from planet_rssm.world_model import untrained_model
 
@@ -23,10 +24,10 @@ def untrained_run():
         model = untrained_model(settings, spec)
         behavior = untrained_behavior(settings, model)
         states = (dict(part.state_dict()) if part else {} for part in (model, None, behavior))
-        (folder / checkpoints.FOLDER).mkdir(parents=True)
+        (folder / location.FOLDER).mkdir(parents=True)
         checkpoints.save(
             Checkpoint(settings, spec, {"env_steps": 1, "updates": 0}, *states),
-            checkpoints.path_of(folder, 1),
+            location.path_of(folder, 1),
         )
         return folder
 

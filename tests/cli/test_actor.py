@@ -13,6 +13,7 @@ from planet_rssm.cli.main import main
 from planet_rssm.control import SimulatedTime
 from planet_rssm.data.replay import Replay
 from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs import location
 
 TINY = """
     env.id=dmc/cartpole-swingup env.observe=vectors env.renderer=none env.action_repeat=100
@@ -86,7 +87,7 @@ def test_diagnose_exchanges_the_actor(run, capsys):
 
 
 def test_config_counts_actor_and_critic(run, capsys, monkeypatch):
-    kept = checkpoints.load(checkpoints.find(run))
+    kept = checkpoints.load(location.find(run))
     pool = SimpleNamespace(spec=kept.spec)
     monkeypatch.setattr("planet_rssm.envs.pool.EnvPool", lambda *_: contextlib.nullcontext(pool))
     main(["config", "planet", *(word for setting in TINY for word in ("-s", setting)), "--summary"])

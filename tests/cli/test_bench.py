@@ -139,7 +139,7 @@ def test_flops_are_those_of_the_dense_layers_and_convolutions():
         (["train", "plante"], "planet: unknown preset 'plante'; did you mean 'planet'?"),
         (
             ["train", "planet", "-s", "env.size=13"],
-            "planet: env.size = 13: input should be greater",
+            "planet: env.size = 13: must be at least",
         ),
         (
             ["train", "planet", "--precision", "float8"],

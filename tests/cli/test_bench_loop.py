@@ -12,6 +12,7 @@ from planet_rssm.cli.main import main
 from planet_rssm.control import ControlLoop, SimulatedTime
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs import location
 from planet_rssm.runs.checkpoint import Checkpoint
 from planet_rssm.world_model import untrained_model
 
@@ -36,11 +37,11 @@ SETTINGS = config.load(
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    (folder / checkpoints.FOLDER).mkdir()
+    (folder / location.FOLDER).mkdir()
     kept = Checkpoint(
         SETTINGS, SPEC, {"env_steps": 5}, dict(untrained_model(SETTINGS, SPEC).state_dict()), {}
     )
-    checkpoints.save(kept, checkpoints.path_of(folder, 5))
+    checkpoints.save(kept, location.path_of(folder, 5))
     return folder
 
 

@@ -15,6 +15,7 @@ from planet_rssm.cli.main import main
 from planet_rssm.config import PlannerSettings
 from planet_rssm.precision import summary
 from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs import location
 from planet_rssm.runs.checkpoint import Checkpoint
 
 TINY = ["rssm.deter=16", "rssm.stoch=4", "rssm.classes=4", "rssm.hidden=8", "model.reward_units=8"]
@@ -39,11 +40,11 @@ def quick(monkeypatch):
 
 
 def test_every_case_is_reported_with_its_rivals_and_its_value(tmp_path):
-    (tmp_path / checkpoints.FOLDER).mkdir()
+    (tmp_path / location.FOLDER).mkdir()
     model = bench._untrained("gaussian", TINY)
     settings = bench.config.load("planet", ["env.observe=vectors", *TINY])
     checkpoint = Checkpoint(settings, model.spec, {"env_steps": 5}, dict(model.state_dict()), {})
-    checkpoints.save(checkpoint, checkpoints.path_of(tmp_path, 5))
+    checkpoints.save(checkpoint, location.path_of(tmp_path, 5))
     asked = []
     result = bench.bench_plan(
         CASES, runs=[tmp_path], repeats=1, overrides=TINY, device="cpu",

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,10 @@ import pytest
 from planet_rssm import config
 from planet_rssm.cli import main as main_module
 from planet_rssm.cli import train as train_module
+from planet_rssm.cli import train_checks
 from planet_rssm.cli.main import main
 from planet_rssm.cli.train import default_folder
-from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs import location
 
 TINY = """
     env.id=dmc/cartpole-swingup env.size=32 env.renderer=raycast env.action_repeat=50 model.depth=2
@@ -195,7 +197,8 @@ def test_plan_prints_a_table(run, capsys):
         ),
         (["train", "planet", "--device", "cuda:77"], "device 'cuda:77': not usable here"),
         (["plan", "."], "not a run folder"),
-        (["plan", "missing"], "not a run folder"),
+        (["plan", "missing"], "missing: not a run folder, there is none of that name; give the"),
+        (["train", "planet", "-s", "train.staleness=2"], "train.staleness = 2: must be 0 or 1"),
         (
             ["plan", "RUN", "--planner", "mcts"],
             f"planner.name = 'mcts': must be {', '.join(config.PLANNERS)} or module:Class",
@@ -203,11 +206,11 @@ def test_plan_prints_a_table(run, capsys):
         (["plan", "RUN", "-s", "planner.name=mcts"], "planner.name = 'mcts': must be cem, icem, "),
         (
             ["plan", "RUN", "-s", "planner.horizon=0"],
-            "planner.horizon = 0: input should be greater than or equal to 1",
+            "planner.horizon = 0: must be at least 1",
         ),
         (
             ["plan", "RUN", "-s", "planner.colour=-1"],
-            "planner.colour = -1: input should be greater than or equal to 0",
+            "planner.colour = -1: must be at least 0",
         ),
         (
             ["plan", "RUN", "-s", "planner.elites=9"],
@@ -222,8 +225,8 @@ def test_plan_prints_a_table(run, capsys):
         ),
         (
             ["train", "planet", "--resume", "--run-dir", "missing"],
-            "not a run folder (no config.yaml); give the --run-dir of a `planet train`, "
-            "or leave --resume out to begin",
+            "missing: not a run folder, there is none of that name; give the --run-dir of a "
+            "`planet train`; without --resume one begins there",
         ),
         (
             ["train", "planet", "--resume", "--run-dir", "RUN", "-s", "env.size=64"],
@@ -245,6 +248,49 @@ def test_a_mistake_is_one_line_and_leaves_nothing_behind(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_run_that_is_not_there_is_told_with_those_written_alike(capsys, tmp_path):
+    for name in ("walker-seed0", "walker-seed1", "cartpole-seed0"):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+    assert call("plan", str(tmp_path / "walkr-seed0")) == 1
+    [line] = capsys.readouterr().err.strip().splitlines()
+    near = f"did you mean {tmp_path / 'walker-seed0'} or {tmp_path / 'walker-seed1'}"
+    assert "walkr-seed0: not a run folder, there is none of that name" in line
+    assert near in line
+
+
+@pytest.mark.parametrize(
+    "left", ["checkpoints/0000000010.safetensors", "episodes/000000.safetensors"]
+)
+def test_what_is_left_of_a_run_gets_one_answer_with_and_without_resume(left, capsys, tmp_path):
+    (tmp_path / "run" / left).parent.mkdir(parents=True)
+    (tmp_path / "run" / left).write_bytes(b"")
+    said = []
+    for more in ([], ["--resume"]):
+        assert call("train", "planet", *options(), "--run-dir", str(tmp_path / "run"), *more) == 1
+        said += capsys.readouterr().err.strip().splitlines()[-1:]
+    assert said[0] == said[1]
+    assert f"holds {left} but no config.yaml" in said[0]
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "checkpoints/0000000010.safetensors"])
+def test_a_pipe_in_a_runs_place_is_named_before_anything_is_loaded(name, tmp_path):
+    config.save(config.load("planet"), tmp_path / "config.yaml")
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    os.mkfifo(tmp_path / name)
+    code = f"""
+import sys
+from planet_rssm.cli.main import main
+try:
+    main(["train", "planet", "--resume", "--run-dir", {str(tmp_path)!r}])
+finally:
+    assert "torch" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    [line] = done.stderr.strip().splitlines()
+    assert f"{tmp_path / name}: a FIFO, not a regular file; take it away" in line
+
+
 def test_a_folder_that_cannot_be_written_is_one_line(capsys, tmp_path):
     (tmp_path / "file").write_text("in the way")
     assert call("train", "planet", *options(), "--run-dir", str(tmp_path / "file" / "run")) == 1
@@ -254,7 +300,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(capsys, tmp_path):
 
 
 def test_a_truncated_checkpoint_is_one_line_that_names_the_others(run, capsys):
-    best = checkpoints.path_of(run, "best")
+    best = location.path_of(run, "best")
     intact = best.read_bytes()
     best.write_bytes(intact[: len(intact) // 2])
     try:
@@ -305,9 +351,9 @@ def test_what_would_stop_the_first_round_leaves_no_run_folder(tmp_path, monkeypa
 
 
 def test_a_budget_that_the_random_episodes_use_up_is_said(monkeypatch, capsys):
-    train_module._say_if_random_alone(config.load("quickstart"), 1000)
+    train_checks._say_if_random_alone(config.load("quickstart"), 1000)
     assert not capsys.readouterr().err
-    train_module._say_if_random_alone(config.load("quickstart", ["train.env_steps=20000"]), 1000)
+    train_checks._say_if_random_alone(config.load("quickstart", ["train.env_steps=20000"]), 1000)
     said = capsys.readouterr().err
     assert said.startswith(
         "train.env_steps = 20000: the 80 random episodes that a run begins with are 80000 env_steps"

@@ -19,6 +19,7 @@ from planet_rssm.data.episode import Episode
 from planet_rssm.data.replay import Replay
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs import location
 from planet_rssm.training.player import _constant_action, simple_player
 from planet_rssm.training.record import write_episodes
 
@@ -121,7 +122,7 @@ def test_a_run_acts_in_its_own_environment_with_noise_on_top(run, tmp_path):
     assert collect(*words, "--out", tmp_path / "plain") == 0
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
     noisy, plain = (Episode.load(tmp_path / name / "000000.safetensors") for name in ("a", "plain"))
-    assert EnvSpec.from_json(noisy.info["env"]) == checkpoints.load(checkpoints.find(run)).spec
+    assert EnvSpec.from_json(noisy.info["env"]) == checkpoints.load(location.find(run)).spec
     assert noisy.seed == plain.seed
     assert not np.array_equal(noisy.action, plain.action)
 
@@ -190,7 +191,7 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_written(tmp_path, monkeypatc
         ),
         (
             ["--policy", "random", "--size", "13"],
-            "env.size = 13: input should be greater than or equal to 16",
+            "env.size = 13: must be at least 16",
         ),
         (
             ["--policy", "random", "--renderer", "none"],

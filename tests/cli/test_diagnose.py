@@ -20,6 +20,7 @@ from planet_rssm.evaluation.statistics import Estimate
 from planet_rssm.planners import planner_from_settings
 from planet_rssm.report.diagnosis_figure import plot_diagnosis
 from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs import location
 
 TINY = """
     model.depth=2 rssm.deter=8 rssm.stoch=4 rssm.hidden=8 model.reward_units=8 model.vector_units=8
@@ -159,13 +160,13 @@ def test_the_limit_is_the_largest_gain_whose_interval_lies_above_0(gains, said):
 
 def with_actor(run: Path, folder: Path) -> Path:
     """Copy an untrained run and give it an untrained actor and critic."""
-    kept = checkpoints.load(checkpoints.path_of(run, 1))
+    kept = checkpoints.load(location.path_of(run, 1))
     settings = config.override(kept.settings, ["behavior=v3", "behavior.units=8"])
     behavior = untrained_behavior(settings, model_of(kept))
     assert behavior is not None
-    (folder / checkpoints.FOLDER).mkdir(parents=True)
+    (folder / location.FOLDER).mkdir(parents=True)
     learned = dataclasses.replace(kept, settings=settings, behavior=dict(behavior.state_dict()))
-    checkpoints.save(learned, checkpoints.path_of(folder, 1))
+    checkpoints.save(learned, location.path_of(folder, 1))
     return folder
 
 

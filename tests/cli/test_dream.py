@@ -12,6 +12,7 @@ from planet_rssm.data.episode import Episode
 from planet_rssm.data.replay import Replay
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs import location
 
 TINY = """
     env.id=dmc/cartpole-swingup env.size=32 env.renderer=raycast env.action_repeat=50 model.depth=2
@@ -37,7 +38,7 @@ def run(untrained_run, tmp_path_factory) -> Path:
 def sets(run, tmp_path_factory) -> Path:
     """Folders of episodes: some that fit the run, and some that do not."""
     folder, rng = tmp_path_factory.mktemp("sets"), np.random.default_rng(0)
-    spec = checkpoints.load(checkpoints.find(run)).spec
+    spec = checkpoints.load(location.find(run)).spec
     other = EnvSpec.from_json(spec.to_json() | {"id": "dmc/walker-walk"})
     large = EnvSpec.from_json(spec.to_json() | {"observation": {"image": ((64, 64, 3), "uint8")}})
     for name, kind, count, steps in (
@@ -182,7 +183,7 @@ def test_a_mistake_is_one_line(run, sets, words, line, capsys, tmp_path, monkeyp
 
 def test_a_damaged_checkpoint_is_one_line(run, tmp_path, capsys):
     damaged = shutil.copytree(run, tmp_path / "run")
-    path = checkpoints.path_of(damaged, 1)
+    path = location.path_of(damaged, 1)
     path.write_bytes(path.read_bytes()[:1000])
     assert call("dream", damaged) == 1
     said = capsys.readouterr().err

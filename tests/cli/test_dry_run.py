@@ -166,7 +166,7 @@ def test_too_little_memory_on_the_device_is_one_line(tmp_path, monkeypatch, caps
 
 
 def test_a_signal_leaves_nothing_behind(tmp_path, monkeypatch):
-    import planet_rssm.training.dry_run as parts
+    import planet_rssm.training.part_times as parts
 
     def stop(*_):
         assert [path.name[:16] for path in tmp_path.iterdir()] == [".planet-dry-run-"]

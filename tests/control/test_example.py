@@ -11,6 +11,7 @@ import pytest
 from planet_rssm.agent import Agent, RoundTimes
 from planet_rssm.control import ControlLoop, SimulatedTime
 from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs import location
 from planet_rssm.runs.checkpoint import Checkpoint
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -43,14 +44,14 @@ def test_the_arm_is_moved_at_every_tick(example, monkeypatch):
 
 def test_it_controls_with_a_run_and_tells_how_it_went(example, tmp_path, capsys):
     made = example.untrained()
-    (tmp_path / checkpoints.FOLDER).mkdir()
+    (tmp_path / location.FOLDER).mkdir()
     settings = example.config.load(
         "cartpole-vectors", ["planner.candidates=20", "planner.elites=5"]
     )
     checkpoint = Checkpoint(
         settings, made.spec, {"env_steps": 1}, dict(made.model.state_dict()), {}
     )
-    checkpoints.save(checkpoint, checkpoints.path_of(tmp_path, 1))
+    checkpoints.save(checkpoint, location.path_of(tmp_path, 1))
     example.main(str(tmp_path), 0.2, SimulatedTime(0.07))
     assert "missed: 3; rounds of search:" in capsys.readouterr().out
     example.main(str(tmp_path), 0.05, SimulatedTime(0.07))

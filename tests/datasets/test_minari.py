@@ -290,6 +290,19 @@ def test_odd_episodes_and_folders_are_refused_in_one_line(make, tmp_path):
         exchange.export_dataset(tmp_path, "test/none-v0")
 
 
+@pytest.mark.parametrize("keep", [0, 100, 0.5])
+def test_a_damaged_file_of_a_dataset_is_one_line(make, tmp_path, home, keep):
+    make("test/cut-v0", VECTOR, spaces.Discrete(2))
+    [file] = home.rglob("*.hdf5")
+    data = file.read_bytes()
+    file.write_bytes(data[: keep if isinstance(keep, int) else int(keep * len(data))])
+    with pytest.raises(PlanetError, match="^dataset .*cut-v0: .*; .*give another$") as caught:
+        exchange.import_dataset(str(home / "test" / "cut-v0"), tmp_path / "out", None, 64, False)
+    assert "damaged or incomplete" in str(caught.value)
+    assert "--out" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
 def test_actions_beyond_their_bounds_are_clipped_and_told(make, tmp_path, caplog):
     make(
         "test/far-v0", VECTOR, spaces.Box(-1, 1, (1,)), actions=np.full((STEPS, 1), 1.5, np.float32)

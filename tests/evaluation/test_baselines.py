@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.evaluation.baselines import constant_actions, constant_choices
+from planet_rssm.evaluation.blind_baselines import constant_actions, constant_choices
 
 SPEC = EnvSpec("gym/X-v0", {"vector": ((2,), "float32")}, 5, 1, 0.1, 100, "none", "fake 0")
 

@@ -31,6 +31,7 @@ from planet_rssm.evaluation.protocol import play
 from planet_rssm.evaluation.timed_ways import TimedWays
 from planet_rssm.planners import SearchPlanner
 from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs import location
 from planet_rssm.runs.checkpoint import Checkpoint
 from planet_rssm.simulator.local import LocalPool
 from planet_rssm.world_model import untrained_model
@@ -139,8 +140,8 @@ def untrained(folder: Path, words: list[str]) -> Path:
 
 
 def written(checkpoint: Checkpoint, folder: Path) -> Path:
-    (folder / checkpoints.FOLDER).mkdir(parents=True)
-    checkpoints.save(checkpoint, checkpoints.path_of(folder, 1))
+    (folder / location.FOLDER).mkdir(parents=True)
+    checkpoints.save(checkpoint, location.path_of(folder, 1))
     return folder
 
 
@@ -202,7 +203,7 @@ def test_each_way_gets_what_fits_and_plays_the_seeds_of_eval(run, clock):
 
 
 def test_what_was_interrupted_goes_on_with_the_same_choice(run, clock, monkeypatch, tmp_path):
-    folder = written(checkpoints.load(checkpoints.path_of(run, 1)), tmp_path / "again")
+    folder = written(checkpoints.load(location.path_of(run, 1)), tmp_path / "again")
     first = compared([str(folder)], [3.0, 9.0], SEEDS[:2])
     decisions = clock.decisions
     monkeypatch.setattr(Agent, "warmup", lambda *_, **__: pytest.fail("measured again"))
@@ -220,7 +221,7 @@ def test_what_was_interrupted_goes_on_with_the_same_choice(run, clock, monkeypat
 
 
 def test_seeds_of_a_run_are_one_group_that_is_timed_once(run, clock, tmp_path):
-    kept = checkpoints.load(checkpoints.path_of(run, 1))
+    kept = checkpoints.load(location.path_of(run, 1))
     folders = [tmp_path / name for name in ("a", "b", "other")]
     for folder, words in zip(folders, ([], ["seed=1"], ["rssm.plan_by=mode"]), strict=True):
         settings = config.override(kept.settings, words)

@@ -23,6 +23,7 @@ from planet_rssm.evaluation.evaluate import evaluate
 from planet_rssm.evaluation.opened_run import Pools, open_subject
 from planet_rssm.evaluation.published import beside, entries, published, score_of
 from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs import location
 from planet_rssm.runs.checkpoint import Checkpoint
 from planet_rssm.runs.run import METRICS
 from planet_rssm.world_model import untrained_model
@@ -62,8 +63,8 @@ def runs(tmp_path_factory) -> list[Path]:
 
 
 def written(checkpoint: Checkpoint, folder: Path) -> Path:
-    (folder / checkpoints.FOLDER).mkdir(parents=True)
-    checkpoints.save(checkpoint, checkpoints.path_of(folder, 7))
+    (folder / location.FOLDER).mkdir(parents=True)
+    checkpoints.save(checkpoint, location.path_of(folder, 7))
     return folder
 
 
@@ -273,11 +274,11 @@ def test_a_wrong_run_costs_a_line_and_the_rest_is_done(
     measured, runs, no_worker, tmp_path, capsys, caplog
 ):
     damaged = shutil.copytree(runs[1], tmp_path / "damaged")
-    path = checkpoints.path_of(damaged, 7)
+    path = location.path_of(damaged, 7)
     path.write_bytes(path.read_bytes()[:-1])
     copy = shutil.copytree(runs[0], tmp_path / "copy")
     empty = tmp_path / "empty"
-    (empty / checkpoints.FOLDER).mkdir(parents=True)
+    (empty / location.FOLDER).mkdir(parents=True)
     words = [str(run) for run in (tmp_path / "none", damaged, runs[0], copy, empty)]
     assert end_of("eval", *words, "--episodes", "3", "--json", "--device", "cpu") == 1
     result = json.loads(capsys.readouterr().out)
@@ -289,7 +290,7 @@ def test_a_wrong_run_costs_a_line_and_the_rest_is_done(
 
 
 def test_other_actions_are_left_out_of_a_group(measured, runs, no_worker, tmp_path):
-    checkpoint = checkpoints.load(checkpoints.path_of(runs[1], 7))
+    checkpoint = checkpoints.load(location.path_of(runs[1], 7))
     spec = dataclasses.replace(checkpoint.spec, action_size=2)
     model = untrained_model(checkpoint.settings, spec).state_dict()
     other = written(dataclasses.replace(checkpoint, spec=spec, model=model), tmp_path / "other")
@@ -327,7 +328,7 @@ def test_damaged_metrics_cost_a_line_and_no_number(measured, runs, no_worker, tm
 def test_the_test_return_is_that_of_the_checkpoint_not_of_a_later_one(
     measured, runs, no_worker, tmp_path
 ):
-    checkpoint = checkpoints.load(checkpoints.path_of(runs[0], 7))
+    checkpoint = checkpoints.load(location.path_of(runs[0], 7))
     run = written(
         dataclasses.replace(checkpoint, progress=checkpoint.progress | {"updates": 20}),
         tmp_path / "run",
@@ -417,7 +418,7 @@ def test_a_selected_checkpoint_is_labelled_in_every_table(
     measured, runs, no_worker, tmp_path, capsys
 ):
     run = shutil.copytree(runs[0], tmp_path / "run")
-    shutil.copy(checkpoints.path_of(run, 7), checkpoints.path_of(run, checkpoints.BEST))
+    shutil.copy(location.path_of(run, 7), location.path_of(run, location.BEST))
     keep(open_subject(str(run), "best", [], "cpu"), "best-cem")
     files = [word for name in ("csv", "latex") for word in (f"--{name}", str(tmp_path / name))]
     assert (

@@ -17,8 +17,10 @@ from planet_rssm.cli.plan import _print
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.evaluation import baselines
 from planet_rssm.evaluation.evaluate import evaluate
-from planet_rssm.evaluation.plan_run import VIDEO_SIZE, plan_run
+from planet_rssm.evaluation.film import VIDEO_SIZE
+from planet_rssm.evaluation.plan_run import plan_run
 from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs import location
 from planet_rssm.runs.checkpoint import Checkpoint
 from planet_rssm.world_model import untrained_model
 
@@ -72,9 +74,9 @@ def planned(run: Path, episodes: int, **options) -> dict:
 
 
 def written(trained: Checkpoint, folder: Path) -> Path:
-    (folder / checkpoints.FOLDER).mkdir()
-    for name in (7, checkpoints.BEST):
-        checkpoints.save(trained, checkpoints.path_of(folder, name))
+    (folder / location.FOLDER).mkdir()
+    for name in (7, location.BEST):
+        checkpoints.save(trained, location.path_of(folder, name))
     return folder
 
 
@@ -174,7 +176,7 @@ def test_another_mujoco_is_a_warning_and_measures_the_baselines_again(run, train
     elder = dataclasses.replace(
         trained, spec=dataclasses.replace(trained.spec, simulator="mujoco 1.0")
     )
-    checkpoints.save(elder, checkpoints.path_of(run, 7))
+    checkpoints.save(elder, location.path_of(run, 7))
     result = planned(run, 1, device="cpu")
     assert quick == ["simple"]
     assert result["observation"]["simulator"] == trained.spec.simulator

@@ -9,8 +9,9 @@ import pytest
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.cli.main import main
 from planet_rssm.evaluation import plan_simulator as module
-from planet_rssm.evaluation.plan_run import VIDEO_SIZE
-from planet_rssm.evaluation.plan_simulator import plan_simulator, simulator_settings
+from planet_rssm.evaluation.film import VIDEO_SIZE
+from planet_rssm.evaluation.plan_simulator import plan_simulator
+from planet_rssm.evaluation.simulator_settings import simulator_settings
 
 SHORT = """
     env.time_limit=24 planner.horizon=3 planner.candidates=8 planner.iterations=2 planner.elites=2

@@ -13,6 +13,7 @@ from planet_rssm.data.episode import Episode
 from planet_rssm.envs.pool import Step
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs import location
 from planet_rssm.runs.run import CONFIG, METRICS, Run
 from planet_rssm.training import trainer
 from planet_rssm.training.display import Display
@@ -141,10 +142,10 @@ def _measured(folder: Path) -> list[dict]:
 
 def _same(ours: Path, theirs: Path) -> None:
     assert _measured(ours) == _measured(theirs)
-    names = [path.name for path in checkpoints.numbered(theirs)]
-    assert [path.name for path in checkpoints.numbered(ours)] == names
+    names = [path.name for path in location.numbered(theirs)]
+    assert [path.name for path in location.numbered(ours)] == names
     for name in ("last", "best"):
-        a, b = (checkpoints.load(checkpoints.find(folder, name)) for folder in (ours, theirs))
+        a, b = (checkpoints.load(location.find(folder, name)) for folder in (ours, theirs))
         for group in ("model", "optimizer"):
             left, right = getattr(a, group), getattr(b, group)
             assert left.keys() == right.keys()
@@ -155,7 +156,7 @@ def _same(ours: Path, theirs: Path) -> None:
 
 
 def _committed(folder: Path) -> list[str]:
-    known = checkpoints.numbered(folder)
+    known = location.numbered(folder)
     count = checkpoints.load(known[-1]).progress["episodes"] if known else 0
     paths = [folder / "episodes" / f"{index:06d}.safetensors" for index in range(count)]
     for path in paths:

@@ -12,7 +12,7 @@ import torch
 
 from planet_rssm import Agent
 from planet_rssm.base.errors import PlanetError
-from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs import location
 from planet_rssm.runs.checkpoint import _crc32
 
 WEIGHT = "model/rssm.prior_net.0.weight"
@@ -132,7 +132,7 @@ CRAFTED = {
 @pytest.mark.parametrize("case", CRAFTED)
 def test_a_crafted_checkpoint_is_refused_in_one_line(copy: Path, case: str) -> None:
     change, line = CRAFTED[case]
-    rewrite(checkpoints.find(copy), change)
+    rewrite(location.find(copy), change)
     with pytest.raises(PlanetError, match=line) as caught:
         Agent.load(copy, device="cpu")
     assert (
@@ -176,7 +176,7 @@ RESUMED = {
 @pytest.mark.parametrize("case", RESUMED)
 def test_a_run_is_not_gone_on_with_from_a_crafted_checkpoint(copy: Path, train, case: str) -> None:
     change, line = RESUMED[case]
-    rewrite(checkpoints.find(copy), change)
+    rewrite(location.find(copy), change)
     before = {path: path.read_bytes() for path in (copy / "episodes").iterdir()}
     with pytest.raises(PlanetError, match=line) as caught:
         train(copy, "train.env_steps=1800")
@@ -185,7 +185,7 @@ def test_a_run_is_not_gone_on_with_from_a_crafted_checkpoint(copy: Path, train, 
 
 
 def test_two_checkpoints_that_were_exchanged_are_refused(copy: Path) -> None:
-    first, second = checkpoints.numbered(copy)
+    first, second = location.numbered(copy)
     first.rename(copy / "aside")
     second.rename(first)
     (copy / "aside").rename(second)
@@ -194,7 +194,7 @@ def test_two_checkpoints_that_were_exchanged_are_refused(copy: Path) -> None:
         match="by its name it has 900 env_steps, by what it holds 600; call it 0000000600",
     ):
         Agent.load(copy, device="cpu")
-    best = checkpoints.path_of(copy, checkpoints.BEST)
+    best = location.path_of(copy, location.BEST)
     other = next(path for path in (first, second) if path.read_bytes() != best.read_bytes())
     shutil.copy(other, best)
     with pytest.raises(PlanetError, match="best.safetensors: holds .* env_steps, the best had"):
@@ -204,7 +204,7 @@ def test_two_checkpoints_that_were_exchanged_are_refused(copy: Path) -> None:
 def test_where_no_checkpoint_is_whole_the_advice_is_one_that_train_can_follow(
     copy: Path, train, capfd
 ) -> None:
-    for path in checkpoints.numbered(copy):
+    for path in location.numbered(copy):
         path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(
         PlanetError, match="and there is none before it.* --offline --data .*episodes"

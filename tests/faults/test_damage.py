@@ -15,7 +15,7 @@ from planet_rssm.data.episode import Episode
 from planet_rssm.data.header import DamagedFileError
 from planet_rssm.data.replay import Replay
 from planet_rssm.report.curves import read_metrics
-from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs import location
 from planet_rssm.runs.run import METRICS
 
 MORE = "train.env_steps=1800"  # three rounds more
@@ -135,10 +135,10 @@ def test_a_checkpoint_cut_or_flipped_costs_one_round(
     tmp_path: Path,
     capfd: pytest.CaptureFixture,
 ) -> None:
-    size = checkpoints.find(copy).stat().st_size
+    size = location.find(copy).stat().st_size
     for number, place in enumerate(range(64, size, size // 7)):
         run = shutil.copytree(copy, tmp_path / str(number))
-        newest = checkpoints.find(run)
+        newest = location.find(run)
         os.truncate(newest, place) if number % 2 else flip(newest, place)
         train(run)
         assert (

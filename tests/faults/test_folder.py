@@ -14,6 +14,7 @@ from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.files import IrregularFileError, exclusive, read_regular, write_atomic
 from planet_rssm.data.replay import Replay
 from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs import location
 from planet_rssm.runs.run import CONFIG, LOCK, METRICS, RECORD, Run, read_metrics
 from planet_rssm.training.trainer import Trainer
 
@@ -36,7 +37,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
 def test_a_run_whose_checkpoints_are_missing_is_refused_and_keeps_all(
     copy: Path, train, record: str
 ) -> None:
-    shutil.rmtree(copy / checkpoints.FOLDER)
+    shutil.rmtree(copy / location.FOLDER)
     if record == "older":  # than the mark that something was committed
         known = json.loads((copy / RECORD).read_bytes())
         (copy / RECORD).write_text(
@@ -59,7 +60,7 @@ def test_a_run_that_was_stopped_before_its_first_commit_begins_again(
     Run.create(run, Run.open(peace).settings, "cpu")
     shutil.copytree(peace / "episodes", run / "episodes")
     (run / METRICS).write_bytes((peace / METRICS).read_bytes().splitlines(keepends=True)[0])
-    (run / checkpoints.FOLDER).rmdir()
+    (run / location.FOLDER).rmdir()
     train(run)
     assert (
         "stopped before its first commit; its first round is done again" in capfd.readouterr().err
@@ -166,7 +167,7 @@ def test_what_is_no_regular_file_is_never_waited_for(
         path.unlink()
         make(path)
 
-    newest = checkpoints.find(copy)
+    newest = location.find(copy)
     for path, read in {
         newest: lambda: checkpoints.load(newest),
         copy / METRICS: lambda: read_metrics(copy),
@@ -182,7 +183,7 @@ def test_what_is_no_regular_file_is_never_waited_for(
     instead(copy / "episodes" / "000001.safetensors")
     train(copy, "train.env_steps=1200")
     assert any(
-        "000001.safetensors: not a regular file; set aside" in message
+        "000001.safetensors: a " in message and ", not a regular file; set aside" in message
         for message in caplog.messages
     )
 

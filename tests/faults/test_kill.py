@@ -17,6 +17,7 @@ import pytest
 
 from planet_rssm.data.episode import Episode
 from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs import location
 from planet_rssm.training.metrics import repeatable_lines as measured
 
 KILLS = int(os.environ.get("KILLS", "10"))
@@ -81,7 +82,7 @@ def test_kills_change_nothing(tmp_path: Path) -> None:
     assert run.wait(60 * KILLS) == 0, (tmp_path / "log").read_text()
     assert kills == KILLS, f"the run ended after {kills} kills: make it longer"
     assert measured(war) == measured(peace)
-    ours, theirs = (checkpoints.load(checkpoints.find(folder)) for folder in (war, peace))
+    ours, theirs = (checkpoints.load(location.find(folder)) for folder in (war, peace))
     assert all((ours.model[key] == theirs.model[key]).all() for key in theirs.model)
     for path in sorted((peace / "episodes").glob("*.safetensors")):
         assert path.read_bytes() == (war / "episodes" / path.name).read_bytes()

@@ -5,6 +5,7 @@ from planet_rssm import config
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs import location
 from planet_rssm.runs.checkpoint import Checkpoint, DamagedCheckpointError
 
 SPEC = EnvSpec(
@@ -32,15 +33,15 @@ def small(scale: float = 1.0, env_steps: int = 1000) -> Checkpoint:
 
 @pytest.fixture
 def run(tmp_path):
-    (tmp_path / checkpoints.FOLDER).mkdir()
-    checkpoints.save(small(), checkpoints.path_of(tmp_path, 1000))
-    checkpoints.save(small(2.0, 20_000), checkpoints.path_of(tmp_path, 20_000))
-    checkpoints.save(small(3.0), checkpoints.path_of(tmp_path, checkpoints.BEST))
+    (tmp_path / location.FOLDER).mkdir()
+    checkpoints.save(small(), location.path_of(tmp_path, 1000))
+    checkpoints.save(small(2.0, 20_000), location.path_of(tmp_path, 20_000))
+    checkpoints.save(small(3.0), location.path_of(tmp_path, location.BEST))
     return tmp_path
 
 
 def test_what_is_loaded_is_what_was_saved(run):
-    kept, original = checkpoints.load(checkpoints.find(run, "1000")), small()
+    kept, original = checkpoints.load(location.find(run, "1000")), small()
     assert (kept.settings, kept.spec, kept.progress) == (
         original.settings,
         original.spec,
@@ -52,28 +53,26 @@ def test_what_is_loaded_is_what_was_saved(run):
 
 def test_equal_checkpoints_are_equal_files(run, tmp_path):
     checkpoints.save(small(), tmp_path / "again.safetensors")
-    assert (tmp_path / "again.safetensors").read_bytes() == checkpoints.find(
-        run, "1000"
-    ).read_bytes()
+    assert (tmp_path / "again.safetensors").read_bytes() == location.find(run, "1000").read_bytes()
 
 
 def test_last_best_and_a_number_are_found(run):
     scales = {
-        name: checkpoints.load(checkpoints.find(run, name)).model["a.weight"][0, 1]
+        name: checkpoints.load(location.find(run, name)).model["a.weight"][0, 1]
         for name in ("last", "best", "1000")
     }
     assert scales == {"last": 2.0, "best": 3.0, "1000": 1.0}
     with pytest.raises(PlanetError, match="no checkpoint '7'; it has 1000, 20000, best"):
-        checkpoints.find(run, "7")
+        location.find(run, "7")
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path):
     with pytest.raises(PlanetError, match="not a run folder.*give the --run-dir"):
-        checkpoints.find(tmp_path)
+        location.find(tmp_path)
 
 
 def test_every_truncation_and_every_flipped_byte_is_noticed(run):
-    path = checkpoints.find(run)
+    path = location.find(run)
     data = path.read_bytes()
     for end in range(0, len(data), 64):
         path.write_bytes(data[:end])
@@ -90,7 +89,7 @@ def test_every_truncation_and_every_flipped_byte_is_noticed(run):
 
 def test_a_newer_format_is_refused_in_one_line(run, monkeypatch):
     monkeypatch.setattr(checkpoints, "FORMAT", 2)
-    checkpoints.save(small(), checkpoints.path_of(run, 30_000))
+    checkpoints.save(small(), location.path_of(run, 30_000))
     monkeypatch.undo()
     with pytest.raises(PlanetError, match="format 2, this version reads up to 1; upgrade"):
-        checkpoints.load(checkpoints.find(run))
+        checkpoints.load(location.find(run))

@@ -16,6 +16,7 @@ from planet_rssm.base.interrupt import Interrupted
 from planet_rssm.base.seeding import Stream
 from planet_rssm.envs.registry import resolve
 from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs import location
 from planet_rssm.runs.run import METRICS, Run
 from planet_rssm.training.collector import Networks, Order, Threads, Watch
 from planet_rssm.training.collector_process import ProcessCollector
@@ -104,7 +105,7 @@ def test_stopped_and_killed_it_goes_on_as_if_nothing_had_happened(
     monkeypatch.setattr(ProcessCollector, "begin_with", note)
     with pytest.raises(Interrupted):  # while the next round's episodes are being planned
         train(new_run(tmp_path), At(("learn", 6, stop)))
-    assert checkpoints.load(checkpoints.find(tmp_path)).collecting
+    assert checkpoints.load(location.find(tmp_path)).collecting
     kill = "learn", 1, lambda: os.kill(collectors[-1].pid, signal.SIGKILL)
     with pytest.raises(Interrupted):  # when they have been taken
         train(Run.open(tmp_path), At(kill, ("test", 1, stop)))
@@ -117,7 +118,7 @@ def same(ours: Path, theirs: Path) -> None:
     assert lines(ours) == lines(theirs)
     for name in ("0000010000", "best"):
         mine, other = (
-            checkpoints.load(checkpoints.path_of(folder, name)) for folder in (ours, theirs)
+            checkpoints.load(location.path_of(folder, name)) for folder in (ours, theirs)
         )
         assert not mine.collecting
         assert all((mine.model[key] == other.model[key]).all() for key in other.model)

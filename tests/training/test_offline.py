@@ -18,6 +18,7 @@ from planet_rssm.data.episode import EpisodeWriter
 from planet_rssm.data.replay import Replay
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs import location
 from planet_rssm.runs.run import Run
 from planet_rssm.training.display import Display
 from planet_rssm.training.metrics import repeatable_lines as lines
@@ -113,8 +114,8 @@ def test_a_run_leaves_checkpoints_by_updates_and_lines_of_learning_alone(complet
     assert {(line["env_steps"], line["agent_steps"], line["episodes"]) for line in measured} == {
         (2000, 40, 2)
     }
-    assert [path.stem for path in checkpoints.numbered(complete)] == ["0000000010", "0000000012"]
-    assert checkpoints.load(checkpoints.find(complete)).spec.renderer == "raycast"
+    assert [path.stem for path in location.numbered(complete)] == ["0000000010", "0000000012"]
+    assert checkpoints.load(location.find(complete)).spec.renderer == "raycast"
     assert not (complete / "episodes").exists()
 
 
@@ -128,7 +129,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     assert len(lines(tmp_path)) < len(lines(complete))
     train_offline(Run.open(tmp_path), Display())
     assert lines(tmp_path) == lines(complete)
-    ours, theirs = (checkpoints.load(checkpoints.find(folder)) for folder in (tmp_path, complete))
+    ours, theirs = (checkpoints.load(location.find(folder)) for folder in (tmp_path, complete))
     assert all((ours.model[key] == theirs.model[key]).all() for key in theirs.model)
     assert all((ours.optimizer[key] == theirs.optimizer[key]).all() for key in theirs.optimizer)
 
@@ -168,7 +169,7 @@ def test_of_episodes_with_images_and_vectors_either_may_be_learned_from_alone(
 ) -> None:
     run = new_run(tmp_path / "run", both, f"env.observe={observe}", "train.offline_updates=2")
     train_offline(run, Display())
-    checkpoint = checkpoints.load(checkpoints.find(tmp_path / "run"))
+    checkpoint = checkpoints.load(location.find(tmp_path / "run"))
     kept = {
         key
         for key, (shape, _) in checkpoint.spec.observation.items()
@@ -228,7 +229,7 @@ def test_what_was_left_out_of_the_episodes_stays_out(both: Path, tmp_path: Path)
     )
     assert (adopted.env.drop, adopted.env.keys, adopted.env.observe) == ((first,), (), "both")
     train_offline(Run.create(tmp_path / "run", adopted, "cpu"), Display())
-    checkpoint = checkpoints.load(checkpoints.find(tmp_path / "run", "last"))
+    checkpoint = checkpoints.load(location.find(tmp_path / "run", "last"))
     assert sorted(checkpoint.spec.observation) == sorted(["image", second])
     resumed, _ = adopt_environment(adopted, asked)
     assert resumed == adopted
@@ -285,6 +286,14 @@ def test_the_command_learns_then_plans(
             "holds no episode; give a folder that `planet collect` wrote",
         ),
         (
+            ["--offline", "--data", "ZARR"],
+            "holds no episode: it is a .zarr folder, which is another program's; give a folder",
+        ),
+        (
+            ["--offline", "--data", "TFRECORD"],
+            "a .tfrecord file, which is another program's, not a folder of episodes; give a folder",
+        ),
+        (
             ["--offline", "--data", "SMALL"],
             "observes image [12, 12, 3]; needs images [size, size, 3] of size 16 to",
         ),
@@ -324,7 +333,11 @@ def test_a_mistake_is_one_line_and_leaves_no_run(
             1,
         )
     Replay(small, 100).add(writer.finish(), 0)
-    known = {"SET": data, "EMPTY": empty, "SMALL": small}
+    zarr = tmp_path / "demo.zarr"
+    (zarr / "data").mkdir(parents=True)
+    tfrecord = tmp_path / "demo.tfrecord"
+    tfrecord.write_bytes(b"")
+    known = {"SET": data, "EMPTY": empty, "SMALL": small, "ZARR": zarr, "TFRECORD": tfrecord}
     folder = tmp_path / "run"
     assert (
         call(

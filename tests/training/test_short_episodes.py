@@ -13,6 +13,7 @@ from planet_rssm import config
 from planet_rssm.envs.pool import Step
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs import location
 from planet_rssm.runs.run import Run
 from planet_rssm.training import trainer
 from planet_rssm.training.display import Display
@@ -131,7 +132,7 @@ def test_a_run_goes_on_from_a_checkpoint_with_the_older_name_of_the_continue_hea
     options = ("train.batch_length=10", "train.test_every=1")
     expected = train("complete", *options)
     train("stopped", *options, "train.env_steps=9")
-    path = checkpoints.find(tmp_path / "stopped")
+    path = location.find(tmp_path / "stopped")
     today = checkpoints.load(path)
     older = dataclasses.replace(
         today, model=renamed(today.model), optimizer=renamed(today.optimizer)

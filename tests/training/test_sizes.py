@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from planet_rssm import config
-from planet_rssm.agent import require_search
 from planet_rssm.base.device import within_memory
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.planners.limits import require_search
 from planet_rssm.training.sizes import check_sizes
 
 SPEC = EnvSpec(

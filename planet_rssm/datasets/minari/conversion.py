@@ -4,7 +4,7 @@ import logging
 import re
 import shlex
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from gymnasium import Space, spaces
@@ -15,6 +15,9 @@ from planet_rssm.envs.pictures import UNBOUNDED, is_picture
 from planet_rssm.envs.spaces import Actions, action_map
 from planet_rssm.envs.spec import chosen
 from planet_rssm.envs.subspaces import Subspace, is_empty, subspaces_of
+
+if TYPE_CHECKING:
+    from minari import MinariDataset
 
 SPELLING = Spelling(
     lambda names: " ".join(f"--drop {shlex.quote(name)}" for name in names), "--observe {}", False
@@ -35,7 +38,7 @@ class Wish(NamedTuple):
     scale_actions: bool
 
 
-def actions_of(dataset: Any, scale: bool) -> Actions:  # noqa: ANN401
+def actions_of(dataset: "MinariDataset", scale: bool) -> Actions:
     """Return what turns the dataset's actions into ours.
 
     Raises:
@@ -62,14 +65,16 @@ def actions_of(dataset: Any, scale: bool) -> Actions:  # noqa: ANN401
     return action_map(dataset.id, space) if unbounded else actions
 
 
-def _is_unbounded(space: Space[Any]) -> bool:
+def _is_unbounded(space: Space[object]) -> bool:
     """Return whether it holds numbers, not all of them between two bounds."""
     if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.floating):
         return False
     return not (np.abs([space.low, space.high]) <= UNBOUNDED).all()
 
 
-def _replaced(space: Space[Any], path: Sequence[str | int], part: Space[Any]) -> Space[Any]:
+def _replaced(
+    space: Space[object], path: Sequence[str | int], part: Space[object]
+) -> Space[object]:
     """Return a space like `space` with `part` where `path` leads to."""
     if not path:
         return part
@@ -87,7 +92,7 @@ def _replaced(space: Space[Any], path: Sequence[str | int], part: Space[Any]) ->
     )
 
 
-def _as_dataset(dataset: Any, error: PlanetError) -> str:  # noqa: ANN401
+def _as_dataset(dataset: "MinariDataset", error: PlanetError) -> str:
     """Return the line about an environment as one about a dataset, which cannot be wrapped."""
     line = re.sub(f", or {WRAP} .*", "", str(error)).replace(WRAP, REMAKE)
     for theirs, ours in {
@@ -102,7 +107,7 @@ def _as_dataset(dataset: Any, error: PlanetError) -> str:  # noqa: ANN401
     return line
 
 
-def _measured(dataset: Any, part: Subspace, its: str) -> spaces.Box:  # noqa: ANN401
+def _measured(dataset: "MinariDataset", part: Subspace, its: str) -> spaces.Box:
     """Return a part of the actions' space with the least and greatest of the data as its bounds."""
     space = part.space
     assert isinstance(space, spaces.Box)  # for the type checker
@@ -127,7 +132,7 @@ def _measured(dataset: Any, part: Subspace, its: str) -> spaces.Box:  # noqa: AN
     return spaces.Box(low.astype(np.float32), high.astype(np.float32))
 
 
-def observer_of(dataset: Any, wish: Wish) -> Observer:  # noqa: ANN401
+def observer_of(dataset: "MinariDataset", wish: Wish) -> Observer:
     """Return what takes in the dataset's observations; without a wish, all of them.
 
     Raises:
@@ -149,7 +154,7 @@ def observer_of(dataset: Any, wish: Wish) -> Observer:  # noqa: ANN401
     return observer
 
 
-def _kinds(dataset: Any, drop: Sequence[str]) -> str:  # noqa: ANN401
+def _kinds(dataset: "MinariDataset", drop: Sequence[str]) -> str:
     """Return pixels, vectors or both, whatever there is beside what is left out."""
     parts = {part.name: part.space for part in subspaces_of(dataset.observation_space)}
     kept = [parts[name] for name in chosen(dataset.id, list(parts), drop, ())]

@@ -5,17 +5,17 @@ import logging
 import math
 from collections.abc import Collection
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from gymnasium.envs.registration import registry
+from gymnasium.envs import registration
 
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.trust import require
 from planet_rssm.config import EnvSettings
 from planet_rssm.data.episode import Episode
 from planet_rssm.datasets.minari.conversion import Wish, actions_of, observer_of
-from planet_rssm.datasets.minari.library import OURS
+from planet_rssm.datasets.minari.library import OURS, reading
 from planet_rssm.envs.choices import from_places
 from planet_rssm.envs.make import make
 from planet_rssm.envs.observer import Observer
@@ -24,6 +24,9 @@ from planet_rssm.envs.spaces import Actions
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.envs.subspaces import subspaces_of
 
+if TYPE_CHECKING:
+    from minari import EpisodeData, MinariDataset
+
 INTERVAL = 1 / 30  # seconds a step, where the environment that would know cannot be made
 _log = logging.getLogger("planet_rssm")
 
@@ -31,14 +34,15 @@ _log = logging.getLogger("planet_rssm")
 class Ours:
     """The episodes of an exported dataset, as they were."""
 
-    def __init__(self, dataset: Any, spec: EnvSpec) -> None:  # noqa: ANN401
+    def __init__(self, dataset: "MinariDataset", spec: EnvSpec) -> None:
         self.name = dataset.id
         self._dataset = dataset
         self._spec = spec
 
     def episode(self, index: int) -> Episode:
         """Return one episode."""
-        data = self._dataset[index]
+        with reading(self.name):
+            data = self._dataset[index]
         groups = self._spec.groups
         metadata = next(iter(self._dataset.storage.get_episode_metadata([data.id])))
         action = (
@@ -66,12 +70,13 @@ class Ours:
 class Foreign:
     """The episodes of anybody's dataset, in our units."""
 
-    def __init__(self, dataset: Any, wish: Wish) -> None:  # noqa: ANN401
+    def __init__(self, dataset: "MinariDataset", wish: Wish) -> None:
         self.name = dataset.id
         self._dataset = dataset
         self._observer = observer_of(dataset, wish)
-        self._actions = actions_of(dataset, wish.scale_actions)
-        self._spec = _spec(dataset, self._observer, self._actions, wish)
+        with reading(dataset.id):  # both look at all episodes
+            self._actions = actions_of(dataset, wish.scale_actions)
+            self._spec = _spec(dataset, self._observer, self._actions, wish)
         self._clipped = self._short = self._taken = 0
         if _is_jpeg(dataset, self._observer.spec):
             _log.warning(
@@ -114,7 +119,8 @@ class Foreign:
         Raises:
             ValueError: it is not complete, or a part does not fit its space.
         """
-        data = self._dataset[index]
+        with reading(self.name):
+            data = self._dataset[index]
         spec = self._spec
         steps = self._steps(data)
         frames = [self._observer(_at(data.observations, time), None) for time in range(steps + 1)]
@@ -165,7 +171,7 @@ class Foreign:
                 self._short,
             )
 
-    def _steps(self, data: Any) -> int:  # noqa: ANN401
+    def _steps(self, data: "EpisodeData") -> int:
         """Return how many steps of an episode can be taken: those whose outcome was observed."""
         space, acted = self._dataset.observation_space, self._dataset.action_space
         kept = [part for part in subspaces_of(space) if part.name in self._observer.spec]
@@ -210,7 +216,7 @@ def _at(observations: Any, time: int) -> Any:  # noqa: ANN401 (as nested as the 
     return observations[time] if time < len(observations) else None
 
 
-def _is_jpeg(dataset: Any, observed: Collection[str]) -> bool:  # noqa: ANN401
+def _is_jpeg(dataset: "MinariDataset", observed: Collection[str]) -> bool:
     """Return whether Minari stores one of the `observed` images as JPEG, its default."""
     try:
         from minari.dataset.minari_storage import is_image_space
@@ -224,7 +230,7 @@ def _is_jpeg(dataset: Any, observed: Collection[str]) -> bool:  # noqa: ANN401
 
 
 def _spec(
-    dataset: Any,  # noqa: ANN401
+    dataset: "MinariDataset",
     observer: Observer,
     actions: Actions,
     wish: Wish,
@@ -252,7 +258,7 @@ def _spec(
     )
     if kwargs is None:
         return recorded
-    wanted: dict[str, Any] = {
+    wanted: dict[str, object] = {
         "id": recorded.id,
         "observe": observe,
         "size": wish.size,
@@ -283,7 +289,7 @@ def _spec(
     return recorded
 
 
-def _arguments(made: Any) -> dict[str, Any] | None:  # noqa: ANN401 (gymnasium's EnvSpec)
+def _arguments(made: registration.EnvSpec) -> dict[str, object] | None:
     """Return what an environment was made with, None if no settings can hold that."""
     given = {key: value for key, value in made.kwargs.items() if key != "render_mode"}
     try:
@@ -292,9 +298,9 @@ def _arguments(made: Any) -> dict[str, Any] | None:  # noqa: ANN401 (gymnasium's
         return None
 
 
-def _id(made: Any) -> str:  # noqa: ANN401 (gymnasium's EnvSpec)
+def _id(made: registration.EnvSpec) -> str:
     """Return our id of an environment: with its package where that is not yet imported."""
     entry = made.entry_point if isinstance(made.entry_point, str) else ""
     package = entry.partition(":")[0].partition(".")[0]
-    known = made.id in registry or package in ("", "__main__")
+    known = made.id in registration.registry or package in ("", "__main__")
     return f"gym/{made.id}" if known else f"gym/{package}:{made.id}"

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.data import episode_set, manifest
@@ -13,6 +13,9 @@ from planet_rssm.datasets.minari.conversion import Wish
 from planet_rssm.datasets.minari.episodes import Foreign, Ours
 from planet_rssm.datasets.minari.library import CAPACITY, OURS, library
 from planet_rssm.envs.spec import EnvSpec
+
+if TYPE_CHECKING:
+    from minari import MinariDataset
 
 
 def import_dataset(
@@ -95,7 +98,7 @@ def _write(taken: Foreign | Ours, replay: Replay, missing: Mapping[int, int]) ->
         raise PlanetError(f"dataset {taken.name}: episode {number}: {error}{fix}") from None
 
 
-def _load(source: str, download: bool) -> Any:  # noqa: ANN401
+def _load(source: str, download: bool) -> "MinariDataset":
     minari = library()
     folders = [
         path for path in (Path(source), Path(source) / "data") if (path / "metadata.json").is_file()

@@ -7,7 +7,8 @@ import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 from gymnasium import Space, spaces
@@ -20,6 +21,9 @@ from planet_rssm.data.replay import Replay
 from planet_rssm.datasets.minari.library import CAPACITY, OURS, library
 from planet_rssm.envs.choices import places
 from planet_rssm.envs.spec import EnvSpec
+
+if TYPE_CHECKING:
+    from minari.data_collector import EpisodeBuffer
 
 HOME = "MINARI_DATASETS_PATH"  # the variable that says where Minari keeps its datasets
 BESIDE = ".planet-export-"  # begins the name of a folder that is not complete yet
@@ -38,9 +42,7 @@ def export_dataset(folder: Path, name: str) -> Path:
     """
     minari = library()
     if not folder.is_dir():
-        raise PlanetError(
-            f"{folder}: no such folder; give one that `planet collect` wrote, or RUN/episodes"
-        )
+        raise PlanetError(f"{folder}: {episode_set.no_folder(folder)}")
     replay = Replay(folder, CAPACITY)
     if replay.env is None:
         raise PlanetError(f"{folder}: {episode_set.no_episode(folder)}")
@@ -61,7 +63,7 @@ def export_dataset(folder: Path, name: str) -> Path:
     return target
 
 
-def _export(minari: Any, replay: Replay, name: str) -> None:  # noqa: ANN401
+def _export(minari: ModuleType, replay: Replay, name: str) -> None:
     """Write all episodes as a dataset where Minari keeps its own just now."""
     spec = EnvSpec.from_json(replay.env or {})
     loaded = (Episode.load(replay.folder / entry.file) for entry in replay.episodes)
@@ -107,14 +109,14 @@ def _home(folder: Path) -> Iterator[None]:
             os.environ[HOME] = before
 
 
-def _spaces(spec: EnvSpec) -> dict[str, Space[Any]]:
+def _spaces(spec: EnvSpec) -> dict[str, Space[object]]:
     """Return the spaces of our units."""
     bounds = {"uint8": (0, 255), "float32": (-np.inf, np.inf)}
-    observation: dict[str, Space[Any]] = {
+    observation: dict[str, Space[object]] = {
         key: spaces.Box(*bounds[dtype], shape, np.dtype(dtype).type)
         for key, (shape, dtype) in spec.observation.items()
     }
-    action: Space[Any] = spaces.Box(-1, 1, (spec.action_size,), np.float32)
+    action: Space[object] = spaces.Box(-1, 1, (spec.action_size,), np.float32)
     if spec.groups:
         action = (
             spaces.MultiDiscrete(list(spec.groups))
@@ -124,7 +126,7 @@ def _spaces(spec: EnvSpec) -> dict[str, Space[Any]]:
     return {"observation_space": spaces.Dict(observation), "action_space": action}
 
 
-def _buffer(episode: Episode, spec: EnvSpec) -> Any:  # noqa: ANN401
+def _buffer(episode: Episode, spec: EnvSpec) -> "EpisodeBuffer":
     from minari.data_collector import EpisodeBuffer
 
     steps = episode.to_transitions()
