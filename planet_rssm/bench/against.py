@@ -20,7 +20,7 @@ from pathlib import Path
 
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.json_types import Json
-from planet_rssm.bench.turns import BenchResult, Say
+from planet_rssm.bench.turns import Asked, BenchResult
 
 TURNS = 3
 HERE = Path(__file__).parents[2]  # the folder with this checkout's package
@@ -40,37 +40,24 @@ class AgainstTiming:
     turns: list[list[float]]  # ms and against_ms of each
 
 
-def bench_against(
-    against: str,
-    verb: str,
-    presets: Sequence[str],
-    overrides: Sequence[str] = (),
-    precisions: Sequence[str] | None = None,
-    *,
-    repeats: int = 3,
-    device: str = "auto",
-    say: Say = lambda text: None,
-) -> BenchResult[AgainstTiming]:
+def bench_against(against: str, verb: str, asked: Asked) -> BenchResult[AgainstTiming]:
     """Time `planet bench VERB` of this checkout and of another one, in TURNS turns.
 
     Args:
         against: a folder that has the other `planet_rssm`, or a commit of this repository. Its
             code is run.
         verb: train or behavior.
-        presets: names or settings files that both checkouts know.
-        overrides: `key=value` texts that both know.
-        precisions: each is a case; None: those that both time by default.
-        repeats: updates of a turn.
-        device: where they run.
-        say: called with what is measured next.
+        asked: presets, settings and precisions that both know; without a precision, those that
+            both time by default.
 
     Raises:
         PlanetError: no such folder or commit, one of the two cannot measure this, or they have no
             case in common.
     """
-    words = ["bench", verb, *presets, "--repeats", str(repeats), "--device", device, "--json"]
-    words += [word for text in overrides for word in ("-s", text)]
-    words += [word for name in precisions or () for word in ("--precision", name)]
+    words = ["bench", verb, *asked.presets, "--repeats", str(asked.repeats)]
+    words += ["--device", asked.device, "--json"]
+    words += [word for text in asked.overrides for word in ("-s", text)]
+    words += [word for name in asked.precisions for word in ("--precision", name)]
     machine: Json = {}
     with _other(against) as folder:
         sides = [("this checkout", HERE), (against, folder)]
@@ -78,7 +65,7 @@ def bench_against(
         for turn in range(TURNS):
             for side in (0, 1) if turn % 2 else (1, 0):
                 name, root = sides[side]
-                say(f"turn {turn + 1} of {TURNS}: {name}")
+                asked.say(f"turn {turn + 1} of {TURNS}: {name}")
                 answer = _run(name, root, words)
                 for case in answer["cases"]:
                     key = case["preset"], case["precision"]

@@ -8,23 +8,21 @@ gradient through all of the imagination, though REINFORCE needs none. Actor and 
 optimiser each, PyTorch's default Adam. Both start from the same posterior states of the same model.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from planet_rssm import config
-from planet_rssm.base.device import autocast, describe, generator, resolve_device, take_rates
+from planet_rssm.base.device import autocast, generator
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.behavior import Behavior, untrained_behavior
 from planet_rssm.behavior.imagination import frozen
 from planet_rssm.behavior.returns import range_after, scale_of
 from planet_rssm.bench.train import spec_of
-from planet_rssm.bench.turns import REFERENCE, BenchResult, Say, in_turns, titled
+from planet_rssm.bench.turns import REFERENCE, Asked, BenchResult, Machine, Say, in_turns, titled
 from planet_rssm.config import Settings
-from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.precision import summary, timed_precisions
 from planet_rssm.training.optim import build_optimizer
 from planet_rssm.types import State
 from planet_rssm.world_model import WorldModel, untrained_model
@@ -48,45 +46,26 @@ class BehaviorTiming:
 
 
 def bench_behavior(
-    presets: Sequence[str] = PRESETS,
-    overrides: Sequence[str] = (),
-    precisions: Sequence[str] | None = None,
-    *,
-    repeats: int = 3,
-    device: str = "auto",
-    say: Say = lambda text: None,
+    asked: Asked,
 ) -> BenchResult[BehaviorTiming]:
     """Time the imagination, the losses, their gradient and the step, without the model's update.
-
-    Args:
-        presets: names or settings files of runs that learn by `behavior=v3`.
-        overrides: `key=value` texts for each of them.
-        precisions: each is a case; None: float32, and bfloat16 unless it is slow here.
-        repeats: updates of each case after the first, taken in turns with the reference's; fewer on
-            a slow machine.
-        device: where the updates run.
-        say: called with what is measured next.
 
     Raises:
         PlanetError: no such preset, setting or device, or a preset of another recipe.
     """
-    where = resolve_device(device)
-    precisions = precisions or timed_precisions(where)
-    rates = dict.fromkeys(("float32", "bfloat16", *precisions), 0.0)
-    take_rates(rates, where)
+    machine = Machine(asked.device, asked.precisions, asked.say)
     cases = []
-    for preset in presets:
-        settings = config.load(preset, overrides)
+    for preset in asked.presets:
+        settings = config.load(preset, asked.overrides)
         if settings.behavior.name != "v3":
             raise PlanetError(
                 f"{preset}: behavior.name = {settings.behavior.name!r}; add -s behavior=v3, the "
                 "reference"
             )
-        say_preset = titled(say, preset)
-        seconds = _time(settings, spec_of(settings), precisions, repeats, where, say_preset)
-        take_rates(rates, where)
-        cases += [_case(preset, settings, name, seconds) for name in precisions]
-    return BenchResult(describe(where, rates) | summary(where), cases)
+        seconds = _time(settings, machine, asked.repeats, titled(asked.say, preset))
+        machine.look()
+        cases += [_case(preset, settings, name, seconds) for name in machine.precisions]
+    return machine.result(cases)
 
 
 def _case(
@@ -103,18 +82,14 @@ def _case(
     )
 
 
-def _time(
-    settings: Settings,
-    spec: EnvSpec,
-    precisions: Sequence[str],
-    repeats: int,
-    device: torch.device,
-    say: Say,
-) -> dict[str, float]:
+def _time(settings: Settings, machine: Machine, repeats: int, say: Say) -> dict[str, float]:
     """Return the median seconds of each precision and of the reference, taken in turns."""
-    model = untrained_model(settings, spec).to(device)
+    device = machine.device
+    model = untrained_model(settings, spec_of(settings)).to(device)
     starts = _starts(model, settings.train.batch_size * settings.train.batch_length, device)
-    updates: dict[str, Update] = {name: _ours(settings, model, starts, name) for name in precisions}
+    updates: dict[str, Update] = {
+        name: _ours(settings, model, starts, name) for name in machine.precisions
+    }
     updates[REFERENCE] = _plain(settings, model, starts)
     for update in updates.values():
         update()  # warms up

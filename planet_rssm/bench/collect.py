@@ -6,7 +6,6 @@ what an agent costs does not depend on them.
 """
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,14 +13,12 @@ import torch
 
 from planet_rssm import config
 from planet_rssm.agent import Agent, AgentPolicy
-from planet_rssm.base.device import describe, resolve_device, take_rates
 from planet_rssm.base.stopwatch import Stages
 from planet_rssm.behavior import untrained_behavior
-from planet_rssm.bench.turns import BenchResult, Say, titled
+from planet_rssm.bench.turns import Asked, BenchResult, Machine, Say, titled
 from planet_rssm.config import Settings
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.envs.registry import resolve
-from planet_rssm.precision import summary, timed_precisions
 from planet_rssm.world_model import untrained_model
 
 PRESETS = ("quickstart",)
@@ -47,39 +44,22 @@ class CollectTiming:
 
 
 def bench_collect(
-    presets: Sequence[str] = PRESETS,
-    overrides: Sequence[str] = (),
-    precisions: Sequence[str] | None = None,
-    *,
-    repeats: int = 30,
-    device: str = "auto",
-    say: Say = lambda text: None,
+    asked: Asked,
 ) -> BenchResult[CollectTiming]:
     """Time the steps of a round of collection.
-
-    Args:
-        presets: names or settings files.
-        overrides: `key=value` texts for each of them.
-        precisions: of the decisions, each is a case; None: float32, and bfloat16 unless it is slow.
-        repeats: agent steps of each case.
-        device: where the agent runs.
-        say: called with what is measured next.
 
     Raises:
         PlanetError: no such preset, setting, device or environment, or too little memory.
     """
-    where = resolve_device(device)
-    rates = dict.fromkeys(("float32", "bfloat16", *(precisions or ())), 0.0)
-    say("matrix products")
-    take_rates(rates, where)
+    machine = Machine(asked.device, asked.precisions, asked.say)
     cases = []
-    for preset in presets:
-        settings = config.load(preset, overrides)
+    for preset in asked.presets:
+        settings = config.load(preset, asked.overrides)
         settings = settings.model_copy(update={"env": resolve(settings.env)})
-        for precision in precisions or timed_precisions(where):
-            line = titled(say, f"{preset}, {precision}")
-            cases.append(_case(preset, settings, precision, repeats, where, line))
-    return BenchResult(describe(where, rates) | summary(where), cases)
+        for precision in machine.precisions:
+            line = titled(asked.say, f"{preset}, {precision}")
+            cases.append(_case(preset, settings, precision, asked.repeats, machine.device, line))
+    return machine.result(cases)
 
 
 def _case(

@@ -20,13 +20,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from planet_rssm import config
 from planet_rssm.agent import model_of
-from planet_rssm.base.device import describe, resolve_device, take_rates
 from planet_rssm.bench.plan_value import decider, planner_for, states_of, value_gaps
-from planet_rssm.bench.turns import BenchResult, Say, in_turns, titled
+from planet_rssm.bench.turns import BenchResult, Machine, Say, in_turns, titled
 from planet_rssm.config import PlannerSettings
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.planners import Objective, SearchPlanner, planner_from_settings
-from planet_rssm.precision import summary, timed_precisions
 from planet_rssm.runs import checkpoint as checkpoints
 from planet_rssm.types import State
 from planet_rssm.world_model import ModelDynamics, WorldModel, untrained_model
@@ -105,12 +103,9 @@ def bench_plan(
     Raises:
         PlanetError: no such run, setting or device.
     """
-    where = resolve_device(device)
-    precisions = precisions or timed_precisions(where)
+    machine = Machine(device, precisions or (), say)
+    where = machine.device
     trained = [_trained(run, where) for run in runs]
-    say("matrix products")
-    rates = dict.fromkeys(("float32", "bfloat16", *precisions), 0.0)
-    take_rates(rates, where)
     models = {
         latent: _untrained(latent, overrides).to(where)
         for latent in dict.fromkeys(case.latent for case in cases)
@@ -119,15 +114,16 @@ def bench_plan(
     for case in cases:
         model = models[case.latent]
         title = f"{name_of(case.planner)}, {case.latent}, batch {case.batch}"
-        timed = _time(model, case, precisions, repeats, rivals or {}, titled(say, title))
+        timed = _time(model, case, machine.precisions, repeats, rivals or {}, titled(say, title))
         say(f"{title}: value")
-        gaps = _gaps([m for m in trained if _latent(m) == case.latent], case, precisions)
-        take_rates(rates, where)  # again: beside other programs one look is not enough
+        of_latent = [model for model in trained if _latent(model) == case.latent]
+        gaps = _gaps(of_latent, case, machine.precisions)
+        machine.look()
         timings += [
-            _timing(case, name, timed, gaps, rates, _flops(model, case, name))
-            for name in precisions
+            _timing(case, name, timed, gaps, machine.rates, _flops(model, case, name))
+            for name in machine.precisions
         ]
-    return BenchResult(describe(where, rates) | summary(where), timings)
+    return machine.result(timings)
 
 
 def name_of(settings: PlannerSettings) -> str:

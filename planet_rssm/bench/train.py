@@ -11,7 +11,6 @@ and optimiser bring.
 import ctypes
 import gc
 import math
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -23,14 +22,12 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from planet_rssm import config
-from planet_rssm.base.device import describe, resolve_device, take_rates
 from planet_rssm.base.errors import PlanetError
-from planet_rssm.bench.turns import REFERENCE, BenchResult, Say, in_turns, titled
+from planet_rssm.bench.turns import REFERENCE, Asked, BenchResult, Machine, Say, in_turns, titled
 from planet_rssm.config import Settings
 from planet_rssm.data.replay import Chunks
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.precision import summary, timed_precisions
 from planet_rssm.training.learner import Learner
 from planet_rssm.training.random_chunks import random_chunks
 from planet_rssm.world_model import untrained_model
@@ -65,52 +62,33 @@ class TrainTiming:
 
 
 def bench_train(
-    presets: Sequence[str] = PRESETS,
-    overrides: Sequence[str] = (),
-    precisions: Sequence[str] | None = None,
-    *,
-    repeats: int = 3,
-    device: str = "auto",
-    say: Say = lambda text: None,
+    asked: Asked,
 ) -> BenchResult[TrainTiming]:
     """Time complete updates: the batch in memory, loss, backward, clipping, optimiser step.
-
-    Args:
-        presets: names or settings files.
-        overrides: `key=value` texts for each of them; `train.batch_size=8` makes it shorter.
-        precisions: each is a case; None: float32, and bfloat16 unless it is slow here.
-        repeats: updates of each case after the first, taken in turns with the reference's; fewer on
-            a slow machine.
-        device: where the updates run.
-        say: called with what is measured next.
 
     Raises:
         PlanetError: no such preset, setting or device, or too little memory.
     """
-    where = resolve_device(device)
-    precisions = precisions or timed_precisions(where)
-    say("matrix products")
-    rates = dict.fromkeys(("float32", "bfloat16", *precisions), 0.0)
-    take_rates(rates, where)
+    machine = Machine(asked.device, asked.precisions, asked.say)
     measured = []
-    for preset in presets:
-        settings = config.load(preset, overrides)
+    for preset in asked.presets:
+        settings = config.load(preset, asked.overrides)
+        say = titled(asked.say, preset)
         try:
-            timed = _time(
-                settings, spec_of(settings), precisions, repeats, where, titled(say, preset)
-            )
+            timed = _time(settings, machine, asked.repeats, say)
         except torch.OutOfMemoryError:
             raise PlanetError(
-                f"{preset}: an update does not fit on {where}; add -s train.batch_size=…"
+                f"{preset}: an update does not fit on {machine.device}; add -s train.batch_size=…"
             ) from None
         measured.append((preset, timed, settings))
-        take_rates(rates, where)  # again: beside other programs one look is not enough
-    cases = [
-        _case(preset, name, timed, settings, rates)
-        for preset, timed, settings in measured
-        for name in precisions
-    ]
-    return BenchResult(describe(where, rates) | summary(where), cases)
+        machine.look()
+    return machine.result(
+        [
+            _case(preset, name, timed, settings, machine.rates)
+            for preset, timed, settings in measured
+            for name in machine.precisions
+        ]
+    )
 
 
 def _case(
@@ -142,20 +120,15 @@ def spec_of(settings: Settings) -> EnvSpec:
         return pool.spec
 
 
-def _time(
-    settings: Settings,
-    spec: EnvSpec,
-    precisions: Sequence[str],
-    repeats: int,
-    device: torch.device,
-    say: Say,
-) -> dict[str, Timed]:
+def _time(settings: Settings, machine: Machine, repeats: int, say: Say) -> dict[str, Timed]:
     """Return what was measured of each precision and of the reference, taken in turns."""
+    spec = spec_of(settings)
+    device = machine.device
     chunks = random_chunks(spec, settings.train.batch_size, settings.train.batch_length)
     little = _little(settings, spec)
     learners: dict[str, Learner] = {}
     first: dict[str, tuple[int | None, int]] = {}
-    for name in (*dict.fromkeys(precisions), REFERENCE):
+    for name in (*machine.precisions, REFERENCE):
         say(f"{name}, first updates")
         make = partial(
             _plain if name == REFERENCE else partial(_ours, precision=name), settings, spec, device

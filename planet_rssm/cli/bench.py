@@ -35,12 +35,7 @@ verb.add_command(loop)
 @verb.command("train", short_help="Updates of the world model.")
 @preset_options(3, "Updates timed of each.")
 @against_option
-def train(
-    presets: tuple[str, ...],
-    as_json: bool,
-    against: str | None,
-    **options: Any,  # noqa: ANN401
-) -> None:
+def train(as_json: bool, against: str | None, **options: Any) -> None:  # noqa: ANN401
     """Time updates of PRESETs (planet and dreamer-v3 of 12m if none is given) on a batch of noise.
 
     The reference is the same model and loss in eager float32 with contiguous images and PyTorch's
@@ -57,20 +52,15 @@ def train(
     from planet_rssm.bench.train import PRESETS, bench_train  # torch: not for `planet bench --help`
 
     if against is not None:
-        _against(against, "train", presets or PRESETS, as_json, options)
+        _against(against, "train", PRESETS, as_json, options)
         return
-    measure(partial(bench_train, presets or PRESETS, **options), _print_train, as_json)
+    measure(bench_train, PRESETS, options, _print_train, as_json)
 
 
 @verb.command("behavior", short_help="Updates of actor and critic.")
 @preset_options(5, "Updates timed of each.")
 @against_option
-def behavior(
-    presets: tuple[str, ...],
-    as_json: bool,
-    against: str | None,
-    **options: Any,  # noqa: ANN401
-) -> None:
+def behavior(as_json: bool, against: str | None, **options: Any) -> None:  # noqa: ANN401
     """Time what actor and critic learn from a batch's states.
 
     PRESETs are dreamer-quickstart and dreamer-v3 of 12m if none is given. The reference does the
@@ -86,14 +76,14 @@ def behavior(
     from planet_rssm.bench.behavior import PRESETS, bench_behavior
 
     if against is not None:
-        _against(against, "behavior", presets or PRESETS, as_json, options)
+        _against(against, "behavior", PRESETS, as_json, options)
         return
-    measure(partial(bench_behavior, presets or PRESETS, **options), _print_behavior, as_json)
+    measure(bench_behavior, PRESETS, options, _print_behavior, as_json)
 
 
 @verb.command("collect", short_help="Steps of a round of collection: physics, drawing, planning.")
 @preset_options(30, "Agent steps timed of each.")
-def collect(presets: tuple[str, ...], as_json: bool, **options: Any) -> None:  # noqa: ANN401
+def collect(as_json: bool, **options: Any) -> None:  # noqa: ANN401
     """Time what collecting takes for PRESETs (quickstart if none is given), and of what.
 
     One agent step of all environments: their physics, drawing what they show, filtering and
@@ -107,14 +97,13 @@ def collect(presets: tuple[str, ...], as_json: bool, **options: Any) -> None:  #
     # torch: not for `planet bench --help`
     from planet_rssm.bench.collect import PRESETS, bench_collect
 
-    measure(partial(bench_collect, presets or PRESETS, **options), _print_collect, as_json)
+    measure(bench_collect, PRESETS, options, _print_collect, as_json)
 
 
 def _against(against: str, verb: str, presets: Sequence[str], as_json: bool, options: Json) -> None:
     from planet_rssm.bench.against import bench_against  # torch: not for `planet bench --help`
 
-    timed = partial(bench_against, against, verb, presets, **options)
-    measure(timed, _print_against, as_json)
+    measure(partial(bench_against, against, verb), presets, options, _print_against, as_json)
 
 
 def _print_against(result: Json, console: Console) -> None:

@@ -1,7 +1,7 @@
 """What the verbs of `planet bench` that time something have in common."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.box import SIMPLE_HEAD
@@ -12,6 +12,9 @@ from rich.table import Table
 from planet_rssm.base.json_types import Json
 from planet_rssm.cli import complete, options
 from planet_rssm.cli.tables import print_result
+
+if TYPE_CHECKING:
+    from planet_rssm.bench.turns import Asked, BenchResult
 
 F = Callable[..., Any]
 _precisions = click.option(
@@ -62,10 +65,22 @@ def _together(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
-def measure(bench: F, show: Callable[[Json, Console], None], as_json: bool) -> None:
-    """Call `bench` with a `say` that shows what is being measured, and print its result."""
+def measure(
+    bench: "Callable[[Asked], BenchResult[Any]]",
+    presets: Sequence[str],
+    options: Json,
+    show: Callable[[Json, Console], None],
+    as_json: bool,
+) -> None:
+    """Call `bench` with what `preset_options` gave, and print its result.
+
+    `presets` are measured if none is named. Meanwhile a line says what is being measured.
+    """
+    from planet_rssm.bench.turns import Asked  # torch: not for `planet bench --help`
+
     with Console(stderr=True).status("getting ready") as status:
-        result = bench(say=status.update)
+        chosen = options["presets"] or presets
+        result = bench(Asked(**{**options, "presets": chosen, "say": status.update}))
     print_result(result.to_json(), as_json, show)
 
 

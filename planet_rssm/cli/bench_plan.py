@@ -1,6 +1,5 @@
 """`planet bench plan`."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,8 @@ from rich.console import Console
 
 from planet_rssm.base.json_types import Json
 from planet_rssm.cli import complete, options
-from planet_rssm.cli.bench_options import machine_line, measure, narrow_table, timing_options
-from planet_rssm.cli.tables import print_text
+from planet_rssm.cli.bench_options import machine_line, narrow_table, timing_options
+from planet_rssm.cli.tables import print_result, print_text
 
 
 @click.command("plan", short_help="Decisions by CEM, iCEM and an actor.")
@@ -46,8 +45,9 @@ def plan(
     """  # noqa: D301 (click wants the character itself)
     from planet_rssm.bench.plan import bench_plan  # torch: not for `planet bench --help`
 
-    chosen = tuple(dict.fromkeys(precisions)) or None
-    measure(partial(bench_plan, precisions=chosen, **options), print_plan, as_json)
+    with Console(stderr=True).status("getting ready") as status:
+        result = bench_plan(precisions=precisions, say=status.update, **options)
+    print_result(result.to_json(), as_json, print_plan)
 
 
 def print_plan(result: Json, console: Console) -> None:
