@@ -259,15 +259,12 @@ def _train(run: "Run", plan_episodes: int) -> bool:
     """Train, and return whether anything was left to learn."""
     from planet_rssm.base.interrupt import Interrupted
     from planet_rssm.training.display import Display
-    from planet_rssm.training.offline import OfflineTrainer
-    from planet_rssm.training.trainer import Trainer
+    from planet_rssm.training.start import open_trainer
 
     click.echo(f"run folder {run.folder}", err=True)
     _say_what_an_extra_adds()
-    kind: type[OfflineTrainer] | type[Trainer]
-    kind = OfflineTrainer if run.settings.data.folder else Trainer
     try:
-        with kind.open(run, Display(plan_episodes)) as trainer:
+        with open_trainer(run, Display(plan_episodes)) as trainer:
             trainer.run()
     except Interrupted:
         click.echo(

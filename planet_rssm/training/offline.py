@@ -24,17 +24,6 @@ from planet_rssm.training.progress import Progress
 from planet_rssm.training.restore import locked, restore
 
 
-def train_offline(run: Run, display: Display) -> None:
-    """Open an `OfflineTrainer` and let it run.
-
-    Raises:
-        Interrupted: see `OfflineTrainer.run`.
-        PlanetError: see `OfflineTrainer.open` and `OfflineTrainer.run`.
-    """
-    with OfflineTrainer.open(run, display) as trainer:
-        trainer.run()
-
-
 class OfflineTrainer:
     """Rounds of optimiser steps on the episodes of `settings.data.folder`.
 

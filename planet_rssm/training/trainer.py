@@ -37,17 +37,6 @@ from planet_rssm.training.progress import Progress, episodes_after, round_begun
 from planet_rssm.training.restore import locked, open_replay, restore
 
 
-def train(run: Run, display: Display) -> None:
-    """Open a `Trainer` and let it run.
-
-    Raises:
-        Interrupted: see `Trainer.run`.
-        PlanetError: see `Trainer.open` and `Trainer.run`.
-    """
-    with Trainer.open(run, display) as trainer:
-        trainer.run()
-
-
 class Trainer:
     """PlaNet's algorithm 1, with V environments collected side by side.
 

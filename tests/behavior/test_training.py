@@ -21,7 +21,8 @@ from planet_rssm.runs import location
 from planet_rssm.runs.run import Run
 from planet_rssm.training.display import Display
 from planet_rssm.training.metrics import repeatable_lines as lines
-from planet_rssm.training.trainer import Trainer, train
+from planet_rssm.training.start import train
+from planet_rssm.training.trainer import Trainer
 
 # 2 rounds of 1 episode after 2 random ones; 10 agent steps an episode
 TINY = """

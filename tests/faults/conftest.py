@@ -15,7 +15,7 @@ from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.runs import checkpoint as checkpoints
 from planet_rssm.runs import location
 from planet_rssm.runs.run import CONFIG, METRICS, Run
-from planet_rssm.training import trainer
+from planet_rssm.training import start, trainer
 from planet_rssm.training.display import Display
 from planet_rssm.training.metrics import OF_THE_MACHINE
 
@@ -95,7 +95,7 @@ def train(local_pool: None) -> Callable[..., None]:
             run = Run.open(folder, config.override(run.settings, overrides))
         else:
             run = Run.create(folder, config.load("planet", [*TINY, *overrides]), "cpu")
-        trainer.train(run, Display())
+        start.train(run, Display())
 
     return train
 

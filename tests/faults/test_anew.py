@@ -12,7 +12,7 @@ from planet_rssm.runs import checkpoint as checkpoints
 from planet_rssm.runs.run import Run
 from planet_rssm.training.display import Display
 from planet_rssm.training.learner import Learner
-from planet_rssm.training.trainer import train
+from planet_rssm.training.start import train
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from planet_rssm.base.errors import PlanetError
 from planet_rssm.data.episode import Episode
 from planet_rssm.envs import worker
 from planet_rssm.runs.run import Run
-from planet_rssm.training import trainer
+from planet_rssm.training import start
 from planet_rssm.training.display import Display
 
 # 40 agent steps an episode
@@ -74,9 +74,7 @@ def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], N
 
 def train(folder: Path, tiny: list[str], episodes: int) -> None:
     steps = [f"train.env_steps={1000 * episodes}", f"train.seed_episodes={episodes}"]
-    trainer.train(
-        Run.create(folder, config.load("planet", [*tiny, *REAL, *steps]), "cpu"), Display()
-    )
+    start.train(Run.create(folder, config.load("planet", [*tiny, *REAL, *steps]), "cpu"), Display())
 
 
 def test_whatever_a_worker_does_in_step_37_costs_its_episode_alone(
@@ -115,7 +113,7 @@ def test_a_reward_that_is_always_nan_ends_the_run_and_is_never_stored(
     )
     assert not list((tmp_path / "run").rglob("*.safetensors"))
     faulty("ok ok ok")
-    trainer.train(Run.open(tmp_path / "run"), Display())
+    start.train(Run.open(tmp_path / "run"), Display())
     assert len(list((tmp_path / "run" / "episodes").glob("*.safetensors"))) == 2
 
 

@@ -22,7 +22,7 @@ from planet_rssm.training.collector import Networks, Order, Threads, Watch
 from planet_rssm.training.collector_process import ProcessCollector
 from planet_rssm.training.display import Display
 from planet_rssm.training.metrics import repeatable_lines as lines
-from planet_rssm.training.trainer import train
+from planet_rssm.training.start import train
 from planet_rssm.world_model import untrained_model
 
 # 4 rounds of 2 episodes after 2 random ones; 20 agent steps an episode

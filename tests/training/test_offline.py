@@ -22,9 +22,10 @@ from planet_rssm.runs import location
 from planet_rssm.runs.run import Run
 from planet_rssm.training.display import Display
 from planet_rssm.training.metrics import repeatable_lines as lines
-from planet_rssm.training.offline import adopt_environment, open_episodes, train_offline
+from planet_rssm.training.offline import adopt_environment, open_episodes
 from planet_rssm.training.player import simple_player
 from planet_rssm.training.record import write_episodes
+from planet_rssm.training.start import train
 
 ENV = ["env.size=32", "env.renderer=raycast", "env.action_repeat=50"]
 TINY = """
@@ -75,7 +76,7 @@ def no_environment(
 def complete(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     """An uninterrupted run of 12 updates, in rounds of 5."""
     folder = tmp_path_factory.mktemp("complete")
-    train_offline(new_run(folder, data), Display())
+    train(new_run(folder, data), Display())
     return folder
 
 
@@ -125,9 +126,9 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
 ) -> None:
     run = new_run(tmp_path, data)
     with pytest.raises(Interrupted):
-        train_offline(run, StopAt(update))
+        train(run, StopAt(update))
     assert len(lines(tmp_path)) < len(lines(complete))
-    train_offline(Run.open(tmp_path), Display())
+    train(Run.open(tmp_path), Display())
     assert lines(tmp_path) == lines(complete)
     ours, theirs = (checkpoints.load(location.find(folder)) for folder in (tmp_path, complete))
     assert all((ours.model[key] == theirs.model[key]).all() for key in theirs.model)
@@ -138,10 +139,10 @@ def test_a_finished_run_does_nothing_more_and_can_be_given_more(
     complete: Path, tmp_path: Path
 ) -> None:
     copy = shutil.copytree(complete, tmp_path / "copy")
-    train_offline(Run.open(copy), Display())
+    train(Run.open(copy), Display())
     assert lines(copy) == lines(complete)
     more = config.override(Run.open(copy).settings, ["train.offline_updates=20"])
-    train_offline(Run.open(copy, more), Display())
+    train(Run.open(copy, more), Display())
     assert lines(copy)[:3] == lines(complete)
     assert lines(copy)[-1]["updates"] == 20
 
@@ -152,10 +153,10 @@ def test_episodes_that_changed_are_reported_and_learned_from(
     other = shutil.copytree(data, tmp_path / "set")
     run = new_run(tmp_path / "run", other)
     with pytest.raises(Interrupted):
-        train_offline(run, StopAt(5))
+        train(run, StopAt(5))
     replay = Replay(other, 10_000)
     replay.truncate(1)
-    train_offline(run, Display())
+    train(run, Display())
     assert (
         "not the episodes that the checkpoint had learned from (1 now, 2 then)"
         in capfd.readouterr().err
@@ -168,7 +169,7 @@ def test_of_episodes_with_images_and_vectors_either_may_be_learned_from_alone(
     both: Path, tmp_path: Path, observe: str, capsys: pytest.CaptureFixture
 ) -> None:
     run = new_run(tmp_path / "run", both, f"env.observe={observe}", "train.offline_updates=2")
-    train_offline(run, Display())
+    train(run, Display())
     checkpoint = checkpoints.load(location.find(tmp_path / "run"))
     kept = {
         key
@@ -179,7 +180,7 @@ def test_of_episodes_with_images_and_vectors_either_may_be_learned_from_alone(
         Replay(both, 10_000).env["observation"]
     )
     assert checkpoint.settings.env.observe == observe
-    train_offline(Run.open(tmp_path / "run"), Display())  # it can be opened again
+    train(Run.open(tmp_path / "run"), Display())  # it can be opened again
     assert call("dream", tmp_path / "run", "--data", both, "--json") == 0
     measured = json.loads(capsys.readouterr().out)
     assert (measured["image_error"] is None) == (observe == "vectors")
@@ -228,7 +229,7 @@ def test_what_was_left_out_of_the_episodes_stays_out(both: Path, tmp_path: Path)
         config.load("planet", [f"data.folder={both}", *TINY, *asked]), asked
     )
     assert (adopted.env.drop, adopted.env.keys, adopted.env.observe) == ((first,), (), "both")
-    train_offline(Run.create(tmp_path / "run", adopted, "cpu"), Display())
+    train(Run.create(tmp_path / "run", adopted, "cpu"), Display())
     checkpoint = checkpoints.load(location.find(tmp_path / "run", "last"))
     assert sorted(checkpoint.spec.observation) == sorted(["image", second])
     resumed, _ = adopt_environment(adopted, asked)

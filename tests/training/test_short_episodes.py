@@ -15,7 +15,7 @@ from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.runs import checkpoint as checkpoints
 from planet_rssm.runs import location
 from planet_rssm.runs.run import Run
-from planet_rssm.training import trainer
+from planet_rssm.training import start, trainer
 from planet_rssm.training.display import Display
 from planet_rssm.training.metrics import repeatable_lines
 
@@ -83,7 +83,7 @@ def train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list
             run = Run.open(folder, config.override(Run.open(folder).settings, overrides))
         else:
             run = Run.create(folder, config.load("cartpole-vectors", [*TINY, *overrides]), "cpu")
-        trainer.train(run, Display())
+        start.train(run, Display())
         return repeatable_lines(folder)
 
     return train

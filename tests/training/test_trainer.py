@@ -20,7 +20,7 @@ from planet_rssm.runs import location
 from planet_rssm.runs.run import METRICS, Run
 from planet_rssm.training.display import Display
 from planet_rssm.training.metrics import repeatable_lines as lines
-from planet_rssm.training.trainer import train
+from planet_rssm.training.start import train
 
 # 3 rounds of 2 episodes after 2 random ones; 20 agent steps an episode
 TINY = """
