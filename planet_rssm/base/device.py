@@ -163,20 +163,52 @@ def to_device(values: Sequence[np.ndarray | Tensor], device: torch.device) -> li
     ]
 
 
+class Inputs:
+    """Tensors on a device, which one transfer fills anew from arrays of the same shapes.
+
+    They are what a captured graph reads.
+    """
+
+    def __init__(self, arrays: Sequence[np.ndarray], device: torch.device) -> None:
+        """Take memory for such arrays; the numbers come with `fill`."""
+        self._spans = _spans(arrays)
+        self._flat = torch.empty(self._spans[-1].stop, dtype=torch.uint8, device=device)
+        self.tensors = _pieces(self._flat, arrays, self._spans)
+
+    def fill(self, arrays: Sequence[np.ndarray]) -> None:
+        """Copy arrays into the tensors; a transfer to a CUDA device is not waited for."""
+        self._flat.copy_(_staged(arrays, self._spans, self._flat.is_cuda), non_blocking=True)
+
+
 def _together(arrays: Sequence[np.ndarray], device: torch.device) -> list[Tensor]:
+    spans = _spans(arrays)
+    there = _staged(arrays, spans, True).to(device, non_blocking=True)
+    return _pieces(there, arrays, spans)
+
+
+def _spans(arrays: Sequence[np.ndarray]) -> list[slice]:
+    """Return where each array's bytes lie in a memory of them all."""
     spans = []
     end = 0
     for array in arrays:
         spans.append(slice(end, end + array.nbytes))
         end += -(-array.nbytes // ALIGNED) * ALIGNED
-    staged = torch.empty(end, dtype=torch.uint8, pin_memory=True)
+    return spans
+
+
+def _staged(arrays: Sequence[np.ndarray], spans: Sequence[slice], pinned: bool) -> Tensor:
+    """Return the bytes of all arrays; PyTorch keeps pinned memory until it was read."""
+    staged = torch.empty(spans[-1].stop, dtype=torch.uint8, pin_memory=pinned)
     for array, span in zip(arrays, spans, strict=True):
         staged.numpy()[span].view(array.dtype).reshape(array.shape)[...] = array
-    # PyTorch keeps the pinned memory until it was read
-    there = staged.to(device, non_blocking=True)
+    return staged
+
+
+def _pieces(flat: Tensor, arrays: Sequence[np.ndarray], spans: Sequence[slice]) -> list[Tensor]:
+    """Return the parts of `flat` as tensors of the arrays' types and shapes."""
     dtypes = [torch.from_numpy(np.empty(0, array.dtype)).dtype for array in arrays]
-    pieces = zip(arrays, spans, dtypes, strict=True)
-    return [there[span].view(dtype).view(array.shape) for array, span, dtype in pieces]
+    parts = zip(arrays, spans, dtypes, strict=True)
+    return [flat[span].view(dtype).view(array.shape) for array, span, dtype in parts]
 
 
 def to_host(tree: T) -> T:

@@ -188,6 +188,15 @@ class Behavior(nn.Module):
         self.bounds.copy_(bounds)
         self.critic.follow(updates)
 
+    @torch.no_grad()
+    def settle_where(self, finite: Tensor, share: Tensor, bounds: Tensor) -> None:
+        """Do what `settle` does where `finite` [] is set, without asking the host.
+
+        `share` [] is what `Critic.share_after` returned.
+        """
+        self.bounds.copy_(torch.where(finite, bounds, self.bounds))
+        self.critic.follow_by(share * finite)
+
     def _values(self, feat: Tensor, raw: Tensor) -> Tensor:
         """Return the values [*B] of features [*B, F] that returns are made of.
 

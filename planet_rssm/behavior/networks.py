@@ -100,9 +100,18 @@ class Critic(nn.Module):
         log_probs = raw.log_softmax(-1).gather(-1, torch.cat(places, -1))
         return -(log_probs * torch.cat(shares, -1)).sum(-1)
 
-    @torch.no_grad()
+    def share_after(self, updates: int) -> float:
+        """Return by how much the slow copy moves: `slow_share`, every `slow_every` updates."""
+        return 0.0 if updates % self.settings.slow_every else self.settings.slow_share
+
     def follow(self, updates: int) -> None:
-        """Move the slow copy by `slow_share`, if `updates` is a multiple of `slow_every`."""
-        if self.slow is not None and updates % self.settings.slow_every == 0:
+        """Move the slow copy after update number `updates` (from 1)."""
+        if share := self.share_after(updates):
+            self.follow_by(share)
+
+    @torch.no_grad()
+    def follow_by(self, share: float | Tensor) -> None:
+        """Move the slow copy, if there is one, by a `share` of the way."""
+        if self.slow is not None:
             for slow, own in zip(self.slow.parameters(), self.net.parameters(), strict=True):
-                slow.lerp_(own, self.settings.slow_share)
+                slow.lerp_(own, share)

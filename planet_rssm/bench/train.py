@@ -161,7 +161,8 @@ def _ours(
 
 def _plain(settings: Settings, spec: EnvSpec, device: torch.device) -> Learner:
     """Return the reference, see the head of this file."""
-    learner = _ours(settings, spec, device)
+    train = settings.train.model_copy(update={"fast": False})
+    learner = _ours(settings.model_copy(update={"train": train}), spec, device)
     for part in (*learner.model.encoder.images, *learner.model.decoder.images):
         layers = part.layers
         assert isinstance(layers, nn.Sequential)

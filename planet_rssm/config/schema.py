@@ -21,6 +21,7 @@ from planet_rssm.config.values import (
     NonNegative,
     Precision,
     Section,
+    Switch,
     number,
 )
 
@@ -46,6 +47,8 @@ class TrainSettings(Section):
     test_every: Count = 10  # rounds between tests without noise
     test_episodes: Count = 1
     precision: Precision = "auto"  # a run keeps what auto chose when it began, see device.py
+    # on a CUDA device an update is one captured graph; false: the plain path, a check of it
+    fast: Switch = True
     keep: Count = 2  # newest checkpoints kept beside the best
     max_skipped: Count = 20  # updates in a row with a non-finite loss before the run stops
 

@@ -5,7 +5,7 @@ import functools
 import gc
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -83,6 +83,66 @@ class Graphs:
                 return pytree.tree_unflatten([leaf.clone() for leaf in outputs], result)
 
 
+class CaptureError(Exception):
+    """A function cannot be captured; the message is CUDA's or PyTorch's."""
+
+
+class RepeatedGraph:
+    """A function that changes tensors in place and is run again and again, as one CUDA graph.
+
+    The first run is a plain one, in which libraries choose their kernels and state is made; the
+    second is captured and replayed, and so are all that follow. What it reads anew each time lies
+    in the same memory each time.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[], Tensor],
+        device: torch.device,
+        generators: Sequence[torch.Generator] = (),
+    ) -> None:
+        """Take the function, and the generators that it draws from, which may be seeded anew."""
+        self._function = function
+        self._device = device
+        self._generators = generators
+        self._warm = False
+        self._captured: tuple[torch.cuda.CUDAGraph, Tensor] | None = None
+
+    def __call__(self) -> Tensor:
+        """Run the function and return a copy of its result.
+
+        Raises:
+            CaptureError: it cannot be captured; nothing was run then.
+        """
+        with torch.cuda.device(self._device):
+            current = torch.cuda.current_stream()
+            if not self._warm:
+                self._warm = True
+                stream = _capture_stream(current.device_index)
+                with _capturing:
+                    stream.wait_stream(current)
+                    with torch.cuda.stream(stream):
+                        result = self._function()
+                    current.wait_stream(stream)
+                return result
+            shared = _shared_by(current.device_index, current.cuda_stream)
+            if self._captured is None:
+                record = functools.partial(
+                    _recorded, self._function, (), shared.pool, 0, self._generators
+                )
+                try:
+                    with _capturing:
+                        self._captured = _with_all_memory(record)
+                except torch.OutOfMemoryError:
+                    raise
+                except RuntimeError as error:  # CUDA's own and PyTorch's
+                    raise CaptureError(str(error).splitlines()[0]) from error
+            graph, result = self._captured
+            with shared.lock:
+                graph.replay()
+                return result.clone()
+
+
 def _shared_by(device: int, stream: int) -> _Shared:
     """Return what the graphs of a stream share: there are few, of some 60 streams a device.
 
@@ -131,28 +191,39 @@ def _capture(
     with _capturing, torch.inference_mode(False), torch.no_grad(), _capturable():
         own = [None if leaf is None else leaf.clone() for leaf in leaves]
         tensors = pytree.tree_unflatten(own, form)
-        try:
-            graph, result = _recorded(one, tensors, pool)
-        except torch.OutOfMemoryError:
-            # inside a capture PyTorch gives back none of what it keeps for later
-            torch.cuda.empty_cache()
-            graph, result = _recorded(one, tensors, pool)
+        graph, result = _with_all_memory(functools.partial(_recorded, one, tensors, pool))
     outputs, form = pytree.tree_flatten(result)
     return _Captured(graph, [leaf for leaf in own if leaf is not None], outputs, form)
 
 
+def _with_all_memory(record: Callable[[], T]) -> T:
+    """Capture, and where memory runs out once more without what PyTorch keeps for later.
+
+    Inside a capture it gives back none of that.
+    """
+    try:
+        return record()
+    except torch.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        return record()
+
+
 def _recorded(
-    one: Callable[..., object],
+    one: Callable[..., T],
     tensors: tuple[object, ...],
     pool: Any,  # noqa: ANN401
-) -> tuple[torch.cuda.CUDAGraph, object]:
+    warmups: int = WARMUPS,
+    generators: Sequence[torch.Generator] = (),
+) -> tuple[torch.cuda.CUDAGraph, T]:
     """Return a graph of `one(*tensors)`, and the result that it writes."""
     graph = torch.cuda.CUDAGraph()
+    for generator in generators:
+        graph.register_generator_state(generator)
     current = torch.cuda.current_stream()
     stream = _capture_stream(torch.cuda.current_device())
     stream.wait_stream(current)
     with torch.cuda.stream(stream):
-        for _ in range(WARMUPS):
+        for _ in range(warmups):
             one(*tensors)
         with _captured_by(graph, pool):
             result = one(*tensors)

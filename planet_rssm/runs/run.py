@@ -43,6 +43,7 @@ RESUMABLE = {
     "device",
     "env.step_timeout",
     "train.env_steps",
+    "train.fast",
     "train.keep",
     "train.test_every",
     "train.test_episodes",

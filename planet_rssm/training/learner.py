@@ -1,9 +1,11 @@
 """One optimiser step, and the state that a checkpoint keeps of it."""
 
+import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
@@ -16,16 +18,20 @@ from planet_rssm.behavior import Behavior
 from planet_rssm.config import Settings
 from planet_rssm.data.replay import Chunks
 from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.planners.graphs import CaptureError
 from planet_rssm.precision import training_precision
 from planet_rssm.runs.checkpoint import Checkpoint
+from planet_rssm.training.captured import CapturedUpdate, Gradients, judged
 from planet_rssm.training.optim import build_optimizer, warm
 from planet_rssm.types import Batch
-from planet_rssm.world_model import Context, LossNoise, WorldModel
+from planet_rssm.world_model import WorldModel
 
 # of the loss in float16: it sums over pixels, so PyTorch's 65536 would overflow for long
 FIRST_SCALE = 1024.0
 SCALER = "<scaler>"  # no parameter is called so
 BEHAVIOR = "behavior."  # before the names of the actor's and the critic's parameters
+
+_log = logging.getLogger("planet_rssm")
 
 
 class Learner:
@@ -46,64 +52,110 @@ class Learner:
         self.device = device
         self.behavior = behavior
         self.precision = training_precision(settings, device)
-        self.optimizer = build_optimizer(_groups(model, behavior, settings), settings.optimizer)
-        self.scaler = torch.amp.GradScaler(
-            device.type, init_scale=FIRST_SCALE, enabled=self.precision == "float16"
-        )
+        capturable = self._capturable()
+        groups = _groups(model, behavior, settings)
+        self.optimizer = build_optimizer(groups, settings.optimizer, capturable=capturable)
+        self.scaler = self._scaler()
+        self._captured = self._new_captured() if capturable else None
 
     def update(self, chunks: Chunks, index: int) -> dict[str, float]:
         """Take the optimiser step number `index` of the run on `chunks`.
+
+        On a CUDA device it is one captured graph, if `train.fast` is set.
 
         Returns:
             The loss's parts, `grad_norm` of the model before clipping and that of each part, as
             floats. Where a loss or a gradient is not finite nothing is changed, and the only entry
             is `skipped`.
         """
-        batch = to_batch(chunks.select_observations(self.model.spec.observation), self.device)
-        with autocast(self.device, self.precision):
-            loss, metrics, context = self.model.loss(batch, self._noise(batch, index))
-            bounds = None  # the new range of returns
-            if self.behavior is not None:
-                added, more, bounds = self._behavior_loss(batch, context, index)
-                loss = loss + added
-                metrics |= more
-        self.optimizer.zero_grad()
-        self.scaler.scale(loss).backward()
-        self.scaler.unscale_(self.optimizer)
-        metrics |= self._clip()
+        chunks = chunks.select_observations(self.model.spec.observation)
+        if self._captured is not None:
+            values = self._update_captured(self._captured, chunks, index)
+        else:
+            values = self._update_plainly(chunks, index)
+        return values if _finite(values) else {"skipped": 1.0}
+
+    def _update_captured(
+        self, captured: CapturedUpdate, chunks: Chunks, index: int
+    ) -> dict[str, float]:
+        try:
+            return captured(_arrays(chunks), self._seeds(index), index)
+        except CaptureError as error:
+            _log.warning(
+                f"an update cannot be captured as a CUDA graph ({error}): it takes the plain path, "
+                "which is slower; train.fast=false does so from the beginning"
+            )
+        self._captured = None
+        captured.undo()
+        state = self.scaler.state_dict()
+        self.scaler = self._scaler()  # the other one is in the middle of an update
+        self.scaler.load_state_dict(state)
+        return self._update_plainly(chunks, index)
+
+    def _update_plainly(self, chunks: Chunks, index: int) -> dict[str, float]:
+        batch = to_device(_arrays(chunks), self.device)
+        rngs = [generator(seed, self.device) for seed in self._seeds(index)]
+        metrics, bounds = self._gradients(batch, rngs)
         # One transfer for all numbers: each by itself would wait for the device.
         numbers = torch.stack([value.float() for value in metrics.values()]).tolist()
         values = dict(zip(metrics, numbers, strict=True))
-        finite = all(
-            math.isfinite(value)
-            for name, value in values.items()
-            if name.startswith(("loss/", "grad_norm"))
-        )
-        if finite:
+        if _finite(values):
             warm(self.optimizer, self.settings.optimizer, index)
             self.scaler.step(self.optimizer)
             if self.behavior is not None and bounds is not None:
                 self.behavior.settle(index + 1, bounds)
         if self.scaler.is_enabled():
             self.scaler.update()  # a gradient that is not finite lowers the scale
-        return values if finite else {"skipped": 1.0}
+        return values
 
-    def _noise(self, batch: Batch, index: int) -> LossNoise:
+    def _gradients(self, tensors: Sequence[Tensor], rngs: Sequence[torch.Generator]) -> Gradients:
+        """Give every parameter its clipped gradient on a batch, with what the generators draw."""
+        batch = self._batch(tensors)
         rows, length = batch.reward.shape
-        rng = self._generator(Stream.UPDATE, index)
-        return self.model.draw(rows, length, rng, self.device)
+        noise = self.model.draw(rows, length, rngs[0], self.device)
+        # Inside a capture too: its cache of weights is empty here, and again at the end.
+        with autocast(self.device, self.precision):
+            loss, metrics, context = self.model.loss(batch, noise)
+            bounds = None  # the new range of returns
+            if self.behavior is not None:
+                size = self.model.rssm.noise_size
+                drawn = self.behavior.draw(rows * length, size, rngs[1], self.device)
+                added, more, bounds = self.behavior.loss(self.model, batch, context, drawn)
+                loss = loss + added
+                metrics |= more
+        self.optimizer.zero_grad()
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        metrics |= self._clip()
+        return Gradients(metrics, bounds)
 
-    def _behavior_loss(
-        self, batch: Batch, context: Context, index: int
-    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        assert self.behavior is not None
-        rng = self._generator(Stream.BEHAVIOR, index)
-        states = batch.reward.numel()
-        noise = self.behavior.draw(states, self.model.rssm.noise_size, rng, self.device)
-        return self.behavior.loss(self.model, batch, context, noise)
+    def _batch(self, tensors: Sequence[Tensor]) -> Batch:
+        keys = self.model.spec.observation
+        observation = dict(zip(keys, tensors, strict=False))
+        return Batch(observation, *tensors[len(keys) :])
 
-    def _generator(self, stream: Stream, index: int) -> torch.Generator:
-        return generator(stream_seed(self.settings.seed, stream, index), self.device)
+    def _seeds(self, index: int) -> list[int]:
+        streams = [Stream.UPDATE] if self.behavior is None else [Stream.UPDATE, Stream.BEHAVIOR]
+        return [stream_seed(self.settings.seed, stream, index) for stream in streams]
+
+    def _capturable(self) -> bool:
+        """Return whether updates are captured: a user's term may differ from call to call."""
+        return self.device.type == "cuda" and self.settings.train.fast and not self.model.terms
+
+    def _new_captured(self) -> CapturedUpdate:
+        return CapturedUpdate(
+            self._gradients,
+            self.optimizer,
+            self.settings.optimizer,
+            self.scaler,
+            self.behavior,
+            self.device,
+        )
+
+    def _scaler(self) -> torch.amp.GradScaler:
+        return torch.amp.GradScaler(
+            self.device.type, init_scale=FIRST_SCALE, enabled=self.precision == "float16"
+        )
 
     def _clip(self) -> dict[str, Tensor]:
         """Scale the gradients down to their greatest norms, and return the norms they had.
@@ -161,6 +213,8 @@ class Learner:
             self.optimizer.state[parameter][entry] = (
                 torch.empty_like(like, device=where).detach().copy_(tensor)
             )
+        if self._captured is not None:  # a graph changes the tensors that there were
+            self._captured = self._new_captured()
 
     def checkpoint(self, spec: EnvSpec, progress: Json) -> Checkpoint:
         """Return all that was learned, on the CPU."""
@@ -241,6 +295,16 @@ def _norms(module: nn.Module) -> dict[str, Tensor]:
         for name, parameters in parts.items()
     }
     return {f"grad_norm/{name}": get_total_norm(part) for name, part in grads.items() if part}
+
+
+def _finite(values: dict[str, float]) -> bool:
+    return all(map(math.isfinite, judged(values)))
+
+
+def _arrays(chunks: Chunks) -> list[np.ndarray]:
+    """Return all that a batch consists of, in its order."""
+    rest = (chunks.action, chunks.reward, chunks.is_first, chunks.is_terminal, chunks.mask)
+    return [*chunks.observation.values(), *rest]
 
 
 def to_batch(chunks: Chunks, device: torch.device) -> Batch:

@@ -17,8 +17,8 @@ SPEC = EnvSpec(
 )
 CUDA = torch.device("cuda")
 V3 = ["model.size=1m", "rssm.deter=16", "rssm.hidden=16", "rssm.stoch=4", "rssm.blocks=4"]
-# launches of an update of 2 chunks of 6 steps in float32 and in bfloat16, a twentieth more than
-# were counted
+# launches of a plain update of 2 chunks of 6 steps in float32 and in bfloat16, a twentieth more
+# than were counted
 LAUNCHES = {
     "planet": (755, 935),
     "planet-discrete": (860, 1040),
@@ -28,11 +28,59 @@ LAUNCHES = {
 }
 
 
-def learner_of(preset: str, precision: str = "float32") -> Learner:
+def learner_of(preset: str, precision: str = "float32", *, fast: bool = False) -> Learner:
     sizes = V3 if preset == "dreamer-v3" else ["rssm.deter=16", "rssm.hidden=16"]
-    settings = config.load(preset, ["env.observe=vectors", f"train.precision={precision}", *sizes])
+    how = [f"train.precision={precision}", f"train.fast={fast}"]
+    settings = config.load(preset, ["env.observe=vectors", *how, *sizes])
     model = untrained_model(settings, SPEC).cuda()
     return Learner(model, settings, CUDA, untrained_behavior(settings, model))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("preset", LAUNCHES)
+def test_an_update_is_a_graph(device, preset, precision):
+    learner, chunks = learner_of(preset, precision, fast=True), random_chunks(SPEC, 2, 6)
+    for index in range(2):  # the second is captured
+        learner.update(chunks, index)
+    with device.counted() as found:
+        for index in range(2, 5):
+            learner.update(chunks, index)
+    counted = {kind: count / 3 for kind, count in found.items()}
+    assert (counted["graph launch"], counted["capture"]) == (1, 0)
+    assert (counted["wait"], counted["device wait"], counted["transfer"]) == (1, 0, 2)
+    assert counted["launch"] <= 8
+
+
+def test_batches_of_another_shape_are_another_graph(device):
+    learner = learner_of("planet", fast=True)
+    with device.counted() as found:
+        for rows in (2, 2, 2, 3, 3, 3):
+            learner.update(random_chunks(SPEC, rows, 6), 0)
+    assert found["graph launch"] == 4
+
+
+def test_an_update_that_cannot_be_captured_goes_on_plainly(pretended, monkeypatch, caplog):
+    learner, chunks = learner_of("dreamer-v3", fast=True), random_chunks(SPEC, 2, 6)
+    loss = learner.model.loss
+
+    def waits(batch, noise):
+        output = loss(batch, noise)
+        output.total.item()
+        return output
+
+    monkeypatch.setattr(learner.model, "loss", waits)
+    for index in range(3):
+        learner.update(chunks, index)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    with pretended.counted() as found:
+        learner.update(chunks, 3)
+    assert (found["graph launch"], found["capture"], found["wait"]) == (0, 0, 2)
+    other = learner_of("dreamer-v3", fast=True)  # the failed capture has left nothing behind
+    for index in range(3):
+        other.update(chunks, index)
+    with pretended.counted() as found:
+        other.update(chunks, 3)
+    assert (found["graph launch"], found["wait"]) == (1, 1)
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["float32", "bfloat16"])
