@@ -20,6 +20,7 @@ from planet_rssm.base.json_types import Json
 M = TypeVar("M", bound=torch.nn.Module)
 KINDS = ("cpu", "cuda", "mps", "xpu")
 GEMM_SECONDS = 0.3
+GEMM_SIDE = {"cpu": 1024}  # rows and columns; 8192 on other devices
 # What the CPU's allocator says: it has no exception class.
 _CPU_FULL = ("not enough memory", "can't allocate memory")
 ALIGNED = 64  # bytes to which what is moved together is aligned
@@ -227,7 +228,7 @@ def to_host(tree: T) -> T:
 
 def gemm_rate(precision: str, device: torch.device) -> float:
     """Return the GFLOP/s of large square matrix products, the fastest within GEMM_SECONDS."""
-    side = 1024 if device.type == "cpu" else 8192
+    side = GEMM_SIDE.get(device.type, 8192)
     matrix = torch.rand(side, side, device=device, generator=generator(0, device)).to(
         DTYPES[precision]
     )

@@ -25,6 +25,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr("planet_rssm.base.device.GEMM_SECONDS", 0.0)
+    monkeypatch.setattr("planet_rssm.base.device.GEMM_SIDE", {"cpu": 128})
     monkeypatch.setattr("planet_rssm.precision.relative_time", lambda *_: 0.5)
     monkeypatch.setattr(bench, "spec_of", lambda settings: SPEC)
 

@@ -17,6 +17,7 @@ OPTIONS = [word for setting in TINY for word in ("-s", setting)]
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr("planet_rssm.base.device.GEMM_SECONDS", 0.0)
+    monkeypatch.setattr("planet_rssm.base.device.GEMM_SIDE", {"cpu": 128})
 
 
 def test_the_parts_are_all_of_a_step(capsys):

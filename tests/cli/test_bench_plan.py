@@ -33,6 +33,7 @@ CASES = tuple(bench.Case(*case) for case in WAYS)
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr("planet_rssm.base.device.GEMM_SECONDS", 0.0)
+    monkeypatch.setattr("planet_rssm.base.device.GEMM_SIDE", {"cpu": 128})
     monkeypatch.setattr("planet_rssm.precision.relative_time", lambda *_: 0.5)
     monkeypatch.setattr(plan_value, "STATES", 3)
     monkeypatch.setattr(plan_value, "DRAWS", 2)
