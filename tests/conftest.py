@@ -1,10 +1,12 @@
 import contextlib
 import os
 import re
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import forks
 import hypothesis
 import pytest
 
@@ -17,6 +19,9 @@ os.environ.setdefault("MUJOCO_GL", "disable")
 
 # What tests name as code of their own is not remembered among the user's.
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="planet-state-")
+
+subprocess.Popen = forks.Popen  # workers and the command: real processes, without Python's start
+os.fsync = forks.fsync
 
 # The same cases everywhere and each time, and none that fails because the machine was busy.
 hypothesis.settings.register_profile("fixed", derandomize=True, database=None, deadline=None)
@@ -33,7 +38,11 @@ def float32_unless_asked(monkeypatch):
 
 
 def pytest_collection_modifyitems(items):
-    """A pretended device, see cuda_path, computes nothing."""
+    """The slow ones first: one that begins last is waited for while the other cores idle.
+
+    A pretended device, see cuda_path, computes nothing.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     for item in items if "PLANET_PRETENDED_CUDA" in os.environ else ():
         mark = item.get_closest_marker("gpu")
         if mark is not None and mark.kwargs.get("numbers"):
@@ -53,6 +62,19 @@ def one_thread_and_seed():
         torch.manual_seed(0)
         yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def started_by_python():
+    """What a user starts is tested: no process of these tests is forked."""
+    with forks.started_by_python():
+        yield
+
+
+@pytest.fixture
+def real_fsync(monkeypatch):
+    """What is written waits for the disk, as it does for a user."""
+    monkeypatch.setattr(os, "fsync", forks.real_fsync)
 
 
 class PoolAtHand(contextlib.AbstractContextManager):

@@ -15,6 +15,8 @@ from planet_rssm.envs import registry
 from planet_rssm.envs.dmc import DMControlEnv
 from planet_rssm.envs.pool import EnvPool
 
+pytestmark = pytest.mark.usefixtures("started_by_python")
+
 
 def settings(task="cartpole-swingup", renderer="raycast", **more):
     return registry.resolve(EnvSettings(id=task, renderer=renderer, size=32, **more))

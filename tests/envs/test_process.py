@@ -18,6 +18,8 @@ from planet_rssm.envs import pool as pools
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.envs.process import PRINTED
 
+pytestmark = pytest.mark.usefixtures("started_by_python")
+
 ROGUES = '''
 import os, pathlib, subprocess, sys, time
 import gymnasium

@@ -80,8 +80,9 @@ def test_episodes_that_are_gone_are_told_before_the_run_goes_on(copy: Path, trai
 
 
 def test_of_two_that_begin_together_one_has_the_folder_and_its_settings(
-    tmp_path: Path, tiny: list[str]
+    tmp_path: Path, tiny: list[str], real_fsync: None
 ) -> None:
+    """Real: else one may be done before the other looks, and has not begun to train."""
     start, made, lines = threading.Barrier(2), [], []
 
     def begin(seed: int) -> None:
