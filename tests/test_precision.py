@@ -91,9 +91,9 @@ def test_the_time_is_measured_and_kept(monkeypatch):
 def test_a_race_that_is_not_close_ends_after_one_call(monkeypatch):
     calls = []
 
-    def seconds(device, matrix, weight):
-        calls.append(matrix.dtype)
-        return 0.001 if matrix.dtype == torch.float32 else 0.5
+    def seconds(device, pair):
+        calls.append(pair[0].dtype)
+        return 0.001 if pair[0].dtype == torch.float32 else 0.5
 
     monkeypatch.setattr(precision, "_seconds", seconds)
     relative_time.cache_clear()
