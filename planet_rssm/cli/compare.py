@@ -46,6 +46,7 @@ HEADER = ("decides by", "ms", "searches", "measured p50", "p95", "mean return", 
 @options.allow_code
 @options.as_json()
 def verb(
+    *,
     runs: tuple[str, ...],
     ms: str,
     episodes: int | None,

@@ -26,7 +26,8 @@ from planet_rssm.behavior import untrained_behavior
 from planet_rssm.config import Settings
 from planet_rssm.data.episode import Episode
 from planet_rssm.envs.pool import EnvPool
-from planet_rssm.training.collector import LocalCollector, Networks, Order, Watch
+from planet_rssm.training.collector import Networks, Order, Watch
+from planet_rssm.training.local_collector import LocalCollector
 from planet_rssm.world_model import untrained_model
 
 

@@ -21,18 +21,11 @@ from planet_rssm.data.episode import Episode
 from planet_rssm.data.replay import Replay
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.runs.run import Run
-from planet_rssm.training.collector import (
-    Collector,
-    LocalCollector,
-    Networks,
-    Order,
-    Played,
-    Threads,
-    Watch,
-)
+from planet_rssm.training.collector import Collector, Networks, Order, Played, Threads, Watch
 from planet_rssm.training.collector_process import ProcessCollector
 from planet_rssm.training.display import Display
 from planet_rssm.training.learning_run import LearningRun
+from planet_rssm.training.local_collector import LocalCollector
 from planet_rssm.training.progress import Progress, episodes_after, round_begun
 from planet_rssm.training.restore import locked, open_replay, restore
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from planet_rssm.types import State
 from planet_rssm.world_model.cells import GRUCore, TFGRUCell
 from planet_rssm.world_model.latents import Sample
-from planet_rssm.world_model.packed_layers import PackedJoint, PackedLinear, pack, pack_joint, tanh_
+from planet_rssm.world_model.packed_layers import PackedJoint, PackedLinear, pack, pack_joint
+from planet_rssm.world_model.tanh import tanh_
 
 if TYPE_CHECKING:
     from planet_rssm.world_model.rssm import RSSM

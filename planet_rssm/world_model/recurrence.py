@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from planet_rssm.world_model.packed_layers import tanh_
 from planet_rssm.world_model.products import linear, product
+from planet_rssm.world_model.tanh import tanh_
 
 Product = Callable[[Tensor], Tensor]  # x [M, I] to [M, O]
 

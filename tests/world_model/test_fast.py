@@ -5,9 +5,10 @@ import torch
 
 from planet_rssm.types import State
 from planet_rssm.world_model import ModelDynamics, WorldModel
-from planet_rssm.world_model.packed_layers import FEW, PackedLinear, blocked, tanh_
+from planet_rssm.world_model.packed_layers import PackedLinear, blocked
 from planet_rssm.world_model.packed_model import FastDynamics
 from planet_rssm.world_model.packed_step import FusedStep, gru
+from planet_rssm.world_model.tanh import FEW, tanh_
 
 B, N, H, A = 2, 7, 4, 2
 CASES = {
