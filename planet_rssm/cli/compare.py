@@ -147,7 +147,7 @@ def _print(result: Json, console: Console) -> None:
     print_text(
         console,
         f"{len(result['seeds'])} episodes of each run; times of one decision on "
-        f"{result['processor']}, {result['device']}, {result['threads']} threads",
+        f"{result['processor']}, {result['device']}, threads: {result['threads']}",
     )
     print_text(console, f"time: {shares(result['seconds'])}")
 

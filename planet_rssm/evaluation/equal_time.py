@@ -91,7 +91,8 @@ def climb(measure: Measure, unit: int, most_ms: float) -> dict[int, RoundTimes]:
         most = step if fit == most else fit
         measured = times[step * unit] = measure(step * unit, most)
         fit = sum(ms <= most_ms for ms in measured.ms)
-        if not fit:
+        # wide for so few rounds, and wider ones are more so; one round is never too wide
+        if not fit or 1 < fit < step / 2:
             break
     return times
 

@@ -34,7 +34,7 @@ from planet_rssm.runs.checkpoint import Checkpoint, OpenedRun
 from planet_rssm.runs.run import RESUMABLE
 from planet_rssm.runs.surroundings import versions
 
-REPEATS = 7  # of each number of rounds: the median counts, a busy machine has slow ones
+REPEATS = 5  # of each number of rounds: the median counts, a busy machine has slow ones
 
 _log = logging.getLogger("planet_rssm")
 

@@ -35,11 +35,13 @@ def plot_compared(result: Json, out: Path) -> None:
     axes = list(figure.subplots(rows, columns, squeeze=False, sharey=_same_task(groups)).flat)
     for ax, group in zip(axes, groups, strict=False):
         _draw(ax, group, result["ms"])
+    for ax in axes:  # once all are drawn: they may share their y-axis
+        ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
     for ax in axes[len(groups) :]:
         ax.set_visible(False)
     figure.suptitle(
         f"{len(result['seeds'])} episodes a run; {result['processor']}, "
-        f"{result['threads']} threads",
+        f"{result['threads']} {'thread' if result['threads'] == 1 else 'threads'}",
         fontsize="small",
     )
     named: Json = {}
@@ -58,11 +60,13 @@ def _same_task(groups: list[Json]) -> bool:
 
 
 def _draw(ax: "Axes", group: Json, budgets: list[float]) -> None:
-    title = f"{group['task']}, {group['observation']}"
-    if group["group"]:
-        title += f"\n{group['group']}"
+    runs = group["runs"]
+    name = Path(runs[0]).name if len(runs) == 1 else f"{len(runs)} seeds, {group['group']}"
+    title = f"{group['task']}, {group['observation']}\n{name.removesuffix(', ')}"
     ax.set_title(title, fontsize="small")
-    ax.set(xlabel="ms of one decision", ylabel="return", xscale="log")
+    # the same in each axis, whatever fits there
+    limits = (budgets[0] / 1.5, budgets[-1] * 1.5)
+    ax.set(xlabel="ms of one decision", ylabel="return", xscale="log", xlim=limits)
     ax.set_xticks(budgets, [f"{ms:g}" for ms in budgets])
     ax.minorticks_off()
     ways = dict.fromkeys(cell["way"] for cell in group["cells"])
