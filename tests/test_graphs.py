@@ -14,11 +14,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from planet_rssm import config
+from planet_rssm import config, graphs
 from planet_rssm.behavior import untrained_behavior
 from planet_rssm.config import PlannerSettings
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.planners import Objective, graphs, planner_from_settings
+from planet_rssm.planners import Objective, planner_from_settings
 from planet_rssm.training.learner import Learner
 from planet_rssm.training.random_chunks import random_chunks
 from planet_rssm.types import State

@@ -15,7 +15,7 @@ HEAVY = ("torch", "mujoco", "dm_control", "matplotlib")
 
 # part of the package: what it may import of the package, besides itself
 BASE = {"base"}
-LEARNED = {"config", "types", "precision"}
+LEARNED = {"config", "types", "precision", "graphs"}
 SPEC = {"envs.spec", "envs.choices"}
 # an agent needs no environment
 AGENT = {*LEARNED, *SPEC, "world_model", "planners", "behavior", "runs.checkpoint"}
@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "config": set(),
     "precision": {"config"},
     "types": set(),
+    "graphs": {"types"},
     "envs": {"config"},
     "data": {"config"},
     "collect": {"config", "envs", "data"},

@@ -36,7 +36,7 @@ def time_rounds(
 ) -> RoundTimes:
     """Measure `act(n)` for n from 1 to `rounds`: the slowest of `repeats`, or what `pick` returns.
 
-    All rounds are made once before, and each number once: a round is first captured.
+    All rounds are made once before, and each number once: it is then captured.
     """
 
     def measure(count: int) -> float:

@@ -11,11 +11,12 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from planet_rssm.base.errors import PlanetError
+from planet_rssm.graphs import Graphs
 from planet_rssm.planners.box import Bound, Box
+from planet_rssm.planners.carry import Steps
 from planet_rssm.planners.categorical import Categorical
 from planet_rssm.planners.choices import Groups, groups_of
 from planet_rssm.planners.gaussian import Gaussian, mean_of_finite, tie_order
-from planet_rssm.planners.graphs import Graphs
 from planet_rssm.planners.noise import Noise, normals
 from planet_rssm.planners.objective import reads_tensors_only, score
 from planet_rssm.types import C, Dynamics, ObjectiveFunction, Plan, Planner, PreparedPlanner, Rng, S
@@ -67,6 +68,8 @@ class SearchPlanner(Planner[Any, C], Generic[C, T]):
     noise_size: int  # normal draws that one action takes
     draws_choice = False  # whether `choose` draws
     reserved = 0  # places among the candidates that proposals must leave
+    # whether `start` takes `executed` as a tensor too: else each number is a graph of its own
+    shifts_by_tensor = False
     mean_at: int | None = None  # place of the mean among the last round's candidates
 
     def __init__(
@@ -131,7 +134,7 @@ class SearchPlanner(Planner[Any, C], Generic[C, T]):
         is_first: Tensor,
         generator: Rng = None,
         *,
-        executed: int = 1,
+        executed: Steps = 1,
         rounds: int | None = None,
         proposals: Tensor | None = None,
         previous: Tensor | None = None,
@@ -149,7 +152,7 @@ class SearchPlanner(Planner[Any, C], Generic[C, T]):
             carry: what `initial` or the previous call returned.
             is_first: bool [B].
             generator: what `draw` draws the noise from.
-            executed: how far the carry is shifted.
+            executed: how far the carry is shifted, a number or int64 [].
             rounds: stop after this many, at least 1; None: all that the settings name.
             proposals: sequences [B, K, H, A].
             previous: the action [B, A] before this decision.
@@ -182,18 +185,70 @@ class SearchPlanner(Planner[Any, C], Generic[C, T]):
     def prepare(
         self, dynamics: Dynamics[S], objective: ObjectiveFunction, precision: str = "float32"
     ) -> PreparedPlanner[S, C]:
-        """Bind to a model: prepared weights, on a CUDA device rounds that are captured graphs.
+        """Bind to a model: prepared weights, on a CUDA device a decision is one captured graph.
 
         `planner.fast=false` makes it the plain path.
         """
         if self.settings.fast:
             dynamics = dynamics.prepare(precision)
-        run = None
+        plan: Callable[..., tuple[Plan, C]] = self.plan
         if dynamics.capturable and reads_tensors_only(objective):
-            kinds = 2 * len(set(self.populations))  # of rounds; the last round is another
-            run = Graphs(GRAPHS * kinds)
-        plan = functools.partial(self.plan, run=run)
+            # A control loop times each number of rounds at its start, and uses them all later.
+            plan = functools.partial(self._plan_captured, Graphs(GRAPHS + self.rounds))
         return PreparedPlanner(self, dynamics, objective, plan)
+
+    def _plan_captured(
+        self,
+        graphs: Graphs,
+        dynamics: Dynamics[S],
+        objective: ObjectiveFunction,
+        state: S,
+        carry: C,
+        is_first: Tensor,
+        generator: Rng = None,
+        *,
+        executed: int = 1,
+        rounds: int | None = None,
+        proposals: Tensor | None = None,
+        previous: Tensor | None = None,
+    ) -> tuple[Plan, C]:
+        """Decide as `plan` does, by one graph for each number of rounds, noise included."""
+        some = rounds if rounds is None or rounds < self.rounds else None
+        whole = functools.partial(self._whole, dynamics, objective, rounds=some)
+        steps: int | None = None
+        if self.warm_start and self.shifts_by_tensor:
+            steps = executed  # in a loop it changes where a decision is late
+        elif self.warm_start:
+            whole = functools.partial(whole, shift=executed)
+        return graphs(whole, (state, carry, is_first, steps, proposals, previous), generator)
+
+    def _whole(
+        self,
+        dynamics: Dynamics[S],
+        objective: ObjectiveFunction,
+        state: S,
+        carry: C,
+        is_first: Tensor,
+        executed: Tensor | None,
+        proposals: Tensor | None,
+        previous: Tensor | None,
+        generator: Rng,
+        *,
+        rounds: int | None,
+        shift: int = 1,
+    ) -> tuple[Plan, C]:
+        return self.plan(
+            dynamics,
+            objective,
+            state,
+            carry,
+            is_first,
+            generator,
+            executed=shift if executed is None else executed,
+            rounds=rounds,
+            proposals=proposals,
+            previous=previous,
+        )
 
     def round(
         self,
@@ -295,10 +350,10 @@ class SearchPlanner(Planner[Any, C], Generic[C, T]):
         return white
 
     @abstractmethod
-    def start(self, carry: C, is_first: Tensor, noise: Tensor, executed: int = 1) -> T:
+    def start(self, carry: C, is_first: Tensor, noise: Tensor, executed: Steps = 1) -> T:
         """Begin a decision from the carry, shifted by `executed` steps, reset where `is_first` [B].
 
-        `noise` is the first round's.
+        `noise` is the first round's. `executed` is a number unless `shifts_by_tensor`.
         """
 
     @abstractmethod

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+Steps = int | Tensor  # a number, or int64 [] of a captured graph
+
 
 class Carry(NamedTuple):
     """The last decision, in [−1, 1]: `mean` [B, H, A] and its best `elites` [B, R, H, A].
@@ -34,8 +36,17 @@ def remembered(mean: Tensor, elites: Tensor | None = None) -> Carry:
     return Carry(mean, elites, known)
 
 
+def ahead(mean: Tensor, executed: Steps) -> tuple[Tensor, Tensor]:
+    """Return where in `mean` [B, H, A] each step is found `executed` steps later, int64 [H].
+
+    And bool [H], whether it is there: behind the end it is the last one.
+    """
+    places = torch.arange(mean.shape[1], device=mean.device) + executed
+    return places.clamp(max=mean.shape[1] - 1), places < mean.shape[1]
+
+
 def resumed(
-    carry: Carry, is_first: Tensor, executed: int, fresh: Tensor, warm: bool
+    carry: Carry, is_first: Tensor, executed: Steps, fresh: Tensor, warm: bool
 ) -> tuple[Tensor, Tensor]:
     """Return what a decision begins with [B, H, A], and in which rows [B] it is remembered.
 
@@ -46,6 +57,6 @@ def resumed(
     known = carry.known & ~is_first
     if not warm:
         return fresh, torch.zeros_like(known)
-    gone = min(executed, carry.mean.shape[1])
-    shifted = torch.cat([carry.mean[:, gone:], carry.mean[:, -1:].expand(-1, gone, -1)], 1)
+    places, _ = ahead(carry.mean, executed)
+    shifted = carry.mean.index_select(1, places)
     return torch.where(known[:, None, None], shifted.to(fresh.dtype), fresh), known

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from planet_rssm.planners.base import SearchPlanner
-from planet_rssm.planners.carry import Carry, nothing, remembered, resumed
+from planet_rssm.planners.carry import Carry, Steps, nothing, remembered, resumed
 from planet_rssm.planners.gaussian import elite_weights, mean_of_finite, top
 
 
@@ -29,11 +29,15 @@ class CEM(SearchPlanner[Carry, CEMSearch]):
     the final mean that errs upwards.
     """
 
+    shifts_by_tensor = True
+
     def initial(self, batch: int, device: torch.device | None = None) -> Carry:
         """Return the carry of rows that have decided nothing yet."""
         return nothing(batch, 0, self.settings.horizon, self.action_size, device)
 
-    def start(self, carry: Carry, is_first: Tensor, noise: Tensor, executed: int = 1) -> CEMSearch:
+    def start(
+        self, carry: Carry, is_first: Tensor, noise: Tensor, executed: Steps = 1
+    ) -> CEMSearch:
         """Begin at N(0, init_std²) or with equal chances, or where the last decision ended."""
         fresh = self.distribution.fresh(noise)
         mean, _ = resumed(carry, is_first, executed, fresh, self.warm_start)

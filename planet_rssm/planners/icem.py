@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from planet_rssm.planners.base import SearchPlanner
-from planet_rssm.planners.carry import Carry, nothing, remembered, resumed
+from planet_rssm.planners.carry import Carry, Steps, ahead, nothing, remembered, resumed
 from planet_rssm.planners.gaussian import elite_weights, top
 
 
@@ -35,6 +35,7 @@ class ICEM(SearchPlanner[Carry, ICEMSearch]):
     draws errs upwards.
     """
 
+    shifts_by_tensor = True
     own_init_std = 0.5  # these are the authors'
     own_momentum = 0.1
     own_warm_start = True
@@ -61,7 +62,9 @@ class ICEM(SearchPlanner[Carry, ICEMSearch]):
         """Colour the noise along time."""
         return coloured(white, self.settings.colour)
 
-    def start(self, carry: Carry, is_first: Tensor, noise: Tensor, executed: int = 1) -> ICEMSearch:
+    def start(
+        self, carry: Carry, is_first: Tensor, noise: Tensor, executed: Steps = 1
+    ) -> ICEMSearch:
         """Shift the last mean and elites by the steps executed since; the spread starts anew.
 
         The mean repeats its last action; each elite ends in newly sampled ones.
@@ -70,14 +73,14 @@ class ICEM(SearchPlanner[Carry, ICEMSearch]):
         mean, known = resumed(carry, is_first, executed, fresh, self.warm_start)
         mean = self.distribution.loosened(mean)
         std = self.distribution.spread(mean)
-        gone = min(executed, self.horizon)
         sampled = self.distribution.sample(mean, std, noise[:, : self.kept])
-        ends = sampled[:, :, self.horizon - gone :]
+        places, there = ahead(carry.mean, executed)
+        moved = carry.elites.index_select(2, places).to(noise.dtype)
         return ICEMSearch(
             mean=mean,
             std=std,
             entropy=mean.new_zeros(len(mean)),
-            kept=torch.cat([carry.elites[:, :, gone:].to(noise.dtype), ends], 2),
+            kept=torch.where(there[:, None], moved, sampled),
             known=known,
             best=self.distribution.mode(mean),
             value=mean.new_full((len(mean),), -torch.inf),

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from planet_rssm.planners.base import SearchPlanner
-from planet_rssm.planners.carry import Carry, nothing, remembered, resumed
+from planet_rssm.planners.carry import Carry, Steps, nothing, remembered, resumed
 from planet_rssm.planners.gaussian import top
 
 
@@ -38,6 +38,7 @@ class MPPI(SearchPlanner[Carry, MPPISearch]):
     The plan's value is the weighted mean return of the last round, or that of the elite drawn.
     """
 
+    shifts_by_tensor = True
     own_init_std = 0.5
     own_warm_start = True
 
@@ -54,7 +55,9 @@ class MPPI(SearchPlanner[Carry, MPPISearch]):
         """Return the carry of rows that have decided nothing yet."""
         return nothing(batch, 0, self.settings.horizon, self.action_size, device)
 
-    def start(self, carry: Carry, is_first: Tensor, noise: Tensor, executed: int = 1) -> MPPISearch:
+    def start(
+        self, carry: Carry, is_first: Tensor, noise: Tensor, executed: Steps = 1
+    ) -> MPPISearch:
         """Begin where the last decision ended; the spread starts anew."""
         fresh = self.distribution.fresh(noise)
         mean, _ = resumed(carry, is_first, executed, fresh, self.warm_start)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from planet_rssm.planners.base import SearchPlanner
-from planet_rssm.planners.carry import Carry, nothing, remembered, resumed
+from planet_rssm.planners.carry import Carry, Steps, nothing, remembered, resumed
 from planet_rssm.planners.categorical import Categorical
 from planet_rssm.planners.choices import uniform
 from planet_rssm.planners.gaussian import top
@@ -30,6 +30,8 @@ class RandomShooting(SearchPlanner[Carry, ShootingSearch]):
     chosen for, which errs upwards.
     """
 
+    shifts_by_tensor = True
+
     def set_up(self) -> None:
         """Reserve a place for the best so far."""
         self.reserved = int(self.warm_start)
@@ -39,7 +41,7 @@ class RandomShooting(SearchPlanner[Carry, ShootingSearch]):
         return nothing(batch, 0, self.settings.horizon, self.action_size, device)
 
     def start(
-        self, carry: Carry, is_first: Tensor, noise: Tensor, executed: int = 1
+        self, carry: Carry, is_first: Tensor, noise: Tensor, executed: Steps = 1
     ) -> ShootingSearch:
         """Begin with nothing, or with the last decision's best."""
         # drawn, so that there is an action even where every return is −inf

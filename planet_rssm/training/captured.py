@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from planet_rssm.base.device import Inputs
 from planet_rssm.behavior import Behavior
 from planet_rssm.config import OptimizerSettings
-from planet_rssm.planners.graphs import RepeatedGraph
+from planet_rssm.graphs import RepeatedGraph
 from planet_rssm.training.optim import rates_of
 
 T = TypeVar("T")

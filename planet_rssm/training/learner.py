@@ -18,7 +18,7 @@ from planet_rssm.behavior import Behavior
 from planet_rssm.config import Settings
 from planet_rssm.data.replay import Chunks
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.planners.graphs import CaptureError
+from planet_rssm.graphs import CaptureError
 from planet_rssm.precision import training_precision
 from planet_rssm.runs.checkpoint import Checkpoint
 from planet_rssm.training.captured import CapturedUpdate, Gradients, judged

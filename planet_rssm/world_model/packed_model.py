@@ -1,5 +1,6 @@
 """The world model as a session searches it: packed weights, few passes, nothing computed twice."""
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from planet_rssm.base.device import DTYPES
+from planet_rssm.graphs import RepeatedGraph
 from planet_rssm.types import Dynamics, Rollout, State
 from planet_rssm.world_model.heads import ContinueHead, GaussianHead, TwohotHead
 from planet_rssm.world_model.latents import Sample
@@ -58,6 +60,9 @@ class FastDynamics(Dynamics[State]):
             torch.cuda.mem_get_info(like.device)[1] // SHARE if like.is_cuda else MEMORY
         )
         self.capturable = self._in_place = like.is_cuda
+        self._packed_versions: list[tuple[int, int]] = []
+        self._packed_weights: list[Tensor] = []
+        self._apart: RepeatedGraph | None = None  # how far the weights are from those
         self.packed = self._pack()
 
     def noise_shape(self, batch: int, candidates: int, horizon: int) -> tuple[int, ...] | None:
@@ -75,9 +80,7 @@ class FastDynamics(Dynamics[State]):
 
         Those are the writes of fused optimisers and through `.data`.
         """
-        if self._versions() != self._packed_versions or not _equal(
-            self._weights(), self._packed_weights
-        ):
+        if self._versions() != self._packed_versions or not self._equal():
             self._take_up()
 
     def trace(self, state: State, actions: Tensor, noise: Tensor | None) -> Rollout:
@@ -105,6 +108,12 @@ class FastDynamics(Dynamics[State]):
                 parts.append(self.packed.rollout(state, some, next(drawn), trace))
         return parts[0] if len(parts) == 1 else _joined(parts)
 
+    def _equal(self) -> bool:
+        """Return whether all numbers are as they were packed; NaN equals nothing."""
+        if self._apart is None:
+            return all(map(torch.equal, self._weights(), self._packed_weights))
+        return _none(self._apart())
+
     @torch.inference_mode(False)
     @torch.no_grad()
     def _take_up(self) -> None:
@@ -118,8 +127,15 @@ class FastDynamics(Dynamics[State]):
     @torch.inference_mode(False)  # tensors made in inference mode could not be written to outside
     @torch.no_grad()
     def _pack(self) -> "PackedModel":
-        self._packed_versions = self._versions()
-        self._packed_weights = [weight.clone() for weight in self._weights()]
+        weights, versions = self._weights(), self._versions()
+        if [place for place, _ in versions] == [place for place, _ in self._packed_versions]:
+            torch._foreach_copy_(self._packed_weights, weights)
+        else:
+            self._packed_weights = [weight.clone() for weight in weights]
+            apart = functools.partial(_apart, weights, self._packed_weights)
+            where = weights[0].device
+            self._apart = RepeatedGraph(apart, where, warm=True) if where.type == "cuda" else None
+        self._packed_versions = versions
         return PackedModel(self.model, self.dtype)
 
     def _weights(self) -> list[Tensor]:
@@ -279,13 +295,14 @@ class PackedModel:
         return torch.cat(parts)
 
 
-def _equal(these: list[Tensor], those: list[Tensor]) -> bool:
-    """Return whether all numbers are equal; NaN equals nothing."""
-    if not these[0].is_cuda:
-        return all(map(torch.equal, these, those))
-    # few launches and one wait
-    apart = torch._foreach_norm(torch._foreach_sub(these, those), torch.inf)
-    return not bool(torch.stack(apart).any())
+@torch.no_grad()
+def _apart(these: list[Tensor], those: list[Tensor]) -> Tensor:
+    """Return how far each tensor is from its like, in few launches."""
+    return torch.stack(torch._foreach_norm(torch._foreach_sub(these, those), torch.inf))
+
+
+def _none(distances: Tensor) -> bool:
+    return not bool(distances.any())
 
 
 def _joined(parts: list[Rollout]) -> Rollout:

@@ -7,8 +7,8 @@ from planet_rssm import config
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.config import PlannerSettings
 from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.graphs import _capturable
 from planet_rssm.planners import Objective, planner_from_settings
-from planet_rssm.planners.graphs import _capturable
 from planet_rssm.types import Dynamics, Plan, Planner, State
 from planet_rssm.world_model import ModelDynamics, WorldModel, untrained_model
 from planet_rssm.world_model.packed_model import FastDynamics

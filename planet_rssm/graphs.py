@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from planet_rssm.base.errors import PlanetError
+from planet_rssm.types import Rng
 
 T = TypeVar("T")  # a pytree
 # runs before a capture, in which libraries choose their kernels and take their workspaces
@@ -24,8 +25,37 @@ _shared: "dict[tuple[int, int], _Shared]" = {}  # by device and stream
 class _Captured(NamedTuple):
     graph: torch.cuda.CUDAGraph
     inputs: list[Tensor]  # the memory that it reads
-    outputs: list[Tensor]  # and writes
-    form: pytree.TreeSpec  # of its result
+    generators: list[torch.Generator]  # and that it draws from
+    result: "_Packed"  # and that it writes
+
+
+class _Packed(NamedTuple):
+    """A pytree of tensors in one memory."""
+
+    flat: Tensor  # uint8
+    kinds: list[tuple[torch.Size, torch.dtype]]  # of the leaves
+    form: pytree.TreeSpec
+
+    @classmethod
+    def of(cls, tree: object) -> "_Packed":
+        leaves, form = pytree.tree_flatten(tree)
+        flat = [leaves[i].contiguous().flatten().view(torch.uint8) for i in _largest_first(leaves)]
+        return cls(torch.cat(flat), [(leaf.shape, leaf.dtype) for leaf in leaves], form)
+
+    def copied(self) -> Any:  # noqa: ANN401 (the pytree)
+        leaves = [torch.empty(0, dtype=dtype) for _, dtype in self.kinds]
+        order = _largest_first(leaves)
+        sizes = [self.kinds[i][0].numel() * leaves[i].element_size() for i in order]
+        parts = self.flat.clone().split(sizes)
+        for i, part in zip(order, parts, strict=True):
+            shape, dtype = self.kinds[i]
+            leaves[i] = part.view(dtype).view(shape)
+        return pytree.tree_unflatten(leaves, self.form)
+
+
+def _largest_first(leaves: Sequence[Tensor]) -> list[int]:
+    """Return the places of the largest elements first: one after another each is aligned."""
+    return sorted(range(len(leaves)), key=lambda i: -leaves[i].element_size())
 
 
 class _Shared(NamedTuple):
@@ -59,28 +89,57 @@ class Graphs:
         self,
         one: functools.partial[T],
         tensors: tuple[object, ...],
+        rng: Rng = None,
     ) -> T:
-        """Return `one(*tensors)`.
+        """Return `one(*tensors, rng)`.
 
-        `one` is a `functools.partial` that computes by its keywords and the shapes alone.
+        Args:
+            one: computes by its keywords and the shapes alone.
+            tensors: pytrees of tensors, numbers and None; a number is a tensor [] for `one`.
+            rng: what `one` draws from: it gets other generators, in the same state, and these are
+                afterwards in the state in which it left them.
         """
         leaves, form = pytree.tree_flatten(tensors)
         given = [leaf for leaf in leaves if leaf is not None]
-        shapes = tuple((leaf.shape, leaf.dtype) if leaf is not None else None for leaf in leaves)
-        with torch.cuda.device(given[0].device):
+        kinds = tuple(
+            (leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else type(leaf) for leaf in leaves
+        )
+        rngs = _generators(rng)
+        device = next(leaf.device for leaf in given if isinstance(leaf, Tensor))
+        with torch.cuda.device(device):
             current = torch.cuda.current_stream()
             shared = _shared_by(current.device_index, current.cuda_stream)
-            key = (tuple(one.keywords.items()), shapes, str(form), current.cuda_stream)
+            words = tuple(one.keywords.items())
+            key = (words, kinds, str(form), _sort_of(rng), current.cuda_stream)
             if key not in self._captured:
                 while len(self._captured) >= self.most:
                     self._captured.popitem(last=False)
-                self._captured[key] = _capture(one, leaves, form, shared.pool)
+                self._captured[key] = _capture(one, leaves, form, rng, device, shared.pool)
             self._captured.move_to_end(key)
-            graph, inputs, outputs, result = self._captured[key]
+            captured = self._captured[key]
             with shared.lock:
-                torch._foreach_copy_(inputs, given)
-                graph.replay()
-                return pytree.tree_unflatten([leaf.clone() for leaf in outputs], result)
+                for own, theirs in zip(captured.generators, rngs, strict=True):
+                    own.set_state(theirs.get_state())
+                _fill(captured.inputs, given)
+                captured.graph.replay()
+                for own, theirs in zip(captured.generators, rngs, strict=True):
+                    theirs.set_state(own.get_state())
+                result: T = captured.result.copied()
+                return result
+
+
+def _fill(inputs: Sequence[Tensor], given: Sequence[Tensor | int]) -> None:
+    """Copy what is given, with a launch for each type of tensors and for each number."""
+    by_dtype: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+    for own, value in zip(inputs, given, strict=True):
+        if not isinstance(value, Tensor):
+            own.fill_(value)
+        elif value.numel():
+            to, of = by_dtype.setdefault(value.dtype, ([], []))
+            to.append(own)
+            of.append(value)
+    for to, of in by_dtype.values():
+        torch._foreach_copy_(to, of)
 
 
 class CaptureError(Exception):
@@ -90,9 +149,9 @@ class CaptureError(Exception):
 class RepeatedGraph:
     """A function that changes tensors in place and is run again and again, as one CUDA graph.
 
-    The first run is a plain one, in which libraries choose their kernels and state is made; the
-    second is captured and replayed, and so are all that follow. What it reads anew each time lies
-    in the same memory each time.
+    The first run is a plain one, in which libraries choose their kernels and state is made, unless
+    nothing of that is to be done; the next is captured and replayed, and so are all that follow.
+    What the function reads anew each time lies in the same memory each time.
     """
 
     def __init__(
@@ -100,16 +159,22 @@ class RepeatedGraph:
         function: Callable[[], Tensor],
         device: torch.device,
         generators: Sequence[torch.Generator] = (),
+        *,
+        warm: bool = False,
     ) -> None:
-        """Take the function, and the generators that it draws from, which may be seeded anew."""
+        """Take the function, and the generators that it draws from, which may be seeded anew.
+
+        `warm`: it needs no plain run.
+        """
         self._function = function
         self._device = device
         self._generators = generators
-        self._warm = False
+        self._warm = warm
+        self._stream = 0  # that it was captured for
         self._captured: tuple[torch.cuda.CUDAGraph, Tensor] | None = None
 
     def __call__(self) -> Tensor:
-        """Run the function and return a copy of its result.
+        """Run the function and return its result on the CPU: one transfer, and one wait.
 
         Raises:
             CaptureError: it cannot be captured; nothing was run then.
@@ -124,23 +189,25 @@ class RepeatedGraph:
                     with torch.cuda.stream(stream):
                         result = self._function()
                     current.wait_stream(stream)
-                return result
+                return result.cpu()
             shared = _shared_by(current.device_index, current.cuda_stream)
-            if self._captured is None:
-                record = functools.partial(
-                    _recorded, self._function, (), shared.pool, 0, self._generators
-                )
-                try:
-                    with _capturing:
-                        self._captured = _with_all_memory(record)
-                except torch.OutOfMemoryError:
-                    raise
-                except RuntimeError as error:  # CUDA's own and PyTorch's
-                    raise CaptureError(str(error).splitlines()[0]) from error
+            if self._captured is None or self._stream != current.cuda_stream:
+                self._captured = self._capture(shared.pool)
+                self._stream = current.cuda_stream
             graph, result = self._captured
             with shared.lock:
                 graph.replay()
-                return result.clone()
+                return result.cpu()
+
+    def _capture(self, pool: Any) -> tuple[torch.cuda.CUDAGraph, Tensor]:  # noqa: ANN401
+        record = functools.partial(_recorded, self._function, pool, 0, self._generators)
+        try:
+            with _capturing:
+                return _with_all_memory(record)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # CUDA's own and PyTorch's
+            raise CaptureError(str(error).splitlines()[0]) from error
 
 
 def _shared_by(device: int, stream: int) -> _Shared:
@@ -182,18 +249,42 @@ def _capture_stream(device: int) -> torch.cuda.Stream:
 
 def _capture(
     one: Callable[..., object],
-    leaves: list[Tensor | None],
+    leaves: Sequence[Tensor | int | None],
     form: pytree.TreeSpec,
+    rng: Rng,
+    device: torch.device,
     pool: Any,  # noqa: ANN401
 ) -> _Captured:
-    """Return a graph of `one`, whose memory comes from `pool`."""
+    """Return a graph of `one`, which has generators as `rng` has; its memory comes from `pool`."""
     # with inference on, the memory could not be written to outside it
     with _capturing, torch.inference_mode(False), torch.no_grad(), _capturable():
-        own = [None if leaf is None else leaf.clone() for leaf in leaves]
+        own = [_own(leaf, device) for leaf in leaves]
         tensors = pytree.tree_unflatten(own, form)
-        graph, result = _with_all_memory(functools.partial(_recorded, one, tensors, pool))
-    outputs, form = pytree.tree_flatten(result)
-    return _Captured(graph, [leaf for leaf in own if leaf is not None], outputs, form)
+        generators = [torch.Generator(device) for _ in _generators(rng)]
+        many = isinstance(rng, Sequence)
+        draws: Rng = generators if many else generators[0] if generators else None
+
+        def packed() -> _Packed:
+            return _Packed.of(one(*tensors, draws))
+
+        record = functools.partial(_recorded, packed, pool, generators=generators)
+        graph, result = _with_all_memory(record)
+    return _Captured(graph, [leaf for leaf in own if leaf is not None], generators, result)
+
+
+def _generators(rng: Rng) -> Sequence[torch.Generator]:
+    return [] if rng is None else rng if isinstance(rng, Sequence) else [rng]
+
+
+def _sort_of(rng: Rng) -> tuple[bool, int]:
+    return isinstance(rng, Sequence), len(_generators(rng))
+
+
+def _own(leaf: Tensor | int | None, device: torch.device) -> Tensor | None:
+    """Return memory like a leaf's, with the same in it."""
+    if leaf is None:
+        return None
+    return leaf.clone() if isinstance(leaf, Tensor) else torch.full((), leaf, device=device)
 
 
 def _with_all_memory(record: Callable[[], T]) -> T:
@@ -209,13 +300,12 @@ def _with_all_memory(record: Callable[[], T]) -> T:
 
 
 def _recorded(
-    one: Callable[..., T],
-    tensors: tuple[object, ...],
+    one: Callable[[], T],
     pool: Any,  # noqa: ANN401
     warmups: int = WARMUPS,
     generators: Sequence[torch.Generator] = (),
 ) -> tuple[torch.cuda.CUDAGraph, T]:
-    """Return a graph of `one(*tensors)`, and the result that it writes."""
+    """Return a graph of `one()`, and the result that it writes."""
     graph = torch.cuda.CUDAGraph()
     for generator in generators:
         graph.register_generator_state(generator)
@@ -224,9 +314,9 @@ def _recorded(
     stream.wait_stream(current)
     with torch.cuda.stream(stream):
         for _ in range(warmups):
-            one(*tensors)
+            one()
         with _captured_by(graph, pool):
-            result = one(*tensors)
+            result = one()
     current.wait_stream(stream)
     return graph, result
 
