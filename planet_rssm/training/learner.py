@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from planet_rssm.base.device import autocast, generator, to_device
+from planet_rssm.base.device import autocast, exact_float32, generator, to_device
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.json_types import Json
 from planet_rssm.base.seeding import Stream, stream_seed
@@ -51,6 +51,7 @@ class Learner:
         self.settings = settings
         self.device = device
         self.behavior = behavior
+        exact_float32(device)
         self.precision = training_precision(settings, device)
         capturable = self._capturable()
         groups = _groups(model, behavior, settings)

@@ -66,9 +66,10 @@ class LaProp(Optimizer):
         steps, means, squares = (
             [self.state[p][name] for p in params] for name in ("step", "exp_avg", "exp_avg_sq")
         )
-        changed = [*params, *steps, *means, *squares]
-        skipped = None if self.found_inf is None else self.found_inf > 0
-        before = [] if skipped is None else [tensor.clone() for tensor in changed]
+        changed = [*params, *means, *squares]
+        before = [] if self.found_inf is None else [torch.empty_like(p) for p in changed]
+        if before:
+            torch._foreach_copy_(before, changed)
         torch._foreach_add_(steps, 1)
         beta1, beta2 = group["betas"]
         grads = clipped([p.grad for p in params if p.grad is not None], params, group["agc"])
@@ -84,7 +85,9 @@ class LaProp(Optimizer):
                 means, [-group["lr"] / part for part in self._started(steps, beta1)]
             ),
         )
-        if skipped is not None:
+        if self.found_inf is not None:
+            skipped = self.found_inf > 0
+            torch._foreach_sub_(steps, [self.found_inf] * len(steps))
             for old, new in zip(before, changed, strict=True):
                 torch.where(skipped, old, new, out=new)
 

@@ -267,7 +267,7 @@ def test_loops_are_made_beside_threads_that_act(device):
 
 
 def test_sessions_that_come_and_go_leave_nothing_behind(device):
-    planner, model = planner_of(), model_of()
+    planner, model = planner_of(iterations=1), model_of()
 
     def held() -> int:
         decide(session_of(planner, model))
@@ -275,7 +275,7 @@ def test_sessions_that_come_and_go_leave_nothing_behind(device):
         return torch.cuda.memory_reserved()
 
     first = held()
-    assert [held() for _ in range(20)] == [first] * 20
+    assert {held() for _ in range(200)} == {first}
 
 
 def test_no_other_stream_is_captured_on(device):

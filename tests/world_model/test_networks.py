@@ -5,11 +5,13 @@ import math
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import rms_norm
 
 from planet_rssm import config
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.config import LARGEST, SMALLEST
 from planet_rssm.world_model.networks import (
+    RMS_EPS,
     BlockLinear,
     RMSNorm,
     Upconv,
@@ -53,6 +55,22 @@ def test_rms_norm_by_hand() -> None:
         norm(x), torch.tensor([[3 / rms, 8 / rms], [0, 0]], dtype=torch.float64)
     )
     assert RMSNorm(2)(x.half()).dtype == torch.float32  # whatever the autocast
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rms_norm_is_torchs_which_a_cuda_device_takes(dtype: torch.dtype) -> None:
+    norm = RMSNorm(5).to(dtype)
+    torch.nn.init.normal_(norm.scale, generator=torch.Generator().manual_seed(0))
+    given = torch.randn(7, 3, 5, dtype=dtype, generator=torch.Generator().manual_seed(1))
+    ours, theirs = (given.clone().requires_grad_() for _ in range(2))
+    results = norm(ours), rms_norm(theirs, norm.scale.shape, norm.scale, RMS_EPS)
+    torch.testing.assert_close(*results)
+    inputs = [[ours, norm.scale], [theirs, norm.scale]]
+    grads = [
+        torch.autograd.grad(result.pow(3).sum(), of)
+        for result, of in zip(results, inputs, strict=True)
+    ]
+    torch.testing.assert_close(*grads)
 
 
 @pytest.mark.parametrize(
