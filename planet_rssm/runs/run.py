@@ -174,6 +174,19 @@ class Run:
         with claim(path, taken):
             yield
 
+    def check_still_own(self) -> None:
+        """Refuse a folder in which another process has begun a run since this one was made.
+
+        Raises:
+            PlanetError: the settings there are others.
+        """
+        path = self.folder / CONFIG
+        if path.exists() and (key := decided_otherwise(config.load(path), self.settings)):
+            raise PlanetError(
+                f"run folder {self.folder}: another process has begun a run there, with another "
+                f"{key}; give another --run-dir"
+            )
+
     def is_uncommitted(self) -> bool:
         """Return whether a run began in this folder and ended before it committed anything."""
         begun = (self.folder / CONFIG).exists() and bool(_record(self.folder))

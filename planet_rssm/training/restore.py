@@ -49,10 +49,11 @@ def locked(run: Run) -> Iterator[Place | None]:
     """Keep other processes out of the run folder, and turn a disk that fails into one clear line.
 
     Raises:
-        PlanetError: another process trains in it, or the disk failed inside.
+        PlanetError: another process trains or began a run in it, or the disk failed inside.
     """
     try:
         with run.lock():
+            run.check_still_own()
             yield Place.of(run.folder)
     except OSError as error:
         reason = error.strerror or str(error)

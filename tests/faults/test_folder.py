@@ -16,6 +16,7 @@ from planet_rssm.data.replay import Replay
 from planet_rssm.runs import checkpoint as checkpoints
 from planet_rssm.runs import location
 from planet_rssm.runs.run import CONFIG, LOCK, METRICS, RECORD, Run, read_metrics
+from planet_rssm.training.restore import locked
 from planet_rssm.training.trainer import Trainer
 
 
@@ -101,6 +102,20 @@ def test_of_two_that_begin_together_one_has_the_folder_and_its_settings(
     [first], [line] = made, lines
     assert "another process is training in it" in line or "already a run" in line
     assert config.load(tmp_path / "run" / CONFIG) == first.settings
+
+
+def test_a_run_that_another_process_began_anew_is_not_trained_with_other_settings(
+    tmp_path: Path, tiny: list[str]
+) -> None:
+    first, second = (
+        Run.create(tmp_path / "run", config.load("planet", [*tiny, f"seed={seed}"]), "cpu")
+        for seed in (1, 2)
+    )
+    with pytest.raises(PlanetError, match="begun a run there, with another seed; give another"):
+        with locked(first):
+            pass
+    with locked(second):
+        pass
 
 
 def test_a_new_run_waits_for_the_lock_before_it_writes(tmp_path: Path, tiny: list[str]) -> None:
