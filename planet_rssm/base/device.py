@@ -187,9 +187,14 @@ class Inputs:
         self._flat = torch.empty(self._spans[-1].stop, dtype=torch.uint8, device=device)
         self.tensors = _pieces(self._flat, arrays, self._spans)
 
-    def fill(self, arrays: Sequence[np.ndarray]) -> None:
-        """Copy arrays into the tensors; a transfer to a CUDA device is not waited for."""
-        self._flat.copy_(_staged(arrays, self._spans, self._flat.is_cuda), non_blocking=True)
+    def fill(self, staged: Tensor) -> None:
+        """Copy what `stage` returned into the tensors; a CUDA device is not waited for."""
+        self._flat.copy_(staged, non_blocking=True)
+
+
+def stage(arrays: Sequence[np.ndarray], device: torch.device) -> Tensor:
+    """Return the bytes of all arrays, for `Inputs.fill`; for a CUDA device in pinned memory."""
+    return _staged(arrays, _spans(arrays), device.type == "cuda")
 
 
 def _together(arrays: Sequence[np.ndarray], device: torch.device) -> list[Tensor]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from planet_rssm.base.device import Inputs
+from planet_rssm.base.device import Inputs, stage
 from planet_rssm.behavior import Behavior
 from planet_rssm.config import OptimizerSettings
 from planet_rssm.graphs import RepeatedGraph
@@ -22,6 +22,14 @@ class Gradients(NamedTuple):
 
     metrics: dict[str, Tensor]  # scalars by name
     bounds: Tensor | None  # the new range of returns, where there is behaviour
+
+
+class Staged(NamedTuple):
+    """A batch on its way to the device."""
+
+    arrays: Sequence[np.ndarray]
+    inputs: Sequence[np.ndarray] = ()  # with them, the other inputs of a captured update
+    memory: Tensor | None = None  # the bytes of these, pinned; None: not for a captured update
 
 
 class CapturedUpdate:
@@ -56,23 +64,28 @@ class CapturedUpdate:
         self._shapes: list[Any] = []
         self._names: list[str] = []
 
-    def __call__(
-        self, batch: Sequence[np.ndarray], seeds: Sequence[int], index: int
-    ) -> dict[str, float]:
-        """Take the step number `index`, and return its metrics.
+    def stage(self, arrays: Sequence[np.ndarray], index: int) -> Staged:
+        """Bring a batch together with what else update number `index` needs from the host."""
+        rates = rates_of(self._optimizer, self._settings, index)
+        share = 0.0 if self._behavior is None else self._behavior.critic.share_after(index + 1)
+        inputs = [*arrays, np.array(rates, np.float32), np.array(share, np.float32)]
+        return Staged(arrays, inputs, stage(inputs, self._device))
+
+    def __call__(self, staged: Staged, seeds: Sequence[int], index: int) -> dict[str, float]:
+        """Take the step number `index` with what `stage` returned, and return its metrics.
 
         Raises:
             CaptureError: see `RepeatedGraph`; nothing has changed.
         """
-        rates = rates_of(self._optimizer, self._settings, index)
-        share = 0.0 if self._behavior is None else self._behavior.critic.share_after(index + 1)
-        arrays = [*batch, np.array(rates, np.float32), np.array(share, np.float32)]
-        shapes = [(array.shape, array.dtype) for array in arrays]
+        if staged.memory is None:
+            staged = self.stage(staged.arrays, index)
+        assert staged.memory is not None
+        shapes = [(array.shape, array.dtype) for array in staged.inputs]
         if shapes != self._shapes:
             self._shapes = shapes
-            self._inputs = Inputs(arrays, self._device)
+            self._inputs = Inputs(staged.inputs, self._device)
             self._graph = RepeatedGraph(self._step, self._device, self._generators)
-        self._inputs.fill(arrays)
+        self._inputs.fill(staged.memory)
         for generator, seed in zip(self._generators, seeds, strict=True):
             generator.manual_seed(seed)
         numbers = self._graph().tolist()  # one transfer, and one wait, for all of them

@@ -21,7 +21,7 @@ from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.graphs import CaptureError
 from planet_rssm.precision import training_precision
 from planet_rssm.runs.checkpoint import Checkpoint
-from planet_rssm.training.captured import CapturedUpdate, Gradients, judged
+from planet_rssm.training.captured import CapturedUpdate, Gradients, Staged, judged
 from planet_rssm.training.optim import build_optimizer, warm
 from planet_rssm.types import Batch
 from planet_rssm.world_model import WorldModel
@@ -59,8 +59,14 @@ class Learner:
         self.scaler = self._scaler()
         self._captured = self._new_captured() if capturable else None
 
-    def update(self, chunks: Chunks, index: int) -> dict[str, float]:
-        """Take the optimiser step number `index` of the run on `chunks`.
+    def stage(self, chunks: Chunks, index: int) -> Staged:
+        """Make a batch ready for update number `index`; another thread may do so meanwhile."""
+        arrays = _arrays(chunks.select_observations(self.model.spec.observation))
+        captured = self._captured
+        return Staged(arrays) if captured is None else captured.stage(arrays, index)
+
+    def update(self, batch: Chunks | Staged, index: int) -> dict[str, float]:
+        """Take the optimiser step number `index` of the run on chunks, or on what `stage` returned.
 
         On a CUDA device it is one captured graph, if `train.fast` is set.
 
@@ -69,18 +75,18 @@ class Learner:
             floats. Where a loss or a gradient is not finite nothing is changed, and the only entry
             is `skipped`.
         """
-        chunks = chunks.select_observations(self.model.spec.observation)
+        staged = self.stage(batch, index) if isinstance(batch, Chunks) else batch
         if self._captured is not None:
-            values = self._update_captured(self._captured, chunks, index)
+            values = self._update_captured(self._captured, staged, index)
         else:
-            values = self._update_plainly(chunks, index)
+            values = self._update_plainly(staged, index)
         return values if _finite(values) else {"skipped": 1.0}
 
     def _update_captured(
-        self, captured: CapturedUpdate, chunks: Chunks, index: int
+        self, captured: CapturedUpdate, staged: Staged, index: int
     ) -> dict[str, float]:
         try:
-            return captured(_arrays(chunks), self._seeds(index), index)
+            return captured(staged, self._seeds(index), index)
         except CaptureError as error:
             _log.warning(
                 f"an update cannot be captured as a CUDA graph ({error}): it takes the plain path, "
@@ -91,10 +97,10 @@ class Learner:
         state = self.scaler.state_dict()
         self.scaler = self._scaler()  # the other one is in the middle of an update
         self.scaler.load_state_dict(state)
-        return self._update_plainly(chunks, index)
+        return self._update_plainly(staged, index)
 
-    def _update_plainly(self, chunks: Chunks, index: int) -> dict[str, float]:
-        batch = to_device(_arrays(chunks), self.device)
+    def _update_plainly(self, staged: Staged, index: int) -> dict[str, float]:
+        batch = to_device(staged.arrays, self.device)
         rngs = [generator(seed, self.device) for seed in self._seeds(index)]
         metrics, bounds = self._gradients(batch, rngs)
         # One transfer for all numbers: each by itself would wait for the device.

@@ -1,5 +1,6 @@
 """What both ways to train share: updates, counts, metrics and commits of one run."""
 
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -17,6 +18,8 @@ from planet_rssm.runs import checkpoint as checkpoints
 from planet_rssm.runs import location
 from planet_rssm.runs.location import BEST
 from planet_rssm.runs.run import Run
+from planet_rssm.training.batches import Batches
+from planet_rssm.training.captured import Staged
 from planet_rssm.training.display import Display
 from planet_rssm.training.learner import Learner
 from planet_rssm.training.metrics import Meter, MetricsLog, resident_mib
@@ -102,13 +105,15 @@ class LearningRun:
         ):
             self.display.say(line)
         meter = Meter(progress.meter)
-        while progress.updates < last:
-            values = self._update(replay)
-            progress.updates += 1
-            self._count_skipped(values)
-            meter.add(values)
-            self.display.advance(loss=values.get("loss/total"))
-            on_update()
+        draw = functools.partial(self._draw, replay)
+        with Batches(draw, ahead=self.learner.device.type == "cuda") as batches:
+            while progress.updates < last:
+                values = self._update(batches, last)
+                progress.updates += 1
+                self._count_skipped(values)
+                meter.add(values)
+                self.display.advance(loss=values.get("loss/total"))
+                on_update()
         progress.damaged += replay.take_damaged()
         if meter.sums:  # empty: the line was written before the checkpoint that was loaded
             means = meter.drain()
@@ -138,21 +143,32 @@ class LearningRun:
             self.run.mark_committed()
             self._tidy()
 
-    def _update(self, replay: Replay) -> dict[str, float]:
-        """Take the next optimiser step, and return its metrics."""
-        train, progress = self.settings.train, self.progress
+    def _draw(self, replay: Replay, index: int) -> Staged:
+        """Return the batch of update number `index`, ready for the learner."""
+        train = self.settings.train
         self.check_there()  # else the episodes seem to be missing one by one
-        rng = np.random.default_rng(stream_seed(self.settings.seed, Stream.BATCH, progress.updates))
+        rng = np.random.default_rng(stream_seed(self.settings.seed, Stream.BATCH, index))
+        chunks = replay.sample(
+            rng, train.batch_size, train.batch_length, self.settings.data.first_action
+        )
+        return self.learner.stage(chunks, index)
+
+    def _update(self, batches: Batches[Staged], last: int) -> dict[str, float]:
+        """Take the next optimiser step, of those before `last`, and return its metrics."""
+        index = self.progress.updates
         with self.stages("waiting"):
-            chunks = replay.sample(
-                rng, train.batch_size, train.batch_length, self.settings.data.first_action
-            )
-        what = f"update {progress.updates + 1}"
+            batch = batches.take(index)
+        if index + 1 < last:
+            batches.begin(index + 1)
+        what = f"update {index + 1}"
         fix = (
             "free some and go on with --resume, or train another run with a lower train.batch_size"
         )
         with self.stages("learn"), within_memory(self.learner.device, what, fix):
-            return self.learner.update(chunks, progress.updates)
+            values = self.learner.update(batch, index)
+        with self.stages("waiting"):
+            batches.wait()
+        return values
 
     def _number(self) -> int:
         return self.progress.counters()[self.axis]
