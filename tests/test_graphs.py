@@ -282,10 +282,10 @@ PRESETS = {
 RATES = ["optimizer.lr=0.0009765625", "behavior.lr=0.00048828125"]
 
 
-def learner_of(preset: str, *more: str) -> Learner:
+def learner_of(preset: str, *more: str, device: str = "cpu") -> Learner:
     settings = config.load(preset, [*TINY, *RATES, *PRESETS[preset], *more])
-    model = untrained_model(settings, PIXELS)
-    return Learner(model, settings, torch.device("cpu"), untrained_behavior(settings, model))
+    model = untrained_model(settings, PIXELS).to(device)
+    return Learner(model, settings, torch.device(device), untrained_behavior(settings, model))
 
 
 def batch_of(index: int):
@@ -373,3 +373,23 @@ def test_an_update_that_cannot_be_captured_takes_the_plain_path(monkeypatch, cap
         assert values == expected
     [line] = [record.getMessage() for record in caplog.records]
     assert "cannot be captured" in line and "train.fast=false" in line
+
+
+@pytest.mark.gpu(numbers=True)
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_updates_on_a_cuda_device_learn_as_plain_ones(preset, precision):
+    """Noise is the same there; sums are not always in the same order."""
+    how = f"train.precision={precision}"
+    ours = learner_of(preset, how, device="cuda")
+    plain = learner_of(preset, how, "train.fast=false", device="cuda")
+    for index in range(6):
+        chunks = broken_batch(index) if index == 3 else batch_of(index)
+        values, expected = ours.update(chunks, index), plain.update(chunks, index)
+        assert values.keys() == expected.keys()
+        exact = 1e-3 if precision == "float32" and index < 2 else 5e-2
+        for name in values:
+            if name.startswith("loss/"):
+                assert values[name] == pytest.approx(expected[name], rel=exact, abs=exact), name
+    assert ours._captured is not None
