@@ -328,7 +328,7 @@ def _captured_by(
 ) -> Iterator[None]:
     """Capture what is done inside on the current stream.
 
-    `torch.cuda.graph` would first wait for the whole device and give all unused memory back, which
+    `torch.cuda.graph` would first wait for all of the device and give all unused memory back, which
     other threads pay for, and would leave its stream the current one where the capture fails.
     """
     collects = gc.isenabled()

@@ -214,15 +214,15 @@ class SearchPlanner(Planner[Any, C], Generic[C, T]):
     ) -> tuple[Plan, C]:
         """Decide as `plan` does, by one graph for each number of rounds, noise included."""
         some = rounds if rounds is None or rounds < self.rounds else None
-        whole = functools.partial(self._whole, dynamics, objective, rounds=some)
+        decision = functools.partial(self._decide_at_once, dynamics, objective, rounds=some)
         steps: int | None = None
         if self.warm_start and self.shifts_by_tensor:
             steps = executed  # in a loop it changes where a decision is late
         elif self.warm_start:
-            whole = functools.partial(whole, shift=executed)
-        return graphs(whole, (state, carry, is_first, steps, proposals, previous), generator)
+            decision = functools.partial(decision, shift=executed)
+        return graphs(decision, (state, carry, is_first, steps, proposals, previous), generator)
 
-    def _whole(
+    def _decide_at_once(
         self,
         dynamics: Dynamics[S],
         objective: ObjectiveFunction,

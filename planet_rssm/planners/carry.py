@@ -37,7 +37,7 @@ def remembered(mean: Tensor, elites: Tensor | None = None) -> Carry:
 
 
 def ahead(mean: Tensor, executed: Steps) -> tuple[Tensor, Tensor]:
-    """Return where in `mean` [B, H, A] each step is found `executed` steps later, int64 [H].
+    """Return where in `mean` [B, H, A] each step lies `executed` steps later, int64 [H].
 
     And bool [H], whether it is there: behind the end it is the last one.
     """

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLUMNS = 3
-# a colour and a marker each, so that lines that lie on one another are told apart
+# a colour and a marker each, so that lines that lie on one another stay apart
 STYLES = {"actor": "k*", "cem": "C0o", "icem": "C1s", "mppi": "C2^", "cem+actor+critic": "C3D"}
 
 
