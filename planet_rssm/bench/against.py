@@ -143,7 +143,8 @@ def _archive(commit: str) -> bytes:
         child = subprocess.run(command, capture_output=True)
     except OSError as error:
         raise PlanetError(
-            f"--against {commit}: no such folder, and git: {error.strerror}"
+            f"--against {commit}: no such folder, and git does not start ({error.strerror}); "
+            "give a folder with planet_rssm, or install git"
         ) from None
     if child.returncode:
         said = child.stderr.decode(errors="replace").strip().splitlines() or ["failed"]

@@ -4,6 +4,7 @@ Both checkouts are folders whose `planet_rssm` prints an answer at once.
 """
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -95,6 +96,14 @@ def test_people_get_a_table(here, checkout, capsys) -> None:
     assert "0.29" in shown and "1.00, 1.00, 1.00" in shown and f"ms of {old}"[:10] in shown
 
 
+def test_without_git_one_line_says_so(here, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("PATH", str(here))
+    assert call("train", "quickstart", "--against", "HEAD") == 1
+    said = capsys.readouterr().err.strip()
+    assert "git does not start (No such file or directory); give a folder" in said
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="there is no git here")
 def test_a_commit_is_taken_from_this_checkouts_repository(here, checkout, capsys) -> None:
     git = ["git", "-C", str(here), "-c", "user.name=a", "-c", "user.email=a@b.c"]
     for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
