@@ -7,7 +7,6 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
 
 import torch
 
@@ -34,7 +33,7 @@ from planet_rssm.runs.checkpoint import Checkpoint, OpenedRun
 from planet_rssm.runs.run import RESUMABLE
 from planet_rssm.runs.surroundings import versions
 
-REPEATS = 5  # of each number of rounds: the median counts, a busy machine has slow ones
+REPEATS = 7  # of each number of rounds: the fastest counts, whatever else the machine does
 
 _log = logging.getLogger("planet_rssm")
 
@@ -142,7 +141,7 @@ class TimedWays:
             on_stage(f"times: {self._name}, {way}")
 
             def times(candidates: int, rounds: int, way: str = way) -> RoundTimes:
-                return agent(way, candidates, rounds).warmup(repeats=REPEATS, pick=median)
+                return agent(way, candidates, rounds).warmup(repeats=REPEATS, pick=min)
 
             with within_memory(self._device, "a decision", "free some, or give a smaller --ms"):
                 if way == ACTOR:
