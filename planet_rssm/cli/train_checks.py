@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
 
     from planet_rssm.envs.pool import EnvPool
+    from planet_rssm.envs.spec import EnvSpec
 
 
 def checked(settings: config.Settings) -> tuple[config.Settings, "torch.device"]:
@@ -28,11 +29,30 @@ def checked(settings: config.Settings) -> tuple[config.Settings, "torch.device"]
         changed["env"] = resolve(settings.env)
     settings = settings.model_copy(update=changed)
     if settings.data.folder is None:
-        _check_learnable(settings, device)
-    return settings, device
+        spec = _check_learnable(settings, device)
+    else:
+        from planet_rssm.training.offline import spec_of_episodes
+
+        spec = spec_of_episodes(settings)
+    return _with_threads(settings, spec, device), device
 
 
-def _check_learnable(settings: config.Settings, device: "torch.device") -> None:
+def _with_threads(
+    settings: config.Settings, spec: "EnvSpec", device: "torch.device"
+) -> config.Settings:
+    """Return the settings with the threads that a run on this CPU keeps, and say how chosen."""
+    from planet_rssm.training.threads import choose_threads
+
+    if device.type != "cpu":
+        return settings
+    threads, why = choose_threads(settings, spec, device)
+    if why:
+        click.echo(why, err=True)
+    chosen = {"threads": threads.learn, "collect_threads": threads.collect}
+    return settings.model_copy(update={"train": settings.train.model_copy(update=chosen)})
+
+
+def _check_learnable(settings: config.Settings, device: "torch.device") -> "EnvSpec":
     from planet_rssm.agent import check_noise
     from planet_rssm.behavior import check_objective
     from planet_rssm.envs.pool import EnvPool
@@ -55,6 +75,7 @@ def _check_learnable(settings: config.Settings, device: "torch.device") -> None:
         planner_from_settings(settings.planner, spec.action_size, spec.groups)
     check_noise("train.exploration_noise =", settings.train.exploration_noise, spec)
     _say_if_random_alone(settings, spec.episode_steps)
+    return spec
 
 
 def _say_if_random_alone(settings: config.Settings, episode_steps: int) -> None:

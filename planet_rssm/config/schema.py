@@ -49,6 +49,10 @@ class TrainSettings(Section):
     precision: Precision = "auto"  # a run keeps what auto chose when it began, see device.py
     # on a CUDA device an update is one captured graph; false: the plain path, a check of it
     fast: Switch = True
+    # for arithmetic on a CPU: of updates, and of decisions while collecting; auto: `planet train`
+    # measures as the run begins, which keeps both
+    threads: Literal["auto"] | Count = "auto"
+    collect_threads: Literal["auto"] | Count = "auto"
     keep: Count = 2  # newest checkpoints kept beside the best
     max_skipped: Count = 20  # updates in a row with a non-finite loss before the run stops
 

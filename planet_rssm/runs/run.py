@@ -42,11 +42,13 @@ MOST_METRICS = 1 << 32  # bytes that are read of metrics.jsonl
 RESUMABLE = {
     "device",
     "env.step_timeout",
+    "train.collect_threads",
     "train.env_steps",
     "train.fast",
     "train.keep",
     "train.test_every",
     "train.test_episodes",
+    "train.threads",
     "train.offline_updates",
 }
 LARGEST = 1e300  # of a measurement: beyond it no axis can be drawn
@@ -286,10 +288,16 @@ def _as_resolved(settings: Settings, saved: Settings) -> Settings:
         "renderer": saved.env.renderer if env.renderer == "auto" else env.renderer,
         "action_repeat": env.action_repeat or saved.env.action_repeat,
     }
-    train = settings.train
-    if train.precision == "auto":
-        train = train.model_copy(update={"precision": saved.train.precision})
-    return settings.model_copy(update={"env": env.model_copy(update=resolved), "train": train})
+    chosen = {
+        name: getattr(saved.train, name)
+        for name in ("precision", "threads", "collect_threads")
+        if getattr(settings.train, name) == "auto"
+    }
+    changed = {
+        "env": env.model_copy(update=resolved),
+        "train": settings.train.model_copy(update=chosen),
+    }
+    return settings.model_copy(update=changed)
 
 
 def _unwritable(folder: Path, error: OSError) -> PlanetError:

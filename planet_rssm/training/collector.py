@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from planet_rssm.base.seeding import Stream
 from planet_rssm.behavior import Behavior
+from planet_rssm.config import TrainSettings
 from planet_rssm.data.episode import Episode
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.runs.checkpoint import fill
@@ -29,7 +31,7 @@ class Order:
 
 
 class Threads(NamedTuple):
-    """How many threads learn and how many plan, while both are done at once on a CPU."""
+    """How many threads learn and how many plan on a CPU."""
 
     learn: int
     collect: int
@@ -38,6 +40,23 @@ class Threads(NamedTuple):
     def of(cls, count: int) -> "Threads":
         """Share `count`: the same machine always shares them alike, or its sums would differ."""
         return cls(max(count - count // 2, 1), max(count // 2, 1))
+
+    @classmethod
+    def asked(cls, train: TrainSettings) -> "Threads":
+        """Return what the settings say; `auto` is all threads, with `staleness` a half of them."""
+        count = torch.get_num_threads()
+        learn, collect = cls.of(count) if train.staleness else (count, count)
+        return cls(
+            learn if train.threads == "auto" else train.threads,
+            collect if train.collect_threads == "auto" else train.collect_threads,
+        )
+
+    def in_turns(self, train: TrainSettings) -> "Threads":
+        """Return those of a stage beside which nothing runs: with `staleness` both shares."""
+        if not train.staleness:
+            return self
+        both = min(sum(self), max(*self, torch.get_num_threads()))
+        return Threads(both, both)
 
 
 class Networks(NamedTuple):

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import torch
+
 from planet_rssm import config
 from planet_rssm.base.device import resolve_device
 from planet_rssm.base.errors import PlanetError
@@ -18,6 +20,7 @@ from planet_rssm.data.replay import Replay
 from planet_rssm.envs.registry import canonical_id
 from planet_rssm.envs.spec import EnvSpec, chosen
 from planet_rssm.runs.run import Run
+from planet_rssm.training.collector import Threads
 from planet_rssm.training.display import Display
 from planet_rssm.training.learning_run import LearningRun
 from planet_rssm.training.progress import Progress
@@ -48,13 +51,15 @@ class OfflineTrainer:
             PlanetError: no episodes that it could learn from, or see `locked` and `restore`.
         """
         device = resolve_device(run.settings.device)
-        env = run.settings.env
         with contextlib.ExitStack() as stack:
             place = stack.enter_context(locked(run))
             guard = stack.enter_context(InterruptGuard())
             replay, spec = open_episodes(run.settings)
-            spec = spec.select_observations(env.observe, env.drop, env.keys)
+            spec = _selected(spec, run.settings)
             learner, progress, _ = restore(run, spec, device, display)
+            if device.type == "cpu":
+                stack.callback(torch.set_num_threads, torch.get_num_threads())
+                torch.set_num_threads(Threads.asked(run.settings.train).learn)
             _count_episodes(replay, progress, display)
             learning = LearningRun(
                 run, display, learner, progress, place=place, stages=Stages(), axis="updates"
@@ -129,6 +134,16 @@ def open_episodes(settings: Settings) -> tuple[Replay, EnvSpec]:
             f"size {SMALLEST} to {LARGEST}, or vectors [n]: collect it with such"
         )
     return replay, spec
+
+
+def spec_of_episodes(settings: Settings) -> EnvSpec:
+    """Return the environment of the episodes, with what is observed of it; see `open_episodes`."""
+    return _selected(open_episodes(settings)[1], settings)
+
+
+def _selected(spec: EnvSpec, settings: Settings) -> EnvSpec:
+    env = settings.env
+    return spec.select_observations(env.observe, env.drop, env.keys)
 
 
 def _is_image(shape: tuple[int, ...]) -> bool:

@@ -53,16 +53,19 @@ def measure(
     model = untrained_model(settings, spec).to(device)
     learner = Learner(model, settings, device, untrained_behavior(settings, model))
     chunks = random_chunks(spec, train.batch_size, train.batch_length)
-    update = _typical(lambda: learner.update(chunks, 0), device)
+    beside = Threads.asked(train)
+    threads = beside.in_turns(train)
+    with _threads(threads.learn):
+        update = _typical(lambda: learner.update(chunks, 0), device)
     say(f"decision: {settings.planner.name} for {train.envs} environments")
-    decision = _decision(settings, spec, learner, device)
+    with _threads(threads.collect):
+        decision = _decision(settings, spec, learner, device)
     update_beside = decision_beside = 0.0
     if train.staleness:
         say("update and decision once more, each with its share of the threads")
-        with _shared_threads() as threads:
-            torch.set_num_threads(threads.learn)
+        with _threads(beside.learn):
             update_beside = _typical(lambda: learner.update(chunks, 0), device)
-            torch.set_num_threads(threads.collect)
+        with _threads(beside.collect):
             decision_beside = _decision(settings, spec, learner, device)
     say("checkpoint: written and read back")
     checkpoint, checkpoint_bytes = _checkpoint(settings, spec, learner, folder)
@@ -88,13 +91,14 @@ def measure(
 
 
 @contextlib.contextmanager
-def _shared_threads() -> Iterator[Threads]:
-    """Return how the threads are shared; inside their number may be changed."""
-    count = torch.get_num_threads()
+def _threads(count: int) -> Iterator[None]:
+    """Let a CPU compute with so many threads inside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
     try:
-        yield Threads.of(count)
+        yield
     finally:
-        torch.set_num_threads(count)
+        torch.set_num_threads(before)
 
 
 def _disk(folder: Path) -> tuple[float, float]:
@@ -162,6 +166,13 @@ def blind_step(settings: Settings) -> float:
 
 
 def _decision(settings: Settings, spec: EnvSpec, learner: Learner, device: torch.device) -> float:
+    return _typical(decision_of(settings, spec, learner, device), device)
+
+
+def decision_of(
+    settings: Settings, spec: EnvSpec, learner: Learner, device: torch.device
+) -> Callable[[], object]:
+    """Return a call that decides once for all environments of a run."""
     rows = settings.train.envs
     precision = collecting_precision(settings, device)
     agent = Agent.build(
@@ -171,7 +182,7 @@ def _decision(settings: Settings, spec: EnvSpec, learner: Learner, device: torch
     carry = agent.initial(rows)
     action = np.zeros((rows, spec.action_size), np.float32)
     first = np.zeros(rows, bool)
-    return _typical(lambda: agent.act(carry, frames, action, first), device)
+    return lambda: agent.act(carry, frames, action, first)
 
 
 def _checkpoint(

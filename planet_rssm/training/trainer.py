@@ -51,7 +51,8 @@ class Trainer:
         self.stages = learning.stages
         self.collector = collector
         self.beside = collector if isinstance(collector, ProcessCollector) else None
-        self.threads = torch.get_num_threads()
+        self.beside_threads = Threads.asked(self.settings.train)
+        self.threads = self.beside_threads.in_turns(self.settings.train)
         self.guard = guard
         self.replay = replay
 
@@ -119,6 +120,7 @@ class Trainer:
         if not wanted:
             return
         self.display.stage("collect", len(wanted))
+        self._use_threads(self.threads.collect)
         with self.stages("collect"):
             self._collect(wanted)
 
@@ -151,13 +153,12 @@ class Trainer:
             self.learning.collecting = {}  # of a run that was resumed with a smaller budget
             return
         order = self._order(Stream.COLLECT, progress.rounds + 1, Stream.RESET, wanted)
-        order = replace(order, threads=Threads.of(self.threads).collect)
+        order = replace(order, threads=self.beside_threads.collect)
         if self.learning.collecting:  # the run was stopped in the middle of this round
             self.beside.begin_with(order, self.learning.collecting)
         else:
             self.beside.begin(order, self._networks())
             self.learning.collecting = self.beside.weights
-        self._use_threads(Threads.of(self.threads).learn)
 
     def take_beside(self) -> None:
         """Take the episodes that `collect_beside` has begun."""
@@ -167,7 +168,6 @@ class Trainer:
         self.display.stage("collect", len(wanted))
         with self.stages("collect"):
             played = self._finish()
-            self._use_threads(self.threads)
             self.learning.collecting = {}
             seconds = {"collector_seconds": by_length(played.seconds)}
             self._add(wanted, played, age=self.settings.train.updates, **seconds)
@@ -188,6 +188,8 @@ class Trainer:
         last = (progress.rounds + 1) * train.updates
         if progress.updates < last:
             self.display.stage("learn", last - progress.updates)
+        beside = self.learning.collecting
+        self._use_threads((self.beside_threads if beside else self.threads).learn)
         self.learning.learn(self.replay, last, self._stop_if_asked)
 
     def test_round(self) -> None:
@@ -204,6 +206,7 @@ class Trainer:
         order = self._order(
             Stream.TEST, progress.rounds, Stream.TEST_RESET, range(train.test_episodes)
         )
+        self._use_threads(self.threads.collect)
         with self.stages("test"):
             self.collector.begin(order, self._networks())
             returns = _returns(self._finish().episodes)
@@ -221,7 +224,7 @@ class Trainer:
 
     def _order(self, stream: Stream, number: int, resets: Stream, indices: Sequence[int]) -> Order:
         seeds = [stream_seed(self.settings.seed, resets, index) for index in indices]
-        return Order(stream, number, seeds, self.threads)
+        return Order(stream, number, seeds, self.threads.collect)
 
     def _networks(self) -> Networks:
         learner = self.learning.learner
@@ -237,7 +240,7 @@ class Trainer:
         self.display.advance(episode_return=episode.episode_return)
 
     def _use_threads(self, count: int) -> None:
-        """Leave cores to the process that collects, or take them back."""
+        """Compute with so many threads from now on, in this process."""
         if self.learning.learner.device.type == "cpu":
             torch.set_num_threads(count)
 
