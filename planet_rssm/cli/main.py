@@ -27,6 +27,7 @@ from planet_rssm.base.text import escape_controls
 VERBS = {
     "train": "Learn a world model of an environment from pixels, planning as it goes.",
     "collect": "Write a set of episodes, for learning offline.",
+    "data": "Import sets of episodes of other programs, for learning offline.",
     "minari": "Import and export Minari datasets, for learning offline.",
     "plan": "Act with a trained model: return, baselines, latency, video.",
     "eval": "Measure trained runs by one protocol, with intervals, beside the published scores.",

@@ -2,10 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
 from planet_rssm.cli import options
+from planet_rssm.cli.progress import StageProgress
 from planet_rssm.cli.tables import echo
 from planet_rssm.config import LARGEST, SMALLEST
 
@@ -72,26 +74,55 @@ def import_(
 
     For example: planet minari import mujoco/hopper/medium-v0 --download --out sets/hopper
     """
-    from planet_rssm.datasets.minari import import_dataset
-
-    replay = import_dataset(
-        dataset, out, observe, size, download, drop=drop, scale_actions=scale_actions, skip=skip
+    import_dataset(
+        dataset,
+        out,
+        as_json=as_json,
+        download=download,
+        skip=skip,
+        observe=observe,
+        size=size,
+        drop=drop,
+        scale_actions=scale_actions,
     )
-    env = replay.env or {}
+
+
+def import_dataset(
+    dataset: str,
+    out: Path | None,
+    *,
+    as_json: bool,
+    download: bool,
+    skip: bool,
+    **wish: Any,  # noqa: ANN401 (what both functions of datasets.minari take)
+) -> None:
+    """Import a Minari dataset and print what came of it; without `out` only look."""
+    from planet_rssm.datasets import minari
+
+    if out is None:
+        episodes, steps, spec = minari.look_at_dataset(dataset, download=download, **wish)
+        env, env_steps = spec.to_json(), steps * spec.action_repeat
+    else:
+        with StageProgress("import", 1) as progress:
+            replay = minari.import_dataset(
+                dataset, out, download=download, skip=skip, progress=progress.at, **wish
+            )
+        env, episodes = replay.env or {}, len(replay)
+        env_steps = sum(entry.env_steps for entry in replay.episodes)
     result = {
         "dataset": dataset,
         "task": env["id"],
-        "episodes": len(replay),
-        "env_steps": sum(entry.env_steps for entry in replay.episodes),
+        "episodes": episodes,
+        "env_steps": env_steps,
         "observation": {key: list(shape) for key, (shape, _) in env["observation"].items()},
-        "out": str(out),
     }
+    result |= {"out": str(out)} if out else {}
     observed = ", ".join(f"{key} {shape}" for key, shape in result["observation"].items())
     line = (
         f"{result['episodes']} episodes, {result['env_steps']} env_steps of {result['task']}, "
-        f"{observed}, in {out}"
+        f"{observed}"
     )
-    echo(json.dumps(result) if as_json else line)
+    echo(json.dumps(result) if as_json else f"{line}, in {out}" if out else line)
 
 
 @verb.command("export")

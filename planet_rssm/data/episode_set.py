@@ -1,6 +1,6 @@
 """A set of episodes while it is made: how many it shall have, and which command makes it.
 
-What `planet collect` and `planet minari import` begin is written into the manifest before the first
+What `planet collect` and `planet data import` begin is written into the manifest before the first
 episode: a `Part`. A set whose maker was killed is therefore known as such, and the same command
 makes what is missing, no more.
 """
@@ -23,8 +23,8 @@ _RUN = ("config.yaml", "checkpoints")  # of a run, beside its episodes
 _OTHERS = frozenset(".npz .hdf5 .h5 .parquet .pkl .npy .tfrecord .zarr .mcap .bag".split())
 
 _GIVE = (
-    f"give a folder that `planet collect` wrote, RUN/{EPISODES}, or a Minari dataset imported by "
-    "`planet minari import`; anything else becomes one by "
+    f"give a folder that `planet collect` wrote, RUN/{EPISODES}, or one that `planet data import` "
+    "makes of another program's episodes; anything else becomes one by "
     "planet_rssm.data.episode.Episode.from_transitions and save"
 )
 _LOOKED_AT = 10_000  # names of a folder: it may be somebody's home
@@ -133,7 +133,7 @@ def no_episode(folder: Path) -> str:
     if (folder / "metadata.json").is_file() or (folder / "data" / "metadata.json").is_file():
         return (
             "holds a Minari dataset; make episodes of it first: "
-            f"planet minari import {folder} --out DIR"
+            f"planet data import {folder} --out DIR"
         )
     foreign = f" but {', '.join(others)} files, which are another program's" if others else ""
     if folder.suffix in _OTHERS:

@@ -57,7 +57,9 @@ ACTION_REPEAT = {
 }
 DEFAULT_ACTION_REPEAT = 2
 GL_BACKENDS = gl.BACKENDS
-MINARI = "minari/"  # begins the name of a dataset's environment that is not known
+# they begin the name of a dataset's environment that is not known
+MINARI = "minari/"
+IMPORTED = "imported/"
 _ALIASES = {"cup_catch": ("ball_in_cup", "catch")}
 
 _log = logging.getLogger("planet_rssm")
@@ -104,9 +106,10 @@ def require_registered(task_id: str) -> None:
     module, name = gym_name(task_id)
     if name in registry:
         return
-    if name.startswith(MINARI) and not module:
+    if name.startswith((MINARI, IMPORTED)) and not module:
+        kind = "a Minari dataset" if name.startswith(MINARI) else "imported episodes"
         raise PlanetError(
-            f"env.id = {task_id!r}: stands for the environment of a Minari dataset, which is not "
+            f"env.id = {task_id!r}: stands for the environment of {kind}, which is not "
             "known, so no episode can be played in it; act from a loop of your own, with Agent.load"
         )
     start = "gym/" + (f"{module}:" if module else "")

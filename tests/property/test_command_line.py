@@ -75,6 +75,9 @@ LINES = (
     )
     | st.builds(lambda folder, name: ["minari", "export", folder, name], WORD, WORD)
     | st.builds(
+        lambda source, more: ["data", "import", source, "--out", "out", *more], WORD, OPTIONS
+    )
+    | st.builds(
         lambda task, policy: [
             "collect",
             f"no/{task}",

@@ -8,7 +8,7 @@ by group. What is exported is in our units, without loss, and says so: importing
 same episodes.
 """
 
-from planet_rssm.datasets.minari.reading import import_dataset
+from planet_rssm.datasets.minari.reading import import_dataset, look_at_dataset
 from planet_rssm.datasets.minari.writing import export_dataset
 
-__all__ = ["export_dataset", "import_dataset"]
+__all__ = ["export_dataset", "import_dataset", "look_at_dataset"]

@@ -37,13 +37,13 @@ class Ours:
     def __init__(self, dataset: "MinariDataset", spec: EnvSpec) -> None:
         self.name = dataset.id
         self._dataset = dataset
-        self._spec = spec
+        self.spec = spec
 
     def episode(self, index: int) -> Episode:
         """Return one episode."""
         with reading(self.name):
             data = self._dataset[index]
-        groups = self._spec.groups
+        groups = self.spec.groups
         metadata = next(iter(self._dataset.storage.get_episode_metadata([data.id])))
         action = (
             from_places(data.actions.reshape(len(data.actions), -1), groups)
@@ -76,7 +76,7 @@ class Foreign:
         self._observer = observer_of(dataset, wish)
         with reading(dataset.id):  # both look at all episodes
             self._actions = actions_of(dataset, wish.scale_actions)
-            self._spec = _spec(dataset, self._observer, self._actions, wish)
+            self.spec = _spec(dataset, self._observer, self._actions, wish)
         self._clipped = self._short = self._taken = 0
         if _is_jpeg(dataset, self._observer.spec):
             _log.warning(
@@ -121,7 +121,7 @@ class Foreign:
         """
         with reading(self.name):
             data = self._dataset[index]
-        spec = self._spec
+        spec = self.spec
         steps = self._steps(data)
         frames = [self._observer(_at(data.observations, time), None) for time in range(steps + 1)]
         observation = {key: np.stack([frame[key] for frame in frames]) for key in spec.observation}

@@ -8,7 +8,6 @@ from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.text import one_line
 
 OURS = "planet_rssm"  # key of our metadata of an exported dataset, and of each of its episodes
-CAPACITY = 2**53  # frames: all
 
 
 @contextlib.contextmanager

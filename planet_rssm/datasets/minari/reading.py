@@ -1,17 +1,18 @@
 """Import: the episodes of a Minari dataset as a set of ours."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from planet_rssm.base.errors import PlanetError
-from planet_rssm.data import episode_set, manifest
+from planet_rssm.data import episode_set
 from planet_rssm.data.manifest import Part
 from planet_rssm.data.replay import Replay
 from planet_rssm.datasets.minari.conversion import Wish
 from planet_rssm.datasets.minari.episodes import Foreign, Ours
-from planet_rssm.datasets.minari.library import CAPACITY, OURS, library
+from planet_rssm.datasets.minari.library import OURS, library
+from planet_rssm.datasets.writing import Progress, write_set
 from planet_rssm.envs.spec import EnvSpec
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def import_dataset(
     drop: Sequence[str] = (),
     scale_actions: bool = False,
     skip: bool = False,
+    progress: Progress = lambda done, total: None,
 ) -> Replay:
     """Write the episodes of a Minari dataset, an id or its folder, into `folder`; return them.
 
@@ -43,59 +45,65 @@ def import_dataset(
         scale_actions: map actions without bounds onto [-1, 1] by the least and greatest of the
             data.
         skip: leave out the episodes that no episode here can hold, instead of ending at the first.
+        progress: is called with how many episodes are written, of how many.
 
     Raises:
         PlanetError: minari is missing or does not know the dataset, the dataset holds what no
             episode here can, or `folder` holds other episodes, is in use or cannot be written.
     """
     wish = Wish(observe, size, tuple(drop), scale_actions)
-    dataset = _load(source, download)
-    if not len(dataset):
-        raise PlanetError(f"dataset {source}: has no episode; give another")
+    dataset = _loaded(source, download)
     made_by = {"verb": "minari import", "dataset": source, **wish._asdict(), "drop": list(drop)}
     if skip:
         made_by["skip"] = True
     else:
         episode_set.check_free(folder, Part(made_by, len(dataset)))
-    exported = dataset.storage.metadata.get(OURS)
-    taken = (
-        Foreign(dataset, wish)
-        if exported is None
-        else Ours(dataset, EnvSpec.from_json(json.loads(exported)))
-    )
+    taken = _taken(dataset, wish)
     wanted = taken.takable() if skip else range(len(dataset))
-    part = Part(made_by, len(wanted))
-    episode_set.check_free(folder, part)
-    try:
-        with episode_set.claimed(folder):
-            replay = Replay(folder, CAPACITY)
-            _, missing = episode_set.begin(replay, part)
-            replay.commit()  # from now on the set says how many episodes it shall have
-            _write(taken, replay, {index: wanted[index] for index in missing})
-    except OSError as error:
-        raise PlanetError(
-            f"--out {folder}: {error.strerror or error}; what is there is kept, "
-            "and the same command continues"
-        ) from error
+    replay = write_set(
+        folder,
+        Part(made_by, len(wanted)),
+        f"dataset {taken.name}",
+        taken.episode,
+        wanted,
+        progress,
+    )
     taken.report()
     return replay
 
 
-def _write(taken: Foreign | Ours, replay: Replay, missing: Mapping[int, int]) -> None:
-    """Add the missing episodes, each by the index of the dataset's that it is.
+def look_at_dataset(
+    source: str,
+    observe: str | None,
+    size: int,
+    download: bool,
+    *,
+    drop: Sequence[str] = (),
+    scale_actions: bool = False,
+) -> tuple[int, int, EnvSpec]:
+    """Return how many episodes and steps a dataset has, and what its environment becomes.
 
-    One that no episode here can hold ends the import, and nothing of it is left.
+    Nothing is written. Arguments and errors are those of `import_dataset`.
     """
-    number = 0
-    try:
-        for index, number in missing.items():
-            replay.add(taken.episode(number), index)
-        replay.commit()
-    except (PlanetError, ValueError) as error:  # ValueError: of what the dataset holds
-        replay.truncate(0)
-        (replay.folder / manifest.NAME).unlink(missing_ok=True)
-        fix = "" if isinstance(error, PlanetError) else "; add --skip to leave such episodes out"
-        raise PlanetError(f"dataset {taken.name}: episode {number}: {error}{fix}") from None
+    dataset = _loaded(source, download)
+    taken = _taken(dataset, Wish(observe, size, tuple(drop), scale_actions))
+    return len(dataset), int(dataset.total_steps), taken.spec
+
+
+def _loaded(source: str, download: bool) -> "MinariDataset":
+    """Return a dataset of at least one episode."""
+    dataset = _load(source, download)
+    if not len(dataset):
+        raise PlanetError(f"dataset {source}: has no episode; give another")
+    return dataset
+
+
+def _taken(dataset: "MinariDataset", wish: Wish) -> Foreign | Ours:
+    """Return its episodes in our terms: as they were if it is one of our exports."""
+    exported = dataset.storage.metadata.get(OURS)
+    if exported is None:
+        return Foreign(dataset, wish)
+    return Ours(dataset, EnvSpec.from_json(json.loads(exported)))
 
 
 def _load(source: str, download: bool) -> "MinariDataset":

@@ -18,7 +18,8 @@ from planet_rssm.base.files import scratch_folder, sync_file, sync_folder
 from planet_rssm.data import episode_set
 from planet_rssm.data.episode import Episode
 from planet_rssm.data.replay import Replay
-from planet_rssm.datasets.minari.library import CAPACITY, OURS, library
+from planet_rssm.datasets.minari.library import OURS, library
+from planet_rssm.datasets.writing import CAPACITY
 from planet_rssm.envs.choices import places
 from planet_rssm.envs.spec import EnvSpec
 

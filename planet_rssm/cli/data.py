@@ -1,0 +1,195 @@
+"""`planet data`."""
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.json_types import Json
+from planet_rssm.cli import options
+from planet_rssm.cli.progress import StageProgress
+from planet_rssm.cli.tables import echo
+from planet_rssm.config import LARGEST, SMALLEST
+
+if TYPE_CHECKING:
+    from planet_rssm.data.replay import Replay
+    from planet_rssm.datasets.foreign.wish import Wish
+
+FORMATS = ("npz", "dreamerv3", "minari")
+ORDERS = ("arrived", "taken", "step")
+_FOLDER = click.Path(path_type=Path)
+
+
+@click.group("data", context_settings={"help_option_names": ["-h", "--help"]})
+def verb() -> None:
+    """Import sets of episodes of other programs.
+
+    \b
+    For example
+      planet data import logdir/train_eps --out sets/walker --dry-run
+      planet data import logdir/train_eps --out sets/walker
+      planet train quickstart --offline --data sets/walker --run-dir runs/walker
+    """  # noqa: D301 (click reads the backspace)
+
+
+@verb.command("import")
+@click.argument("source")
+@click.option("--out", type=_FOLDER, help="Where the episodes are kept; not with --dry-run.")
+@click.option(
+    "--format", "kind", type=click.Choice(FORMATS), help="What SOURCE is [found by looking]."
+)
+@click.option("--dry-run", is_flag=True, help="Print what would be written; write nothing.")
+@click.option(
+    "--observe",
+    type=click.Choice(["pixels", "vectors", "both"]),
+    help="What to take [all there is].",
+)
+@click.option(
+    "--size",
+    default=64,
+    show_default=True,
+    type=click.IntRange(SMALLEST, LARGEST),
+    help="Pixels a side.",
+)
+@click.option("--key", "keys", multiple=True, metavar="KEY", help="Observe only this; repeatable.")
+@click.option("--drop", multiple=True, metavar="KEY", help="Leave an observation out; repeatable.")
+@click.option("--action", metavar="KEY", help="Column of the actions.")
+@click.option("--reward", metavar="KEY|none", help="Column of the rewards; none: all are 0.")
+@click.option(
+    "--terminal",
+    metavar="KEY|none",
+    help="Column that says that the task ended; none: it never did.",
+)
+@click.option(
+    "--order",
+    type=click.Choice(ORDERS),
+    help="In row t, the action: that led to frame t (arrived), chosen at it (taken), also with its "
+    "own reward (step) [by the format].",
+)
+@click.option(
+    "--end",
+    type=click.Choice(["drop", "repeat"]),
+    default="drop",
+    show_default=True,
+    help="Of a last action without a frame after it: drop it, or repeat the last frame.",
+)
+@click.option(
+    "--scale-actions",
+    is_flag=True,
+    help="Actions beyond -1 to 1: take the least and greatest of the data.",
+)
+@click.option("--choices", type=click.IntRange(min=1), help="Of actions that are whole numbers.")
+@click.option(
+    "--action-repeat",
+    default=1,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Control steps a row.",
+)
+@click.option(
+    "--fps", type=click.FloatRange(min=0.001, max=1e6), help="Rows a second [by the format]."
+)
+@click.option("--skip", is_flag=True, help="Leave out the episodes that cannot be taken.")
+@options.allow_code
+@click.option("--download", is_flag=True, help="Minari: fetch it if it is not on this machine.")
+@options.as_json()
+def import_(
+    *,
+    source: str,
+    out: Path | None,
+    kind: str | None,
+    dry_run: bool,
+    skip: bool,
+    download: bool,
+    as_json: bool,
+    **wished: object,
+) -> None:
+    """Write the episodes in SOURCE, a folder or file of another program, as a set.
+
+    What is there, what becomes of it and what was guessed is printed first. An import that was
+    killed is continued by the same command. Formats: docs/data.md.
+
+    For example: planet data import logdir/train_eps --out sets/walker
+    """
+    from planet_rssm.datasets.foreign.wish import Wish
+
+    if out is None and not dry_run:
+        raise click.UsageError("give --out DIR, or --dry-run to only look")
+    wish = Wish(**wished)  # type: ignore[arg-type]  # click has checked each
+    if _is_minari(source, kind):
+        _import_minari(
+            source, None if dry_run else out, wish, skip=skip, download=download, as_json=as_json
+        )
+        return
+    result, lines = _import(source, kind, out, wish, skip=skip, dry_run=dry_run, quiet=as_json)
+    if as_json:
+        echo(json.dumps(result))
+    for line in [] if as_json else lines:
+        echo(line)
+
+
+def _import(
+    source: str,
+    kind: str | None,
+    out: Path | None,
+    wish: "Wish",
+    *,
+    skip: bool,
+    dry_run: bool,
+    quiet: bool,
+) -> tuple[Json, list[str]]:
+    """Look, print, write; return the result and the lines that are left to print."""
+    from planet_rssm.datasets.foreign.detect import open_source
+    from planet_rssm.datasets.foreign.importing import survey, write
+
+    opened = open_source(source, kind)
+    with StageProgress("look", len(opened.lengths)) as progress:
+        looked = survey(opened, wish, skip=skip, progress=progress.at)
+    result, lines = looked.to_json(), looked.lines()
+    if dry_run or out is None:
+        return result, lines
+    for line in [] if quiet else lines:
+        echo(line)
+    with StageProgress("import", len(looked.wanted)) as progress:
+        replay = write(looked, out, skip, progress.at)
+    opened.close()
+    result |= {"out": str(out), "env_steps": _env_steps(replay), "task": (replay.env or {})["id"]}
+    return result, [f"{len(replay)} episodes, {result['env_steps']} env_steps, in {out}"]
+
+
+def _is_minari(source: str, kind: str | None) -> bool:
+    """Return whether SOURCE is a Minari dataset: its folder, or an ID that is no path here."""
+    if kind:
+        return kind == "minari"
+    path = Path(source)
+    if not path.exists():
+        return re.fullmatch(r"[\w/.-]+-v\d+", source) is not None
+    return path.is_dir() and any(
+        (folder / "metadata.json").is_file() for folder in (path, path / "data")
+    )
+
+
+def _import_minari(
+    source: str, out: Path | None, wish: "Wish", *, skip: bool, download: bool, as_json: bool
+) -> None:
+    from planet_rssm.cli.minari import import_dataset
+
+    taken = ("observe", "size", "drop", "scale_actions")
+    if other := next((key for key in wish.asked() if key not in taken), None):
+        name = {"keys": "key"}.get(other, other).replace("_", "-")
+        raise PlanetError(f"--{name}: a Minari dataset says this itself; leave it out")
+    import_dataset(
+        source,
+        out,
+        as_json=as_json,
+        download=download,
+        skip=skip,
+        **{key: getattr(wish, key) for key in taken},
+    )
+
+
+def _env_steps(replay: "Replay") -> int:
+    return sum(entry.env_steps for entry in replay.episodes)

@@ -1,0 +1,92 @@
+"""Which format a path holds, by looking at it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from planet_rssm.base.errors import PlanetError
+from planet_rssm.datasets.foreign.chunks import DreamerChunks, is_chunk
+from planet_rssm.datasets.foreign.npz import NpzEpisodes
+from planet_rssm.datasets.foreign.source import Source
+
+_PICKLES = {".pkl", ".pickle", ".pt", ".pth", ".npy", ".joblib"}
+MINARI = "minari"
+_MOST = 1_000_000  # files that are looked at
+
+
+def open_source(name: str, wanted: str | None = None) -> Source:
+    """Open a set of episodes of another program.
+
+    Args:
+        name: a folder, or a file that holds all.
+        wanted: the format, one of `FORMATS`; None: by looking.
+
+    Raises:
+        PlanetError: nothing is there, or nothing that is read here; or it is damaged.
+    """
+    path = Path(name)
+    if not path.exists():
+        raise PlanetError(f"{name}: no such file or folder; give one that holds episodes")
+    kind = wanted or _kind(path)
+    if kind is None:
+        raise PlanetError(_nothing(path))
+    source = _OPENERS[kind](name, path)
+    if not source.lengths:
+        raise PlanetError(f"{name}: holds no episode of the format {kind}")
+    return source
+
+
+def is_minari(path: Path) -> bool:
+    """Return whether a folder is a Minari dataset."""
+    return any((folder / "metadata.json").is_file() for folder in (path, path / "data"))
+
+
+def _kind(path: Path) -> str | None:
+    if path.is_dir():
+        if is_minari(path):
+            return MINARI
+        files = _npz_files(path)
+        return "dreamerv3" if files and is_chunk(files[0]) else "npz" if files else None
+    return "npz" if path.suffix == ".npz" else None
+
+
+def _npz_files(path: Path) -> list[Path]:
+    """Return the `.npz` files of a folder, or of the folders in it, or the file itself."""
+    if path.is_file():
+        return [path]
+    return sorted(path.glob("*.npz")) or sorted(path.glob("*/*.npz"))[:_MOST]
+
+
+def _npz(name: str, path: Path) -> Source:
+    return NpzEpisodes(name, _required(path, "*.npz", _npz_files(path)))
+
+
+def _chunks(name: str, path: Path) -> Source:
+    files = _required(path, "*.npz", _npz_files(path))
+    if other := [file for file in files if not is_chunk(file)]:
+        raise PlanetError(
+            f"{other[0]}: not named like a chunk, TIME-UUID-SUCCESSOR-LENGTH.npz; leave it out, or "
+            "give --format npz"
+        )
+    return DreamerChunks(name, files)
+
+
+def _required(path: Path, pattern: str, files: list[Path]) -> list[Path]:
+    if not files:
+        raise PlanetError(f"{path}: has no {pattern} file in it")
+    return files
+
+
+def _nothing(path: Path) -> str:
+    """Return the line for a path that holds nothing that is read here."""
+    files = [path] if path.is_file() else list(path.glob("*"))[:_MOST]
+    if pickled := [file for file in files if file.suffix in _PICKLES]:
+        return (
+            f"{pickled[0]}: {pickled[0].suffix} files are, or may be, pickles, which run code when "
+            "they are loaded, so none is; load it where you trust its maker, and save each episode "
+            "as a .npz of plain arrays"
+        )
+    return f"{path}: holds no episodes of a known format; --format is one of {', '.join(FORMATS)}"
+
+
+_OPENERS: dict[str, Callable[[str, Path], Source]] = {"npz": _npz, "dreamerv3": _chunks}
+FORMATS = (*_OPENERS, MINARI)

@@ -1,0 +1,107 @@
+"""One `.npz` file: its arrays' shapes without reading them, its arrays without any pickle."""
+
+import contextlib
+import os
+import zipfile
+import zlib
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.lib import format as npy
+
+from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.files import open_regular
+from planet_rssm.base.text import one_line
+from planet_rssm.datasets.foreign.source import Array, Column
+
+_MOST_HEADER = 1 << 16  # bytes of an array's description
+_ELSEWHERE = "load it with NumPy where you trust its maker, and save its arrays with a plain dtype"
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open the archive, and turn what damaged ones raise into one line."""
+    try:
+        with os.fdopen(open_regular(path), "rb") as file, zipfile.ZipFile(file) as archive:
+            yield archive
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        RuntimeError,  # encrypted
+        NotImplementedError,  # a compression that Python lacks
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise PlanetError(
+            f"{path}: not a .npz file, or damaged ({one_line(str(error))}); leave it out or get it "
+            "again"
+        ) from None
+
+
+def columns(path: Path) -> tuple[dict[str, Column], dict[str, int]]:
+    """Return what one frame of each array is, and how many frames each has.
+
+    Arrays without an axis of time have no frames and are left out.
+
+    Raises:
+        PlanetError: no such file, not one of arrays, or one of them holds Python objects.
+    """
+    found: dict[str, Column] = {}
+    frames: dict[str, int] = {}
+    with _opened(path) as archive:
+        for member in archive.namelist():
+            key = member.removesuffix(".npy")
+            if key == member:
+                continue
+            with archive.open(member) as stream:
+                shape, _, dtype = _header(stream)
+            if dtype.hasobject:
+                raise PlanetError(
+                    f"{path}: {key!r} holds Python objects, a pickle, which is never loaded; "
+                    f"{_ELSEWHERE}"
+                )
+            if shape:
+                found[key] = Column(tuple(shape[1:]), dtype)
+                frames[key] = shape[0]
+    return found, frames
+
+
+def read(path: Path, keys: Collection[str]) -> dict[str, Array]:
+    """Return arrays of a file by name.
+
+    Raises:
+        PlanetError: see `columns`, or one is missing.
+    """
+    arrays = {}
+    with _opened(path) as archive:
+        for key in keys:
+            try:
+                info = archive.getinfo(f"{key}.npy")
+            except KeyError:
+                raise PlanetError(f"{path}: has no array {key!r}, as other files have") from None
+            with archive.open(info) as stream:
+                shape, fortran, dtype = _header(stream)
+                if dtype.hasobject:
+                    raise PlanetError(f"{path}: {key!r} holds Python objects; {_ELSEWHERE}")
+                data = stream.read()
+            count = int(np.prod(shape, dtype=np.int64))
+            if len(data) != count * dtype.itemsize:
+                raise PlanetError(f"{path}: {key!r} is cut short; leave the file out")
+            flat = np.frombuffer(data, dtype)
+            arrays[key] = flat.reshape(shape, order="F" if fortran else "C")
+    return arrays
+
+
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Return shape, order and dtype of an array; nothing of it is run or read."""
+    version = npy.read_magic(stream)
+    reader = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
+    if reader is None:
+        raise ValueError(f"array format {version}")
+    shape, fortran, dtype = reader(stream, max_header_size=_MOST_HEADER)
+    if any(length < 0 for length in shape):
+        raise ValueError("negative length")
+    return shape, fortran, dtype

@@ -1,0 +1,85 @@
+"""What every foreign set of episodes says of itself, and how its columns are read."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from planet_rssm.base.errors import PlanetError
+
+Array = np.ndarray
+# What the action and the reward in row t mean, beside the frame in row t:
+#   arrived  the action led to the frame, the reward came with it (PlaNet, Dreamer V1 and V2)
+#   taken    the action was chosen at the frame, the reward came with the frame (DreamerV3)
+#   step     the action was chosen at the frame, the reward is what it gave (LeRobot, Gymnasium)
+Order = Literal["arrived", "taken", "step"]
+ORDERS: dict[Order, str] = {
+    "arrived": "row t has the action that led to frame t, and the reward that came with frame t",
+    "taken": "row t has the action chosen at frame t, and the reward that came with frame t",
+    "step": "row t has the action chosen at frame t, and the reward of that action",
+}
+Prepare = Callable[[Array], Array]  # a block of frames [n, ...] as it is wanted
+BLOCK = 64  # frames that are in memory at their full size
+
+
+class Column(NamedTuple):
+    """One column of a set: what one frame of it is."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+class Source(ABC):
+    """A set of episodes in files of another program.
+
+    Attributes:
+        name: how the user named it.
+        format: the format's name.
+        order: how actions and rewards stand beside frames.
+        columns: what there is, by name.
+        lengths: frames of each episode.
+        interval: seconds from one frame to the next; None: not in the files.
+        notes: what was guessed or left out while it was opened.
+        ours: what `planet data export` noted, `env` and `infos`; None: of another program.
+    """
+
+    name: str
+    format: str
+    order: Order
+    columns: dict[str, Column]
+    lengths: list[int]
+    interval: float | None = None
+    notes: tuple[str, ...] = ()
+    ours: dict[str, object] | None = None
+
+    @abstractmethod
+    def read(self, index: int, wanted: Mapping[str, Prepare | None]) -> dict[str, Array]:
+        """Return columns of an episode, [T, ...] each.
+
+        Args:
+            index: of the episode.
+            wanted: their names, and what is applied to blocks of their frames while they are read,
+                so that large images are never all in memory.
+
+        Raises:
+            PlanetError: the files are damaged.
+        """
+
+    def label(self, index: int) -> str:
+        """Return how an episode is named in a line: by its file, where it has one."""
+        return f"episode {index}"
+
+    def close(self) -> None:  # noqa: B027 (most keep nothing open)
+        """Close what is open."""
+
+
+def in_blocks(read: Callable[[int, int], Array], start: int, stop: int, prepare: Prepare) -> Array:
+    """Return frames `start` to `stop`, read and prepared a block at a time."""
+    blocks = [prepare(read(first, min(first + BLOCK, stop))) for first in range(start, stop, BLOCK)]
+    return np.concatenate(blocks)
+
+
+def need(name: str, extra: str) -> PlanetError:
+    """Return the line for a package that is not installed."""
+    return PlanetError(f"{name} is not installed; pip install 'planet-rssm[{extra}]'")
