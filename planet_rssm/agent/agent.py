@@ -33,7 +33,7 @@ from planet_rssm.planners import Objective
 from planet_rssm.planners.limits import require_search
 from planet_rssm.precision import planning_precision
 from planet_rssm.runs import checkpoint as checkpoints
-from planet_rssm.types import C, Plan, Planner, State
+from planet_rssm.types import C, Dynamics, Plan, Planner, State
 from planet_rssm.world_model import ModelDynamics, WorldModel
 
 Array = np.ndarray | Tensor
@@ -164,6 +164,10 @@ class Agent(Generic[C]):
         opened = opened.acting(overrides)
         model, behavior = parts_of(opened, where)
         return cls.build(opened.settings, opened.spec, model, behavior, device=where, seed=seed)
+
+    def plan_in(self, dynamics: Dynamics[State]) -> None:
+        """Search `dynamics` from now on, say the model that records what is asked of it."""
+        self.prepared = self.planner.prepare(dynamics, self.prepared.objective, self.precision)
 
     def initial(self, batch: int = 1) -> AgentCarry[C]:
         """Return the carry of `batch` rows before their first observation."""

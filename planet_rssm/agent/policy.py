@@ -1,7 +1,7 @@
 """An agent as a policy over NumPy observations."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Generic, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Self
 
 import numpy as np
 import torch
@@ -9,10 +9,12 @@ import torch
 from planet_rssm.base.device import generator, synchronize
 from planet_rssm.base.seeding import Stream, stream_seed
 from planet_rssm.base.stopwatch import Stages
-from planet_rssm.types import C
+from planet_rssm.types import C, Plan
 
 if TYPE_CHECKING:
-    from planet_rssm.agent.agent import Agent
+    from planet_rssm.agent.agent import Agent, AgentCarry
+
+OnPlan = Callable[["AgentCarry[Any]", Plan], object]
 
 
 class AgentPolicy(Generic[C]):
@@ -25,6 +27,7 @@ class AgentPolicy(Generic[C]):
         *,
         episodes: Sequence[int] | None = None,
         stages: Stages | None = None,
+        on_plan: "OnPlan | None" = None,
     ) -> None:
         """Act for `batch` rows.
 
@@ -35,23 +38,32 @@ class AgentPolicy(Generic[C]):
                 noise whatever is played beside it. A row that begins again draws the same again, so
                 each plays one episode. None: the agent's own draws.
             stages: counts how long `filter` and `plan` take.
+            on_plan: given the belief and the plan after each decision.
         """
         self._agent = agent
         self._carry = agent.initial(batch)
         self._episodes = episodes
         self._stages = stages or Stages()
         self._timed = stages is not None
+        self._on_plan = on_plan
         self._steps = np.zeros(batch, int)  # of each row's episode so far
 
     @classmethod
     def of_episodes(
-        cls, agent: "Agent[C]", seeds: Sequence[int], batch: int, *, stages: Stages | None = None
+        cls,
+        agent: "Agent[C]",
+        seeds: Sequence[int],
+        batch: int,
+        *,
+        stages: Stages | None = None,
+        on_plan: "OnPlan | None" = None,
     ) -> Self:
         """Act in one episode a seed, the first of `batch` rows; the others idle.
 
         What is drawn for an episode is named by its seed, whatever is played beside it.
         """
-        return cls(agent, batch, episodes=[*seeds, *[0] * (batch - len(seeds))], stages=stages)
+        rows = [*seeds, *[0] * (batch - len(seeds))]
+        return cls(agent, batch, episodes=rows, stages=stages, on_plan=on_plan)
 
     def __call__(
         self,
@@ -69,8 +81,12 @@ class AgentPolicy(Generic[C]):
             if self._timed:
                 synchronize(agent.device)
         with self._stages("plan"):
-            plan, self._carry = agent.decide(self._carry, rngs=self._rngs(1))
-            return plan.action.cpu().numpy()
+            belief = self._carry
+            plan, self._carry = agent.decide(belief, rngs=self._rngs(1))
+            action = plan.action.cpu().numpy()
+        if self._on_plan is not None:
+            self._on_plan(belief, plan)
+        return action
 
     def _rngs(self, part: int) -> list[torch.Generator] | None:
         if self._episodes is None:

@@ -31,6 +31,7 @@ class Stream(enum.IntEnum):
     # decide)
     EVALUATE = 13
     BEHAVIOR = 14  # noise of the imagination that behaviour learns in, index = update
+    EXPLAIN = 15  # the actor's draws that an explained decision shows (run seed 0), no index
 
 
 def stream_seed(run_seed: int, stream: Stream, *index: int) -> int:

@@ -21,6 +21,17 @@ from planet_rssm.cli.progress import StageProgress
 @options.checkpoint()
 @options.device()
 @click.option("--video/--no-video", default=False, help="Film the first episode into RUN/videos.")
+@click.option(
+    "--xray/--no-xray",
+    default=False,
+    help="Film why it chose what it chose in the first episode, into RUN/videos.",
+)
+@click.option(
+    "--trace",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write the arrays of that episode's decisions there, as .npz.",
+)
 @options.allow_code
 @options.as_json()
 def verb(
@@ -32,6 +43,8 @@ def verb(
     checkpoint: str,
     device: str,
     video: bool,
+    xray: bool,
+    trace: Path | None,
     as_json: bool,
 ) -> None:
     """Act in RUN's environment by planning in what it learned.
@@ -40,17 +53,20 @@ def verb(
     model that comes with the package (cartpole-swingup); or simulator:TASK: dm_control's own
     physics are the model, and nothing is learned. There the planner is icem unless another is
     named, and -s changes env.action_repeat and env.time_limit too. The video of a pretrained model
-    or of a simulator goes into runs/pretrained-NAME or runs/simulator-TASK.
+    or of a simulator goes into runs/pretrained-NAME or runs/simulator-TASK. The x-ray shows each
+    decision beside the real frame: the futures that the model imagined, the returns of what was
+    tried, and the plan; docs/planners.md reads it.
 
     \b
     For example
       planet plan runs/quickstart-cartpole-swingup-seed0 --episodes 20 --video
       planet plan runs/quickstart-cartpole-swingup-seed0 --planner icem -s planner.candidates=50
       planet plan pretrained:cartpole-swingup --episodes 4 --video --json
+      planet plan pretrained:cartpole-swingup --episodes 1 --xray --trace decisions.npz
       planet plan simulator:cartpole-swingup --episodes 3
     """  # noqa: D301 (click wants the character itself)
     wanted = options.with_planner(overrides, planner)
-    plan_and_print(run, episodes, video, checkpoint, device, wanted, as_json)
+    plan_and_print(run, episodes, video, checkpoint, device, wanted, as_json, xray, trace)
 
 
 def plan_and_print(
@@ -61,12 +77,17 @@ def plan_and_print(
     device: str = "auto",
     overrides: list[str] | None = None,
     as_json: bool = False,
+    xray: bool = False,
+    trace: Path | None = None,
 ) -> Json:
     """Play the episodes, measure the baselines, print the result and return it; see `verb`."""
     from planet_rssm.evaluation.plan_run import plan_run  # torch: not for `planet plan --help`
     from planet_rssm.evaluation.plan_simulator import plan_simulator
     from planet_rssm.evaluation.simulator_settings import PREFIX
+    from planet_rssm.evaluation.xray import Explained, WriteExplained
+    from planet_rssm.report.trace import write_trace
     from planet_rssm.report.video import write_video
+    from planet_rssm.report.xray import xray_frames
     from planet_rssm.runs.location import outputs
     from planet_rssm.runs.run import VIDEOS
 
@@ -74,10 +95,27 @@ def plan_and_print(
     folder = (
         Path("runs") / str(run).replace(":", "-").replace("/", "-") if simulated else outputs(run)
     )
+    if simulated and (xray or trace):
+        raise PlanetError(
+            f"--{'xray' if xray else 'trace'}: {run} has no learned model to look into; leave it "
+            "out, or give a trained run"
+        )
+    if trace and (trace.suffix != ".npz" or not trace.parent.is_dir()):
+        raise PlanetError(f"--trace {trace}: must be a file .npz in a folder that exists")
+
+    def video_file(name: str) -> Path:
+        (folder / VIDEOS).mkdir(parents=True, exist_ok=True)
+        return folder / VIDEOS / name
 
     def film(frames: Sequence[np.ndarray], fps: float) -> Path:
-        (folder / VIDEOS).mkdir(parents=True, exist_ok=True)
-        return write_video(folder / VIDEOS / "plan.mp4", frames, fps)
+        return write_video(video_file("plan.mp4"), frames, fps)
+
+    def draw(episode: Explained) -> Path:
+        return write_video(video_file("xray.mp4"), xray_frames(*episode), 1 / episode.interval)
+
+    writers: dict[str, WriteExplained] = {"xray": draw} if xray else {}
+    if trace:
+        writers["trace"] = lambda episode: write_trace(trace, *episode)
 
     with StageProgress("plan", episodes, "decisions") as progress:
         common: Json = {
@@ -90,7 +128,7 @@ def plan_and_print(
             _refuse(checkpoint, device)
             result = plan_simulator(str(run), episodes, **common).to_json()
         else:
-            common |= {"checkpoint": checkpoint, "device": device}
+            common |= {"checkpoint": checkpoint, "device": device, "xray": writers}
             result = plan_run(run, episodes, **common).to_json()
     tables.print_result(result, as_json, _print)
     return result
@@ -130,5 +168,6 @@ def _print(result: Json, console: Console) -> None:
     spread = f"p50 {ms['p50']:.1f} ms, p95 {ms['p95']:.1f}, p99 {ms['p99']:.1f}"
     tables.print_text(console, f"a decision for {batch}: {spread}")
     tables.print_text(console, f"time: {shares(result['seconds'])}")
-    if result["video"]:
-        tables.print_text(console, f"video: {result['video']}")
+    for kind in ("video", "xray", "trace"):
+        if result.get(kind):
+            tables.print_text(console, f"{kind}: {result[kind]}")

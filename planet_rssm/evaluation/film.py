@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -13,8 +12,6 @@ VIDEO_SIZE = 256  # pixels a side; videos are drawn again, larger than what the 
 
 # of frames [VIDEO_SIZE, VIDEO_SIZE, 3] and frames a second; returns the file
 WriteVideo = Callable[[Sequence[np.ndarray], float], Path]
-
-V = TypeVar("V")  # what a video is made of
 
 _log = logging.getLogger("planet_rssm")
 
@@ -38,10 +35,10 @@ class Camera:
             self._done = steps[0].terminated or steps[0].truncated
 
 
-def write_or_warn(write: Callable[[V, float], Path], frames: V, fps: float) -> str | None:
+def write_or_warn(write: Callable[..., Path], *what: object, kind: str = "video") -> str | None:
     """Return the file that `write` made; one that cannot be written costs a warning and is None."""
     try:
-        return str(write(frames, fps))
+        return str(write(*what))
     except OSError as error:  # a shared run may be read-only: the numbers are worth more
-        _log.warning("video not written (%s)", error)
+        _log.warning("%s not written (%s)", kind, error)
         return None

@@ -29,6 +29,7 @@ from planet_rssm.evaluation.results import (
     summaries_of,
     summary_of,
 )
+from planet_rssm.evaluation.xray import WriteExplained, XRay
 from planet_rssm.planners.limits import require_search
 from planet_rssm.runs import checkpoint as checkpoints
 
@@ -41,6 +42,7 @@ def plan_run(
     overrides: Sequence[str] = (),
     device: str = "auto",
     film: WriteVideo | None = None,
+    xray: Mapping[str, WriteExplained] | None = None,
     on_stage: Callable[[str], None] = lambda name: None,
     on_episode: Callable[[EpisodeResult], None] = lambda result: None,
     on_progress: OnProgress = lambda done, total: None,
@@ -54,6 +56,8 @@ def plan_run(
         overrides: `key=value` texts for `planner.…`, `rssm.filter_by` and `rssm.plan_by`.
         device: where the model runs.
         film: given the frames and the rate of the first episode; returns the file that it wrote.
+        xray: each is given the first episode with the reasons of its decisions, and returns the
+            file that it wrote, which has the key's name in the result.
         on_stage: given the name of each baseline as it begins.
         on_episode: given each planned episode as it ends.
         on_progress: given the decisions made, and all that there are, of the plan and then of each
@@ -75,9 +79,12 @@ def plan_run(
             rows = min(episodes, PARALLEL)
             pool = stack.enter_context(EnvPool(settings.env, rows))
             spec = require_same_environment(loaded.spec, pool.spec)
-            agent = Agent.build(settings, spec, *parts_of(loaded, where), device=where)
+            model, behavior = parts_of(loaded, where)
+            agent = Agent.build(settings, spec, model, behavior, device=where)
         policy = TimedPolicy(None, stages)
         camera = Camera(pool)
+        label = settings.planner.label
+        explained = XRay(agent, behavior, label, pool, stages) if xray else None
         count_decisions = Decisions(pool.spec, episodes, on_progress)
         results: list[EpisodeResult] = []
 
@@ -85,18 +92,31 @@ def plan_run(
             count_decisions(steps)
             if film:
                 camera.take(steps)
+            if explained:
+                explained.on_step(steps)
 
         fix = "free some, or lower planner.candidates with -s"
         with within_memory(where, "a decision", fix), stages("environment"):
             # noise is drawn by the seed of an episode, as in `planet eval`
             for batch in batches(episode_seeds(episodes), rows):
-                policy.policy = AgentPolicy.of_episodes(agent, batch, rows, stages=stages)
+                policy.policy = AgentPolicy.of_episodes(
+                    agent,
+                    batch,
+                    rows,
+                    stages=stages,
+                    on_plan=explained.on_plan if explained else None,
+                )
                 results += play(pool, policy, batch, on_step, on_episode)
+    written: dict[str, str | None] = {}
+    if explained:
+        with stages("x-ray"):
+            for kind, write in (xray or {}).items():
+                written[kind] = write_or_warn(write, explained.episode, kind=kind)
     with stages("baselines"):
         returns = baselines(run, settings, spec, episodes, where, on_stage, on_progress)
     return PlanResult(
         task=loaded.spec.id,
-        planner=settings.planner.label,
+        planner=label,
         planner_settings=settings.planner.model_dump(),
         sequences=sequences_of(agent.planner),
         precision=agent.precision,
@@ -110,5 +130,6 @@ def plan_run(
         baselines=summaries_of(returns),
         latency_ms=policy.latency_ms(),
         video=write_or_warn(film, camera.frames, 1 / spec.control_interval) if film else None,
+        written=written,
         seconds=stages.report(),
     )

@@ -1,7 +1,7 @@
 """What `planet plan` returns, and the parts that results of several verbs share."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from planet_rssm.base.json_types import Json
@@ -93,6 +93,7 @@ class PlanResult:
     latency_ms: dict[str, float]  # p50, p95 and p99 of a decision for the batch
     seconds: dict[str, float]  # by stage, and `total`
     video: str | None  # file
+    written: dict[str, str | None] = field(default_factory=dict)  # other files, by their kind
 
     def to_json(self) -> Json:
         """Return the object that `planet plan --json` prints."""
@@ -111,6 +112,7 @@ class PlanResult:
             "sequences": self.sequences,
             "precision": self.precision,
             "video": self.video,
+            **self.written,
             "observation": self.observation.to_json(),
             "checkpoint": self.checkpoint,
             "env_steps": self.env_steps,

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 
 from planet_rssm import config
@@ -148,6 +149,33 @@ def test_plan_prints_one_json_object_and_films(run, capsys):
         <= result["latency_ms"]["p99"]
     )
     assert Path(result["video"]).stat().st_size > 1000
+
+
+def test_plan_films_and_traces_why_it_chose(run, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("planet_rssm.evaluation.plan_run.baselines", lambda *_: {})
+    common = ("plan", str(run), "--episodes", "2", "--json")
+    assert call(*common) == 0
+    plain = json.loads(capsys.readouterr().out)
+    trace = tmp_path / "decisions.npz"
+    assert call(*common, "--xray", "--trace", str(trace)) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["episodes"] == plain["episodes"]
+    assert Path(result["xray"]).stat().st_size > 1000 and result["trace"] == str(trace)
+    with np.load(trace, allow_pickle=False) as arrays:
+        assert arrays["brought"].sum() == pytest.approx(result["episodes"][0]["return"])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["simulator:cartpole-swingup", "--xray"], "no learned model to look into"),
+        (["{run}", "--trace", "nowhere/a.npz"], "must be a file .npz in a folder that exists"),
+        (["{run}", "--trace", "a.txt"], "must be a file .npz"),
+    ],
+)
+def test_plan_refuses_an_x_ray_in_one_line(run, words, said, capsys):
+    assert call("plan", *(word.format(run=run) for word in words)) == 1
+    assert said in capsys.readouterr().err
 
 
 def test_plan_takes_the_settings_of_another_planner(run, capsys, monkeypatch):
