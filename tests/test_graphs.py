@@ -163,7 +163,7 @@ def recorded(monkeypatch):
     monkeypatch.setattr(packed_model.FastDynamics, "__init__", capturable)
     monkeypatch.setattr(torch, "nanquantile", nanquantile)
     monkeypatch.setattr(latents, "one_hot", one_hot)
-    monkeypatch.setattr(Learner, "_capturable", lambda self: self.settings.train.fast)
+    monkeypatch.setattr(Learner, "_capturable", lambda self: True)
     monkeypatch.setattr(Graph, "every", [])
 
 
@@ -288,6 +288,12 @@ def learner_of(preset: str, *more: str, device: str = "cpu") -> Learner:
     return Learner(model, settings, torch.device(device), untrained_behavior(settings, model))
 
 
+def uncaptured_learner_of(preset: str) -> Learner:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Learner, "_capturable", lambda self: False)
+        return learner_of(preset)
+
+
 def batch_of(index: int):
     rng = np.random.default_rng(index)
     chunks = random_chunks(PIXELS, 3, 5)
@@ -316,7 +322,7 @@ def state_of(learner: Learner) -> dict[str, torch.Tensor]:
 @pytest.mark.usefixtures("recorded", "one_thread_and_seed")
 @pytest.mark.parametrize("preset", PRESETS)
 def test_replayed_updates_learn_as_plain_ones(preset):
-    ours, plain = learner_of(preset), learner_of(preset, "train.fast=false")
+    ours, plain = learner_of(preset), uncaptured_learner_of(preset)
     for index in range(UPDATES):
         chunks = broken_batch(index) if index in (5, 20) else batch_of(index)
         values, expected = ours.update(chunks, index), plain.update(chunks, index)
@@ -359,7 +365,7 @@ def test_a_learner_goes_on_by_graphs_from_the_state_that_another_kept(preset):
 
 @pytest.mark.usefixtures("recorded", "one_thread_and_seed")
 def test_an_update_that_cannot_be_captured_takes_the_plain_path(monkeypatch, caplog):
-    ours, plain = learner_of("dreamer-v3"), learner_of("dreamer-v3", "train.fast=false")
+    ours, plain = learner_of("dreamer-v3"), uncaptured_learner_of("dreamer-v3")
     loss = ours.model.loss
 
     def waits(batch, noise):

@@ -13,6 +13,7 @@ from planet_rssm.world_model import WorldModel
 from planet_rssm.world_model.networks import precise
 from planet_rssm.world_model.packed_layers import pack
 from planet_rssm.world_model.packed_model import PackedModel
+from planet_rssm.world_model.plain import is_plain
 from planet_rssm.world_model.recurrence import gathered
 
 
@@ -49,7 +50,8 @@ def imagine(
         parts = (model.rssm.core, model.rssm.prior_net) if isinstance(model, WorldModel) else ()
         with frozen(model), gathered(*parts, actor):
             return _follow(model, actor, start, noise)
-    follow = _follow_packed if isinstance(model, WorldModel) else _follow
+    packed = isinstance(model, WorldModel) and not is_plain()
+    follow = _follow_packed if packed else _follow
     with torch.no_grad():
         imagined = follow(model, actor, start, noise)
     return imagined._replace(raw=actor.raw(imagined.feat[:, :-1]))

@@ -1,11 +1,10 @@
 """How long an update of the world model takes, beside a plain one and the machine's products.
 
-The reference is the same model with the same loss, in eager float32: images and convolution weights
-in PyTorch's default layout (NCHW, contiguous) in place of channels_last, its own transposed
-convolutions and linear layers, and its default Adam in place of the fused one. What the model
-itself saves stays in it: only `model.decode_fraction` of the frames is decoded, and the posterior
-reads its embeddings in one product. So `speedup` is what precision, layout, convolutions, products
-and optimiser bring.
+The reference is the same model with the same loss, in eager float32 by the plain path
+(`train.fast=false`): PyTorch's own layers and gradients, images and convolution weights in its
+default layout (NCHW, contiguous) in place of channels_last, and its default Adam in place of the
+fused one. What the model itself saves stays in it: only `model.decode_fraction` of the frames is
+decoded, and the posterior reads its embeddings in one product.
 """
 
 import ctypes
@@ -31,7 +30,6 @@ from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.training.learner import Learner
 from planet_rssm.training.random_chunks import random_chunks
 from planet_rssm.world_model import untrained_model
-from planet_rssm.world_model.products import Linear
 
 MIB = 2**20
 PRESETS = ("planet", "dreamer-v3")
@@ -167,12 +165,6 @@ def _plain(settings: Settings, spec: EnvSpec, device: torch.device) -> Learner:
         layers = part.layers
         assert isinstance(layers, nn.Sequential)
         layers.register_forward_pre_hook(_contiguous)
-        for layer in layers:
-            if isinstance(layer, nn.ConvTranspose2d):
-                layer.__class__ = nn.ConvTranspose2d  # PyTorch's own
-    for module in learner.model.modules():
-        if isinstance(module, Linear):
-            module.__class__ = nn.Linear  # type: ignore[assignment]
     for parameter in learner.model.parameters():
         parameter.data = parameter.data.contiguous()
     if settings.optimizer.name != "laprop":  # which has no other form

@@ -47,7 +47,7 @@ class TrainSettings(Section):
     test_every: Count = 10  # rounds between tests without noise
     test_episodes: Count = 1
     precision: Precision = "auto"  # a run keeps what auto chose when it began, see device.py
-    # on a CUDA device an update is one captured graph; false: the plain path, a check of it
+    # false: updates by PyTorch's own layers and gradients, as a check: the same up to rounding
     fast: Switch = True
     # for arithmetic on a CPU: of updates, and of decisions while collecting; auto: `planet train`
     # measures as the run begins, which keeps both

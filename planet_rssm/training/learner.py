@@ -25,6 +25,7 @@ from planet_rssm.training.captured import CapturedUpdate, Gradients, Staged, jud
 from planet_rssm.training.optim import build_optimizer, warm
 from planet_rssm.types import Batch
 from planet_rssm.world_model import WorldModel
+from planet_rssm.world_model.plain import plainly
 
 # of the loss in float16: it sums over pixels, so PyTorch's 65536 would overflow for long
 FIRST_SCALE = 1024.0
@@ -68,7 +69,7 @@ class Learner:
     def update(self, batch: Chunks | Staged, index: int) -> dict[str, float]:
         """Take the optimiser step number `index` of the run on chunks, or on what `stage` returned.
 
-        On a CUDA device it is one captured graph, if `train.fast` is set.
+        On a CUDA device it is one captured graph. With `train.fast=false` it takes the plain path.
 
         Returns:
             The loss's parts, `grad_norm` of the model before clipping and that of each part, as
@@ -121,7 +122,7 @@ class Learner:
         rows, length = batch.reward.shape
         noise = self.model.draw(rows, length, rngs[0], self.device)
         # Inside a capture too: its cache of weights is empty here, and again at the end.
-        with autocast(self.device, self.precision):
+        with autocast(self.device, self.precision), plainly(not self.settings.train.fast):
             loss, metrics, context = self.model.loss(batch, noise)
             bounds = None  # the new range of returns
             if self.behavior is not None:

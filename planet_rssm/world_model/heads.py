@@ -16,6 +16,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from planet_rssm.config import ModelSettings
 from planet_rssm.world_model.losses import half_squared_error
 from planet_rssm.world_model.networks import mlp, precise, symexp, symlog
+from planet_rssm.world_model.plain import is_plain
 
 BINS = 255  # DreamerV3's: symexp of -20 to 20
 LIMIT = 20.0
@@ -63,8 +64,18 @@ class TwohotEncoder(nn.Module):
 
     def decode(self, logits: Tensor) -> Tensor:
         """Return the mean bin [*B] of softmax(logits) [*B, count]; equal logits give exactly 0."""
-        mean: Tensor = _MeanBin.apply(logits, self.bins.to(logits))
+        bins = self.bins.to(logits)
+        mean: Tensor = (
+            _mean_bin(logits.softmax(-1), bins) if is_plain() else _MeanBin.apply(logits, bins)
+        )
         return mean if self.space == "value" else symexp(mean)
+
+
+def _mean_bin(probs: Tensor, bins: Tensor) -> Tensor:
+    """Return the mean bin [*B] of chances [*B, count]: mirrored bins cancel."""
+    middle = probs.shape[-1] // 2
+    mirrored = probs[..., middle + 1 :] - probs[..., :middle].flip(-1)
+    return mirrored.mul_(bins[middle + 1 :]).sum(-1)
 
 
 class _MeanBin(torch.autograd.Function):
@@ -73,10 +84,7 @@ class _MeanBin(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, bins: Tensor) -> Tensor:  # noqa: ANN401
         probs = logits.softmax(-1)
-        middle = probs.shape[-1] // 2
-        # mirrored bins cancel
-        mirrored = probs[..., middle + 1 :] - probs[..., :middle].flip(-1)
-        mean = mirrored.mul_(bins[middle + 1 :]).sum(-1)
+        mean = _mean_bin(probs, bins)
         ctx.save_for_backward(probs, bins, mean)
         return mean
 

@@ -9,6 +9,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import conv2d, pad, rms_norm
 
 from planet_rssm.config import v3_layers
+from planet_rssm.world_model.plain import is_plain
 from planet_rssm.world_model.products import Linear
 
 UNCUT = 1.1368  # standard deviation of a normal that has 1 after its cut at two of them
@@ -88,6 +89,8 @@ class UpconvOfOne(nn.ConvTranspose2d):
     """
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: D102
+        if is_plain():
+            return super().forward(x, output_size)
         assert self.bias is not None
         _, channels, height, width = self.weight.shape
         weight = self.weight.permute(0, 2, 3, 1).flatten(1)  # a view, where it is channels_last
@@ -106,7 +109,8 @@ class Upconv(nn.ConvTranspose2d):
     """
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: D102
-        if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+        fast = x.device.type == "cpu" and x.dtype == torch.float32 and not is_plain()
+        if not fast or torch.is_autocast_enabled("cpu"):
             return super().forward(x, output_size)
         return _UpconvFunction.apply(x, self.weight, self.bias)
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from planet_rssm.world_model.plain import is_plain
+
 LEAST = 2**20  # multiplications, below which the way to oneDNN takes longer than is gained
 
 
@@ -76,6 +78,7 @@ def _by_onednn(x: Tensor, weight: Tensor) -> bool:
         and x.numel() * len(weight) >= LEAST
         and not torch.is_autocast_enabled("cpu")
         and _pays()
+        and not is_plain()
     )
 
 

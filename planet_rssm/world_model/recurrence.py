@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from planet_rssm.world_model.plain import is_plain
 from planet_rssm.world_model.products import linear, product
 from planet_rssm.world_model.tanh import tanh_
 
@@ -104,8 +105,11 @@ class _Product(torch.autograd.Function):
 def gathered_linear(weight: Tensor, bias: Tensor | None) -> Product:
     """Return x -> x W^T + b, [M, I] to [M, O], with W's gradient gathered over many calls.
 
-    A weight that asks for no gradient is only brought to the precision of the autocast.
+    A weight that asks for no gradient is only brought to the precision of the autocast. On the
+    plain path autograd has it all.
     """
+    if is_plain():
+        return functools.partial(linear, weight=weight, bias=bias)
     device = weight.device.type
     if torch.is_autocast_enabled(device):  # once, where autocast would do so at every step
         dtype = torch.get_autocast_dtype(device)
@@ -179,7 +183,7 @@ def gathered(*modules: nn.Module) -> Iterator[None]:
 
 
 def _takes_part(part: nn.Module) -> TypeGuard[nn.Linear | nn.GRUCell]:
-    return isinstance(part, nn.Linear | nn.GRUCell)
+    return isinstance(part, nn.Linear | nn.GRUCell) and not is_plain()
 
 
 def _cell(of_x: Product, of_deter: Product, x: Tensor, deter: Tensor) -> Tensor:

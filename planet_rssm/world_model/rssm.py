@@ -25,6 +25,7 @@ from planet_rssm.world_model.latents import (
     stack,
 )
 from planet_rssm.world_model.networks import mlp
+from planet_rssm.world_model.plain import is_plain
 from planet_rssm.world_model.products import linear
 from planet_rssm.world_model.recurrence import gathered, gathered_linear
 from planet_rssm.world_model.scan import ScanWeights, scan
@@ -166,7 +167,7 @@ class RSSM(nn.Module):
 
     @property
     def _scans(self) -> bool:
-        """Whether this model is one of those that `scan` knows, on a CPU."""
+        """Whether `scan` is asked for and knows this model, on a CPU."""
         own, latent, cell = self.settings, self.latent, getattr(self.core, "cell", None)
         return (
             type(latent) is GaussianLatent
@@ -175,6 +176,7 @@ class RSSM(nn.Module):
             and (own.act, own.norm, own.initial) == ("relu", "none", "zeros")
             and (own.recurrent_depth, own.input_layers, own.posterior_layers) == (1, 1, 1)
             and cell.weight_hh.device.type == "cpu"
+            and not is_plain()
         )
 
     def _scan(
