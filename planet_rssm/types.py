@@ -32,11 +32,6 @@ class State(NamedTuple):
     deter: Tensor
     stoch: Tensor
 
-    @property
-    def feat(self) -> Tensor:
-        """What the heads read, [*B, D + S]."""
-        return torch.cat([self.deter, self.stoch], -1)
-
 
 class Batch(NamedTuple):
     """A batch of chunks, aligned as drawn in data/episode.py."""

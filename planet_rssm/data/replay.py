@@ -5,7 +5,6 @@ before the first chunk is read from it: nothing is learned from a damaged episod
 """
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,10 +32,6 @@ class Chunks(NamedTuple):
     is_first: Array  # [B, L] bool, set at frame 0 unless its action is kept
     is_terminal: Array  # [B, L] bool
     mask: Array  # [B, L] bool, False where the episode was over: everything is zero there
-
-    def select_observations(self, keys: Iterable[str]) -> "Chunks":
-        """Return the same chunks with the observations named `keys` alone."""
-        return self._replace(observation={key: self.observation[key] for key in keys})
 
 
 class Replay(EpisodeFolder):

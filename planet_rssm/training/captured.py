@@ -1,7 +1,7 @@
 """An update as one CUDA graph: a launch where there are thousands."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,9 +12,7 @@ from planet_rssm.base.device import Inputs, stage
 from planet_rssm.behavior import Behavior
 from planet_rssm.config import OptimizerSettings
 from planet_rssm.graphs import RepeatedGraph
-from planet_rssm.training.optim import rates_of
-
-T = TypeVar("T")
+from planet_rssm.training.optim import judged, rates_of
 
 
 class Gradients(NamedTuple):
@@ -111,8 +109,3 @@ class CapturedUpdate:
         """Let the optimiser be one for plain steps again, after a capture that failed."""
         self._optimizer.found_inf = None  # type: ignore[attr-defined]
         self._optimizer.zero_grad()
-
-
-def judged(metrics: dict[str, T]) -> list[T]:
-    """Return the metrics that must be finite for a step to be taken."""
-    return [value for name, value in metrics.items() if name.startswith(("loss/", "grad_norm"))]

@@ -2,7 +2,8 @@
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,8 @@ from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.graphs import CaptureError
 from planet_rssm.precision import training_precision
 from planet_rssm.runs.checkpoint import Checkpoint
-from planet_rssm.training.captured import CapturedUpdate, Gradients, Staged, judged
-from planet_rssm.training.optim import build_optimizer, warm
+from planet_rssm.training.captured import CapturedUpdate, Gradients, Staged
+from planet_rssm.training.optim import build_optimizer, judged, warm
 from planet_rssm.types import Batch
 from planet_rssm.world_model import WorldModel
 from planet_rssm.world_model.plain import plainly
@@ -62,7 +63,7 @@ class Learner:
 
     def stage(self, chunks: Chunks, index: int) -> Staged:
         """Make a batch ready for update number `index`; another thread may do so meanwhile."""
-        arrays = _arrays(chunks.select_observations(self.model.spec.observation))
+        arrays = _arrays(chunks, self.model.spec.observation)
         captured = self._captured
         return Staged(arrays) if captured is None else captured.stage(arrays, index)
 
@@ -77,15 +78,29 @@ class Learner:
             is `skipped`.
         """
         staged = self.stage(batch, index) if isinstance(batch, Chunks) else batch
-        if self._captured is not None:
-            values = self._update_captured(self._captured, staged, index)
-        else:
-            values = self._update_plainly(staged, index)
-        return values if _finite(values) else {"skipped": 1.0}
+        values = None if self._captured is None else self._capture(self._captured, staged, index)
+        if values is not None:
+            return values if _finite(values) else {"skipped": 1.0}
+        tensors = to_device(staged.arrays, self.device)
+        rngs = [generator(seed, self.device) for seed in self._seeds(index)]
+        metrics, bounds = self._gradients(tensors, rngs)
+        # One transfer for all numbers: each by itself would wait for the device.
+        numbers = torch.stack([value.float() for value in metrics.values()]).tolist()
+        values = dict(zip(metrics, numbers, strict=True))
+        finite = _finite(values)
+        if finite:
+            warm(self.optimizer, self.settings.optimizer, index)
+            self.scaler.step(self.optimizer)
+            if self.behavior is not None and bounds is not None:
+                self.behavior.settle(index + 1, bounds)
+        if self.scaler.is_enabled():
+            self.scaler.update()  # a gradient that is not finite lowers the scale
+        return values if finite else {"skipped": 1.0}
 
-    def _update_captured(
+    def _capture(
         self, captured: CapturedUpdate, staged: Staged, index: int
-    ) -> dict[str, float]:
+    ) -> dict[str, float] | None:
+        """Return the metrics of one launch, or None after what makes the plain path ready."""
         try:
             return captured(staged, self._seeds(index), index)
         except CaptureError as error:
@@ -98,23 +113,7 @@ class Learner:
         state = self.scaler.state_dict()
         self.scaler = self._scaler()  # the other one is in the middle of an update
         self.scaler.load_state_dict(state)
-        return self._update_plainly(staged, index)
-
-    def _update_plainly(self, staged: Staged, index: int) -> dict[str, float]:
-        batch = to_device(staged.arrays, self.device)
-        rngs = [generator(seed, self.device) for seed in self._seeds(index)]
-        metrics, bounds = self._gradients(batch, rngs)
-        # One transfer for all numbers: each by itself would wait for the device.
-        numbers = torch.stack([value.float() for value in metrics.values()]).tolist()
-        values = dict(zip(metrics, numbers, strict=True))
-        if _finite(values):
-            warm(self.optimizer, self.settings.optimizer, index)
-            self.scaler.step(self.optimizer)
-            if self.behavior is not None and bounds is not None:
-                self.behavior.settle(index + 1, bounds)
-        if self.scaler.is_enabled():
-            self.scaler.update()  # a gradient that is not finite lowers the scale
-        return values
+        return None
 
     def _gradients(self, tensors: Sequence[Tensor], rngs: Sequence[torch.Generator]) -> Gradients:
         """Give every parameter its clipped gradient on a batch, with what the generators draw."""
@@ -122,7 +121,8 @@ class Learner:
         rows, length = batch.reward.shape
         noise = self.model.draw(rows, length, rngs[0], self.device)
         # Inside a capture too: its cache of weights is empty here, and again at the end.
-        with autocast(self.device, self.precision), plainly(not self.settings.train.fast):
+        path = nullcontext() if self.settings.train.fast else plainly()
+        with autocast(self.device, self.precision), path:
             loss, metrics, context = self.model.loss(batch, noise)
             bounds = None  # the new range of returns
             if self.behavior is not None:
@@ -309,10 +309,10 @@ def _finite(values: dict[str, float]) -> bool:
     return all(map(math.isfinite, judged(values)))
 
 
-def _arrays(chunks: Chunks) -> list[np.ndarray]:
-    """Return all that a batch consists of, in its order."""
+def _arrays(chunks: Chunks, keys: Iterable[str]) -> list[np.ndarray]:
+    """Return all that a batch consists of, in its order, with the observations named alone."""
     rest = (chunks.action, chunks.reward, chunks.is_first, chunks.is_terminal, chunks.mask)
-    return [*chunks.observation.values(), *rest]
+    return [*(chunks.observation[key] for key in keys), *rest]
 
 
 def to_batch(chunks: Chunks, device: torch.device) -> Batch:

@@ -1,13 +1,15 @@
 """The optimisers that a world model is trained with."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from planet_rssm.config import OptimizerSettings
+
+T = TypeVar("T")
 
 # A tensor's norm counts as at least this when its gradient is clipped to a share of it.
 SMALLEST = 1e-3
@@ -145,3 +147,8 @@ def rates_of(optimizer: Optimizer, settings: OptimizerSettings, index: int) -> l
     """Return the learning rate of each group at update number `index`, see `warm`."""
     share = min(1.0, (index + 1) / settings.warmup) if settings.warmup else 1.0
     return [group.get("full_lr", settings.lr) * share for group in optimizer.param_groups]
+
+
+def judged(metrics: dict[str, T]) -> list[T]:
+    """Return the metrics that must be finite for a step to be taken."""
+    return [value for name, value in metrics.items() if name.startswith(("loss/", "grad_norm"))]

@@ -3,7 +3,7 @@
 Every head is a network and how its output is read: `raw` [*B, raw_size] is what the network
 returns, `mean(raw)` [*B] the prediction, and `loss(raw, target)` [*B] what the prediction costs.
 Who needs both runs the network once. Images and vectors have decoders in place of heads: what
-they cost is `Decoder.image_loss` and `Decoder.vector_loss` in observations.py.
+they cost stands in `WorldModel.loss`.
 """
 
 from typing import Any, Literal

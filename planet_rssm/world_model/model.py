@@ -19,6 +19,7 @@ from planet_rssm.world_model.losses import (
     LossNoise,
     LossOutput,
     free_mean,
+    half_squared_error,
     kl_terms,
     masked_mean,
     overshooting,
@@ -156,9 +157,34 @@ class WorldModel(nn.Module):
         Every term is averaged over the unmasked steps; observations are summed over pixels and
         entries.
         """
-        context = self.context(batch, noise)
-        terms, raw = self._prediction_losses(batch, context, noise.frames)
-        kls = kl_terms(self.rssm.latent, context.posterior, context.prior, self.kl)
+        observation = preprocess(batch.observation, noise.pixels)
+        embed = self.encoder(observation)
+        states, posterior = self.rssm.observe(embed, batch.action, batch.is_first, noise.latent)
+        context = Context(observation, embed, states, posterior, self.rssm.prior(states.deter))
+        scale, mask, feat = self.settings, batch.mask, self.rssm.feat(states)
+        read = {head: feat if head in scale.grad_heads else feat.detach() for head in HEADS}
+        terms: dict[str, Tensor] = {}
+        if self.decoder.image_keys:
+            # Of some frames alone: decoding is the most expensive.
+            chosen = read["image"].flatten(0, 1)[noise.frames]
+            kept = mask.flatten()[noise.frames]
+            error = torch.zeros_like(kept, dtype=torch.float32)
+            for key, decode in zip(self.decoder.image_keys, self.decoder.images, strict=True):
+                target = observation[key].flatten(0, 1)[noise.frames]
+                error = error + half_squared_error(decode(chosen), target, 3)
+            image = error.where(kept, error.new_zeros(())).sum() / kept.sum().clamp(min=1)
+            terms["image"] = scale.image_scale * image
+        if self.decoder.vector_keys:
+            vector = self.decoder.vector_loss(read["vector"], observation, mask)
+            terms["vector"] = scale.vector_scale * vector
+        raw = {"reward": self.reward.raw(read["reward"])}
+        error = self.reward.loss(raw["reward"], batch.reward)
+        terms["reward"] = scale.reward_scale * masked_mean(error, mask)
+        if self.continue_head is not None:
+            raw["continue"] = self.continue_head.raw(read["continue"])
+            error = self.continue_head.loss(raw["continue"], ~batch.is_terminal)
+            terms["continue"] = scale.continue_scale * masked_mean(error, mask)
+        kls = kl_terms(self.rssm.latent, posterior, context.prior, self.kl)
         terms |= self._kl_losses(batch, context, kls, noise.overshooting)
         terms |= self._added_losses(batch, context)
         total = torch.stack(list(terms.values())).sum()
@@ -168,13 +194,6 @@ class WorldModel(nn.Module):
         metrics |= self._diagnostics(batch, context, kl, raw)
         return LossOutput(total, metrics, context)
 
-    def context(self, batch: Batch, noise: LossNoise) -> Context:
-        """Filter the batch: what the loss, and behaviour, start from."""
-        observation = preprocess(batch.observation, noise.pixels)
-        embed = self.encoder(observation)
-        states, posterior = self.rssm.observe(embed, batch.action, batch.is_first, noise.latent)
-        return Context(observation, embed, states, posterior, self.rssm.prior(states.deter))
-
     def parameter_counts(self) -> dict[str, int]:
         """Return the number of parameters by part, and their total."""
         counts = {
@@ -183,38 +202,14 @@ class WorldModel(nn.Module):
         counts = {name: count for name, count in counts.items() if count}
         return counts | {"total": sum(counts.values())}
 
-    def _prediction_losses(
-        self, batch: Batch, context: Context, frames: Tensor
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return by head what each prediction costs, a scalar, and raw outputs [B, T, raw_size].
-
-        Costs are those of what there is to predict, raw outputs those of the reward and of the
-        continue head.
-        """
-        scale, feat = self.settings, self.rssm.feat(context.states)
-        read = {head: feat if head in scale.grad_heads else feat.detach() for head in HEADS}
-        terms = {}
-        if self.decoder.image_keys:
-            image = self.decoder.image_loss(read["image"], context.observation, batch.mask, frames)
-            terms["image"] = scale.image_scale * image
-        if self.decoder.vector_keys:
-            vector = self.decoder.vector_loss(read["vector"], context.observation, batch.mask)
-            terms["vector"] = scale.vector_scale * vector
-        raw = {"reward": self.reward.raw(read["reward"])}
-        error = self.reward.loss(raw["reward"], batch.reward)
-        terms["reward"] = scale.reward_scale * masked_mean(error, batch.mask)
-        if self.continue_head is not None:
-            raw["continue"] = self.continue_head.raw(read["continue"])
-            error = self.continue_head.loss(raw["continue"], ~batch.is_terminal)
-            terms["continue"] = scale.continue_scale * masked_mean(error, batch.mask)
-        return terms, raw
-
     def _kl_losses(
         self, batch: Batch, context: Context, kls: list[tuple[float, Tensor]], noise: Tensor
     ) -> dict[str, Tensor]:
         """Return the scalar of the weighted divergences `kls` [B, T], and that of overshooting."""
-        parts = [weight * free_mean(kl, batch.mask, self.kl) for weight, kl in kls]
-        terms = {"kl": self.kl.scale * torch.stack(parts).sum()}
+        total = batch.reward.new_zeros(())
+        for weight, kl in kls:
+            total = total + weight * free_mean(kl, batch.mask, self.kl)
+        terms = {"kl": self.kl.scale * total}
         if self.kl.overshooting > 1:
             ahead = overshooting(
                 self.rssm, context.states, context.posterior, batch, noise, self.kl

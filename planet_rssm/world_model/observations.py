@@ -108,28 +108,6 @@ class Decoder(nn.Module):
         """Return images [M, size, size, 3] by key of `feat` [M, F]."""
         return {key: net(feat) for key, net in zip(self.image_keys, self.images, strict=True)}
 
-    def image_loss(
-        self, feat: Tensor, observation: Mapping[str, Tensor], mask: Tensor, frames: Tensor
-    ) -> Tensor:
-        """Return the mean over steps of what the images cost, a scalar.
-
-        It is estimated from some frames alone, for decoding is most expensive.
-
-        Args:
-            feat: [B, T, F].
-            observation: preprocessed images [B, T, size, size, 3], by key.
-            mask: bool [B, T], the steps that count.
-            frames: int64 [K], which of the B * T frames are decoded.
-        """
-        chosen = feat.flatten(0, 1)[frames]
-        errors = []
-        for key, net in zip(self.image_keys, self.images, strict=True):
-            target = observation[key].flatten(0, 1)[frames]
-            errors.append(half_squared_error(net(chosen), target, 3))
-        error = torch.stack(errors).sum(0)
-        kept = mask.flatten()[frames]
-        return error.where(kept, error.new_zeros(())).sum() / kept.sum().clamp(min=1)
-
     def vector_loss(self, feat: Tensor, observation: Mapping[str, Tensor], mask: Tensor) -> Tensor:
         """Return the mean over unmasked steps of what the vectors cost, a scalar.
 

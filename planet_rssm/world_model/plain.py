@@ -10,16 +10,14 @@ from contextvars import ContextVar
 _plain = ContextVar("plain", default=False)
 
 
+is_plain = _plain.get  # whether the plain path is asked for; not Python, for every layer asks
+
+
 @contextlib.contextmanager
-def plainly(plain: bool = True) -> Iterator[None]:
-    """Let what is computed inside, in this thread, take the plain path; False: as it would."""
-    before = _plain.set(plain or _plain.get())
+def plainly() -> Iterator[None]:
+    """Let what is computed inside, in this thread, take the plain path."""
+    before = _plain.set(True)
     try:
         yield
     finally:
         _plain.reset(before)
-
-
-def is_plain() -> bool:
-    """Return whether the plain path is asked for."""
-    return _plain.get()

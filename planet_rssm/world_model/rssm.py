@@ -26,9 +26,9 @@ from planet_rssm.world_model.latents import (
 )
 from planet_rssm.world_model.networks import mlp
 from planet_rssm.world_model.plain import is_plain
-from planet_rssm.world_model.products import linear
+from planet_rssm.world_model.products import fastest, linear
 from planet_rssm.world_model.recurrence import gathered, gathered_linear
-from planet_rssm.world_model.scan import ScanWeights, scan
+from planet_rssm.world_model.scan import Scan, ScanWeights
 
 
 class RSSM(nn.Module):
@@ -73,7 +73,9 @@ class RSSM(nn.Module):
 
     def feat(self, state: State) -> Tensor:
         """Return what the heads read of states [*B, ...], [*B, feat_size]."""
-        return state.stoch if self.settings.kind == "ssm" else state.feat
+        if self.settings.kind == "ssm":
+            return state.stoch
+        return torch.cat([state.deter, state.stoch], -1)
 
     def initial_state(self, batch: int) -> State:
         """Return the state of `batch` rows at the beginning.
@@ -142,7 +144,8 @@ class RSSM(nn.Module):
             States [B, T, ...] and the posteriors [B, T, ...] that they were sampled from.
         """
         if state is None and noise is not None and torch.is_grad_enabled() and self._scans:
-            return self._scan(embed, action, is_first, noise)
+            columns, of_embed = self._split_posterior(embed.transpose(0, 1))
+            return self._scan(columns, of_embed, action, is_first, noise)
         state = self.initial_state(len(embed)) if state is None else state
         # One product over all steps, outside the recurrence.
         weight, of_embed = self._split_posterior(embed)
@@ -180,26 +183,36 @@ class RSSM(nn.Module):
         )
 
     def _scan(
-        self, embed: Tensor, action: Tensor, is_first: Tensor, noise: Tensor
+        self,
+        of_deter: Tensor,
+        of_embed: Tensor,
+        action: Tensor,
+        is_first: Tensor,
+        noise: Tensor,
     ) -> tuple[State, Gaussian]:
-        """Return what `observe` does from zeros, by one function over all steps."""
+        """Return what `observe` does from zeros, by one function over all steps.
+
+        `of_deter` [P, D] are the columns for deter of the posterior's first layer, `of_embed`
+        [T, B, P] is what the rest of it makes of the embeddings.
+        """
         core = self.core
         assert isinstance(core, GRUCore) and isinstance(core.cell, GRUCell)
         reader, raw, cell = core.inputs[0], self.posterior_net[2], core.cell
         assert isinstance(reader, nn.Linear) and isinstance(raw, nn.Linear)
-        of_posterior, of_embed = self._split_posterior(embed.transpose(0, 1))
         of_stoch, of_taken = reader.weight.split([self.stoch_size, action.shape[-1]], 1)
         keep = (~is_first.t()).to(noise.dtype)[..., None]
         of_action = linear(action.transpose(0, 1) * keep, of_taken, reader.bias)
         weights = ScanWeights(
-            of_stoch, cell.weight_ih, cell.bias_ih, cell.weight_hh, cell.bias_hh,
-            of_posterior, raw.weight, raw.bias,
+            of_stoch.contiguous(), cell.weight_ih, cell.bias_ih, cell.weight_hh, cell.bias_hh,
+            of_deter, raw.weight, raw.bias,
         )  # fmt: skip
-        if torch.is_autocast_enabled(embed.device.type):
-            dtype = torch.get_autocast_dtype(embed.device.type)
+        if torch.is_autocast_enabled("cpu"):
+            dtype = torch.get_autocast_dtype("cpu")
             weights = ScanWeights(*(weight.to(dtype) for weight in weights))
+        matrices = of_stoch, cell.weight_ih, cell.weight_hh, of_deter, raw.weight
+        by = [*map(partial(fastest, len(noise)), matrices)]
         drawn = noise.transpose(0, 1).contiguous()
-        steps = scan(of_action, of_embed, keep, drawn, weights, self.settings.min_std)
+        steps = Scan.apply(of_action, of_embed, keep, drawn, self.settings.min_std, by, *weights)
         deter, stoch, mean, std = (part.transpose(0, 1).contiguous() for part in steps)
         return State(deter, stoch), Gaussian(mean, std)
 

@@ -7,6 +7,7 @@ cell, one layer with ReLU before it and one in the posterior, a Gaussian latent.
 `RSSM.observe`'s own steps, which have the same numbers up to rounding.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,18 +15,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import softplus
 
-from planet_rssm.world_model.products import product
+from planet_rssm.world_model.products import Product, product
 
 relu_backward = torch.ops.aten.threshold_backward.grad_input
-
-
-class Scanned(NamedTuple):
-    """States and posteriors of all steps, time first."""
-
-    deter: Tensor  # [T, B, D]
-    stoch: Tensor  # [T, B, S]
-    mean: Tensor  # [T, B, S]
-    std: Tensor  # [T, B, S]
 
 
 class ScanWeights(NamedTuple):
@@ -41,39 +33,36 @@ class ScanWeights(NamedTuple):
     raw_bias: Tensor
 
 
-def scan(
-    of_action: Tensor,
-    of_embed: Tensor,
-    keep: Tensor,
-    noise: Tensor,
-    weights: ScanWeights,
-    min_std: float,
-) -> Scanned:
-    """Filter from the state of zeros.
+class Scan(torch.autograd.Function):
+    """Filter from the state of zeros, `Scan.apply(...)`.
 
     Args:
         of_action: [T, B, H], the actions' part of the layer before the cell, with its bias.
         of_embed: [T, B, P], the embeddings' part of the posterior's first layer, with its bias.
         keep: [T, B, 1], 0 where the state is forgotten before the step, else 1.
         noise: standard normal [T, B, S].
-        weights: of the steps.
         min_std: std = softplus(raw) + min_std.
+        by: `fastest` for B rows and each matrix of the weights, in their order.
+        weights: those of a `ScanWeights`, without gaps between rows.
+
+    Returns:
+        Of all steps, time first: deter [T, B, D], stoch, and the posterior's mean and standard
+        deviation, [T, B, S] each.
     """
-    return Scanned(*_Scan.apply(of_action, of_embed, keep, noise, min_std, *weights))
 
-
-class _Scan(torch.autograd.Function):
     @staticmethod
-    def forward(
+    def forward(  # noqa: D102
         ctx: Any,  # noqa: ANN401
         of_action: Tensor,
         of_embed: Tensor,
         keep: Tensor,
         noise: Tensor,
         min_std: float,
+        by: Sequence[Product],
         *weights: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         w = ScanWeights(*weights)
+        by_stoch, by_input, by_deter, by_posterior, by_raw = by
         kind, (steps, rows, size) = w.of_deter.dtype, noise.shape
         width = w.of_deter.shape[1]
         deters, before, candidates, lefts = noise.new_empty(4, steps, rows, width)
@@ -86,19 +75,19 @@ class _Scan(torch.autograd.Function):
         for t in range(steps):
             deter = torch.mul(deter, keep[t], out=before[t])
             stoch = torch.mul(stoch, keep[t], out=forgotten[t])
-            x = product(stoch.to(kind), w.of_stoch)
+            x = by_stoch(stoch.to(kind), w.of_stoch, None)
             x = torch.add(x, of_action[t], out=inputs[t]).relu_()
-            of_x = product(x, w.of_input, w.input_bias)
-            of_deter = product(deter.to(kind), w.of_deter, w.deter_bias)
+            of_x = by_input(x, w.of_input, w.input_bias)
+            of_deter = by_deter(deter.to(kind), w.of_deter, w.deter_bias)
             both = gates[t].copy_(of_x[:, : 2 * width])
             reset, update = both.add_(of_deter[:, : 2 * width]).sigmoid_().split(width, -1)
             left = lefts[t].copy_(of_deter[:, 2 * width :])
             candidate = candidates[t].copy_(of_x[:, 2 * width :])
             candidate.addcmul_(reset, left).tanh_()
             deter = torch.lerp(candidate, deter, update, out=deters[t])
-            p = product(deter.to(kind), w.posterior)
+            p = by_posterior(deter.to(kind), w.posterior, None)
             p = torch.add(p, of_embed[t], out=hidden[t]).relu_()
-            mean, raw = raws[t].copy_(product(p, w.raw, w.raw_bias)).split(size, -1)
+            mean, raw = raws[t].copy_(by_raw(p, w.raw, w.raw_bias)).split(size, -1)
             std = torch.add(softplus(raw.contiguous()), min_std, out=stds[t])
             stoch = torch.addcmul(mean, std, noise[t], out=stochs[t])
         ctx.save_for_backward(
@@ -110,7 +99,7 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(
+    def backward(  # noqa: D102
         ctx: Any,  # noqa: ANN401
         of_deters: Tensor,
         of_stochs: Tensor,
@@ -165,6 +154,7 @@ class _Scan(torch.autograd.Function):
         return (
             input_rows.to(of_action),
             hidden_rows.to(of_embed),
+            None,
             None,
             None,
             None,

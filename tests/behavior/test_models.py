@@ -214,7 +214,7 @@ def test_real_returns_by_hand() -> None:
     ]
     learner = learner_of(settings_of("gaussian", *options), SPEC)
     batch = to_batch(random_chunks(SPEC, B, T), CPU)
-    context = learner.model.context(batch, learner.model.draw(B, T, generator(0, CPU), CPU))
+    context = learner.model.loss(batch, learner.model.draw(B, T, generator(0, CPU), CPU)).context
     rewards = torch.tensor([[0.0, 1.0, 2.0, 3.0]])
     ahead = torch.tensor([[7.0, 10.0, 20.0, 30.0]])
     batch = batch._replace(reward=rewards.expand(B, T))
@@ -243,7 +243,7 @@ def test_ends_and_padding_are_no_beginnings(monkeypatch: pytest.MonkeyPatch, wei
     monkeypatch.setattr(
         learner.behavior, "imagined", lambda *given: begun.append(given[2]) or own(*given)
     )
-    context = learner.model.context(batch, learner.model.draw(B, T, generator(0, CPU), CPU))
+    context = learner.model.loss(batch, learner.model.draw(B, T, generator(0, CPU), CPU)).context
     learner.behavior.loss(
         learner.model, batch, context, learner.behavior.draw(B * T, 3, generator(1, CPU), CPU)
     )
@@ -256,7 +256,7 @@ def test_imagination_begins_at_a_share_of_the_states() -> None:
     behavior, model = learner.behavior, learner.model
     assert behavior is not None
     batch = to_batch(random_chunks(SPEC, B, T), CPU)
-    context = model.context(batch, model.draw(B, T, generator(0, CPU), CPU))
+    context = model.loss(batch, model.draw(B, T, generator(0, CPU), CPU)).context
     states = State(*(part.flatten(0, 1) for part in context.states))
     alive = batch.mask.flatten()
     noise = behavior.draw(B * T, model.rssm.noise_size, generator(1, CPU), CPU)
@@ -284,7 +284,7 @@ def test_an_end_in_the_batch_cuts_the_real_return() -> None:
     batch = to_batch(random_chunks(SPEC, B, T), CPU)
     ends = batch.is_terminal.clone()
     ends[:, -1] = True
-    context = learner.model.context(batch, learner.model.draw(B, T, generator(0, CPU), CPU))
+    context = learner.model.loss(batch, learner.model.draw(B, T, generator(0, CPU), CPU)).context
     returns = []
     for is_terminal, beyond in ((ends, 1e6), (ends, 0.0), (batch.is_terminal, 1e6)):
         ahead = torch.zeros(B, T)
@@ -303,7 +303,7 @@ def test_a_half_empty_chunk_ends_with_what_is_imagined_there() -> None:
     )
     assert learner.behavior is not None
     batch = to_batch(random_chunks(SPEC, B, T), CPU)
-    context = learner.model.context(batch, learner.model.draw(B, T, generator(0, CPU), CPU))
+    context = learner.model.loss(batch, learner.model.draw(B, T, generator(0, CPU), CPU)).context
     mask = batch.mask.clone()
     ahead = torch.randn(B, T)
     mask[:, 2:] = False

@@ -421,7 +421,7 @@ def test_images_and_vectors_by_key_under_either_latent_and_start(latent: str, in
     } <= set(metrics)
     assert {"kl", "entropy/prior", "entropy/posterior"} <= set(metrics)
     decoded = model.decode(
-        State(*(part[0] for part in model.context(batch, noise_for(model)).states))
+        State(*(part[0] for part in model.loss(batch, noise_for(model)).context.states))
     )
     assert {key: value.shape[1:] for key, value in decoded.items()} == {
         k: s for k, (s, _) in SPEC.observation.items()
@@ -499,7 +499,7 @@ def test_the_loss_hands_its_context_on_to_behaviour() -> None:
     assert model.rssm.feat(context.states).shape == (B, T, model.rssm.feat_size)
     assert context.embed.shape == (B, T, model.encoder.embed_size)
     assert model.rssm.latent.entropy(context.posterior).shape == (B, T)
-    for part, same in zip(context.states, model.context(batch, noise).states, strict=True):
+    for part, same in zip(context.states, model.loss(batch, noise).context.states, strict=True):
         assert torch.equal(part, same)
 
 

@@ -58,7 +58,9 @@ def test_only_large_products_of_float32_take_this_way(monkeypatch: pytest.Monkey
     taken = []
     own = torch.ops.mkldnn._linear_pointwise
     monkeypatch.setattr(
-        torch.ops.mkldnn, "_linear_pointwise", lambda *words: taken.append(words) or own(*words)
+        torch.ops.mkldnn,
+        "_linear_pointwise",
+        lambda *words, **more: taken.append(words) or own(*words, **more),
     )
     large, small = torch.randn(ROWS, IN), torch.randn(2, IN)
     layer = Linear(IN, OUT)
