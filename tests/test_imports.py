@@ -45,7 +45,7 @@ MAY_IMPORT = {
     "evaluation": RUN | {"simulator"},
     "diagnosis": RUN | {"simulator", "evaluation"},
     "openloop": RUN | {"evaluation"},
-    "report": RUN,
+    "report": EVALUATION,
     "training": EVALUATION | {"report"},
     "bench": EVALUATION | {"training"},
     "cli": EVALUATION | {"report", "training", "bench"},

@@ -172,7 +172,10 @@ def _print(result: Json, console: Console) -> None:
         header = [*tables.COLUMNS[2:], "published"]
         body = zip(tables.rows(members), members, strict=True)
         print_table(
-            console, title, header, [[*row[2:], _published_beside(group)] for row, group in body]
+            console,
+            title,
+            header,
+            [[*row[2:], tables.published_beside(group)] for row, group in body],
         )
     for table in result["tables"]:
         _show_tasks(table, console)
@@ -192,20 +195,6 @@ def _print(result: Json, console: Console) -> None:
     if result["published"] and _any(result, "renderer", "raycast"):
         print_text(console, "ray-cast pixels are another observation than the published pixels")
     print_text(console, f"time: {shares(result['seconds'])}")
-
-
-def _published_beside(group: Json) -> str:
-    """Return the published score nearest to a group's, with its method and steps; "" for none."""
-    from planet_rssm.evaluation.published import beside
-    from planet_rssm.report.tables import steps
-
-    trained = group["env_steps"]
-    obs = "pixels" if "pixels" in group["observation"] else "state"
-    method = "Dreamer" if "actor" in str(group["planner"]) else "PlaNet"
-    entry = beside(
-        group["task"], obs, trained if isinstance(trained, int) else max(trained), method
-    )
-    return "" if entry is None else f"{entry.score:g} ({entry.method}, {steps(entry.steps)})"
 
 
 def _show_tasks(table: Json, console: Console) -> None:

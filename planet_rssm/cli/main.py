@@ -32,6 +32,7 @@ VERBS = {
     "plan": "Act with a trained model: return, baselines, latency, video.",
     "eval": "Measure trained runs by one protocol, with intervals, beside the published scores.",
     "compare": "Say which way to decide returns the most in the same milliseconds.",
+    "report": "Write one HTML file about runs: curves, scores, films, settings.",
     "dream": "Measure what a trained model imagines beside the truth.",
     "diagnose": "Say where a run's return is lost: in the model, the planner or the filter.",
     "bench": "Measure this machine's speed.",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from planet_rssm.base.files import write_atomic
 from planet_rssm.base.json_types import Json
+from planet_rssm.evaluation.published import beside
 
 COLUMNS = (
     "task",
@@ -46,6 +47,17 @@ def rows(groups: Sequence[Json]) -> list[list[str]]:
         ]
         for group in groups
     ]
+
+
+def published_beside(group: Json) -> str:
+    """Return the published score nearest to a group's, with its method and steps; "" for none."""
+    trained = group["env_steps"]
+    obs = "pixels" if "pixels" in group["observation"] else "state"
+    method = "Dreamer" if "actor" in str(group["planner"]) else "PlaNet"
+    entry = beside(
+        group["task"], obs, trained if isinstance(trained, int) else max(trained), method
+    )
+    return "" if entry is None else f"{entry.score:g} ({entry.method}, {steps(entry.steps)})"
 
 
 def _trained(group: Json) -> str:

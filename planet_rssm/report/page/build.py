@@ -1,0 +1,315 @@
+"""The page of `planet report`, built from what the run folders contain."""
+
+import json
+import math
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from planet_rssm import config
+from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.files import read_regular, write_atomic
+from planet_rssm.base.json_types import Json
+from planet_rssm.base.stopwatch import duration
+from planet_rssm.evaluation import groups as grouping
+from planet_rssm.report import tables
+from planet_rssm.report.page import series
+from planet_rssm.report.page.imagined import data_uri, strip_of
+from planet_rssm.report.page.reading import RunFiles, again, nearest_preset, read_run
+from planet_rssm.report.page.scores import kept_scores
+from planet_rssm.runs.run import VIDEOS
+from planet_rssm.runs.surroundings import versions
+
+FILMS = 24 << 20  # bytes of films in a page, all runs together
+KINDS = {".mp4": "video/mp4", ".gif": "image/gif"}
+DIAGNOSES = ("diagnosis.json", "diagnosis/diagnosis.json")
+SECTIONS = (  # of the charts: title, and how their keys begin
+    ("Losses", ("loss/",)),
+    ("KL and entropies", ("kl", "entropy")),
+    ("Reward and behaviour", ("reward/", "continue/", "behavior/")),
+    ("Memory", ("memory_mib",)),
+)
+OTHERS = "Other numbers"
+HERE = Path(__file__).parent
+
+
+def write_report(
+    names: Sequence[str],
+    out: Path,
+    *,
+    group_by: str | None = None,
+    strips: bool = True,
+    on_run: Callable[[str], object] = lambda name: None,
+) -> Json:
+    """Write the page of runs, and return which file it is and what is missing in it, by run.
+
+    Args:
+        names: run folders or `pretrained:NAME`.
+        out: the HTML file.
+        group_by: the dotted setting by which runs are grouped; None: as `planet eval` does.
+        strips: let each run's model imagine an episode.
+        on_run: given each run's name as it is read.
+
+    Raises:
+        PlanetError: one is no run, an unknown key, or the file cannot be written.
+    """
+    grouping.check_key(group_by)
+    runs, unread = [], {}
+    for name in dict.fromkeys(names):
+        on_run(name)
+        try:
+            runs.append(read_run(name))
+        except PlanetError as error:
+            if len(names) == 1:
+                raise
+            unread[name] = [str(error)]
+    if not runs:
+        raise PlanetError(next(iter(unread.values()))[0])
+    context = _context(runs, group_by, strips)
+    context["missing"] += unread.items()
+    try:
+        write_atomic(out, [_rendered(context).encode(errors="backslashreplace")])
+    except OSError as error:
+        raise PlanetError(f"--out {out}: not written ({error.strerror})") from None
+    return {"file": str(out), "missing": {run.name: run.missing for run in runs} | unread}
+
+
+def _context(runs: Sequence[RunFiles], group_by: str | None, strips: bool) -> Json:
+    """Return all that the page shows."""
+    groups = _groups(runs, group_by)
+    scores = kept_scores(runs, groups, group_by)
+    strip = {run.name: strip_of(run) if strips else None for run in runs}
+    films = _films(runs)
+    charts: list[Json] = []
+    places = dict.fromkeys((run.task, run.observation) for run in runs)
+    for task, observation in places:
+        here = [
+            at for at, run in enumerate(runs) if (run.task, run.observation) == (task, observation)
+        ]
+        curves = series.return_curves([runs[at] for at in here], [groups[at] for at in here])
+        charts.append({"title": f"{task}, {observation}", "y": "return", "curves": curves})
+    sections = _sections(series.metric_curves(runs, groups))
+    everything = charts + [chart for _, part in sections for chart in part]
+    for number, chart in enumerate(everything):
+        chart["id"] = f"c{number}"
+    return {
+        "title": runs[0].name if len(runs) == 1 else f"{len(runs)} runs",
+        "made": time.strftime("%Y-%m-%d %H:%M"),
+        "version": versions()["planet_rssm"],
+        "groups": list(dict.fromkeys(groups)),
+        "overview": [_overview(run, group) for run, group in zip(runs, groups, strict=True)],
+        "returns": charts,
+        "sections": sections,
+        "data": {"charts": everything, "groups": list(dict.fromkeys(groups))},
+        "scores": _score_tables(scores),
+        "stages": [_shares(*row) for row in series.stage_shares(runs)],
+        "runs": [
+            _details(run, group, strip[run.name], films.get(run.name, []))
+            for run, group in zip(runs, groups, strict=True)
+        ],
+        "missing": [(run.name, run.missing) for run in runs if run.missing],
+    }
+
+
+def _groups(runs: Sequence[RunFiles], key: str | None) -> list[str]:
+    """Return the group of each run, as `planet eval` calls it."""
+    known = [run.settings for run in runs if run.settings is not None]
+    labels = iter(grouping.labels_of(known, key))
+    return ["not known" if run.settings is None else next(labels) for run in runs]
+
+
+def _overview(run: RunFiles, group: str) -> list[Any]:
+    """Return a run's row of the first table: cells, numbers as they are."""
+    tests = [line["return"] for line in run.of("test") if "return" in line]
+    trained = run.of("train")
+    memory = [line["memory_mib"] for line in trained if "memory_mib" in line]
+    return [
+        run.name,
+        run.task,
+        run.observation,
+        group,
+        run.seed,
+        run.state(),
+        run.last.get("env_steps"),
+        run.last.get("updates"),
+        _rounded(tests[-1]) if tests else None,
+        _rounded(max(tests)) if tests else None,
+        _rounded(run.last["seconds"] / 3600, 3) if run.last.get("seconds") else None,
+        _rounded(max(memory), 4) if memory else None,
+    ]
+
+
+OVERVIEW = (
+    "run",
+    "task",
+    "observation",
+    "group",
+    "seed",
+    "state",
+    "env_steps",
+    "updates",
+    "last test",
+    "best test",
+    "hours",
+    "MiB",
+)
+
+
+def _rounded(value: float, digits: int = 4) -> float | None:
+    return float(f"{value:.{digits}g}") if math.isfinite(value) else None
+
+
+def _sections(curves: dict[str, list[Json]]) -> list[tuple[str, list[Json]]]:
+    """Return the charts of the metrics, by section."""
+    left = dict(curves)
+    sections = []
+    for title, beginnings in SECTIONS:
+        keys = [key for key in left if key.startswith(beginnings)]
+        charts = [{"title": key, "y": key, "curves": left.pop(key)} for key in keys]
+        if charts:
+            sections.append((title, charts))
+    if left:
+        charts = [{"title": key, "y": key, "curves": own} for key, own in left.items()]
+        sections.append((OTHERS, charts))
+    return sections
+
+
+def _score_tables(scores: Json) -> Json:
+    """Return the tables of `planet eval`, and the protocols of what stands beside ours."""
+    return {
+        "columns": [*tables.COLUMNS, "published"],
+        "rows": [
+            [*row, tables.published_beside(group)]
+            for row, group in zip(tables.rows(scores["groups"]), scores["groups"], strict=True)
+        ],
+        "by_task": [
+            (f"{one['group']}, {one['observation']}", tables.BY_TASK, tables.task_rows(one))
+            for one in scores["tables"]
+        ],
+        "improvement": [
+            f"{pair['group']} scores more than {pair['over']} with probability "
+            f"{pair['probability']:.2f} ({pair['ci95'][0]:.2f} to {pair['ci95'][1]:.2f}), of "
+            f"{pair['of']}"
+            for pair in scores["improvement"]
+        ],
+        "published_columns": tables.PUBLISHED,
+        "published": tables.published_rows(scores["published"]),
+        "unpublished": sorted(
+            {run["task"] for run in scores["results"]}
+            - {entry["task"] for entry in scores["published"]}
+        ),
+        "errors": [error["error"] for error in scores["errors"]],
+        "raycast": any(
+            run["observation"].get("renderer") == "raycast" for run in scores["results"]
+        ),
+    }
+
+
+def _shares(name: str, seconds: dict[str, float]) -> Json:
+    total = sum(seconds.values()) or 1.0
+    parts = [(stage, spent / total, duration(spent)) for stage, spent in seconds.items()]
+    return {"name": name, "total": duration(total), "parts": [p for p in parts if p[1] >= 0.005]}
+
+
+def _details(run: RunFiles, group: str, strip: Any, films: list[Json]) -> Json:  # noqa: ANN401
+    preset, differing = nearest_preset(run.settings) if run.settings else ("", {})
+    record = run.record
+    machine = record.get("machine") or {}
+    facts = {
+        "folder": str(run.folder),
+        "group": group,
+        "state": run.state(),
+        "commit": record.get("commit"),
+        "device": record.get("device"),
+        "processor": machine.get("processor"),
+        "system": machine.get("system"),
+        "processors": machine.get("cpus"),
+        "renderer": " ".join(str(v) for v in (record.get("renderer") or {}).values() if v),
+        "versions": ", ".join(f"{k} {v}" for k, v in (record.get("versions") or {}).items()),
+        "last checkpoint": run.checkpoint,
+    }
+    return {
+        "name": run.name,
+        "facts": [(name, str(value)) for name, value in facts.items() if value not in (None, "")],
+        "preset": preset,
+        "differing": [(key, _value(value)) for key, value in differing.items()],
+        "again": again(run),
+        "settings": config.dump(run.settings) if run.settings else "",
+        "strip": strip,
+        "films": films,
+        "diagnosis": _diagnosis(run),
+        "missing": run.missing,
+    }
+
+
+def _value(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _diagnosis(run: RunFiles) -> Json | None:
+    """Return what `planet diagnose --out` wrote, if it is in the run's folder."""
+    for name in DIAGNOSES:
+        path = run.outputs / name
+        if not path.is_file():
+            continue
+        try:
+            read = json.loads(read_regular(path))
+            rows = [
+                (
+                    part,
+                    f"{found['mean']:.1f}",
+                    "{:.1f} to {:.1f}".format(*found["episode_ci95"]),
+                    f"{read['gain'][part]['mean']:+.1f}" if part in read["gain"] else "",
+                )
+                for part, found in read["returns"].items()
+            ]
+            return {"limit": str(read["limit"]), "rows": rows}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            run.missing.append(f"{name}: damaged or of another version")
+            return None
+    run.missing.append(
+        f"no diagnosis: planet diagnose {run.word} --out "
+        + shlex.quote(str(run.outputs / "diagnosis"))
+    )
+    return None
+
+
+def _films(runs: Sequence[RunFiles]) -> dict[str, list[Json]]:
+    """Return the films of runs as data, as many as a page carries; the others are named."""
+    left = FILMS
+    films: dict[str, list[Json]] = {}
+    for run in runs:
+        paths = sorted(
+            path for path in (run.outputs / VIDEOS).glob("*") if path.suffix.lower() in KINDS
+        )
+        if not paths:
+            run.missing.append(f"no films: planet plan {run.word} --video --xray")
+        for path in paths:
+            try:
+                data = read_regular(path, left)
+            except OSError as error:
+                run.missing.append(f"{VIDEOS}/{path.name} is left out: {error.strerror}")
+                continue
+            left -= len(data)
+            kind = KINDS[path.suffix.lower()]
+            films.setdefault(run.name, []).append(
+                {"name": path.name, "kind": kind, "data": data_uri(kind, data)}
+            )
+    return films
+
+
+def _rendered(context: Json) -> str:
+    """Return the page; every name in it is text, whatever signs it has."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    template = environment.get_template("report.html")
+    return template.render(**context, overview_columns=OVERVIEW)

@@ -1,0 +1,156 @@
+"""The curves of runs as numbers: returns with intervals, and every number of the metrics."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from scipy.special import stdtrit
+
+from planet_rssm.base.json_types import Json
+from planet_rssm.report.page.reading import RunFiles
+
+POINTS = 160  # of a curve at most
+GRID = 60  # points of a group's curve
+LEVEL = 0.95
+# keys of a line of metrics that are no measurement of the learning
+COUNTERS = {
+    "format",
+    "env_steps",
+    "agent_steps",
+    "updates",
+    "episodes",
+    "seconds",
+    "skipped",
+    "lost",
+    "damaged",
+}
+DIGITS = 5
+
+
+def return_curves(runs: Sequence[RunFiles], groups: Sequence[str]) -> list[Json]:
+    """Return a curve for each run, and before them one for each group of several.
+
+    A curve of a run has the mean return of each test (where there was none: of each round of
+    collection) and the interval of its episodes; that of a group the mean over its runs and the
+    interval over them, both 95 % by Student's t.
+    """
+    curves = [_run_curve(run, group) for run, group in zip(runs, groups, strict=True)]
+    by_group: dict[str, list[Json]] = {}
+    for curve in curves:
+        if curve["y"]:
+            by_group.setdefault(curve["group"], []).append(curve)
+    means = [_group_curve(group, members) for group, members in by_group.items()]
+    return [curve for curve in means if curve] + [curve for curve in curves if curve["y"]]
+
+
+def metric_curves(runs: Sequence[RunFiles], groups: Sequence[str]) -> dict[str, list[Json]]:
+    """Return the curves of every number of the lines of phase `train`, by key."""
+    keys: dict[str, None] = {}
+    for run in runs:
+        for line in run.of("train")[-3:]:  # a late line has all keys
+            keys |= dict.fromkeys(key for key in line if key not in COUNTERS)
+    result = {}
+    for key in keys:
+        curves = []
+        for run, group in zip(runs, groups, strict=True):
+            lines = [line for line in run.of("train") if _is_number(line.get(key))]
+            if lines:
+                curves.append(_curve(run, group, lines, [line[key] for line in lines]))
+        if curves:
+            result[key] = curves
+    return result
+
+
+def _run_curve(run: RunFiles, group: str) -> Json:
+    phase = "test" if run.of("test") else "collect"
+    lines = [line for line in run.of(phase) if _is_number(line.get("return"))]
+    curve = _curve(run, group, lines, [line["return"] for line in lines])
+    kept = _thinned(lines)
+    ends = [t_interval(line.get("returns") or [line["return"]]) for line in kept]
+    curve["low"] = [_short(low) for low, _ in ends]
+    curve["high"] = [_short(high) for _, high in ends]
+    curve["what"] = "test episodes" if phase == "test" else "episodes that it learns from"
+    return curve
+
+
+def _group_curve(group: str, members: Sequence[Json]) -> Json:
+    """Return the mean over runs where all of them are; nothing for a single run."""
+    if len(members) < 2:
+        return {}
+    axes: Json = {}
+    ys: np.ndarray | None = None
+    begin = max(member["env_steps"][0] for member in members)
+    end = min(member["env_steps"][-1] for member in members)
+    if end < begin:
+        return {}
+    inside = {step for member in members for step in member["env_steps"] if begin <= step <= end}
+    grid = np.array(sorted(inside), float)
+    if len(grid) > GRID:
+        grid = np.linspace(begin, end, GRID)
+    ys = np.stack([np.interp(grid, member["env_steps"], member["y"]) for member in members])
+    for axis in ("hours", "updates"):
+        rows = [np.interp(grid, member["env_steps"], member[axis]) for member in members]
+        axes[axis] = [_short(value) for value in np.mean(rows, 0)]
+    half = ys.std(0, ddof=1) / math.sqrt(len(ys)) * float(stdtrit(len(ys) - 1, 0.5 + LEVEL / 2))
+    mean = ys.mean(0)
+    return {
+        "name": f"{group}: mean of {len(members)} seeds",
+        "group": group,
+        "mean": True,
+        "env_steps": [_short(value) for value in grid],
+        **axes,
+        "y": [_short(value) for value in mean],
+        "low": [_short(value) for value in mean - half],
+        "high": [_short(value) for value in mean + half],
+        "what": "95 % interval over seeds, by t",
+    }
+
+
+def _curve(run: RunFiles, group: str, lines: Sequence[Json], values: Sequence[float]) -> Json:
+    kept = _thinned(lines)
+    return {
+        "name": run.name,
+        "group": group,
+        "env_steps": [line.get("env_steps", 0) for line in kept],
+        "updates": [line.get("updates", 0) for line in kept],
+        "hours": [_short(line.get("seconds", 0) / 3600) for line in kept],
+        "y": [_short(value) for value in _thinned(values)],
+    }
+
+
+def _thinned(values: Sequence) -> list:
+    if len(values) <= POINTS:
+        return list(values)
+    return [values[at] for at in np.linspace(0, len(values) - 1, POINTS).round().astype(int)]
+
+
+def t_interval(values: Iterable[float]) -> tuple[float, float]:
+    """Return Student's 95 % interval of the mean; of one value the value itself."""
+    array = np.asarray(list(values), float)
+    mean = float(array.mean())
+    if len(array) < 2:
+        return mean, mean
+    scale = float(array.std(ddof=1)) / math.sqrt(len(array))
+    half = scale * float(stdtrit(len(array) - 1, 0.5 + LEVEL / 2))
+    return mean - half, mean + half
+
+
+def stage_shares(runs: Sequence[RunFiles]) -> list[tuple[str, dict[str, float]]]:
+    """Return the seconds of each run by stage, the longest first, of its last line of training."""
+    rows = []
+    for run in runs:
+        trained = run.of("train")
+        seconds = trained[-1].get("stage_seconds") if trained else None
+        if isinstance(seconds, Mapping):
+            numbers = {str(name): float(s) for name, s in seconds.items() if _is_number(s)}
+            rows.append((run.name, dict(sorted(numbers.items(), key=lambda one: -one[1]))))
+    return rows
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _short(value: float) -> float | None:
+    """Return a number in few digits, which a page of many runs needs; None if not finite."""
+    return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
