@@ -119,7 +119,7 @@ def test_the_plain_path_has_none_of_the_fast_forms(
         networks._UpconvFunction,
         products._Linear,
         recurrence._Gate,
-        scan._Scan,
+        scan.Scan,
     }
     for form in fast:
         monkeypatch.delattr(form, "forward")
