@@ -76,6 +76,7 @@ def test_a_page_has_all_that_a_run_contains(settings, tmp_path):
     assert curve["env_steps"] == [1000, 2000, 3000] and curve["y"] == [100, 200, 300]
     assert curve["low"][0] == pytest.approx(100 - 12.706 * 5, rel=1e-3)
     assert [line for line in missing[name] if "no checkpoint" in line]
+    assert "821" in page and "1000 episodes of training" in page  # what was published
     assert f"planet train {name}/config.yaml --run-dir AGAIN" in html.unescape(page)
 
 
@@ -100,14 +101,14 @@ def test_seeds_are_a_group_with_an_interval_and_other_settings_another(settings,
     names.append(make(tmp_path / "more", settings, 0, planner=planner))
     page, _ = written(names, tmp_path)
     data = data_of(page)
-    assert len(data["groups"]) == 2 and "planner.candidates=77" in data["groups"]
+    assert len(data["keys"]) == 2 and "planner.candidates=77" in data["keys"]
     curves = data["charts"][0]["curves"]
     [mean] = [curve for curve in curves if curve.get("mean")]
     assert mean["y"] == [110, 210, 310] and len(curves) == 5
     half = 4.3027 * 10 / math.sqrt(3)
     assert mean["low"][0] == pytest.approx(110 - half, rel=1e-3)
     page, _ = written(names, tmp_path, group_by="seed")
-    assert data_of(page)["groups"] == ["seed=0", "seed=1", "seed=2"]
+    assert data_of(page)["keys"] == ["seed=0", "seed=1", "seed=2"]
 
 
 def test_seeds_that_end_at_other_steps_meet_where_all_are(settings, tmp_path):
@@ -160,6 +161,20 @@ def test_numbers_that_are_not_finite_are_gaps(settings, tmp_path):
     [loss] = [chart for chart in data_of(page)["charts"] if chart["y"] == "loss/image"]
     assert len(loss["curves"][0]["y"]) == 3
     assert "NaN" not in json.dumps(data_of(page))
+
+
+def test_runs_of_a_single_group_have_a_colour_each(settings, tmp_path):
+    names = [make(tmp_path / f"s{seed}", settings, seed) for seed in range(2)]
+    page, _ = written(names, tmp_path)
+    data = data_of(page)
+    assert data["keys"] == names
+    assert [curve["key"] for curve in data["charts"][0]["curves"]][1:] == names
+
+
+def test_a_task_without_a_published_score(settings, tmp_path):
+    env = settings.env.model_copy(update={"id": "gym/Pendulum-v1"})
+    page, _ = written([make(tmp_path / "run", settings, env=env)], tmp_path)
+    assert "no published score of gym/Pendulum-v1 is known here" in page
 
 
 def test_a_folder_that_is_no_run_is_named_beside_the_others(settings, tmp_path):

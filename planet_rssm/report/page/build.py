@@ -14,6 +14,7 @@ from planet_rssm.base.files import read_regular, write_atomic
 from planet_rssm.base.json_types import Json
 from planet_rssm.base.stopwatch import duration
 from planet_rssm.evaluation import groups as grouping
+from planet_rssm.evaluation.published import published
 from planet_rssm.report import tables
 from planet_rssm.report.page import series
 from planet_rssm.report.page.imagined import data_uri, strip_of
@@ -92,18 +93,22 @@ def _context(runs: Sequence[RunFiles], group_by: str | None, strips: bool) -> Js
         charts.append({"title": f"{task}, {observation}", "y": "return", "curves": curves})
     sections = _sections(series.metric_curves(runs, groups))
     everything = charts + [chart for _, part in sections for chart in part]
+    # colours are the groups'; where there is one group alone, its runs'
+    by = "group" if len(set(groups)) > 1 else "name"
+    keys = list(dict.fromkeys(groups if by == "group" else [run.name for run in runs]))
+    for curve in [curve for chart in everything for curve in chart["curves"]]:
+        curve["key"] = curve[by]
     for number, chart in enumerate(everything):
         chart["id"] = f"c{number}"
     return {
         "title": runs[0].name if len(runs) == 1 else f"{len(runs)} runs",
         "made": time.strftime("%Y-%m-%d %H:%M"),
         "version": versions()["planet_rssm"],
-        "groups": list(dict.fromkeys(groups)),
         "overview": [_overview(run, group) for run, group in zip(runs, groups, strict=True)],
         "returns": charts,
         "sections": sections,
-        "data": {"charts": everything, "groups": list(dict.fromkeys(groups))},
-        "scores": _score_tables(scores),
+        "data": {"charts": everything, "keys": keys},
+        "scores": _score_tables(scores, runs),
         "stages": [_shares(*row) for row in series.stage_shares(runs)],
         "runs": [
             _details(run, group, strip[run.name], films.get(run.name, []))
@@ -176,8 +181,10 @@ def _sections(curves: dict[str, list[Json]]) -> list[tuple[str, list[Json]]]:
     return sections
 
 
-def _score_tables(scores: Json) -> Json:
+def _score_tables(scores: Json, runs: Sequence[RunFiles]) -> Json:
     """Return the tables of `planet eval`, and the protocols of what stands beside ours."""
+    tasks = list(dict.fromkeys(run.task for run in runs if run.settings))
+    beside = [score for task in tasks for score in published(task)]
     return {
         "columns": [*tables.COLUMNS, "published"],
         "rows": [
@@ -195,15 +202,10 @@ def _score_tables(scores: Json) -> Json:
             for pair in scores["improvement"]
         ],
         "published_columns": tables.PUBLISHED,
-        "published": tables.published_rows(scores["published"]),
-        "unpublished": sorted(
-            {run["task"] for run in scores["results"]}
-            - {entry["task"] for entry in scores["published"]}
-        ),
+        "published": tables.published_rows([score.to_json() for score in beside]),
+        "unpublished": sorted(set(tasks) - {score.task for score in beside}),
         "errors": [error["error"] for error in scores["errors"]],
-        "raycast": any(
-            run["observation"].get("renderer") == "raycast" for run in scores["results"]
-        ),
+        "raycast": any(run.settings and run.settings.env.renderer == "raycast" for run in runs),
     }
 
 

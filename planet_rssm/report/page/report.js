@@ -6,7 +6,7 @@
   const SVG = "http://www.w3.org/2000/svg";
   const COLOURS = 8;
   const DASHES = ["", "7 3", "2 3", "9 3 2 3"]; // for groups beyond the colours
-  const hidden = new Set(); // groups
+  const hidden = new Set(); // keys: groups, or runs where there is one group
   let axis = "env_steps";
   let cursor = null; // {chart, place}
 
@@ -16,8 +16,9 @@
     if (parent) parent.append(node);
     return node;
   };
-  const style = (group) => {
-    const at = Math.max(0, data.groups.indexOf(group));
+  const style = (key) => {
+    const at = data.keys.indexOf(key);
+    if (at < 0) return { stroke: "var(--text)" }; // the mean of the only group
     return { stroke: `var(--c${at % COLOURS})`, "stroke-dasharray": DASHES[Math.floor(at / COLOURS) % DASHES.length] };
   };
   const short = (value) => {
@@ -37,7 +38,7 @@
     return result;
   };
 
-  const shown = (chart) => chart.curves.filter((curve) => !hidden.has(curve.group));
+  const shown = (chart) => chart.curves.filter((curve) => !hidden.has(curve.key));
 
   const draw = (chart) => {
     const figure = document.getElementById(chart.id);
@@ -79,12 +80,13 @@
       make("text", { x: edge.left - 5, y: py(mark) + 4, "text-anchor": "end" }, svg).textContent = short(mark);
     }
     for (const mark of ticks(x0, x1, Math.max(3, Math.floor(width / 90)))) {
-      make("text", { x: px(mark), y: height - 6, "text-anchor": "middle" }, svg).textContent = short(mark);
+      const side = px(mark) > right - 14 ? "end" : "middle";
+      make("text", { x: px(mark), y: height - 6, "text-anchor": side }, svg).textContent = short(mark);
     }
-    if (log) make("text", { x: edge.left + 4, y: edge.top + 10 }, svg).textContent = "logarithmic";
+    figure.querySelector("figcaption").textContent = chart.title + (log ? ", logarithmic" : "");
     const several = curves.length > 1;
     for (const curve of curves) {
-      const { stroke, ...dash } = style(curve.group);
+      const { stroke, ...dash } = style(curve.key);
       const points = curve[axis].map((x, at) => [x, curve.y[at], at]).filter(([x, y]) => x !== null && y !== null);
       if (curve.low && (curve.mean || !several)) {
         const up = points.map(([x, , at]) => `${px(x).toFixed(1)},${py(curve.high[at]).toFixed(1)}`);
@@ -127,7 +129,7 @@
       const row = document.createElement("div");
       const name = document.createElement("span");
       name.textContent = curve.name;
-      name.style.color = style(curve.group).stroke;
+      name.style.color = style(curve.key).stroke;
       const value = document.createElement("span");
       value.textContent = short(curve.y[best]) + (curve.low ? ` (${short(curve.low[best])} to ${short(curve.high[best])})` : "");
       row.append(name, value);
@@ -184,18 +186,18 @@
   }
 
   const legend = document.querySelector(".legend");
-  for (const group of data.groups.length > 1 ? data.groups : []) {
+  for (const key of data.keys.length > 1 ? data.keys : []) {
     const item = document.createElement("li");
     const button = document.createElement("button");
     button.type = "button";
     button.setAttribute("aria-pressed", "true");
     const sample = make("svg", { viewBox: "0 0 34 10", "aria-hidden": "true" });
-    const { stroke, ...dash } = style(group);
+    const { stroke, ...dash } = style(key);
     make("line", { x1: 0, x2: 34, y1: 5, y2: 5, style: `stroke: ${stroke}`, "stroke-width": 3, ...dash }, sample);
-    button.append(sample, group);
+    button.append(sample, key);
     button.addEventListener("click", () => {
-      if (!hidden.delete(group)) hidden.add(group);
-      button.setAttribute("aria-pressed", String(!hidden.has(group)));
+      if (!hidden.delete(key)) hidden.add(key);
+      button.setAttribute("aria-pressed", String(!hidden.has(key)));
       redraw();
     });
     item.append(button);
