@@ -15,7 +15,7 @@ HEAVY = ("torch", "mujoco", "dm_control", "matplotlib")
 
 # part of the package: what it may import of the package, besides itself
 BASE = {"base"}
-LEARNED = {"config", "types", "precision", "graphs"}
+LEARNED = {"config", "types", "precision", "graphs", "ranks"}
 SPEC = {"envs.spec", "envs.choices"}
 # an agent needs no environment
 AGENT = {*LEARNED, *SPEC, "world_model", "planners", "behavior", "runs.checkpoint"}
@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "precision": {"config"},
     "types": set(),
     "graphs": {"types"},
+    "ranks": set(),
     "envs": {"config"},
     "data": {"config"},
     "collect": {"config", "envs", "data"},

@@ -24,6 +24,14 @@ class ImaginationNoise(NamedTuple):
     latent: Tensor  # [M, H, noise_size] of the latent
     start: Tensor | None = None  # [M], places of the states among a batch's; None: they are all
 
+    def of_states(self, states: range) -> "ImaginationNoise":
+        """Return what of it belongs to these of the batch's states."""
+        if self.start is None:
+            part = slice(states.start, states.stop)
+            return ImaginationNoise(self.action[part], self.latent[part])
+        own = (self.start >= states.start) & (self.start < states.stop)
+        return ImaginationNoise(self.action[own], self.latent[own], self.start[own] - states.start)
+
 
 class Imagined(NamedTuple):
     """What was imagined from M states in H steps: state h + 1 is what action h led to."""

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from planet_rssm import ranks
 from planet_rssm.base.device import affordable
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.seeding import Stream, stream_seed
@@ -144,12 +145,12 @@ class Behavior(nn.Module):
         objective = weight * self._objective(policy, imagined, returns, value, scale)
         if not self.settings.weigh_entropy:
             objective = objective + alive[:, None] * self.settings.entropy * policy.entropy
-        steps = alive.sum() * weight.shape[1]
+        steps = ranks.count(alive) * weight.shape[1]
         actor_loss = -objective.sum()
         targets = torch.nn.functional.pad(returns.detach(), (0, 1))
         critic_loss = (weight * self._critic_loss(raw, targets, feat)[:, :-1]).sum()
         metrics = self._metrics(policy, imagined, returns, value, alive)
-        metrics["behavior/advantage_scale"] = scale
+        metrics["behavior/advantage_scale"] = ranks.share_of(scale)
         metrics["loss/actor"] = (actor_loss / steps).detach()
         metrics["loss/critic"] = (critic_loss / steps).detach()
         loss = (actor_loss + critic_loss) / steps

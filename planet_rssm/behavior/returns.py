@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from planet_rssm import ranks
+
 LOW = 0.05  # the percentiles between which returns are taken to range
 HIGH = 0.95
 RATE = 0.01  # at which the range follows those of new batches
@@ -41,9 +43,9 @@ def range_after(before: Tensor, returns: Tensor, counted: Tensor) -> Tensor:
     Args:
         before: [2], zeros at first.
         returns: [M, H].
-        counted: bool [M], the rows that count, at least one.
+        counted: bool [M], the rows that count, at least one, of all ranks.
     """
-    values = returns.detach().masked_fill(~counted[:, None], torch.nan).flatten()
+    values = ranks.gathered(returns.detach().masked_fill(~counted[:, None], torch.nan).flatten())
     # filled on the device: new_tensor would be a copy
     shares = torch.stack([values.new_full((), share) for share in (LOW, HIGH)])
     percentiles = torch.nanquantile(values, shares)

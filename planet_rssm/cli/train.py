@@ -1,9 +1,10 @@
 """`planet train`."""
 
+import contextlib
 import importlib.util
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import click
 from planet_rssm import config
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.stopwatch import by_length, shares
+from planet_rssm.base.torchrun import check_batch, is_leader, team_size
 from planet_rssm.base.trust import require
 from planet_rssm.cli import complete, options, tables
 from planet_rssm.cli.forecast import print_forecast
@@ -19,6 +21,7 @@ from planet_rssm.cli.train_checks import checked
 
 if TYPE_CHECKING:
     from planet_rssm.runs.run import Run
+    from planet_rssm.training.team import Team
 
 CURVE = "curve.png"
 
@@ -84,7 +87,11 @@ def verb(
       planet train planet -s env.id=dmc/walker-walk --seed 1 --run-dir runs/walker
       planet train planet --dry-run
       planet train quickstart --offline --data sets/random --run-dir runs/offline
+      torchrun --nproc-per-node=2 -m planet_rssm train planet
     """  # noqa: D301 (click reads the backspace)
+    if not is_leader():
+        _follow()
+        return
     wanted = list(overrides)
     wanted += [] if seed is None else [f"seed={seed}"]
     wanted += [] if device is None else [f"device={device}"]
@@ -94,11 +101,14 @@ def verb(
     episodes = (0 if settings.data.folder else 20) if plan_episodes is None else plan_episodes
     if dry or as_json:
         _check_dry(dry, resume, settings.data.folder is not None)
+        if team_size() > 1:
+            raise PlanetError("--dry-run: measures one process; run it without torchrun")
         _dry_run(folder, settings, as_json, episodes)
         return
     if settings.data.folder and plan_episodes:
         # now, not when all has been learned
         require(config.flatten(settings), f"--data {settings.data.folder}")
+    check_batch(settings.train.batch_size, team_size())
     run = _open(folder, settings) if resume else _create(folder, settings)
     learned = _train(run, episodes)
     if not learned and plan_episodes is None:
@@ -255,6 +265,29 @@ def _say_what_an_extra_adds() -> None:
         )
 
 
+@contextlib.contextmanager
+def _joined() -> Iterator["Team | None"]:
+    """Join the other processes that learn, if torchrun has started any."""
+    if team_size() == 1:
+        yield None
+        return
+    from planet_rssm.training.team import Team
+
+    with Team.joined() as team:
+        click.echo(f"{team.count} processes learn together", err=True)
+        yield team
+
+
+def _follow() -> None:
+    """Learn together with the process that is the run; that one says what is wrong."""
+    from planet_rssm.training.follow import follow
+
+    try:
+        follow()
+    except PlanetError:
+        sys.exit(1)
+
+
 def _train(run: "Run", plan_episodes: int) -> bool:
     """Train, and return whether anything was left to learn."""
     from planet_rssm.base.interrupt import Interrupted
@@ -264,7 +297,7 @@ def _train(run: "Run", plan_episodes: int) -> bool:
     click.echo(f"run folder {run.folder}", err=True)
     _say_what_an_extra_adds()
     try:
-        with open_trainer(run, Display(plan_episodes)) as trainer:
+        with _joined() as team, open_trainer(run, Display(plan_episodes), team) as trainer:
             trainer.run()
     except Interrupted:
         click.echo(

@@ -93,6 +93,11 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
     Raises:
         OSError: the folder cannot be written or the disk is full.
     """
+    write_atomic(path, [to_bytes(checkpoint)])
+
+
+def to_bytes(checkpoint: Checkpoint) -> bytes:
+    """Return the bytes of a file with this checkpoint."""
     groups = {
         "model": checkpoint.model,
         "optimizer": checkpoint.optimizer,
@@ -113,7 +118,7 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
     header["crc32"] = _crc32(header, tensors)
     # One string: the order of several metadata keys is not fixed, and equal checkpoints should be
     # equal files.
-    write_atomic(path, [safetensors.torch.save(tensors, {"planet_rssm": json.dumps(header)})])
+    return safetensors.torch.save(tensors, {"planet_rssm": json.dumps(header)})
 
 
 def load(path: Path, *, trusted: bool = False) -> Checkpoint:
@@ -131,25 +136,34 @@ def load(path: Path, *, trusted: bool = False) -> Checkpoint:
     except OSError as error:
         raise PlanetError(f"checkpoint {path}: not readable ({error.strerror})") from None
     try:
+        read = from_bytes(data, f"checkpoint {path}")
+    except DamagedCheckpointError as error:
+        raise DamagedCheckpointError(f"{error}; {_others(path)}") from None
+    _check_name(path, read)
+    if not trusted:
+        trust.require(config.flatten(read.settings), read.name)
+    return read
+
+
+def from_bytes(data: bytes, name: str) -> Checkpoint:
+    """Return the checkpoint that `to_bytes` made these of; `name` is whose they are, in errors.
+
+    Raises:
+        DamagedCheckpointError: they are not as they were made.
+        PlanetError: they are of a newer format.
+    """
+    try:
         length = int.from_bytes(data[:8], "little")
         header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["planet_rssm"])
         if (newer := header["format"]) > FORMAT:
-            raise PlanetError(
-                f"checkpoint {path}: format {newer}, this version reads up to {FORMAT}; upgrade"
-            )
+            raise PlanetError(f"{name}: format {newer}, this version reads up to {FORMAT}; upgrade")
         tensors = safetensors.torch.load(data)
         intact = header.pop("crc32") == _crc32(header, tensors)
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         intact = False
     if not intact:
-        raise DamagedCheckpointError(
-            f"checkpoint {path}: damaged or not a checkpoint; {_others(path)}"
-        )
-    read = _read(f"checkpoint {path}", header, tensors)
-    _check_name(path, read)
-    if not trusted:
-        trust.require(config.flatten(read.settings), read.name)
-    return read
+        raise DamagedCheckpointError(f"{name}: damaged or not a checkpoint")
+    return _read(name, header, tensors)
 
 
 def _read(name: str, header: Json, tensors: dict[str, Tensor]) -> Checkpoint:

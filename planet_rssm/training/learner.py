@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -15,7 +15,7 @@ from planet_rssm.base.device import autocast, exact_float32, generator, to_devic
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.json_types import Json
 from planet_rssm.base.seeding import Stream, stream_seed
-from planet_rssm.behavior import Behavior
+from planet_rssm.behavior import Behavior, ImaginationNoise
 from planet_rssm.config import Settings
 from planet_rssm.data.replay import Chunks
 from planet_rssm.envs.spec import EnvSpec
@@ -24,8 +24,10 @@ from planet_rssm.precision import training_precision
 from planet_rssm.runs.checkpoint import Checkpoint
 from planet_rssm.training.captured import CapturedUpdate, Gradients, Staged
 from planet_rssm.training.optim import build_optimizer, judged, warm
+from planet_rssm.training.random_chunks import random_chunks
+from planet_rssm.training.team import Team
 from planet_rssm.types import Batch
-from planet_rssm.world_model import WorldModel
+from planet_rssm.world_model import LossNoise, WorldModel
 from planet_rssm.world_model.plain import plainly
 
 # of the loss in float16: it sums over pixels, so PyTorch's 65536 would overflow for long
@@ -60,6 +62,25 @@ class Learner:
         self.optimizer = build_optimizer(groups, settings.optimizer, capturable=capturable)
         self.scaler = self._scaler()
         self._captured = self._new_captured() if capturable else None
+        self._team: Team | None = None
+        # returns the loss, its metrics and the new range of returns
+        self._losses: Callable[..., tuple[Tensor, dict[str, Tensor], Tensor | None]] = self._own
+
+    def join(self, team: Team) -> None:
+        """Share the rows of every batch with the other processes of a team, from now on.
+
+        All of them call this at once, with the same weights. Updates take the plain path then: a
+        captured graph would have to have the exchange in it.
+        """
+        self._team = team
+        self._captured = None
+        train = self.settings.train
+        blank = random_chunks(self.model.spec, 1, train.batch_length)
+        team.begin(train.batch_size, _arrays(blank, self.model.spec.observation))
+        parts: dict[str, nn.Module] = {"model": self.model}
+        if self.behavior is not None:
+            parts["behavior"] = self.behavior
+        self._losses = team.wrapped(self._own, parts, changing=bool(self.model.terms))
 
     def stage(self, chunks: Chunks, index: int) -> Staged:
         """Make a batch ready for update number `index`; another thread may do so meanwhile."""
@@ -81,7 +102,8 @@ class Learner:
         values = None if self._captured is None else self._capture(self._captured, staged, index)
         if values is not None:
             return values if _finite(values) else {"skipped": 1.0}
-        tensors = to_device(staged.arrays, self.device)
+        arrays = staged.arrays if self._team is None else self._team.own_rows(staged.arrays, index)
+        tensors = to_device(arrays, self.device)
         rngs = [generator(seed, self.device) for seed in self._seeds(index)]
         metrics, bounds = self._gradients(tensors, rngs)
         # One transfer for all numbers: each by itself would wait for the device.
@@ -118,24 +140,44 @@ class Learner:
     def _gradients(self, tensors: Sequence[Tensor], rngs: Sequence[torch.Generator]) -> Gradients:
         """Give every parameter its clipped gradient on a batch, with what the generators draw."""
         batch = self._batch(tensors)
-        rows, length = batch.reward.shape
-        noise = self.model.draw(rows, length, rngs[0], self.device)
-        # Inside a capture too: its cache of weights is empty here, and again at the end.
         path = nullcontext() if self.settings.train.fast else plainly()
-        with autocast(self.device, self.precision), path:
-            loss, metrics, context = self.model.loss(batch, noise)
-            bounds = None  # the new range of returns
-            if self.behavior is not None:
-                size = self.model.rssm.noise_size
-                drawn = self.behavior.draw(rows * length, size, rngs[1], self.device)
-                added, more, bounds = self.behavior.loss(self.model, batch, context, drawn)
-                loss = loss + added
-                metrics |= more
         self.optimizer.zero_grad()
-        self.scaler.scale(loss).backward()
+        with nullcontext() if self._team is None else self._team.at_work():
+            # Inside a capture too: its cache of weights is empty here, and again at the end.
+            with autocast(self.device, self.precision), path:
+                loss, metrics, bounds = self._losses(batch, *self._draw(batch, rngs))
+            if self._team is not None:
+                # gradients become the mean of all processes', and are to be the sum
+                loss, metrics = loss * self._team.count, self._team.summed(metrics)
+            self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
         metrics |= self._clip()
         return Gradients(metrics, bounds)
+
+    def _own(
+        self, batch: Batch, noise: LossNoise, drawn: ImaginationNoise | None
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
+        loss, metrics, context = self.model.loss(batch, noise)
+        if self.behavior is None or drawn is None:
+            return loss, metrics, None
+        added, more, bounds = self.behavior.loss(self.model, batch, context, drawn)
+        return loss + added, metrics | more, bounds
+
+    def _draw(
+        self, batch: Batch, rngs: Sequence[torch.Generator]
+    ) -> tuple[LossNoise, ImaginationNoise | None]:
+        """Draw the noise of an update, of which each process of a team takes its rows."""
+        length = batch.reward.shape[1]
+        rows = len(batch.reward) if self._team is None else self._team.batch_size
+        noise, drawn = self.model.draw(rows, length, rngs[0], self.device), None
+        if self.behavior is not None:
+            size = self.model.rssm.noise_size
+            drawn = self.behavior.draw(rows * length, size, rngs[1], self.device)
+        if self._team is None:
+            return noise, drawn
+        own = self._team.rows
+        states = range(own.start * length, own.stop * length)
+        return noise.of_rows(own), drawn and drawn.of_states(states)
 
     def _batch(self, tensors: Sequence[Tensor]) -> Batch:
         keys = self.model.spec.observation

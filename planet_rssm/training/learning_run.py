@@ -25,6 +25,7 @@ from planet_rssm.training.learner import Learner
 from planet_rssm.training.metrics import Meter, MetricsLog, resident_mib
 from planet_rssm.training.progress import Progress
 from planet_rssm.training.restore import Place
+from planet_rssm.training.team import Team
 
 MUCH_PADDING = 0.5  # share of a batch from which on a line reports it
 
@@ -77,6 +78,26 @@ class LearningRun:
             crc=progress.metrics_crc,
         )
         self._started = time.monotonic() - progress.seconds
+
+    def learn_with(self, team: Team | None) -> None:
+        """Make the updates together with the processes of a team; None: alone.
+
+        Raises:
+            PlanetError: one of them has ended.
+        """
+        count = 1 if team is None else team.count
+        if count != self.progress.ranks and self.progress.updates:
+            self.display.say(
+                f"processes that learn: {count}, {self.progress.ranks} before; batches and draws "
+                "stay the same, the sums are rounded otherwise, so the weights differ by rounding "
+                "from those of a run that was not stopped"
+            )
+        self.progress.ranks = count
+        if team is not None:
+            learner = self.learner
+            checkpoint = learner.checkpoint(learner.model.spec, asdict(self.progress))
+            team.share(checkpoints.to_bytes(checkpoint))
+            learner.join(team)
 
     def close(self) -> None:
         """Close the files of the metrics."""

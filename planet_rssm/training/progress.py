@@ -29,6 +29,7 @@ class Progress:
     seconds: float = 0.0  # spent in all processes of this run
     metrics_offset: int = 0  # bytes of metrics.jsonl that this state has written
     metrics_crc: int | None = None  # their CRC-32
+    ranks: int = 1  # processes that learned together
     data_crc: int = 0  # offline: of the episodes that are learned from
     meter: dict[str, list[float]] = field(default_factory=dict)  # means of the round's updates
     stage_seconds: dict[str, float] = field(default_factory=dict)  # where `seconds` went, by stage

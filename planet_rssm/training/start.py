@@ -1,30 +1,38 @@
 """The way into training, for runs that collect and for those that learn from given episodes."""
 
-from contextlib import AbstractContextManager
+import contextlib
+from collections.abc import Iterator
 
 from planet_rssm.runs.run import Run
 from planet_rssm.training.display import Display
 from planet_rssm.training.offline import OfflineTrainer
+from planet_rssm.training.team import Team
 from planet_rssm.training.trainer import Trainer
 
 
-def open_trainer(run: Run, display: Display) -> AbstractContextManager[Trainer | OfflineTrainer]:
+@contextlib.contextmanager
+def open_trainer(
+    run: Run, display: Display, team: Team | None = None
+) -> Iterator[Trainer | OfflineTrainer]:
     """Open the trainer that a run's settings ask for; see `Trainer.open`, `OfflineTrainer.open`.
 
+    Its updates are made together with the processes of a `team`, if there is one.
+
     Raises:
-        PlanetError: as those do.
+        PlanetError: as those do, or see `LearningRun.learn_with`.
     """
-    if run.settings.data.folder is None:
-        return Trainer.open(run, display)
-    return OfflineTrainer.open(run, display)
+    opens = Trainer.open if run.settings.data.folder is None else OfflineTrainer.open
+    with opens(run, display) as trainer:
+        trainer.learning.learn_with(team)
+        yield trainer
 
 
-def train(run: Run, display: Display) -> None:
+def train(run: Run, display: Display, team: Team | None = None) -> None:
     """Train a run to the end of its budget.
 
     Raises:
         Interrupted: a signal asked to stop; what was learned is committed.
         PlanetError: see `open_trainer`, and `run` of both trainers.
     """
-    with open_trainer(run, display) as trainer:
+    with open_trainer(run, display, team) as trainer:
         trainer.run()

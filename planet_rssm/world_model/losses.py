@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from planet_rssm import ranks
 from planet_rssm.config import KLSettings
 from planet_rssm.types import Batch, State
 from planet_rssm.world_model.latents import Latent, stopped
@@ -22,6 +23,18 @@ class LossNoise(NamedTuple):
     latent: Tensor  # standard normal [B, T, noise_size]
     frames: Tensor  # int64 [K], which of the B * T frames are decoded
     overshooting: Tensor  # standard normal [D, B, T, noise_size]
+
+    def of_rows(self, rows: range) -> "LossNoise":
+        """Return what of it belongs to these rows of the batch."""
+        length = self.latent.shape[1]
+        part = slice(rows.start, rows.stop)
+        decoded = (self.frames >= rows.start * length) & (self.frames < rows.stop * length)
+        return LossNoise(
+            {key: value[part] for key, value in self.pixels.items()},
+            self.latent[part],
+            self.frames[decoded] - rows.start * length,
+            self.overshooting[:, part],
+        )
 
 
 class Context(NamedTuple):
@@ -90,7 +103,7 @@ def free_mean(kl: Tensor, mask: Tensor, settings: KLSettings) -> Tensor:
     That is a step's KL, or with `free="mean"` the mean.
     """
     if settings.free == "mean":
-        return masked_mean(kl, mask).clamp(min=settings.free_nats)
+        return ranks.at_least(masked_mean(kl, mask), settings.free_nats)
     return masked_mean(kl.clamp(min=settings.free_nats), mask)
 
 
@@ -135,13 +148,15 @@ def overshooting(
         if d > 1:
             ahead = type(target)._make(part[:, d:] for part in target)
             kl = rssm.latent.kl(ahead, rssm.prior(state.deter)).clamp(min=settings.free_nats)
-            terms.append(kl.where(alive, kl.new_zeros(())).sum() / alive.sum().clamp(min=1))
+            counted = ranks.count(alive).clamp(min=1)
+            terms.append(kl.where(alive, kl.new_zeros(())).sum() / counted)
     return torch.stack(terms).mean() if terms else states.deter.new_zeros(())
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Return the mean of `values` [B, T] where `mask` [B, T] is set.
 
-    Padding contributes neither value nor gradient.
+    Padding contributes neither value nor gradient. Where ranks share a batch it is a rank's share
+    of the mean over all of it; see ranks.py.
     """
-    return values.where(mask, values.new_zeros(())).sum() / mask.sum()
+    return values.where(mask, values.new_zeros(())).sum() / ranks.count(mask)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from planet_rssm import ranks
 from planet_rssm.base.device import affordable
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.plugins import build
@@ -172,7 +173,7 @@ class WorldModel(nn.Module):
             for key, decode in zip(self.decoder.image_keys, self.decoder.images, strict=True):
                 target = observation[key].flatten(0, 1)[noise.frames]
                 error = error + half_squared_error(decode(chosen), target, 3)
-            image = error.where(kept, error.new_zeros(())).sum() / kept.sum().clamp(min=1)
+            image = error.where(kept, error.new_zeros(())).sum() / ranks.count(kept).clamp(min=1)
             terms["image"] = scale.image_scale * image
         if self.decoder.vector_keys:
             vector = self.decoder.vector_loss(read["vector"], observation, mask)

@@ -30,9 +30,10 @@ from pathlib import Path
 from typing import Any
 
 WORKER = "planet_rssm.envs.worker"
-MODULES = ("planet_rssm", WORKER, "planet_rssm.training.collector_worker")
+MODULES = ("planet_rssm", WORKER, "planet_rssm.training.collector_worker", "follower")
 IMPORTED = (
-    *MODULES, "planet_rssm.cli.train", "planet_rssm.cli.collect", "planet_rssm.training.trainer",
+    *MODULES[:-1], "planet_rssm.cli.train", "planet_rssm.cli.collect",
+    "planet_rssm.training.trainer",
     "planet_rssm.training.record", "planet_rssm.training.player", "planet_rssm.report.curves",
     "matplotlib.figure", "dm_control.suite", "torch.utils.tensorboard",
 )  # fmt: skip
