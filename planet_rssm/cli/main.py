@@ -26,6 +26,7 @@ from planet_rssm.base.text import escape_controls
 # `verb`
 VERBS = {
     "train": "Learn a world model of an environment from pixels, planning as it goes.",
+    "watch": "Watch a run train, in the terminal: curves, rates, time left, the last frame.",
     "collect": "Write a set of episodes, for learning offline.",
     "data": "Import sets of episodes of other programs, for learning offline.",
     "minari": "Import and export Minari datasets, for learning offline.",

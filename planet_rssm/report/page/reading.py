@@ -14,11 +14,11 @@ from planet_rssm.base.json_types import Json
 from planet_rssm.base.trust import allowed
 from planet_rssm.config import Settings
 from planet_rssm.evaluation.results import describe_observation
+from planet_rssm.report.watching import FRESH, goal_of
 from planet_rssm.runs import location
 from planet_rssm.runs.run import CONFIG, METRICS, RECORD, read_metrics
 from planet_rssm.runs.surroundings import versions
 
-FRESH = 600  # seconds without a new line of metrics, after which a run counts as stopped
 OPEN = (None, "auto")  # values of a preset that a run fills in
 OF_THE_MACHINE = ("seed", "device", "train.threads", "train.collect_threads")
 
@@ -83,13 +83,6 @@ class RunFiles:
         quiet = time.time() - (self.written or 0)
         word = "under way" if quiet < FRESH else "stopped"
         return f"{word}: {done} of {goal} {axis}"
-
-
-def goal_of(settings: Settings) -> tuple[str, int]:
-    """Return the counter that a training ends by, and what it ends at."""
-    if settings.data.folder is not None:
-        return "updates", settings.train.offline_updates
-    return "env_steps", settings.train.env_steps
 
 
 def read_run(name: str) -> RunFiles:
