@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from planet_rssm.data.replay import Replay
     from planet_rssm.datasets.foreign.wish import Wish
 
-FORMATS = ("npz", "dreamerv3", "minari")
+FORMATS = ("npz", "dreamerv3", "lerobot", "hdf5", "zarr", "minari")
 ORDERS = ("arrived", "taken", "step")
 _FOLDER = click.Path(path_type=Path)
 
@@ -148,13 +148,13 @@ def _import(
     opened = open_source(source, kind)
     with StageProgress("look", len(opened.lengths)) as progress:
         looked = survey(opened, wish, skip=skip, progress=progress.at)
-    result, lines = looked.to_json(), looked.lines()
+    result, lines = looked.facts, list(looked.lines)
     if dry_run or out is None:
         return result, lines
     for line in [] if quiet else lines:
         echo(line)
     with StageProgress("import", len(looked.wanted)) as progress:
-        replay = write(looked, out, skip, progress.at)
+        replay = write(looked, out, progress.at)
     opened.close()
     result |= {"out": str(out), "env_steps": _env_steps(replay), "task": (replay.env or {})["id"]}
     return result, [f"{len(replay)} episodes, {result['env_steps']} env_steps, in {out}"]
@@ -193,3 +193,74 @@ def _import_minari(
 
 def _env_steps(replay: "Replay") -> int:
     return sum(entry.env_steps for entry in replay.episodes)
+
+
+@verb.command("info")
+@click.argument("folder", type=_FOLDER)
+@click.option("--sheet", type=_FOLDER, metavar="PNG", help="Write frames of it as one picture.")
+@click.option("--camera", metavar="KEY", help="Of the sheet [the first].")
+@options.as_json()
+def info(folder: Path, sheet: Path | None, camera: str | None, as_json: bool) -> None:
+    """Print what the set in FOLDER holds; every byte is checked.
+
+    For example: planet data info sets/walker --sheet walker.png
+    """
+    from planet_rssm.datasets.contents import contents, write_sheet
+
+    with StageProgress("read", 1) as progress:
+        result = contents(folder, progress.at)
+    if sheet:
+        result["sheet"] = str(write_sheet(folder, sheet, camera))
+    if as_json:
+        echo(json.dumps(result))
+        return
+    low, middle, high = result["frames_of_an_episode"]
+    back = result["return"]
+    observed = ", ".join(f"{key} {shape}" for key, shape in result["observation"].items())
+    for line in (
+        f"{folder}: {result['episodes']} episodes of {result['task']}, {result['frames']} frames, "
+        f"{result['env_steps']} env_steps, {result['bytes'] / 1e6:.1f} MB",
+        f"  frames of an episode: {low} to {high}, median {middle}",
+        f"  return: mean {back['mean']:g}, {back['min']:g} to {back['max']:g}",
+        f"  ends: {result['terminated']} by the task, {result['truncated']} by time",
+        f"  observation: {observed}",
+        *(f"  {key}: {words}" for key, words in result["ranges"].items()),
+        f"  {1 / result['control_interval']:g} steps a second, action repeat "
+        f"{result['action_repeat']}, renderer {result['renderer']}, {result['simulator']}",
+        *([f"  {result['unfinished']}"] if result["unfinished"] else []),
+        *([f"  frames: {sheet}"] if sheet else []),
+    ):
+        echo(line)
+
+
+@verb.command("export")
+@click.argument("folder", type=_FOLDER)
+@click.argument("target")
+@click.option(
+    "--to", "kind", required=True, type=click.Choice(["npz", "lerobot", "minari"]), help="Format."
+)
+@options.as_json()
+def export(folder: Path, target: str, kind: str, as_json: bool) -> None:
+    """Write the episodes in FOLDER as TARGET, a new folder, or for Minari an ID; without loss.
+
+    `planet data import` gives back the same episodes.
+
+    For example: planet data export sets/walker walker-lerobot --to lerobot
+    """
+    written = _export(folder, target, kind)
+    result = {"format": kind, "target": target, "folder": str(written)}
+    echo(json.dumps(result) if as_json else f"{kind} in {written}")
+
+
+def _export(folder: Path, target: str, kind: str) -> Path:
+    if kind == "minari":
+        from planet_rssm.datasets.minari import export_dataset
+
+        return export_dataset(folder, target)
+    from planet_rssm.datasets import exporting
+    from planet_rssm.datasets.export_lerobot import write_lerobot
+
+    writers = {"npz": exporting.write_npz, "lerobot": write_lerobot}
+    with StageProgress("export", 1) as progress:
+        exporting.export(folder, Path(target), writers[kind], progress.at)
+    return Path(target)

@@ -5,75 +5,20 @@ import pickle
 
 import numpy as np
 import pytest
+from numbered import SIZE, after, before, images, loaded, number_of, steps
 
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.cli.main import main
-from planet_rssm.data.episode import Episode
 from planet_rssm.data.replay import Replay
 from planet_rssm.datasets.foreign.detect import open_source
 from planet_rssm.datasets.foreign.importing import survey, write
 from planet_rssm.datasets.foreign.wish import Wish
 from planet_rssm.envs.pictures import resized
-from planet_rssm.envs.spec import EnvSpec
-
-SIZE = 16
-
-
-def numbered(frames, size=SIZE, first=0):
-    """Images whose blocks encode the index in binary, which survives a codec and a resize."""
-    image = np.zeros((frames, size, size, 3), np.uint8)
-    for t in range(frames):
-        for bit in range(8):
-            row, column = divmod(bit, 4)
-            if (first + t) >> bit & 1:
-                block = size // 4
-                image[t, row * block : (row + 1) * block, column * block : (column + 1) * block] = (
-                    255
-                )
-    return image
-
-
-def number_of(frame):
-    """The index that a frame encodes."""
-    block = frame.shape[0] // 4
-    centres = [
-        frame[row * block + block // 2, column * block + block // 2].mean() > 127
-        for row in range(2)
-        for column in range(4)
-    ]
-    return sum(1 << bit for bit, on in enumerate(centres) if on)
-
-
-def steps(frames, seed=0, actions=2):
-    """Frames, actions a_t taken at frame t, rewards r_t of them."""
-    rng = np.random.default_rng(seed)
-    return (
-        numbered(frames),
-        rng.uniform(-1, 1, (frames - 1, actions)).astype(np.float32),
-        rng.normal(size=frames - 1).astype(np.float32),
-    )
-
-
-def before(values):
-    """Rows that begin with zeros: what led to each frame."""
-    return np.concatenate([np.zeros_like(values[:1]), values])
-
-
-def after(values):
-    """Rows that end with zeros: what follows each frame."""
-    return np.concatenate([values, np.zeros_like(values[:1])])
-
-
-def loaded(folder):
-    replay = Replay(folder, 2**40)
-    return EnvSpec.from_json(replay.env), [
-        Episode.load(folder / entry.file) for entry in replay.episodes
-    ]
 
 
 def imported(source, folder, kind=None, skip=False, **wish):
     looked = survey(open_source(str(source), kind), Wish(**{"size": SIZE, **wish}), skip=skip)
-    write(looked, folder, skip)
+    write(looked, folder)
     return loaded(folder)
 
 
@@ -231,7 +176,7 @@ def test_images_of_floats_become_bytes(tmp_path, top):
 
 def test_several_cameras_and_vectors_by_key(tmp_path):
     more = {
-        "wrist": numbered(9, 32),
+        "wrist": images(9, 32),
         "state/pose": np.arange(27, dtype=np.float64).reshape(9, 3),
         "height": np.arange(9, dtype=np.float32),
         "log_success": np.zeros(9, np.float32),

@@ -2,6 +2,9 @@
 
 A worker's steps are one stream, cut into chunks of 1024. Episodes begin at `is_first` and may
 continue in the next chunk. A stream whose oldest chunks were deleted begins within an episode.
+
+DreamerV3 1.5 saves a chunk that is not full at every checkpoint, each time under another length and
+always with all the rows that it shall have: the name says how many count, the longest counts.
 """
 
 from collections.abc import Iterator, Mapping
@@ -48,7 +51,8 @@ class DreamerChunks(Source):
         self._pieces: list[list[_Piece]] = []
         self._last: tuple[Path, dict[str, Array]] = (Path(), {})  # many episodes share a chunk
         begun_within = 0
-        for stream in _streams(files):
+        newest = _newest(files)
+        for stream in _streams(newest):
             episode: list[_Piece] = []
             for file in stream:
                 first, last = self._borders(file)
@@ -62,8 +66,11 @@ class DreamerChunks(Source):
                     if last[stop - 1]:
                         episode = []
         self.lengths = [sum(p.stop - p.start for p in pieces) for pieces in self._pieces]
+        self.notes = ()
+        if older := len(files) - len(newest):
+            self.notes = (f"{older} chunks are not used: a longer copy of each is there",)
         if begun_within:
-            self.notes = (
+            self.notes += (
                 f"{begun_within} of {len(self._pieces)} episodes begin in their middle, for their "
                 "first chunks were deleted; each is taken from its first frame that is left",
             )
@@ -73,8 +80,12 @@ class DreamerChunks(Source):
         columns, frames = npz_file.columns(file)
         if "is_first" not in columns:
             raise PlanetError(f"{file}: a chunk without is_first; leave it out")
-        if len(set(frames.values())) > 1:
-            raise PlanetError(f"{file}: its arrays differ in length; leave it out")
+        length = _length(file)
+        if short := [key for key, count in frames.items() if count < length]:
+            raise PlanetError(
+                f"{file}: {short[0]!r} has {frames[short[0]]} rows, its name says {length}; leave "
+                "it out"
+            )
         self.columns = self.columns or columns
         for key, column in self.columns.items():
             if columns.get(key) != column:
@@ -85,9 +96,9 @@ class DreamerChunks(Source):
             if "is_last" in columns
             else np.zeros_like(first)
         )
-        if first.ndim != 1 or last.shape != first.shape:
+        if first.ndim != 1 or last.ndim != 1:
             raise PlanetError(f"{file}: is_first has shape {list(first.shape)}, must be [T]")
-        return first, last
+        return first[:length], last[:length]
 
     def read(self, index: int, wanted: Mapping[str, Prepare | None]) -> dict[str, Array]:
         """Return columns of an episode, from all chunks that it lies in."""
@@ -107,6 +118,19 @@ def _cuts(first: Array, last: Array) -> Iterator[tuple[int, int]]:
     begins = np.flatnonzero(first).tolist() + (np.flatnonzero(last) + 1).tolist()
     edges = sorted({0, len(first), *begins})
     yield from zip(edges, edges[1:], strict=False)
+
+
+def _length(file: Path) -> int:
+    """Return how many rows of a chunk count."""
+    return int(file.stem.split("-")[3])
+
+
+def _newest(files: list[Path]) -> list[Path]:
+    """Return the longest copy of each chunk, without those of no row."""
+    longest: dict[str, Path] = {}
+    for file in sorted(files, key=_length):
+        longest[file.stem.split("-")[1]] = file
+    return sorted(file for file in longest.values() if _length(file))
 
 
 def _streams(files: list[Path]) -> list[list[Path]]:

@@ -19,11 +19,13 @@ _NEVER_OBSERVED = {
     *_ACTIONS, *_REWARDS, *_TERMINALS, *_UNCLEAR,
     "is_first", "is_last", "truncated", "reset", "timestamp", "frame_index", "episode_index",
     "index", "task_index", "step_idx", "ep_idx", "episode_idx", "stepid", "consec", "seed",
-    "next.success", "next.truncated",
+    "next.success", "next.truncated", "id",
+    "render_time",
 }  # fmt: skip
 # of an agent, not of an environment: DreamerV3 keeps its latent state beside the steps
 _OF_AN_AGENT = ("log_", "log/", "dyn/", "enc/", "dec/", "replay/")
 _SMALLEST = 16  # pixels a side
+_MOST = 4096  # numbers of a vector
 
 
 class Roles(NamedTuple):
@@ -87,8 +89,9 @@ def is_image(column: Column) -> bool:
 
 
 def is_vector(column: Column) -> bool:
-    """Return whether frames of a column are numbers in a row, or one number."""
-    return column.dtype.kind in "fiu" and len(column.shape) <= 1 and 0 not in column.shape
+    """Return whether frames of a column are numbers: one, a row, or a small table."""
+    few = len(column.shape) <= 2 and 0 < np.prod(column.shape, dtype=np.float64) <= _MOST
+    return column.dtype.kind in "fiu" and bool(few) and not is_image(column)
 
 
 def _terminal(source: Source, wish: Wish) -> tuple[str | None, list[str]]:

@@ -111,7 +111,7 @@ class Mapping:
             observation[_ours(key)] = (
                 ((self.wish.size, self.wish.size, 3), "uint8")
                 if key in self.roles.images
-                else (shape or (1,), "float32")
+                else ((int(np.prod(shape, dtype=np.int64)),), "float32")
             )
         if len(observation) < len(self.roles.observations):
             raise PlanetError(

@@ -7,6 +7,7 @@ action and a zero reward.
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +49,7 @@ class NpzEpisodes(Source):
                 self.columns = whole
             self.lengths.append(length)
         if noted is not None:
-            self.ours = {"env": self._noted(0)["env"], "infos": None}
+            self.ours = self.noted(0).get("set", {})
 
     def _check_alike(self, file: Path, columns: Mapping[str, Column]) -> None:
         for key in self.columns.keys() & columns.keys():
@@ -58,7 +59,8 @@ class NpzEpisodes(Source):
                     f"{_words(self.columns[key])}; import files of one task at a time"
                 )
 
-    def _noted(self, index: int) -> dict[str, object]:
+    def noted(self, index: int) -> dict[str, Any]:
+        """Return what `planet data export` noted of an episode, and of its set."""
         data = npz_file.read(self._files[index], [OURS])[OURS]
         try:
             return dict(json.loads(data.astype(np.uint8).tobytes()))
@@ -79,11 +81,6 @@ class NpzEpisodes(Source):
             if prepare := wanted[key]:
                 arrays[key] = prepare(array)
         return arrays
-
-    def info(self, index: int) -> dict[str, object]:
-        """Return what `planet data export` noted of an episode."""
-        info = self._noted(index).get("info")
-        return dict(info) if isinstance(info, dict) else {}
 
     def label(self, index: int) -> str:
         """Return the file's name."""

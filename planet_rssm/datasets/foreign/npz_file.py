@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import struct
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator
@@ -30,6 +31,9 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
         OSError,
         EOFError,
         ValueError,
+        IndexError,
+        OverflowError,
+        struct.error,
         RuntimeError,  # encrypted
         NotImplementedError,  # a compression that Python lacks
         zipfile.BadZipFile,
@@ -101,7 +105,10 @@ def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     reader = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
     if reader is None:
         raise ValueError(f"array format {version}")
-    shape, fortran, dtype = reader(stream, max_header_size=_MOST_HEADER)
+    try:
+        shape, fortran, dtype = reader(stream, max_header_size=_MOST_HEADER)
+    except Exception as error:  # it is parsed as Python's literals are, and raises what they do
+        raise ValueError(f"an array's description, {error}") from None
     if any(length < 0 for length in shape):
         raise ValueError("negative length")
     return shape, fortran, dtype

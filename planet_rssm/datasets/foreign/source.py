@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -41,7 +41,7 @@ class Source(ABC):
         lengths: frames of each episode.
         interval: seconds from one frame to the next; None: not in the files.
         notes: what was guessed or left out while it was opened.
-        ours: what `planet data export` noted, `env` and `infos`; None: of another program.
+        ours: what `planet data export` noted of the set; None: of another program.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Source(ABC):
     lengths: list[int]
     interval: float | None = None
     notes: tuple[str, ...] = ()
-    ours: dict[str, object] | None = None
+    ours: dict[str, Any] | None = None
 
     @abstractmethod
     def read(self, index: int, wanted: Mapping[str, Prepare | None]) -> dict[str, Array]:
@@ -70,13 +70,18 @@ class Source(ABC):
         """Return how an episode is named in a line: by its file, where it has one."""
         return f"episode {index}"
 
+    def noted(self, index: int) -> dict[str, Any]:
+        """Return what `planet data export` noted of an episode: `info` and `terminated`."""
+        return {}
+
     def close(self) -> None:  # noqa: B027 (most keep nothing open)
         """Close what is open."""
 
 
-def in_blocks(read: Callable[[int, int], Array], start: int, stop: int, prepare: Prepare) -> Array:
-    """Return frames `start` to `stop`, read and prepared a block at a time."""
-    blocks = [prepare(read(first, min(first + BLOCK, stop))) for first in range(start, stop, BLOCK)]
+def in_blocks(array: Any, start: int, stop: int, prepare: Prepare) -> Array:  # noqa: ANN401
+    """Return frames `start` to `stop` of a stored array, a block at a time, each prepared."""
+    firsts = range(start, stop, BLOCK)
+    blocks = [prepare(np.asarray(array[at : min(at + BLOCK, stop)])) for at in firsts]
     return np.concatenate(blocks)
 
 

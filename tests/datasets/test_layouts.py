@@ -1,0 +1,138 @@
+"""Layouts of HDF5 and zarr by what their programs document, and files that are damaged."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numbered import SIZE, after, before, loaded, steps
+
+from planet_rssm.base.errors import PlanetError
+from planet_rssm.cli.main import main
+from planet_rssm.datasets.foreign.detect import open_source
+from planet_rssm.datasets.foreign.importing import survey, write
+from planet_rssm.datasets.foreign.wish import Wish
+
+SAMPLES = Path(__file__).parent / "samples"
+
+
+def imported(source, folder, **wish):
+    looked = survey(open_source(str(source)), Wish(size=SIZE, **wish))
+    write(looked, folder)
+    return loaded(folder)
+
+
+def check(episodes, given, key):
+    for episode, (image, action, reward) in zip(episodes, given, strict=True):
+        there = episode.to_transitions()
+        assert np.array_equal(there.observation[key], image)
+        assert np.array_equal(there.action, action)
+        assert np.array_equal(there.reward, reward)
+
+
+def test_v_d4rl_in_hdf5(tmp_path):
+    h5py = pytest.importorskip("h5py", reason="needs h5py, extra `data`")
+    given = [steps(6, 0), steps(4, 1)]
+    with h5py.File(tmp_path / "set.hdf5", "w") as file:
+        for name, rows in {
+            "observation": [image.transpose(0, 3, 1, 2) for image, _, _ in given],
+            "action": [before(action) for _, action, _ in given],
+            "reward": [before(reward) for _, _, reward in given],
+            "discount": [np.ones(6), np.array([1, 1, 1, 0])],
+            "step_type": [np.array([0, 1, 1, 1, 1, 2]), np.array([0, 1, 1, 2])],
+        }.items():
+            file.create_dataset(name, data=np.concatenate(rows), compression="gzip")
+    _, episodes = imported(tmp_path / "set.hdf5", tmp_path / "out")
+    check(episodes, given, "observation")
+    assert [episode.is_terminal[-1] for episode in episodes] == [False, True]
+
+
+def test_robomimic(tmp_path):
+    h5py = pytest.importorskip("h5py", reason="needs h5py, extra `data`")
+    given = [steps(6, 0), steps(4, 1)]
+    with h5py.File(tmp_path / "demo.hdf5", "w") as file:
+        for number, (image, action, reward) in zip((10, 9), given, strict=True):
+            group = file.create_group(f"data/demo_{number}")
+            group["actions"], group["rewards"] = after(action), after(reward)
+            group["dones"] = np.arange(len(image)) == len(image) - 1
+            group["obs/eye_image"] = image
+            group["obs/pose"] = np.zeros((len(image), 7))
+        file["other"] = h5py.ExternalLink("/etc/passwd", "/")
+    spec, episodes = imported(tmp_path, tmp_path / "out")
+    assert set(spec.observation) == {"obs.eye_image", "obs.pose"}
+    check(episodes, given[::-1], "obs.eye_image")
+
+
+def test_arrays_that_name_a_pickle_are_refused(tmp_path):
+    pytest.importorskip("zarr", reason="needs zarr, extra `data`")
+    shutil.copytree(SAMPLES / "diffusion.zarr", tmp_path / "set.zarr")
+    described = tmp_path / "set.zarr" / "data" / "state" / ".zarray"
+    fields = json.loads(described.read_text())
+    described.write_text(json.dumps(fields | {"filters": [{"id": "pickle"}]}))
+    with pytest.raises(PlanetError, match="stored by 'pickle', which is not decoded here"):
+        open_source(str(tmp_path / "set.zarr"))
+
+
+def test_a_dataset_that_leads_out_of_its_folder_is_refused(tmp_path):
+    pytest.importorskip("pyarrow", reason="needs pyarrow, extra `data`")
+    shutil.copytree(SAMPLES / "lerobot-2.1", tmp_path / "set")
+    path = tmp_path / "set" / "meta" / "info.json"
+    path.write_text(path.read_text().replace('"data/chunk', '"../other/chunk'))
+    with pytest.raises(PlanetError, match="leads out of the folder"):
+        open_source(str(tmp_path / "set"))
+
+
+@pytest.mark.parametrize("name", ["empty", "notes.txt", "a.npz", "a.h5"])
+def test_what_holds_no_episodes_is_one_line(tmp_path, capsys, name):
+    path = tmp_path / name
+    path.mkdir() if name == "empty" else path.write_bytes(b"nothing")
+    with pytest.raises(SystemExit) as end:
+        main(["data", "import", str(path), "--out", str(tmp_path / "out")])
+    assert end.value.code == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "unexpected" not in error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("damaged")
+
+
+@pytest.mark.parametrize("name", [path.name for path in sorted(SAMPLES.iterdir())])
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_damage_is_one_line_or_none(place, name, data):
+    """A byte changed, or a file cut, emptied or removed: an error line, or a set that is whole."""
+    for module in {"lerobot": ("pyarrow", "av"), "swm": ("h5py",), "diffus": ("zarr",)}.get(
+        name.partition("-")[0].partition("ion.")[0], ()
+    ):
+        pytest.importorskip(module, reason=f"needs {module}, extra `data`")
+    copy, out = place / name, place / "out"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(SAMPLES / name, copy)
+    files = sorted(path for path in copy.rglob("*") if path.is_file())
+    path = data.draw(st.sampled_from(files))
+    content = bytearray(path.read_bytes())
+    at = data.draw(st.integers(0, len(content) - 1))
+    kind = data.draw(st.sampled_from(["flip", "cut", "empty", "remove", "zeros"]))
+    if kind == "remove":
+        path.unlink()
+    elif kind == "flip":
+        content[at] ^= 1 << data.draw(st.integers(0, 7))
+        path.write_bytes(content)
+    elif kind == "zeros":
+        content[at : at + 16] = bytes(len(content[at : at + 16]))
+        path.write_bytes(content)
+    else:
+        path.write_bytes(content[: 0 if kind == "empty" else at])
+    try:
+        imported(copy, out, reward="none", scale_actions=True)
+    except PlanetError as error:
+        assert "\n" not in str(error)
+        assert not list(out.glob("*.safetensors"))
