@@ -64,6 +64,7 @@ def test_it_holds_the_package_the_presets_and_nothing_else(wheel):
     models = {str(path.relative_to(CHECKOUT)) for path in pretrained.rglob("*") if path.is_file()}
     assert any(name.endswith(".safetensors") for name in models)
     files = {"planet_rssm/py.typed", "planet_rssm/evaluation/published_scores.json"}
+    files |= {f"planet_rssm/report/page/report.{kind}" for kind in ("html", "css", "js")}
     assert held == modules | presets | models | files
 
 

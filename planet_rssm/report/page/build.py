@@ -261,11 +261,11 @@ def _diagnosis(run: RunFiles) -> Json | None:
             rows = [
                 (
                     part,
-                    f"{found['mean']:.1f}",
-                    "{:.1f} to {:.1f}".format(*found["episode_ci95"]),
+                    f"{returns['mean']:.1f}",
+                    "{:.1f} to {:.1f}".format(*returns["episode_ci95"]),
                     f"{read['gain'][part]['mean']:+.1f}" if part in read["gain"] else "",
                 )
-                for part, found in read["returns"].items()
+                for part, returns in read["returns"].items()
             ]
             return {"limit": str(read["limit"]), "rows": rows}
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):

@@ -39,12 +39,10 @@ def kept_scores(runs: Sequence[RunFiles], groups: Sequence[str], key: str | None
     one now. A run without one has a line in its `missing`. The labels are the `groups` of the runs;
     where a run was evaluated in several ways, those that `planet eval` gives by `key`.
     """
-    found = [_of_run(run) for run in runs]
-    done = [one for several in found for one in several]
-    labels = [
-        group for group, several in zip(groups, found, strict=True) for _ in range(len(several))
-    ]
-    if any(len(several) > 1 for several in found):
+    several = [_of_run(run) for run in runs]
+    done = [one for kept in several for one in kept]
+    labels = [group for group, kept in zip(groups, several, strict=True) for _ in kept]
+    if any(len(kept) > 1 for kept in several):
         labels = grouping.labels(done, key)
     errors: list[RunError] = []
     cells = grouping.cells(done, labels, errors)
@@ -68,16 +66,16 @@ def _of_run(run: RunFiles) -> list[Evaluated]:
         crc32 = checksum(location.find(run.folder))
     except (PlanetError, OSError):
         return []
-    found, older = [], 0
+    results, older = [], 0
     for kept in _files(run):
         if kept.conditions["checkpoint_crc32"] == crc32:
-            found.append(_evaluated(run, kept))
+            results.append(_evaluated(run, kept))
         else:
             older += 1
-    if not found:
+    if not results:
         also = f" ({older} files are of other checkpoints)" if older else ""
         run.missing.append(f"not evaluated{also}: planet eval {run.word}")
-    return found
+    return results
 
 
 def _files(run: RunFiles) -> Iterator[Kept]:
