@@ -13,6 +13,7 @@ import csv
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -275,7 +276,7 @@ def watch(step: str, child: subprocess.Popen) -> int:
                 return child.wait(timeout=1)
             now = time.monotonic()
             minutes, seconds = divmod(int(now - began), 60)
-            line = f"set-up: {step}, {minutes}:{seconds:02d}, {' '.join(last_lines(1))}"
+            line = f"set-up: {step}{count()}, {minutes}:{seconds:02d}, {' '.join(last_lines(1))}"
             if terminal:
                 print(
                     f"\r\033[K{line[: shutil.get_terminal_size().columns - 1]}",
@@ -289,6 +290,13 @@ def watch(step: str, child: subprocess.Popen) -> int:
     finally:
         if terminal:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def count() -> str:
+    """How many of the lock's packages pip has come to; nothing of an installer that lists none."""
+    come = len(re.findall(r"^Collecting ", LOG.read_text(errors="replace"), re.MULTILINE))
+    total = sum(not line.startswith("#") for line in LOCK.read_text().splitlines())
+    return f" {come} of {total}" if 0 < come <= total else ""
 
 
 def last_lines(count: int) -> list[str]:

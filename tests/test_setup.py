@@ -307,3 +307,13 @@ def test_a_line_of_progress_stays_short(tmp_path, capsys):
     assert setup["watch"]("packages", Installer()) == 0
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("set-up: packages, 0:00, Installing") and len(line) == 120
+
+
+def test_the_line_of_progress_counts_what_pip_has_come_to(tmp_path):
+    setup = runpy.run_path(str(REPOSITORY / "scripts/_setup.py"))
+    setup["count"].__globals__.update(LOG=tmp_path / "setup.log", LOCK=tmp_path / "lock")
+    (tmp_path / "lock").write_text("# a list\na==1\nb==2\nc==3\n")
+    (tmp_path / "setup.log").write_text("Collecting a==1\n  Downloading a\nCollecting b==2\n")
+    assert setup["count"]() == " 2 of 3"
+    (tmp_path / "setup.log").write_text("Resolved 3 packages\n")
+    assert setup["count"]() == ""
