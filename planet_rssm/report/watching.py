@@ -24,7 +24,7 @@ from planet_rssm.data.episode import Episode
 from planet_rssm.data.episode_folder import EPISODES
 from planet_rssm.report.terminal import blocks, chart
 from planet_rssm.runs import location
-from planet_rssm.runs.run import CONFIG, METRICS, read_metrics
+from planet_rssm.runs.run import CONFIG, LARGEST, METRICS, read_metrics
 
 FRESH = 600  # seconds without a new line, after which a run counts as stopped
 ROUNDS = 5  # the pace is that of the last ones
@@ -33,6 +33,34 @@ AFTER = {"collect": "learning", "train": "collecting or testing", "test": "colle
 HEIGHT = 5  # lines of a chart
 HEAD = 6  # lines of all but the charts
 FRAME = 40  # columns of the last frame at most
+
+
+def read_numbers(run: Path) -> list[Json]:
+    """Return the lines of a run's metrics with what in them is of the kind it should be.
+
+    Somebody else's file may have anything in the place of a number.
+
+    Raises:
+        PlanetError: see `read_metrics`.
+    """
+    lines = []
+    for line in read_metrics(run):
+        kept: Json = {key: value for key, value in line.items() if is_number(value)}
+        kept["phase"] = line["phase"]
+        if isinstance(returns := line.get("returns"), list):
+            kept["returns"] = [value for value in returns if is_number(value)]
+        if isinstance(seconds := line.get("stage_seconds"), dict):
+            kept["stage_seconds"] = {
+                key: value for key, value in seconds.items() if is_number(value) and value >= 0
+            }
+        lines.append(kept)
+    return lines
+
+
+def is_number(value: object) -> bool:
+    """Return whether a value is a finite number."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and abs(value) <= LARGEST  # type: ignore[arg-type]
 
 
 def goal_of(settings: Settings) -> tuple[str, int]:
@@ -80,7 +108,7 @@ class Watched:
             about = (self.folder / METRICS).stat()
             stamp = about.st_size, about.st_mtime_ns
             if stamp != self._stamp:
-                self.metrics = read_metrics(self.folder)
+                self.metrics = read_numbers(self.folder)
                 self._stamp = stamp
                 self._read_frame()
         except FileNotFoundError:
@@ -194,8 +222,7 @@ def screen(watched: Watched, width: int, height: int | None, *, colours: bool) -
     body.add_row(*cells)
     parts.append(body)
     if trained := watched.of("train"):
-        seconds = trained[-1].get("stage_seconds")
-        if isinstance(seconds, dict) and seconds:
+        if seconds := trained[-1].get("stage_seconds"):
             parts.append(Text(f"time {shares({**by_length(seconds), 'total': 0.0})}", "dim"))
     return Group(*parts)
 
@@ -232,7 +259,7 @@ def _charts(watched: Watched, width: int, rows: int | None) -> RenderableType:
     curves += [(key, watched.of("train"), key) for key in SHOWN]
     panels: list[RenderableType] = []
     for title, lines, key in curves:
-        known = [line for line in lines if _is_finite(line.get(key))]
+        known = [line for line in lines if is_number(line.get(key))]
         if known:
             x = [line.get("env_steps", 0) or line.get("updates", 0) for line in known]
             panels.append(_panel(title, x, [line[key] for line in known], inner))
@@ -253,7 +280,3 @@ def _panel(title: str, x: Sequence[float], y: Sequence[float], width: int) -> Pa
         text.append(f"{line}\n", "cyan")
     text.right_crop()
     return Panel.fit(text, title=escape_controls(title), subtitle=f"now {y[-1]:.4g}")
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and bool(np.isfinite(value))

@@ -16,6 +16,7 @@ from planet_rssm.envs.registry import resolve
 from planet_rssm.report.page.build import write_report
 from planet_rssm.report.page.reading import nearest_preset, read_run
 from planet_rssm.report.page.series import return_curves, t_interval
+from planet_rssm.report.watching import Watched
 from planet_rssm.runs.run import CONFIG, METRICS, RECORD
 from planet_rssm.runs.surroundings import versions
 
@@ -153,6 +154,26 @@ def test_half_a_line_and_a_run_under_way(settings, tmp_path):
     page, _ = written([name], tmp_path)
     assert f"under way: 3000 of {settings.train.env_steps} env_steps" in page
     assert data_of(page)["charts"][0]["curves"][0]["y"] == [100, 200, 300]
+
+
+@pytest.mark.parametrize("value", ["word", None, [1], {"a": 1}, True, "<b>"])
+@pytest.mark.parametrize(
+    "key", ["seconds", "updates", "memory_mib", "returns", "stage_seconds", "loss/image"]
+)
+def test_anything_may_stand_in_the_place_of_a_number(key, value, settings, tmp_path):
+    measured = [one | {key: value} for one in lines()]
+    page, _ = written([make(tmp_path / "run", settings, measured=measured)], tmp_path)
+    data_of(page)
+    watched = Watched.open(str(tmp_path / "run"))
+    watched.read()
+    assert watched.to_json()["done"] == 3000
+
+
+@pytest.mark.parametrize("record", ["[]", "{}", '{"machine": 1, "renderer": [], "versions": "x"}'])
+def test_a_record_of_anything(record, settings, tmp_path):
+    name = make(tmp_path / "run", settings)
+    (tmp_path / "run" / RECORD).write_text(record)
+    written([name], tmp_path)
 
 
 def test_numbers_that_are_not_finite_are_gaps(settings, tmp_path):

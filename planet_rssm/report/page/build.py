@@ -218,7 +218,7 @@ def _shares(name: str, seconds: dict[str, float]) -> Json:
 def _details(run: RunFiles, group: str, strip: Any, films: list[Json]) -> Json:  # noqa: ANN401
     preset, differing = nearest_preset(run.settings) if run.settings else ("", {})
     record = run.record
-    machine = record.get("machine") or {}
+    machine, renderer, then = (_part(record, key) for key in ("machine", "renderer", "versions"))
     facts = {
         "folder": str(run.folder),
         "group": group,
@@ -228,8 +228,8 @@ def _details(run: RunFiles, group: str, strip: Any, films: list[Json]) -> Json: 
         "processor": machine.get("processor"),
         "system": machine.get("system"),
         "processors": machine.get("cpus"),
-        "renderer": " ".join(str(v) for v in (record.get("renderer") or {}).values() if v),
-        "versions": ", ".join(f"{k} {v}" for k, v in (record.get("versions") or {}).items()),
+        "renderer": " ".join(str(value) for value in renderer.values() if value),
+        "versions": ", ".join(f"{package} {number}" for package, number in then.items()),
         "last checkpoint": run.checkpoint,
     }
     return {
@@ -244,6 +244,12 @@ def _details(run: RunFiles, group: str, strip: Any, films: list[Json]) -> Json: 
         "diagnosis": _diagnosis(run),
         "missing": run.missing,
     }
+
+
+def _part(record: Json, key: str) -> Json:
+    """Return an object within one; nothing where it is of another kind."""
+    value = record.get(key)
+    return value if isinstance(value, dict) else {}
 
 
 def _value(value: object) -> str:

@@ -14,9 +14,9 @@ from planet_rssm.base.json_types import Json
 from planet_rssm.base.trust import allowed
 from planet_rssm.config import Settings
 from planet_rssm.evaluation.results import describe_observation
-from planet_rssm.report.watching import FRESH, goal_of
+from planet_rssm.report.watching import FRESH, goal_of, read_numbers
 from planet_rssm.runs import location
-from planet_rssm.runs.run import CONFIG, METRICS, RECORD, read_metrics
+from planet_rssm.runs.run import CONFIG, METRICS, RECORD
 from planet_rssm.runs.surroundings import versions
 
 OPEN = (None, "auto")  # values of a preset that a run fills in
@@ -156,7 +156,7 @@ def _read_metrics(run: RunFiles) -> None:
         run.missing.append(f"no {METRICS}: no curves, times or memory")
         return
     try:
-        run.metrics = read_metrics(run.folder)
+        run.metrics = read_numbers(run.folder)
         run.written = path.stat().st_mtime
     except (PlanetError, OSError) as error:
         run.missing.append(f"curves, times and memory: {error}")

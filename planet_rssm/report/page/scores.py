@@ -22,6 +22,7 @@ from planet_rssm.evaluation.published import published
 from planet_rssm.evaluation.results import ObservationInfo, summary_of
 from planet_rssm.evaluation.task_tables import task_tables
 from planet_rssm.report.page.reading import RunFiles
+from planet_rssm.report.watching import is_number
 from planet_rssm.runs import location
 
 
@@ -82,7 +83,7 @@ def _files(run: RunFiles) -> Iterator[Kept]:
     for path in sorted((run.outputs / FOLDER).glob("*.json")):
         try:
             yield _read(path)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (PlanetError, OSError, ValueError, KeyError, TypeError, RecursionError):
             run.missing.append(f"{FOLDER}/{path.name}: damaged or of another version")
 
 
@@ -96,7 +97,7 @@ def _read(path: Path) -> Kept:
     EnvSpec.from_json(made_of["env"])
     PlannerSettings(**made_of["planner"])
     episodes = [EpisodeResult(row["seed"], row["return"], row["env_steps"]) for row in rows]
-    if not episodes:
+    if not episodes or not all(is_number(one.episode_return) for one in episodes):
         raise ValueError
     return Kept(made_of, episodes)
 

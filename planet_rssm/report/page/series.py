@@ -1,13 +1,14 @@
 """The curves of runs as numbers: returns with intervals, and every number of the metrics."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from scipy.special import stdtrit
 
 from planet_rssm.base.json_types import Json
 from planet_rssm.report.page.reading import RunFiles
+from planet_rssm.report.watching import is_number
 
 POINTS = 160  # of a curve at most
 GRID = 60  # points of a group's curve
@@ -53,7 +54,7 @@ def metric_curves(runs: Sequence[RunFiles], groups: Sequence[str]) -> dict[str, 
     for key in keys:
         curves = []
         for run, group in zip(runs, groups, strict=True):
-            lines = [line for line in run.of("train") if _is_number(line.get(key))]
+            lines = [line for line in run.of("train") if is_number(line.get(key))]
             if lines:
                 curves.append(_curve(run, group, lines, [line[key] for line in lines]))
         if curves:
@@ -63,7 +64,7 @@ def metric_curves(runs: Sequence[RunFiles], groups: Sequence[str]) -> dict[str, 
 
 def _run_curve(run: RunFiles, group: str) -> Json:
     phase = "test" if run.of("test") else "collect"
-    lines = [line for line in run.of(phase) if _is_number(line.get("return"))]
+    lines = [line for line in run.of(phase) if is_number(line.get("return"))]
     curve = _curve(run, group, lines, [line["return"] for line in lines])
     kept = _thinned(lines)
     ends = [t_interval(line.get("returns") or [line["return"]]) for line in kept]
@@ -140,15 +141,9 @@ def stage_shares(runs: Sequence[RunFiles]) -> list[tuple[str, dict[str, float]]]
     rows = []
     for run in runs:
         trained = run.of("train")
-        seconds = trained[-1].get("stage_seconds") if trained else None
-        if isinstance(seconds, Mapping):
-            numbers = {str(name): float(s) for name, s in seconds.items() if _is_number(s)}
-            rows.append((run.name, dict(sorted(numbers.items(), key=lambda one: -one[1]))))
+        if trained and (seconds := trained[-1].get("stage_seconds")):
+            rows.append((run.name, dict(sorted(seconds.items(), key=lambda one: -one[1]))))
     return rows
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _short(value: float) -> float | None:
