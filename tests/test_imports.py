@@ -42,6 +42,7 @@ MAY_IMPORT = {
     "agent": AGENT,
     "control": AGENT
     | {"agent", "envs.pictures"},  # pictures of any size are brought to the model's
+    "serve": {*AGENT, "agent", "control"},
     "simulator": LEARNED | {"planners", "envs"},
     "evaluation": RUN | {"simulator"},
     "diagnosis": RUN | {"simulator", "evaluation"},
@@ -49,7 +50,7 @@ MAY_IMPORT = {
     "report": EVALUATION,
     "training": EVALUATION | {"report"},
     "bench": EVALUATION | {"training"},
-    "cli": EVALUATION | {"report", "training", "bench"},
+    "cli": EVALUATION | {"report", "training", "bench", "serve"},
 }
 WITHOUT_TORCH = {"base", "__init__", "config", "envs", "data", "collect", "datasets"}
 

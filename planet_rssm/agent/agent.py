@@ -244,6 +244,7 @@ class Agent(Generic[C]):
         executed: int = 1,
         rounds: int | None = None,
         rngs: Sequence[torch.Generator] | None = None,
+        ahead_rngs: Sequence[torch.Generator] | None = None,
     ) -> tuple[Plan, AgentCarry[C]]:
         """Choose an action for each row from its belief.
 
@@ -259,10 +260,13 @@ class Agent(Generic[C]):
                 them.
             rngs: as for `observe`; the exploration noise and the `committed` actions' never come
                 from them.
+            ahead_rngs: the same for what the `committed` actions draw.
         """
         rng = self._generator(carry.step, 1)
         with autocast(self.device, self.precision):
-            state = carry.state if committed is None else self._ahead(carry, committed)
+            state = carry.state
+            if committed is not None:
+                state = self._ahead(carry, committed, ahead_rngs)
             proposals = None if self.proposals is None else self.proposals(state, rngs or rng)
             plan, memory = self.prepared.plan(
                 state,
@@ -323,13 +327,15 @@ class Agent(Generic[C]):
 
         return time_rounds(act, self.planner.rounds, repeats, pick)
 
-    def _ahead(self, carry: AgentCarry[C], committed: Array) -> State:
+    def _ahead(
+        self, carry: AgentCarry[C], committed: Array, rngs: Sequence[torch.Generator] | None
+    ) -> State:
         """Return the belief after `committed` [B, d, A], by the prior."""
         [actions] = to_device([_as_type(torch.float32, committed)], self.device)
-        rng = self._generator(carry.step, 2)
+        rngs = rngs or [self._generator(carry.step, 2)]
         state = carry.state
         for action in actions.unbind(1):
-            noise = latent_noise(self.model.rssm, len(action), rng)
+            noise = latent_noise(self.model.rssm, len(action), rngs)
             state = self.model.rssm.imagine_step(state, action, noise)
         return State(state.deter.float(), state.stoch.float())
 

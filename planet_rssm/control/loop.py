@@ -24,17 +24,20 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import torch
 
-from planet_rssm.agent import Agent, AgentCarry, RoundTimes
+from planet_rssm.agent import Agent, RoundTimes
 from planet_rssm.base.device import to_host
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.control.budget import RoundBudget
 from planet_rssm.control.checks import check_options, trained_rate, warn_of_other_rate
 from planet_rssm.control.clock import Clock, RealTime
 from planet_rssm.control.inputs import fit_action, fit_observation
+from planet_rssm.control.remote import RemoteAgent
 from planet_rssm.control.schedule import Command, Schedule
 from planet_rssm.types import Plan
 
 Array = np.ndarray
+Deciding = Agent[Any] | RemoteAgent
+Carry = Any  # of the agent
 # Where an action came from: the plan that was due, an older one because that was late, no plan at
 # all, or none was due yet; `skipped` ticks had no action because the caller itself came a period
 # late.
@@ -60,7 +63,7 @@ class ControlLoop:
 
     def __init__(
         self,
-        agent: Agent,
+        agent: Deciding,
         *,
         hz: float | None = None,
         budget_ms: float | None = None,
@@ -72,7 +75,8 @@ class ControlLoop:
         """Warm up, which takes a few decisions.
 
         Args:
-            agent: its model and planner; no other loop or thread may use it meanwhile.
+            agent: its model and planner, or a planning service's; no other loop or thread may use
+                it meanwhile.
             hz: ticks a second; None: the rate of the agent steps that the model was trained with.
             budget_ms: from frame to plan; the search makes as many rounds as fit, by the times
                 measured here and then by those of its plans, see RoundBudget. None: all rounds,
@@ -241,7 +245,7 @@ class ControlLoop:
         frames = self._frames
         rounds = self.rounds
 
-        def job() -> tuple[Plan | None, AgentCarry]:
+        def job() -> tuple[Plan | None, Carry]:
             with self._stream():
                 filtered = _observe(self.agent, carry, frames)
                 if not due:
@@ -270,10 +274,10 @@ class ControlLoop:
             self.latency_ms.append(latency_ms)
             self._rounds.note(latency_ms)
 
-    def _warm(self) -> tuple[RoundTimes, AgentCarry]:
+    def _warm(self) -> tuple[RoundTimes, Carry]:
         """Measure in the thread, and on the stream, that decisions will run in."""
 
-        def job() -> tuple[RoundTimes, AgentCarry]:
+        def job() -> tuple[RoundTimes, Carry]:
             with self._stream():
                 return self.agent.warmup(1, delay=self.delay), self.agent.initial(1)
 
@@ -282,15 +286,15 @@ class ControlLoop:
         return ended[0]
 
 
-def _observe(agent: Agent, carry: AgentCarry, frames: list[_Frame]) -> AgentCarry:
+def _observe(agent: Deciding, carry: Carry, frames: list[_Frame]) -> Carry:
     for frame in frames:
         carry = agent.observe(carry, frame.observation, frame.executed, np.array([frame.is_first]))
     return carry
 
 
 def _decide(
-    agent: Agent, carry: AgentCarry, committed: Array | None, executed: int, rounds: int | None
-) -> tuple[Plan, AgentCarry]:
+    agent: Deciding, carry: Carry, committed: Array | None, executed: int, rounds: int | None
+) -> tuple[Plan, Carry]:
     """Decide, and wait for the device."""
     plan, carry = agent.decide(carry, committed=committed, executed=executed, rounds=rounds)
     # the action may have exploration noise
