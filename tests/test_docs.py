@@ -13,7 +13,7 @@ from planet_rssm.cli.main import VERBS, planet
 ROOT = Path(__file__).parent.parent
 README, DOCS, CHANGELOG = ROOT / "README.md", ROOT / "docs", ROOT / "CHANGELOG.md"
 RESULTS, CLI = DOCS / "results", DOCS / "cli.md"
-PAGES = [README, *sorted(DOCS.rglob("*.md"))]
+PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted(DOCS.rglob("*.md"))]
 MOST_WORDS = 1000  # of the README, code and tables included, as `wc -w` counts
 WIDTH = 100  # of all lines but tables
 CODE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)

@@ -127,8 +127,8 @@ def _real(canvas: Canvas, frame: np.ndarray, decision: Decision) -> None:
     else:
         canvas.picture((LEFT, top, LEFT + side, top + side), decision.belief)
     chosen = " ".join(f"{value:+.2f}" for value in decision.sequence[0][:MOST_ACTIONS])
-    more = len(decision.sequence[0]) - MOST_ACTIONS
-    rows = [("action", chosen + (f" +{more}" if more > 0 else ""), LOOK.orange)]
+    more = " …" if len(decision.sequence[0]) > MOST_ACTIONS else ""
+    rows = [("action", chosen + more, LOOK.orange)]
     rows.append(("plan is worth", short(decision.value), LOOK.text))
     if decision.critic is not None:
         rows.append(("critic, now", short(float(decision.critic[0])), LOOK.yellow))
@@ -307,13 +307,15 @@ def _actions(canvas: Canvas, decision: Decision) -> None:
     _heading(canvas, box, f"plan and its spread{more}")
     left, top, right, bottom = box
     gap = 6
+    choices = all(np.isin(part, (0, 1)).all() for part in (decision.sequence, decision.elites))
     high = (bottom - top - gap * (shown - 1)) / shown
     ahead = list(range(1, horizon + 1))
     edge = (0.7, horizon + 0.3)
     for entry in range(shown):
         begin = top + entry * (high + gap)
-        axes = Axes(canvas, (left, begin, right, begin + high), edge, (-1.08, 1.08))
-        axes.ticks_y((-1, 0, 1) if high > 50 else (0,))
+        low = 0 if choices else -1
+        axes = Axes(canvas, (left, begin, right, begin + high), edge, (low - 0.08, 1.08))
+        axes.ticks_y(sorted({low, 0, 1}) if high > 60 or choices else (0,))
         if len(decision.elites) > 1:
             values = decision.elites[:, :, entry]
             mean, std = values.mean(0), values.std(0)
