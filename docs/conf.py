@@ -47,6 +47,8 @@ def plain(app, what, name, obj, options, lines):
 def within(app, docname, source):
     """Lead links to the README of the repository to the site's first page, which includes it."""
     source[0] = source[0].replace("](../README.md", "](index.md")
+    for name in ("CONTRIBUTING", "SECURITY"):  # they are no pages of the site
+        source[0] = source[0].replace(f"[{name}](../{name}.md)", f"{name}.md")
 
 
 def setup(app):
