@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from planet_rssm.base.device import Keys
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.types import Rng
 
@@ -26,6 +27,7 @@ class _Captured(NamedTuple):
     graph: torch.cuda.CUDAGraph
     inputs: list[Tensor]  # the memory that it reads
     generators: list[torch.Generator]  # and that it draws from
+    keys: Keys | None  # and that it draws by in their place
     result: "_Packed"  # and that it writes
 
 
@@ -90,14 +92,16 @@ class Graphs:
         one: functools.partial[T],
         tensors: tuple[object, ...],
         rng: Rng = None,
+        places: tuple[int, ...] = (),
     ) -> T:
         """Return `one(*tensors, rng)`.
 
         Args:
             one: computes by its keywords and the shapes alone.
             tensors: pytrees of tensors, numbers and None; a number is a tensor [] for `one`.
-            rng: what `one` draws from: it gets other generators, in the same state, and these are
-                afterwards in the state in which it left them.
+            rng: what `one` draws from: it gets other generators, in the same state, or their
+                `Keys`; these are afterwards in the state in which it left them.
+            places: where in memory other tensors lie that it reads.
         """
         leaves, form = pytree.tree_flatten(tensors)
         given = [leaf for leaf in leaves if leaf is not None]
@@ -110,7 +114,7 @@ class Graphs:
             current = torch.cuda.current_stream()
             shared = _shared_by(current.device_index, current.cuda_stream)
             words = tuple(one.keywords.items())
-            key = (words, kinds, str(form), _sort_of(rng), current.cuda_stream)
+            key = (words, kinds, str(form), _sort_of(rng), places, current.cuda_stream)
             if key not in self._captured:
                 while len(self._captured) >= self.most:
                     self._captured.popitem(last=False)
@@ -118,11 +122,15 @@ class Graphs:
             self._captured.move_to_end(key)
             captured = self._captured[key]
             with shared.lock:
-                for own, theirs in zip(captured.generators, rngs, strict=True):
+                if captured.keys is not None:
+                    captured.keys.fill(rngs)
+                for own, theirs in zip(captured.generators, rngs, strict=False):
                     own.set_state(theirs.get_state())
                 _fill(captured.inputs, given)
                 captured.graph.replay()
-                for own, theirs in zip(captured.generators, rngs, strict=True):
+                if captured.keys is not None:
+                    captured.keys.advance(rngs)
+                for own, theirs in zip(captured.generators, rngs, strict=False):
                     theirs.set_state(own.get_state())
                 result: T = captured.result.copied()
                 return result
@@ -149,9 +157,9 @@ class CaptureError(Exception):
 class RepeatedGraph:
     """A function that changes tensors in place and is run again and again, as one CUDA graph.
 
-    The first run is a plain one, in which libraries choose their kernels and state is made, unless
-    nothing of that is to be done; the next is captured and replayed, and so are all that follow.
-    What the function reads anew each time lies in the same memory each time.
+    The first run is a plain one, in which libraries choose their kernels and state is made; the
+    next is captured and replayed, and so are all that follow. What the function reads anew each
+    time lies in the same memory each time.
     """
 
     def __init__(
@@ -159,17 +167,12 @@ class RepeatedGraph:
         function: Callable[[], Tensor],
         device: torch.device,
         generators: Sequence[torch.Generator] = (),
-        *,
-        warm: bool = False,
     ) -> None:
-        """Take the function, and the generators that it draws from, which may be seeded anew.
-
-        `warm`: it needs no plain run.
-        """
+        """Take the function, and the generators that it draws from, which may be seeded anew."""
         self._function = function
         self._device = device
         self._generators = generators
-        self._warm = warm
+        self._warm = False  # whether there was a plain run
         self._stream = 0  # that it was captured for
         self._captured: tuple[torch.cuda.CUDAGraph, Tensor] | None = None
 
@@ -260,19 +263,25 @@ def _capture(
     with _capturing, torch.inference_mode(False), torch.no_grad(), _capturable():
         own = [_own(leaf, device) for leaf in leaves]
         tensors = pytree.tree_unflatten(own, form)
-        generators = [torch.Generator(device) for _ in _generators(rng)]
         many = isinstance(rng, Sequence)
-        draws: Rng = generators if many else generators[0] if generators else None
+        keys = Keys.of(rng, device) if isinstance(rng, Sequence) and Keys.drawn_on(device) else None
+        generators = [] if keys else [torch.Generator(device) for _ in _generators(rng)]
+        draws: Rng = keys or (generators if many else generators[0] if generators else None)
 
         def packed() -> _Packed:
+            if keys is not None:
+                keys.used = 0
             return _Packed.of(one(*tensors, draws))
 
         record = functools.partial(_recorded, packed, pool, generators=generators)
         graph, result = _with_all_memory(record)
-    return _Captured(graph, [leaf for leaf in own if leaf is not None], generators, result)
+    inputs = [leaf for leaf in own if leaf is not None]
+    return _Captured(graph, inputs, generators, keys, result)
 
 
 def _generators(rng: Rng) -> Sequence[torch.Generator]:
+    if isinstance(rng, Keys):
+        raise TypeError("a graph inside a graph: nothing is captured while another is")
     return [] if rng is None else rng if isinstance(rng, Sequence) else [rng]
 
 

@@ -18,12 +18,14 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from planet_rssm.base.device import Keys
 from planet_rssm.base.errors import PlanetError
 
 S = TypeVar("S")  # state of a dynamics: any pytree of tensors whose leading axis is B
 C = TypeVar("C")  # carry of a planner: what it remembers from one decision to the next
-# where noise comes from: one generator, one for each row, or torch's global one
-Rng = torch.Generator | Sequence[torch.Generator] | None
+# where noise comes from: one generator, one for each row (`Keys`: in a captured graph), or torch's
+# global one
+Rng = torch.Generator | Sequence[torch.Generator] | Keys | None
 
 
 class State(NamedTuple):
@@ -106,6 +108,14 @@ class Dynamics(ABC, Generic[S]):
     def refresh(self) -> None:
         """Take up weights that have changed since `prepare`. Here there are no copies of any."""
 
+    def renewed(self) -> "Dynamics[S]":
+        """Return the same with the weights as they are now, in a way that may be captured."""
+        return self
+
+    def places(self) -> tuple[int, ...]:
+        """Return where in memory the weights lie that `renewed` reads: a graph reads them there."""
+        return ()
+
 
 class Planner(ABC, Generic[S, C]):
     """A way to choose actions: all that an agent and a control loop ask of one.
@@ -181,11 +191,14 @@ class PreparedPlanner(Generic[S, C]):
         objective: ObjectiveFunction,
         plan: Callable[..., tuple[Plan, C]] | None = None,
     ) -> None:
-        """Take the model as it is searched; `plan` decides in place of the planner's own."""
+        """Take the model as it is searched.
+
+        `plan` decides in place of the planner's own, and takes up changed weights itself.
+        """
         self.planner = planner
         self.dynamics = dynamics
         self.objective = objective
-        self._plan = planner.plan if plan is None else plan
+        self._plan = plan
 
     def plan(
         self,
@@ -200,8 +213,10 @@ class PreparedPlanner(Generic[S, C]):
         previous: Tensor | None = None,
     ) -> tuple[Plan, C]:
         """Decide with the weights as they are now; see `Planner.plan`."""
-        self.refresh()
-        return self._plan(
+        if self._plan is None:
+            self.refresh()
+        decide = self._plan or self.planner.plan
+        return decide(
             self.dynamics,
             self.objective,
             state,

@@ -23,6 +23,7 @@ GEMM_SECONDS = 0.3
 GEMM_SIDE = {"cpu": 1024}  # rows and columns; 8192 on other devices
 # What the CPU's allocator says: it has no exception class.
 _CPU_FULL = ("not enough memory", "can't allocate memory")
+PHILOX = 4  # numbers of 32 bits that a call of Philox gives
 ALIGNED = 64  # bytes to which what is moved together is aligned
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 T = TypeVar("T")
@@ -147,6 +148,56 @@ def affordable(
 def generator(seed: int, device: torch.device) -> torch.Generator:
     """Return a generator on `device` that starts from `seed`, see seeding.stream_seed."""
     return torch.Generator(device).manual_seed(seed)
+
+
+class Keys:
+    """Seeds and places of R generators in a CUDA device's memory; row r draws by generator r alone.
+
+    A generator that is part of a captured graph takes two launches at each replay, these take one
+    transfer in all. The numbers are PyTorch's Philox of seed and place, others than `torch.randn`'s
+    of the same generator.
+    """
+
+    def __init__(self, pairs: Tensor) -> None:
+        """Take int64 [R, 2] on the device, each a seed and a place."""
+        self.pairs = pairs
+        self.used = 0  # places that each has drawn from here
+
+    def __len__(self) -> int:
+        """Return R."""
+        return len(self.pairs)
+
+    @staticmethod
+    def drawn_on(device: torch.device) -> bool:
+        """Return whether this version of PyTorch draws so on a device."""
+        return device.type == "cuda" and hasattr(torch.ops.aten, "_philox_normal_")
+
+    @classmethod
+    def of(cls, rngs: Sequence[torch.Generator], device: torch.device) -> "Keys":
+        """Return what generators of a CUDA device would go on with."""
+        return cls(torch.empty(len(rngs), 2, dtype=torch.int64, device=device)).fill(rngs)
+
+    def fill(self, rngs: Sequence[torch.Generator]) -> "Keys":
+        """Take over seeds and places, in one transfer that is not waited for; return itself."""
+        pairs = [(rng.initial_seed(), rng.get_offset()) for rng in rngs]
+        host = torch.from_numpy(np.array(pairs, np.uint64).view(np.int64))
+        self.pairs.copy_(host.pin_memory(), non_blocking=True)
+        return self
+
+    def advance(self, rngs: Sequence[torch.Generator]) -> None:
+        """Let generators go on behind what was drawn here."""
+        for rng in rngs:
+            rng.set_offset(rng.get_offset() + self.used)
+
+    def normals(self, count: int, dtype: torch.dtype) -> Tensor:
+        """Draw standard normal numbers [R, count]; the next call goes on behind them."""
+        seeds, places = self.pairs.unbind(1)
+        keys = torch.stack([seeds, places + self.used], 1) if self.used else self.pairs
+        words = count * (2 if dtype == torch.float64 else 1)
+        self.used += -(-words // PHILOX) * PHILOX
+        made = torch.empty(len(self), count, dtype=dtype, device=keys.device)
+        drawn: Tensor = torch.ops.aten._philox_normal_(made, keys.view(torch.uint64)[:, None])
+        return drawn
 
 
 def synchronize(device: torch.device) -> None:

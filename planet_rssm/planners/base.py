@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from planet_rssm.base.errors import PlanetError
-from planet_rssm.graphs import Graphs
 from planet_rssm.planners.box import Bound, Box
+from planet_rssm.planners.captured import CapturedPlan
 from planet_rssm.planners.carry import Steps
 from planet_rssm.planners.categorical import Categorical
 from planet_rssm.planners.choices import Groups, groups_of
@@ -50,7 +50,6 @@ class RoundStats(NamedTuple):
 T = TypeVar("T", bound=Search)
 V = TypeVar("V")
 RunRound = Callable[[functools.partial[Any], tuple[Any, ...]], Any]  # run(round, tensors)
-GRAPHS = 8  # sorts of decisions, by numbers of rows say, whose graphs are kept
 
 
 class SearchPlanner(Planner[Any, C], Generic[C, T]):
@@ -191,64 +190,9 @@ class SearchPlanner(Planner[Any, C], Generic[C, T]):
         """
         if self.settings.fast:
             dynamics = dynamics.prepare(precision)
-        plan: Callable[..., tuple[Plan, C]] = self.plan
-        if dynamics.capturable and reads_tensors_only(objective):
-            # A control loop times each number of rounds at its start, and uses them all later.
-            plan = functools.partial(self._plan_captured, Graphs(GRAPHS + self.rounds))
+        captured = dynamics.capturable and reads_tensors_only(objective)
+        plan = CapturedPlan[S, C](self) if captured else None
         return PreparedPlanner(self, dynamics, objective, plan)
-
-    def _plan_captured(
-        self,
-        graphs: Graphs,
-        dynamics: Dynamics[S],
-        objective: ObjectiveFunction,
-        state: S,
-        carry: C,
-        is_first: Tensor,
-        generator: Rng = None,
-        *,
-        executed: int = 1,
-        rounds: int | None = None,
-        proposals: Tensor | None = None,
-        previous: Tensor | None = None,
-    ) -> tuple[Plan, C]:
-        """Decide as `plan` does, by one graph for each number of rounds, noise included."""
-        some = rounds if rounds is None or rounds < self.rounds else None
-        decision = functools.partial(self._decide_at_once, dynamics, objective, rounds=some)
-        steps: int | None = None
-        if self.warm_start and self.shifts_by_tensor:
-            steps = executed  # in a loop it changes where a decision is late
-        elif self.warm_start:
-            decision = functools.partial(decision, shift=executed)
-        return graphs(decision, (state, carry, is_first, steps, proposals, previous), generator)
-
-    def _decide_at_once(
-        self,
-        dynamics: Dynamics[S],
-        objective: ObjectiveFunction,
-        state: S,
-        carry: C,
-        is_first: Tensor,
-        executed: Tensor | None,
-        proposals: Tensor | None,
-        previous: Tensor | None,
-        generator: Rng,
-        *,
-        rounds: int | None,
-        shift: int = 1,
-    ) -> tuple[Plan, C]:
-        return self.plan(
-            dynamics,
-            objective,
-            state,
-            carry,
-            is_first,
-            generator,
-            executed=shift if executed is None else executed,
-            rounds=rounds,
-            proposals=proposals,
-            previous=previous,
-        )
 
     def round(
         self,

@@ -1,8 +1,8 @@
 """The world model as a session searches it: packed weights, few passes, nothing computed twice."""
 
-import functools
+import copy
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from planet_rssm.base.device import DTYPES
-from planet_rssm.graphs import RepeatedGraph
 from planet_rssm.types import Dynamics, Rollout, State
 from planet_rssm.world_model.heads import ContinueHead, GaussianHead, TwohotHead
 from planet_rssm.world_model.latents import Sample
@@ -59,11 +58,9 @@ class FastDynamics(Dynamics[State]):
         self.memory = memory or (
             torch.cuda.mem_get_info(like.device)[1] // SHARE if like.is_cuda else MEMORY
         )
-        self.capturable = self._in_place = like.is_cuda
-        self._packed_versions: list[tuple[int, int]] = []
+        self.capturable = like.is_cuda
         self._packed_weights: list[Tensor] = []
-        self._apart: RepeatedGraph | None = None  # how far the weights are from those
-        self.packed = self._pack()
+        self._take_up()
 
     def noise_shape(self, batch: int, candidates: int, horizon: int) -> tuple[int, ...] | None:
         """Return what `ModelDynamics.noise_shape` does."""
@@ -78,10 +75,21 @@ class FastDynamics(Dynamics[State]):
     def refresh(self) -> None:
         """Copy the weights again if one has changed, also by writes that PyTorch does not count.
 
-        Those are the writes of fused optimisers and through `.data`.
+        Those are the writes of fused optimisers and through `.data`. A CUDA device copies them each
+        time: to compare them takes it longer, and the host would wait for the answer.
         """
-        if self._versions() != self._packed_versions or not self._equal():
+        if self.capturable or self._versions() != self._packed_versions or not self._equal():
             self._take_up()
+
+    def renewed(self) -> "FastDynamics":
+        """Return the same, with copies of the weights as they are now."""
+        fresh = copy.copy(self)
+        fresh._take_up()
+        return fresh
+
+    def places(self) -> tuple[int, ...]:
+        """Return where each weight lies."""
+        return tuple(weight.data_ptr() for weight in self._weights())
 
     def trace(self, state: State, actions: Tensor, noise: Tensor | None) -> Rollout:
         """Do what `rollout` does and keep the states on the way."""
@@ -110,33 +118,15 @@ class FastDynamics(Dynamics[State]):
 
     def _equal(self) -> bool:
         """Return whether all numbers are as they were packed; NaN equals nothing."""
-        if self._apart is None:
-            return all(map(torch.equal, self._weights(), self._packed_weights))
-        return _none(self._apart())
-
-    @torch.inference_mode(False)
-    @torch.no_grad()
-    def _take_up(self) -> None:
-        fresh = self._pack()
-        if self._in_place:  # a captured graph reads the very tensors that are there
-            for old, new in zip(self.packed.tensors(), fresh.tensors(), strict=True):
-                old.copy_(new)
-        else:
-            self.packed = fresh
+        return all(map(torch.equal, self._weights(), self._packed_weights))
 
     @torch.inference_mode(False)  # tensors made in inference mode could not be written to outside
     @torch.no_grad()
-    def _pack(self) -> "PackedModel":
-        weights, versions = self._weights(), self._versions()
-        if [place for place, _ in versions] == [place for place, _ in self._packed_versions]:
-            torch._foreach_copy_(self._packed_weights, weights)
-        else:
-            self._packed_weights = [weight.clone() for weight in weights]
-            apart = functools.partial(_apart, weights, self._packed_weights)
-            where = weights[0].device
-            self._apart = RepeatedGraph(apart, where, warm=True) if where.type == "cuda" else None
-        self._packed_versions = versions
-        return PackedModel(self.model, self.dtype)
+    def _take_up(self) -> None:
+        self._packed_versions = self._versions()
+        if not self.capturable:
+            self._packed_weights = [weight.clone() for weight in self._weights()]
+        self.packed = PackedModel(self.model, self.dtype)
 
     def _weights(self) -> list[Tensor]:
         return [
@@ -225,12 +215,6 @@ class PackedModel:
         reached = State(*(torch.stack(leaves, 1) for leaves in zip(*states[1:], strict=True)))
         return reached, reward, discount
 
-    def tensors(self) -> Iterator[Tensor]:
-        """Every weight, in an order that is always the same."""
-        for module in (self.step, self.reward, self.continue_head):
-            if module is not None:
-                yield from itertools.chain(module.parameters(), module.buffers())
-
     def _head(self, head: GaussianHead | TwohotHead | ContinueHead) -> nn.Module:
         packed = pack(head, self.dtype)
         if self._rssm.settings.kind != "ssm":
@@ -293,16 +277,6 @@ class PackedModel:
             ssm = self._rssm.settings.kind == "ssm"
             parts.append(head(sample.vector() if ssm else (deter, sample)))
         return torch.cat(parts)
-
-
-@torch.no_grad()
-def _apart(these: list[Tensor], those: list[Tensor]) -> Tensor:
-    """Return how far each tensor is from its like, in few launches."""
-    return torch.stack(torch._foreach_norm(torch._foreach_sub(these, those), torch.inf))
-
-
-def _none(distances: Tensor) -> bool:
-    return not bool(distances.any())
 
 
 def _joined(parts: list[Rollout]) -> Rollout:

@@ -65,12 +65,6 @@ def pretended():
     return Pretended(LIBRARY)
 
 
-@pytest.fixture(autouse=True)
-def unchanged_weights(monkeypatch):
-    """Whether weights changed is computed, and waited for, but what is computed here means nothing."""
-    monkeypatch.setattr("planet_rssm.world_model.packed_model._none", lambda distances: True)
-
-
 @pytest.fixture
 def device(pretended):
     """The device; a test in which a capture failed or took in what is not its own fails, whatever came of it."""
