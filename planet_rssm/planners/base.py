@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.utils import _pytree as pytree
 
 from planet_rssm.base.errors import PlanetError
@@ -32,19 +33,12 @@ class Search(Protocol):
     def std(self) -> Tensor:
         """Spread of the next candidates, [B, H, A]."""
 
-    @property
-    def entropy(self) -> Tensor:
-        """Mean entropy of one of the next candidates' numbers or choices, [B], in nats."""
-
 
 class RoundStats(NamedTuple):
-    """What is reported of a round, each [B]; see `joined_stats`."""
+    """What is reported of a round; see `SearchPlanner.stats`."""
 
-    returns_max: Tensor
-    returns_mean: Tensor
-    elite_std: Tensor
-    entropy: Tensor
-    nonfinite: Tensor
+    returns: Tensor  # [B, N] of its candidates
+    search: Search  # what is known after it
 
 
 T = TypeVar("T", bound=Search)
@@ -160,7 +154,7 @@ class SearchPlanner(Planner[Any, C], Generic[C, T]):
             run: `run(round, tensors)` runs a round in a way of its own; None just calls it.
 
         Returns:
-            The plan and the next carry; for the diagnostics see `joined_stats`.
+            The plan and the next carry; for the diagnostics see `stats`.
 
         Raises:
             PlanetError: proposals or returns of a wrong shape, or no round at all.
@@ -179,7 +173,7 @@ class SearchPlanner(Planner[Any, C], Generic[C, T]):
                 stats.append(stat)
             sequence, value, carry = self.choose(search, noise[-1].choice)
             sequence = self.box.actions(sequence)
-            return Plan(sequence[:, 0], sequence, value, joined_stats(stats)), carry
+            return Plan(sequence[:, 0], sequence, value, self.stats(stats)), carry
 
     def prepare(
         self, dynamics: Dynamics[S], objective: ObjectiveFunction, precision: str = "float32"
@@ -223,14 +217,36 @@ class SearchPlanner(Planner[Any, C], Generic[C, T]):
         )
         precedence = tie_order(returns, self.mean_at if last else None, count)
         search = self.refit(search, sequences, returns, precedence)
-        stats = RoundStats(
-            returns.amax(1),
-            mean_of_finite(returns),
-            search.std.mean((1, 2)),
-            search.entropy,
-            returns.isinf().sum(1),
-        )
-        return search, stats
+        return search, RoundStats(returns, search)
+
+    def stats(self, rounds: Sequence[RoundStats]) -> dict[str, Tensor]:
+        """Return a plan's diagnostics, [B, I] by round but for `nonfinite` [B].
+
+        `returns_max`; `returns_mean` of the finite ones; `elite_std` and `entropy` of what the next
+        round would draw from; `nonfinite`: how many candidates had a return that is not finite.
+        They are computed for all rounds at once.
+        """
+        counts = [one.returns.shape[1] for one in rounds]
+        most = max(counts)
+        padded = [
+            pad(one.returns, (0, most - count), value=-torch.inf) if count < most else one.returns
+            for one, count in zip(rounds, counts, strict=True)
+        ]
+        returns = torch.stack(padded, 1)
+        return {
+            "returns_max": returns.amax(2),
+            "returns_mean": mean_of_finite(returns),
+            "elite_std": torch.stack([one.search.std for one in rounds], 1).mean((2, 3)),
+            "entropy": self.entropies([one.search for one in rounds]),
+            "nonfinite": returns.isinf().sum((1, 2)) - (most * len(rounds) - sum(counts)),
+        }
+
+    def entropies(self, searches: Sequence[Any]) -> Tensor:
+        """Return the mean entropy of the next candidates' numbers or choices, [B, I], in nats.
+
+        Here it is each search's own `entropy` [B].
+        """
+        return torch.stack([one.entropy for one in searches], 1)
 
     def accept(self, proposals: Tensor | None, noise: Sequence[Noise]) -> Tensor | None:
         """Return proposals [B, K, H, A] as numbers in [−1, 1], moved inside the bounds.
@@ -322,18 +338,6 @@ class SearchPlanner(Planner[Any, C], Generic[C, T]):
 
         `noise` [B] is there for a planner that `draws_choice`.
         """
-
-
-def joined_stats(rounds: Sequence[RoundStats]) -> dict[str, Tensor]:
-    """Return a plan's diagnostics, [B, I] by round but for `nonfinite` [B].
-
-    `returns_max`; `returns_mean` of the finite ones; `elite_std` and `entropy` of what the next
-    round would draw from; `nonfinite`: how many candidates had a return that is not finite.
-    """
-    by_round = {
-        name: torch.stack([getattr(one, name) for one in rounds], 1) for name in RoundStats._fields
-    }
-    return by_round | {"nonfinite": by_round["nonfinite"].sum(1)}
 
 
 def _joined(*rows: Tensor | None) -> Tensor | None:

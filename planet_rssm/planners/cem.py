@@ -1,5 +1,6 @@
 """The cross-entropy method of PlaNet (Hafner et al. 2019, arXiv 1811.04551, algorithm 2)."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,12 +12,11 @@ from planet_rssm.planners.gaussian import elite_weights, mean_of_finite, top
 
 
 class CEMSearch(NamedTuple):
-    """The distribution: `mean` and `std` [B, H, A], `entropy` [B]; the elites' mean return [B]."""
+    """The distribution: `mean` and `std` [B, H, A]; the elites' returns [B, K]."""
 
     mean: Tensor
     std: Tensor
-    entropy: Tensor
-    value: Tensor
+    returns: Tensor
 
 
 class CEM(SearchPlanner[Carry, CEMSearch]):
@@ -42,7 +42,7 @@ class CEM(SearchPlanner[Carry, CEMSearch]):
         fresh = self.distribution.fresh(noise)
         mean, _ = resumed(carry, is_first, executed, fresh, self.warm_start)
         mean = self.distribution.loosened(mean)
-        return self._search(mean, self.distribution.spread(mean), mean.new_zeros(len(mean)))
+        return CEMSearch(mean, self.distribution.spread(mean), mean.new_zeros(len(mean), 0))
 
     def propose(self, search: CEMSearch, noise: Tensor, *, last: bool) -> Tensor:
         """Sample the distribution."""
@@ -60,13 +60,17 @@ class CEM(SearchPlanner[Carry, CEMSearch]):
         weights, share = elite_weights(returns, self.momentum)
         limits = self.min_std, self.max_std
         mean, std = self.distribution.fit(search.mean, search.std, elites, weights, share, limits)
-        return self._search(mean, std, mean_of_finite(returns))
+        return CEMSearch(mean, std, returns)
 
     def choose(
         self, search: CEMSearch, noise: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Carry]:
         """Act by the final mean or the likeliest choices, and remember the distribution."""
-        return self.distribution.mode(search.mean), search.value, remembered(search.mean)
+        value = mean_of_finite(search.returns)
+        return self.distribution.mode(search.mean), value, remembered(search.mean)
 
-    def _search(self, mean: Tensor, std: Tensor, value: Tensor) -> CEMSearch:
-        return CEMSearch(mean, std, self.distribution.entropy(mean, std), value)
+    def entropies(self, searches: Sequence[CEMSearch]) -> Tensor:
+        """Return the entropy after each round, [B, I], of all at once."""
+        mean, std = (torch.stack([one[part] for one in searches], 1) for part in (0, 1))
+        flat = self.distribution.entropy(mean.flatten(0, 1), std.flatten(0, 1))
+        return flat.view(mean.shape[:2])

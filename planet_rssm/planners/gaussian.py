@@ -49,7 +49,8 @@ class Gaussian:
         """
         fitted, spread = weighted(sequences, weights)
         low, high = limits
-        return torch.lerp(mean, fitted, share), torch.lerp(std, spread, share).clamp(low, high)
+        mean, std = torch.lerp(mean, fitted, share), torch.lerp(std, spread, share)
+        return mean, std if (low, high) == (0, math.inf) else std.clamp(low, high)
 
     def mode(self, mean: Tensor) -> Tensor:
         """Return the likeliest sequence [B, H, A]."""
@@ -96,8 +97,9 @@ def tie_order(returns: Tensor, mean_at: int | None, proposals: int) -> Tensor | 
 
 
 def mean_of_finite(returns: Tensor) -> Tensor:
-    """Return the mean [B] over the `returns` [B, K] that are not −inf, and −inf where all are."""
-    return returns.masked_fill(returns.isinf(), torch.nan).nanmean(1).nan_to_num(nan=-torch.inf)
+    """Return the mean [*B] over the `returns` [*B, K] that are not −inf, and −inf where all are."""
+    total = returns.nan_to_num(neginf=0.0).sum(-1)
+    return (total / (returns > -torch.inf).sum(-1)).nan_to_num(nan=-torch.inf)
 
 
 def elite_weights(returns: Tensor, momentum: float) -> tuple[Tensor, Tensor]:
@@ -108,8 +110,9 @@ def elite_weights(returns: Tensor, momentum: float) -> tuple[Tensor, Tensor]:
     not break on, nor moves when there is none.
     """
     finite = (returns > -torch.inf).to(returns.dtype)
-    weights = finite / finite.sum(1, keepdim=True).clamp(min=1.0)
-    return weights, (1.0 - momentum) * finite.mean(1)[:, None, None]
+    count = finite.sum(1, keepdim=True)
+    share = count[:, None] / returns.shape[1]
+    return finite / count.clamp(min=1.0), share if momentum == 0 else (1.0 - momentum) * share
 
 
 def weighted(sequences: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,7 +120,8 @@ def weighted(sequences: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 
     Their `weights` [B, K] sum to 1.
     """
-    weights = weights[:, :, None, None]
-    mean = (weights * sequences).sum(1)
-    variance = (weights * (sequences - mean[:, None]).square()).sum(1)
-    return mean, (variance + VARIANCE_FLOOR).sqrt()
+    rows, shares = sequences.flatten(2), weights[:, None]
+    mean = shares @ rows
+    variance = shares @ (rows - mean).square()
+    shape = sequences[:, 0].shape
+    return mean.view(shape), (variance + VARIANCE_FLOOR).sqrt_().view(shape)

@@ -47,12 +47,11 @@ class Objective:
             PlanetError: a function returned another shape than [M], or there is a cost and no
                 `states` of the rollout.
         """
-        weight = (self.discount * rollout.discount).cumprod(-1)
-        first = torch.ones_like(weight[..., :1])
-        reward = rollout.reward
+        discount, reward = rollout.discount, rollout.reward
+        weight = (discount if self.discount == 1 else self.discount * discount).cumprod(-1)
         if self.cost is not None:
             reward = reward - self._costs(self.cost, rollout)
-        returns = (torch.cat([first, weight[..., :-1]], -1) * reward).sum(-1)
+        returns = reward[..., 0] + (weight[..., :-1] * reward[..., 1:]).sum(-1)
         if self.terminal_value is None:
             return returns
         value = self.terminal_value(pytree.tree_map(lambda leaf: leaf.flatten(0, 1), rollout.last))
@@ -136,7 +135,7 @@ def _one_step_before(actions: Tensor, previous: Tensor | None) -> Tensor:
 
 def rank(returns: Tensor) -> Tensor:
     """Return `returns` with −inf for NaN and both infinities: where the model breaks never wins."""
-    return returns.masked_fill(~returns.isfinite(), -torch.inf)
+    return returns.nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
 
 
 def risk_adjusted(returns: Tensor, particles: int, risk: str | float) -> Tensor:

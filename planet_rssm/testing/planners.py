@@ -112,6 +112,8 @@ class _Trial:
         expected = {"std": (self.batch, noise.shape[2], self.action_size), "entropy": (self.batch,)}
         for name, shape in expected.items():
             value = getattr(search, name, None)
+            if name == "entropy" and type(planner).entropies is not SearchPlanner.entropies:
+                value = planner.entropies([search])[:, 0]
             if value is None:
                 kind = type(search).__name__
                 yield (

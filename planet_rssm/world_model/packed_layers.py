@@ -153,12 +153,18 @@ class PackedJoint(nn.Module):
         columns = embedding_bag(sample.places, self.table, mode="sum")
         return self.act(self.of_rest(rest).add_(columns))
 
-    def first(self, rest: Tensor, sample: Tensor) -> Tensor:
-        """Do the same for samples given as vectors [B, S], each for N rows of `rest` [B * N, R]."""
+    def onto(self, part: Tensor, sample: Sample) -> Tensor:
+        """Do the same for what `of_rest` made [M, outputs], which is overwritten."""
+        if sample.places is None:
+            part.addmm_(sample.vector().to(self.dtype), self.of_sample.weight.t())
+        else:
+            part.add_(embedding_bag(sample.places, self.table, mode="sum"))
+        return self.act(part)
+
+    def first(self, part: Tensor, sample: Tensor) -> Tensor:
+        """Do the same for samples given as vectors [B, S], each for M / B rows of `part`."""
         common = self.of_sample(sample)[:, None]
-        return self.act(
-            self.of_rest(rest).unflatten(0, (len(sample), -1)).add_(common).flatten(0, 1)
-        )
+        return self.act(part.unflatten(0, (len(sample), -1)).add_(common).flatten(0, 1))
 
 
 class PackedBlockLinear(nn.Module):

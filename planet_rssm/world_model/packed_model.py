@@ -156,7 +156,7 @@ class PackedModel:
             None if model.continue_head is None else self._head(model.continue_head)
         )
         # Numbers that a row keeps of every step for the heads, and that it needs within a step.
-        self.kept_numbers = rssm.deter_size + rssm.latent.noise_size
+        self.kept_numbers = rssm.deter_size + rssm.latent.noise_size + rssm.settings.hidden
         hidden = rssm.deter_size + rssm.settings.hidden
         self.step_numbers = 8 * hidden + 4 * rssm.latent.raw_size
 
@@ -164,15 +164,18 @@ class PackedModel:
     def rollout(self, state: State, actions: Tensor, noise: Tensor | None, trace: bool) -> Rollout:
         """See `ModelDynamics`: its `trace` or its `rollout`."""
         rows, horizon = actions.shape[:2], actions.shape[2]
-        # [H, M, A]: the rows of a step lie together
-        steps = actions.to(self.dtype).flatten(0, 1).transpose(0, 1).contiguous()
+        steps = _by_step(self.step.read(actions.to(self.dtype)))
         drawn: Sequence[Tensor | None] = [None] * horizon
         if noise is not None:
-            drawn = noise.flatten(0, 1).transpose(0, 1).contiguous().unbind()
+            drawn = _by_step(noise).unbind()
         deters, samples = self._imagine(state, lambda step, deters, samples: steps[step], drawn)
         reward, discount = (
-            part.view((horizon, *rows)).permute(1, 2, 0) for part in self._predict(deters, samples)
+            None if part is None else part.view((horizon, *rows)).permute(1, 2, 0)
+            for part in self._predict(deters, samples)
         )
+        assert reward is not None
+        if discount is None:
+            discount = reward.new_ones((*rows, horizon))
         last = self._candidate_states(deters[-1], samples[-1], state, rows)
         result = Rollout(reward, discount, last)
         if not trace:
@@ -204,14 +207,17 @@ class PackedModel:
         def action(step: int, deters: list[Tensor], samples: list[Sample]) -> Tensor:
             if step:
                 states.append(self._state(deters[-1], samples[-1], state))
-            return act(self._rssm.feat(states[-1]), step).to(self.dtype)
+            return self.step.read(act(self._rssm.feat(states[-1]), step).to(self.dtype))
 
         drawn = noise.transpose(0, 1).contiguous().unbind()
         deters, samples = self._imagine(state, action, drawn)
         states.append(self._state(deters[-1], samples[-1], state))
         reward, discount = (
-            part.view(len(drawn), -1).t() for part in self._predict(deters, samples)
+            None if part is None else part.view(len(drawn), -1).t()
+            for part in self._predict(deters, samples)
         )
+        assert reward is not None
+        discount = torch.ones_like(reward) if discount is None else discount
         reached = State(*(torch.stack(leaves, 1) for leaves in zip(*states[1:], strict=True)))
         return reached, reward, discount
 
@@ -229,8 +235,9 @@ class PackedModel:
     ) -> tuple[list[Tensor], list[Sample]]:
         """Return the deters [M, D] and the samples of one step for each of `drawn` [M, noise_size].
 
-        `action(step, deters, samples)` [M, A] is asked for before each step, with those so far. M
-        may be several times the rows of `state`: each of these then starts as many rows.
+        `action(step, deters, samples)`, what the step reads of M actions, is asked for before each
+        step, with those so far. M may be several times the rows of `state`: each of these then
+        starts as many rows.
         """
         deters: list[Tensor] = []
         samples: list[Sample] = []
@@ -259,11 +266,11 @@ class PackedModel:
         """Return states of M rows as [B, N, ...] in the precision of `like`."""
         return State(*(leaf.unflatten(0, rows) for leaf in self._state(deter, sample, like)))
 
-    def _predict(self, deters: list[Tensor], samples: list[Sample]) -> tuple[Tensor, Tensor]:
-        """Return the rewards and the chances to go on of all states, [H * M] each."""
+    def _predict(self, deters: list[Tensor], samples: list[Sample]) -> tuple[Tensor, Tensor | None]:
+        """Return the rewards and the chances to go on of all states, [H * M] each; None: all 1."""
         reward = self._read(self.reward, deters, samples)
         if self.continue_head is None:
-            return reward, torch.ones_like(reward)
+            return reward, None
         return reward, self._read(self.continue_head, deters, samples)
 
     def _read(self, head: nn.Module, deters: list[Tensor], samples: list[Sample]) -> Tensor:
@@ -276,7 +283,13 @@ class PackedModel:
             sample = Sample.cat(samples[start : start + many])
             ssm = self._rssm.settings.kind == "ssm"
             parts.append(head(sample.vector() if ssm else (deter, sample)))
-        return torch.cat(parts)
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+
+def _by_step(parts: Tensor) -> Tensor:
+    """Return parts [B, N, H, ...] as [H, B * N, ...]; on a CPU the rows of a step lie together."""
+    steps = parts.flatten(0, 1).transpose(0, 1)
+    return steps.contiguous() if parts.device.type == "cpu" else steps
 
 
 def _joined(parts: list[Rollout]) -> Rollout:

@@ -24,9 +24,15 @@ if TYPE_CHECKING:
 class PackedStep(nn.Module, ABC):
     """A core and its prior, in the form that is fastest for the core."""
 
+    def read(self, actions: Tensor) -> Tensor:
+        """Return what a step reads of actions [M, A], which may be those of all steps. Here all."""
+        return actions
+
     @abstractmethod
     def first(self, state: State, action: Tensor, last: bool) -> tuple[Tensor, Tensor]:
         """Return the next deter [M, D] and `shared`, for M / B rows of `action` a row of `state`.
+
+        `action` is what `read` returned.
 
         After the `last` step only the prior reads `shared`.
         """
@@ -52,7 +58,10 @@ class FusedStep(PackedStep):
     product of x makes all its gates: with few rows a product takes little longer than one of half
     its size. The first of these is `shared`, with the prior's layer as its last columns. A call
     takes B rows of deter and of `shared` and M of actions: in the first step M / B rows have a
-    deter in common, later M is B. Devices other than a CPU have a kernel for the complete cell.
+    deter in common, later M is B.
+
+    A CUDA device has a kernel for a GRU's gates. There the actions' part of x is made for all steps
+    at once, and the sample's is added to it by the product.
     """
 
     def __init__(self, core: GRUCore, prior: nn.Sequential, stoch: int, dtype: torch.dtype) -> None:
@@ -70,29 +79,31 @@ class FusedStep(PackedStep):
         assert isinstance(first, nn.Linear)
         self.prior_size = first.out_features
         self.of_last = PackedLinear(first.weight, first.bias, dtype)
-        self.cell = None if first.weight.device.type == "cpu" else pack(cell, dtype)
-        if self.cell is None:
-            of_x, of_deter, of_reset = _parts(cell)
-            self.of_x = PackedLinear(of_x[0], of_x[1], dtype)
-            weight = torch.cat([of_deter[0], first.weight])
-            bias = torch.cat([of_deter[1], first.bias])
-            self.of_deter = PackedLinear(weight, bias, dtype)
-            self.of_reset = None if of_reset is None else PackedLinear(of_reset, None, dtype)
-            self.tanh = Tensor.tanh_ if self.of_x.blocked is None else tanh_
+        of_x, of_deter, of_reset = _parts(cell)
+        self.of_x = PackedLinear(of_x[0], of_x[1], dtype)
+        weight = torch.cat([of_deter[0], first.weight])
+        bias = torch.cat([of_deter[1], first.bias])
+        self.of_deter = PackedLinear(weight, bias, dtype)
+        self.of_reset = None if of_reset is None else PackedLinear(of_reset, None, dtype)
+        self.tanh = Tensor.tanh_ if self.of_x.blocked is None else tanh_
+        self.reads_ahead = first.weight.is_cuda
+        self.has_kernel = first.weight.is_cuda and of_reset is None
         self.prior = pack(nn.Sequential(*after), dtype)
+
+    def read(self, actions: Tensor) -> Tensor:  # noqa: D102
+        return self.joint.of_rest(actions) if self.reads_ahead else actions
 
     def first(self, state: State, action: Tensor, last: bool) -> tuple[Tensor, Tensor]:  # noqa: D102
         deter = state.deter.to(self.dtype)
-        if self.cell is None:
-            shared = self.of_deter(deter)
-        else:
-            deter = shared = deter.repeat_interleave(len(action) // len(deter), 0)
-        return self._repeat(self.joint.first(action, state.stoch), deter, shared, last)
+        part = action if self.reads_ahead else self.joint.of_rest(action)
+        return self._repeat(self.joint.first(part, state.stoch), deter, self.of_deter(deter), last)
 
     def forward(  # noqa: D102
         self, deter: Tensor, shared: Tensor, sample: Sample, action: Tensor, last: bool
     ) -> tuple[Tensor, Tensor]:
-        return self._repeat(self.joint((action, sample)), deter, shared, last)
+        joint = self.joint
+        x = joint.onto(action, sample) if self.reads_ahead else joint((action, sample))
+        return self._repeat(x, deter, shared, last)
 
     def raw(self, shared: Tensor) -> Tensor:  # noqa: D102
         return self.prior(shared[:, -self.prior_size :])
@@ -101,13 +112,12 @@ class FusedStep(PackedStep):
         self, x: Tensor, deter: Tensor, shared: Tensor, last: bool
     ) -> tuple[Tensor, Tensor]:
         x = x if self.inputs is None else self.inputs(x)
-        if self.cell is not None:
-            for _ in range(self.depth):
-                deter = self.cell(x, deter)
-            return deter, self.of_last(deter)
         inputs = self.of_x(x)
         for left in reversed(range(self.depth)):
-            deter = gru(inputs, shared, deter, self.tanh, self.of_reset)
+            if self.has_kernel:
+                deter = _gru_by_kernel(inputs, shared, deter)
+            else:
+                deter = gru(inputs, shared, deter, self.tanh, self.of_reset)
             shared = self.of_last(deter) if last and not left else self.of_deter(deter)
         return deter, shared
 
@@ -156,6 +166,17 @@ def gru(
     other, of_deter, _ = torch.split_with_sizes(hidden, [2 * size, size, width - 3 * size], -1)
     reset, update = (both + other).sigmoid_().chunk(2, -1)
     return torch.lerp(tanh(torch.addcmul(of_x, reset, of_deter)), deter, update).view(-1, size)
+
+
+def _gru_by_kernel(inputs: Tensor, hidden: Tensor, deter: Tensor) -> Tensor:
+    """Return what `gru` does, in one launch of a CUDA device but for the first step's."""
+    many = len(inputs) // len(deter)
+    if len(deter) == 1:  # no copies
+        hidden, deter = hidden.expand(many, -1), deter.expand(many, -1)
+    elif many > 1:
+        hidden, deter = hidden.repeat_interleave(many, 0), deter.repeat_interleave(many, 0)
+    gates = hidden[:, : 3 * deter.shape[1]]
+    return torch.ops.aten._thnn_fused_gru_cell(inputs, gates, deter)[0]
 
 
 class PlainStep(PackedStep):

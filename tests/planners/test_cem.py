@@ -39,4 +39,4 @@ def test_refit_by_hand():
     search = planner.refit(search, sequences, torch.tensor([[-torch.inf, -1.0, -7.0, -2.0]]))
     torch.testing.assert_close(search.mean.item(), 0.4)
     torch.testing.assert_close(search.std.item(), (0.04 + 1e-6) ** 0.5)
-    assert search.value.item() == -1.5
+    assert planner.choose(search)[1].item() == -1.5

@@ -281,12 +281,11 @@ def test_diagnostics_tell_of_each_round(name):
 def test_entropy_by_hand():
     gaussian = made(init_std=2.0)
     search = gaussian.start(gaussian.initial(2), FIRST, torch.zeros(2, 30, 4, 1))
-    torch.testing.assert_close(
-        search.entropy, torch.distributions.Normal(0.0, torch.full((2,), 2.0)).entropy()
-    )
+    by_torch = torch.distributions.Normal(0.0, torch.full((2, 1), 2.0)).entropy()
+    torch.testing.assert_close(gaussian.entropies([search]), by_torch)
     choices = CategoricalCEM(PlannerSettings(**SMALL), 3)
     search = choices.start(choices.initial(2), FIRST, torch.zeros(2, 30, 4, 1))
-    torch.testing.assert_close(search.entropy, torch.log(torch.full((2,), 3.0)))
+    torch.testing.assert_close(choices.entropies([search]), torch.log(torch.full((2, 1), 3.0)))
     sure = torch.tensor([1.0, 0.0, 0.0]).expand(2, 4, 3)
     assert choices.distribution.entropy(sure, search.std).tolist() == [0, 0]
 

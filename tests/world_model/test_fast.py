@@ -88,6 +88,33 @@ def test_in_float64_it_is_the_plain_path(any_model):
     assert_same(FastDynamics(any_model, "float32").rollout(*inputs), expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("rows", [B, 1])
+def test_the_forms_of_a_cuda_device_are_the_plain_path(any_model, rows, monkeypatch):
+    """Its kernel of a GRU's gates, which a CPU has not, is written out."""
+    made = FusedStep.__init__
+
+    def there(self, *arguments):
+        made(self, *arguments)
+        self.reads_ahead, self.has_kernel = True, self.of_reset is None
+
+    def kernel(inputs, gates, deter):
+        assert len(inputs) == len(gates) == len(deter) and gates.shape == inputs.shape
+        return gru(inputs.clone(), gates, deter), None
+
+    monkeypatch.setattr(FusedStep, "__init__", there)
+    monkeypatch.setattr(torch.ops.aten, "_thnn_fused_gru_cell", kernel)
+    any_model.double()
+    state, actions, noise = inputs_of(any_model, torch.float64)
+    inputs = (
+        State(*(part[:rows] for part in state)),
+        actions[:rows],
+        None if noise is None else noise[:rows],
+    )
+    with torch.no_grad():
+        expected = ModelDynamics(any_model).rollout(*inputs)
+    assert_same(FastDynamics(any_model, "float32").rollout(*inputs), expected, rtol=1e-6, atol=1e-6)
+
+
 def test_in_bfloat16_it_differs_by_bfloat16s_rounding(model):
     made = model("planet")
     inputs = inputs_of(made)
