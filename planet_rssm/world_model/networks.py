@@ -10,7 +10,7 @@ from torch.nn.functional import conv2d, pad, rms_norm
 
 from planet_rssm.config import v3_layers
 from planet_rssm.world_model.plain import is_plain
-from planet_rssm.world_model.products import Linear
+from planet_rssm.world_model.products import Linear, linear
 
 UNCUT = 1.1368  # standard deviation of a normal that has 1 after its cut at two of them
 V3_WIDTHS = (2, 3, 4, 4, 4)  # channels after each layer, in units of the depth
@@ -94,7 +94,7 @@ class UpconvOfOne(nn.ConvTranspose2d):
         assert self.bias is not None
         _, channels, height, width = self.weight.shape
         weight = self.weight.permute(0, 2, 3, 1).flatten(1)  # a view, where it is channels_last
-        maps = torch.addmm(self.bias.repeat(height * width), x.flatten(1), weight)
+        maps = linear(x.flatten(1), weight.t(), self.bias.repeat(height * width))
         return maps.view(-1, height, width, channels).permute(0, 3, 1, 2)
 
 
