@@ -121,7 +121,8 @@ def weighted(sequences: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     Their `weights` [B, K] sum to 1.
     """
     rows, shares = sequences.flatten(2), weights[:, None]
-    mean = shares @ rows
-    variance = shares @ (rows - mean).square()
+    with torch.autocast(rows.device.type, enabled=False):  # an agent's would take the precision
+        mean = shares @ rows
+        variance = shares @ (rows - mean).square()
     shape = sequences[:, 0].shape
     return mean.view(shape), (variance + VARIANCE_FLOOR).sqrt_().view(shape)

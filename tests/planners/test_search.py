@@ -53,6 +53,19 @@ def test_shapes(settings, walk):
     assert shapes == by_round | {"nonfinite": (3,)}
 
 
+def test_a_search_inside_an_autocast_is_the_same(settings, walk):
+    """As an agent decides in bfloat16: that is the precision of the model alone."""
+    planner, state = planner_from_settings(settings, 2), places(dtype=torch.float32)
+    noise = planner.draw(walk, state, torch.Generator().manual_seed(1))
+    plans = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            carry = planner.initial(3)
+            plans.append(planner.plan(walk, Objective(), state, carry, FIRST, noise=noise)[0])
+    assert torch.equal(plans[0].sequence, plans[1].sequence)
+    assert torch.equal(plans[0].value, plans[1].value)
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-4)])
 def test_batched_equals_separate_on_the_same_noise(settings, walk, dtype, tolerance):
     planner = planner_from_settings(settings, 2)
