@@ -18,6 +18,7 @@ from planet_rssm.base.trust import require
 from planet_rssm.cli import complete, options, tables
 from planet_rssm.cli.forecast import print_forecast
 from planet_rssm.cli.train_checks import checked
+from planet_rssm.training.trackers import require_trackers
 
 if TYPE_CHECKING:
     from planet_rssm.runs.run import Run
@@ -109,6 +110,7 @@ def verb(
         # now, not when all has been learned
         require(config.flatten(settings), f"--data {settings.data.folder}")
     check_batch(settings.train.batch_size, team_size())
+    require_trackers(settings.train.trackers)
     run = _open(folder, settings) if resume else _create(folder, settings)
     learned = _train(run, episodes)
     if not learned and plan_episodes is None:

@@ -53,6 +53,8 @@ class TrainSettings(Section):
     # measures as the run begins, which keeps both
     threads: Literal["auto"] | Count = "auto"
     collect_threads: Literal["auto"] | Count = "auto"
+    # where metrics go too, beside the run folder: wandb and trackio, each its own package
+    trackers: tuple[Literal["wandb", "trackio"], ...] = ()
     keep: Count = 2  # newest checkpoints kept beside the best
     max_skipped: Count = 20  # updates in a row with a non-finite loss before the run stops
 

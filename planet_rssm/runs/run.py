@@ -46,6 +46,7 @@ RESUMABLE = {
     "train.env_steps",
     "train.fast",
     "train.keep",
+    "train.trackers",
     "train.test_every",
     "train.test_episodes",
     "train.threads",

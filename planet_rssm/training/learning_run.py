@@ -13,6 +13,7 @@ from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.json_types import Json
 from planet_rssm.base.seeding import Stream, stream_seed
 from planet_rssm.base.stopwatch import Stages, by_length
+from planet_rssm.config import flatten
 from planet_rssm.data.replay import Replay
 from planet_rssm.runs import checkpoint as checkpoints
 from planet_rssm.runs import location
@@ -26,6 +27,7 @@ from planet_rssm.training.metrics import Meter, MetricsLog, resident_mib
 from planet_rssm.training.progress import Progress
 from planet_rssm.training.restore import Place
 from planet_rssm.training.team import Team
+from planet_rssm.training.trackers import Tracker
 
 MUCH_PADDING = 0.5  # share of a batch from which on a line reports it
 
@@ -76,6 +78,10 @@ class LearningRun:
             self._number(),
             axis=axis,
             crc=progress.metrics_crc,
+            trackers=[
+                Tracker(name, run.folder, flatten(run.settings))
+                for name in run.settings.train.trackers
+            ],
         )
         self._started = time.monotonic() - progress.seconds
 

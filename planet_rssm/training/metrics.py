@@ -8,6 +8,7 @@ import resource
 import sys
 import threading
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from planet_rssm.base.files import open_regular, sync_folder
 from planet_rssm.base.json_types import Json
 from planet_rssm.config import FORMAT
 from planet_rssm.runs.run import EVENTS, METRICS, read_metrics
+from planet_rssm.training.trackers import Tracker
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -37,13 +39,21 @@ class MetricsLog:
     """Appends measurements; a resumed run first cuts the file back to its checkpoint."""
 
     def __init__(
-        self, folder: Path, offset: int, done: int, axis: str = "env_steps", crc: int | None = None
+        self,
+        folder: Path,
+        offset: int,
+        done: int,
+        axis: str = "env_steps",
+        crc: int | None = None,
+        trackers: Sequence[Tracker] = (),
     ) -> None:
         """Cut the file to `offset` bytes, whose CRC-32 was `crc` (None: not known).
 
-        `done` is what the counter `axis`, where events are placed, stood at then.
+        `done` is what the counter `axis`, where events are placed, stood at then. `trackers` get
+        every number too.
         """
         self._axis = axis
+        self._trackers = trackers
         path = folder / METRICS
         open(path, "ab", opener=_no_link).close()
         sync_folder(folder)
@@ -87,10 +97,15 @@ class MetricsLog:
         self._file.write(data)
         self.crc = zlib.crc32(data, self.crc)
         self._file.flush()
+        step = counters[self._axis]
+        scalars = {
+            f"{phase}/{name}": value for name, value in values.items() if isinstance(value, float)
+        }
         if self._events is not None:
-            for name, value in values.items():
-                if isinstance(value, float):
-                    self._events.add_scalar(f"{phase}/{name}", value, counters[self._axis])
+            for name, value in scalars.items():
+                self._events.add_scalar(name, value, step)
+        for tracker in self._trackers:
+            tracker.write({**scalars, **counters}, step)
 
     def sync(self) -> int:
         """Make all lines durable, and return the file's length for the checkpoint."""
@@ -105,6 +120,8 @@ class MetricsLog:
         try:
             self._file.close()
         finally:
+            for tracker in self._trackers:
+                tracker.close()
             if self._events is not None:
                 self._close_events(self._events)
 

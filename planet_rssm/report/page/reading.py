@@ -20,7 +20,7 @@ from planet_rssm.runs.run import CONFIG, METRICS, RECORD
 from planet_rssm.runs.surroundings import versions
 
 OPEN = (None, "auto")  # values of a preset that a run fills in
-OF_THE_MACHINE = ("seed", "device", "train.threads", "train.collect_threads")
+OF_THE_MACHINE = ("seed", "device", "train.threads", "train.collect_threads", "train.trackers")
 
 
 @dataclass
