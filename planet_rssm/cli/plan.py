@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import numpy as np
@@ -11,6 +12,9 @@ from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.json_types import Json
 from planet_rssm.cli import complete, options, tables
 from planet_rssm.cli.progress import StageProgress
+
+if TYPE_CHECKING:
+    from planet_rssm.evaluation.xray import Explained, WriteExplained
 
 
 @click.command("plan")
@@ -84,12 +88,8 @@ def plan_and_print(
     from planet_rssm.evaluation.plan_run import plan_run  # torch: not for `planet plan --help`
     from planet_rssm.evaluation.plan_simulator import plan_simulator
     from planet_rssm.evaluation.simulator_settings import PREFIX
-    from planet_rssm.evaluation.xray import Explained, WriteExplained
-    from planet_rssm.report.trace import write_trace
     from planet_rssm.report.video import write_video
-    from planet_rssm.report.xray import xray_frames
     from planet_rssm.runs.location import outputs
-    from planet_rssm.runs.run import VIDEOS
 
     simulated = str(run).startswith(PREFIX)
     folder = (
@@ -100,22 +100,9 @@ def plan_and_print(
             f"--{'xray' if xray else 'trace'}: {run} has no learned model to look into; leave it "
             "out, or give a trained run"
         )
-    if trace and (trace.suffix != ".npz" or not trace.parent.is_dir()):
-        raise PlanetError(f"--trace {trace}: must be a file .npz in a folder that exists")
-
-    def video_file(name: str) -> Path:
-        (folder / VIDEOS).mkdir(parents=True, exist_ok=True)
-        return folder / VIDEOS / name
 
     def film(frames: Sequence[np.ndarray], fps: float) -> Path:
-        return write_video(video_file("plan.mp4"), frames, fps)
-
-    def draw(episode: Explained) -> Path:
-        return write_video(video_file("xray.mp4"), xray_frames(*episode), 1 / episode.interval)
-
-    writers: dict[str, WriteExplained] = {"xray": draw} if xray else {}
-    if trace:
-        writers["trace"] = lambda episode: write_trace(trace, *episode)
+        return write_video(_video(folder, "plan"), frames, fps)
 
     with StageProgress("plan", episodes, "decisions") as progress:
         common: Json = {
@@ -128,10 +115,37 @@ def plan_and_print(
             _refuse(checkpoint, device)
             result = plan_simulator(str(run), episodes, **common).to_json()
         else:
-            common |= {"checkpoint": checkpoint, "device": device, "xray": writers}
+            explained = _explained(folder, xray, trace)
+            common |= {"checkpoint": checkpoint, "device": device, "xray": explained}
             result = plan_run(run, episodes, **common).to_json()
     tables.print_result(result, as_json, _print)
     return result
+
+
+def _explained(folder: Path, xray: bool, trace: Path | None) -> "dict[str, WriteExplained]":
+    """Return what writes the explained episode, by its name in the result."""
+    from planet_rssm.report.trace import write_trace
+    from planet_rssm.report.video import write_video
+    from planet_rssm.report.xray import xray_frames
+
+    if trace and (trace.suffix != ".npz" or not trace.parent.is_dir()):
+        raise PlanetError(f"--trace {trace}: must be a file .npz in a folder that exists")
+
+    def draw(episode: "Explained") -> Path:
+        return write_video(_video(folder, "xray"), xray_frames(*episode), 1 / episode.interval)
+
+    writers: dict[str, WriteExplained] = {"xray": draw} if xray else {}
+    if trace:
+        writers["trace"] = lambda episode: write_trace(trace, *episode)
+    return writers
+
+
+def _video(folder: Path, name: str) -> Path:
+    """Return where a film of a run belongs; its folder is made."""
+    from planet_rssm.runs.run import VIDEOS
+
+    (folder / VIDEOS).mkdir(parents=True, exist_ok=True)
+    return folder / VIDEOS / f"{name}.mp4"
 
 
 def _refuse(checkpoint: str, device: str) -> None:
