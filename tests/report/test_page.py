@@ -184,6 +184,20 @@ def test_numbers_that_are_not_finite_are_gaps(settings, tmp_path):
     assert "NaN" not in json.dumps(data_of(page))
 
 
+def test_baselines_stand_beside_the_returns(settings, tmp_path):
+    names = [make(tmp_path / f"s{seed}", settings, seed) for seed in range(3)]
+    for number, kept in enumerate(
+        [{"blind": {"returns": {"random": [10, 30], "zero": [0.0]}}}, {"blind": {"returns": "x"}}]
+    ):
+        (tmp_path / f"s{number}" / "baselines.json").write_text(json.dumps(kept))
+    page, missing = written(names, tmp_path)
+    [chart] = [chart for chart in data_of(page)["charts"] if chart["y"] == "return"]
+    assert chart["levels"] == [{"name": "random", "value": 20}, {"name": "zero", "value": 0}]
+    assert [name for name in names if any("no baselines" in one for one in missing[name])] == (
+        names[1:]
+    )
+
+
 def test_runs_of_a_single_group_have_a_colour_each(settings, tmp_path):
     names = [make(tmp_path / f"s{seed}", settings, seed) for seed in range(2)]
     page, _ = written(names, tmp_path)

@@ -1,7 +1,6 @@
 """The page of `planet report`, built from what the run folders contain."""
 
 import json
-import math
 import shlex
 import time
 from collections.abc import Callable, Sequence
@@ -14,12 +13,12 @@ from planet_rssm.base.files import read_regular, write_atomic
 from planet_rssm.base.json_types import Json
 from planet_rssm.base.stopwatch import duration
 from planet_rssm.evaluation import groups as grouping
-from planet_rssm.evaluation.published import published
-from planet_rssm.report import tables
 from planet_rssm.report.page import series
 from planet_rssm.report.page.imagined import data_uri, strip_of
 from planet_rssm.report.page.reading import RunFiles, again, nearest_preset, read_run
-from planet_rssm.report.page.scores import kept_scores
+from planet_rssm.report.page.score_tables import baseline_rows, levels_of, score_tables
+from planet_rssm.report.page.scores import baseline_means, kept_scores
+from planet_rssm.report.page.series import rounded
 from planet_rssm.runs.run import VIDEOS
 from planet_rssm.runs.surroundings import versions
 
@@ -81,6 +80,7 @@ def _context(runs: Sequence[RunFiles], group_by: str | None, strips: bool) -> Js
     """Return all that the page shows."""
     groups = _groups(runs, group_by)
     scores = kept_scores(runs, groups, group_by)
+    levels = {run.name: baseline_means(run) for run in runs}
     strip = {run.name: strip_of(run) if strips else None for run in runs}
     films = _films(runs)
     charts: list[Json] = []
@@ -90,7 +90,9 @@ def _context(runs: Sequence[RunFiles], group_by: str | None, strips: bool) -> Js
             at for at, run in enumerate(runs) if (run.task, run.observation) == (task, observation)
         ]
         curves = series.return_curves([runs[at] for at in here], [groups[at] for at in here])
-        charts.append({"title": f"{task}, {observation}", "y": "return", "curves": curves})
+        beside = levels_of([levels[runs[at].name] for at in here])
+        title = f"{task}, {observation}"
+        charts.append({"title": title, "y": "return", "curves": curves, "levels": beside})
     sections = _sections(series.metric_curves(runs, groups))
     everything = charts + [chart for _, part in sections for chart in part]
     # colours are the groups'; where there is one group alone, its runs'
@@ -108,7 +110,8 @@ def _context(runs: Sequence[RunFiles], group_by: str | None, strips: bool) -> Js
         "returns": charts,
         "sections": sections,
         "data": {"charts": everything, "keys": keys},
-        "scores": _score_tables(scores, runs),
+        "scores": score_tables(scores, runs),
+        "baselines": baseline_rows(levels),
         "stages": [_shares(*row) for row in series.stage_shares(runs)],
         "runs": [
             _details(run, group, strip[run.name], films.get(run.name, []))
@@ -139,10 +142,10 @@ def _overview(run: RunFiles, group: str) -> list[Any]:
         run.state(),
         run.last.get("env_steps"),
         run.last.get("updates"),
-        _rounded(tests[-1]) if tests else None,
-        _rounded(max(tests)) if tests else None,
-        _rounded(run.last["seconds"] / 3600, 3) if run.last.get("seconds") else None,
-        _rounded(max(memory), 4) if memory else None,
+        rounded(tests[-1], 4) if tests else None,
+        rounded(max(tests), 4) if tests else None,
+        rounded(run.last["seconds"] / 3600, 3) if run.last.get("seconds") else None,
+        rounded(max(memory), 4) if memory else None,
     ]
 
 
@@ -162,10 +165,6 @@ OVERVIEW = (
 )
 
 
-def _rounded(value: float, digits: int = 4) -> float | None:
-    return float(f"{value:.{digits}g}") if math.isfinite(value) else None
-
-
 def _sections(curves: dict[str, list[Json]]) -> list[tuple[str, list[Json]]]:
     """Return the charts of the metrics, by section."""
     left = dict(curves)
@@ -179,34 +178,6 @@ def _sections(curves: dict[str, list[Json]]) -> list[tuple[str, list[Json]]]:
         charts = [{"title": key, "y": key, "curves": own} for key, own in left.items()]
         sections.append((OTHERS, charts))
     return sections
-
-
-def _score_tables(scores: Json, runs: Sequence[RunFiles]) -> Json:
-    """Return the tables of `planet eval`, and the protocols of what stands beside ours."""
-    tasks = list(dict.fromkeys(run.task for run in runs if run.settings))
-    beside = [score for task in tasks for score in published(task)]
-    return {
-        "columns": [*tables.COLUMNS, "published"],
-        "rows": [
-            [*row, tables.published_beside(group)]
-            for row, group in zip(tables.rows(scores["groups"]), scores["groups"], strict=True)
-        ],
-        "by_task": [
-            (f"{one['group']}, {one['observation']}", tables.BY_TASK, tables.task_rows(one))
-            for one in scores["tables"]
-        ],
-        "improvement": [
-            f"{pair['group']} scores more than {pair['over']} with probability "
-            f"{pair['probability']:.2f} ({pair['ci95'][0]:.2f} to {pair['ci95'][1]:.2f}), of "
-            f"{pair['of']}"
-            for pair in scores["improvement"]
-        ],
-        "published_columns": tables.PUBLISHED,
-        "published": tables.published_rows([score.to_json() for score in beside]),
-        "unpublished": sorted(set(tasks) - {score.task for score in beside}),
-        "errors": [error["error"] for error in scores["errors"]],
-        "raycast": any(run.settings and run.settings.env.renderer == "raycast" for run in runs),
-    }
 
 
 def _shares(name: str, seconds: dict[str, float]) -> Json:

@@ -49,7 +49,8 @@
     const edge = { left: 52, right: 10, top: 8, bottom: 22 };
     const curves = shown(chart);
     const xs = curves.flatMap((curve) => curve[axis]).filter((x) => x !== null);
-    const ys = curves.flatMap((curve) => curve.y).filter((y) => y !== null);
+    const levels = (chart.levels || []).filter((level) => level.value !== null);
+    const ys = [...curves.flatMap((curve) => curve.y), ...levels.map((level) => level.value)].filter((y) => y !== null);
     const ends = curves.flatMap((curve) => (curve.low && (curve.mean || curves.length === 1) ? [...curve.low, ...curve.high] : [])).filter((y) => y !== null);
     const svg = make("svg", { viewBox: `0 0 ${width} ${height}`, width, height, "aria-hidden": "true" });
     figure.append(svg);
@@ -84,6 +85,13 @@
       make("text", { x: px(mark), y: height - 6, "text-anchor": side }, svg).textContent = short(mark);
     }
     figure.querySelector("figcaption").textContent = chart.title + (log ? ", logarithmic" : "");
+    let above = Infinity; // labels of baselines that are near one another do not overlap
+    for (const level of [...levels].sort((one, two) => one.value - two.value)) {
+      const y = py(level.value);
+      make("line", { class: "level", x1: edge.left, x2: right, y1: y, y2: y }, svg);
+      above = Math.min(y - 3, above - 11);
+      make("text", { x: right - 2, y: above, "text-anchor": "end" }, svg).textContent = `${level.name} ${short(level.value)}`;
+    }
     const several = curves.length > 1;
     for (const curve of curves) {
       const { stroke, ...dash } = style(curve.key);

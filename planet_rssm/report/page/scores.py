@@ -13,6 +13,7 @@ from planet_rssm.base.json_types import Json
 from planet_rssm.config import PlannerSettings
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.evaluation import groups as grouping
+from planet_rssm.evaluation.baselines import kept_baselines
 from planet_rssm.evaluation.episode_cache import FOLDER
 from planet_rssm.evaluation.eval_results import EvalResult, RunError, RunResult, Training
 from planet_rssm.evaluation.groups import Evaluated
@@ -58,6 +59,25 @@ def kept_scores(runs: Sequence[RunFiles], groups: Sequence[str], key: str | None
         errors=errors,
         seconds={},
     ).to_json()
+
+
+def baseline_means(run: RunFiles) -> dict[str, tuple[float, int]]:
+    """Return the mean return of each baseline that `planet plan` has kept, and its episodes.
+
+    A run without them has a line in its `missing`.
+    """
+    try:
+        kept = kept_baselines(run.outputs) or kept_baselines(run.folder)
+        means = {
+            str(name): (sum(returns) / len(returns), len(returns))
+            for name, returns in kept.items()
+            if returns and all(map(is_number, returns))
+        }
+    except (AttributeError, TypeError):  # the file is somebody else's, or of another version
+        means = {}
+    if not means:
+        run.missing.append(f"no baselines: planet plan {run.word} --episodes 20")
+    return means
 
 
 def _of_run(run: RunFiles) -> list[Evaluated]:

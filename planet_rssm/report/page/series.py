@@ -68,8 +68,8 @@ def _run_curve(run: RunFiles, group: str) -> Json:
     curve = _curve(run, group, lines, [line["return"] for line in lines])
     kept = _thinned(lines)
     ends = [t_interval(line.get("returns") or [line["return"]]) for line in kept]
-    curve["low"] = [_short(low) for low, _ in ends]
-    curve["high"] = [_short(high) for _, high in ends]
+    curve["low"] = [rounded(low) for low, _ in ends]
+    curve["high"] = [rounded(high) for _, high in ends]
     curve["what"] = "test episodes" if phase == "test" else "episodes that it learns from"
     return curve
 
@@ -91,18 +91,18 @@ def _group_curve(group: str, members: Sequence[Json]) -> Json:
     ys = np.stack([np.interp(grid, member["env_steps"], member["y"]) for member in members])
     for axis in ("hours", "updates"):
         rows = [np.interp(grid, member["env_steps"], member[axis]) for member in members]
-        axes[axis] = [_short(value) for value in np.mean(rows, 0)]
+        axes[axis] = [rounded(value) for value in np.mean(rows, 0)]
     half = ys.std(0, ddof=1) / math.sqrt(len(ys)) * float(stdtrit(len(ys) - 1, 0.5 + LEVEL / 2))
     mean = ys.mean(0)
     return {
         "name": f"{group}: mean of {len(members)} seeds",
         "group": group,
         "mean": True,
-        "env_steps": [_short(value) for value in grid],
+        "env_steps": [rounded(value) for value in grid],
         **axes,
-        "y": [_short(value) for value in mean],
-        "low": [_short(value) for value in mean - half],
-        "high": [_short(value) for value in mean + half],
+        "y": [rounded(value) for value in mean],
+        "low": [rounded(value) for value in mean - half],
+        "high": [rounded(value) for value in mean + half],
         "what": "95 % interval over seeds, by t",
     }
 
@@ -114,8 +114,8 @@ def _curve(run: RunFiles, group: str, lines: Sequence[Json], values: Sequence[fl
         "group": group,
         "env_steps": [line.get("env_steps", 0) for line in kept],
         "updates": [line.get("updates", 0) for line in kept],
-        "hours": [_short(line.get("seconds", 0) / 3600) for line in kept],
-        "y": [_short(value) for value in _thinned(values)],
+        "hours": [rounded(line.get("seconds", 0) / 3600) for line in kept],
+        "y": [rounded(value) for value in _thinned(values)],
     }
 
 
@@ -146,6 +146,6 @@ def stage_shares(runs: Sequence[RunFiles]) -> list[tuple[str, dict[str, float]]]
     return rows
 
 
-def _short(value: float) -> float | None:
+def rounded(value: float, digits: int = DIGITS) -> float | None:
     """Return a number in few digits, which a page of many runs needs; None if not finite."""
-    return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+    return float(f"{value:.{digits}g}") if math.isfinite(value) else None
