@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from planet_rssm import config
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.config.planner import READS, unused
+from planet_rssm.envs.registry import task_ids
 from planet_rssm.planners import PLANNERS
 
 PUBLISHED = ("planet", "dreamer-v1", "dreamer-v2", "dreamer-v3-2023", "dreamer-v3")
@@ -44,6 +45,8 @@ def test_presets_of_our_own_are_flat_differences_from_the_defaults():
     defaults = config.flatten(config.Settings())
     for name, path in config.presets().items():
         for key, value in yaml.safe_load(path.read_text()).items() if name not in PUBLISHED else ():
+            if key == "tasks":
+                continue
             assert defaults[key] != value, f"{path.name}: {key} is the default already"
 
 
@@ -538,3 +541,47 @@ def test_a_presets_ray_casting_is_not_for_an_environment_that_is_not_ray_cast(tm
     path = tmp_path / "mine.yaml"
     path.write_text("preset: quickstart\nenv.id: mine:Env\n")
     assert config.load(path).env.renderer == "auto"
+
+
+WALKER = {"train.seed_episodes": 20, "train.updates": 400, "train.env_steps": 300_000}
+
+
+@pytest.mark.parametrize("spelt", ["dmc/walker-walk", "walker_walk", "dmc_walker_walk"])
+def test_a_preset_may_differ_by_task(spelt, tmp_path):
+    own = config.flatten(config.load("quickstart"))
+    there = config.flatten(config.load("quickstart", [f"env.id={spelt}"]))
+    assert there == own | WALKER | {"env.id": spelt}
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(f"preset: quickstart\nenv.id: {spelt}\ntrain.updates: 7\n")
+    assert config.flatten(config.load(mine)) == there | {"train.updates": 7}
+    mine.write_text("preset: quickstart\ntrain.updates: 7\n")
+    assert config.load(mine, [f"env.id={spelt}"]) == config.load(
+        "quickstart", [f"env.id={spelt}", "train.updates=7"]
+    )
+
+
+def test_what_is_given_wins_over_the_table_of_tasks():
+    asked = config.load("quickstart", ["env.id=cup_catch", "train.updates=9", "train.envs=1"])
+    table = config.load("quickstart", ["env.id=ball_in_cup-catch"])
+    assert (asked.train.updates, asked.train.envs) == (9, 1)
+    assert (
+        asked.train.env_steps == table.train.env_steps != config.load("quickstart").train.env_steps
+    )
+    assert config.load("quickstart", ["env.id=dmc/walker-run"]).train.updates == 300
+
+
+@pytest.mark.parametrize("preset", config.presets())
+def test_every_task_of_a_table_resolves_and_differs(preset):
+    stated = yaml.safe_load(config.presets()[preset].read_text())
+    for task, changes in stated.get("tasks", {}).items():
+        assert task in task_ids() and changes
+        settings = config.flatten(config.load(preset, [f"env.id={task}"]))
+        for key, value in changes.items():
+            assert settings[key] == value != stated.get(key), (task, key)
+
+
+def test_a_table_of_tasks_is_a_presets_own(tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("preset: quickstart\ntasks: {dmc/walker-walk: {train.updates: 1}}\n")
+    with pytest.raises(PlanetError, match="unknown setting 'tasks'"):
+        config.load(mine)

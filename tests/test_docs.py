@@ -126,7 +126,7 @@ def test_commands_and_their_options_exist(page):
 @each(PAGES)
 def test_presets_of_commands_exist_and_take_their_settings(page):
     for words in commands_of(page):
-        preset = "dreamer-quickstart"  # of a run that is acted with
+        preset = "quickstart"  # of a run that is acted with
         if words[0] == "train" and re.fullmatch(r"[a-z][a-z0-9/-]*", words[1]):
             preset = words[1]
         settings = values_of("-s", words)

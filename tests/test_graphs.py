@@ -265,8 +265,8 @@ TINY = """
 PRESETS = {
     "planet": [],
     "planet-discrete": [],
+    "quickstart-search": [],
     "quickstart": [],
-    "dreamer-quickstart": [],
     "dreamer-v1": [],
     "dreamer-v2": ["behavior.slow_every=7"],
     "dreamer-v3-2023": [],

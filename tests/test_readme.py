@@ -50,7 +50,7 @@ def test_the_control_loop_acts(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = tmp_path / "runs" / "quickstart-cartpole-swingup-seed0"
     (run / location.FOLDER).mkdir(parents=True)
-    settings = config.load("quickstart")
+    settings = config.load("quickstart-search")
     weights = dict(untrained_model(settings, SPEC).state_dict())
     checkpoints.save(
         Checkpoint(settings, SPEC, {"env_steps": 1}, weights, {}), location.path_of(run, 1)

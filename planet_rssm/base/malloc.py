@@ -14,7 +14,7 @@ def keep_memory() -> None:
     The user's own setting in the environment wins. By itself glibc gives large blocks, and the end
     of its heap, back to the system and asks for them anew, with a page fault every 4 KiB: at worst
     for every large tensor of an update or of a round of planning. On two cores without and with
-    this: an update of `planet` 6.9 and 3.9 s, of `dreamer-quickstart` 149 and 128 ms; a decision by
+    this: an update of `planet` 6.9 and 3.9 s, of `quickstart` 149 and 128 ms; a decision by
     CEM 1000 x 12 x 10 over a categorical latent in bfloat16 1055 and 550 ms. The peak grows where
     sizes differ much, for `planet` from 2.3 to 3.5 GiB.
     """

@@ -27,7 +27,7 @@ from planet_rssm.training.optim import build_optimizer
 from planet_rssm.types import State
 from planet_rssm.world_model import WorldModel, untrained_model
 
-PRESETS = ("dreamer-quickstart", "dreamer-v3")
+PRESETS = ("quickstart", "dreamer-v3")
 
 Update = Callable[[], object]
 

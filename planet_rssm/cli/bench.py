@@ -63,14 +63,14 @@ def train(as_json: bool, against: str | None, **options: Any) -> None:  # noqa: 
 def behavior(as_json: bool, against: str | None, **options: Any) -> None:  # noqa: ANN401
     """Time what actor and critic learn from a batch's states.
 
-    PRESETs are dreamer-quickstart and dreamer-v3 of 12m if none is given. The reference does the
+    PRESETs are quickstart and dreamer-v3 of 12m if none is given. The reference does the
     same in eager float32, written as the public PyTorch ports are: see the head of
     planet_rssm/bench/behavior.py.
 
     \b
     For example
       planet bench behavior
-      planet bench behavior dreamer-quickstart --repeats 20 --json
+      planet bench behavior quickstart --repeats 20 --json
     """  # noqa: D301 (click wants the character itself)
     # torch: not for `planet bench --help`
     from planet_rssm.bench.behavior import PRESETS, bench_behavior

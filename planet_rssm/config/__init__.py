@@ -13,6 +13,7 @@ from planet_rssm.config.env import (
     EnvSettings,
     FirstAction,
     is_dm_control,
+    spelling,
 )
 from planet_rssm.config.files import nearest, presets, upgraded
 from planet_rssm.config.model import (
@@ -75,6 +76,7 @@ __all__ = [
     "flatten",
     "imported",
     "is_dm_control",
+    "spelling",
     "learned_parts",
     "load",
     "nearest",

@@ -37,6 +37,20 @@ class DataSettings(Section):
     folder: Annotated[str, Field(min_length=1)] | None = None
 
 
+def same_task(one: str, other: str) -> bool:
+    """Return whether two `env.id`s are one of dm_control's tasks, in any of its spellings."""
+    return one == other or (
+        is_dm_control(one) and is_dm_control(other) and spelling(one) == spelling(other)
+    )
+
+
+def spelling(task_id: str) -> str:
+    """Return what all spellings of a task of dm_control have in common, `walker_walk`."""
+    bare = task_id.removeprefix("dmc/").removeprefix("dmc_").removeprefix("dmc-")
+    bare = bare.lower().replace("-", "_")
+    return "ball_in_cup_catch" if bare == "cup_catch" else bare
+
+
 def is_dm_control(task_id: str) -> bool:
     """Return whether an `env.id` has the form of dm_control's, not `gym/…` or `module:Class`."""
     return not task_id.startswith("gym/") and ":" not in task_id

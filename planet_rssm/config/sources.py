@@ -12,7 +12,7 @@ from planet_rssm.base.files import write_atomic
 from planet_rssm.base.json_types import Json
 from planet_rssm.base.trust import require
 from planet_rssm.config.behavior import RECIPES, BehaviorSettings
-from planet_rssm.config.env import is_dm_control
+from planet_rssm.config.env import is_dm_control, same_task
 from planet_rssm.config.files import find, nearest, parse, presets, quoted, read
 from planet_rssm.config.model import SIZES
 from planet_rssm.config.planner import unused
@@ -24,6 +24,7 @@ SHORT = "behavior"  # may be written for its `.name`
 OPEN = "env.kwargs"  # a mapping whose entries are written as separate keys
 CHOICE = ("planner.name", "planner.weigh")  # they decide which settings a planner uses
 BASE = "preset"  # a settings file's own key: the preset whose settings it changes
+TASKS = "tasks"  # a preset's own key: by task of dm_control, what it changes there
 
 _WORDS = {  # pydantic's, and ours
     "Input should be": "must be",
@@ -50,8 +51,10 @@ def load(preset: str | Path, overrides: Sequence[str] = ()) -> Settings:
     path = find(str(preset))
     stated = read(path)
     own: dict[str, object] = {}
-    if str(preset) not in presets():
-        stated, own = _on_its_preset(path, stated)
+    if str(preset) in presets():
+        stated = _for_task(stated, values)
+    else:
+        stated, own = _on_its_preset(path, stated, values)
     settings = _changed(stated, values)
     if values.keys().isdisjoint(CHOICE):  # else the file's own are for another planner
         values = own | values
@@ -173,10 +176,24 @@ def sized(size: object) -> dict[str, object]:
     }
 
 
+def _for_task(preset: dict[str, object], given: Mapping[str, object]) -> dict[str, object]:
+    """Return a shipped preset as it is for the task that was `given`, or for its own."""
+    by_task = preset.pop(TASKS, {})
+    assert isinstance(by_task, dict)
+    task = given.get("env.id", preset.get("env.id"))
+    for name, changes in by_task.items():
+        if isinstance(task, str) and same_task(name, task):
+            return _merged(preset, changes)
+    return preset
+
+
 def _on_its_preset(
-    path: Path, values: dict[str, object]
+    path: Path, values: dict[str, object], given: Mapping[str, object]
 ) -> tuple[dict[str, object], dict[str, object]]:
-    """Return a user's settings file on the preset that it names, and what the user wrote in it."""
+    """Return a user's settings file on the preset that it names, and what the user wrote in it.
+
+    `given` wins over the file: it may name another task.
+    """
     if BASE in values:
         name = values.pop(BASE)
         shipped = presets()
@@ -185,7 +202,7 @@ def _on_its_preset(
                 f"settings file {path}: {BASE}: {quoted(name)} is none{nearest(str(name), shipped)}"
             )
         own = _spelled_out(values)
-        return _merged(read(shipped[name]), own), own
+        return _merged(_for_task(read(shipped[name]), {**own, **given}), own), own
     open_keys = [key for key in flatten(Settings()) if key not in values]
     complete = "format" in values and len(open_keys) <= len(values)  # `planet config` wrote it
     if open_keys and not complete:

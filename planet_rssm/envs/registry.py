@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from planet_rssm.base.errors import PlanetError
-from planet_rssm.config import EnvSettings, is_dm_control, nearest
+from planet_rssm.config import EnvSettings, is_dm_control, nearest, spelling
 from planet_rssm.envs import gl
 
 # dm_control.suite.ALL_TASKS as of 1.0.50 (a test compares), so that naming a task costs no
@@ -60,7 +60,6 @@ GL_BACKENDS = gl.BACKENDS
 # they begin the name of a dataset's environment that is not known
 MINARI = "minari/"
 IMPORTED = "imported/"
-_ALIASES = {"cup_catch": ("ball_in_cup", "catch")}
 
 _log = logging.getLogger("planet_rssm")
 
@@ -76,16 +75,16 @@ def parse(task_id: str) -> tuple[str, str]:
     Raises:
         PlanetError: no such task; the line names the nearest one.
     """
-    bare = task_id.removeprefix("dmc/").removeprefix("dmc_").removeprefix("dmc-")
-    known = {_spelling(f"{domain}_{task}"): (domain, task) for domain, task in TASKS} | _ALIASES
-    if _spelling(bare) in known:
-        return known[_spelling(bare)]
+    known = {spelling(f"{domain}_{task}"): (domain, task) for domain, task in TASKS}
+    if spelling(task_id) in known:
+        return known[spelling(task_id)]
     if re.fullmatch(r"[\w./-]+-v\d+", task_id):
         raise PlanetError(
             f"env.id = {task_id!r}: there is no such task; did you mean 'gym/{task_id}'?"
         )
     raise PlanetError(
-        f"env.id = {task_id!r}: there is no such task{nearest(f'dmc/{bare}', task_ids())}"
+        f"env.id = {task_id!r}: there is no such task"
+        f"{nearest('dmc/' + task_id.removeprefix('dmc/'), task_ids())}"
     )
 
 
@@ -177,10 +176,6 @@ def resolve(settings: EnvSettings) -> EnvSettings:
             "renderer": _scheme(settings.id).renderer(settings),
         }
     )
-
-
-def _spelling(name: str) -> str:
-    return name.lower().replace("-", "_")
 
 
 def _dmc_id(task_id: str) -> str:

@@ -109,7 +109,7 @@ def test_the_elites_of_cem_are_what_its_plan_is_the_mean_of():
 
 
 def test_an_actor_is_followed_and_has_no_rounds():
-    _, agent, explainer = made("dreamer-quickstart", *ACTOR)
+    _, agent, explainer = made("quickstart", *ACTOR)
     belief = observed(agent)
     plan, _ = agent.decide(belief)
     one = explainer.explain(belief, plan)
@@ -122,7 +122,7 @@ def test_an_actor_is_followed_and_has_no_rounds():
 
 def test_a_search_with_actor_and_critic_shows_what_they_add():
     words = "planner.name=cem planner.proposals=actor planner.terminal_value=critic".split()
-    _, agent, explainer = made("dreamer-quickstart", *ACTOR, *words)
+    _, agent, explainer = made("quickstart", *ACTOR, *words)
     belief = observed(agent)
     plan, _ = agent.decide(belief)
     one = explainer.explain(belief, plan)

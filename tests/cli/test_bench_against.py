@@ -91,7 +91,7 @@ def test_both_are_timed_in_turns(here, checkout, tmp_path, capsys) -> None:
 
 def test_people_get_a_table(here, checkout, capsys) -> None:
     old = checkout("old", SLOW, HALF)
-    assert call("behavior", "dreamer-quickstart", "--against", str(old)) == 0
+    assert call("behavior", "quickstart", "--against", str(old)) == 0
     shown = capsys.readouterr().out
     assert "0.29" in shown and "1.00, 1.00, 1.00" in shown and f"ms of {old}"[:10] in shown
 

@@ -35,7 +35,7 @@ def test_each_precision_is_reported_beside_the_reference(capsys):
         [
             "bench",
             "behavior",
-            "dreamer-quickstart",
+            "quickstart",
             *OPTIONS,
             "--repeats",
             "1",
@@ -47,7 +47,7 @@ def test_each_precision_is_reported_beside_the_reference(capsys):
     cases = json.loads(capsys.readouterr().out)["cases"]
     assert [case["precision"] for case in cases] == ["float32", "bfloat16"]
     for case in cases:
-        assert (case["preset"], case["states"], case["horizon"]) == ("dreamer-quickstart", 8, 3)
+        assert (case["preset"], case["states"], case["horizon"]) == ("quickstart", 8, 3)
         assert case["speedup"] == pytest.approx(case["reference_ms"] / case["ms"], rel=1e-2)
 
 
@@ -61,7 +61,7 @@ def test_another_recipe_is_refused(capsys):
 @pytest.mark.parametrize("objective", ["dynamics", "reinforce"])
 def test_both_ways_move_actor_and_critic(monkeypatch, ours, objective):
     changed = ["behavior.critic_outscale=1", "optimizer.lr=1e-3", f"behavior.objective={objective}"]
-    settings = config.load("dreamer-quickstart", [*TINY, *changed])
+    settings = config.load("quickstart", [*TINY, *changed])
     model, made = untrained_model(settings, SPEC), []
     monkeypatch.setattr(
         bench, "untrained_behavior", lambda *parts: made.append(own(*parts)) or made[-1]

@@ -32,7 +32,7 @@ def test_the_parts_are_all_of_a_step(capsys):
         "dmc/cartpole-swingup",
         "raycast",
         2,
-        "cem",
+        "actor",
         "float32",
     ]
     parts = [case[f"{part}_ms"] for part in ("physics", "draw", "filter", "plan")]

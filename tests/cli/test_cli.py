@@ -379,9 +379,11 @@ def test_what_would_stop_the_first_round_leaves_no_run_folder(tmp_path, monkeypa
 
 
 def test_a_budget_that_the_random_episodes_use_up_is_said(monkeypatch, capsys):
-    train_checks._say_if_random_alone(config.load("quickstart"), 1000)
+    train_checks._say_if_random_alone(config.load("quickstart-search"), 1000)
     assert not capsys.readouterr().err
-    train_checks._say_if_random_alone(config.load("quickstart", ["train.env_steps=20000"]), 1000)
+    train_checks._say_if_random_alone(
+        config.load("quickstart-search", ["train.env_steps=20000"]), 1000
+    )
     said = capsys.readouterr().err
     assert said.startswith(
         "train.env_steps = 20000: the 80 random episodes that a run begins with are 80000 env_steps"

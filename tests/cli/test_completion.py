@@ -79,7 +79,7 @@ def test_bash_completes(tmp_path):
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("planet train quickstart-", ["quickstart-discrete"]),
+        ("planet train quickstart-", ["quickstart-discrete", "quickstart-search"]),
         ("planet config systems/dreamer-v3", ["systems/dreamer-v3-pytorch"]),
         ("planet bench train pend", ["pendulum-pixels"]),
         ("planet plan pre", ["pretrained:cartpole-swingup", "pretrained:cartpole-swingup-actor"]),

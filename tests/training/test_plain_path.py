@@ -110,7 +110,7 @@ def test_gradients_in_float32_are_those_of_the_plain_path(
             torch.testing.assert_close(mine[name].grad, weight.grad, rtol=0, atol=exact)
 
 
-@pytest.mark.parametrize("preset", ["planet", "dreamer-quickstart", "dreamer-v3"])
+@pytest.mark.parametrize("preset", ["planet", "quickstart", "dreamer-v3"])
 def test_the_plain_path_has_none_of_the_fast_forms(
     preset: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,7 +49,7 @@ CPU = torch.device("cpu")
     ],
 )
 def test_what_fits_nowhere_is_one_line(override, line):
-    settings = config.load("quickstart", [override])
+    settings = config.load("quickstart-search", [override])
     with pytest.raises(PlanetError, match=line):
         check_sizes(settings, SPEC, CPU)
         require_search(settings.planner, CPU)
