@@ -174,7 +174,9 @@ def _read(name: str, header: Json, tensors: dict[str, Tensor]) -> Checkpoint:
     try:
         for key, tensor in tensors.items():
             group, _, inside = key.partition("/")
-            groups[group][_named_today(group, inside)] = tensor
+            # models of the package are stored in half precision
+            stored = tensor.float() if tensor.dtype == torch.float16 else tensor
+            groups[group][_named_today(group, inside)] = stored
         settings = config.resolve(config.upgraded(dict(header["settings"])))
         spec = EnvSpec.from_json(header["spec"])
         progress = _plain(header["progress"])
