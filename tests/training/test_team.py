@@ -51,9 +51,9 @@ IMAGES = replace(SPEC, observation={"image": ((32, 32, 3), "uint8"), **SPEC.obse
 NARROW = "behavior.critic=symlog_twohot"
 CASES = {name: [name] for name in presets()} | {
     "dreamer-v3": ["dreamer-v3", "rssm.blocks=4", "optimizer.warmup=16"],
-    "dreamer-quickstart": ["dreamer-quickstart", NARROW],
+    "quickstart": ["quickstart", NARROW],
     "dreamer-vectors": ["dreamer-vectors", NARROW],
-    "images": ["quickstart", "kl.overshooting=3"],
+    "images": ["quickstart-search", "kl.overshooting=3"],
     "starts": ["dreamer-v2", "behavior.starts=0.4", "behavior.normalise=percentiles"],
 }
 PLANET = "planet_rssm", "train", "planet"
