@@ -105,7 +105,7 @@ def score(
         actions = actions.repeat_interleave(particles, 1)
     if isinstance(objective, Objective) and objective.cost is not None:
         rollout = dynamics.trace(state, actions, noise)
-        before = _one_step_before(actions, previous)
+        before = one_step_before(actions, previous)
         rollout = rollout._replace(actions=actions, previous=before)
     else:
         rollout = dynamics.rollout(state, actions, noise)
@@ -125,7 +125,7 @@ def reads_tensors_only(objective: ObjectiveFunction) -> bool:
     )
 
 
-def _one_step_before(actions: Tensor, previous: Tensor | None) -> Tensor:
+def one_step_before(actions: Tensor, previous: Tensor | None) -> Tensor:
     """Return `actions` [B, N, H, A] one step later, with `previous` [B, A] or zeros at first."""
     first = torch.zeros_like(actions[:, :, :1])
     if previous is not None:

@@ -10,6 +10,7 @@ from planet_rssm import config
 from planet_rssm.agent import Agent, Explainer
 from planet_rssm.behavior import untrained_behavior
 from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.planners import Objective, planner_from_settings
 from planet_rssm.types import Plan, Planner
 from planet_rssm.world_model import untrained_model
 
@@ -140,6 +141,21 @@ def test_vectors_and_choices():
     assert one.imagined is one.belief is one.spread is None
     assert one.vectors.shape == (6, 5) and one.vector_spread.shape == (5, 5)
     assert set(np.unique(one.elites)) == {0.0, 1.0}
+
+
+def test_a_search_with_a_cost_is_recorded_too():
+    settings = config.load("planet", TINY)
+    model = untrained_model(settings, SPEC)
+    planner = planner_from_settings(settings.planner, 2)
+    objective = Objective(cost=lambda state, action, previous: action.square().sum(1))
+    agent = Agent(model, planner, SPEC, device=CPU, objective=objective)
+    explainer = Explainer(agent)
+    belief = observed(agent)
+    plan, _ = agent.decide(belief)
+    one = explainer.explain(belief, plan)
+    best = np.array([returns.max() for returns in one.returns])
+    np.testing.assert_allclose(best, plan.diagnostics["returns_max"][0], rtol=1e-4)
+    assert (one.returns[0] < one.elite_reward.sum(1).max()).any()
 
 
 class Fixed(Planner):
