@@ -174,6 +174,8 @@ class Watched:
                 return "finished"
         if self.age > FRESH:
             return f"stopped? no line for {duration(self.age)}"
+        if self.settings is not None and self.settings.data.folder is not None:
+            return "learning"
         return AFTER.get(self.last["phase"], "training")
 
     def pace(self) -> tuple[float | None, float | None]:
@@ -257,11 +259,12 @@ def _charts(watched: Watched, width: int, rows: int | None) -> RenderableType:
     curves = [("test return", watched.of("test"), "return")]
     curves += [("return while collecting", watched.of("collect"), "return")]
     curves += [(key, watched.of("train"), key) for key in SHOWN]
+    axis = goal_of(watched.settings)[0] if watched.settings else "env_steps"
     panels: list[RenderableType] = []
     for title, lines, key in curves:
         known = [line for line in lines if is_number(line.get(key))]
         if known:
-            x = [line.get("env_steps", 0) or line.get("updates", 0) for line in known]
+            x = [line.get(axis, 0) for line in known]
             panels.append(_panel(title, x, [line[key] for line in known], inner))
     if rows is not None:
         panels = panels[: rows * columns]

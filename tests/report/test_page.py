@@ -206,6 +206,19 @@ def test_runs_of_a_single_group_have_a_colour_each(settings, tmp_path):
     assert [curve["key"] for curve in data["charts"][0]["curves"]][1:] == names
 
 
+def test_offline_runs_are_drawn_over_their_updates(settings, tmp_path):
+    data = settings.data.model_copy(update={"folder": "set"})
+    names = []
+    for seed in range(2):
+        measured = [one | {"env_steps": 500} for one in lines(seed)]
+        names.append(make(tmp_path / f"s{seed}", settings, seed, measured, data=data))
+    page, _ = written(names, tmp_path)
+    data = data_of(page)
+    assert data["axis"] == "updates" and 'value="updates" checked' in page
+    mean = data["charts"][0]["curves"][0]
+    assert mean["mean"] and mean["updates"] == [62, 125, 187] and mean["y"] == [105, 205, 305]
+
+
 def test_a_task_without_a_published_score(settings, tmp_path):
     env = settings.env.model_copy(update={"id": "gym/Pendulum-v1"})
     page, _ = written([make(tmp_path / "run", settings, env=env)], tmp_path)

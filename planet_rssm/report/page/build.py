@@ -95,6 +95,7 @@ def _context(runs: Sequence[RunFiles], group_by: str | None, strips: bool) -> Js
         charts.append({"title": title, "y": "return", "curves": curves, "levels": beside})
     sections = _sections(series.metric_curves(runs, groups))
     everything = charts + [chart for _, part in sections for chart in part]
+    axis = "updates" if all(run.axis == "updates" for run in runs) else "env_steps"
     # colours are the groups'; where there is one group alone, its runs'
     by = "group" if len(set(groups)) > 1 else "name"
     keys = list(dict.fromkeys(groups if by == "group" else [run.name for run in runs]))
@@ -109,7 +110,8 @@ def _context(runs: Sequence[RunFiles], group_by: str | None, strips: bool) -> Js
         "overview": [_overview(run, group) for run, group in zip(runs, groups, strict=True)],
         "returns": charts,
         "sections": sections,
-        "data": {"charts": everything, "keys": keys},
+        "data": {"charts": everything, "keys": keys, "axis": axis},
+        "axes": [(name, name == axis) for name in series.AXES],
         "scores": score_tables(scores, runs),
         "baselines": baseline_rows(levels),
         "stages": [_shares(*row) for row in series.stage_shares(runs)],

@@ -61,6 +61,11 @@ class RunFiles:
         """The seed of its training."""
         return None if self.settings is None else self.settings.seed
 
+    @property
+    def axis(self) -> str:
+        """The counter that grows as it learns: env_steps, or the updates of an offline run."""
+        return "env_steps" if self.settings is None else goal_of(self.settings)[0]
+
     def of(self, phase: str) -> list[Json]:
         """Return the measurements of a phase: collect, train or test."""
         return [line for line in self.metrics if line["phase"] == phase]

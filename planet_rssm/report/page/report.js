@@ -7,7 +7,7 @@
   const COLOURS = 8;
   const DASHES = ["", "7 3", "2 3", "9 3 2 3"]; // for groups beyond the colours
   const hidden = new Set(); // keys: groups, or runs where there is one group
-  let axis = "env_steps";
+  let axis = data.axis;
   let cursor = null; // {chart, place}
 
   const make = (name, values, parent) => {

@@ -11,6 +11,7 @@ from planet_rssm.report.page.reading import RunFiles
 from planet_rssm.report.watching import is_number
 
 POINTS = 160  # of a curve at most
+AXES = ("env_steps", "updates", "hours")
 GRID = 60  # points of a group's curve
 LEVEL = 0.95
 # keys of a line of metrics that are no measurement of the learning
@@ -80,17 +81,18 @@ def _group_curve(group: str, members: Sequence[Json]) -> Json:
         return {}
     axes: Json = {}
     ys: np.ndarray | None = None
-    begin = max(member["env_steps"][0] for member in members)
-    end = min(member["env_steps"][-1] for member in members)
+    along = members[0]["axis"]
+    begin = max(member[along][0] for member in members)
+    end = min(member[along][-1] for member in members)
     if end < begin:
         return {}
-    inside = {step for member in members for step in member["env_steps"] if begin <= step <= end}
+    inside = {step for member in members for step in member[along] if begin <= step <= end}
     grid = np.array(sorted(inside), float)
     if len(grid) > GRID:
         grid = np.linspace(begin, end, GRID)
-    ys = np.stack([np.interp(grid, member["env_steps"], member["y"]) for member in members])
-    for axis in ("hours", "updates"):
-        rows = [np.interp(grid, member["env_steps"], member[axis]) for member in members]
+    ys = np.stack([np.interp(grid, member[along], member["y"]) for member in members])
+    for axis in AXES:
+        rows = [np.interp(grid, member[along], member[axis]) for member in members]
         axes[axis] = [rounded(value) for value in np.mean(rows, 0)]
     half = ys.std(0, ddof=1) / math.sqrt(len(ys)) * float(stdtrit(len(ys) - 1, 0.5 + LEVEL / 2))
     mean = ys.mean(0)
@@ -98,8 +100,9 @@ def _group_curve(group: str, members: Sequence[Json]) -> Json:
         "name": f"{group}: mean of {len(members)} seeds",
         "group": group,
         "mean": True,
-        "env_steps": [rounded(value) for value in grid],
         **axes,
+        along: [float(value) for value in grid],
+        "axis": along,
         "y": [rounded(value) for value in mean],
         "low": [rounded(value) for value in mean - half],
         "high": [rounded(value) for value in mean + half],
@@ -112,6 +115,7 @@ def _curve(run: RunFiles, group: str, lines: Sequence[Json], values: Sequence[fl
     return {
         "name": run.name,
         "group": group,
+        "axis": run.axis,
         "env_steps": [line.get("env_steps", 0) for line in kept],
         "updates": [line.get("updates", 0) for line in kept],
         "hours": [rounded(line.get("seconds", 0) / 3600) for line in kept],
