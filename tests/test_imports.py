@@ -43,6 +43,7 @@ MAY_IMPORT = {
     "control": AGENT
     | {"agent", "envs.pictures"},  # pictures of any size are brought to the model's
     "serve": {*AGENT, "agent", "control"},
+    "deploy": AGENT | {"agent"},
     "simulator": LEARNED | {"planners", "envs"},
     "evaluation": RUN | {"simulator"},
     "diagnosis": RUN | {"simulator", "evaluation"},
@@ -50,7 +51,7 @@ MAY_IMPORT = {
     "report": EVALUATION,
     "training": EVALUATION | {"report"},
     "bench": EVALUATION | {"training"},
-    "cli": EVALUATION | {"report", "training", "bench", "serve"},
+    "cli": EVALUATION | {"report", "training", "bench", "serve", "deploy"},
 }
 WITHOUT_TORCH = {"base", "__init__", "config", "envs", "data", "collect", "datasets"}
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from planet_rssm.agent.exploration import explore
+from planet_rssm.agent.goal import goal_belief, goal_objective
 from planet_rssm.agent.inputs import check_inputs
 from planet_rssm.agent.noise import filter_noise, latent_noise
 from planet_rssm.agent.parts import decider_for, parts_of
@@ -29,7 +30,7 @@ from planet_rssm.base.trust import allowed
 from planet_rssm.behavior import ActorProposals, Behavior
 from planet_rssm.config import PlannerSettings, Settings, learned_parts, no_actor
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.planners import Objective
+from planet_rssm.planners import Objective, SearchPlanner
 from planet_rssm.planners.limits import require_search
 from planet_rssm.precision import planning_precision
 from planet_rssm.runs import checkpoint as checkpoints
@@ -164,6 +165,40 @@ class Agent(Generic[C]):
         opened = opened.acting(overrides)
         model, behavior = parts_of(opened, where)
         return cls.build(opened.settings, opened.spec, model, behavior, device=where, seed=seed)
+
+    def towards(self, goal: Mapping[str, Array]) -> "Agent[C]":
+        """Return an agent that plans to bring about an observation; rewards do not count.
+
+        It has this one's model, planner and seed. What a plan is worth is its nearness to the
+        goal's belief, see `goal.GoalDistance`.
+
+        Args:
+            goal: what `spec.observation` names, without a batch axis: uint8 [size, size, 3] and
+                float32 [n].
+
+        Raises:
+            PlanetError: the planner is an actor, which has learned a goal of its own; or the goal
+                has other keys or shapes.
+        """
+        if not isinstance(self.planner, SearchPlanner):
+            raise PlanetError("a goal: an actor has learned its own; give --planner cem, a search")
+        rows = {key: np.asarray(value)[None] for key, value in goal.items()}
+        still = np.zeros((1, self.spec.action_size), np.float32)
+        check_inputs(self.spec, 1, rows, still, np.ones(1, bool))
+        observation = {
+            key: torch.as_tensor(rows[key], device=self.device) for key in self.spec.observation
+        }
+        discount = self.planner.settings.discount
+        return Agent(
+            self.model,
+            self.planner,
+            self.spec,
+            device=self.device,
+            objective=goal_objective(goal_belief(self.model, observation), discount),
+            precision=self.precision,
+            exploration_noise=self._noise,
+            seed=self._seed,
+        )
 
     def plan_in(self, dynamics: Dynamics[State]) -> None:
         """Search `dynamics` from now on, say the model that records what is asked of it."""

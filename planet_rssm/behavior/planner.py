@@ -38,7 +38,8 @@ class ActorPlanner(Planner[S, tuple[()]]):
     ) -> None:
         """Take the settings, of which `act_by` counts, the networks, and what they read."""
         self.draws = settings.act_by == "draw"
-        self._behavior = behavior
+        self.noise_size = behavior.actor.noise_size  # normal draws of an action, if it is drawn
+        self.behavior = behavior
         self._feat = feat
 
     def initial(self, batch: int, device: torch.device | None = None) -> tuple[()]:
@@ -58,20 +59,23 @@ class ActorPlanner(Planner[S, tuple[()]]):
         rounds: int | None = None,
         proposals: Tensor | None = None,
         previous: Tensor | None = None,
+        noise: Tensor | None = None,
     ) -> tuple[Plan, tuple[()]]:
-        """Return the actions [B, A] in states [B, ...]; nothing but state and generator counts.
+        """Return the actions [B, A] in states [B, ...]; nothing but state and draws counts.
 
-        They lie in [-1, 1], or are one-hot by group.
+        They lie in [-1, 1], or are one-hot by group. Where they are drawn, `noise` [B, noise_size]
+        takes the place of what the generator would draw.
         """
         with torch.no_grad():
             feat = self._feat(state)
             # too little work for another precision to be worth it
             with torch.autocast(feat.device.type, enabled=False):
-                policy = self._behavior.actor(feat)
-                value = self._behavior.critic(feat)
+                policy = self.behavior.actor(feat)
+                value = self.behavior.critic(feat)
             action = policy.mode
             if self.draws:
-                noise = normal((len(feat), self._behavior.actor.noise_size), generator, feat.device)
+                if noise is None:
+                    noise = normal((len(feat), self.noise_size), generator, feat.device)
                 action = policy.sample(noise).clamp(-1, 1)
             return Plan(action, action[:, None], value, {"entropy": policy.entropy}), carry
 

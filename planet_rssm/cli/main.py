@@ -31,6 +31,7 @@ VERBS = {
     "data": "Import sets of episodes of other programs, for learning offline.",
     "minari": "Import and export Minari datasets, for learning offline.",
     "plan": "Act with a trained model: return, baselines, latency, video.",
+    "export": "Write a trained agent as one file that runs without planet: ONNX or PyTorch's.",
     "eval": "Measure trained runs by one protocol, with intervals, beside the published scores.",
     "compare": "Say which way to decide returns the most in the same milliseconds.",
     "report": "Write one HTML file about runs: curves, scores, films, settings.",

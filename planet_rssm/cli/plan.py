@@ -36,6 +36,12 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Write the arrays of that episode's decisions there, as .npz.",
 )
+@click.option(
+    "--goal",
+    type=click.Path(path_type=Path),
+    metavar="IMAGE",
+    help="Plan to what this picture shows; predicted rewards do not count.",
+)
 @options.allow_code
 @options.as_json()
 def verb(
@@ -49,6 +55,7 @@ def verb(
     video: bool,
     xray: bool,
     trace: Path | None,
+    goal: Path | None,
     as_json: bool,
 ) -> None:
     """Act in RUN's environment by planning in what it learned.
@@ -70,7 +77,7 @@ def verb(
       planet plan simulator:cartpole-swingup --episodes 3
     """  # noqa: D301 (click wants the character itself)
     wanted = options.with_planner(overrides, planner)
-    plan_and_print(run, episodes, video, checkpoint, device, wanted, as_json, xray, trace)
+    plan_and_print(run, episodes, video, checkpoint, device, wanted, as_json, xray, trace, goal)
 
 
 def plan_and_print(
@@ -83,6 +90,7 @@ def plan_and_print(
     as_json: bool = False,
     xray: bool = False,
     trace: Path | None = None,
+    goal: Path | None = None,
 ) -> Json:
     """Play the episodes, measure the baselines, print the result and return it; see `verb`."""
     from planet_rssm.evaluation.plan_run import plan_run  # torch: not for `planet plan --help`
@@ -112,11 +120,11 @@ def plan_and_print(
             "on_progress": progress.at,
         }
         if simulated:
-            _refuse(checkpoint, device)
+            _refuse(checkpoint, device, goal)
             result = plan_simulator(str(run), episodes, **common).to_json()
         else:
             explained = _explained(folder, xray, trace)
-            common |= {"checkpoint": checkpoint, "device": device, "xray": explained}
+            common |= {"checkpoint": checkpoint, "device": device, "xray": explained, "goal": goal}
             result = plan_run(run, episodes, **common).to_json()
     tables.print_result(result, as_json, _print)
     return result
@@ -148,8 +156,10 @@ def _video(folder: Path, name: str) -> Path:
     return folder / VIDEOS / f"{name}.mp4"
 
 
-def _refuse(checkpoint: str, device: str) -> None:
+def _refuse(checkpoint: str, device: str, goal: Path | None) -> None:
     """Refuse what a simulator does not have."""
+    if goal is not None:
+        raise PlanetError(f"--goal {goal}: a simulator has no latent space; leave it out")
     if checkpoint != "last":
         raise PlanetError(
             f"--checkpoint {checkpoint}: a simulator has none, nothing is learned; leave it out"
@@ -164,6 +174,8 @@ def _print(result: Json, console: Console) -> None:
 
     observation = describe_observation(result["observation"])
     title = f"{result['task']}, {observation}, {len(result['episodes'])} episodes"
+    if result.get("goal"):
+        title += f", planned to {result['goal']} in place of rewards"
     if result["checkpoint"] == "best":
         title += ", best checkpoint (selected on test episodes)"
     rows = {result["planner"]: (result["return"]["mean"], result["return"]["episode_ci95"])}

@@ -11,6 +11,7 @@ from planet_rssm.envs.pool import EnvPool, Step
 from planet_rssm.envs.spec import require_same_environment
 from planet_rssm.evaluation.baselines import baselines
 from planet_rssm.evaluation.film import Camera, WriteVideo, write_or_warn
+from planet_rssm.evaluation.goal_image import goal_image
 from planet_rssm.evaluation.protocol import (
     PARALLEL,
     Decisions,
@@ -43,6 +44,7 @@ def plan_run(
     device: str = "auto",
     film: WriteVideo | None = None,
     xray: Mapping[str, WriteExplained] | None = None,
+    goal: Path | None = None,
     on_stage: Callable[[str], None] = lambda name: None,
     on_episode: Callable[[EpisodeResult], None] = lambda result: None,
     on_progress: OnProgress = lambda done, total: None,
@@ -58,6 +60,7 @@ def plan_run(
         film: given the frames and the rate of the first episode; returns the file that it wrote.
         xray: each is given the first episode with the reasons of its decisions, and returns the
             file that it wrote, which has the key's name in the result.
+        goal: a picture that is planned to; the rewards then do not count for a plan.
         on_stage: given the name of each baseline as it begins.
         on_episode: given each planned episode as it ends.
         on_progress: given the decisions made, and all that there are, of the plan and then of each
@@ -81,6 +84,7 @@ def plan_run(
             spec = require_same_environment(loaded.spec, pool.spec)
             model, behavior = parts_of(loaded, where)
             agent = Agent.build(settings, spec, model, behavior, device=where)
+            agent = agent.towards(goal_image(goal, spec)) if goal else agent
         policy = TimedPolicy(None, stages)
         camera = Camera(pool)
         label = settings.planner.label
@@ -132,4 +136,5 @@ def plan_run(
         video=write_or_warn(film, camera.frames, 1 / spec.control_interval) if film else None,
         written=written,
         seconds=stages.report(),
+        goal=None if goal is None else str(goal),
     )

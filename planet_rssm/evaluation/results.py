@@ -94,6 +94,7 @@ class PlanResult:
     seconds: dict[str, float]  # by stage, and `total`
     video: str | None  # file
     written: dict[str, str | None] = field(default_factory=dict)  # other files, by their kind
+    goal: str | None = None  # the picture that was planned to, in place of rewards
 
     def to_json(self) -> Json:
         """Return the object that `planet plan --json` prints."""
@@ -117,4 +118,5 @@ class PlanResult:
             "checkpoint": self.checkpoint,
             "env_steps": self.env_steps,
             "seconds": self.seconds,
+            **({"goal": self.goal} if self.goal else {}),
         }

@@ -25,6 +25,7 @@ class Objective:
         discount: float = 1.0,
         terminal_value: Callable[[Any], Tensor] | None = None,
         cost: Callable[[Any, Tensor, Tensor], Tensor] | None = None,
+        reward_scale: float = 1.0,
     ) -> None:
         """Take what counts; the functions see M rows at once, as those of FunctionDynamics do.
 
@@ -35,10 +36,12 @@ class Objective:
             cost: `cost(state, action, previous_action) -> [M]`, taken off the reward that the
                 action brings. The state is the one that the action is taken in; before the first
                 action of a plan comes the `previous` of `plan`.
+            reward_scale: of the predicted rewards, 0 where only the cost counts.
         """
         self.discount = discount
         self.terminal_value = terminal_value
         self.cost = cost
+        self.reward_scale = reward_scale
 
     def __call__(self, rollout: Rollout) -> Tensor:
         """Return the returns [B, N]; they are not finite where a reward or a discount is not.
@@ -49,6 +52,8 @@ class Objective:
         """
         discount, reward = rollout.discount, rollout.reward
         weight = (discount if self.discount == 1 else self.discount * discount).cumprod(-1)
+        if self.reward_scale != 1.0:
+            reward = self.reward_scale * reward
         if self.cost is not None:
             reward = reward - self._costs(self.cost, rollout)
         returns = reward[..., 0] + (weight[..., :-1] * reward[..., 1:]).sum(-1)

@@ -293,3 +293,11 @@ def test_the_command_prints_what_it_will_do_and_does_it(tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
         main(["data", "import", str(tmp_path / "in")])
     assert end.value.code == 2
+
+
+def test_the_command_knows_every_format():
+    from planet_rssm.cli import data
+    from planet_rssm.datasets.foreign import detect, source
+
+    assert set(data.FORMATS) == set(detect.FORMATS)
+    assert set(data.ORDERS) == set(source.ORDERS)

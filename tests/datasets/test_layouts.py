@@ -104,7 +104,7 @@ def place(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", [path.name for path in sorted(SAMPLES.iterdir())])
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_damage_is_one_line_or_none(place, name, data):
     """A byte changed, or a file cut, emptied or removed: an error line, or a set that is whole."""

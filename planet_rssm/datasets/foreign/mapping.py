@@ -253,6 +253,8 @@ class _Pictures:
     def __call__(self, frames: Array) -> Array:
         if frames.dtype != np.uint8:
             frames = self._bytes(frames)
+        if frames.shape[1:] == (self._size, self._size, 3):
+            return frames
         return np.stack([resized(channels_last(frame), self._size) for frame in frames])
 
     def _bytes(self, frames: Array) -> Array:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -84,7 +85,9 @@ class ZarrBuffer(Source):
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
         try:
-            yield
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of other files in the folder
+                yield
         except PlanetError:
             raise
         except Exception as error:  # its stores and codecs raise what their libraries do
