@@ -44,6 +44,7 @@ MAY_IMPORT = {
     | {"agent", "envs.pictures"},  # pictures of any size are brought to the model's
     "serve": {*AGENT, "agent", "control"},
     "deploy": AGENT | {"agent"},
+    "sweep": EVALUATION | {"training"},
     "simulator": LEARNED | {"planners", "envs"},
     "evaluation": RUN | {"simulator"},
     "diagnosis": RUN | {"simulator", "evaluation"},
@@ -51,7 +52,7 @@ MAY_IMPORT = {
     "report": EVALUATION,
     "training": EVALUATION | {"report"},
     "bench": EVALUATION | {"training"},
-    "cli": EVALUATION | {"report", "training", "bench", "serve", "deploy"},
+    "cli": EVALUATION | {"report", "training", "bench", "serve", "deploy", "sweep"},
 }
 WITHOUT_TORCH = {"base", "__init__", "config", "envs", "data", "collect", "datasets"}
 

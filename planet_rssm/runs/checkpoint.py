@@ -28,6 +28,7 @@ from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.runs.location import BEST, SUFFIX, find
 
 MOST = 1 << 36  # bytes that are read of one
+MOST_HEAD = 1 << 26  # of its head alone
 # Parts of the world model by the names that older checkpoints have.
 _RENAMED = {"goes_on.": "continue_head."}
 
@@ -164,6 +165,22 @@ def from_bytes(data: bytes, name: str) -> Checkpoint:
     if not intact:
         raise DamagedCheckpointError(f"{name}: damaged or not a checkpoint")
     return _read(name, header, tensors)
+
+
+def progress_of(path: Path) -> Json:
+    """Return what the trainer had counted, of the file's head alone.
+
+    Raises:
+        PlanetError: it cannot be read or is no checkpoint.
+    """
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            head = file.read(min(length, MOST_HEAD))
+        return _plain(json.loads(json.loads(head)["__metadata__"]["planet_rssm"])["progress"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        line = one_line(str(error))
+        raise PlanetError(f"checkpoint {path}: not readable as one ({line})") from None
 
 
 def _read(name: str, header: Json, tensors: dict[str, Tensor]) -> Checkpoint:

@@ -1,5 +1,6 @@
 """What a run counts."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
 from planet_rssm.base.errors import PlanetError
@@ -69,6 +70,17 @@ class Progress:
     def counters(self) -> dict[str, int]:
         """Return the counts that every metrics line carries."""
         return {name: getattr(self, name) for name in COUNTERS}
+
+
+def is_complete(settings: Settings, counted: Mapping[str, int]) -> bool:
+    """Return whether a run with these counts of a checkpoint has spent its budget."""
+    if settings.data.folder is not None:
+        return counted["updates"] >= settings.train.offline_updates
+    spent = counted["env_steps"] >= settings.train.env_steps
+    counts = Progress(
+        rounds=counted["rounds"], episodes=counted["episodes"], updates=counted["updates"]
+    )
+    return spent and not round_begun(settings, counts)
 
 
 def round_begun(settings: Settings, progress: Progress) -> bool:

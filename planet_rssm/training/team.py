@@ -12,9 +12,12 @@ Only tensors and JSON are exchanged, no pickle.
 import contextlib
 import math
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from types import FrameType
 from typing import Any, Self
 
 import numpy as np
@@ -46,6 +49,7 @@ class Team:
         self.rank, self.count = dist.get_rank(), dist.get_world_size()
         self.batch_size = 0
         self.rows = range(0)
+        self.lost = False  # whether another process has ended before its time
         self._shapes: list[tuple[tuple[int, ...], np.dtype]] = []
 
     @classmethod
@@ -61,12 +65,34 @@ class Team:
         with _saying_who_is_lost():
             dist.init_process_group(BACKEND if cuda else "gloo", timeout=PATIENCE)
         team = cls()
-        try:
-            yield team
-        except Interrupted:
+        with team._unhurried():
+            try:
+                yield team
+            except Interrupted:
+                team._leave()
+                raise
             team._leave()
-            raise
-        team._leave()
+
+    @contextlib.contextmanager
+    def _unhurried(self) -> Iterator[None]:
+        """Let no SIGTERM end this process once another is lost: it ends by itself, with a line.
+
+        torchrun sends one as soon as any process has ended.
+        """
+        before = signal.getsignal(signal.SIGTERM)
+        if threading.current_thread() is not threading.main_thread() or not callable(before):
+            yield
+            return
+
+        def asked(number: int, frame: FrameType | None) -> None:
+            if not self.lost:
+                before(number, frame)
+
+        signal.signal(signal.SIGTERM, asked)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
     def _leave(self) -> None:
         if self.rank == LEADER:
@@ -80,7 +106,7 @@ class Team:
 
     def share(self, data: bytes = b"") -> bytes:
         """Return the bytes that the leader gives."""
-        with _saying_who_is_lost():
+        with _saying_who_is_lost(self):
             size = torch.tensor(len(data))
             dist.broadcast(size, LEADER)
             shared = torch.empty(int(size), dtype=torch.uint8)
@@ -105,7 +131,7 @@ class Team:
             parts: the modules that it uses, by name.
             changing: other parameters may be without a gradient in each update.
         """
-        with _saying_who_is_lost(), warnings.catch_warnings():
+        with _saying_who_is_lost(self), warnings.catch_warnings():
             # a newer name for the first option, which older versions of PyTorch do not know
             warnings.simplefilter("ignore", FutureWarning)
             return DistributedDataParallel(
@@ -126,7 +152,7 @@ class Team:
         The leader has it complete and announces update number `index`; the others give nothing and
         have heard of it by `next`.
         """
-        with _saying_who_is_lost():
+        with _saying_who_is_lost(self):
             if self.rank == LEADER:
                 self._announce(index)
                 for rank in range(self.count):
@@ -148,7 +174,7 @@ class Team:
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
         """Compute a loss and its gradient inside: the shares of all processes add up."""
-        with _saying_who_is_lost(), sharing(self.count):
+        with _saying_who_is_lost(self), sharing(self.count):
             yield
 
     def summed(self, metrics: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -159,7 +185,7 @@ class Team:
 
     def _announce(self, number: int) -> int:
         shared = torch.tensor(number)
-        with _saying_who_is_lost():
+        with _saying_who_is_lost(self):
             dist.broadcast(shared, LEADER)
         return int(shared)
 
@@ -182,19 +208,21 @@ class _Function(nn.Module):
 
 
 @contextlib.contextmanager
-def _saying_who_is_lost() -> Iterator[None]:
+def _saying_who_is_lost(team: Team | None = None) -> Iterator[None]:
     """Turn what torch.distributed raises when a process is gone into one line."""
     try:
         yield
     except (dist.DistBackendError, dist.DistNetworkError, dist.DistStoreError) as error:
-        raise _lost() from error
+        raise _lost(team) from error
     except RuntimeError as error:
         if not any(word in str(error) for word in _LOST):
             raise
-        raise _lost() from error
+        raise _lost(team) from error
 
 
-def _lost() -> PlanetError:
+def _lost(team: Team | None) -> PlanetError:
+    if team is not None:
+        team.lost = True
     return PlanetError(
         "another process of this run has ended, so no update can be made; what was committed is "
         "kept: start torchrun again with --resume"

@@ -109,7 +109,8 @@ def test_every_verb_takes_json():
     verbs = {name: group.get_command(click.Context(group), name) for name in main_module.VERBS}
     for name in [name for name, verb in verbs.items() if isinstance(verb, click.Group)]:
         verbs |= {f"{name} {part}": verb for part, verb in verbs.pop(name).commands.items()}
-    assert len(verbs) == len(main_module.VERBS) + 7  # data has three, minari two, bench five
+    # data has three, minari two, sweep three, bench five
+    assert len(verbs) == len(main_module.VERBS) + 9
     for name, verb in verbs.items():
         assert any("--json" in option.opts for option in verb.params), name
 

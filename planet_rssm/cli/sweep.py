@@ -1,0 +1,148 @@
+"""`planet sweep`."""
+
+import os
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.json_types import Json
+from planet_rssm.cli import options
+from planet_rssm.cli.tables import echo, print_result, print_table
+
+_file = click.argument(
+    "file", type=click.Path(path_type=Path, dir_okay=False), metavar="SWEEP.yaml"
+)
+
+
+class _Sweep(click.Group):
+    """`planet sweep FILE` is short for `planet sweep run FILE`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group("sweep", cls=_Sweep, context_settings={"help_option_names": ["-h", "--help"]})
+def verb() -> None:
+    """Train the runs of a sweep file: presets, tasks, seeds and settings; see docs/scale.md.
+
+    The same command does only what is missing.
+
+    \b
+    For example
+      planet sweep run sweep.yaml
+      planet sweep status sweep.yaml
+      planet sweep collect sweep.yaml --episodes 10
+    """  # noqa: D301 (click reads the backspace)
+
+
+@verb.command("run")
+@_file
+@click.option(
+    "--on",
+    "where",
+    default="local",
+    show_default=True,
+    type=click.Choice(["local", "slurm"]),
+    help="This machine, or SLURM: submit and leave.",
+)
+@click.option(
+    "--at-once", type=click.IntRange(min=1), help="Runs at once on this machine [its cores]."
+)
+@options.as_json()
+def run(file: Path, where: str, at_once: int | None, as_json: bool) -> None:
+    """Begin the runs of SWEEP.yaml that are missing, and continue those that were stopped."""
+    from planet_rssm.sweep import Sweep, run_here, state_of
+
+    sweep = Sweep.read(file)
+    states = [state_of(one).state for one in sweep.runs]
+    todo = [
+        one
+        for one, state in zip(sweep.runs, states, strict=True)
+        if state in ("missing", "stopped")
+    ]
+    echo(f"{len(sweep.runs)} runs in {sweep.out}: {_counts(states)}", err=True)
+    jobs: list[str] = []
+    failed: list[str] = []
+    if todo and where == "slurm":
+        from planet_rssm.sweep.slurm import submit
+
+        jobs = submit(sweep, todo)
+        echo(f"submitted {len(jobs)} jobs: {jobs[0]} to {jobs[-1]}", err=True)
+    elif todo:
+        count = min(at_once or os.cpu_count() or 1, len(todo))
+        failed = run_here(todo, sweep.out, count, lambda line: echo(line, err=True))
+    result: Json = {"begun": [one.name for one in todo], "failed": failed, "jobs": jobs}
+    print_result(result, as_json, lambda *_: None)
+    if failed:
+        raise PlanetError(
+            f"{len(failed)} of {len(todo)} runs failed, {failed[0]} first; their words are in "
+            f"{sweep.out / 'logs'}; the same command begins them again"
+        )
+
+
+@verb.command("status")
+@_file
+@options.as_json()
+def status(file: Path, as_json: bool) -> None:
+    """Say where each run of SWEEP.yaml stands."""
+    from planet_rssm.sweep import Sweep, state_of
+
+    sweep = Sweep.read(file)
+    states = [state_of(one) for one in sweep.runs]
+    counts = {name: sum(one.state == name for one in states) for name in _names()}
+    result = {"out": str(sweep.out), **counts, "runs": [one.to_json() for one in states]}
+    print_result(result, as_json, _print)
+
+
+@verb.command("collect")
+@_file
+@click.option("--episodes", type=click.IntRange(min=1), help="Of each run, from fixed seeds [10].")
+@options.as_json()
+@click.pass_context
+def collect(ctx: click.Context, file: Path, episodes: int | None, as_json: bool) -> None:
+    """Measure the complete runs of SWEEP.yaml, as `planet eval` does."""
+    from planet_rssm.cli.eval import verb as evaluate
+    from planet_rssm.sweep import Sweep, state_of
+
+    sweep = Sweep.read(file)
+    complete = [one for one in sweep.runs if state_of(one).state == "complete"]
+    if not complete:
+        raise PlanetError(f"{file}: none of its {len(sweep.runs)} runs is complete; run it first")
+    if len(complete) < len(sweep.runs):
+        echo(f"{len(complete)} of {len(sweep.runs)} runs are complete", err=True)
+    runs = tuple(str(one.folder) for one in complete)
+    ctx.invoke(evaluate, runs=runs, episodes=episodes, as_json=as_json)
+
+
+def _names() -> tuple[str, ...]:
+    from planet_rssm.sweep.state import STATES
+
+    return STATES
+
+
+def _counts(states: list[str]) -> str:
+    return ", ".join(f"{states.count(name)} {name}" for name in _names() if name in states)
+
+
+def _print(result: Json, console: Console) -> None:
+    header = ("run", "state", "env_steps", "updates", "return")
+    rows = [
+        [
+            one["run"],
+            one["state"],
+            f"{one['env_steps']}",
+            f"{one['updates']}",
+            _number(one["return"]),
+        ]
+        for one in result["runs"]
+    ]
+    counts = ", ".join(f"{result[name]} {name}" for name in _names() if result[name])
+    print_table(console, f"{result['out']}: {counts}", header, rows)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"

@@ -1,0 +1,173 @@
+"""Sweep files: which runs they stand for, and that only the missing ones are made."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from planet_rssm.base.errors import PlanetError
+from planet_rssm.cli.main import main
+from planet_rssm.runs import checkpoint as checkpoints
+from planet_rssm.runs import location
+from planet_rssm.sweep import Sweep, state_of
+from planet_rssm.training.metrics import repeatable_lines
+
+TINY = {
+    "env.observe": "vectors", "env.action_repeat": 50, "env.renderer": "none", "rssm.deter": 16,
+    "rssm.stoch": 4, "rssm.hidden": 16, "model.reward_units": 16, "model.vector_units": 16,
+    "planner.candidates": 8, "planner.iterations": 1, "planner.elites": 2, "planner.horizon": 3,
+    "train.env_steps": 3000, "train.seed_episodes": 1, "train.envs": 1, "train.updates": 4,
+    "train.batch_size": 4, "train.batch_length": 8, "train.test_every": 9,
+    "train.test_episodes": 1, "device": "cpu", "train.threads": 1, "train.collect_threads": 1,
+}  # fmt: skip
+
+
+def sweep_file(folder: Path, **values: object) -> Path:
+    path = folder / "tiny.yaml"
+    own = {"preset": "planet", "tasks": ["dmc/cartpole-swingup"], "out": str(folder / "out")}
+    path.write_text(json.dumps(own | {"set": TINY} | values))  # JSON is YAML
+    return path
+
+
+def call(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict, str]:
+    try:
+        main(list(words))
+        code = 0
+    except SystemExit as end:
+        code = int(end.code or 0)
+    captured = capsys.readouterr()
+    return code, json.loads(captured.out or "{}"), captured.err
+
+
+def test_a_file_stands_for_a_product(tmp_path: Path) -> None:
+    path = sweep_file(
+        tmp_path,
+        preset=["planet", "quickstart-search"],
+        tasks=["dmc/cartpole-swingup", "dmc/reacher-easy"],
+        seeds=[3, 5],
+        set={"planner.horizon": [12, 20], "optimizer.lr": 1e-4},
+    )
+    sweep = Sweep.read(path)
+    assert len(sweep.runs) == 16
+    first, last = sweep.runs[0], sweep.runs[-1]
+    assert first.name == "planet-cartpole-swingup-planner.horizon=12-seed3"
+    assert last.name == "quickstart-search-reacher-easy-planner.horizon=20-seed5"
+    assert last.settings.env.id == "dmc/reacher-easy"
+    assert (last.settings.planner.horizon, last.settings.seed) == (20, 5)
+    assert last.settings.optimizer.lr == 1e-4
+    assert first.folder == tmp_path / "out" / first.name
+
+
+def test_the_file_of_the_page_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/scale.md").read_text()
+    path = tmp_path / "page.yaml"
+    path.write_text(page.partition("```yaml\n")[2].partition("```")[0])
+    sweep = Sweep.read(path)
+    assert len(sweep.runs) == 40 and sweep.slurm["timeout_min"] == 720
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ({"taks": []}, "no key 'taks'; did you mean 'tasks'?"),
+        ({"preset": "plant"}, "plant"),
+        ({"preset": 3}, "preset must be a name or a list of names"),
+        ({"seeds": -1}, "stands for no run"),
+        ({"seeds": ["a"]}, "seeds must be how many, or a list of numbers from 0"),
+        ({"seeds": 100_000}, "stands for more than 10000 runs"),
+        ({"seeds": [1, 1]}, "2 runs would be called planet-cartpole-swingup-seed1"),
+        ({"set": []}, None),
+        ({"set": "x"}, "set must be lines of"),
+        ({"set": {"planner.horizn": 3}}, "planner.horizon"),
+        ({"set": {"planner.horizon": [3, -1]}}, "planner.horizon"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_said_before_anything_begins(
+    tmp_path: Path, values: dict, line: str | None
+) -> None:
+    path = sweep_file(tmp_path, **values)
+    if line is None:
+        assert len(Sweep.read(path).runs) == 1
+        return
+    with pytest.raises(PlanetError, match=line.replace("?", r"\?")):
+        Sweep.read(path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_runs_are_made_once_and_a_failed_one_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = TINY | {"env.kwargs.nonsense": 1}
+    path = str(sweep_file(tmp_path, set=wrong))
+    code, result, err = call(capsys, "sweep", path, "--json")
+    assert (code, result["failed"]) == (1, ["planet-cartpole-swingup-seed0"])
+    assert "1 of 1 runs failed, planet-cartpole-swingup-seed0 first" in err and "nonsense" in err
+    path = str(sweep_file(tmp_path, seeds=2))
+    code, result, err = call(capsys, "sweep", path, "--json")
+    names = ["planet-cartpole-swingup-seed0", "planet-cartpole-swingup-seed1"]
+    assert (code, result["begun"], result["failed"]) == (0, names, [])
+    assert "planet-cartpole-swingup-seed0: complete" in err
+    code, result, err = call(capsys, "sweep", "run", path, "--json")
+    assert (code, result["begun"]) == (0, []) and "2 complete" in err
+    code, result, _ = call(capsys, "sweep", "status", path, "--json")
+    assert (result["complete"], result["missing"]) == (2, 0)
+    assert [one["env_steps"] for one in result["runs"]] == [3000, 3000]
+    code, result, _ = call(capsys, "sweep", "collect", path, "--episodes", "1", "--json")
+    assert code == 0 and len(result["results"]) == 2
+
+
+def test_a_run_that_was_stopped_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = sweep_file(tmp_path)
+    [run] = Sweep.read(path).runs
+    assert state_of(run).state == "missing"
+    assert call(capsys, "sweep", str(path))[0] == 0
+    newest = location.numbered(run.folder)[-1]
+    assert checkpoints.progress_of(newest) == checkpoints.load(newest).progress
+    newest.unlink()  # as if it had been killed before
+    assert state_of(run).state == "stopped"
+    assert call(capsys, "sweep", str(path))[0] == 0
+    assert state_of(run).state == "complete"
+
+
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")  # submitit's
+def test_slurm_takes_a_job_away_and_it_goes_on_as_if_nothing_had_happened(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("submitit", reason="needs the extra slurm")
+    alone = sweep_file(tmp_path, out=str(tmp_path / "alone"))
+    assert call(capsys, "sweep", str(alone))[0] == 0
+    path = sweep_file(tmp_path, slurm={"cluster": "local", "timeout_min": 60})
+    code, result, err = call(capsys, "sweep", str(path), "--on", "slurm", "--json")
+    assert code == 0 and len(result["jobs"]) == 1, err
+    [run] = Sweep.read(path).runs
+    wait(lambda: location.numbered(run.folder))
+    task = next(
+        int(entry.name)
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdecimal()
+        and b"submitit.core._submit\0" in words_of(entry)
+        and str(tmp_path).encode() in words_of(entry)
+    )
+    os.kill(task, signal.SIGUSR2)  # as SLURM does before it takes the machine away
+    wait(lambda: state_of(run).state == "complete")
+    [other] = Sweep.read(alone).runs
+    logs = "".join(log.read_text() for log in (tmp_path / "out/submitit").glob("*_log.*"))
+    assert "this job is preempted" in logs
+    assert repeatable_lines(run.folder) == repeatable_lines(tmp_path / "alone" / other.name)
+
+
+def words_of(process: Path) -> bytes:
+    try:
+        return (process / "cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def wait(until) -> None:
+    end = time.monotonic() + 90
+    while not until():
+        assert time.monotonic() < end
+        time.sleep(0.05)
