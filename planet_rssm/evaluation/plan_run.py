@@ -88,7 +88,8 @@ def plan_run(
         policy = TimedPolicy(None, stages)
         camera = Camera(pool)
         label = settings.planner.label
-        explained = XRay(agent, behavior, label, pool, stages) if xray else None
+        words = f"{label}, to a goal, rewards do not count" if goal else label
+        explained = XRay(agent, behavior, words, pool, stages) if xray else None
         count_decisions = Decisions(pool.spec, episodes, on_progress)
         results: list[EpisodeResult] = []
 

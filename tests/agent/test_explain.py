@@ -158,6 +158,17 @@ def test_a_search_with_a_cost_is_recorded_too():
     assert (one.returns[0] < one.elite_reward.sum(1).max()).any()
 
 
+def test_plans_to_a_goal_are_explained_too():
+    plain, _, _ = made()
+    agent = plain.towards({"image": np.full((32, 32, 3), 90, np.uint8)})
+    explainer = Explainer(agent)
+    belief = observed(agent)
+    plan, _ = agent.decide(belief)
+    one = explainer.explain(belief, plan)
+    best = np.array([returns.max() for returns in one.returns])
+    np.testing.assert_allclose(best, plan.diagnostics["returns_max"][0], rtol=1e-4)
+
+
 class Fixed(Planner):
     """A planner from elsewhere; it asks the model for as many rollouts as it is given."""
 
