@@ -43,7 +43,9 @@ def _like_the_leaders(team: Team) -> Learner:
     checkpoint = checkpoints.from_bytes(team.share(), "the checkpoint of the first process")
     settings = checkpoint.settings
     own(config.imported(settings))  # by the same command the user has named it here too
-    device = resolve_device(settings.device)
+    # of several GPUs this process has its own, which is the current one, see Team.joined
+    cuda = settings.device.startswith("cuda")
+    device = resolve_device("cuda" if cuda else settings.device)
     model, behavior = parts_of(checkpoint, device)
     learner = Learner(model, settings, device, behavior)
     learner.load_optimizer_tensors(checkpoint.optimizer)
