@@ -114,10 +114,12 @@ def write_atomic(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
     After a power cut the old or the new content is there, never a mix.
 
     Raises:
+        IrregularFileError: a device, a FIFO or a folder has that name: it would be replaced.
         OSError: the folder cannot be written or the disk is full; nothing is left behind and `path`
-            is as it was.
+            is as it was. It names `path`, not what was written beside.
     """
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    check_regular(path)
+    beside = _beside(path)
     try:
         with open(beside, "xb") as file:  # x: made new, never through a link
             for chunk in chunks:
@@ -125,11 +127,40 @@ def write_atomic(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            _name(error, path)
         raise
     sync_folder(path.parent)
+
+
+def check_writable(path: Path) -> None:
+    """Try whether `write_atomic` can write `path`, before long work for it; nothing is left behind.
+
+    Raises:
+        OSError: see `write_atomic`.
+    """
+    check_regular(path)
+    beside = _beside(path)
+    try:
+        with open(beside, "xb"):
+            pass
+    except OSError as error:
+        _name(error, path)
+        raise
+    beside.unlink()
+
+
+def _beside(path: Path) -> Path:
+    """Return a new name beside `path` that nobody can foresee."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+
+
+def _name(error: OSError, path: Path) -> None:
+    """Let an error name the file that was wanted, and no other."""
+    error.filename, error.filename2 = str(path), None
 
 
 def sync_file(path: Path) -> None:

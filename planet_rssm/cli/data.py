@@ -207,6 +207,15 @@ def info(folder: Path, sheet: Path | None, camera: str | None, as_json: bool) ->
     """
     from planet_rssm.datasets.contents import contents, write_sheet
 
+    if camera and not sheet:
+        raise click.UsageError(f"--camera {camera}: says what a sheet shows; add --sheet PNG")
+    if sheet:
+        if sheet.suffix.lower() != ".png":
+            raise PlanetError(
+                f"--sheet {sheet}: must end in .png, so that nothing else is replaced"
+            )
+        if sheet.parent.is_dir():  # else it is made
+            options.check_output("--sheet", sheet)
     with StageProgress("read", 1) as progress:
         result = contents(folder, progress.at)
     if sheet:

@@ -81,11 +81,10 @@ def verb(
 
     seeds = seeds_of(episodes, episode_seeds)
     wanted = options.with_planner(overrides, planner)
-    for path in filter(None, (csv_file, rows_file, latex_file)):
-        if not path.parent.is_dir():
-            raise PlanetError(
-                f"{path}: there is no folder {path.parent}; make it, or give another path"
-            )
+    files = {"--csv": csv_file, "--rows": rows_file, "--latex": latex_file}
+    for option, path in files.items():
+        if path is not None:
+            options.check_output(option, path)
     with StageProgress("eval", len(seeds) * len(runs)) as progress:
         result = evaluate(
             runs,

@@ -166,12 +166,21 @@ def _called() -> str:
 
 
 def _check_words(words: list[str]) -> None:
-    """Refuse names that would steer the terminal they are printed on.
+    """Refuse names that would steer the terminal they are printed on, and those that are empty.
+
+    An empty one comes of a shell's variable that is not set, and as a path it would be the current
+    folder.
 
     Raises:
-        PlanetError: a word holds a control character.
+        PlanetError: a word holds a control character, or is empty.
     """
-    for word in words:
+    for before, word in zip(["planet", *words], words, strict=False):
+        if not word or (word.startswith("--") and word.endswith("=")):
+            where = word or f"'' after {escape_controls(before)}"
+            raise PlanetError(
+                f"{where}: an empty word; give a name there, or leave it out. A variable of the "
+                "shell that is not set gives an empty one"
+            )
         if escape_controls(word) != word:
             raise PlanetError(f"{escape_controls(word)}: holds a control character; rename it")
 
@@ -202,6 +211,8 @@ def _line(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename and error.strerror:
         # a name too long, a folder that is a file
         name = " ".join(str(error.filename).split())
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return f"{name}: {error.strerror}; free some, or give another path"
         return f"{name}: {error.strerror}; give another path, or fix this one"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         _drop_output()
@@ -220,5 +231,6 @@ def _line(error: Exception) -> str:
 
 def _end(line: str, code: int) -> Any:  # noqa: ANN401
     with contextlib.suppress(OSError, ValueError):  # closed or full as well
-        click.echo(f"planet: {escape_controls(' '.join(line.splitlines()))}", err=True)
+        line = " ".join(part.strip() for part in line.splitlines())  # click lists choices in lines
+        click.echo(f"planet: {escape_controls(line)}", err=True)
     sys.exit(code)

@@ -1,11 +1,14 @@
 """Options that several verbs share, each written once."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
+from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.files import check_writable
 from planet_rssm.base.trust import allowed
 from planet_rssm.cli import complete
 from planet_rssm.config import PLANNERS
@@ -68,6 +71,29 @@ def settings(offer: complete.Completer, what: str) -> Callable[[F], F]:
     return click.option(
         "-s", "overrides", multiple=True, metavar="KEY=VALUE", shell_complete=offer, help=what
     )
+
+
+def check_output(option: str, path: Path) -> None:
+    """Refuse a file that cannot be written before the work for it begins.
+
+    Args:
+        option: that named it.
+        path: the file; what it has already is left as it is.
+
+    Raises:
+        PlanetError: its folder is not there or cannot be written, or something that is no file has
+            its name.
+    """
+    if not path.parent.is_dir():
+        raise PlanetError(
+            f"{option} {path}: there is no folder {path.parent}; make it, or give another path"
+        )
+    try:
+        check_writable(path)
+    except OSError as error:
+        raise PlanetError(
+            f"{option} {path}: cannot be written ({error.strerror}); give another path"
+        ) from None
 
 
 def with_planner(overrides: Sequence[str], planner: str | None) -> list[str]:

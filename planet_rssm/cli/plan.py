@@ -112,6 +112,9 @@ def plan_and_print(
     def film(frames: Sequence[np.ndarray], fps: float) -> Path:
         return write_video(_video(folder, "plan"), frames, fps)
 
+    for option, name, asked in (("--video", "plan", video), ("--xray", "xray", xray)):
+        if asked:
+            _check_film(option, folder, name)
     with StageProgress("plan", episodes, "decisions") as progress:
         common: Json = {
             "overrides": overrides or [],
@@ -138,6 +141,8 @@ def _explained(folder: Path, xray: bool, trace: Path | None) -> "dict[str, Write
 
     if trace and (trace.suffix != ".npz" or not trace.parent.is_dir()):
         raise PlanetError(f"--trace {trace}: must be a file .npz in a folder that exists")
+    if trace:
+        options.check_output("--trace", trace)
 
     def draw(episode: "Explained") -> Path:
         return write_video(_video(folder, "xray"), xray_frames(*episode), 1 / episode.interval)
@@ -154,6 +159,14 @@ def _video(folder: Path, name: str) -> Path:
 
     (folder / VIDEOS).mkdir(parents=True, exist_ok=True)
     return folder / VIDEOS / f"{name}.mp4"
+
+
+def _check_film(option: str, folder: Path, name: str) -> None:
+    """Refuse a film that cannot be written before episodes are played; no folder is made."""
+    from planet_rssm.runs.run import VIDEOS
+
+    existing = next(path for path in (folder / VIDEOS, folder, Path()) if path.exists())
+    options.check_output(option, existing / f"{name}.mp4")
 
 
 def _refuse(checkpoint: str, device: str, goal: Path | None) -> None:

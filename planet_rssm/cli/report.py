@@ -11,6 +11,8 @@ from planet_rssm.cli import complete, options
 from planet_rssm.cli.progress import StageProgress
 from planet_rssm.cli.tables import print_result, print_text
 
+ENDINGS = (".html", ".htm")
+
 
 @click.command("report")
 @click.argument("runs", shell_complete=complete.run, nargs=-1, required=True, metavar="RUN…")
@@ -48,14 +50,18 @@ def verb(
       planet report runs/* --group-by rssm.latent --no-strips --out sweep.html
     """  # noqa: D301 (click wants the character itself)
     from planet_rssm.report.page.build import write_report  # torch: not for `planet report --help`
-    from planet_rssm.runs.location import outputs
+    from planet_rssm.runs.location import outputs, source
 
     if out is None:
         out = outputs(Path(runs[0])) / "report.html" if len(runs) == 1 else Path("report.html")
-        if len(runs) == 1 and out.parent.parent.is_dir():
-            out.parent.mkdir(exist_ok=True)  # of a model of the package
-    if not out.parent.is_dir():
-        raise PlanetError(f"--out {out}: there is no folder {out.parent}; make it, or give another")
+        if len(runs) == 1 and source(Path(runs[0])).is_dir():
+            out.parent.mkdir(parents=True, exist_ok=True)  # of a model of the package
+    elif out.suffix.lower() not in ENDINGS:
+        raise PlanetError(
+            f"--out {out}: must end in {' or '.join(ENDINGS)}, so that nothing else is replaced"
+        )
+    if len(runs) > 1 or out.parent.is_dir() or source(Path(runs[0])).is_dir():  # else: no such run
+        options.check_output("--out", out)
     with StageProgress("report", len(runs), "runs") as progress:
         result = write_report(runs, out, group_by=group_by, strips=strips, on_run=progress.stage)
     print_result(result, as_json, _print)
