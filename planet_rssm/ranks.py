@@ -25,6 +25,8 @@ class _Sharing:
 
 _sharing: ContextVar[_Sharing | None] = ContextVar("sharing", default=None)
 
+shared = _sharing.get  # None, or what ranks share; not Python, for every loss asks
+
 
 @contextlib.contextmanager
 def sharing(ranks: int) -> Iterator[None]:
@@ -40,19 +42,22 @@ def sharing(ranks: int) -> Iterator[None]:
 
 
 def count(mask: Tensor) -> Tensor:
-    """Return how many entries of a `mask` are set, in the rows of all ranks."""
-    shared = _sharing.get()
-    if shared is None:
+    """Return how many entries of a `mask` are set, in the rows of all ranks.
+
+    Where no ranks share a batch, `shared() is None`, that is `mask.sum()`.
+    """
+    own = shared()
+    if own is None:
         return mask.sum()
-    if id(mask) not in shared.counts:
-        shared.counts[id(mask)] = mask, total(mask.sum())
-    return shared.counts[id(mask)][1]
+    if id(mask) not in own.counts:
+        own.counts[id(mask)] = mask, total(mask.sum())
+    return own.counts[id(mask)][1]
 
 
 def total(share: Tensor) -> Tensor:
     """Return the sum of all ranks' shares, without gradient."""
     share = share.detach()
-    if _sharing.get() is None:
+    if shared() is None:
         return share
     share = share.clone()
     dist.all_reduce(share)
@@ -61,28 +66,28 @@ def total(share: Tensor) -> Tensor:
 
 def at_least(share: Tensor, least: float) -> Tensor:
     """Return this rank's share of max(least, sum of all shares), of a scalar `share`."""
-    shared = _sharing.get()
-    if shared is None:
+    own = shared()
+    if own is None:
         return share.clamp(min=least)
-    return torch.where(total(share) < least, share.new_full((), least / shared.ranks), share)
+    return torch.where(total(share) < least, share.new_full((), least / own.ranks), share)
 
 
 def share_of(value: Tensor) -> Tensor:
     """Return this rank's share of a value that all ranks have alike."""
-    shared = _sharing.get()
-    return value if shared is None else value / shared.ranks
+    own = shared()
+    return value if own is None else value / own.ranks
 
 
 def gathered(values: Tensor) -> Tensor:
     """Return the values [N] of all ranks, without gradient, with NaN where a rank has fewer."""
-    shared = _sharing.get()
+    own = shared()
     values = values.detach()
-    if shared is None:
+    if own is None:
         return values
     longest = torch.tensor(len(values), device=values.device)
     dist.all_reduce(longest, dist.ReduceOp.MAX)
     padded = values.new_full((int(longest),), torch.nan)
     padded[: len(values)] = values
-    parts = [torch.empty_like(padded) for _ in range(shared.ranks)]
+    parts = [torch.empty_like(padded) for _ in range(own.ranks)]
     dist.all_gather(parts, padded)
     return torch.cat(parts)

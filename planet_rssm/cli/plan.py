@@ -77,12 +77,24 @@ def verb(
       planet plan simulator:cartpole-swingup --episodes 3
     """  # noqa: D301 (click wants the character itself)
     wanted = options.with_planner(overrides, planner)
-    plan_and_print(run, episodes, video, checkpoint, device, wanted, as_json, xray, trace, goal)
+    plan_and_print(
+        run,
+        episodes,
+        video=video,
+        checkpoint=checkpoint,
+        device=device,
+        overrides=wanted,
+        as_json=as_json,
+        xray=xray,
+        trace=trace,
+        goal=goal,
+    )
 
 
 def plan_and_print(
     run: Path,
     episodes: int,
+    *,
     video: bool,
     checkpoint: str = "last",
     device: str = "auto",

@@ -4,6 +4,7 @@ import ipaddress
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -70,15 +71,12 @@ def verb(
     host: str,
     port: int,
     token_file: Path | None,
-    batch: int,
-    gather_ms: float,
-    queue: int,
-    sessions: int,
     planner: str | None,
     overrides: tuple[str, ...],
     checkpoint: str,
     device: str,
     as_json: bool,
+    **limits: Any,  # noqa: ANN401
 ) -> None:
     """Plan with RUN for many robots or environments at once; see docs/scale.md.
 
@@ -101,7 +99,7 @@ def verb(
 
     changed = options.with_planner(overrides, planner)
     agent = Agent.load(run, checkpoint, device, overrides=changed)
-    service = Service(agent, batch=batch, gather_ms=gather_ms, queue=queue, sessions=sessions)
+    service = Service(agent, **limits)
     with WebServer(service, host, port, token=token) as server:
         where = f"http://{host}:{server.server_port}"
         click.echo(f"planning with {run} at {where}; Ctrl-C ends it", err=True)

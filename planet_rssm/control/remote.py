@@ -14,11 +14,11 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import torch
 
+import planet_rssm.control.wire as wire
 from planet_rssm.agent.inputs import check_inputs
 from planet_rssm.agent.timing import RoundTimes, time_rounds
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.text import one_line
-from planet_rssm.control import wire
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.types import Plan
 

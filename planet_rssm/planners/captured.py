@@ -55,7 +55,9 @@ class CapturedPlan(Generic[S, C]):
         """Decide; see `Planner.plan`."""
         planner = self._planner
         some = rounds if rounds is None or rounds < planner.rounds else None
-        decision = functools.partial(_decide, planner, dynamics, objective, rounds=some)
+        decision = functools.partial(
+            _decide, planner=planner, dynamics=dynamics, objective=objective, rounds=some
+        )
         steps: int | None = None
         if planner.warm_start and planner.shifts_by_tensor:
             steps = executed  # in a loop it changes where a decision is late
@@ -66,9 +68,6 @@ class CapturedPlan(Generic[S, C]):
 
 
 def _decide(
-    planner: Search,
-    dynamics: Dynamics[S],
-    objective: ObjectiveFunction,
     state: S,
     carry: C,
     is_first: Tensor,
@@ -77,6 +76,9 @@ def _decide(
     previous: Tensor | None,
     generator: Rng,
     *,
+    planner: Search,
+    dynamics: Dynamics[S],
+    objective: ObjectiveFunction,
     rounds: int | None,
     shift: int = 1,
 ) -> tuple[Plan, C]:

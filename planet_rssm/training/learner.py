@@ -28,12 +28,16 @@ from planet_rssm.training.random_chunks import random_chunks
 from planet_rssm.training.team import Team
 from planet_rssm.types import Batch
 from planet_rssm.world_model import LossNoise, WorldModel
+from planet_rssm.world_model.losses import LossOutput
 from planet_rssm.world_model.plain import plainly
 
 # of the loss in float16: it sums over pixels, so PyTorch's 65536 would overflow for long
 FIRST_SCALE = 1024.0
 SCALER = "<scaler>"  # no parameter is called so
 BEHAVIOR = "behavior."  # before the names of the actor's and the critic's parameters
+
+# the loss, its metrics, and the new range of returns
+Losses = tuple[Tensor, dict[str, Tensor], Tensor | None]
 
 _log = logging.getLogger("planet_rssm")
 
@@ -63,8 +67,7 @@ class Learner:
         self.scaler = self._scaler()
         self._captured = self._new_captured() if capturable else None
         self._team: Team | None = None
-        # returns the loss, its metrics and the new range of returns
-        self._losses: Callable[..., tuple[Tensor, dict[str, Tensor], Tensor | None]] = self._own
+        self._of_team: Callable[..., Losses] | None = None
 
     def join(self, team: Team) -> None:
         """Share the rows of every batch with the other processes of a team, from now on.
@@ -80,7 +83,7 @@ class Learner:
         parts: dict[str, nn.Module] = {"model": self.model}
         if self.behavior is not None:
             parts["behavior"] = self.behavior
-        self._losses = team.wrapped(self._own, parts, changing=bool(self.model.terms))
+        self._of_team = team.wrapped(self._losses, parts, changing=bool(self.model.terms))
 
     def stage(self, chunks: Chunks, index: int) -> Staged:
         """Make a batch ready for update number `index`; another thread may do so meanwhile."""
@@ -145,7 +148,17 @@ class Learner:
         with nullcontext() if self._team is None else self._team.at_work():
             # Inside a capture too: its cache of weights is empty here, and again at the end.
             with autocast(self.device, self.precision), path:
-                loss, metrics, bounds = self._losses(batch, *self._draw(batch, rngs))
+                length = batch.reward.shape[1]
+                rows = len(batch.reward) if self._team is None else self._team.batch_size
+                noise, drawn = self.model.draw(rows, length, rngs[0], self.device), None
+                if self.behavior is not None:
+                    size = self.model.rssm.noise_size
+                    drawn = self.behavior.draw(rows * length, size, rngs[1], self.device)
+                if self._of_team is None:
+                    output = self.model.loss(batch, noise)
+                    loss, metrics, bounds = self._with_behavior(output, batch, drawn)
+                else:
+                    loss, metrics, bounds = self._of_team(batch, *self._own_rows(noise, drawn))
             if self._team is not None:
                 # gradients become the mean of all processes', and are to be the sum
                 loss, metrics = loss * self._team.count, self._team.summed(metrics)
@@ -154,28 +167,24 @@ class Learner:
         metrics |= self._clip()
         return Gradients(metrics, bounds)
 
-    def _own(
-        self, batch: Batch, noise: LossNoise, drawn: ImaginationNoise | None
-    ) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
-        loss, metrics, context = self.model.loss(batch, noise)
+    def _losses(self, batch: Batch, noise: LossNoise, drawn: ImaginationNoise | None) -> Losses:
+        return self._with_behavior(self.model.loss(batch, noise), batch, drawn)
+
+    def _with_behavior(
+        self, output: LossOutput, batch: Batch, drawn: ImaginationNoise | None
+    ) -> Losses:
+        loss, metrics, context = output
         if self.behavior is None or drawn is None:
             return loss, metrics, None
         added, more, bounds = self.behavior.loss(self.model, batch, context, drawn)
         return loss + added, metrics | more, bounds
 
-    def _draw(
-        self, batch: Batch, rngs: Sequence[torch.Generator]
+    def _own_rows(
+        self, noise: LossNoise, drawn: ImaginationNoise | None
     ) -> tuple[LossNoise, ImaginationNoise | None]:
-        """Draw the noise of an update, of which each process of a team takes its rows."""
-        length = batch.reward.shape[1]
-        rows = len(batch.reward) if self._team is None else self._team.batch_size
-        noise, drawn = self.model.draw(rows, length, rngs[0], self.device), None
-        if self.behavior is not None:
-            size = self.model.rssm.noise_size
-            drawn = self.behavior.draw(rows * length, size, rngs[1], self.device)
-        if self._team is None:
-            return noise, drawn
-        own = self._team.rows
+        """Return of an update's noise what belongs to this process of the team."""
+        assert self._team is not None
+        own, length = self._team.rows, noise.latent.shape[1]
         states = range(own.start * length, own.stop * length)
         return noise.of_rows(own), drawn and drawn.of_states(states)
 

@@ -103,7 +103,10 @@ def free_mean(kl: Tensor, mask: Tensor, settings: KLSettings) -> Tensor:
     That is a step's KL, or with `free="mean"` the mean.
     """
     if settings.free == "mean":
-        return ranks.at_least(masked_mean(kl, mask), settings.free_nats)
+        mean = masked_mean(kl, mask)
+        if ranks.shared() is None:
+            return mean.clamp(min=settings.free_nats)
+        return ranks.at_least(mean, settings.free_nats)
     return masked_mean(kl.clamp(min=settings.free_nats), mask)
 
 
@@ -159,4 +162,5 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     Padding contributes neither value nor gradient. Where ranks share a batch it is a rank's share
     of the mean over all of it; see ranks.py.
     """
-    return values.where(mask, values.new_zeros(())).sum() / ranks.count(mask)
+    counted = mask.sum() if ranks.shared() is None else ranks.count(mask)
+    return values.where(mask, values.new_zeros(())).sum() / counted

@@ -173,7 +173,8 @@ class WorldModel(nn.Module):
             for key, decode in zip(self.decoder.image_keys, self.decoder.images, strict=True):
                 target = observation[key].flatten(0, 1)[noise.frames]
                 error = error + half_squared_error(decode(chosen), target, 3)
-            image = error.where(kept, error.new_zeros(())).sum() / ranks.count(kept).clamp(min=1)
+            counted = kept.sum() if ranks.shared() is None else ranks.count(kept)
+            image = error.where(kept, error.new_zeros(())).sum() / counted.clamp(min=1)
             terms["image"] = scale.image_scale * image
         if self.decoder.vector_keys:
             vector = self.decoder.vector_loss(read["vector"], observation, mask)
