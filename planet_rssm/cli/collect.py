@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     "--noise",
     default=0.0,
     show_default=True,
-    type=click.FloatRange(min=0),
+    type=options.Number(min=0),
     help="With a RUN: std of the Gaussian on its action, or chance of a random choice.",
 )
 @click.option(

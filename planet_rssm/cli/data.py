@@ -90,7 +90,7 @@ def verb() -> None:
     help="Control steps a row.",
 )
 @click.option(
-    "--fps", type=click.FloatRange(min=0.001, max=1e6), help="Rows a second [by the format]."
+    "--fps", type=options.Number(min=0.001, max=1e6), help="Rows a second [by the format]."
 )
 @click.option("--skip", is_flag=True, help="Leave out the episodes that cannot be taken.")
 @options.allow_code
@@ -145,6 +145,8 @@ def _import(
     from planet_rssm.datasets.foreign.detect import open_source
     from planet_rssm.datasets.foreign.importing import survey, write
 
+    if out and out.resolve() == Path(source).resolve():
+        raise PlanetError(f"--out {out}: is SOURCE itself; give another folder")
     opened = open_source(source, kind)
     with StageProgress("look", len(opened.lengths)) as progress:
         looked = survey(opened, wish, skip=skip, progress=progress.at)

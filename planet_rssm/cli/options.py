@@ -1,5 +1,6 @@
 """Options that several verbs share, each written once."""
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +13,27 @@ from planet_rssm.base.files import check_writable
 from planet_rssm.base.trust import allowed
 from planet_rssm.cli import complete
 from planet_rssm.config import PLANNERS
+
+
+class Number(click.FloatRange):
+    """A finite number within a range; click takes NaN for one within any."""
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> float:
+        """Return the number.
+
+        Raises:
+            click.BadParameter: it is none, not finite, or out of the range.
+        """
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
 
 F = TypeVar("F", bound=Callable[..., Any])
 

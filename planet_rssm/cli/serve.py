@@ -43,7 +43,7 @@ MOST_TOKEN = 4096  # bytes of its file
     "--gather-ms",
     default=5.0,
     show_default=True,
-    type=click.FloatRange(0, 1000),
+    type=options.Number(0, 1000),
     help="How long the first request of a batch waits for others.",
 )
 @click.option(

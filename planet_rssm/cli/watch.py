@@ -16,7 +16,7 @@ from planet_rssm.cli import complete, options
     "--every",
     default=2.0,
     show_default=True,
-    type=click.FloatRange(min=0.2),
+    type=options.Number(min=0.2),
     help="Seconds between two looks.",
 )
 @click.option("--once", is_flag=True, help="Look once; so it does too without a terminal.")

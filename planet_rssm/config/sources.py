@@ -194,6 +194,11 @@ def _on_its_preset(
 
     `given` wins over the file: it may name another task.
     """
+    if not values:
+        raise PlanetError(
+            f"settings file {path}: states nothing; write a preset as its first line, such as "
+            "`preset: quickstart`, and what differs below it"
+        )
     if BASE in values:
         name = values.pop(BASE)
         shipped = presets()

@@ -7,6 +7,7 @@ with RemoteAgent("http://127.0.0.1:7070") as agent, ControlLoop(agent, hz=20, de
 import contextlib
 import http.client
 import json
+import math
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Self
@@ -71,9 +72,17 @@ class RemoteAgent:
         Raises:
             PlanetError: there is no service, or it refuses.
         """
-        parts = urllib.parse.urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urllib.parse.urlsplit(url)
+            host, port = parts.hostname, parts.port
+        except ValueError as error:  # a port that is none, half a bracket
+            raise PlanetError(f"url {url!r}: must be http://HOST:PORT ({error})") from None
+        if parts.scheme not in ("http", "https") or not host:
             raise PlanetError(f"url {url!r}: must be http://HOST:PORT")
+        if token is not None and not (token.isascii() and token.isprintable()):
+            raise PlanetError("token: must be letters, digits and signs in one line")
+        if not 0 < timeout_s < math.inf:
+            raise PlanetError(f"timeout_s {timeout_s:g}: must be more than 0, in seconds")
         self.url = url
         self.device = torch.device("cpu")  # where its plans are
         self._token = token
@@ -82,7 +91,7 @@ class RemoteAgent:
         kind = (
             http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         )
-        self._connection = kind(parts.hostname, parts.port, timeout=timeout_s)
+        self._connection = kind(host, port, timeout=timeout_s)
         self._sessions: list[str] = []
         about = self._json("GET", "/agent")
         try:

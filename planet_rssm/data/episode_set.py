@@ -47,6 +47,8 @@ def check_free(folder: Path, part: Part, *, add: bool = False) -> None:
             f"--out {folder}: holds the episodes of the run in {folder.parent}, which would delete "
             "others; give another folder"
         )
+    if (where / _RUN[0]).is_file():
+        raise PlanetError(f"--out {folder}: is the folder of a run; give another folder")
     existing = next(path for path in (where, *where.parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise PlanetError(f"--out {folder}: cannot be written; give another folder")

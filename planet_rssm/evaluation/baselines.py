@@ -72,7 +72,10 @@ def baselines(
         on_progress: given the decisions made, and all that there are, of each baseline.
     """
     cache = outputs(run) / CACHE
-    kept = _read(cache) or _read(source(run) / CACHE)
+    kept = _read(cache)
+    if kept is None:
+        _log.warning("%s: damaged; the baselines are measured again", cache)
+    kept = kept or _read(source(run) / CACHE) or {}
     keys = _keys(settings, spec, episodes)
     parts = {name: _kept_part(kept, name, key) for name, key in keys.items()}
     if parts["blind"] is None:
@@ -92,7 +95,7 @@ def baselines(
 
 def kept_baselines(run: Path) -> Returns:
     """Return the baselines, by episode, that the last `baselines` of a run kept; else none."""
-    parts = [part for part in _read(run / CACHE).values() if isinstance(part, dict)]
+    parts = [part for part in (_read(run / CACHE) or {}).values() if isinstance(part, dict)]
     return {name: returns for part in parts for name, returns in part.get("returns", {}).items()}
 
 
@@ -113,8 +116,8 @@ def _as_json(value: Json) -> Json:
     return json.loads(json.dumps(value))
 
 
-def _read(cache: Path) -> Json:
-    """Return what was measured before; a missing or damaged file only means measuring again.
+def _read(cache: Path) -> Json | None:
+    """Return what was measured before, nothing where no file is; None: the file is damaged.
 
     Files of versions that wrote no checksum are taken as they are.
     """
@@ -126,8 +129,7 @@ def _read(cache: Path) -> Json:
     except (ValueError, TypeError, RecursionError):
         kept = {SEAL: None}
     if SEAL in kept and (kept.pop(SEAL) is None or not is_sealed(io.BytesIO(data))):
-        _log.warning("%s: damaged; the baselines are measured again", cache)
-        return {}
+        return None
     return kept
 
 

@@ -90,6 +90,10 @@ class Watched:
         Raises:
             PlanetError: it is none.
         """
+        if name.startswith(location.PRETRAINED):
+            raise PlanetError(
+                f"{name}: the package has no record of its training; give a run's folder"
+            )
         folder = Path(name)
         if not (folder / CONFIG).is_file() and not (folder / METRICS).is_file():
             raise PlanetError(location.no_run(folder, f"no {CONFIG}"))

@@ -137,6 +137,43 @@ def test_an_empty_word_is_refused(words, tmp_path, capsys, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["watch", "{run}", "--every", "nan"],
+        ["data", "import", "a", "--dry-run", "--fps", "nan"],
+        ["collect", "a", "--policy", "random", "--out", "b", "--noise", "inf"],
+        ["serve", "{run}", "--gather-ms", "nan"],
+    ],
+)
+def test_nan_is_no_number(words, run, capsys):
+    assert call(*(word.format(run=run) for word in words)) == 2
+    line = capsys.readouterr().err
+    assert "is not a finite number" in line and line.count("\n") == 1
+
+
+def test_an_empty_settings_file_is_no_preset(run, tmp_path, capsys):
+    (run / CONFIG).write_text("# nothing\n")
+    assert call("train", run / CONFIG, "--run-dir", tmp_path / "new") == 1
+    assert "states nothing; write a preset as its first line" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+    assert call("watch", run, "--json") == 0
+    shown = capsys.readouterr()
+    assert "states nothing" in shown.out and not shown.err
+
+
+def test_a_model_of_the_package_cannot_be_watched(capsys):
+    assert call("watch", "pretrained:cartpole-swingup") == 1
+    assert "the package has no record of its training" in capsys.readouterr().err
+
+
+def test_a_report_says_nothing_of_baselines_that_it_does_not_measure(run, capsys):
+    (run / "baselines.json").write_text("{")
+    assert call("report", run, "--no-strips") == 0
+    shown = capsys.readouterr()
+    assert "no baselines: planet plan" in shown.out and not shown.err
+
+
 def test_choices_that_click_lists_in_lines_are_one(capsys):
     assert call("data", "export", "a", "b") == 2
     line = capsys.readouterr().err

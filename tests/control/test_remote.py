@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -304,3 +305,21 @@ def test_other_machines_need_a_token(
         with pytest.raises(SystemExit):
             main(["serve", "pretrained:cartpole-swingup", *words])
         assert line in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"url": "http://127.0.0.1:99999"}, "must be http://HOST:PORT .Port out of range"),
+        ({"url": "http://127.0.0.1:port"}, "must be http://HOST:PORT"),
+        ({"url": "http://[::1"}, "must be http://HOST:PORT"),
+        ({"url": "127.0.0.1:7070"}, "must be http://HOST:PORT"),
+        ({"url": "http://127.0.0.1:1", "token": "two\nlines"}, "token: must be letters"),
+        ({"url": "http://127.0.0.1:1", "token": "clé"}, "token: must be letters"),
+        ({"url": "http://127.0.0.1:1", "timeout_s": -1.0}, "timeout_s -1: must be more than 0"),
+        ({"url": "http://127.0.0.1:1", "timeout_s": float("nan")}, "timeout_s nan: must be"),
+    ],
+)
+def test_a_client_that_is_given_nonsense_says_so(words: dict[str, Any], said: str) -> None:
+    with pytest.raises(PlanetError, match=said):
+        RemoteAgent(**words)

@@ -212,6 +212,56 @@ def test_choices_are_one_hot_or_whole_numbers(tmp_path):
     assert np.array_equal(episode.action, one_hot)
     spec, _ = imported(tmp_path / "int", tmp_path / "c", choices=5)
     assert spec.groups == (5,)
+    spec, _ = imported(tmp_path / "hot", tmp_path / "d", choices=3)
+    assert spec.groups == (3,)
+
+
+@pytest.mark.parametrize(
+    ("action", "choices", "said"),
+    [
+        (np.zeros((4, 2), np.float32), 3, "--choices 3: action is float32, not whole numbers"),
+        (before(np.eye(3, dtype=np.float32)), 4, "--choices 4: action is a single 1 of 3"),
+        (np.array([0, 5, 0, 1]), 4, "--choices 4: action goes up to 5, so there are 6 or more"),
+        (np.array([0, -1, 0, 1]), None, "some below 0.* save them so, or as floats"),
+        (np.array([0, 10**6, 0, 1]), None, "action goes up to 1e.06, and at most 8192 choices"),
+    ],
+)
+def test_choices_that_are_not_there_are_refused(action, choices, said, tmp_path):
+    dreamer(tmp_path / "in", frames=4, action=action)
+    with pytest.raises(PlanetError, match=said):
+        imported(tmp_path / "in", tmp_path / "out", choices=choices)
+    assert not (tmp_path / "out").exists()
+
+
+def test_arrays_of_another_length_are_named(tmp_path):
+    image, action, reward = steps(5)
+    save(tmp_path / "in", "a.npz", image=image, action=before(action), reward=reward[:3])
+    said = "reward: not as long as the episode, so left out"
+    for wish in ({}, {"reward": "reward"}):
+        with pytest.raises(PlanetError, match=said):
+            imported(tmp_path / "in", tmp_path / "out", **wish)
+    save(
+        tmp_path / "rgba", "a.npz", image=np.zeros((5, 32, 32, 4), np.uint8), action=before(action)
+    )
+    with pytest.raises(PlanetError, match="An image has 1 or 3 channels and at least 16 pixels"):
+        imported(tmp_path / "rgba", tmp_path / "out", reward="none")
+
+
+def test_what_is_a_set_already_and_a_place_that_is_taken_are_named(tmp_path, capsys):
+    dreamer(tmp_path / "in")
+    imported(tmp_path / "in", tmp_path / "run" / "episodes")
+    for name in ("run", "run/episodes"):
+        with pytest.raises(
+            PlanetError, match="already, use them as they are: --data .*run/episodes"
+        ):
+            open_source(str(tmp_path / name))
+    (tmp_path / "run" / "config.yaml").write_text("format: 1")
+    for out, said in (("in", "is SOURCE itself"), ("run", "is the folder of a run")):
+        with pytest.raises(SystemExit) as end:
+            main(["data", "import", str(tmp_path / "in"), "--out", str(tmp_path / out)])
+        assert end.value.code == 1 and said in capsys.readouterr().err
+    assert len(list((tmp_path / "in").iterdir())) == 1
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["config.yaml", "episodes"]
 
 
 def test_what_is_not_in_the_files_is_asked_for(tmp_path):

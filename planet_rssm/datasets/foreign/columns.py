@@ -56,14 +56,14 @@ def roles_of(source: Source, wish: Wish) -> Roles:
     action = _named(source, "--action", wish.action) or _first(columns, _ACTIONS)
     if action is None:
         raise PlanetError(
-            f"{source.name}: which column are the actions? It has {', '.join(sorted(columns))}; "
-            "name one by --action"
+            f"{source.name}: which column are the actions? It has {', '.join(sorted(columns))}"
+            f"{_unequal(source)}; name one by --action"
         )
     reward = _named(source, "--reward", wish.reward) or _first(columns, _REWARDS)
     if reward is None and wish.reward != NONE:
         raise PlanetError(
-            f"{source.name}: has no rewards; name their column by --reward KEY, or give --reward "
-            "none: all are 0, and a model of it plans to a goal image"
+            f"{source.name}: has no rewards{_unequal(source)}; name their column by --reward KEY, "
+            "or give --reward none: all are 0, and a model of it plans to a goal image"
         )
     reward = None if wish.reward == NONE else reward
     terminal, guesses = _terminal(source, wish)
@@ -72,7 +72,8 @@ def roles_of(source: Source, wish: Wish) -> Roles:
     if not images and not vectors:
         raise PlanetError(
             f"{source.name}: none of its columns can be observed: {_listed(columns, columns)}; "
-            "give another --observe or --key"
+            "give another --observe or --key. An image has 1 or 3 channels and at least "
+            f"{_SMALLEST} pixels a side"
         )
     left = set(columns) - used - {*images, *vectors}
     return Roles(action, reward, terminal, images, vectors, tuple(sorted(left)), tuple(guesses))
@@ -142,9 +143,16 @@ def _named(source: Source, option: str, name: str | None) -> str | None:
         return None
     if name not in source.columns:
         raise PlanetError(
-            f"{option} {name}: {source.name} has no such column{nearest(name, source.columns)}"
+            f"{option} {name}: {source.name} has no such column"
+            f"{_unequal(source)}{nearest(name, source.columns)}"
         )
     return name
+
+
+def _unequal(source: Source) -> str:
+    """Return which arrays were left out for their length, in words; a user looks for them."""
+    names = ", ".join(sorted(source.unequal))
+    return f" ({names}: not as long as the episode, so left out)" if names else ""
 
 
 def _first(columns: Mapping[str, Column], names: Iterable[str]) -> str | None:

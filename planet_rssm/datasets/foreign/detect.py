@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from planet_rssm.base.errors import PlanetError
+from planet_rssm.data.episode_folder import EPISODES
 from planet_rssm.datasets.foreign.chunks import DreamerChunks, is_chunk
 from planet_rssm.datasets.foreign.hdf5 import Hdf5
 from planet_rssm.datasets.foreign.lerobot import INFO, LeRobot
@@ -104,6 +105,9 @@ def _nothing(path: Path) -> str:
             "they are loaded, so none is; load it where you trust its maker, and save each episode "
             "as a .npz of plain arrays"
         )
+    ours = (path, path / EPISODES)
+    if holding := next((folder for folder in ours if any(folder.glob("*.safetensors"))), None):
+        return f"{path}: holds episodes of planet already, use them as they are: --data {holding}"
     return f"{path}: holds no episodes of a known format; --format is one of {', '.join(FORMATS)}"
 
 

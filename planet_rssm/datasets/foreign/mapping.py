@@ -13,6 +13,7 @@ from planet_rssm.datasets.foreign.columns import Roles, roles_of
 from planet_rssm.datasets.foreign.ranges import ranges_of
 from planet_rssm.datasets.foreign.source import ORDERS, Array, Order, Prepare, Source
 from planet_rssm.datasets.foreign.wish import Wish
+from planet_rssm.envs.choices import MOST
 from planet_rssm.envs.pictures import channels_last, resized
 from planet_rssm.envs.registry import IMPORTED
 from planet_rssm.envs.spaces import action_map
@@ -205,6 +206,12 @@ class Mapping:
             mapped = action_map(f"{name} {key}", space)
             self._actions = mapped.inverse
             return mapped.groups
+        if self.wish.choices and not (known.one_hot and known.low.size == self.wish.choices):
+            what = f"a single 1 of {known.low.size}" if known.one_hot else str(column.dtype)
+            raise PlanetError(
+                f"--choices {self.wish.choices}: {key} is {what}, not whole numbers; leave "
+                "--choices out, or save the numbers of the choices as integers"
+            )
         if known.one_hot:
             self.guesses.append(f"{key}: one-hot in every row, so they are choices")
             self._actions = _flat
@@ -228,11 +235,22 @@ class Mapping:
         if (low < 0).any():
             raise PlanetError(
                 f"{self.source.name}: {self.roles.action} are whole numbers, some below 0; "
-                "choices are counted from 0"
+                "choices are counted from 0: save them so, or as floats where they are amounts"
             )
         counts = high.astype(np.int64) + 1
+        if counts.sum() > MOST:
+            raise PlanetError(
+                f"{self.source.name}: {self.roles.action} goes up to {high.max():g}, and at most "
+                f"{MOST} choices are taken; save it as floats if it is an amount"
+            )
         if self.wish.choices:
-            counts = np.maximum(counts, self.wish.choices)
+            if counts.max() > self.wish.choices:
+                raise PlanetError(
+                    f"--choices {self.wish.choices}: {self.roles.action} goes up to "
+                    f"{high.max():g}, so there are {counts.max()} or more; give that, or leave it "
+                    "out"
+                )
+            counts = np.full_like(counts, self.wish.choices)
         else:
             self.guesses.append(
                 f"{self.roles.action}: {', '.join(map(str, counts.tolist()))} choices, as many as "

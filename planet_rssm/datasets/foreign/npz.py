@@ -42,6 +42,7 @@ class NpzEpisodes(Source):
                 raise PlanetError(f"{file}: holds no array with a time axis; leave it out")
             length = max(frames.values())
             whole = {key: columns[key] for key in columns if frames[key] == length}
+            self.unequal |= columns.keys() - whole.keys()
             if self.lengths:
                 self._check_alike(file, whole)
                 self.columns = {key: self.columns[key] for key in self.columns if key in whole}

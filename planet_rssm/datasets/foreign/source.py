@@ -41,6 +41,7 @@ class Source(ABC):
         lengths: frames of each episode.
         interval: seconds from one frame to the next; None: not in the files.
         notes: what was guessed or left out while it was opened.
+        unequal: arrays that are left out, for they have not a row for each frame.
         ours: what `planet data export` noted of the set; None: of another program.
     """
 
@@ -51,6 +52,7 @@ class Source(ABC):
     lengths: list[int]
     interval: float | None = None
     notes: tuple[str, ...] = ()
+    unequal: frozenset[str] = frozenset()
     ours: dict[str, Any] | None = None
 
     @abstractmethod
