@@ -133,7 +133,11 @@ def test_a_recipes_name_stands_for_what_its_preset_states(preset, name):
             ["planner.particles=0"],
             "planner.particles = 0: must be at least 1",
         ),
-        (["planner.risk=best"], "planner.risk.* = 'best': must be 'mean' or 'worst'"),
+        (
+            ["planner.risk=best"],
+            "planner.risk = 'best': must be 'mean' or 'worst' or a valid number, "
+            "unable to parse string as a number",
+        ),
         (
             ["planner.min_std=0.5", "planner.max_std=0.1"],
             "planner.min_std = 0.5: at most planner.max_std = 0.1; change .*",
@@ -202,7 +206,7 @@ def test_a_recipes_name_stands_for_what_its_preset_states(preset, name):
             ["model.grad_heads=[image,value]"],
             "model.grad_heads.1 = 'value': must be 'image', .* or 'continue'",
         ),
-        (["model.grad_heads=image"], "model.grad_heads = 'image': must be a valid tuple"),
+        (["model.grad_heads=image"], r"model.grad_heads = 'image': must be a list, as \[a, b\]"),
         (
             ["model.reward=categorical"],
             "model.reward = 'categorical': must be 'gaussian', 'twohot' or 'symlog_twohot'",

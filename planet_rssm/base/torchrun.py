@@ -4,13 +4,24 @@ import os
 
 from planet_rssm.base.errors import PlanetError
 
+_NUMBERS = ("RANK", "WORLD_SIZE")
 LEADER = 0  # of the processes, the one that is the run itself
 
 
 def team_size() -> int:
-    """Return how many processes torchrun has started; 1 where this one was started otherwise."""
-    said = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
-    return int(os.environ["WORLD_SIZE"]) if said else 1
+    """Return how many processes torchrun has started; 1 where this one was started otherwise.
+
+    Raises:
+        PlanetError: what stands in its variables is no number.
+    """
+    if not {*_NUMBERS, "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
+        return 1
+    for name in _NUMBERS:
+        if not (value := os.environ[name]).isdecimal():
+            raise PlanetError(
+                f"{name} = {value!r}: torchrun sets it to a number; unset it, or use torchrun"
+            )
+    return int(os.environ["WORLD_SIZE"])
 
 
 def is_leader() -> bool:

@@ -4,7 +4,7 @@ import re
 
 import click
 
-from planet_rssm.config import Settings, flatten
+from planet_rssm.config import Settings, flatten, nearest
 
 # Options that other programs have, by what does the same here.
 ELSEWHERE = {
@@ -34,6 +34,10 @@ def hint(error: click.ClickException) -> str:
     """Return click's line for a mistake, and what to write instead where that is known."""
     line = error.format_message()
     command = error.ctx.command if isinstance(error, click.UsageError) and error.ctx else None
+    if isinstance(command, click.Group) and (given := re.match(r"No such command '(.*)'\.$", line)):
+        known = command.list_commands(error.ctx)  # type: ignore[attr-defined]  # it has one
+        # where one is near click has said it
+        return line.rstrip(".") + nearest(given[1], known)
     if command is None or not any("-s" in option.opts for option in command.params):
         return line
     if given := re.search(r"unexpected extra arguments? \((?:.* )?([\w.]+=[^ )]*)", line):

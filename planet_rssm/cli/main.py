@@ -128,6 +128,8 @@ def main(args: list[str] | None = None) -> None:
     before = signal.signal(signal.SIGTERM, _terminate) if main_thread else None
     try:
         _run(words)
+    except click.exceptions.NoArgsIsHelpError as error:  # `planet data` alone
+        click.echo(error.format_message())
     except click.ClickException as error:
         from planet_rssm.cli.hints import hint  # reads all settings: not for a line that is right
 

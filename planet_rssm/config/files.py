@@ -51,6 +51,8 @@ def find(preset: str) -> Path:
         raise PlanetError(
             f"settings file {preset}: no such file; give a preset ({', '.join(shipped)}) or a file"
         )
+    if path.is_file():
+        raise PlanetError(f"settings file {preset}: must end in .yaml; rename it")
     raise PlanetError(f"unknown preset {preset!r}{nearest(preset, shipped)}")
 
 

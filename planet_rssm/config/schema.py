@@ -22,6 +22,7 @@ from planet_rssm.config.values import (
     Precision,
     Section,
     Switch,
+    Threads,
     number,
 )
 
@@ -51,8 +52,8 @@ class TrainSettings(Section):
     fast: Switch = True
     # for arithmetic on a CPU: of updates, and of decisions while collecting; auto: `planet train`
     # measures as the run begins, which keeps both
-    threads: Literal["auto"] | Count = "auto"
-    collect_threads: Literal["auto"] | Count = "auto"
+    threads: Literal["auto"] | Threads = "auto"
+    collect_threads: Literal["auto"] | Threads = "auto"
     # where metrics go too, beside the run folder: wandb and trackio, each its own package
     trackers: tuple[Literal["wandb", "trackio"], ...] = ()
     keep: Count = 2  # newest checkpoints kept beside the best

@@ -31,6 +31,7 @@ _WORDS = {  # pydantic's, and ours
     "greater than or equal to": "at least",
     "less than or equal to": "at most",
     "greater than": "more than",
+    "a valid tuple": "a list, as [a, b]",
 }
 
 _log = logging.getLogger("planet_rssm")
@@ -299,8 +300,14 @@ def _one_line(error: ValidationError) -> str:
     first = error.errors()[0]
     if first["type"] == "value_error":  # a cross-check of ours, already a complete line
         return str(first["ctx"]["error"])
-    key = ".".join(str(part) for part in first["loc"])
-    return f"{key} = {quoted(first['input'])}: {_in_our_words(first['msg'])}"
+    place, reasons = first["loc"], [first["msg"]]
+    if str(place[-1]).startswith("literal["):  # one of several kinds, with an error for each
+        place = place[:-1]
+        reasons = [one["msg"] for one in error.errors() if one["loc"][: len(place)] == place]
+    key = ".".join(str(part) for part in place)
+    words = [_in_our_words(reason) for reason in reasons]
+    words[1:] = [word.removeprefix("must be ") for word in words[1:]]
+    return f"{key} = {quoted(first['input'])}: {' or '.join(words)}"
 
 
 def _in_our_words(reason: str) -> str:

@@ -113,6 +113,7 @@ Positive = Annotated[Number, Field(gt=0)]
 NonNegative = Annotated[Number, Field(ge=0)]
 Switch = Annotated[bool, Field(strict=True)]  # true or false, not what Python takes for one
 Count = Annotated[Integer, Field(ge=1, le=2**53)]  # an integer that no tool rounds
+Threads = Annotated[Integer, Field(ge=1, le=1024)]  # more ends a process without a word
 Share = Annotated[Number, Field(gt=0, le=1)]
 Layers = Annotated[Integer, Field(ge=0, le=1000)]  # more is a mistake that takes hours to build
 Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_names)]

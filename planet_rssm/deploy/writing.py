@@ -14,7 +14,7 @@ from torch import Tensor
 
 from planet_rssm.agent import Agent
 from planet_rssm.base.errors import PlanetError
-from planet_rssm.base.files import scratch_folder, sync_file, sync_folder
+from planet_rssm.base.files import check_writable, scratch_folder, sync_file, sync_folder
 from planet_rssm.base.json_types import Json
 from planet_rssm.base.text import one_line
 from planet_rssm.deploy.graph import DecisionGraph
@@ -33,14 +33,17 @@ def export_agent(agent: Agent[Any], path: Path, kind: str) -> DecisionGraph:
         kind: one of `FORMATS`.
 
     Raises:
-        PlanetError: a package is missing, the planner cannot be exported, or the file cannot be
-            written.
+        PlanetError: a package is missing, the planner cannot be exported, the file's name does not
+            end in the format's, or it cannot be written.
     """
+    if path.suffix != f".{kind}":
+        raise PlanetError(f"{path}: must end in .{kind}, by which other programs know it")
     graph = DecisionGraph(agent).eval()
     example = tuple(example_inputs(graph, agent).values())
     described = json.dumps(description(graph, agent, example))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        check_writable(path)
         with scratch_folder(path.parent, _BESIDE) as beside:
             made = beside / path.name
             # What is exported where gradients are off records nothing about them; the plain path

@@ -150,3 +150,43 @@ def test_what_rich_makes_of_a_closed_pipe_is_one_line_too(monkeypatch, capsys):
     monkeypatch.setattr("click.Group.invoke", closed)
     assert call("config", "planet") == 141
     assert capsys.readouterr().err == f"planet: {CLOSED}\n"
+
+
+@pytest.mark.parametrize("group", ["data", "minari", "sweep"])
+def test_a_verb_of_verbs_alone_says_what_there_is(group, capsys):
+    assert call(group) == 0
+    shown = capsys.readouterr()
+    assert shown.out.startswith(f"Usage: planet {group} ") and not shown.err
+    assert call(group, "colect") == (1 if group == "sweep" else 2)  # a sweep takes a file too
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_verb_that_a_verb_does_not_know_gets_the_known_ones(capsys):
+    assert call("data", "improt") == 2
+    line = capsys.readouterr().err
+    assert line == "planet: No such command 'improt'. Did you mean 'import'?\n"
+    assert call("data", "zzz") == 2
+    line = capsys.readouterr().err
+    assert line == "planet: No such command 'zzz'; known: export, import, info\n"
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("train.threads=0", "train.threads = 0: must be 'auto' or at least 1"),
+        ("train.threads=5000", "train.threads = 5000: must be 'auto' or at most 1024"),
+        ("train.collect_threads=x", "train.collect_threads = 'x': must be 'auto' or a valid int"),
+        ("train.trackers=wandb", "train.trackers = 'wandb': must be a list, as [a, b]"),
+        ("train.trackers=[x]", "train.trackers.0 = 'x': must be 'wandb' or 'trackio'"),
+    ],
+)
+def test_a_setting_of_several_kinds_says_all_that_is_allowed(setting, said, tmp_path, capsys):
+    assert call("train", "quickstart", "-s", setting, "--run-dir", str(tmp_path / "run")) == 1
+    line = capsys.readouterr().err
+    assert said in line and line.count("\n") == 1
+
+
+def test_a_settings_file_needs_its_ending(tmp_path, capsys):
+    (tmp_path / "mine.txt").write_text("preset: quickstart")
+    assert call("train", str(tmp_path / "mine.txt")) == 1
+    assert "mine.txt: must end in .yaml; rename it" in capsys.readouterr().err

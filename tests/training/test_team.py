@@ -232,6 +232,15 @@ def test_more_processes_than_rows_are_refused(
     assert "--dry-run: measures one process; run it without torchrun" in capsys.readouterr().err
 
 
+def test_a_variable_of_torchrun_that_is_no_number_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "x")
+    assert call("train", "planet") == 1
+    assert "RANK = 'x': torchrun sets it to a number; unset it" in capsys.readouterr().err
+
+
 class KillAt(Display):
     """Signals processes after the n-th update."""
 
