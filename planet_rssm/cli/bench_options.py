@@ -39,7 +39,7 @@ def timing_options(repeats: int, what: str) -> Callable[[F], F]:
         what: its help.
     """
     count = click.option(
-        "--repeats", default=repeats, show_default=True, type=click.IntRange(min=1), help=what
+        "--repeats", default=repeats, show_default=True, type=options.count(), help=what
     )
 
     return _together(_precisions, count, options.device(), options.allow_code, options.as_json())

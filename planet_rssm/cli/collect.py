@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option(
     "--policy", required=True, metavar="random|constant:VALUE|RUN|module:Policy", help="Who acts."
 )
-@click.option("--episodes", required=True, type=click.IntRange(min=1))
+@click.option("--episodes", required=True, type=options.count())
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="Where the episodes are kept."
 )
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     "--envs",
     default=4,
     show_default=True,
-    type=click.IntRange(min=1),
+    type=options.count(),
     help="Episodes side by side.",
 )
 @click.option("--size", type=int, help="Short for -s env.size=…: pixels a side.")

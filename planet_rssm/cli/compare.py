@@ -30,7 +30,7 @@ HEADER = ("decides by", "ms", "searches", "measured p50", "p95", "mean return", 
 )
 @click.option(
     "--episodes",
-    type=click.IntRange(min=1),
+    type=options.count(),
     help=f"Of each way and time, from fixed reset seeds [{EPISODES}].",
 )
 @click.option("--episode-seeds", metavar="LIST", help="Those reset seeds, as 1000-1009 or 3,5,8.")

@@ -81,12 +81,12 @@ def verb() -> None:
     is_flag=True,
     help="Actions beyond -1 to 1: take the least and greatest of the data.",
 )
-@click.option("--choices", type=click.IntRange(min=1), help="Of actions that are whole numbers.")
+@click.option("--choices", type=options.count(), help="Of actions that are whole numbers.")
 @click.option(
     "--action-repeat",
     default=1,
     show_default=True,
-    type=click.IntRange(min=1),
+    type=options.count(),
     help="Control steps a row.",
 )
 @click.option(

@@ -20,7 +20,7 @@ PARTS = ("planner", "filter", "model")
     "--episodes",
     default=8,
     show_default=True,
-    type=click.IntRange(min=2),
+    type=options.count(2),
     help="Of each part exchanged.",
 )
 @options.checkpoint()
@@ -29,14 +29,14 @@ PARTS = ("planner", "filter", "model")
     "--every",
     default=10,
     show_default=True,
-    type=click.IntRange(min=1),
+    type=options.count(),
     help="Score the candidates of every N-th decision.",
 )
 @click.option(
     "--budget",
     default=10,
     show_default=True,
-    type=click.IntRange(min=2),
+    type=options.count(2),
     help="Times as many sequences for the larger planner.",
 )
 @options.device()

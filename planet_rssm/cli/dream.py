@@ -27,7 +27,7 @@ NAMES = {
 @click.argument("run", shell_complete=complete.run, type=click.Path(path_type=Path))
 @options.checkpoint()
 @click.option(
-    "--episodes", type=click.IntRange(min=2), help="[default: 10 played now, at most 100 of --data]"
+    "--episodes", type=options.count(2), help="[default: 10 played now, at most 100 of --data]"
 )
 @click.option(
     "--data",
@@ -38,7 +38,7 @@ NAMES = {
     "--context",
     default=5,
     show_default=True,
-    type=click.IntRange(min=1),
+    type=options.count(),
     help="Frames that the model sees first.",
 )
 @click.option(
@@ -47,14 +47,14 @@ NAMES = {
     multiple=True,
     default=(1, 5, 15, 45),
     show_default=True,
-    type=click.IntRange(min=1),
+    type=options.count(),
     help="Agent steps after the last observed frame; repeatable.",
 )
 @click.option(
     "--samples",
     default=1,
     show_default=True,
-    type=click.IntRange(min=1),
+    type=options.count(),
     help="Imagined futures whose mean is the prediction.",
 )
 @options.device()

@@ -24,7 +24,7 @@ _file = click.Path(path_type=Path, dir_okay=False)
 @click.argument("runs", shell_complete=complete.run, nargs=-1, required=True, metavar="RUN…")
 @click.option(
     "--episodes",
-    type=click.IntRange(min=1),
+    type=options.count(),
     help=f"Of each run, from fixed reset seeds [{EPISODES}].",
 )
 @click.option("--episode-seeds", metavar="LIST", help="Those reset seeds, as 1000-1009 or 3,5,8.")

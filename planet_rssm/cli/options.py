@@ -35,7 +35,30 @@ class Number(click.FloatRange):
         return number
 
 
+MANY = 1_000_000  # of anything: lists of that many still fit into memory
+
+
+class _Count(click.IntRange):
+    """A number of things; help and lines name its least, which is what users meet."""
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> int:
+        number = int(super().convert(value, param, ctx))
+        if number > MANY:
+            self.fail(f"{number} is not in the range x<={MANY}.", param, ctx)
+        return number
+
+
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def count(least: int = 1) -> click.IntRange:
+    """Return the type of a number of things, from `least` to `MANY`."""
+    return _Count(min=least)
 
 
 def _allow(ctx: click.Context, option: click.Parameter, value: bool) -> None:

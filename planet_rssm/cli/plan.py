@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.argument("run", shell_complete=complete.run, type=click.Path(path_type=Path))
 @options.planner
 @options.settings(complete.acting_setting, "Change planner.… or rssm.plan_by.")
-@click.option("--episodes", default=20, show_default=True, type=click.IntRange(min=1))
+@click.option("--episodes", default=20, show_default=True, type=options.count())
 @options.checkpoint()
 @options.device()
 @click.option("--video/--no-video", default=False, help="Film the first episode into RUN/videos.")

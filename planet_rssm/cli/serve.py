@@ -36,7 +36,7 @@ MOST_TOKEN = 4096  # bytes of its file
     "--batch",
     default=64,
     show_default=True,
-    type=click.IntRange(min=1),
+    type=options.count(),
     help="Robots that are planned for at once, at most.",
 )
 @click.option(
@@ -50,14 +50,14 @@ MOST_TOKEN = 4096  # bytes of its file
     "--queue",
     default=128,
     show_default=True,
-    type=click.IntRange(min=1),
+    type=options.count(),
     help="Requests that wait, at most; another one is refused.",
 )
 @click.option(
     "--sessions",
     default=256,
     show_default=True,
-    type=click.IntRange(min=1),
+    type=options.count(),
     help="Robots at once, at most.",
 )
 @options.planner

@@ -49,9 +49,7 @@ def verb() -> None:
     type=click.Choice(["local", "slurm"]),
     help="This machine, or SLURM: submit and leave.",
 )
-@click.option(
-    "--at-once", type=click.IntRange(min=1), help="Runs at once on this machine [its cores]."
-)
+@click.option("--at-once", type=options.count(), help="Runs at once on this machine [its cores].")
 @options.as_json()
 def run(file: Path, where: str, at_once: int | None, as_json: bool) -> None:
     """Begin the runs of SWEEP.yaml that are missing, and continue those that were stopped."""
@@ -100,7 +98,7 @@ def status(file: Path, as_json: bool) -> None:
 
 @verb.command("collect")
 @_file
-@click.option("--episodes", type=click.IntRange(min=1), help="Of each run, from fixed seeds [10].")
+@click.option("--episodes", type=options.count(), help="Of each run, from fixed seeds [10].")
 @options.as_json()
 @click.pass_context
 def collect(ctx: click.Context, file: Path, episodes: int | None, as_json: bool) -> None:

@@ -57,7 +57,7 @@ CURVE = "curve.png"
 @options.allow_code
 @click.option(
     "--plan-episodes",
-    type=click.IntRange(min=0),
+    type=options.count(0),
     help="Episodes to plan with the trained model at the end; 0 for none [20, offline 0].",
 )
 def verb(

@@ -16,7 +16,7 @@ from planet_rssm.cli import complete, options
     "--every",
     default=2.0,
     show_default=True,
-    type=options.Number(min=0.2),
+    type=options.Number(0.2, 3600),
     help="Seconds between two looks.",
 )
 @click.option("--once", is_flag=True, help="Look once; so it does too without a terminal.")

@@ -79,6 +79,11 @@ class RemoteAgent:
             raise PlanetError(f"url {url!r}: must be http://HOST:PORT ({error})") from None
         if parts.scheme not in ("http", "https") or not host:
             raise PlanetError(f"url {url!r}: must be http://HOST:PORT")
+        if parts.path.strip("/") or parts.query or parts.username is not None:
+            raise PlanetError(
+                f"url http://{parts.netloc.rpartition('@')[2]}: nothing may stand before its host "
+                "or after its port, for it would not be used; a token is given as token=…"
+            )
         if token is not None and not (token.isascii() and token.isprintable()):
             raise PlanetError("token: must be letters, digits and signs in one line")
         if not 0 < timeout_s < math.inf:
@@ -239,6 +244,8 @@ class RemoteAgent:
             raise PlanetError(f"planning service {self.url}: not reached ({reason})") from None
         if status != 200:
             line = one_line(answer[:1000].decode(errors="replace"))
+            if not line or line.startswith("<"):  # a page, or nothing
+                line = f"status {status}; no planning service answers there"
             raise PlanetError(f"planning service {self.url}: {line}")
         return answer
 

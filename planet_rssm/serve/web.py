@@ -99,6 +99,8 @@ class WebServer(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: WebServer
     protocol_version = "HTTP/1.1"
+    error_content_type = TEXT  # of what the base class refuses itself, with a page
+    error_message_format = "%(code)d: %(message)s\n"
     server_version, sys_version = "planet", ""
     disable_nagle_algorithm = True
     wbufsize = -1  # an answer is one packet

@@ -155,6 +155,27 @@ def test_nan_is_no_number(words, run, capsys):
     assert "is not a finite number" in line and line.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["plan", "{run}", "--episodes"],
+        ["collect", "a", "--policy", "random", "--out", "b", "--episodes"],
+        ["data", "import", "a", "--dry-run", "--action-repeat"],
+        ["serve", "{run}", "--sessions"],
+        ["bench", "train", "quickstart", "--repeats"],
+    ],
+)
+def test_more_than_fits_is_no_count(words, run, capsys):
+    assert call(*(word.format(run=run) for word in words), 10**30) == 2
+    line = capsys.readouterr().err
+    assert "is not in the range x<=1000000" in line and line.count("\n") == 1
+
+
+def test_a_look_in_a_year_is_no_watching(run, capsys):
+    assert call("watch", run, "--every", "1e300") == 2
+    assert "is not in the range 0.2<=x<=3600" in capsys.readouterr().err
+
+
 def test_an_empty_settings_file_is_no_preset(run, tmp_path, capsys):
     (run / CONFIG).write_text("# nothing\n")
     assert call("train", run / CONFIG, "--run-dir", tmp_path / "new") == 1

@@ -163,6 +163,9 @@ def test_what_is_wrong_is_refused_in_a_line_and_the_rest_goes_on(serve: Callable
         octets = {"Content_Type": OCTETS}
         assert request(url, "POST", "/sessions/other/decide", good, **octets)[0] == 404
         assert request(url, "POST", "/nothing", good)[0] == 404
+        assert request(url, "PUT", "/agent") == (501, "501: Unsupported method ('PUT')\n")
+        status, line = request(url, "GET", "/" + "a" * 70_000)
+        assert status == 414 and line.startswith("414: ") and line.count("\n") == 1
         for body in (b"", b"[]", b'{"seed": -1}', b'{"seed": true}'):
             assert (
                 request(url, "POST", "/sessions", body, Content_Type="application/json")[0] == 400
@@ -313,6 +316,8 @@ def test_other_machines_need_a_token(
         ({"url": "http://127.0.0.1:99999"}, "must be http://HOST:PORT .Port out of range"),
         ({"url": "http://127.0.0.1:port"}, "must be http://HOST:PORT"),
         ({"url": "http://[::1"}, "must be http://HOST:PORT"),
+        ({"url": "http://127.0.0.1:1/planner"}, "nothing may stand before its host or after"),
+        ({"url": "http://me:secret@127.0.0.1:1"}, "^url http://127.0.0.1:1: nothing may stand"),
         ({"url": "127.0.0.1:7070"}, "must be http://HOST:PORT"),
         ({"url": "http://127.0.0.1:1", "token": "two\nlines"}, "token: must be letters"),
         ({"url": "http://127.0.0.1:1", "token": "clé"}, "token: must be letters"),

@@ -222,8 +222,9 @@ def test_choices_are_one_hot_or_whole_numbers(tmp_path):
         (np.zeros((4, 2), np.float32), 3, "--choices 3: action is float32, not whole numbers"),
         (before(np.eye(3, dtype=np.float32)), 4, "--choices 4: action is a single 1 of 3"),
         (np.array([0, 5, 0, 1]), 4, "--choices 4: action goes up to 5, so there are 6 or more"),
+        (np.array([0, 2, 0, 1]), 9000, "action would be 9000 choices, at most 8192 are taken"),
         (np.array([0, -1, 0, 1]), None, "some below 0.* save them so, or as floats"),
-        (np.array([0, 10**6, 0, 1]), None, "action goes up to 1e.06, and at most 8192 choices"),
+        (np.array([0, 10**6, 0, 1]), None, "action would be 1000001 choices, at most 8192 are"),
     ],
 )
 def test_choices_that_are_not_there_are_refused(action, choices, said, tmp_path):

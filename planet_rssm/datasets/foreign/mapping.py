@@ -238,11 +238,6 @@ class Mapping:
                 "choices are counted from 0: save them so, or as floats where they are amounts"
             )
         counts = high.astype(np.int64) + 1
-        if counts.sum() > MOST:
-            raise PlanetError(
-                f"{self.source.name}: {self.roles.action} goes up to {high.max():g}, and at most "
-                f"{MOST} choices are taken; save it as floats if it is an amount"
-            )
         if self.wish.choices:
             if counts.max() > self.wish.choices:
                 raise PlanetError(
@@ -255,6 +250,11 @@ class Mapping:
             self.guesses.append(
                 f"{self.roles.action}: {', '.join(map(str, counts.tolist()))} choices, as many as "
                 "the data has (--choices N)"
+            )
+        if counts.sum() > MOST:
+            raise PlanetError(
+                f"{self.source.name}: {self.roles.action} would be {counts.sum()} choices, at most "
+                f"{MOST} are taken; save it as floats if it is an amount"
             )
         return spaces.Discrete(int(counts[0])) if counts.size == 1 else spaces.MultiDiscrete(counts)
 
