@@ -12,7 +12,7 @@ NAMES = sorted({name for path in FILES for name in NAME.findall(path.read_text()
 
 
 def test_there_are_names():
-    assert "planet_rssm.planners.base.Graphs" in NAMES
+    assert "planet_rssm.planners.captured.Graphs" in NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
