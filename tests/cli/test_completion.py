@@ -76,16 +76,22 @@ def test_bash_completes(tmp_path):
     assert done.stdout == "envs\n", done.stderr
 
 
+PACKAGED = [
+    f"pretrained:{name}"
+    for name in ("cartpole-swingup", "cartpole-swingup-actor", "cheetah-run", "walker-walk")
+]
+
+
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
         ("planet train quickstart-", ["quickstart-discrete", "quickstart-search"]),
         ("planet config systems/dreamer-v3", ["systems/dreamer-v3-pytorch"]),
         ("planet bench train pend", ["pendulum-pixels"]),
-        ("planet plan pre", ["pretrained:cartpole-swingup", "pretrained:cartpole-swingup-actor"]),
+        ("planet plan pre", PACKAGED),
         (
             "planet eval runs/one pre",
-            ["pretrained:cartpole-swingup", "pretrained:cartpole-swingup-actor"],
+            PACKAGED,
         ),
         ("planet collect walker-w", ["walker-walk"]),
         ("planet train quickstart -s train.bat", ["train.batch_size=", "train.batch_length="]),
