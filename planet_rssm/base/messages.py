@@ -2,7 +2,9 @@
 
 import json
 import os
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
+
+from planet_rssm.base.json_types import Json
 
 _LENGTH = 8  # bytes of each of the two lengths that come first
 
@@ -10,7 +12,7 @@ _LENGTH = 8  # bytes of each of the two lengths that come first
 class Message(NamedTuple):
     """What is sent at once."""
 
-    header: dict[str, Any]
+    header: Json
     body: bytes = b""
 
 

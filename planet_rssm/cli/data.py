@@ -39,7 +39,7 @@ def verb() -> None:
 @click.argument("source")
 @click.option("--out", type=_FOLDER, help="Where the episodes are kept; not with --dry-run.")
 @click.option(
-    "--format", "kind", type=click.Choice(FORMATS), help="What SOURCE is [found by looking]."
+    "--format", "kind", type=click.Choice(FORMATS), help="What SOURCE is [known by looking]."
 )
 @click.option("--dry-run", is_flag=True, help="Print what would be written; write nothing.")
 @click.option(

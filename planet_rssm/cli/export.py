@@ -36,7 +36,7 @@ def verb(
     checkpoint: str,
     as_json: bool,
 ) -> None:
-    """Write RUN's decision, filter and whole search, as one file OUT that needs no planet.
+    """Write RUN's decision, the filter and the search, as one file OUT that needs no planet.
 
     It takes frame, last action, carry and noise, and returns action and next carry. What was
     written is run beside the agent and timed.

@@ -19,6 +19,7 @@ import planet_rssm.control.wire as wire
 from planet_rssm.agent.inputs import check_inputs
 from planet_rssm.agent.timing import RoundTimes, time_rounds
 from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.json_types import Json
 from planet_rssm.base.text import one_line
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.types import Plan
@@ -216,7 +217,7 @@ class RemoteAgent:
         answer = self._call("POST", f"/sessions/{carry.session}/decide", body, OCTETS)
         return wire.unpack_reply(answer, self.spec)
 
-    def _json(self, method: str, path: str, value: object = None) -> dict[str, Any]:
+    def _json(self, method: str, path: str, value: object = None) -> Json:
         body = b"" if value is None else json.dumps(value).encode()
         try:
             answer = json.loads(self._call(method, path, body, "application/json"))

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.json_types import Json
 from planet_rssm.envs.spec import EnvSpec
 
 Array = np.ndarray
@@ -187,7 +188,7 @@ def _pack(header: Mapping[str, Any], arrays: Sequence[Array]) -> bytes:
     ])  # fmt: skip
 
 
-def _unpack(data: bytes) -> tuple[dict[str, Any], memoryview]:
+def _unpack(data: bytes) -> tuple[Json, memoryview]:
     length = int.from_bytes(data[:_LENGTH], "little")
     begin = _LENGTH + length
     if len(data) < begin or length > MOST_JSON:

@@ -1,4 +1,4 @@
-"""One decision as a function of tensors alone: filter and whole search, all noise an input.
+"""One decision as a function of tensors alone: the filter and the search, all noise an input.
 
 What `Agent.act` does for one robot, in float32 and on the plain path. Nothing inside draws, so the
 graph can be exported, and on equal noise it decides as the agent does.

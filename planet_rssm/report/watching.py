@@ -185,7 +185,7 @@ class Watched:
     def pace(self) -> tuple[float | None, float | None]:
         """Return the counts of the goal's counter a second, and the seconds left; None: not known.
 
-        It is the pace of the last rounds, whole ones, for the stages of a round differ.
+        It is the pace of the last rounds, complete ones, for the stages of a round differ.
         """
         if self.settings is None:
             return None, None

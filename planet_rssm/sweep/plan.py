@@ -21,6 +21,7 @@ from typing import Any, Self
 
 from planet_rssm import config
 from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.json_types import Json
 from planet_rssm.config import Settings
 from planet_rssm.config.files import nearest, read
 
@@ -53,7 +54,7 @@ class Sweep:
 
     out: Path
     runs: list[SweepRun]
-    slurm: dict[str, Any]
+    slurm: Json
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -114,7 +115,7 @@ def _run(
     return SweepRun(name, out / name, preset, tuple(overrides), settings)
 
 
-def _mapping(path: Path, values: Mapping[str, object], key: str) -> dict[str, Any]:
+def _mapping(path: Path, values: Mapping[str, object], key: str) -> Json:
     value = values.get(key) or {}
     if not isinstance(value, dict):
         raise PlanetError(f"sweep file {path}: {key} must be lines of `key: value`")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ import torch
 from planet_rssm import config
 from planet_rssm.agent import Agent, AgentPolicy, check_noise, parts_of
 from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.json_types import Json
 from planet_rssm.base.plugins import FORM, find
 from planet_rssm.base.seeding import Stream, stream_seed
 from planet_rssm.base.trust import own
@@ -30,7 +31,7 @@ class Player(NamedTuple):
     env: EnvSettings  # resolved
     # called with the spec, the number of rows and the indices of the episodes
     policy: Callable[[EnvSpec, int, Sequence[int]], Policy]
-    made_by: dict[str, Any]  # what distinguishes it from others, as JSON
+    made_by: Json  # what distinguishes it from others, as JSON
 
 
 def simple_player(task: str, overrides: Sequence[str], policy: str, seed: int) -> Player:

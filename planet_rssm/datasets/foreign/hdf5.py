@@ -167,18 +167,18 @@ def _layout(file: Any, path: Path) -> tuple[Order, list[_Place], dict[str, Colum
         columns: dict[str, Column] = {}
         for demo in demos:
             group = file["data"][demo]
-            found = _columns(group, set(group))
+            layout = _columns(group, set(group))
             if "obs" in group:
-                found |= {
+                layout |= {
                     f"obs/{key}": column
                     for key, column in _columns(group["obs"], set(group["obs"])).items()
                 }
             columns = (
-                {key: columns[key] for key in columns if found.get(key) == columns[key]}
+                {key: columns[key] for key in columns if layout.get(key) == columns[key]}
                 if columns
-                else found
+                else layout
             )
-            rows = len(group["actions" if "actions" in group else sorted(found)[0]])
+            rows = len(group["actions" if "actions" in group else sorted(layout)[0]])
             places.append(_Place(path, f"data/{demo}/", 0, rows))
         return "step", places, columns
     raise ValueError("has no ep_len, no step_type and no group data")
@@ -186,7 +186,7 @@ def _layout(file: Any, path: Path) -> tuple[Order, list[_Place], dict[str, Colum
 
 def _columns(group: Any, names: set[str]) -> dict[str, Column]:  # noqa: ANN401
     """Return the columns of a group that hold numbers, in this file itself."""
-    found = {}
+    layout = {}
     for name in sorted(names):
         if "HardLink" not in type(group.get(name, getlink=True)).__name__:
             continue  # leads to another file
@@ -195,5 +195,5 @@ def _columns(group: Any, names: set[str]) -> dict[str, Column]:  # noqa: ANN401
             continue
         if dataset.external or dataset.is_virtual or dataset.dtype.kind not in "fiub":
             continue
-        found[name] = Column(tuple(dataset.shape[1:]), np.dtype(dataset.dtype))
-    return found
+        layout[name] = Column(tuple(dataset.shape[1:]), np.dtype(dataset.dtype))
+    return layout

@@ -15,6 +15,7 @@ from PIL import Image
 
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.files import read_regular
+from planet_rssm.base.json_types import Json
 from planet_rssm.base.text import one_line
 from planet_rssm.datasets.foreign.parquet import RowReader, read_table
 from planet_rssm.datasets.foreign.source import Array, Column, Prepare, Source
@@ -125,7 +126,7 @@ class LeRobot(Source):
                 "again"
             ) from None
 
-    def noted(self, index: int) -> dict[str, Any]:
+    def noted(self, index: int) -> Json:
         """Return what `planet data export` noted of an episode."""
         episodes = (self.ours or {}).get("episodes")
         return dict(episodes[index]) if isinstance(episodes, list) else {}
@@ -135,7 +136,7 @@ class LeRobot(Source):
         for reader in self._videos.values():
             reader.close()
 
-    def _places_3(self, info: dict[str, Any]) -> Iterator[_Place]:
+    def _places_3(self, info: Json) -> Iterator[_Place]:
         """Yield where each episode of version 3 is."""
         cameras = [key for key, kind in self._kinds.items() if kind == "video"]
         of_videos = [
@@ -146,7 +147,7 @@ class LeRobot(Source):
         names = ["episode_index", "length", "data/chunk_index", "data/file_index"]
         names += ["dataset_from_index", *of_videos]
         files = sorted((self._root / "meta" / "episodes").glob("*/*.parquet"))
-        rows: list[dict[str, Any]] = []
+        rows: list[Json] = []
         for file in files:
             table = read_table(file, names)
             rows += [
@@ -180,7 +181,7 @@ class LeRobot(Source):
             )
 
 
-def _places_2(root: Path, info: dict[str, Any]) -> Iterator[_Place]:
+def _places_2(root: Path, info: Json) -> Iterator[_Place]:
     """Yield where each episode of version 2 is."""
     cameras = [key for key, value in info["features"].items() if value["dtype"] == "video"]
     size = int(info["chunks_size"])
@@ -236,7 +237,7 @@ def _stacked(frames: Iterator[Array], prepare: Prepare | None) -> Array:
     return np.concatenate([prepare(frame[None]) if prepare else frame[None] for frame in frames])
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Path) -> Json:
     try:
         return dict(json.loads(_read(path)))
     except (ValueError, RecursionError):

@@ -7,11 +7,11 @@ action and a zero reward.
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.json_types import Json
 from planet_rssm.datasets.foreign import npz_file
 from planet_rssm.datasets.foreign.source import Array, Column, Prepare, Source
 
@@ -41,13 +41,13 @@ class NpzEpisodes(Source):
             if not frames:
                 raise PlanetError(f"{file}: holds no array with a time axis; leave it out")
             length = max(frames.values())
-            whole = {key: columns[key] for key in columns if frames[key] == length}
-            self.unequal |= columns.keys() - whole.keys()
+            complete = {key: columns[key] for key in columns if frames[key] == length}
+            self.unequal |= columns.keys() - complete.keys()
             if self.lengths:
-                self._check_alike(file, whole)
-                self.columns = {key: self.columns[key] for key in self.columns if key in whole}
+                self._check_alike(file, complete)
+                self.columns = {key: self.columns[key] for key in self.columns if key in complete}
             else:
-                self.columns = whole
+                self.columns = complete
             self.lengths.append(length)
         if noted is not None:
             self.ours = self.noted(0).get("set", {})
@@ -60,7 +60,7 @@ class NpzEpisodes(Source):
                     f"{_words(self.columns[key])}; import files of one task at a time"
                 )
 
-    def noted(self, index: int) -> dict[str, Any]:
+    def noted(self, index: int) -> Json:
         """Return what `planet data export` noted of an episode, and of its set."""
         data = npz_file.read(self._files[index], [OURS])[OURS]
         try:

@@ -53,7 +53,7 @@ def columns(path: Path) -> tuple[dict[str, Column], dict[str, int]]:
     Raises:
         PlanetError: no such file, not one of arrays, or one of them holds Python objects.
     """
-    found: dict[str, Column] = {}
+    known: dict[str, Column] = {}
     frames: dict[str, int] = {}
     with _opened(path) as archive:
         for member in archive.namelist():
@@ -68,9 +68,9 @@ def columns(path: Path) -> tuple[dict[str, Column], dict[str, int]]:
                     f"{_ELSEWHERE}"
                 )
             if shape:
-                found[key] = Column(tuple(shape[1:]), dtype)
+                known[key] = Column(tuple(shape[1:]), dtype)
                 frames[key] = shape[0]
-    return found, frames
+    return known, frames
 
 
 def read(path: Path, keys: Collection[str]) -> dict[str, Array]:

@@ -1,7 +1,5 @@
 """Episodes that `planet data export` wrote, as they were."""
 
-from typing import Any
-
 import numpy as np
 
 from planet_rssm.base.errors import PlanetError
@@ -28,7 +26,7 @@ class Own:
                 f"{source.name}: an export of planet, taken as it was; leave out --{option}"
             )
         self._source = source
-        noted: dict[str, Any] = source.ours or {}
+        noted: Json = source.ours or {}
         try:
             self.spec = EnvSpec.from_json(noted["env"])
             self._columns = {str(ours): str(theirs) for ours, theirs in noted["columns"].items()}

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.json_types import Json
 
 Array = np.ndarray
 # What the action and the reward in row t mean, beside the frame in row t:
@@ -53,7 +54,7 @@ class Source(ABC):
     interval: float | None = None
     notes: tuple[str, ...] = ()
     unequal: frozenset[str] = frozenset()
-    ours: dict[str, Any] | None = None
+    ours: Json | None = None
 
     @abstractmethod
     def read(self, index: int, wanted: Mapping[str, Prepare | None]) -> dict[str, Array]:
@@ -72,7 +73,7 @@ class Source(ABC):
         """Return how an episode is named in a line: by its file, where it has one."""
         return f"episode {index}"
 
-    def noted(self, index: int) -> dict[str, Any]:
+    def noted(self, index: int) -> Json:
         """Return what `planet data export` noted of an episode: `info` and `terminated`."""
         return {}
 

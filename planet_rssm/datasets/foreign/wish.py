@@ -1,7 +1,8 @@
 """What the user asked of an import."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from planet_rssm.base.json_types import Json
 from planet_rssm.datasets.foreign.source import Order
 
 NONE = "none"  # in place of a column's name: there is none
@@ -25,7 +26,7 @@ class Wish(NamedTuple):
     action_repeat: int = 1  # control steps a row
     fps: float | None = None  # rows a second
 
-    def asked(self) -> dict[str, Any]:
+    def asked(self) -> Json:
         """Return what differs from the defaults, as JSON."""
         plain = Wish()._asdict()
         return {
