@@ -1,6 +1,8 @@
 """./scripts/planet and ./scripts/test in their own checkout, with a pretended installer."""
 
+import importlib.metadata
 import os
+import re
 import runpy
 import shutil
 import signal
@@ -10,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 STEPS = 3  # calls of the installer in one set-up
@@ -317,3 +320,16 @@ def test_the_line_of_progress_counts_what_pip_has_come_to(tmp_path):
     assert setup["count"]() == " 2 of 3"
     (tmp_path / "setup.log").write_text("Resolved 3 packages\n")
     assert setup["count"]() == ""
+
+
+def test_everything_listed_accepts_the_oldest_python():
+    """Debian 12 has 3.11.2: a package that wants 3.11.5 would end its set-up."""
+    names = re.findall(r"^([\w.-]+)==", (REPOSITORY / "requirements.lock").read_text(), re.M)
+    assert len(names) > 100
+    for name in names:
+        try:
+            wanted = importlib.metadata.metadata(name)["Requires-Python"]
+        except importlib.metadata.PackageNotFoundError:  # not of this Python, or no checkout's
+            continue
+        oldest = "3.11.2" if sys.version_info < (3, 12) else "3.12.0"
+        assert oldest in SpecifierSet(wanted or ""), name
