@@ -122,7 +122,9 @@ def _other(against: str) -> Iterator[Path]:
     # Files out of the archive, and no worktree: a kill leaves nothing in the repository.
     with tempfile.TemporaryDirectory(prefix="planet-against-") as place:
         with tarfile.open(fileobj=io.BytesIO(_archive(against))) as files:
-            files.extractall(place, filter="data")
+            if hasattr(tarfile, "data_filter"):  # from Python 3.11.4 on; git makes no other files
+                files.extraction_filter = tarfile.data_filter
+            files.extractall(place)
         yield Path(place)
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,10 +82,17 @@ def test_episodes_that_are_gone_are_told_before_the_run_goes_on(copy: Path, trai
 
 
 def test_of_two_that_begin_together_one_has_the_folder_and_its_settings(
-    tmp_path: Path, tiny: list[str], real_fsync: None
+    tmp_path: Path, tiny: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Real: else one may be done before the other looks, and has not begun to train."""
+    """The one that writes waits for the other, which else may look when it is done."""
     start, made, lines = threading.Barrier(2), [], []
+
+    def wait(file: object) -> None:
+        end = time.monotonic() + 10
+        while not lines and time.monotonic() < end:
+            time.sleep(0.01)
+
+    monkeypatch.setattr(os, "fsync", wait)
 
     def begin(seed: int) -> None:
         settings = config.load("planet", [*tiny, f"seed={seed}"])
