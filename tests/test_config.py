@@ -589,3 +589,15 @@ def test_a_table_of_tasks_is_a_presets_own(tmp_path):
     mine.write_text("preset: quickstart\ntasks: {dmc/walker-walk: {train.updates: 1}}\n")
     with pytest.raises(PlanetError, match="unknown setting 'tasks'"):
         config.load(mine)
+
+
+def test_a_copy_of_a_preset_keeps_its_table(tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(config.presets()["quickstart"].read_text())
+    for task in ("dmc/walker-walk", "dmc/cartpole-swingup"):
+        asked = [f"env.id={task}"]
+        assert config.load(mine, asked) == config.load("quickstart", asked)
+    for wrong in ("3", "[dmc/walker-walk]", "{dmc/walker-walk: 5}"):
+        mine.write_text(f"env.id: dmc/walker-walk\ntasks: {wrong}\n")
+        with pytest.raises(PlanetError, match=r"mine.yaml: tasks = .*: must be lines of"):
+            config.load(mine)

@@ -53,7 +53,7 @@ def load(preset: str | Path, overrides: Sequence[str] = ()) -> Settings:
     stated = read(path)
     own: dict[str, object] = {}
     if str(preset) in presets():
-        stated = _for_task(stated, values)
+        stated = _for_task(path, stated, values)
     else:
         stated, own = _on_its_preset(path, stated, values)
     settings = _changed(stated, values)
@@ -177,13 +177,21 @@ def sized(size: object) -> dict[str, object]:
     }
 
 
-def _for_task(preset: dict[str, object], given: Mapping[str, object]) -> dict[str, object]:
-    """Return a shipped preset as it is for the task that was `given`, or for its own."""
+def _for_task(
+    path: Path, preset: dict[str, object], given: Mapping[str, object]
+) -> dict[str, object]:
+    """Return a preset, or a copy of one, as it is for the task `given`, or for its own."""
     by_task = preset.pop(TASKS, {})
-    assert isinstance(by_task, dict)
+    if not isinstance(by_task, dict) or not all(
+        isinstance(changes, dict) for changes in by_task.values()
+    ):
+        raise PlanetError(
+            f"settings file {path}: {TASKS} = {quoted(by_task)}: must be lines of "
+            "`dmc/walker-walk: {train.updates: 400}`"
+        )
     task = given.get("env.id", preset.get("env.id"))
     for name, changes in by_task.items():
-        if isinstance(task, str) and same_task(name, task):
+        if isinstance(task, str) and same_task(str(name), task):
             return _merged(preset, changes)
     return preset
 
@@ -208,7 +216,8 @@ def _on_its_preset(
                 f"settings file {path}: {BASE}: {quoted(name)} is none{nearest(str(name), shipped)}"
             )
         own = _spelled_out(values)
-        return _merged(_for_task(read(shipped[name]), {**own, **given}), own), own
+        return _merged(_for_task(path, read(shipped[name]), {**own, **given}), own), own
+    values = _for_task(path, values, given)  # it may be a copy of a preset
     open_keys = [key for key in flatten(Settings()) if key not in values]
     complete = "format" in values and len(open_keys) <= len(values)  # `planet config` wrote it
     if open_keys and not complete:
