@@ -12,7 +12,6 @@ from planet_rssm.base.json_types import Json
 from planet_rssm.cli import options
 from planet_rssm.cli.progress import StageProgress
 from planet_rssm.cli.tables import echo
-from planet_rssm.config import LARGEST, SMALLEST
 
 if TYPE_CHECKING:
     from planet_rssm.data.replay import Replay
@@ -42,18 +41,8 @@ def verb() -> None:
     "--format", "kind", type=click.Choice(FORMATS), help="What SOURCE is [known by looking]."
 )
 @click.option("--dry-run", is_flag=True, help="Print what would be written; write nothing.")
-@click.option(
-    "--observe",
-    type=click.Choice(["pixels", "vectors", "both"]),
-    help="What to take [all there is].",
-)
-@click.option(
-    "--size",
-    default=64,
-    show_default=True,
-    type=click.IntRange(SMALLEST, LARGEST),
-    help="Pixels a side.",
-)
+@options.observe_taken
+@options.size_taken
 @click.option("--key", "keys", multiple=True, metavar="KEY", help="Observe only this; repeatable.")
 @click.option("--drop", multiple=True, metavar="KEY", help="Leave an observation out; repeatable.")
 @click.option("--action", metavar="KEY", help="Column of the actions.")

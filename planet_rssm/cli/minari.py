@@ -9,7 +9,6 @@ import click
 from planet_rssm.cli import options
 from planet_rssm.cli.progress import StageProgress
 from planet_rssm.cli.tables import echo
-from planet_rssm.config import LARGEST, SMALLEST
 
 
 @click.group("minari", context_settings={"help_option_names": ["-h", "--help"]})
@@ -31,18 +30,8 @@ def verb() -> None:
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="Where the episodes are kept."
 )
-@click.option(
-    "--observe",
-    type=click.Choice(["pixels", "vectors", "both"]),
-    help="What to take [all there is].",
-)
-@click.option(
-    "--size",
-    default=64,
-    show_default=True,
-    type=click.IntRange(SMALLEST, LARGEST),
-    help="Pixels a side.",
-)
+@options.observe_taken
+@options.size_taken
 @click.option("--drop", multiple=True, metavar="KEY", help="Leave an observation out; repeatable.")
 @click.option(
     "--scale-actions",

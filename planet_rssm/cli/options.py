@@ -12,7 +12,7 @@ from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.files import check_writable
 from planet_rssm.base.trust import allowed
 from planet_rssm.cli import complete
-from planet_rssm.config import PLANNERS
+from planet_rssm.config import LARGEST, PLANNERS, SMALLEST
 
 
 class Number(click.FloatRange):
@@ -72,6 +72,18 @@ def _complete_planner(
     return [CompletionItem(name) for name in PLANNERS if name.startswith(begun)]
 
 
+observe_taken = click.option(
+    "--observe",
+    type=click.Choice(["pixels", "vectors", "both"]),
+    help="What to take [all there is].",
+)
+size_taken = click.option(
+    "--size",
+    default=64,
+    show_default=True,
+    type=click.IntRange(SMALLEST, LARGEST),
+    help="Pixels a side.",
+)
 allow_code = click.option(
     "--allow-code",
     is_flag=True,
