@@ -196,15 +196,18 @@ def _dry_run(folder: Path, settings: config.Settings, as_json: bool, plan_episod
     tables.print_result(result.to_json(), as_json, print_forecast)
 
 
-def _create(folder: Path, settings: config.Settings) -> "Run":
+def _create(folder: Path, settings: config.Settings, *, resume: bool = False) -> "Run":
     from planet_rssm.precision import AUTO, EXACT
     from planet_rssm.runs.run import Run
 
     asked = settings.train.precision
-    settings, device = checked(settings)  # now: no mistake may leave a half-made run
-    run = Run.create(folder, settings, str(device))
+    resolved, device = checked(settings)  # now: no mistake may leave a half-made run
+    run = Run(folder, resolved)
+    if resume and not run.is_uncommitted():  # another process has committed meanwhile
+        return Run.open(folder, settings)
+    run = Run.create(folder, resolved, str(device))
     if asked == AUTO:
-        chosen = settings.train.precision
+        chosen = resolved.train.precision
         why = (
             "bfloat16 products are not faster"
             if chosen == EXACT
@@ -221,10 +224,12 @@ def _open(folder: Path, settings: config.Settings) -> "Run":
     from planet_rssm.base.device import resolve_device
 
     resolve_device(settings.device)
-    if Run(folder, settings).is_uncommitted():  # no setting has decided anything yet
+    run = Run(folder, settings)
+    if not run.is_uncommitted():
+        return Run.open(folder, settings)
+    with run.lock():  # else another process makes the first round now
         click.echo(f"run folder {folder}: nothing was committed in it; it is begun anew", err=True)
-        return _create(folder, settings)
-    return Run.open(folder, settings)
+    return _create(folder, settings, resume=True)  # no setting has decided anything yet
 
 
 def _plan(run: "Run", episodes: int) -> None:

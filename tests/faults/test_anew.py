@@ -89,3 +89,22 @@ def test_resume_takes_any_settings_while_nothing_binds_them(
     other = config.override(settings, ["rssm.deter=16"])
     assert _open(tmp_path / "run", other).settings.rssm.deter == 16
     assert "nothing was committed in it" in capsys.readouterr().err
+
+
+def test_a_second_resume_goes_on_with_what_the_first_has_begun(
+    begin: Callable[..., None], tmp_path: Path, tiny: list[str], capsys, monkeypatch
+) -> None:
+    from planet_rssm.cli import train as verb
+
+    settings = config.load("planet", tiny)
+    run = Run.create(tmp_path / "run", settings, "cpu")
+    with run.lock(), pytest.raises(PlanetError, match="another process is training in it"):
+        verb._open(tmp_path / "run", settings)
+    assert capsys.readouterr().err == ""
+
+    def checked(asked):  # takes seconds, in which another process makes its first round
+        begin(tmp_path / "run")
+        return asked, "cpu"
+
+    monkeypatch.setattr(verb, "checked", checked)
+    assert not verb._open(tmp_path / "run", settings).is_uncommitted()
