@@ -107,9 +107,8 @@ def _player(
     seed: int,
     device: str,
 ) -> "Player":
-    from planet_rssm.base.device import resolve_device
-    from planet_rssm.runs.location import PRETRAINED  # torch: not for `planet collect --help`
-    from planet_rssm.training.player import planning_player, simple_player
+    from planet_rssm.runs.location import PRETRAINED
+    from planet_rssm.training.player import simple_player
 
     named = policy == "random" or policy.startswith("constant:")  # whatever folders are called here
     if named or not (policy.startswith(PRETRAINED) or Path(policy).is_dir()):
@@ -119,6 +118,9 @@ def _player(
                 f"--noise {noise:g}: only with a run folder as --policy; leave it out"
             )
         return player
+    from planet_rssm.base.device import resolve_device  # torch: not for simple policies
+    from planet_rssm.training.agent_player import planning_player
+
     return planning_player(
         task, overrides, Path(policy), checkpoint, noise, seed, resolve_device(device)
     )

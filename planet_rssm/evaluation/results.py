@@ -2,15 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from planet_rssm.base.json_types import Json
 from planet_rssm.config import EnvSettings
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.evaluation.protocol import EpisodeResult
 from planet_rssm.evaluation.statistics import Summary, summary
-from planet_rssm.planners import SearchPlanner
-from planet_rssm.types import Planner
+
+if TYPE_CHECKING:
+    from planet_rssm.types import Planner
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,10 @@ def checkpoint_name(checkpoint: str) -> str | int:
     return int(checkpoint) if checkpoint.isdecimal() else checkpoint
 
 
-def sequences_of(planner: Planner[Any, Any]) -> int | None:
+def sequences_of(planner: "Planner[Any, Any]") -> int | None:
     """Return how many sequences a decision scores; None where the planner is no search."""
+    from planet_rssm.planners import SearchPlanner  # torch: not for a set of random episodes
+
     return sum(planner.populations) if isinstance(planner, SearchPlanner) else None
 
 

@@ -1,14 +1,14 @@
-"""What plays the episodes of a recorded set: a simple policy, or the agent of a run."""
+"""What plays the episodes of a recorded set: a simple policy; a run's agent is in agent_player.py.
+
+Nothing here needs torch.
+"""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from planet_rssm import config
-from planet_rssm.agent import Agent, AgentPolicy, check_noise, parts_of
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.json_types import Json
 from planet_rssm.base.plugins import FORM, find
@@ -18,11 +18,9 @@ from planet_rssm.collect import ConstantPolicy, Policy, RandomPolicy
 from planet_rssm.config import EnvSettings, is_dm_control
 from planet_rssm.envs.choices import from_places
 from planet_rssm.envs.pool import EnvPool
-from planet_rssm.envs.registry import canonical_id, resolve
-from planet_rssm.envs.spec import EnvSpec, require_same_environment
+from planet_rssm.envs.registry import resolve
+from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.evaluation.own_policy import own_policy
-from planet_rssm.runs import checkpoint as checkpoints
-from planet_rssm.runs.checkpoint import Checkpoint
 
 
 class Player(NamedTuple):
@@ -41,7 +39,7 @@ def simple_player(task: str, overrides: Sequence[str], policy: str, seed: int) -
         PlanetError: no such task or policy, an override that is not of `env`, or one that leaves
             nothing to observe.
     """
-    settings = config.resolve({"env.id": task} | _env_overrides(overrides))
+    settings = config.resolve({"env.id": task} | env_overrides(overrides))
     own(config.flatten(settings))  # a run that learns from the set has the same environment
     if settings.env.renderer == "none" and settings.env.observe != "vectors":
         raise PlanetError(
@@ -82,50 +80,6 @@ def simple_player(task: str, overrides: Sequence[str], policy: str, seed: int) -
         lambda spec, rows, _: ConstantPolicy(_constant_action(spec, numbers)),
         {"policy": policy},
     )
-
-
-def planning_player(
-    task: str,
-    overrides: Sequence[str],
-    run: Path,
-    checkpoint: str,
-    noise: float,
-    seed: int,
-    device: torch.device,
-) -> Player:
-    """Return a run's agent in the run's environment, with `noise` on the planned action.
-
-    See `Agent`.
-
-    Raises:
-        PlanetError: no such run or checkpoint, noise that is no chance, a task or override unlike
-            the run's.
-    """
-    trained = checkpoints.open_run(run, checkpoint, device=device).checkpoint
-    if canonical_id(task) != trained.spec.id:
-        raise PlanetError(
-            f"TASK {task}: the run in {run} acts in {trained.spec.id}; give that, or another run"
-        )
-    check_noise("--noise", noise, trained.spec)
-    env = _as_the_run(trained, overrides, run)
-
-    def agent(spec: EnvSpec, rows: int, indices: Sequence[int]) -> Policy:
-        # Episodes that are added draw other noise than the first ones.
-        added = indices[:1] if indices[0] else ()
-        model, behavior = parts_of(trained, device)
-        built = Agent.build(
-            trained.settings,
-            require_same_environment(trained.spec, spec),
-            model,
-            behavior,
-            device=device,
-            exploration_noise=noise,
-            seed=stream_seed(seed, Stream.DATA_ACTIONS, *added),
-        )
-        return AgentPolicy(built, rows)
-
-    updates = trained.progress.get("updates")
-    return Player(resolve(env), agent, {"policy": str(run), "updates": updates, "noise": noise})
 
 
 def check_constant(env: EnvSettings, numbers: Sequence[float]) -> None:
@@ -172,7 +126,12 @@ def _listed(numbers: Sequence[float]) -> str:
     return ",".join(f"{number:g}" for number in numbers)
 
 
-def _env_overrides(overrides: Sequence[str]) -> dict[str, object]:
+def env_overrides(overrides: Sequence[str]) -> dict[str, object]:
+    """Return the settings that -s names, all of the environment.
+
+    Raises:
+        PlanetError: one is not, or names the task.
+    """
     values = config.parse_overrides(overrides)
     for key, value in values.items():
         if key in config.flatten(config.Settings()) and (
@@ -183,15 +142,3 @@ def _env_overrides(overrides: Sequence[str]) -> dict[str, object]:
                 "TASK"
             )
     return values
-
-
-def _as_the_run(trained: Checkpoint, overrides: Sequence[str], run: Path) -> EnvSettings:
-    """Return the run's environment, with a step timeout of the user's."""
-    before = config.flatten(trained.settings)
-    after = config.flatten(config.resolve(before | _env_overrides(overrides)))
-    for key in before:
-        if key != "env.step_timeout" and after[key] not in (before[key], None, "auto"):
-            raise PlanetError(
-                f"{key} = {after[key]}: the run in {run} has {before[key]}; leave it out"
-            )
-    return trained.settings.env.model_copy(update={"step_timeout": after["env.step_timeout"]})

@@ -34,7 +34,7 @@ MODULES = ("planet_rssm", WORKER, "planet_rssm.training.collector_worker", "foll
 IMPORTED = (
     *MODULES[:-1], "planet_rssm.cli.train", "planet_rssm.cli.collect",
     "planet_rssm.training.trainer",
-    "planet_rssm.training.record", "planet_rssm.training.player", "planet_rssm.report.curves",
+    "planet_rssm.training.record", "planet_rssm.training.agent_player", "planet_rssm.report.curves",
     "matplotlib.figure", "dm_control.suite", "torch.utils.tensorboard",
 )  # fmt: skip
 # What Python, a renderer or a library reads as it starts. A server is started with these; where a
