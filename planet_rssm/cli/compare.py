@@ -77,7 +77,7 @@ def verb(
     seeds = seeds_of(episodes, episode_seeds)
     if out is not None:
         require_matplotlib(f"--out {out}: compare.png")  # now, not after minutes of measuring
-        out.mkdir(parents=True, exist_ok=True)
+        options.check_outputs(out, "compare.json", "compare.png")
     with StageProgress("load", len(seeds) * len(runs)) as progress:
         result = compare(
             runs,

@@ -74,7 +74,7 @@ def verb(
 
     if out is not None:
         require_matplotlib(f"--out {out}: diagnosis.png")  # now, not after minutes of measuring
-        out.mkdir(parents=True, exist_ok=True)
+        options.check_outputs(out, "diagnosis.json", "diagnosis.png")
     with StageProgress("load", 4 * episodes) as progress:
         result = diagnose_run(
             run,

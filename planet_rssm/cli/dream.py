@@ -7,7 +7,7 @@ import click
 from rich.console import Console
 
 from planet_rssm.base.json_types import Json
-from planet_rssm.cli import complete, options
+from planet_rssm.cli import complete, films, options
 from planet_rssm.cli.progress import StageProgress
 from planet_rssm.cli.tables import print_result, print_table, print_text
 
@@ -88,18 +88,20 @@ def verb(
       planet dream runs/offline --data sets/held-out --horizon 1 --horizon 30 --json
     """  # noqa: D301 (click wants the character itself)
     from planet_rssm.openloop.dream_run import dream_run  # torch: not for `planet dream --help`
+    from planet_rssm.runs.location import outputs
 
     def film(dream: "DreamFrames", fps: float) -> Path:
         from planet_rssm.report.dream_video import panels
         from planet_rssm.report.video import write_video
-        from planet_rssm.runs.location import outputs
-        from planet_rssm.runs.run import VIDEOS
 
-        (folder := outputs(run) / VIDEOS).mkdir(parents=True, exist_ok=True)
         return write_video(
-            folder / "dream.mp4", panels(dream.truth, dream.prediction, dream.context), fps
+            films.film_of(outputs(run), "dream"),
+            panels(dream.truth, dream.prediction, dream.context),
+            fps,
         )
 
+    if video:
+        films.check_film("--video", outputs(run), "dream")
     stage = "read episodes" if data else "play episodes"
     with StageProgress(stage, episodes or 10) as progress:
         result = dream_run(

@@ -153,6 +153,22 @@ def check_output(option: str, path: Path) -> None:
         ) from None
 
 
+def check_outputs(folder: Path, *names: str) -> None:
+    """Make the folder of --out, and refuse it if a file of these names cannot be written there.
+
+    Raises:
+        PlanetError: it cannot be made, or see `check_output`.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PlanetError(
+            f"--out {folder}: no folder can be made there ({error.strerror}); give another path"
+        ) from None
+    for name in names:
+        check_output("--out", folder / name)
+
+
 def with_planner(overrides: Sequence[str], planner: str | None) -> list[str]:
     """Return the overrides of -s and --planner together; the latter wins."""
     return [*overrides, *([] if planner is None else [f"planner.name={planner}"])]

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.json_types import Json
-from planet_rssm.cli import complete, options, tables
+from planet_rssm.cli import complete, films, options, tables
 from planet_rssm.cli.progress import StageProgress
 
 if TYPE_CHECKING:
@@ -122,11 +122,11 @@ def plan_and_print(
         )
 
     def film(frames: Sequence[np.ndarray], fps: float) -> Path:
-        return write_video(_video(folder, "plan"), frames, fps)
+        return write_video(films.film_of(folder, "plan"), frames, fps)
 
     for option, name, asked in (("--video", "plan", video), ("--xray", "xray", xray)):
         if asked:
-            _check_film(option, folder, name)
+            films.check_film(option, folder, name)
     with StageProgress("plan", episodes, "decisions") as progress:
         common: Json = {
             "overrides": overrides or [],
@@ -157,28 +157,13 @@ def _explained(folder: Path, xray: bool, trace: Path | None) -> "dict[str, Write
         options.check_output("--trace", trace)
 
     def draw(episode: "Explained") -> Path:
-        return write_video(_video(folder, "xray"), xray_frames(*episode), 1 / episode.interval)
+        frames = xray_frames(*episode)
+        return write_video(films.film_of(folder, "xray"), frames, 1 / episode.interval)
 
     writers: dict[str, WriteExplained] = {"xray": draw} if xray else {}
     if trace:
         writers["trace"] = lambda episode: write_trace(trace, *episode)
     return writers
-
-
-def _video(folder: Path, name: str) -> Path:
-    """Return where a film of a run belongs; its folder is made."""
-    from planet_rssm.runs.run import VIDEOS
-
-    (folder / VIDEOS).mkdir(parents=True, exist_ok=True)
-    return folder / VIDEOS / f"{name}.mp4"
-
-
-def _check_film(option: str, folder: Path, name: str) -> None:
-    """Refuse a film that cannot be written before episodes are played; no folder is made."""
-    from planet_rssm.runs.run import VIDEOS
-
-    existing = next(path for path in (folder / VIDEOS, folder, Path()) if path.exists())
-    options.check_output(option, existing / f"{name}.mp4")
 
 
 def _refuse(checkpoint: str, device: str, goal: Path | None) -> None:

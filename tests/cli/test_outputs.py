@@ -107,6 +107,11 @@ def test_a_report_replaces_no_file_of_a_run_and_makes_no_folder(run, tmp_path, c
         (["eval", "{run}", "--csv", "{folder}/fifo"], "--csv {folder}/fifo: cannot be written"),
         (["plan", "{run}", "--video"], "there is no folder {run}/videos"),
         (["plan", "{run}", "--xray"], "there is no folder {run}/videos"),
+        (["dream", "{run}", "--video"], "there is no folder {run}/videos"),
+        (["compare", "{run}", "--out", "{folder}/fifo"], "no folder can be made there"),
+        (["compare", "{run}", "--out", "{folder}/taken"], "taken/compare.png: cannot be written"),
+        (["diagnose", "{run}", "--out", "{folder}/fifo/a"], "no folder can be made there"),
+        (["diagnose", "{run}", "--out", "{folder}/taken"], "diagnosis.json: cannot be written"),
         (["export", "pretrained:cartpole-swingup", "{run}/config.yaml", "--to", "pt2"], "in .pt2"),
         (["export", "pretrained:cartpole-swingup", "{folder}/fifo.pt2", "--to", "pt2"], "a FIFO"),
         (["data", "info", "{run}", "--sheet", "{folder}/a.safetensors"], "must end in .png"),
@@ -118,6 +123,8 @@ def test_what_cannot_be_written_is_said_before_the_work(words, said, run, tmp_pa
     os.mkfifo(tmp_path / "fifo.png")
     os.mkfifo(tmp_path / "fifo.pt2")
     (run / "videos").write_text("a file")
+    for name in ("compare.png", "diagnosis.json"):
+        (tmp_path / "taken" / name).mkdir(parents=True)
     names = {"run": run, "folder": tmp_path}
     assert call(*(word.format(**names) for word in words)) == 1
     line = capsys.readouterr().err
