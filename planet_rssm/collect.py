@@ -196,7 +196,7 @@ class _Rows:
         index = self._playing[row]
         del self.writers[row]
         self._lost[index] += 1
-        _log.warning(
+        _log.debug(  # the pool has said what happened
             "worker of row %d lost: episode %d is begun again from seed %d",
             row,
             index,

@@ -170,13 +170,14 @@ def test_random_actions_fill_the_range_and_differ_between_episodes():
 
 def test_a_lost_episode_is_begun_again_from_its_seed(caplog):
     seeds = [3, 4, 5]
-    caplog.set_level(logging.INFO, "planet_rssm")
+    caplog.set_level(logging.DEBUG, "planet_rssm")
     pool, steps = FakePool(2, dies=[(4, 2), (4, 1)]), []
     lost = dict(collect(pool, ConstantPolicy([0.25, 0]), seeds, steps.append))
     assert files(lost.items()) == files(collect(FakePool(2), ConstantPolicy([0.25, 0]), seeds))
     assert [{1: 4}] == [reset for reset in pool.resets[1:] if reset == {1: 4}][:1]
     messages = [record.getMessage() for record in caplog.records]
     assert messages == ["worker of row 1 lost: episode 1 is begun again from seed 4"] * 2
+    assert not [record for record in caplog.records if record.levelno > logging.DEBUG]
     made = played(steps)
     assert (
         made == sum(episode.env_steps for episode in lost.values()) + 4

@@ -89,7 +89,7 @@ def test_whatever_a_worker_does_in_step_37_costs_its_episode_alone(
     replaced = [message for message in caplog.messages if "is replaced" in message]
     raised = r"RuntimeError: on purpose \(sitecustomize.py, line \d+\)"
     endings = [raised, "killed by SIGKILL", "no answer in time", *["must be finite.*"] * 3]
-    assert len(replaced) == len(endings)
+    assert len(replaced) == len(endings) == len(caplog.messages)  # one line each
     for line, ending in zip(replaced, endings, strict=True):
         assert re.fullmatch(
             f"environment 0 was lost in step 37 of an episode and is replaced: .*{ending}", line
