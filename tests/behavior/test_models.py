@@ -250,6 +250,27 @@ def test_ends_and_padding_are_no_beginnings(monkeypatch: pytest.MonkeyPatch, wei
     assert begun[0].tolist() == [True, True, weights != "reached", False, True, True, True, True]
 
 
+@pytest.mark.parametrize("model", ["dreamer-v1", "dreamer-v2", "dreamer-v3"])
+def test_what_stands_in_padding_changes_nothing_that_actor_and_critic_learn(model: str) -> None:
+    learner = learner_of(settings_of(model), SPEC)
+    behavior, own = learner.behavior, learner.model
+    assert behavior is not None
+    batch = to_batch(random_chunks(SPEC, B, T), CPU)
+    batch.mask[:] = torch.tensor([[True, True, False, False], [True] * 4])
+    context = own.loss(batch, own.draw(B, T, generator(0, CPU), CPU)).context
+    noise = behavior.draw(B * T, own.rssm.noise_size, generator(1, CPU), CPU)
+    learned = []
+    for scale in (1.0, -3.0):
+        factor = torch.where(batch.mask, 1.0, scale)[..., None]
+        states = State(*(part.detach() * factor for part in context.states))
+        behavior.zero_grad()
+        loss, metrics, bounds = behavior.loss(own, batch, context._replace(states=states), noise)
+        loss.backward()
+        gradients = [part.grad for part in behavior.parameters() if part.grad is not None]
+        learned.append([loss.detach(), bounds, *metrics.values(), *gradients])
+    torch.testing.assert_close(*learned)
+
+
 def test_imagination_begins_at_a_share_of_the_states() -> None:
     options = ("behavior=v3", "behavior.units=8", "behavior.horizon=3")
     learner = learner_of(settings_of("gaussian", *options, "behavior.starts=0.4"), SPEC)
