@@ -73,7 +73,7 @@ def loop(
     \b
     For example
       planet bench loop runs/quickstart-cartpole-swingup-seed0 --hz 20 --budget-ms 40
-      planet bench loop pretrained:cartpole-swingup --hz 50 --delay 2 --execute 2 --json
+      planet bench loop pretrained:cartpole-swingup --planner cem --hz 50 --delay 2 --json
     """  # noqa: D301 (click wants the character itself)
     from planet_rssm.bench.loop import bench_loop  # torch: not for `planet bench --help`
 

@@ -68,7 +68,7 @@ def verb(
     \b
     For example
       planet compare runs/quickstart-*-seed* --out compared
-      planet compare pretrained:cartpole-swingup-actor --ms 2,10,50 --episodes 5 --json
+      planet compare pretrained:cartpole-swingup --ms 2,10,50 --episodes 5 --json
     """  # noqa: D301 (click wants the character itself)
     from planet_rssm.evaluation.compare import compare  # torch: not for `planet compare --help`
     from planet_rssm.report.curves import require_matplotlib

@@ -44,7 +44,7 @@ def verb(
     \b
     For example
       planet export runs/walker walker.onnx --to onnx
-      planet export pretrained:cartpole-swingup-actor actor.onnx --to onnx --planner actor
+      planet export pretrained:cartpole-swingup actor.onnx --to onnx
     """  # noqa: D301 (click wants the character itself)
     from planet_rssm.agent import Agent
     from planet_rssm.deploy import export_agent

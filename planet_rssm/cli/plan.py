@@ -61,7 +61,7 @@ def verb(
     """Act in RUN's environment by planning in what it learned.
 
     Reset seeds are fixed, and there is no exploration noise. RUN is a folder; or pretrained:NAME, a
-    model that comes with the package (cartpole-swingup); or simulator:TASK: dm_control's own
+    model of the package, by its task; or simulator:TASK: dm_control's own
     physics are the model, and nothing is learned. There the planner is icem unless another is
     named, and -s changes env.action_repeat and env.time_limit too. The video of a pretrained model
     or of a simulator goes into runs/pretrained-NAME or runs/simulator-TASK. The x-ray shows each
@@ -73,7 +73,7 @@ def verb(
       planet plan runs/quickstart-cartpole-swingup-seed0 --episodes 20 --video
       planet plan runs/quickstart-cartpole-swingup-seed0 --planner icem -s planner.candidates=50
       planet plan pretrained:cartpole-swingup --episodes 4 --video --json
-      planet plan pretrained:cartpole-swingup --episodes 1 --xray --trace decisions.npz
+      planet plan pretrained:cartpole-swingup --planner cem --episodes 1 --xray --trace out.npz
       planet plan simulator:cartpole-swingup --episodes 3
     """  # noqa: D301 (click wants the character itself)
     wanted = options.with_planner(overrides, planner)

@@ -76,10 +76,7 @@ def test_bash_completes(tmp_path):
     assert done.stdout == "envs\n", done.stderr
 
 
-PACKAGED = [
-    f"pretrained:{name}"
-    for name in ("cartpole-swingup", "cartpole-swingup-actor", "cheetah-run", "walker-walk")
-]
+PACKAGED = [f"pretrained:{name}" for name in ("cartpole-swingup", "cheetah-run", "walker-walk")]
 
 
 @pytest.mark.parametrize(

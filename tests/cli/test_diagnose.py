@@ -242,7 +242,7 @@ def test_an_out_that_cannot_be_is_told_before_anything_is_played(
     )
     (tmp_path / "file").touch()
     assert call("diagnose", run, "--out", tmp_path / "file") == 1
-    assert "file: File exists" in capsys.readouterr().err
+    assert "file: no folder can be made there (File exists)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -274,7 +274,7 @@ def test_a_client_comes_back_after_its_connection_or_its_session_is_gone(
 def test_the_command_serves_a_run() -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "planet_rssm", "serve", "pretrained:cartpole-swingup", "--port", "0",
-         "-s", "planner.candidates=20", "--json"],
+         "--planner", "cem", "-s", "planner.candidates=20", "--json"],
         stdout=subprocess.PIPE,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         text=True,

@@ -130,8 +130,8 @@ def test_a_search_that_the_actor_proposes_to_is_refused():
 @needs_onnx
 def test_the_command_compares_and_times(tmp_path, capsys):
     out = tmp_path / "actor.onnx"
-    run = "pretrained:cartpole-swingup-actor"
-    main(["export", run, str(out), "--to", "onnx", "--planner", "actor", "--json"])
+    run = "pretrained:cartpole-swingup"
+    main(["export", run, str(out), "--to", "onnx", "--json"])
     result = json.loads(capsys.readouterr().out)
     assert result["bytes"] == out.stat().st_size
     assert result["difference"]["action"] < CLOSE
