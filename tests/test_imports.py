@@ -50,9 +50,10 @@ MAY_IMPORT = {
     "diagnosis": RUN | {"simulator", "evaluation"},
     "openloop": RUN | {"evaluation"},
     "report": EVALUATION,
+    "hub": EVALUATION | {"report"},
     "training": EVALUATION | {"report"},
     "bench": EVALUATION | {"training"},
-    "cli": EVALUATION | {"report", "training", "bench", "serve", "deploy", "sweep"},
+    "cli": EVALUATION | {"report", "training", "bench", "serve", "deploy", "sweep", "hub"},
 }
 WITHOUT_TORCH = {"base", "__init__", "config", "envs", "data", "collect", "datasets"}
 

@@ -86,7 +86,7 @@ def require(values: Mapping[str, object], whose: str) -> None:
     if not unknown:
         return
     code = ", ".join(
-        f"{key} = {name!r} ({_origin(name) or 'not installed here'})"
+        f"{key} = {name!r} ({_origin(name) or f'not here: bring {_file_of(name)}'})"
         for key, name in unknown.items()
     )
     if not _allowed.get():
@@ -121,6 +121,12 @@ def _origin(name: str) -> str:
         return ""
     places = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or [])]
     return next((os.path.realpath(place) for place in places if place), "")
+
+
+def _file_of(name: str) -> str:
+    """Return in which file or folder code of this name would be."""
+    package, *inside = name.removeprefix("gym/").partition(":")[0].split(".")
+    return f"the package {package}" if inside else f"{package}.py"
 
 
 def _kept() -> set[tuple[str, str]]:

@@ -107,11 +107,11 @@ def _player(
     seed: int,
     device: str,
 ) -> "Player":
-    from planet_rssm.runs.location import PRETRAINED
+    from planet_rssm.runs.location import is_named
     from planet_rssm.training.player import simple_player
 
     named = policy == "random" or policy.startswith("constant:")  # whatever folders are called here
-    if named or not (policy.startswith(PRETRAINED) or Path(policy).is_dir()):
+    if named or not (is_named(policy) or Path(policy).is_dir()):
         player = simple_player(task, overrides, policy, seed)
         if noise:
             raise PlanetError(

@@ -32,6 +32,7 @@ VERBS = {
     "minari": "Import and export Minari datasets, for learning offline.",
     "plan": "Act with a trained model: return, baselines, latency, video.",
     "export": "Write a trained agent as one file that runs without planet: ONNX or PyTorch's.",
+    "push": "Send a trained run to the Hugging Face Hub, with a model card.",
     "eval": "Measure trained runs by one protocol, with intervals, beside the published scores.",
     "compare": "Say which way to decide returns the most in the same milliseconds.",
     "report": "Write one HTML file about runs: curves, scores, films, settings.",

@@ -90,9 +90,10 @@ class Watched:
         Raises:
             PlanetError: it is none.
         """
-        if name.startswith(location.PRETRAINED):
+        if location.is_named(name):
+            where = "package" if name.startswith(location.PRETRAINED) else "Hub"
             raise PlanetError(
-                f"{name}: the package has no record of its training; give a run's folder"
+                f"{name}: the {where} has no record of its training; give a run's folder"
             )
         folder = Path(name)
         if not (folder / CONFIG).is_file() and not (folder / METRICS).is_file():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from planet_rssm import config
 from planet_rssm.base.errors import PlanetError
+from planet_rssm.runs import hub
 
 FOLDER = "checkpoints"
 BEST = "best"
@@ -31,7 +32,7 @@ def path_of(run: Path, name: int | str) -> Path:
 def find(run: Path, which: str = "last") -> Path:
     """Return the file of a run's checkpoint `last`, `best` or of a number of env_steps.
 
-    `run` is a folder, or `pretrained:NAME`.
+    `run` is a folder, `pretrained:NAME` or `hf:OWNER/NAME[@REVISION]`.
 
     Raises:
         PlanetError: `run` is no run folder, or it has no such checkpoint.
@@ -74,13 +75,20 @@ def no_run(folder: Path, why: str) -> str:
     )
 
 
+def is_named(run: Path | str) -> bool:
+    """Return whether a run is no folder of the user's: of the package, or at the Hub."""
+    return str(run).startswith((PRETRAINED, hub.PREFIX))
+
+
 def source(run: Path) -> Path:
-    """Return the folder that a run is read from: of `pretrained:NAME` the package's, else itself.
+    """Return the folder that a run is read from: the package's, one in the Hub's cache, or itself.
 
     Raises:
-        PlanetError: the package has none of that name.
+        PlanetError: the package has none of that name; or see `hub.fetched`.
     """
-    if not str(run).startswith(PRETRAINED):
+    if str(run).startswith(hub.PREFIX):
+        return hub.fetched(str(run))
+    if not is_named(run):
         return run
     names = sorted(
         f"{PRETRAINED}{folder.name}" for folder in _PACKAGED.iterdir() if (folder / FOLDER).is_dir()
@@ -91,5 +99,8 @@ def source(run: Path) -> Path:
 
 
 def outputs(run: Path) -> Path:
-    """Return the folder that what is made of a run goes into: runs/pretrained-NAME, else itself."""
-    return Path("runs") / str(run).replace(":", "-") if str(run).startswith(PRETRAINED) else run
+    """Return the folder that what is made of a run goes into: itself, or one in runs/.
+
+    That is runs/pretrained-NAME or runs/hf-OWNER-NAME.
+    """
+    return Path("runs") / str(run).replace(":", "-").replace("/", "-") if is_named(run) else run

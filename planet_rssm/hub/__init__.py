@@ -1,0 +1,1 @@
+"""Trained runs to the Hugging Face Hub: what is sent, and the card that describes it."""
