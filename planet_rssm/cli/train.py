@@ -53,6 +53,11 @@ CURVE = "curve.png"
     is_flag=True,
     help="Measure each part once, say how long the run takes, keep nothing.",
 )
+@click.option(
+    "--collect-on",
+    metavar="ray[:ADDRESS]",
+    help="Collect by Ray, with train.collectors collectors; see docs/scale.md.",
+)
 @options.as_json("Print the dry run's result as one JSON object.")
 @options.allow_code
 @click.option(
@@ -72,6 +77,7 @@ def verb(
     offline: bool,
     updates: int | None,
     dry: bool,
+    collect_on: str | None,
     as_json: bool,
     plan_episodes: int | None,
 ) -> None:
@@ -89,6 +95,7 @@ def verb(
       planet train planet --dry-run
       planet train quickstart --offline --data sets/random --run-dir runs/offline
       torchrun --nproc-per-node=2 -m planet_rssm train planet
+      planet train planet --collect-on ray -s train.collectors=8
     """  # noqa: D301 (click reads the backspace)
     if not is_leader():
         _follow()
@@ -100,6 +107,8 @@ def verb(
     settings = _with_data(settings, wanted, data, offline, updates)
     folder = run_dir or default_folder(preset, settings)
     episodes = (0 if settings.data.folder else 20) if plan_episodes is None else plan_episodes
+    if collect_on is not None:
+        _check_collect_on(collect_on, dry, settings.data.folder is not None)
     if dry or as_json:
         _check_dry(dry, resume, settings.data.folder is not None)
         if team_size() > 1:
@@ -111,8 +120,9 @@ def verb(
         require(config.flatten(settings), f"--data {settings.data.folder}")
     check_batch(settings.train.batch_size, team_size())
     require_trackers(settings.train.trackers)
-    run = _open(folder, settings) if resume else _create(folder, settings)
-    learned = _train(run, episodes)
+    elsewhere = collect_on is not None
+    run = _open(folder, settings, elsewhere) if resume else _create(folder, settings, elsewhere)
+    learned = _train(run, episodes, collect_on)
     if not learned and plan_episodes is None:
         click.echo(
             "this run has ended before, nothing was left to learn; "
@@ -182,6 +192,15 @@ def _check_dry(dry: bool, resume: bool, offline: bool) -> None:
         raise PlanetError(f"--dry-run: predicts a complete run that collects; leave {other} out")
 
 
+def _check_collect_on(where: str, dry: bool, offline: bool) -> None:
+    from planet_rssm.base.cluster import check_cluster
+
+    if dry or offline:
+        why = "--dry-run measures this machine alone" if dry else "--offline collects nothing"
+        raise PlanetError(f"--collect-on {where}: {why}; leave one out")
+    check_cluster("--collect-on", where)
+
+
 def _dry_run(folder: Path, settings: config.Settings, as_json: bool, plan_episodes: int) -> None:
     """Measure, then print."""
     from planet_rssm.runs.run import Run
@@ -196,12 +215,15 @@ def _dry_run(folder: Path, settings: config.Settings, as_json: bool, plan_episod
     tables.print_result(result.to_json(), as_json, print_forecast)
 
 
-def _create(folder: Path, settings: config.Settings, *, resume: bool = False) -> "Run":
+def _create(
+    folder: Path, settings: config.Settings, elsewhere: bool = False, *, resume: bool = False
+) -> "Run":
     from planet_rssm.precision import AUTO, EXACT
     from planet_rssm.runs.run import Run
 
     asked = settings.train.precision
-    resolved, device = checked(settings)  # now: no mistake may leave a half-made run
+    # now: no mistake may leave a half-made run
+    resolved, device = checked(settings, collects_elsewhere=elsewhere)
     run = Run(folder, resolved)
     if resume and not run.is_uncommitted():  # another process has committed meanwhile
         return Run.open(folder, settings)
@@ -217,7 +239,7 @@ def _create(folder: Path, settings: config.Settings, *, resume: bool = False) ->
     return run
 
 
-def _open(folder: Path, settings: config.Settings) -> "Run":
+def _open(folder: Path, settings: config.Settings, elsewhere: bool = False) -> "Run":
     from planet_rssm.runs.run import Run
 
     Run(folder, settings).check_files()  # before torch is imported, which takes seconds
@@ -229,7 +251,8 @@ def _open(folder: Path, settings: config.Settings) -> "Run":
         return Run.open(folder, settings)
     with run.lock():  # else another process makes the first round now
         click.echo(f"run folder {folder}: nothing was committed in it; it is begun anew", err=True)
-    return _create(folder, settings, resume=True)  # no setting has decided anything yet
+    # no setting has decided anything yet
+    return _create(folder, settings, elsewhere, resume=True)
 
 
 def _plan(run: "Run", episodes: int) -> None:
@@ -295,7 +318,7 @@ def _follow() -> None:
         sys.exit(1)
 
 
-def _train(run: "Run", plan_episodes: int) -> bool:
+def _train(run: "Run", plan_episodes: int, collect_on: str | None) -> bool:
     """Train, and return whether anything was left to learn."""
     from planet_rssm.base.interrupt import Interrupted
     from planet_rssm.training.display import Display
@@ -304,7 +327,10 @@ def _train(run: "Run", plan_episodes: int) -> bool:
     click.echo(f"run folder {run.folder}", err=True)
     _say_what_an_extra_adds()
     try:
-        with _joined() as team, open_trainer(run, Display(plan_episodes), team) as trainer:
+        with (
+            _joined() as team,
+            open_trainer(run, Display(plan_episodes), team, collect_on) as trainer,
+        ):
             trainer.run()
     except Interrupted:
         click.echo(

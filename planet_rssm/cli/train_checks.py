@@ -16,8 +16,13 @@ if TYPE_CHECKING:
     from planet_rssm.envs.spec import EnvSpec
 
 
-def checked(settings: config.Settings) -> tuple[config.Settings, "torch.device"]:
-    """Return the settings as resolved here, and the device; raise what would end the run now."""
+def checked(
+    settings: config.Settings, *, collects_elsewhere: bool = False
+) -> tuple[config.Settings, "torch.device"]:
+    """Return the settings as resolved here, and the device; raise what would end the run now.
+
+    Where a run collects on other machines, all threads of this one learn.
+    """
     from planet_rssm.base.device import resolve_device  # torch: not for `planet train --help`
     from planet_rssm.envs.registry import resolve
     from planet_rssm.precision import training_precision
@@ -34,18 +39,22 @@ def checked(settings: config.Settings) -> tuple[config.Settings, "torch.device"]
         from planet_rssm.training.offline import spec_of_episodes
 
         spec = spec_of_episodes(settings)
-    return _with_threads(settings, spec, device), device
+    return _with_threads(settings, spec, device, collects_elsewhere), device
 
 
 def _with_threads(
-    settings: config.Settings, spec: "EnvSpec", device: "torch.device"
+    settings: config.Settings, spec: "EnvSpec", device: "torch.device", collects_elsewhere: bool
 ) -> config.Settings:
     """Return the settings with the threads that a run on this CPU keeps, and say how chosen."""
     from planet_rssm.training.threads import choose_threads
 
     if device.type != "cpu":
         return settings
-    threads, why = choose_threads(settings, spec, device)
+    asked = settings
+    if collects_elsewhere:  # as if in turns
+        alone = settings.train.model_copy(update={"staleness": 0})
+        asked = settings.model_copy(update={"train": alone})
+    threads, why = choose_threads(asked, spec, device)
     if why:
         click.echo(why, err=True)
     chosen = {"threads": threads.learn, "collect_threads": threads.collect}

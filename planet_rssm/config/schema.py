@@ -36,7 +36,9 @@ class TrainSettings(Section):
     # the budget instead where data.folder is set, in optimiser steps
     offline_updates: Count = 10_000
     seed_episodes: Count = 5  # random, before the first update
-    envs: Count = 1  # episodes collected side by side, one round of collection
+    envs: Count = 1  # episodes that a collector plays side by side
+    # with `envs` episodes each in a round of collection; in turns, but by --collect-on at once
+    collectors: Count = 1
     updates: Count = 100  # optimiser steps a round
     # 1: a process plans the next round's episodes while this one learns, with the weights that the
     # round begins with
@@ -58,6 +60,11 @@ class TrainSettings(Section):
     trackers: tuple[Literal["wandb", "trackio"], ...] = ()
     keep: Count = 2  # newest checkpoints kept beside the best
     max_skipped: Count = 20  # updates in a row with a non-finite loss before the run stops
+
+    @property
+    def round_episodes(self) -> int:
+        """The episodes of a round of collection."""
+        return self.envs * self.collectors
 
 
 class Settings(Section):

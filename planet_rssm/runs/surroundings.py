@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+import zlib
 from pathlib import Path
 
 from planet_rssm.base.device import processor
@@ -18,6 +19,15 @@ PACKAGES = ("planet_rssm", "torch", "numpy", "mujoco", "dm-control", "gymnasium"
 def versions() -> dict[str, str]:
     """Return the versions of what numbers depend on, by package."""
     return {name: _version(name) for name in PACKAGES}
+
+
+def code_checksum() -> str:
+    """Return the CRC-32 of this package's own code: versions of a checkout are all alike."""
+    root = Path(__file__).parents[1]
+    crc = 0
+    for path in sorted(root.rglob("*.py")):
+        crc = zlib.crc32(path.read_bytes(), zlib.crc32(path.name.encode(), crc))
+    return f"{crc:08x}"
 
 
 def surroundings(settings: Settings, device: str) -> Json:

@@ -4,8 +4,9 @@ An order names everything that its episodes depend on, so the same order on the 
 the same episodes, in this process or in another.
 """
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
 import torch
@@ -28,6 +29,27 @@ class Order:
     round: int
     seeds: Sequence[int]  # of the resets, an episode each
     threads: int  # for arithmetic on the CPU
+    part: int | None = None  # of an order that several collectors share, which draws by itself
+    first: int = 0  # index in the complete order of a part's first seed
+
+    def parts(self, collectors: int) -> list["Order"]:
+        """Return each collector's part, as equal as they can be; one without a seed has none.
+
+        The same numbers come of them wherever and in whichever order they are played.
+        """
+        if self.part is not None:
+            return [self]
+        count = min(collectors, len(self.seeds))
+        ends = [len(self.seeds) * part // count for part in range(count + 1)]
+        return [
+            replace(self, seeds=self.seeds[begin:end], part=part, first=begin)
+            for part, (begin, end) in enumerate(itertools.pairwise(ends))
+        ]
+
+    @property
+    def draws(self) -> tuple[int, ...]:
+        """What names the agent's draws beside the stream."""
+        return (self.round, self.part) if self.part else (self.round,)
 
 
 class Threads(NamedTuple):
@@ -108,6 +130,16 @@ class Watch(NamedTuple):
     ended: Callable[[int, Episode], object]  # with its index in the order
 
 
+def joined(played: Sequence[Played]) -> Played:
+    """Return the episodes of all parts of an order, given in their order."""
+    seconds: dict[str, float] = {}
+    for part in played:
+        for stage, spent in part.seconds.items():
+            seconds[stage] = seconds.get(stage, 0.0) + spent
+    episodes = [episode for part in played for episode in part.episodes]
+    return Played(episodes, sum(part.lost for part in played), seconds)
+
+
 class Collector(Protocol):
     """Plays one order at a time."""
 
@@ -123,4 +155,14 @@ class Collector(Protocol):
         Raises:
             PlanetError: the environment does not work, or memory is short.
         """
+        ...
+
+
+class BesideCollector(Collector, Protocol):
+    """Plays its order while this process learns."""
+
+    weights: dict[str, Tensor]  # that plan what is under way
+
+    def begin_with(self, order: Order, weights: dict[str, Tensor]) -> None:
+        """Take an order, which is played with `weights`; see Networks.weights."""
         ...

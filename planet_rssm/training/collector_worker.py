@@ -6,16 +6,19 @@ what the order took. At the end of standard input the environments are closed. W
 this process is killed, and its environments with it.
 """
 
+import contextlib
 import logging
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from typing import BinaryIO
 
 import safetensors.torch
 import torch
 
 from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.json_types import Json
 from planet_rssm.base.malloc import keep_memory
 from planet_rssm.base.messages import Message, read_message, write_message
 from planet_rssm.base.parent import die_with_parent, own_commands
@@ -62,36 +65,69 @@ def main() -> None:
         if first is not None:
             settings = Settings.model_validate_json(first.body)
             _serve(settings, torch.device(first.header["device"]), commands, replies)
-    except PlanetError as error:
-        write_message(replies, Message({"error": str(error)}))
     except BrokenPipeError:  # the parent died meanwhile
         os._exit(0)
-    except Exception as error:  # code of the user's, say: another process would fail alike
-        traceback.print_exc()
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{os.path.basename(frame.filename)}, line {frame.lineno}"
-        line = one_line(f"{type(error).__name__}: {error}")
-        write_message(replies, Message({"error": f"the process that collects: {line} ({where})"}))
+    except Exception as error:
+        write_message(replies, Message({"error": line_of(error)}))
+
+
+class Worker:
+    """Environments and a copy of the agent, which play the orders of another process."""
+
+    def __init__(self, settings: Settings, device: torch.device) -> None:
+        """Start the environments.
+
+        Raises:
+            PlanetError: they do not start.
+        """
+        self._device = device
+        self._pool = EnvPool(settings.env, settings.train.envs)
+        self.spec = self._pool.spec
+        model = untrained_model(settings, self.spec).to(device)
+        self._networks = Networks(model, untrained_behavior(settings, model))
+        self._collector = LocalCollector(settings, device, self._pool, Stages())
+
+    def play(self, order: Json, weights: bytes, ended: Callable[[int, Episode], object]) -> Json:
+        """Play an order, a dictionary of its fields, and return what it took.
+
+        `weights` are `Networks.weights` as safetensors. `ended` is called with each episode.
+
+        Raises:
+            PlanetError: see Collector.
+        """
+        wanted = Order(**{**order, "stream": Stream(order["stream"])})
+        self._networks.load_weights(safetensors.torch.load(weights), "order")
+        if self._device.type == "cpu":
+            torch.set_num_threads(wanted.threads)
+        self._collector.stages = Stages()
+        self._collector.begin(wanted, self._networks)
+        played = self._collector.finish(Watch(tick=lambda: None, ended=ended))
+        return {"lost": played.lost, "seconds": self._collector.stages.seconds}
+
+    def close(self) -> None:
+        """Close the environments."""
+        self._pool.close()
+
+
+def line_of(error: Exception) -> str:
+    """Return the line that says what ended a worker; the traceback of a surprise is printed."""
+    if isinstance(error, PlanetError):
+        return str(error)
+    traceback.print_exception(error)  # code of the user's, say: another process would fail alike
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{os.path.basename(frame.filename)}, line {frame.lineno}"
+    line = one_line(f"{type(error).__name__}: {error}")
+    return f"the process that collects: {line} ({where})"
 
 
 def _serve(settings: Settings, device: torch.device, commands: BinaryIO, replies: int) -> None:
     def send(index: int, episode: Episode) -> None:
         write_message(replies, Message({"episode": index}, episode.to_bytes()))
 
-    with EnvPool(settings.env, settings.train.envs) as pool:
-        write_message(replies, Message({"spec": pool.spec.to_json()}))
-        model = untrained_model(settings, pool.spec).to(device)
-        networks = Networks(model, untrained_behavior(settings, model))
-        collector = LocalCollector(settings, device, pool, Stages())
+    with contextlib.closing(Worker(settings, device)) as worker:
+        write_message(replies, Message({"spec": worker.spec.to_json()}))
         while message := read_message(commands):
-            order = Order(**{**message.header, "stream": Stream(message.header["stream"])})
-            networks.load_weights(safetensors.torch.load(message.body), "order")
-            if device.type == "cpu":
-                torch.set_num_threads(order.threads)
-            collector.stages = Stages()
-            collector.begin(order, networks)
-            played = collector.finish(Watch(tick=lambda: None, ended=send))
-            done = {"lost": played.lost, "seconds": collector.stages.seconds}
+            done = worker.play(message.header, message.body, send)
             write_message(replies, Message({"done": done}))
 
 

@@ -80,22 +80,23 @@ def forecast(
     train = settings.train
     steps = math.ceil(length / spec.action_repeat)
     planned_rounds = max(
-        math.ceil((train.env_steps / length - train.seed_episodes) / train.envs), 0
+        math.ceil((train.env_steps / length - train.seed_episodes) / train.round_episodes), 0
     )
     rounds = 1 + planned_rounds
-    episodes = train.seed_episodes + planned_rounds * train.envs
+    episodes = train.seed_episodes + planned_rounds * train.round_episodes
     tests = math.ceil(rounds / train.test_every)
     episode_bytes = (steps + 1) * costs.frame_bytes
-    kept = min(episodes, settings.data.capacity // (steps + 1) + train.envs)
+    kept = min(episodes, settings.data.capacity // (steps + 1) + train.round_episodes)
     blind = costs.env_reset + steps * costs.env_step  # seconds of one episode in every row
     seeing = blind + steps * costs.decision
     # The second planned round is the first whose episodes are planned while the learner learns.
     beside = max(planned_rounds - 1, 0) if train.staleness else 0
     learning = train.updates * costs.update_beside
-    waiting = max(blind + steps * costs.decision_beside - learning, 0.0)
+    turns = train.collectors  # one after the other, in one process
+    waiting = max(turns * (blind + steps * costs.decision_beside) - learning, 0.0)
     seconds = {
         "collect": math.ceil(train.seed_episodes / train.envs) * blind
-        + (planned_rounds - beside) * seeing
+        + (planned_rounds - beside) * turns * seeing
         + beside * waiting
         + episodes * (costs.fsync + episode_bytes * costs.disk),
         "learn": (rounds - beside) * train.updates * costs.update + beside * learning,

@@ -13,7 +13,7 @@ from planet_rssm.config import Settings
 from planet_rssm.data.episode import Episode
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.precision import collecting_precision
-from planet_rssm.training.collector import Networks, Order, Played, Watch
+from planet_rssm.training.collector import Networks, Order, Played, Watch, joined
 
 
 class LocalCollector:
@@ -38,6 +38,11 @@ class LocalCollector:
         """Play what `begin` was given; see Collector."""
         assert self._begun is not None
         order, networks = self._begun
+        parts = order.parts(self._settings.train.collectors)
+        return joined([self._play(part, networks, watch) for part in parts])
+
+    def _play(self, order: Order, networks: Networks, watch: Watch) -> Played:
+        """Play a part of an order."""
         stages = Stages() if order.stream is Stream.TEST else self.stages
         before = self._pool.lost
         done: dict[int, Episode] = {}
@@ -50,7 +55,7 @@ class LocalCollector:
                 self._pool, policy, order.seeds, on_step=lambda _: watch.tick()
             ):
                 done[index] = episode
-                watch.ended(index, episode)
+                watch.ended(order.first + index, episode)
         episodes = [done[index] for index in range(len(order.seeds))]
         return Played(episodes, self._pool.lost - before)
 
@@ -58,7 +63,8 @@ class LocalCollector:
         settings, spec = self._settings, self.spec
         if order.stream is Stream.RANDOM_ACTIONS:
             seed = stream_seed(settings.seed, Stream.RANDOM_ACTIONS)
-            return RandomPolicy(spec.action_size, seed, spec.groups)
+            numbers = range(order.first, order.first + len(order.seeds))
+            return RandomPolicy(spec.action_size, seed, spec.groups, numbers)
         collects = order.stream is Stream.COLLECT
         precision = collecting_precision(settings, self._device)
         if settings.planner.name == "actor" and collects:
@@ -73,6 +79,6 @@ class LocalCollector:
             device=self._device,
             precision=precision,
             exploration_noise=settings.train.exploration_noise if collects else 0.0,
-            seed=stream_seed(settings.seed, order.stream, order.round),
+            seed=stream_seed(settings.seed, order.stream, *order.draws),
         )
         return AgentPolicy(agent, settings.train.envs, stages=self.stages if collects else None)

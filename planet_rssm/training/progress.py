@@ -93,4 +93,4 @@ def episodes_after(settings: Settings, rounds: int) -> int:
     """Return how many episodes there are once round number `rounds` (from 0) has collected."""
     if rounds < 0:
         return 0
-    return settings.train.seed_episodes + rounds * settings.train.envs
+    return settings.train.seed_episodes + rounds * settings.train.round_episodes

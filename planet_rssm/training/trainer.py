@@ -11,6 +11,7 @@ from typing import Self
 import numpy as np
 import torch
 
+from planet_rssm.base.cluster import connected
 from planet_rssm.base.device import resolve_device
 from planet_rssm.base.interrupt import Interrupted, InterruptGuard
 from planet_rssm.base.json_types import Json
@@ -21,12 +22,21 @@ from planet_rssm.data.episode import Episode
 from planet_rssm.data.replay import Replay
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.runs.run import Run
-from planet_rssm.training.collector import Collector, Networks, Order, Played, Threads, Watch
+from planet_rssm.training.collector import (
+    BesideCollector,
+    Collector,
+    Networks,
+    Order,
+    Played,
+    Threads,
+    Watch,
+)
 from planet_rssm.training.collector_process import ProcessCollector
 from planet_rssm.training.display import Display
 from planet_rssm.training.learning_run import LearningRun
 from planet_rssm.training.local_collector import LocalCollector
 from planet_rssm.training.progress import Progress, episodes_after, round_begun
+from planet_rssm.training.ray_collector import RayCollector
 from planet_rssm.training.restore import locked, open_replay, restore
 
 
@@ -50,26 +60,32 @@ class Trainer:
         self.display = learning.display
         self.stages = learning.stages
         self.collector = collector
-        self.beside = collector if isinstance(collector, ProcessCollector) else None
+        self.beside: BesideCollector | None = None
+        if self.settings.train.staleness and isinstance(collector, ProcessCollector | RayCollector):
+            self.beside = collector
         self.beside_threads = Threads.asked(self.settings.train)
         self.threads = self.beside_threads.in_turns(self.settings.train)
+        if isinstance(collector, RayCollector):  # a machine of its own always
+            self.threads = self.threads._replace(collect=self.beside_threads.collect)
         self.guard = guard
         self.replay = replay
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, run: Run, display: Display) -> Iterator[Self]:
+    def open(cls, run: Run, display: Display, collect_on: str | None = None) -> Iterator[Self]:
         """Lock the run folder, start its environments, and continue from its last commit.
 
+        With `collect_on`, `ray` or `ray:ADDRESS`, they start on the machines of a cluster.
+
         Raises:
-            PlanetError: an environment does not start, or see `locked` and `restore`.
+            PlanetError: an environment does not start, or see `locked`, `connected` and `restore`.
         """
         device = resolve_device(run.settings.device)
         stages = Stages()
         with contextlib.ExitStack() as stack:
             with stages("start"):
                 place = stack.enter_context(locked(run))
-                collector = _collector(run.settings, device, stages, stack)
+                collector = _collector(run.settings, device, stages, stack, collect_on)
                 guard = stack.enter_context(InterruptGuard())
                 learner, progress, collecting = restore(run, collector.spec, device, display)
                 replay = open_replay(run, progress, display)
@@ -139,6 +155,8 @@ class Trainer:
         self.progress.episodes += len(episodes)
         self.progress.env_steps += sum(episode.env_steps for episode in episodes)
         self.progress.agent_steps += sum(episode.length - 1 for episode in episodes)
+        if played.seconds:
+            values["collector_seconds"] = by_length(played.seconds)
         self.learning.write("collect", {**_returns(episodes), **values})
 
     def collect_beside(self) -> None:
@@ -169,8 +187,7 @@ class Trainer:
         with self.stages("collect"):
             played = self._finish()
             self.learning.collecting = {}
-            seconds = {"collector_seconds": by_length(played.seconds)}
-            self._add(wanted, played, age=self.settings.train.updates, **seconds)
+            self._add(wanted, played, age=self.settings.train.updates)
 
     def _missing_of_next(self) -> range:
         """Return the indices of the next round's episodes, none if this round is the last."""
@@ -256,9 +273,16 @@ class Trainer:
 
 
 def _collector(
-    settings: Settings, device: torch.device, stages: Stages, stack: contextlib.ExitStack
+    settings: Settings,
+    device: torch.device,
+    stages: Stages,
+    stack: contextlib.ExitStack,
+    collect_on: str | None,
 ) -> Collector:
     """Start the run's environments."""
+    if collect_on is not None:
+        stack.enter_context(connected("--collect-on", collect_on, settings.train.collectors))
+        return stack.enter_context(RayCollector(settings, device))
     if settings.train.staleness:
         return stack.enter_context(ProcessCollector(settings, device))
     pool = stack.enter_context(EnvPool(settings.env, settings.train.envs))

@@ -102,7 +102,7 @@ def test_a_second_resume_goes_on_with_what_the_first_has_begun(
         verb._open(tmp_path / "run", settings)
     assert capsys.readouterr().err == ""
 
-    def checked(asked):  # takes seconds, in which another process makes its first round
+    def checked(asked, **_):  # takes seconds, in which another process makes its first round
         begin(tmp_path / "run")
         return asked, "cpu"
 

@@ -1,0 +1,140 @@
+"""Ray Core (extra `ray`): the cluster that `ray` or `ray:ADDRESS` names, to work on."""
+
+import contextlib
+import functools
+import importlib.util
+import logging
+import os
+import secrets
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+
+from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.text import one_line
+
+_PATIENCE = 5.0  # seconds for a first answer from another machine
+_PORT = "6379"
+
+
+def check_cluster(option: str, where: str) -> None:
+    """Refuse a `where` that is neither `ray` nor `ray:ADDRESS`, before anything is begun.
+
+    Raises:
+        PlanetError: it is something else, or Ray is not installed.
+    """
+    _address(option, where)
+    if importlib.util.find_spec("ray") is None:
+        raise PlanetError(f"{option} {where}: needs Ray; pip install 'planet-rssm[ray]'")
+
+
+@contextlib.contextmanager
+def connected(option: str, where: str, cpus: int) -> Iterator[None]:
+    """Work on a cluster inside: on that of the address, or on one of this process alone.
+
+    The latter begins on this machine with room for `cpus` tasks at once and ends with the block. A
+    program that has called `ray.init` itself keeps its cluster.
+
+    Raises:
+        PlanetError: see `check_cluster`, or the cluster cannot be reached or does not begin.
+    """
+    check_cluster(option, where)
+    address = _address(option, where)
+    if address is not None:
+        _try_port(option, where, address)
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    with contextlib.ExitStack() as stack:
+        begin = functools.partial(ray.init, log_to_driver=False, configure_logging=False)
+        if address is None:
+            folder = stack.enter_context(
+                tempfile.TemporaryDirectory(
+                    prefix="planet-ray-",
+                    dir="/tmp",  # names of sockets may have no more than 107 bytes
+                    ignore_cleanup_errors=True,
+                )
+            )
+            stack.enter_context(_own_token())
+            room = max(cpus, os.cpu_count() or 1)
+            begin = functools.partial(
+                begin, "local", num_cpus=room, include_dashboard=False, _temp_dir=folder
+            )
+        else:
+            begin = functools.partial(begin, address)
+        stack.callback(ray.shutdown)
+        with _same_handlers():
+            try:
+                begin()
+            except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+                raise PlanetError(
+                    f"{option} {where}: {one_line(str(error))}; `ray status` on this machine says "
+                    "what it is part of"
+                ) from error
+        yield
+
+
+def _address(option: str, where: str) -> str | None:
+    name, _, address = where.partition(":")
+    if name != "ray" or where == "ray:" or address.startswith("//"):
+        raise PlanetError(
+            f"{option} {where}: must be ray, for a cluster of this machine, or ray:ADDRESS with "
+            "the HOST:PORT of a head node or auto, on a machine that is a node of it"
+        )
+    return address or None
+
+
+def _try_port(option: str, where: str, address: str) -> None:
+    """Refuse an address where nobody listens; Ray itself would try for half a minute."""
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":") if ":" in address else (address, "", _PORT)
+    try:
+        socket.create_connection((host, int(port)), _PATIENCE).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise PlanetError(
+            f"{option} {where}: no head node answers at {address} ({one_line(str(error))}); start "
+            f"one there: ray start --head --port {_PORT}"
+        ) from error
+
+
+@functools.cache  # Ray reads it once in a process
+def _token() -> str:
+    return secrets.token_hex(32)
+
+
+@contextlib.contextmanager
+def _own_token() -> Iterator[None]:
+    """Let only this process and its own into the cluster that it begins inside.
+
+    Without a token of ours Ray writes one into the home folder, for all clusters to come. It asks
+    for one unless RAY_AUTH_MODE says otherwise, which it sets.
+    """
+    names = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
+    before = {name: os.environ.get(name) for name in names}
+    if not any(before.values()):
+        os.environ["RAY_AUTH_TOKEN"] = _token()
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _same_handlers() -> Iterator[None]:
+    """Give SIGTERM back to whom it was: Ray ends the process by it at once."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
