@@ -94,6 +94,9 @@ class PoolAtHand(contextlib.AbstractContextManager):
     def step(self, actions):
         return {row: self._rows[row].step({0: action})[0] for row, action in actions.items()}
 
+    def render(self, row, size):
+        return self._rows[row].render(0, size)
+
     def __exit__(self, *_):
         """Nothing is to be closed."""
 

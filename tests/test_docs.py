@@ -1,36 +1,28 @@
 """The pages: links lead somewhere, commands and settings exist, lines and README are short."""
 
 import re
-import shlex
 from pathlib import Path
 
 import click
 import pytest
+from pages import DOCS, README, ROOT, commands_of, prose_of
 
 from planet_rssm import config
 from planet_rssm.cli.main import VERBS, planet
 
-ROOT = Path(__file__).parent.parent
-README, DOCS, CHANGELOG = ROOT / "README.md", ROOT / "docs", ROOT / "CHANGELOG.md"
+CHANGELOG = ROOT / "CHANGELOG.md"
 RESULTS, CLI = DOCS / "results", DOCS / "cli.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted(DOCS.rglob("*.md"))]
 MOST_WORDS = 1000  # of the README, code and tables included, as `wc -w` counts
 WIDTH = 100  # of all lines but tables
-CODE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 KEYS = {*config.flatten(config.Settings()), "behavior"}
 SECTIONS = "|".join(sorted({key.partition(".")[0] for key in KEYS if "." in key}))
 SETTING = re.compile(rf"`(?:-s )?((?:{SECTIONS})\.[a-z_]+)(?:[=:][^`]*)?`")
-WORDS_OF_A_SHELL = {"|", "&&", ">"}
 
 
 def each(pages: list[Path]) -> pytest.MarkDecorator:
     names = [str(page.relative_to(ROOT)) for page in pages]
     return pytest.mark.parametrize("page", pages, ids=names)
-
-
-def prose_of(page: Path) -> str:
-    """The page without its blocks of code."""
-    return re.sub(r"^    .*$", "", CODE.sub("", page.read_text()), flags=re.MULTILINE)
 
 
 def anchors_of(page: Path) -> set[str]:
@@ -47,19 +39,6 @@ def links_of(page: Path) -> list[str]:
     """Where a page's links lead, as written there; those to other sites are left out."""
     links = re.findall(r"\]\(([^)\s]+)\)", prose_of(page))
     return [link for link in links if not re.match(r"\w+:", link)]
-
-
-def commands_of(page: Path) -> list[list[str]]:
-    """The words after `planet` of every command on a page, in its blocks of code and its lines."""
-    text = page.read_text().replace("\\\n", " ")
-    lines = re.findall(r"^(?:    )?(?:\./scripts/)?planet (\w.*)$", text, re.MULTILINE)
-    lines += re.findall(r"`planet ([a-z]+ [^`…]*)`", re.sub(r"\s+", " ", prose_of(page)))
-    commands = []
-    for line in lines:
-        words = shlex.split(line, comments=True)
-        end = next((i for i, word in enumerate(words) if word in WORDS_OF_A_SHELL), len(words))
-        commands.append(words[:end])
-    return commands
 
 
 def values_of(option: str, words: list[str]) -> list[str]:

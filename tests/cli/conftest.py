@@ -9,7 +9,16 @@ from planet_rssm.envs.registry import resolve
 from planet_rssm.runs import checkpoint as checkpoints
 from planet_rssm.runs import location
 from planet_rssm.runs.checkpoint import Checkpoint
+from planet_rssm.simulator.local import LocalPool
 from planet_rssm.world_model import untrained_model
+
+
+def spec_of(env):
+    """The spec of resolved settings; of dm_control without OpenGL no worker is started for it."""
+    if config.is_dm_control(env.id) and env.renderer in ("raycast", "none"):
+        return LocalPool(env).spec
+    with EnvPool(env, 1) as pool:
+        return pool.spec
 
 
 @pytest.fixture(scope="session")
@@ -19,8 +28,7 @@ def untrained_run():
     def make(folder: Path, preset: str, *overrides: str) -> Path:
         settings = config.load(preset, overrides)
         settings = settings.model_copy(update={"env": resolve(settings.env)})
-        with EnvPool(settings.env, 1) as pool:
-            spec = pool.spec
+        spec = spec_of(settings.env)
         model = untrained_model(settings, spec)
         behavior = untrained_behavior(settings, model)
         states = (dict(part.state_dict()) if part else {} for part in (model, None, behavior))
