@@ -14,6 +14,9 @@ suppress_warnings = ["toc.not_included"]
 html_theme = "furo"
 html_title = f"planet_rssm {release}"
 html_show_sourcelink = False
+html_show_copyright = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4  # `page.md#heading`, as on GitHub
@@ -24,6 +27,7 @@ autodoc_class_signature = "mixed"
 napoleon_use_rtype = False
 
 _CODE = re.compile(r"(`[^`]+`)")
+_NAMED_BY_FILE = re.compile(r"\[[\w./-]+\.md\]\(([^)\s]+\.md(?:#[^)\s]*)?)\)")
 
 
 def plain(app, what, name, obj, options, lines):
@@ -51,9 +55,16 @@ def within(app, docname, source):
     source[0] = source[0].replace("](../README.md", "](index.md")
     for name in ("CONTRIBUTING", "SECURITY"):  # they are no pages of the site
         source[0] = source[0].replace(f"[{name}](../{name}.md)", f"{name}.md")
+    by_title(app, None, docname, source)
+
+
+def by_title(app, path, docname, source):
+    """Let a link whose text is the name of a page's file show the title that it leads to."""
+    source[0] = _NAMED_BY_FILE.sub(r"*[](\1)*", source[0])
 
 
 def setup(app):
     """Change docstrings before they are taken apart, and pages before they are read."""
     app.connect("autodoc-process-docstring", plain, priority=100)
     app.connect("source-read", within)
+    app.connect("include-read", by_title)
