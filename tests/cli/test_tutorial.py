@@ -49,12 +49,11 @@ SMALLER = {
 def packaged(untrained_run, tmp_path_factory):
     """A folder of untrained models with names of models in the package."""
     folder = tmp_path_factory.mktemp("packaged")
-    for name, preset, more in (
-        ("cartpole-swingup", "quickstart-search", ""),
-        ("cartpole-swingup-actor", "quickstart", ACTOR),
-    ):
-        assert (location._PACKAGED / name).is_dir()
-        untrained_run(folder / name, preset, *f"{MODEL} {ENV} {more}".split())
+    for packaged in location._PACKAGED.iterdir():
+        task = f"env.id=dmc/{packaged.name}"
+        untrained_run(
+            folder / packaged.name, "quickstart", *f"{MODEL} {ENV} {ACTOR} {task}".split()
+        )
     return folder
 
 
