@@ -88,12 +88,16 @@ def read_regular(path: Path | str, most: int = SMALL) -> bytes:
 
 def seal(data: bytes) -> bytes:
     """Return `data` with its CRC-32 in the place of its first `"crc32": "00000000"`."""
+    return b"".join(sealed(data))
+
+
+def sealed(data: bytes) -> tuple[bytes, bytes, memoryview]:
+    """Return what `seal` returns in three parts, the last of which is not copied."""
     place = _SEAL.search(data)
     if place is None or place[1] != UNSEALED.encode():
         raise ValueError("nothing to seal")
-    return b"".join(
-        (data[: place.start(1)], f"{zlib.crc32(data):08x}".encode(), data[place.end(1) :])
-    )
+    crc = f"{zlib.crc32(data):08x}".encode()
+    return data[: place.start(1)], crc, memoryview(data)[place.end(1) :]
 
 
 def is_sealed(file: BinaryIO) -> bool:
@@ -108,10 +112,13 @@ def is_sealed(file: BinaryIO) -> bool:
     return place[1] == f"{crc:08x}".encode()
 
 
-def write_atomic(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
+def write_atomic(
+    path: Path, chunks: Iterable[bytes | memoryview], *, sync_name: bool = True
+) -> None:
     """Replace `path` by the concatenated chunks.
 
-    After a power cut the old or the new content is there, never a mix.
+    After a power cut the old or the new content is there, never a mix. Without `sync_name` it may
+    be the old one until `sync_folder`: for many files, whose folder is synced once.
 
     Raises:
         IrregularFileError: a device, a FIFO or a folder has that name: it would be replaced.
@@ -133,7 +140,8 @@ def write_atomic(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
         if isinstance(error, OSError):
             _name(error, path)
         raise
-    sync_folder(path.parent)
+    if sync_name:
+        sync_folder(path.parent)
 
 
 def check_writable(path: Path) -> None:

@@ -16,17 +16,20 @@ Only `add`, `commit` and `truncate` write, so a run's folder may be opened by ot
 trains; opening only sets damaged files aside.
 """
 
+import contextlib
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
 from planet_rssm.base.errors import PlanetError
-from planet_rssm.base.files import remove_stale, write_atomic
+from planet_rssm.base.files import remove_stale, sync_folder, write_atomic
 from planet_rssm.base.json_types import Json
 from planet_rssm.data import manifest
 from planet_rssm.data.episode import Episode
@@ -40,6 +43,7 @@ from planet_rssm.data.manifest import Entry, Part
 
 Array = np.ndarray
 T = TypeVar("T")
+_WRITERS = 4  # episodes that are written at once: a disk syncs them together
 EPISODES = "episodes"  # the folder of a run that holds its replay
 _log = logging.getLogger("planet_rssm")
 _EPISODE_FILE = re.compile(r"(\d{6,})\.safetensors")
@@ -110,6 +114,50 @@ class EpisodeFolder:
             PlanetError: the index is taken, or the episode differs in environment, renderer, size
                 or simulator.
         """
+        entry, chunks = self._prepare(episode, index)
+        write_atomic(self.folder / entry.file, chunks)
+        self._take_in([entry])
+
+    @contextlib.contextmanager
+    def adding(self) -> Iterator[Callable[[Episode, int], None]]:
+        """Give what `add` is, for many: a few are written at once while the next one is made.
+
+        Each has its name only once its bytes are on the disk. They are sampled, and their names are
+        on the disk, when the context ends; `commit` follows. A disk that fails ends it.
+
+        Raises:
+            OSError: one could not be written; the others are there.
+        """
+        writing: deque[tuple[Future[None], Entry]] = deque()
+        written: list[Entry] = []
+
+        def finish(most: int) -> None:
+            while len(writing) > most:
+                done, entry = writing.popleft()
+                done.result()
+                written.append(entry)
+
+        def add(episode: Episode, index: int) -> None:
+            entry, chunks = self._prepare(episode, index)
+            path = self.folder / entry.file
+            writing.append((writers.submit(write_atomic, path, chunks, sync_name=False), entry))
+            finish(_WRITERS)
+
+        with ThreadPoolExecutor(_WRITERS) as writers:
+            try:
+                yield add
+                finish(0)
+            finally:
+                wait([done for done, _ in writing])
+                written += [entry for done, entry in writing if done.exception() is None]
+                if written:
+                    self._take_in(written)
+                    sync_folder(self.folder)
+
+    def _prepare(
+        self, episode: Episode, index: int
+    ) -> tuple[Entry, tuple[bytes | memoryview, ...]]:
+        """Return an episode's entry and the bytes of its file, if it may be added."""
         if index in self._entries:
             raise PlanetError(
                 f"episode {index}: {self.folder} has one already; "
@@ -117,14 +165,19 @@ class EpisodeFolder:
             )
         self._refuse_foreign()
         path = self.folder / f"{index:06d}.safetensors"
-        data = episode.to_bytes()
-        header = parse_header(path, data, len(data))
+        chunks = episode.to_chunks()
+        size = sum(map(len, chunks))
+        length = 8 + int.from_bytes(chunks[0][:8], "little")
+        header = parse_header(path, b"".join((*chunks[:2], chunks[2][:length])), size)
         self._admit(path, manifest.identity(header))
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, [data])
-        self._unwanted.discard(path)
-        self._intact.add(index)
-        self._keep([*self._entries.values(), manifest.entry(index, path.name, header)])
+        return manifest.entry(index, path.name, header), chunks
+
+    def _take_in(self, entries: Sequence[Entry]) -> None:
+        """Sample episodes whose files were written."""
+        self._unwanted -= {self.folder / entry.file for entry in entries}
+        self._intact |= {entry.index for entry in entries}
+        self._keep([*self._entries.values(), *entries])
 
     def commit(self) -> None:
         """Write the manifest; the caller's checkpoint follows.

@@ -46,10 +46,11 @@ def write_set(
             there = len(wanted) - len(missing)
             number = 0
             try:
-                for done, index in enumerate(missing, there + 1):
-                    number = wanted[index]
-                    replay.add(read(number), index)
-                    progress(done, len(wanted))
+                with replay.adding() as add:
+                    for done, index in enumerate(missing, there + 1):
+                        number = wanted[index]
+                        add(read(number), index)
+                        progress(done, len(wanted))
                 replay.commit()
             except (PlanetError, ValueError) as error:  # ValueError: of what the set holds
                 replay.truncate(0)

@@ -1,5 +1,7 @@
 """Which spaces are pictures, and how those become uint8 [size, size, 3]."""
 
+import functools
+
 import numpy as np
 from gymnasium import Space, spaces
 from PIL import Image
@@ -10,6 +12,8 @@ MAX_FRAME = 480  # pixels a side of a video: dm_control's models reserve a GL bu
 _COLOURS = (3, 1)  # channels that an image may have, not a stack of frames
 _SMALLEST = 16  # pixels a side: less is a board or a map of codes, which is not to be resized
 _SURELY = 32  # pixels a side from which it is no board or table, whatever its numbers are
+_FILTER = Image.Resampling.BILINEAR
+_PIXELS = 1 << 20  # that are resized in one call: 4 MiB, whatever there are
 _SLACK = 0.01  # share of the range by which an interpolated pixel may lie beyond it
 
 
@@ -104,7 +108,50 @@ def resized(picture: Array, size: int) -> Array:
     """Return a picture uint8 [H, W, 3] as [size, size, 3]; what is not square is stretched."""
     if picture.shape == (size, size, 3):
         return np.array(picture)
-    return np.array(Image.fromarray(picture).resize((size, size), Image.Resampling.BILINEAR))
+    return np.array(Image.fromarray(picture).resize((size, size), _FILTER))
+
+
+def all_resized(pictures: Array, size: int) -> Array:
+    """Return what `resized` makes of each of uint8 [n, H, W, 3], to the bit, as [n, size, size, 3].
+
+    A few share a call of Pillow, see `_rows_first`.
+    """
+    count, height, width = pictures.shape[:3]
+    if not _rows_first(height, width, size):
+        return np.stack([resized(np.ascontiguousarray(picture), size) for picture in pictures])
+    made = np.empty((count, size, size, 3), np.uint8)
+    block = at_once(height, width)
+    for at in range(0, count, block):
+        made[at : at + block] = _together(pictures[at : at + block], size)
+    return made
+
+
+@functools.cache
+def _rows_first(height: int, width: int, size: int) -> bool:
+    """Return whether Pillow resizes pictures of that size along their rows, then their columns.
+
+    Between the two it keeps bytes, so pictures above each other can share a call for the first, and
+    pictures beside each other one for the second. Some sizes it resizes the other way round.
+    """
+    pair = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), np.uint8)
+    return np.array_equal(_together(pair, size), [resized(picture, size) for picture in pair])
+
+
+def _together(pictures: Array, size: int) -> Array:
+    count, height, width = pictures.shape[:3]
+    tall = np.ascontiguousarray(pictures).reshape(count * height, width, 3)
+    rows = _stretched(tall, size, count * height).reshape(count, height, size, 3)
+    wide = _stretched(rows.swapaxes(0, 1).reshape(height, count * size, 3), count * size, size)
+    return wide.reshape(size, count, size, 3).swapaxes(0, 1)
+
+
+def at_once(height: int, width: int) -> int:
+    """Return how many pictures of that size are resized in one call."""
+    return max(1, _PIXELS // max(1, height * width))
+
+
+def _stretched(picture: Array, width: int, height: int) -> Array:
+    return np.asarray(Image.fromarray(picture).resize((width, height), _FILTER))
 
 
 def channels_last(picture: Array) -> Array:

@@ -306,15 +306,15 @@ def test_an_import_that_was_killed_goes_on(tmp_path, monkeypatch):
     for index in range(4):
         dreamer(tmp_path / "in", f"{index}.npz", seed=index)
     _, whole = imported(tmp_path / "in", tmp_path / "whole")
-    add = Replay.add
+    prepare = Replay._prepare
 
     def killed(self, episode, index):
         if index == 2:
             raise KeyboardInterrupt
-        add(self, episode, index)
+        return prepare(self, episode, index)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Replay, "add", killed)
+        patch.setattr(Replay, "_prepare", killed)
         imported(tmp_path / "in", tmp_path / "out")
     assert len(list((tmp_path / "out").glob("*.safetensors"))) == 2
     with pytest.raises(PlanetError, match="holds 000000.safetensors already"):

@@ -542,7 +542,7 @@ def files(folder):
 
 
 KILLED = """
-import os, signal, sys
+import os, signal, sys, time
 from pathlib import Path
 from planet_rssm import config
 from planet_rssm.datasets import minari as exchange
@@ -553,6 +553,8 @@ def after(call, number):
     def counted(*arguments):
         counted.calls += 1
         if counted.calls > number:
+            while verb == "import" and len(list(Path(words[1]).glob("0*.safetensors"))) < number:
+                time.sleep(0.001)  # those before are on their way to the disk
             os.kill(os.getpid(), signal.SIGKILL)
         return call(*arguments)
     counted.calls = 0
@@ -560,7 +562,7 @@ def after(call, number):
 
 number, verb, *words = sys.argv[1:]
 if verb == "import":
-    Replay.add = after(Replay.add, int(number))
+    Replay._prepare = after(Replay._prepare, int(number))
     exchange.import_dataset(words[0], Path(words[1]), None, 64, False)
 else:
     writing._buffer = after(writing._buffer, int(number))

@@ -5,6 +5,7 @@ says where each begins. Row t has the action chosen at frame t, and `next.reward
 """
 
 import io
+import itertools
 import json
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from planet_rssm.base.text import one_line
 from planet_rssm.datasets.foreign.parquet import RowReader, read_table
 from planet_rssm.datasets.foreign.source import Array, Column, Prepare, Source
 from planet_rssm.datasets.foreign.video import VideoReader
+from planet_rssm.envs.pictures import at_once
 
 INFO = Path("meta", "info.json")
 OURS = Path("meta", "planet_rssm.json")  # what `planet data export` notes
@@ -233,8 +235,12 @@ def _pictures(file: Path, rows: Collection[Any]) -> Iterator[Array]:
 
 
 def _stacked(frames: Iterator[Array], prepare: Prepare | None) -> Array:
-    """Return frames [T, ...], each prepared as it comes."""
-    return np.concatenate([prepare(frame[None]) if prepare else frame[None] for frame in frames])
+    """Return frames [T, ...], prepared a few at a time as they come."""
+    blocks = []
+    for frame in frames:
+        some = [frame, *itertools.islice(frames, at_once(*frame.shape[:2]) - 1)]
+        blocks.append(prepare(np.stack(some)) if prepare else np.stack(some))
+    return np.concatenate(blocks)
 
 
 def _json(path: Path) -> Json:

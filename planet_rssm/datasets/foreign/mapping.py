@@ -14,7 +14,7 @@ from planet_rssm.datasets.foreign.ranges import ranges_of
 from planet_rssm.datasets.foreign.source import ORDERS, Array, Order, Prepare, Source
 from planet_rssm.datasets.foreign.wish import Wish
 from planet_rssm.envs.choices import MOST
-from planet_rssm.envs.pictures import channels_last, resized
+from planet_rssm.envs.pictures import all_resized, channels_last
 from planet_rssm.envs.registry import IMPORTED
 from planet_rssm.envs.spaces import action_map
 from planet_rssm.envs.spec import EnvSpec
@@ -273,7 +273,9 @@ class _Pictures:
             frames = self._bytes(frames)
         if frames.shape[1:] == (self._size, self._size, 3):
             return frames
-        return np.stack([resized(channels_last(frame), self._size) for frame in frames])
+        if frames.ndim != 4 or frames.shape[3] != 3:
+            frames = np.stack([channels_last(frame) for frame in frames])
+        return all_resized(frames, self._size)
 
     def _bytes(self, frames: Array) -> Array:
         if frames.dtype.kind == "u":

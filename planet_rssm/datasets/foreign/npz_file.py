@@ -1,6 +1,8 @@
 """One `.npz` file: its arrays' shapes without reading them, its arrays without any pickle."""
 
 import contextlib
+import functools
+import io
 import os
 import struct
 import zipfile
@@ -102,11 +104,21 @@ def read(path: Path, keys: Collection[str]) -> dict[str, Array]:
 def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Return shape, order and dtype of an array; nothing of it is run or read."""
     version = npy.read_magic(stream)
-    reader = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
-    if reader is None:
+    width = {(1, 0): 2, (2, 0): 4}.get(version)
+    if width is None:
         raise ValueError(f"array format {version}")
+    start = stream.read(width)
+    length = int.from_bytes(start, "little")
+    if len(start) < width or length > _MOST_HEADER:
+        raise ValueError(f"an array's description of {length} bytes")
+    return _described(version, start + stream.read(length))
+
+
+@functools.lru_cache  # the files of a set have few, and Python's own reader compiles each
+def _described(version: tuple[int, int], text: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
+    reader = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     try:
-        shape, fortran, dtype = reader(stream, max_header_size=_MOST_HEADER)
+        shape, fortran, dtype = reader(io.BytesIO(text), max_header_size=_MOST_HEADER)
     except Exception as error:  # it is parsed as Python's literals are, and raises what they do
         raise ValueError(f"an array's description, {error}") from None
     if any(length < 0 for length in shape):
