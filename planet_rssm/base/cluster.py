@@ -68,6 +68,7 @@ def connected(option: str, where: str, cpus: int) -> Iterator[None]:
         else:
             begin = functools.partial(begin, address)
         stack.callback(ray.shutdown)
+        stack.enter_context(_silence())
         with _same_handlers():
             try:
                 begin()
@@ -127,6 +128,22 @@ def _own_token() -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keep standard output ours: Ray prints there what goes wrong on nodes, always."""
+    from ray._private import worker
+
+    name = "print_to_stdstream"
+    if (before := getattr(worker, name, None)) is None:  # another version has another way
+        yield
+        return
+    setattr(worker, name, lambda *_, **__: None)
+    try:
+        yield
+    finally:
+        setattr(worker, name, before)
 
 
 @contextlib.contextmanager

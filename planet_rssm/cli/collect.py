@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 @options.settings(complete.env_setting, "Change an env.… setting; repeatable.")
 @options.checkpoint("Of a RUN: last, best or a number.")
 @options.device("Of a RUN: ")
+@options.on
 @options.allow_code
 @options.as_json()
 def verb(
@@ -71,6 +72,7 @@ def verb(
     overrides: tuple[str, ...],
     checkpoint: str,
     device: str,
+    on: str | None,
     as_json: bool,
 ) -> None:
     """Write a set of episodes of TASK, for `planet train --offline` and for your own use.
@@ -87,7 +89,7 @@ def verb(
     wanted += [] if size is None else [f"env.size={size}"]
     wanted += [] if renderer is None else [f"env.renderer={renderer}"]
     player = _player(task, wanted, policy, checkpoint, noise, seed, device)
-    collected = _play(player, out, episodes, seed, envs, add)
+    collected = _play(player, out, episodes, seed, envs, add, on)
     result = collected.to_json() | {"policy": policy, "noise": noise, "seed": seed, "out": str(out)}
     if as_json:
         click.echo(json.dumps(result))
@@ -127,7 +129,13 @@ def _player(
 
 
 def _play(
-    player: "Player", out: Path, episodes: int, seed: int, envs: int, add: bool
+    player: "Player",
+    out: Path,
+    episodes: int,
+    seed: int,
+    envs: int,
+    add: bool,
+    on: str | None,
 ) -> "Collected":
     """Write the episodes with a bar on a terminal."""
     from planet_rssm.base.interrupt import Interrupted
@@ -135,7 +143,9 @@ def _play(
 
     with StageProgress("collect", episodes) as progress:
         try:
-            return write_episodes(out, player, episodes, seed, envs, progress.advance, add=add)
+            return write_episodes(
+                out, player, episodes, seed, envs, progress.advance, add=add, on=on
+            )
         except Interrupted:
             progress.stop()
             kept = f"{progress.done} of {episodes} episodes are kept in {out}"

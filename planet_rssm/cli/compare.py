@@ -39,6 +39,7 @@ HEADER = ("decides by", "ms", "searches", "measured p50", "p95", "mean return", 
     complete.acting_setting, "Change planner.… of the ways that read it, or rssm.plan_by."
 )
 @options.device()
+@options.on
 @click.option("--fresh", is_flag=True, help="Measure and play again what was kept in RUN/eval.")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder for compare.json and compare.png."
@@ -54,6 +55,7 @@ def verb(
     checkpoint: str,
     overrides: tuple[str, ...],
     device: str,
+    on: str | None,
     fresh: bool,
     out: Path | None,
     as_json: bool,
@@ -87,6 +89,7 @@ def verb(
             overrides=overrides,
             device=device,
             fresh=fresh,
+            on=on,
             on_stage=progress.stage,
             on_progress=progress.at,
         ).to_json()

@@ -42,6 +42,7 @@ _file = click.Path(path_type=Path, dir_okay=False)
     help="Also scores divided by the most that a task gives, or by a published score.",
 )
 @options.device()
+@options.on
 @click.option("--fresh", is_flag=True, help="Play again what was kept in RUN/eval.")
 @click.option("--csv", "csv_file", type=_file, help="Write the table there.")
 @click.option("--rows", "rows_file", type=_file, help="Write one CSV row an episode there.")
@@ -59,6 +60,7 @@ def verb(
     group_by: str | None,
     normalise: str | None,
     device: str,
+    on: str | None,
     fresh: bool,
     csv_file: Path | None,
     rows_file: Path | None,
@@ -74,6 +76,7 @@ def verb(
     \b
     For example
       planet eval runs/quickstart-cartpole-swingup-seed*
+      planet eval runs/quickstart-cartpole-swingup-seed* --on ray
       planet eval runs/quickstart-*-seed* --group-by rssm.latent --latex table.tex
       planet eval runs/walker simulator:walker-walk --episodes 5 --normalise max --json
     """  # noqa: D301 (click wants the character itself)
@@ -95,6 +98,7 @@ def verb(
             group_by=group_by,
             normalise=normalise,
             fresh=fresh,
+            on=on,
             on_run=progress.stage,
             on_episode=progress.advance,
         ).to_json()

@@ -99,6 +99,13 @@ planner = click.option(
 )
 
 
+on = click.option(
+    "--on",
+    metavar="ray[:ADDRESS]",
+    help="Play by Ray, on a cluster or this machine's cores; the same numbers.",
+)
+
+
 def as_json(what: str = "Print one JSON object on standard output.") -> Callable[[F], F]:
     """Return the option --json, passed on as `as_json`; `what` is its help."""
     return click.option("--json", "as_json", is_flag=True, help=what)

@@ -1,7 +1,7 @@
 """`planet compare`: the return of each way to decide, all of them given the same time."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,11 @@ from planet_rssm.base.stopwatch import Stages
 from planet_rssm.config import Settings
 from planet_rssm.evaluation import groups as grouping
 from planet_rssm.evaluation import statistics
+from planet_rssm.evaluation.elsewhere import tasks_on
 from planet_rssm.evaluation.equal_time import WAYS, Search, check_overrides
 from planet_rssm.evaluation.eval_results import RunError
-from planet_rssm.evaluation.evaluate import episodes_of
-from planet_rssm.evaluation.opened_run import OnEpisode, Pools, checksum, run_subject
+from planet_rssm.evaluation.evaluate import begin_episodes, episodes_of
+from planet_rssm.evaluation.opened_run import Pools, Subject, checksum, run_subject
 from planet_rssm.evaluation.own_policy import is_own_policy
 from planet_rssm.evaluation.protocol import EpisodeResult
 from planet_rssm.evaluation.results import ObservationInfo, checkpoint_name
@@ -129,7 +130,9 @@ class _Run:
         return self.opened.checkpoint.settings
 
 
-Played = dict[tuple[Any, ...], list[EpisodeResult]]  # by way and size of its search
+# by way and size of its search
+Played = dict[tuple[Any, ...], list[EpisodeResult]]
+Subjects = dict[tuple[Any, ...], Subject]
 
 
 def compare(
@@ -141,6 +144,7 @@ def compare(
     overrides: Sequence[str] = (),
     device: str = "auto",
     fresh: bool = False,
+    on: str | None = None,
     on_stage: Callable[[str], object] = lambda name: None,
     on_progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> CompareResult:
@@ -160,6 +164,7 @@ def compare(
             counts for the ways that read it.
         device: where the models run.
         fresh: measure and play again what was kept.
+        on: `ray` or `ray:ADDRESS`, a cluster that plays the episodes; times are measured here.
         on_stage: given what is done next.
         on_progress: given the episodes that are played, and all that there are.
 
@@ -167,7 +172,7 @@ def compare(
         The result. A run that cannot be compared has a line in `errors`.
 
     Raises:
-        PlanetError: an override of what is chosen by the time.
+        PlanetError: an override of what is chosen by the time, or a cluster that cannot be reached.
     """
     check_overrides(overrides)
     stages = Stages()
@@ -198,14 +203,25 @@ def compare(
             done += 1
             on_progress(done, total)
 
-        for run in list(opened):
-            on_stage(f"play: {run.name}")
-            try:
-                played[run.name] = _play(run, checkpoint, seeds, fresh, pools, stages, count)
-            except PlanetError as error:
-                pools.drop()
-                fail(run.name, error)
-                opened.remove(run)
+        with tasks_on(on) as tasks:
+            ready: dict[str, Subjects] = {}
+            if tasks is not None:
+                for run in opened:
+                    ready[run.name] = dict(_subjects(run, checkpoint))
+                    for subject in ready[run.name].values():
+                        begin_episodes(subject, seeds, fresh, tasks)
+            for run in list(opened):
+                on_stage(f"play: {run.name}")
+                subjects = iter(ready[run.name].items()) if ready else _subjects(run, checkpoint)
+                try:
+                    played[run.name] = {
+                        key: episodes_of(subject, seeds, fresh, pools, stages, count, tasks)
+                        for key, subject in subjects
+                    }
+                except PlanetError as error:
+                    pools.drop()
+                    fail(run.name, error)
+                    opened.remove(run)
     with stages("statistics"):
         groups = _groups(opened, budgets, played)
     return CompareResult(
@@ -259,28 +275,16 @@ def _searches(run: _Run) -> list[tuple[Any, ...]]:
     ]
 
 
-def _play(
-    run: _Run,
-    checkpoint: str,
-    seeds: Sequence[int],
-    fresh: bool,
-    pools: Pools,
-    stages: Stages,
-    on_episode: OnEpisode,
-) -> Played:
-    """Play each search of a run once; those that fit into several times are the same."""
-    played: Played = {}
+def _subjects(run: _Run, checkpoint: str) -> Iterator[tuple[tuple[Any, ...], Subject]]:
+    """Yield each search of a run once; those that fit into several times are the same."""
+    done: set[tuple[Any, ...]] = set()
     for way, timing in run.ways.timings.items():
         for search in timing.searches.values() if timing else ():
-            if search is None or (way, *search.size) in played:
+            if search is None or (way, *search.size) in done:
                 continue
+            done.add((way, *search.size))
             acting = run.opened._replace(checkpoint=run.ways.settings(way, search))
-            with stages("start"):
-                subject = run_subject(run.name, checkpoint, acting)
-            played[way, *search.size] = episodes_of(
-                subject, seeds, fresh, pools, stages, on_episode
-            )
-    return played
+            yield (way, *search.size), run_subject(run.name, checkpoint, acting)
 
 
 def _groups(

@@ -1,11 +1,13 @@
 """`planet eval`: fixed reset seeds, no exploration noise, every episode counted."""
 
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.stopwatch import Stages
 from planet_rssm.evaluation import groups as grouping
+from planet_rssm.evaluation.elsewhere import Tasks, tasks_on
 from planet_rssm.evaluation.episode_cache import EpisodeCache
 from planet_rssm.evaluation.eval_results import EvalResult, RunError, RunResult
 from planet_rssm.evaluation.groups import Evaluated
@@ -29,6 +31,7 @@ def evaluate(
     group_by: str | None = None,
     normalise: str | None = None,
     fresh: bool = False,
+    on: str | None = None,
     on_run: Callable[[str], object] = lambda name: None,
     on_episode: OnEpisode = lambda result: None,
 ) -> EvalResult:
@@ -48,6 +51,7 @@ def evaluate(
             but their seeds.
         normalise: `max` or the method of a published score, by which scores are divided.
         fresh: play again what was kept.
+        on: `ray` or `ray:ADDRESS`, a cluster that plays; the numbers are the same. None: here.
         on_run: given each run's name as it begins.
         on_episode: given each episode as it ends, also those that were kept.
 
@@ -56,21 +60,33 @@ def evaluate(
         evaluated all the same.
 
     Raises:
-        PlanetError: an unknown key or method.
+        PlanetError: an unknown key or method, or a cluster that cannot be reached.
     """
     grouping.check_key(group_by)
     check_method(normalise)
     stages = Stages()
     done: list[Evaluated] = []
     errors: list[RunError] = []
-    with Pools() as pools:
+
+    def asked(run: str) -> tuple[str, str, Sequence[str], str]:
+        return run, checkpoint, overrides, device
+
+    with tasks_on(on) as tasks, Pools() as pools:
+        ready: dict[str, Subject] = {}  # whose episodes are being played elsewhere
+        if tasks is not None:
+            with stages("start"):
+                for run in runs:
+                    with contextlib.suppress(PlanetError):  # raised again when it is its turn
+                        subject = open_subject(*asked(run))
+                        begin_episodes(subject, seeds, fresh, tasks)
+                        ready[run] = subject
         for run in runs:
             on_run(run)
             try:
                 with stages("start"):
-                    subject = open_subject(run, checkpoint, overrides, device)
+                    subject = ready[run] if run in ready else open_subject(*asked(run))
                     _check(subject, done, normalise)
-                episodes = episodes_of(subject, seeds, fresh, pools, stages, on_episode)
+                episodes = episodes_of(subject, seeds, fresh, pools, stages, on_episode, tasks)
             except PlanetError as error:
                 pools.drop()
                 line = str(error) if run in str(error) else f"{run}: {error}"
@@ -89,14 +105,14 @@ def evaluate(
         improvement = grouping.improvements(cells)
         aggregates = grouping.aggregates(cells, normalise)
         tables = task_tables(cells)
-    tasks = dict.fromkeys(run.spec.id for run in done)
+    names = dict.fromkeys(run.spec.id for run in done)
     return EvalResult(
         results=[run.result for run in done],
         groups=groups,
         improvement=improvement,
         aggregates=aggregates,
         tables=tables,
-        published=[entry for task in tasks for entry in published(task)],
+        published=[entry for name in names for entry in published(name)],
         errors=errors,
         seconds=stages.report(),
     )
@@ -120,21 +136,47 @@ def episodes_of(
     pools: Pools,
     stages: Stages,
     on_episode: OnEpisode,
+    tasks: Tasks | None = None,
 ) -> list[EpisodeResult]:
-    """Return an episode a seed: those that were kept, and the others played now."""
-    name = f"{subject.checkpoint or 'simulator'}-{subject.settings.planner.name}"
+    """Return an episode a seed: those that were kept, and the others played now.
+
+    With `tasks` a cluster plays those, see `begin_episodes`.
+    """
     with stages("start"):
-        cache = EpisodeCache(subject.folder, name, subject.conditions)
-    if fresh:
-        cache.episodes.clear()
+        cache = _kept(subject, fresh)
     for seed in seeds:
         if seed in cache.episodes:
             on_episode(cache.episodes[seed])
     # the same width whatever was kept: batches of other widths round otherwise
     width = min(subject.batch, len(seeds))
     for batch in batches([seed for seed in seeds if seed not in cache.episodes], width):
-        cache.add(subject.play(batch, width, pools, stages, on_episode))
+        if tasks is None:
+            cache.add(subject.play(batch, width, pools, stages, on_episode))
+        else:
+            with stages("environment"):
+                cache.add(tasks.finish(subject, batch, width, on_episode))
     return [cache.episodes[seed] for seed in seeds]
+
+
+def begin_episodes(subject: Subject, seeds: Sequence[int], fresh: bool, tasks: Tasks) -> None:
+    """Have a cluster play the episodes that `episodes_of` will want.
+
+    Raises:
+        PlanetError: see `Tasks.begin`.
+    """
+    kept = _kept(subject, fresh).episodes
+    width = min(subject.batch, len(seeds))
+    for batch in batches([seed for seed in seeds if seed not in kept], width):
+        tasks.begin(subject, batch, width)
+
+
+def _kept(subject: Subject, fresh: bool) -> EpisodeCache:
+    """Return what was kept of a subject's episodes, nothing of it if they are to be `fresh`."""
+    name = f"{subject.checkpoint or 'simulator'}-{subject.settings.planner.name}"
+    cache = EpisodeCache(subject.folder, name, subject.conditions)
+    if fresh:
+        cache.episodes.clear()
+    return cache
 
 
 def _run_result(subject: Subject, episodes: list[EpisodeResult]) -> RunResult:

@@ -84,6 +84,7 @@ class Subject:
     training: Training
     batch: int  # episodes that are played side by side, at most
     play: Play
+    player: "RunPlayer | None" = None  # where `play` is one's
 
     @property
     def observation(self) -> ObservationInfo:
@@ -114,6 +115,7 @@ def run_subject(run: str, checkpoint: str, opened: OpenedRun) -> Subject:
     loaded, where, path = opened
     settings = loaded.settings
     require_search(settings.planner, where)  # before any environment is started
+    player = RunPlayer(loaded, where)
     return Subject(
         name=run,
         folder=location.outputs(Path(run)),
@@ -123,7 +125,8 @@ def run_subject(run: str, checkpoint: str, opened: OpenedRun) -> Subject:
         conditions=_conditions(settings, loaded.spec, checksum(path), where),
         training=Training.of(loaded.progress),
         batch=BATCH,
-        play=RunPlayer(loaded, where).play,
+        play=player.play,
+        player=player,
     )
 
 
@@ -151,8 +154,8 @@ class RunPlayer:
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
         """Take what is played, and where the model runs."""
-        self._checkpoint = checkpoint
-        self._device = device
+        self.checkpoint = checkpoint
+        self.device = device
         self._agent: Agent | None = None
 
     def play(
@@ -160,18 +163,18 @@ class RunPlayer:
     ) -> list[EpisodeResult]:
         """Play an episode a seed; see `Play`."""
         with stages("start"):
-            pool = pools.of(self._checkpoint.settings.env, width)
+            pool = pools.of(self.checkpoint.settings.env, width)
             if self._agent is None:
-                spec = require_same_environment(self._checkpoint.spec, pool.spec)
+                spec = require_same_environment(self.checkpoint.spec, pool.spec)
                 self._agent = self._build(spec)
         policy = AgentPolicy.of_episodes(self._agent, seeds, width, stages=stages)
         fix = "free some, or lower planner.candidates with -s"
-        with within_memory(self._device, "a decision", fix), stages("environment"):
+        with within_memory(self.device, "a decision", fix), stages("environment"):
             return play(pool, policy, seeds, None, on_episode)
 
     def _build(self, spec: EnvSpec) -> Agent:
-        model, behavior = parts_of(self._checkpoint, self._device)
-        return Agent.build(self._checkpoint.settings, spec, model, behavior, device=self._device)
+        model, behavior = parts_of(self.checkpoint, self.device)
+        return Agent.build(self.checkpoint.settings, spec, model, behavior, device=self.device)
 
 
 def _open_policy(run: str, checkpoint: str, overrides: Sequence[str]) -> Subject:

@@ -1,13 +1,16 @@
 """What a run's numbers depend on besides its settings: versions, code, machine."""
 
+import functools
 import importlib.metadata
 import os
 import platform
 import subprocess
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from planet_rssm.base.device import processor
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.json_types import Json
 from planet_rssm.config import FORMAT, Settings
 from planet_rssm.envs import gl
@@ -21,6 +24,7 @@ def versions() -> dict[str, str]:
     return {name: _version(name) for name in PACKAGES}
 
 
+@functools.cache  # what runs is what was there at first
 def code_checksum() -> str:
     """Return the CRC-32 of this package's own code: versions of a checkout are all alike."""
     root = Path(__file__).parents[1]
@@ -28,6 +32,25 @@ def code_checksum() -> str:
     for path in sorted(root.rglob("*.py")):
         crc = zlib.crc32(path.read_bytes(), zlib.crc32(path.name.encode(), crc))
     return f"{crc:08x}"
+
+
+def own_versions() -> dict[str, str]:
+    """Return what must be the same on all machines that work on one result, by name."""
+    return versions() | {"its own code": code_checksum()}
+
+
+def check_versions(option: str, host: str, there: Mapping[str, str]) -> None:
+    """Refuse a machine that would compute other numbers than this one.
+
+    Raises:
+        PlanetError: it has other versions; the line begins with `option`.
+    """
+    for name, here in own_versions().items():
+        if there.get(name) != here:
+            raise PlanetError(
+                f"{option}: node {host} has {name} {there.get(name)}, this machine {here}; "
+                "install the same on all"
+            )
 
 
 def surroundings(settings: Settings, device: str) -> Json:

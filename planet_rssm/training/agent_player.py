@@ -1,6 +1,7 @@
 """The agent of a run, as what plays the episodes of a recorded set."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,9 +14,10 @@ from planet_rssm.collect import Policy
 from planet_rssm.config import EnvSettings
 from planet_rssm.envs.registry import canonical_id, resolve
 from planet_rssm.envs.spec import EnvSpec, require_same_environment
+from planet_rssm.precision import planning_precision
 from planet_rssm.runs import checkpoint as checkpoints
 from planet_rssm.runs.checkpoint import Checkpoint
-from planet_rssm.training.player import Player, env_overrides
+from planet_rssm.training.player import MakePolicy, Player, Recipe, env_overrides
 
 
 def planning_player(
@@ -43,11 +45,29 @@ def planning_player(
     check_noise("--noise", noise, trained.spec)
     env = _as_the_run(trained, overrides, run)
 
-    def agent(spec: EnvSpec, rows: int, indices: Sequence[int]) -> Policy:
+    def recipe() -> Recipe:
+        planner = trained.settings.planner.model_copy(
+            update={"precision": planning_precision(trained.settings, device)}
+        )
+        settings = trained.settings.model_copy(update={"planner": planner})
+        sent = replace(trained, settings=settings, optimizer={}, collecting={})
+        threads = torch.get_num_threads()
+        return Recipe(str(run), seed, noise, str(device), threads, checkpoints.to_bytes(sent))
+
+    make = agent_policy(trained, noise, seed, device)
+    updates = trained.progress.get("updates")
+    made_by = {"policy": str(run), "updates": updates, "noise": noise}
+    return Player(resolve(env), make, made_by, recipe, draws_together=True)
+
+
+def agent_policy(trained: Checkpoint, noise: float, seed: int, device: torch.device) -> MakePolicy:
+    """Return what makes a policy of a trained agent."""
+
+    def make(spec: EnvSpec, rows: int, indices: Sequence[int]) -> Policy:
         # Episodes that are added draw other noise than the first ones.
         added = indices[:1] if indices[0] else ()
         model, behavior = parts_of(trained, device)
-        built = Agent.build(
+        agent = Agent.build(
             trained.settings,
             require_same_environment(trained.spec, spec),
             model,
@@ -56,10 +76,16 @@ def planning_player(
             exploration_noise=noise,
             seed=stream_seed(seed, Stream.DATA_ACTIONS, *added),
         )
-        return AgentPolicy(built, rows)
+        return AgentPolicy(agent, rows)
 
-    updates = trained.progress.get("updates")
-    return Player(resolve(env), agent, {"policy": str(run), "updates": updates, "noise": noise})
+    return make
+
+
+def recipes_policy(recipe: Recipe) -> MakePolicy:
+    """Return what makes the policy of an agent's recipe, in a process of a cluster."""
+    torch.set_num_threads(recipe.threads)
+    trained = checkpoints.from_bytes(recipe.checkpoint, "what was sent")
+    return agent_policy(trained, recipe.noise, recipe.seed, torch.device(recipe.device))
 
 
 def _as_the_run(trained: Checkpoint, overrides: Sequence[str], run: Path) -> EnvSettings:

@@ -22,14 +22,29 @@ from planet_rssm.envs.registry import resolve
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.evaluation.own_policy import own_policy
 
+# called with the spec, the number of rows and the indices of the episodes
+MakePolicy = Callable[[EnvSpec, int, Sequence[int]], Policy]
+
+
+class Recipe(NamedTuple):
+    """What a process of a cluster makes the policy from."""
+
+    policy: str  # of `simple_policy`; of an agent the run
+    seed: int
+    noise: float = 0.0
+    device: str = "cpu"
+    threads: int = 1
+    checkpoint: bytes = b""  # of an agent
+
 
 class Player(NamedTuple):
     """What plays the episodes of a set, and in which environment."""
 
     env: EnvSettings  # resolved
-    # called with the spec, the number of rows and the indices of the episodes
-    policy: Callable[[EnvSpec, int, Sequence[int]], Policy]
+    policy: MakePolicy
     made_by: Json  # what distinguishes it from others, as JSON
+    recipe: Callable[[], Recipe]
+    draws_together: bool = False  # what is drawn depends on which episodes are played together
 
 
 def simple_player(task: str, overrides: Sequence[str], policy: str, seed: int) -> Player:
@@ -46,24 +61,33 @@ def simple_player(task: str, overrides: Sequence[str], policy: str, seed: int) -
             "env.renderer = 'none': the episodes would show nothing; use auto, or "
             "env.observe=vectors"
         )
+    make = simple_policy(policy, seed)  # before an environment is started
+    env = resolve(settings.env)
+    if policy.startswith("constant:"):
+        check_constant(env, _numbers(policy))
+    return Player(env, make, {"policy": policy}, lambda: Recipe(policy, seed))
+
+
+def simple_policy(policy: str, seed: int) -> MakePolicy:
+    """Return what makes a policy without a model.
+
+    Raises:
+        PlanetError: there is none of that name.
+    """
     if FORM.fullmatch(policy) and not policy.startswith(("random:", "constant:")):
-        find("--policy", policy)  # before an environment is started
-        env = resolve(settings.env)
-        return Player(
-            env,
-            lambda spec, rows, _: own_policy("--policy", policy, spec, rows),
-            {"policy": policy},
-        )
-    kind, _, value = policy.partition(":")
-    if kind == "random" and not value:
+        find("--policy", policy)
+        return lambda spec, rows, _: own_policy("--policy", policy, spec, rows)
+    if policy == "random":
         actions_seed = stream_seed(seed, Stream.DATA_ACTIONS)
-        return Player(
-            resolve(settings.env),
-            lambda spec, rows, indices: RandomPolicy(
-                spec.action_size, actions_seed, spec.groups, indices
-            ),
-            {"policy": policy},
+        return lambda spec, rows, indices: RandomPolicy(
+            spec.action_size, actions_seed, spec.groups, indices
         )
+    numbers = _numbers(policy)
+    return lambda spec, rows, _: ConstantPolicy(_constant_action(spec, numbers))
+
+
+def _numbers(policy: str) -> list[float]:
+    kind, _, value = policy.partition(":")
     try:
         numbers = [float(part) for part in value.split(",")]
     except ValueError:
@@ -73,13 +97,7 @@ def simple_player(task: str, overrides: Sequence[str], policy: str, seed: int) -
             f"--policy {policy}: neither random, constant:VALUE with VALUE in [-1, 1] or the "
             "number of a choice (2,0,1 in three groups), nor a run folder, nor module:Policy"
         )
-    env = resolve(settings.env)
-    check_constant(env, numbers)
-    return Player(
-        env,
-        lambda spec, rows, _: ConstantPolicy(_constant_action(spec, numbers)),
-        {"policy": policy},
-    )
+    return numbers
 
 
 def check_constant(env: EnvSettings, numbers: Sequence[float]) -> None:

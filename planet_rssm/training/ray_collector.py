@@ -27,18 +27,21 @@ from planet_rssm.base.text import one_line
 from planet_rssm.config import Settings
 from planet_rssm.data.episode import Episode
 from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.runs.remote import Reply, accept
 from planet_rssm.training.collector import Networks, Order, Played, Watch, joined
-from planet_rssm.training.ray_worker import RayWorker, Reply, check_versions
+from planet_rssm.training.ray_worker import RayWorker
 
 if TYPE_CHECKING:
     from ray import ObjectRef
     from ray.actor import ActorHandle
 
+OPTION = "--collect-on"
 _TICK = 0.1  # seconds between two looks whether the run was asked to stop
 _CLOSING = 5.0  # seconds that free collectors have to close their environments
 _SLOW = 30.0  # seconds without any collector after which a line says so
 _ROOM = 600.0  # seconds after which it is an error: a cluster may start machines meanwhile
-_ACCIDENTS = 5  # deaths beside one of each collector, with no part done between them
+_HOPELESS = 300.0  # seconds in which collectors die and no part is done
+_ACCIDENTS = 5  # deaths beside one of each collector in such a time, at least
 
 _log = logging.getLogger("planet_rssm")
 
@@ -69,7 +72,7 @@ class RayCollector:
         self._waiting: deque[int] = deque()  # parts that nobody plays
         self._done: dict[int, Played] = {}
         self._data: ObjectRef | None = None
-        self._accidents = 0
+        self._accidents, self._since = 0, time.monotonic()  # that a part was done, or an order came
         self._without: float | None = None  # since when there has been no collector
         self._said = False
         self.pids: dict[ActorHandle, tuple[str, int]] = {}  # host and process of each
@@ -114,6 +117,7 @@ class RayCollector:
         self._parts = order.parts(self._count)
         self._waiting = deque(range(len(self._parts)))
         self._done = {}
+        self._since = time.monotonic()
         self._hand_out()
 
     def finish(self, watch: Watch) -> Played:
@@ -135,7 +139,7 @@ class RayCollector:
         self._check_room()
         self._hand_out()
         refs = [*self._starting, *self._going]
-        for ref in self._ray.wait(refs, num_returns=len(refs), timeout=_TICK)[0]:
+        for ref in self._ray.wait(refs, timeout=_TICK)[0]:
             actor, part = (
                 (self._starting.pop(ref), None) if ref in self._starting else self._going.pop(ref)
             )
@@ -159,25 +163,16 @@ class RayCollector:
         """
         errors = self._ray.exceptions
         try:
-            header, bodies = self._ray.get(ref)
+            reply = self._ray.get(ref)
         except (errors.ObjectStoreFullError, errors.OutOfDiskError) as error:
             raise _full("a collector's episodes") from error
         except errors.RayTaskError as error:  # a surprise: the worker itself raises nothing
-            raise PlanetError(f"--collect-on: {one_line(str(error.cause))}") from error
-        for level, line in header["log"]:
-            _log.log(level, "%s", line)
-        if "error" in header:
-            raise PlanetError(header["error"])
-        return header, bodies
+            raise PlanetError(f"{OPTION}: {one_line(str(error.cause))}") from error
+        return accept(OPTION, reply)
 
     def _started(self, actor: "ActorHandle", header: Json) -> None:
-        """Take the first reply of a collector.
-
-        Raises:
-            PlanetError: its machine has other versions than this one.
-        """
+        """Take the first reply of a collector."""
         self.pids[actor] = header["host"], header["pid"]
-        check_versions("--collect-on", header["host"], header["versions"])
         self.spec = EnvSpec.from_json(header["spec"])
 
     def _take(
@@ -188,7 +183,7 @@ class RayCollector:
         ended: Callable[[int, Episode], object],
     ) -> None:
         """Keep the episodes of a part."""
-        self._accidents = 0
+        self._accidents, self._since = 0, time.monotonic()
         first = self._parts[part].first
         episodes = [
             Episode.from_bytes(body.tobytes(), Path(f"episode {first + index}"))
@@ -220,10 +215,11 @@ class RayCollector:
         host, pid = self.pids.pop(actor, ("", 0))
         name = f"the collector on {host} (process {pid})" if host else "a collector that began"
         words = _why(error)
-        if self._accidents >= self._count + _ACCIDENTS:
+        seconds = time.monotonic() - self._since
+        if self._accidents >= self._count + _ACCIDENTS and seconds > _HOPELESS:
             raise PlanetError(
-                f"--collect-on: collectors ended {self._accidents} times and played nothing "
-                f"meanwhile, at last: {words}; look at the nodes' memory and at ray's logs there"
+                f"{OPTION}: collectors ended {self._accidents} times in {seconds:.0f} s and "
+                f"played nothing, at last: {words}; look at the nodes' memory and ray's logs there"
             ) from error
         again = "" if part is None else ", its episodes are begun again"
         _log.warning("%s was lost and is replaced%s: %s", name, again, words)
@@ -248,7 +244,7 @@ class RayCollector:
             return
         there, free = self._ray.cluster_resources(), self._ray.available_resources()
         line = (
-            f"--collect-on: no collector has begun for {waited:.0f} s: each wants a CPU, "
+            f"{OPTION}: no collector has begun for {waited:.0f} s: each wants a CPU, "
             f"{free.get('CPU', 0):g} of {there.get('CPU', 0):g} are free"
         )
         if waited >= _ROOM:
@@ -277,15 +273,17 @@ def _place(device: torch.device, count: int) -> tuple[str, float]:
 
 def _full(what: str) -> PlanetError:
     return PlanetError(
-        f"--collect-on: no room in the cluster's object store for {what}; start its nodes with "
+        f"{OPTION}: no room in the cluster's object store for {what}; start its nodes with "
         "more --object-store-memory or a larger disk to spill to, or lower train.envs"
     )
 
 
 def _why(error: Exception) -> str:
-    """Return in a line why an actor was lost."""
+    """Return in a line why an actor was lost; Ray says it in a paragraph."""
     text = str(error)
-    if "node" in text and "died" in text and "worker process" not in text:
+    if "worker process has died" in text:
+        return "its process was killed or crashed"
+    if "node has died" in text or "NodeDied" in type(error).__name__:
         return "its node is gone"
-    lines: list[Any] = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return one_line(lines[-1] if lines else type(error).__name__)

@@ -1,15 +1,19 @@
-"""Collectors on a cluster of Ray: the same run as here, whatever happens to them."""
+"""Work on a cluster of Ray: the same numbers as here, whatever happens to its processes."""
 
 import gc
 import importlib.util
+import json
 import os
+import re
 import signal
+import subprocess
 import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from planet_rssm import config
 from planet_rssm.base import cluster
@@ -18,7 +22,8 @@ from planet_rssm.base.seeding import Stream
 from planet_rssm.cli.main import main
 from planet_rssm.envs.registry import resolve
 from planet_rssm.runs.run import Run
-from planet_rssm.training import ray_collector, ray_worker
+from planet_rssm.runs.surroundings import check_versions, own_versions
+from planet_rssm.training import ray_collector
 from planet_rssm.training.collector import Order
 from planet_rssm.training.display import Display
 from planet_rssm.training.metrics import repeatable_lines as lines
@@ -75,15 +80,15 @@ def test_what_its_environment_cannot_do_is_the_same_line_as_here(tmp_path: Path)
     assert header["error"] == str(here.value) and "nonsense" in header["error"]
 
 
-def test_a_node_with_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    there = ray_worker.own_versions()
-    ray_worker.check_versions("--on", "node7", there)
+def test_a_node_with_another_version_is_refused() -> None:
+    there = own_versions()
+    check_versions("--on", "node7", there)
     with pytest.raises(
         PlanetError, match=r"^--on: node node7 has torch 1.0, this machine \S+; install the same"
     ):
-        ray_worker.check_versions("--on", "node7", there | {"torch": "1.0"})
+        check_versions("--on", "node7", there | {"torch": "1.0"})
     with pytest.raises(PlanetError, match="node7 has its own code None, this machine"):
-        ray_worker.check_versions("--on", "node7", {**there, "its own code": None})
+        check_versions("--on", "node7", {**there, "its own code": None})
 
 
 @pytest.mark.parametrize("where", ["slurm", "ray:", "ray://head:10001"])
@@ -112,11 +117,26 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
         cluster.check_cluster("--on", "ray")
 
 
+def test_the_page_has_files_that_ray_and_bash_take() -> None:
+    page = (Path(__file__).parents[1] / "docs/scale.md").read_text()
+    blocks = re.findall(r"^```(yaml|bash)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    for text in (text for kind, text in blocks if kind == "bash"):
+        subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+    (cluster_yaml,) = (yaml.safe_load(text) for _, text in blocks if "cluster_name" in text)
+    if (ray := importlib.util.find_spec("ray")) is None:
+        pytest.skip("needs ray for the schema of its file: pip install 'planet-rssm[ray]'")
+    import jsonschema
+
+    schema = Path(ray.origin).parent / "autoscaler" / "ray-schema.json"
+    jsonschema.validate(cluster_yaml, json.loads(schema.read_text()))
+
+
 @pytest.fixture(scope="module")
 def ray_cluster() -> Iterator[None]:
     """Ray on this machine, for what follows."""
     handler = signal.getsignal(signal.SIGTERM)
-    with warnings.catch_warnings():
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        patch.setenv("RAY_worker_niceness", "0")  # else the other tests' processes go first
         # Ray does not wait for the processes that it ends
         warnings.simplefilter("ignore", ResourceWarning)
         with cluster.connected("--collect-on", "ray", 2):
@@ -125,17 +145,24 @@ def ray_cluster() -> Iterator[None]:
         gc.collect()
 
 
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of this machine alone."""
+    folder = tmp_path_factory.mktemp("here") / "run"
+    train(new_run(folder, "train.staleness=1"), Display())
+    return folder
+
+
 @needs_ray
 @pytest.mark.slow
 def test_a_run_is_the_same_on_a_cluster_where_a_collector_is_killed(
     ray_cluster: None,
+    here: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Random episodes, planned ones in turns and beside the learner, and a test's."""
-    asked = "train.staleness=1"
-    train(new_run(tmp_path / "here", asked), Display())
     killed = []
     begin = RayCollector.begin_with
 
@@ -147,13 +174,47 @@ def test_a_run_is_the_same_on_a_cluster_where_a_collector_is_killed(
             os.kill(killed[0], signal.SIGKILL)
 
     monkeypatch.setattr(RayCollector, "begin_with", kill_one)
-    train(new_run(tmp_path / "there", asked), Display(), collect_on="ray")
-    same(tmp_path / "there", tmp_path / "here")
+    train(new_run(tmp_path, "train.staleness=1"), Display(), collect_on="ray")
+    same(tmp_path, here)
     (said,) = [line for line in caplog.messages if "was lost and is replaced" in line]
     assert f"(process {killed[0]}) was lost and is replaced, its episodes are begun again" in said
     assert "\n" not in said
-    ages = [line.get("age") for line in lines(tmp_path / "there") if line["phase"] == "collect"]
+    ages = [line.get("age") for line in lines(tmp_path) if line["phase"] == "collect"]
     assert ages == [None, None, 2]
+
+
+@needs_ray
+@pytest.mark.slow
+def test_an_evaluation_is_the_same_on_a_cluster(
+    ray_cluster: None, here: Path, capfd: pytest.CaptureFixture
+) -> None:
+    words = ["eval", str(here), "--episodes", "2", "--fresh", "--json"]
+    main(words)
+    on_this_machine = json.loads(capfd.readouterr().out)
+    with pytest.raises(SystemExit):  # of the second, which is no trained model
+        main([*words, "simulator:cartpole-swingup", "--on", "ray"])
+    there = json.loads(capfd.readouterr().out)
+    assert there["results"] == on_this_machine["results"]
+    (error,) = there["errors"]
+    assert "--on plays run folders and packaged models" in error["error"]
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_set_is_the_same_on_a_cluster(
+    ray_cluster: None, here: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    """Of a run with noise, in two shares of which the second is not full."""
+    words = (
+        f"collect dmc/cartpole-swingup --policy {here} --noise 0.3 --envs 1 --episodes 5".split()
+    )
+    for where in ("here", "ray"):
+        on = [] if where == "here" else ["--on", where]
+        main([*words, "--out", str(tmp_path / where), *on])
+    files = sorted((tmp_path / "here").glob("*.safetensors"))
+    assert len(files) == 5
+    for path in files:
+        assert path.read_bytes() == (tmp_path / "ray" / path.name).read_bytes()
 
 
 @needs_ray
