@@ -1,5 +1,6 @@
 """`planet data`."""
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -239,20 +240,23 @@ def info(folder: Path, sheet: Path | None, camera: str | None, as_json: bool) ->
 @click.option(
     "--to", "kind", required=True, type=click.Choice(["npz", "lerobot", "minari"]), help="Format."
 )
+@click.option("--video", is_flag=True, help="LeRobot: images as films, which loses a little.")
 @options.as_json()
-def export(folder: Path, target: str, kind: str, as_json: bool) -> None:
+def export(folder: Path, target: str, kind: str, video: bool, as_json: bool) -> None:
     """Write the episodes in FOLDER as TARGET, a new folder, or for Minari an ID; without loss.
 
     `planet data import` gives back the same episodes.
 
     For example: planet data export sets/walker walker-lerobot --to lerobot
     """
-    written = _export(folder, target, kind)
+    if video and kind != "lerobot":
+        raise click.UsageError(f"--video: {kind} has no films; leave it out, or --to lerobot")
+    written = _export(folder, target, kind, video)
     result = {"format": kind, "target": target, "folder": str(written)}
     echo(json.dumps(result) if as_json else f"{kind} in {written}")
 
 
-def _export(folder: Path, target: str, kind: str) -> Path:
+def _export(folder: Path, target: str, kind: str, video: bool) -> Path:
     if kind == "minari":
         from planet_rssm.datasets.minari import export_dataset
 
@@ -260,7 +264,8 @@ def _export(folder: Path, target: str, kind: str) -> Path:
     from planet_rssm.datasets import exporting
     from planet_rssm.datasets.export_lerobot import write_lerobot
 
-    writers = {"npz": exporting.write_npz, "lerobot": write_lerobot}
+    as_lerobot = functools.partial(write_lerobot, video=video)
+    write = as_lerobot if kind == "lerobot" else exporting.write_npz
     with StageProgress("export", 1) as progress:
-        exporting.export(folder, Path(target), writers[kind], progress.at)
+        exporting.export(folder, Path(target), write, progress.at)
     return Path(target)

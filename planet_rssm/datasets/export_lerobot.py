@@ -1,8 +1,9 @@
-"""Export as a LeRobotDataset v3.0: images as PNG in the rows, so that no number is lost."""
+"""Export as a LeRobotDataset v3.0: images as PNG in the rows, without loss, or as films."""
 
 import io
 import json
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.json_types import Json
 from planet_rssm.data.episode import Episode
 from planet_rssm.datasets.exporting import noted_of
+from planet_rssm.datasets.films import Films, info_of, plain
 from planet_rssm.datasets.foreign.lerobot import INFO, OURS
 from planet_rssm.datasets.foreign.parquet import library
 from planet_rssm.envs.spec import EnvSpec
@@ -23,14 +25,17 @@ _INDICES = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 Array = np.ndarray
 
 
-def write_lerobot(folder: Path, spec: EnvSpec, episodes: Iterator[Episode]) -> None:
-    """Write all episodes as LeRobot's version 3.0.
+def write_lerobot(
+    folder: Path, spec: EnvSpec, episodes: Iterator[Episode], *, video: bool = False
+) -> None:
+    """Write all episodes as LeRobot's version 3.0; if `video` images as films, not to the bit.
 
     Row t has the action chosen at frame t, and `next.reward` and `next.done` are what it gave. The
     last row of an episode has zeros in their place: no action was chosen at the last frame.
 
     Raises:
-        PlanetError: pyarrow is missing, or an observation is an image of other than 3 channels.
+        PlanetError: pyarrow or for films PyAV is missing, or an observation is an image of other
+            than 3 channels, for films of an odd number of pixels a side.
     """
     pq = library()
     columns = {key: _name(key, shape) for key, (shape, _) in spec.observation.items()}
@@ -39,7 +44,12 @@ def write_lerobot(folder: Path, spec: EnvSpec, episodes: Iterator[Episode]) -> N
     for key, (shape, _) in spec.observation.items():
         if len(shape) == 3 and shape[2] != 3:
             raise PlanetError(f"{key}: an image {list(shape)}; LeRobot's have 3 channels")
-    writer = _Writer(folder, spec, columns, pq)
+        if video and len(shape) == 3 and (shape[0] % 2 or shape[1] % 2):
+            raise PlanetError(
+                f"{key}: an image {list(shape)}; films have an even number of pixels a side, leave "
+                "--video out"
+            )
+    writer = _Writer(folder, spec, columns, pq, video)
     for episode in episodes:
         writer.add(episode)
     writer.finish()
@@ -48,12 +58,25 @@ def write_lerobot(folder: Path, spec: EnvSpec, episodes: Iterator[Episode]) -> N
 class _Writer:
     """The files of a dataset under way."""
 
-    def __init__(self, folder: Path, spec: EnvSpec, columns: dict[str, str], pq: Any) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        folder: Path,
+        spec: EnvSpec,
+        columns: dict[str, str],
+        pq: Any,  # noqa: ANN401 (pyarrow has no types)
+        video: bool,
+    ) -> None:
         import pyarrow
 
         self._pa, self._pq = pyarrow, pq
         self._folder, self._spec, self._columns = folder, spec, columns
-        self._features = _features(spec, columns)
+        self._rate = Fraction(1 / spec.control_interval).limit_denominator(1000)
+        self._features = _features(spec, columns, self._rate if video else None)
+        self._films = {
+            name: Films(folder / "videos" / name, self._rate)
+            for name, feature in self._features.items()
+            if feature["dtype"] == "video"
+        }
         self._schema = self._schema_of()
         self._sums = {name: _Sums() for name in self._features if name not in _INDICES}
         self._rows: list[Json] = []  # of meta/episodes
@@ -77,6 +100,11 @@ class _Writer:
         table = self._pa.table(
             [self._column(name, values[name]) for name in self._schema.names], schema=self._schema
         )
+        places: Json = {}
+        for name, films in self._films.items():
+            places |= {
+                f"videos/{name}/{key}": value for key, value in films.add(values[name]).items()
+            }
         if self._open is None or self._bytes > _MOST:
             self._next_file()
         self._open.write_table(table)
@@ -92,6 +120,7 @@ class _Writer:
                 "dataset_to_index": self._frames + count,
                 "meta/episodes/chunk_index": 0,
                 "meta/episodes/file_index": 0,
+                **places,
             }
         )
         self._noted.append(noted_of(episode))
@@ -100,6 +129,8 @@ class _Writer:
     def finish(self) -> None:
         """Close the rows and write what describes them."""
         self._open.close()
+        for films in self._films.values():
+            films.close()
         meta = self._folder / "meta"
         places = meta / "episodes" / "chunk-000" / "file-000.parquet"
         places.parent.mkdir(parents=True)
@@ -132,6 +163,8 @@ class _Writer:
         fields = []
         described: Json = {}
         for name, feature in self._features.items():
+            if feature["dtype"] == "video":
+                continue  # not in the rows
             if feature["dtype"] == "image":
                 kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
                 described[name] = {"_type": "Image"}
@@ -179,7 +212,6 @@ class _Writer:
         return table.replace_schema_metadata({"pandas": json.dumps(pandas)})
 
     def _info(self) -> Json:
-        rate = 1 / self._spec.control_interval
         return {
             "codebase_version": "v3.0",
             "robot_type": None,
@@ -189,10 +221,12 @@ class _Writer:
             "chunks_size": 1000,
             "data_files_size_in_mb": 100,
             "video_files_size_in_mb": 200,
-            "fps": round(rate) if abs(rate - round(rate)) < 1e-6 else rate,
+            "fps": plain(self._rate),
             "splits": {"train": f"0:{len(self._rows)}"},
             "data_path": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
-            "video_path": None,
+            "video_path": "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+            if self._films
+            else None,
             "features": self._features,
         }
 
@@ -230,14 +264,16 @@ class _Sums:
         }
 
 
-def _features(spec: EnvSpec, columns: dict[str, str]) -> Json:
+def _features(spec: EnvSpec, columns: dict[str, str], rate: Fraction | None) -> Json:
+    """Return what a row has; images are films of that many frames a second, None: in the rows."""
     features: Json = {}
     for key, (shape, _) in spec.observation.items():
-        features[columns[key]] = (
-            {"dtype": "image", "shape": list(shape), "names": _AXES}
-            if len(shape) == 3
-            else {"dtype": "float32", "shape": list(shape), "names": None}
-        )
+        feature: Json = {"dtype": "float32", "shape": list(shape), "names": None}
+        if len(shape) == 3:
+            feature = {"dtype": "image", "shape": list(shape), "names": _AXES}
+        if len(shape) == 3 and rate is not None:
+            feature |= {"dtype": "video", "info": info_of(shape, rate)}
+        features[columns[key]] = feature
     features["action"] = {"dtype": "float32", "shape": [spec.action_size], "names": None}
     features["next.reward"] = {"dtype": "float32", "shape": [1], "names": None}
     features["next.done"] = {"dtype": "bool", "shape": [1], "names": None}

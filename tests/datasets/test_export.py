@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from numbered import loaded
+from numbered import images, loaded, number_of
 from PIL import Image
 
 from planet_rssm.base.errors import PlanetError
@@ -87,6 +87,62 @@ def test_export_then_import_gives_back_every_number(tmp_path, kind, spec, capsys
     back = loaded(tmp_path / "back")[1]
     assert [a.to_bytes() for a in back] == [b.to_bytes() for b in episodes]
     assert not list(target.parent.glob(".*"))
+
+
+def numbered_set(folder, lengths, interval, size=32):
+    """Two cameras whose pictures say which frame they are; the second counts down."""
+    keys = {"image": ((size, size, 3), "uint8"), "wrist": ((size, size, 3), "uint8")}
+    spec = EnvSpec("gym/x", keys, 1, 1, interval, 20, "own", "test 1")
+    replay, first = Replay(folder, 2**40), 0
+    for index, length in enumerate(lengths):
+        info = {"env": spec.to_json(), "seed": 0, "env_steps": length - 1}
+        top = images(length, size, first)
+        still = np.zeros((length - 1, 1), np.float32)
+        observation = {"image": top, "wrist": 255 - top}
+        replay.add(
+            Episode.from_transitions(observation, still, still[:, 0], False, True, info), index
+        )
+        first += length
+    replay.commit()
+
+
+@pytest.mark.parametrize(("interval", "most"), [(1 / 30, 1 << 30), (0.08, -1)])
+def test_frame_i_of_a_film_is_frame_i(tmp_path, interval, most, monkeypatch, capsys):
+    """Many episodes in one film, and one in each: by its time every frame is its own."""
+    needs("lerobot")
+    pytest.importorskip("av", reason="needs PyAV, extra `data`")
+    monkeypatch.setattr("planet_rssm.datasets.films._MOST", most)
+    lengths = (5, 2, 40, 3, 7)
+    numbered_set(tmp_path / "set", lengths, interval)
+    target = tmp_path / "out"
+    main(["data", "export", str(tmp_path / "set"), str(target), "--to", "lerobot", "--video"])
+    films = sorted(target.glob("videos/observation.images.wrist/*/*.mp4"))
+    assert len(films) == (1 if most > 0 else len(lengths))
+    info = json.loads((target / "meta" / "info.json").read_text())
+    assert info["fps"] == (30 if interval < 0.05 else 12.5)
+    assert info["features"]["observation.images.image"]["info"]["video.codec"] == "h264"
+    main(["data", "import", str(target), "--out", str(tmp_path / "back")])
+    assert "taken as they were, but for what the films lost" in capsys.readouterr().out
+    spec, back = loaded(tmp_path / "back")
+    before = loaded(tmp_path / "set")
+    assert spec == before[0]
+    for there, here in zip(back, before[1], strict=True):
+        for key in ("image", "wrist"):
+            one, other = there.observation[key], here.observation[key]
+            assert np.abs(one.astype(int) - other).mean() < 2
+            assert [*map(number_of, one)] == [*map(number_of, other)]
+        assert np.array_equal(there.action, here.action) and there.info == here.info
+
+
+def test_films_are_refused_where_there_are_none(tmp_path, capsys):
+    needs("lerobot")
+    numbered_set(tmp_path / "set", (3,), 0.1, size=33)
+    words = ["data", "export", str(tmp_path / "set"), str(tmp_path / "out"), "--video", "--to"]
+    for kind, line in (("lerobot", "even number of pixels a side"), ("npz", "npz has no films")):
+        with pytest.raises(SystemExit):
+            main([*words, kind])
+        assert line in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 
 def test_an_exported_file_is_an_episode_of_dreamer(tmp_path):

@@ -70,6 +70,7 @@ class LeRobot(Source):
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise PlanetError(f"{root / INFO}: {one_line(repr(error))}; get it again") from None
         self._kinds = {key: features[key]["dtype"] for key in self.columns}
+        self.filmed = "video" in self._kinds.values()
         self.interval = 1 / self._fps
         left = sorted(features.keys() - self.columns.keys())
         self.notes = (f"columns of text and the like are not used: {', '.join(left)}",) * bool(left)

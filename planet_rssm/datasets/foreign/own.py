@@ -85,8 +85,9 @@ class Own:
 
     def lines(self) -> list[str]:
         """Return the same as text."""
+        lost = ", but for what the films lost" if self._source.filmed else ""
         return [
             f"{self._source.name}: {self._source.format}, exported by planet, "
             f"{len(self._source.lengths)} episodes, {sum(self._source.lengths)} frames of "
-            f"{self.spec.id}, taken as they were"
+            f"{self.spec.id}, taken as they were{lost}"
         ]

@@ -43,6 +43,7 @@ class Source(ABC):
         interval: seconds from one frame to the next; None: not in the files.
         notes: what was guessed or left out while it was opened.
         unequal: arrays that are left out, for they have not a row for each frame.
+        filmed: whether images are in films, which lose a little.
         ours: what `planet data export` noted of the set; None: of another program.
     """
 
@@ -54,6 +55,7 @@ class Source(ABC):
     interval: float | None = None
     notes: tuple[str, ...] = ()
     unequal: frozenset[str] = frozenset()
+    filmed: bool = False
     ours: Json | None = None
 
     @abstractmethod
