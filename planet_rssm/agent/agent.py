@@ -143,7 +143,7 @@ class Agent(Generic[C]):
         """Load a trained agent from a run folder.
 
         Args:
-            run: the folder that `planet train` wrote, or `pretrained:NAME`.
+            run: the folder that `planet train` wrote, `pretrained:NAME` or `hf:OWNER/NAME`.
             checkpoint: `last`, `best` or a number of env_steps.
             device: `auto`, `cpu`, `cuda` or `cuda:N`.
             planner: searched with instead of the run's own settings.

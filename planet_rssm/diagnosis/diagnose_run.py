@@ -119,7 +119,7 @@ def diagnose_run(
     from the filtered belief and by the simulator from the true state.
 
     Args:
-        run: a run folder, or `pretrained:NAME`.
+        run: a run folder, `pretrained:NAME` or `hf:OWNER/NAME`.
         episodes: how many, of each part.
         checkpoint: `last`, `best` or a number of env_steps.
         overrides: `key=value` texts for `planner.…`, `rssm.filter_by` and `rssm.plan_by`.

@@ -88,7 +88,7 @@ def open_run(
     """Read a checkpoint of a run, to act with it or to measure it; nothing in the run changes.
 
     Args:
-        run: a run folder, or `pretrained:NAME`.
+        run: a run folder, `pretrained:NAME` or `hf:OWNER/NAME`.
         which: `last`, `best` or a number of env_steps.
         overrides: `key=value` texts that change how it acts; see config.with_planner.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.

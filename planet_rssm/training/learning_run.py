@@ -14,6 +14,7 @@ from planet_rssm.base.json_types import Json
 from planet_rssm.base.seeding import Stream, stream_seed
 from planet_rssm.base.stopwatch import Stages, by_length
 from planet_rssm.config import flatten
+from planet_rssm.data.episode import Episode
 from planet_rssm.data.replay import Replay
 from planet_rssm.runs import checkpoint as checkpoints
 from planet_rssm.runs import location
@@ -158,6 +159,11 @@ class LearningRun:
         counters, seconds = self.progress.counters(), self._seconds()
         self.metrics.write(phase, counters, seconds, values)
         self.display.wrote(phase, counters, seconds, values)
+
+    def film(self, phase: str, episode: Episode) -> None:
+        """Give the trackers, if there are any, a film of an episode."""
+        interval = self.learner.model.spec.control_interval
+        self.metrics.film(f"{phase}/film", episode, interval, self.progress.counters()[self.axis])
 
     def commit(self) -> None:
         """Make metrics and checkpoint durable, in that order, and delete the oldest checkpoints."""

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from planet_rssm.base.files import open_regular, sync_folder
 from planet_rssm.base.json_types import Json
 from planet_rssm.config import FORMAT
+from planet_rssm.data.episode import Episode
 from planet_rssm.runs.run import EVENTS, METRICS, read_metrics
-from planet_rssm.training.trackers import Tracker
+from planet_rssm.training.trackers import Film, Tracker
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -106,6 +107,19 @@ class MetricsLog:
                 self._events.add_scalar(name, value, step)
         for tracker in self._trackers:
             tracker.write({**scalars, **counters}, step)
+
+    def film(self, name: str, episode: Episode, interval: float, step: int) -> None:
+        """Give the trackers a film of an episode, of its first camera; `interval` seconds a frame.
+
+        Args:
+            name: under which they keep it.
+            episode: one without a camera is left out.
+            interval: seconds from one frame to the next.
+            step: what the counter `axis` stands at.
+        """
+        cameras = [value for value in episode.observation.values() if value.ndim == 4]
+        for tracker in self._trackers if cameras else ():
+            tracker.film(Film(name, cameras[0], 1 / interval), step)
 
     def sync(self) -> int:
         """Make all lines durable, and return the file's length for the checkpoint."""

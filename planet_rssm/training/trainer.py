@@ -226,8 +226,10 @@ class Trainer:
         self._use_threads(self.threads.collect)
         with self.stages("test"):
             self.collector.begin(order, self._networks())
-            returns = _returns(self._finish().episodes)
+            episodes = self._finish().episodes
+        returns = _returns(episodes)
         self.learning.write("test", returns)
+        self.learning.film("test", episodes[0])
         if progress.best_return is None or returns["return"] > progress.best_return:
             progress.best_return = returns["return"]
             progress.best_env_steps = progress.env_steps

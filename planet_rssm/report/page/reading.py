@@ -91,7 +91,7 @@ class RunFiles:
 
 
 def read_run(name: str) -> RunFiles:
-    """Read a run folder or `pretrained:NAME`; nothing that it names is imported.
+    """Read a run folder, `pretrained:NAME` or `hf:OWNER/NAME`; nothing that it names is imported.
 
     Raises:
         PlanetError: there is no such folder, or nothing of a run in it.
