@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from planet_rssm.runs.run import CONFIG, METRICS, read_metrics
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+TITLE = 64  # letters in a line of the title, which ends before the legend
 LINE_STYLES = ("--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)))  # of the baselines
 
 
@@ -78,7 +80,7 @@ def require_matplotlib(what: str) -> None:
 
 def _title(runs: Sequence[Path]) -> str:
     """Return what the runs learn and observe, as far as their settings say it."""
-    titles: dict[str, None] = {}
+    titles: dict[str, list[str]] = {}  # tasks by what is observed
     for run in runs:
         with contextlib.suppress(PlanetError):
             if (run / CONFIG).is_file():
@@ -86,8 +88,9 @@ def _title(runs: Sequence[Path]) -> str:
                 pixels = f"{env.renderer} {env.size}x{env.size} pixels"
                 both = f"{pixels} and vectors"
                 words = {"pixels": pixels, "vectors": "vectors", "both": both}
-                titles[f"{env.id}, {words[env.observe]}"] = None
-    return "; ".join(titles)
+                titles.setdefault(words[env.observe], []).append(env.id)
+    parts = (f"{', '.join(dict.fromkeys(tasks))}, {observed}" for observed, tasks in titles.items())
+    return "; ".join(parts)
 
 
 def _axes(xlabel: str, ylabel: str, title: str) -> "Axes":
@@ -97,7 +100,9 @@ def _axes(xlabel: str, ylabel: str, title: str) -> "Axes":
 
     figure = Figure(figsize=(9, 5), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure.add_subplot(xlabel=xlabel, ylabel=ylabel, title=title)
+    axes: Any = figure.add_subplot(xlabel=xlabel, ylabel=ylabel)
+    axes.set_title(textwrap.fill(title, TITLE), loc="left", fontsize="medium")
+    return axes
 
 
 def _save(axes: "Axes", out: Path) -> None:

@@ -101,3 +101,7 @@ def test_the_title_says_what_is_learned_and_seen(make_run, tmp_path):
     assert _title([runs[2], runs[0]]) == "dmc/cartpole-swingup, raycast 32x32 pixels"
     config.save(config.load("cartpole-vectors"), runs[1] / "config.yaml")
     assert _title(runs).endswith("; gym/CartPole-v1, vectors")
+    for run, task in zip(runs, ("cheetah-run", "walker-walk", "ball_in_cup-catch"), strict=True):
+        config.save(config.load("quickstart", [f"env.id=dmc/{task}"]), run / "config.yaml")
+    one = "dmc/cheetah-run, dmc/walker-walk, dmc/ball_in_cup-catch, raycast 32x32 pixels"
+    assert _title(runs) == one
