@@ -1,6 +1,9 @@
 import importlib.util
 import logging
 import math
+import runpy
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from planet_rssm.report.video import write_video
 needs_av = pytest.mark.skipif(
     not importlib.util.find_spec("av"), reason="needs PyAV, extra `report`"
 )
+ROOT = Path(__file__).parents[2]
 COLOURS = [(200, 30, 30), (30, 200, 30), (30, 30, 200), (128, 128, 128)]
 
 
@@ -94,3 +98,13 @@ def test_a_gif_plays_in_the_time_of_the_film(tmp_path, monkeypatch, fps, count):
     assert last >= 5 + 12 * (count - 1 - math.ceil(fps / 50))
     if fps <= 50:
         assert len(durations) == count
+
+
+def test_a_strip_has_a_row_of_frames_of_each_model(tmp_path, monkeypatch):
+    out = tmp_path / "strip.png"
+    words = [out, "pretrained:cartpole-swingup", "--seconds", "0.2", "--frames", "2"]
+    monkeypatch.setattr(sys, "argv", ["film_strip", *map(str, words)])
+    runpy.run_path(str(ROOT / "scripts" / "film_strip"))["main"]()
+    with Image.open(out) as strip:
+        left, right = (np.asarray(strip.convert("RGB"))[30:120, at : at + 90] for at in (132, 232))
+    assert left.std() > 10 and right.std() > 10 and (left != right).any()
