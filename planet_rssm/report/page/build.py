@@ -133,37 +133,40 @@ def _groups(runs: Sequence[RunFiles], key: str | None) -> list[str]:
 def _overview(run: RunFiles, group: str) -> list[Any]:
     """Return a run's row of the first table: cells, numbers as they are."""
     tests = [line["return"] for line in run.of("test") if "return" in line]
+    played = [line.get("returns") for line in run.of("test")]
     trained = run.of("train")
     memory = [line["memory_mib"] for line in trained if "memory_mib" in line]
     return [
         run.name,
         run.task,
-        run.observation,
-        group,
-        run.seed,
-        run.state(),
-        run.last.get("env_steps"),
-        run.last.get("updates"),
         rounded(tests[-1], 4) if tests else None,
         rounded(max(tests), 4) if tests else None,
+        len(played[-1]) if played and isinstance(played[-1], list) else None,
+        run.last.get("env_steps"),
+        run.last.get("updates"),
         rounded(run.last["seconds"] / 3600, 3) if run.last.get("seconds") else None,
         rounded(max(memory), 4) if memory else None,
+        run.state(),
+        run.seed,
+        group,
+        run.observation,
     ]
 
 
-OVERVIEW = (
+OVERVIEW = (  # what is looked at first is seen first, on a narrow screen too
     "run",
     "task",
-    "observation",
-    "group",
-    "seed",
-    "state",
-    "env_steps",
-    "updates",
     "last test",
     "best test",
+    "episodes",
+    "env_steps",
+    "updates",
     "hours",
     "MiB",
+    "state",
+    "seed",
+    "group",
+    "observation",
 )
 
 

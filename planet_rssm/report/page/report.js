@@ -86,10 +86,9 @@
     }
     figure.querySelector("figcaption").textContent = chart.title + (log ? ", logarithmic" : "");
     let above = Infinity; // labels of baselines that are near one another do not overlap
+    for (const level of levels) make("line", { class: "level", x1: edge.left, x2: right, y1: py(level.value), y2: py(level.value) }, svg);
     for (const level of [...levels].sort((one, two) => one.value - two.value)) {
-      const y = py(level.value);
-      make("line", { class: "level", x1: edge.left, x2: right, y1: y, y2: y }, svg);
-      above = Math.min(y - 3, above - 11);
+      above = Math.min(py(level.value) - 3, above - 11);
       make("text", { x: right - 2, y: above, "text-anchor": "end" }, svg).textContent = `${level.name} ${short(level.value)}`;
     }
     const several = curves.length > 1;
@@ -220,6 +219,18 @@
     for (const details of document.querySelectorAll("details:not(.settings)")) details.open = true;
     data.charts.forEach(ensure);
   });
+
+  // Films are read where they are seen: forty of them would be the time that the page takes to open.
+  for (const details of document.querySelectorAll("details.run")) {
+    const load = () => {
+      for (const film of details.open ? details.querySelectorAll("video[data-film]") : []) {
+        film.src = film.dataset.film;
+        film.removeAttribute("data-film");
+      }
+    };
+    details.addEventListener("toggle", load);
+    load();
+  }
 
   // Tables: a click on a head sorts, numbers by size, whatever has none at the end.
   const number = (cell) => {

@@ -51,7 +51,7 @@ def baseline_rows(levels: dict[str, dict[str, tuple[float, int]]]) -> Json:
     """Return the table of the baselines: a row each run that has some."""
     names = list(dict.fromkeys(name for means in levels.values() for name in means))
     rows = [
-        [run, *(rounded(means[name][0]) if name in means else None for name in names)]
+        [run, *(round(means[name][0], 1) if name in means else None for name in names)]
         + [max(count for _, count in means.values())]
         for run, means in levels.items()
         if means

@@ -7,6 +7,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from planet_rssm.base.json_types import Json
+from planet_rssm.config import is_dm_control
 from planet_rssm.report.page.reading import RunFiles
 from planet_rssm.report.watching import is_number
 
@@ -27,6 +28,7 @@ COUNTERS = {
     "damaged",
 }
 DIGITS = 5
+MOST = 1000.0  # of an episode of dm_control: its steps, each with a reward from 0 to 1
 
 
 def return_curves(runs: Sequence[RunFiles], groups: Sequence[str]) -> list[Json]:
@@ -42,7 +44,20 @@ def return_curves(runs: Sequence[RunFiles], groups: Sequence[str]) -> list[Json]
         if curve["y"]:
             by_group.setdefault(curve["group"], []).append(curve)
     means = [_group_curve(group, members) for group, members in by_group.items()]
-    return [curve for curve in means if curve] + [curve for curve in curves if curve["y"]]
+    shown = [curve for curve in means if curve] + [curve for curve in curves if curve["y"]]
+    if all(map(_is_of_the_suite, runs)):
+        for curve in shown:  # an interval by t reaches further than a return can
+            for end in ("low", "high"):
+                curve[end] = [
+                    value if value is None else min(max(value, 0.0), MOST) for value in curve[end]
+                ]
+    return shown
+
+
+def _is_of_the_suite(run: RunFiles) -> bool:
+    """Return whether a run's episodes are dm_control's own, whose returns are from 0 to MOST."""
+    env = run.settings.env if run.settings else None
+    return env is not None and is_dm_control(env.id) and env.time_limit is None
 
 
 def metric_curves(runs: Sequence[RunFiles], groups: Sequence[str]) -> dict[str, list[Json]]:
