@@ -283,6 +283,8 @@ def _why(error: Exception) -> str:
     text = str(error)
     if "worker process has died" in text:
         return "its process was killed or crashed"
+    if "unavailable" in text:
+        return "its process does not answer"
     if "node has died" in text or "NodeDied" in type(error).__name__:
         return "its node is gone"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
