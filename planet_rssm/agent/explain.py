@@ -53,15 +53,19 @@ class Explainer:
     """
 
     def __init__(self, agent: Agent[Any], behavior: Behavior | None = None) -> None:
-        """Record what the agent's planner asks of the model; `behavior` is the run's, if any."""
+        """Record what the agent's planner asks of the model.
+
+        `behavior` is the run's, if any; that of a critic which the planner counts is known without.
+        """
         self._agent = agent
-        self._behavior = behavior
         objective = agent.prepared.objective
         recorded = RecordedDynamics(ModelDynamics(agent.model), objective)
         self._asked: list[Asked] = recorded.asked
         agent.plan_in(recorded)
         value = objective.terminal_value if isinstance(objective, Objective) else None
         self._counts_critic = isinstance(value, CriticValue)
+        counted = value.behavior if isinstance(value, CriticValue) else None
+        self._behavior = behavior or counted
 
     @torch.inference_mode()
     def explain(self, carry: AgentCarry[Any], plan: Plan) -> Decision:

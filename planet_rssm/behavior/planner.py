@@ -123,8 +123,8 @@ class CriticValue:
 
     def __init__(self, model: WorldModel, behavior: Behavior) -> None:
         self._model = model
-        self._critic = behavior.critic
+        self.behavior = behavior
 
     def __call__(self, state: State) -> Tensor:
         """Return the values [M] of states [M, ...]."""
-        return self._critic(self._model.rssm.feat(state))
+        return self.behavior.critic(self._model.rssm.feat(state))

@@ -158,6 +158,19 @@ def test_a_search_with_a_cost_is_recorded_too():
     assert (one.returns[0] < one.elite_reward.sum(1).max()).any()
 
 
+def test_a_critic_that_is_counted_is_shown_without_being_handed_in():
+    both = ("behavior=v3", "behavior.units=8", "planner.name=cem", "planner.proposals=actor")
+    handed = made("planet", *both, "planner.terminal_value=critic")[2]
+    alone = Explainer(made("planet", *both, "planner.terminal_value=critic")[0])
+    decided = []
+    for explainer in (handed, alone):
+        agent = explainer._agent
+        belief = observed(agent)
+        decided.append(explainer.explain(belief, agent.decide(belief)[0]))
+    assert decided[0].counts_critic and decided[1].critic is not None
+    np.testing.assert_allclose(decided[1].critic, decided[0].critic, rtol=1e-4, atol=1e-5)
+
+
 def test_plans_to_a_goal_are_explained_too():
     plain, _, _ = made()
     agent = plain.towards({"image": np.full((32, 32, 3), 90, np.uint8)})
