@@ -68,7 +68,7 @@ def test_a_file_stands_for_a_product(tmp_path: Path) -> None:
 def test_the_file_of_the_page_is_one(tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs/scale.md").read_text()
     path = tmp_path / "page.yaml"
-    path.write_text(page.partition("```yaml\n")[2].partition("```")[0])
+    path.write_text("preset:" + page.partition("```yaml\npreset:")[2].partition("```")[0])
     sweep = Sweep.read(path)
     assert len(sweep.runs) == 40 and sweep.slurm["timeout_min"] == 720
 
