@@ -105,6 +105,17 @@ class Dynamics(ABC, Generic[S]):
         """Return the same model made fast in `precision`, for a prepared planner. Here itself."""
         return self
 
+    def fused(self) -> "Dynamics[S]":
+        """Return the same with all steps in one kernel, for `planner.rollout=triton`.
+
+        Raises:
+            PlanetError: this dynamics has none, or not here.
+        """
+        raise PlanetError(
+            f"planner.rollout = 'triton': {type(self).__name__} has no such kernel; "
+            "set planner.rollout=torch"
+        )
+
     def refresh(self) -> None:
         """Take up weights that have changed since `prepare`. Here there are no copies of any."""
 

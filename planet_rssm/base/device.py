@@ -1,6 +1,7 @@
 """Devices: their memory and speed, precision on them, moving tensors, and seeded generators."""
 
 import contextlib
+import importlib.util
 import math
 import os
 import platform
@@ -104,6 +105,23 @@ def require_memory(device: torch.device, needed: float, what: str, fix: str) -> 
         raise PlanetError(
             f"{what}: takes at least {size}, {device} has {has / 2**30:.0f} GiB in all; {fix}"
         )
+
+
+def require_triton(device: torch.device) -> None:
+    """Refuse `planner.rollout=triton` where its kernel cannot run.
+
+    It runs on a CUDA device, and with TRITON_INTERPRET=1 in the environment anywhere, slowly.
+
+    Raises:
+        PlanetError: there is no such device, or no Triton.
+    """
+    lacks = None
+    if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        lacks = f"needs a CUDA device, this is {device}"
+    elif importlib.util.find_spec("triton") is None:
+        lacks = "needs the package triton, which torch's CUDA build for Linux brings along"
+    if lacks:
+        raise PlanetError(f"planner.rollout = 'triton': {lacks}; set planner.rollout=torch")
 
 
 def total_memory(device: torch.device) -> int | None:

@@ -20,8 +20,8 @@ from planet_rssm.config.values import (
 # The settings of the planner that each planner reads. The actor does not search: it reads none of a
 # search's.
 _SEARCH = frozenset(
-    "horizon candidates iterations warm_start discount precision fast particles risk proposals "
-    "proposal_share terminal_value".split()
+    "horizon candidates iterations warm_start discount precision fast rollout particles risk "
+    "proposals proposal_share terminal_value".split()
 )
 _FITTED = _SEARCH | {"elites", "init_std", "min_std", "max_std", "momentum"}
 READS: dict[str, frozenset[str]] = {
@@ -59,6 +59,8 @@ class PlannerSettings(Section):
     precision: Precision = "auto"
     # prepared weights, and captured graphs on a CUDA device; false: the plain path, a check of it
     fast: Switch = True
+    # triton: all steps of a learned model in one kernel, on a CUDA device; no GPU has timed it yet
+    rollout: Literal["torch", "triton"] = "torch"
     particles: Count = 1  # times that a stochastic model follows each candidate
     # of particles: mean, worst, or mean of this worst share (CVaR)
     risk: Literal["mean", "worst"] | Share = "mean"
@@ -103,6 +105,11 @@ class PlannerSettings(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         self._check_elites()
+        if self.rollout == "triton" and not self.fast:
+            raise ValueError(
+                "planner.rollout = 'triton': not with planner.fast = false, the plain path; "
+                "set one of them back"
+            )
         helped = [key for key in ("proposals", "terminal_value") if getattr(self, key) != "none"]
         if self.name == "actor" and helped:
             fix = " and ".join(f"planner.{key}=none" for key in helped)

@@ -181,9 +181,14 @@ class SearchPlanner(Planner[Any, C], Generic[C, T]):
         """Bind to a model: prepared weights, on a CUDA device a decision is one captured graph.
 
         `planner.fast=false` makes it the plain path.
+
+        Raises:
+            PlanetError: `planner.rollout=triton`, and the model has no such kernel, or not here.
         """
         if self.settings.fast:
             dynamics = dynamics.prepare(precision)
+            if self.settings.rollout == "triton":
+                dynamics = dynamics.fused()
         captured = dynamics.capturable and reads_tensors_only(objective)
         plan = CapturedPlan[S, C](self) if captured else None
         return PreparedPlanner(self, dynamics, objective, plan)

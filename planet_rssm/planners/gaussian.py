@@ -4,6 +4,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn.functional import mse_loss
 
 VARIANCE_FLOOR = 1e-6  # PlaNet's: keeps the standard deviation positive when all elites agree
 STANDARD_ENTROPY = 0.5 * math.log(2 * math.pi * math.e)  # of N(0, 1), in nats
@@ -123,6 +124,7 @@ def weighted(sequences: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     rows, shares = sequences.flatten(2), weights[:, None]
     with torch.autocast(rows.device.type, enabled=False):  # an agent's would take the precision
         mean = shares @ rows
-        variance = shares @ (rows - mean).square()
+        # one launch, where a difference and a square are two
+        variance = shares @ mse_loss(rows, mean.expand_as(rows), reduction="none")
     shape = sequences[:, 0].shape
     return mean.view(shape), (variance + VARIANCE_FLOOR).sqrt_().view(shape)

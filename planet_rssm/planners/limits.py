@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from planet_rssm.base.device import require_memory
+from planet_rssm.base.device import require_memory, require_triton
 from planet_rssm.base.errors import PlanetError
 
 if TYPE_CHECKING:  # pydantic: not for those who import planners alone
@@ -26,10 +26,10 @@ def require_choices(settings: "PlannerSettings", action_size: int) -> None:
 
 
 def require_search(planner: "PlannerSettings", device: torch.device) -> None:
-    """Refuse a search whose sequences of one decision cannot fit into the memory of `device`.
+    """Refuse a search that `device` cannot do: its sequences do not fit, or it lacks a kernel.
 
     Raises:
-        PlanetError: they cannot.
+        PlanetError: the sequences of one decision take more memory, or there is no Triton here.
     """
     if "candidates" not in planner.read:  # an actor searches for nothing
         return
@@ -42,3 +42,5 @@ def require_search(planner: "PlannerSettings", device: torch.device) -> None:
     if planner.particles > 1:
         what += f", planner.particles = {planner.particles}"
     require_memory(device, 4 * numbers, what, "lower one of them")
+    if planner.rollout == "triton":
+        require_triton(device)

@@ -67,6 +67,10 @@ class RecordedDynamics(Dynamics[S]):
         """Return the prepared model, which adds to the same list."""
         return RecordedDynamics(self._dynamics.prepare(precision), self._objective, self.asked)
 
+    def fused(self) -> "RecordedDynamics[S]":
+        """Return the model with its kernel, which adds to the same list."""
+        return RecordedDynamics(self._dynamics.fused(), self._objective, self.asked)
+
     def refresh(self) -> None:
         """Take up changed weights."""
         self._dynamics.refresh()

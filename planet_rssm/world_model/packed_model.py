@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from planet_rssm.base.device import DTYPES
+from planet_rssm.base.device import DTYPES, require_triton
+from planet_rssm.base.errors import PlanetError
 from planet_rssm.types import Dynamics, Rollout, State
 from planet_rssm.world_model.heads import ContinueHead, GaussianHead, TwohotHead
 from planet_rssm.world_model.latents import Sample
@@ -17,6 +18,7 @@ from planet_rssm.world_model.packed_layers import pack, pack_joint
 from planet_rssm.world_model.packed_step import packed_step
 
 if TYPE_CHECKING:
+    from planet_rssm.world_model.kernel_model import KernelModel
     from planet_rssm.world_model.model import WorldModel
 
 MEMORY = 2**28  # bytes that the candidates' states may take at once on a CPU
@@ -60,6 +62,7 @@ class FastDynamics(Dynamics[State]):
         )
         self.capturable = like.is_cuda
         self._packed_weights: list[Tensor] = []
+        self._pack: type[PackedModel] | type[KernelModel] = PackedModel
         self._take_up()
 
     def noise_shape(self, batch: int, candidates: int, horizon: int) -> tuple[int, ...] | None:
@@ -80,6 +83,26 @@ class FastDynamics(Dynamics[State]):
         """
         if self.capturable or self._versions() != self._packed_versions or not self._equal():
             self._take_up()
+
+    def fused(self) -> "FastDynamics":
+        """Return the same with all steps in one Triton kernel; see `KernelModel`.
+
+        Raises:
+            PlanetError: Triton or a CUDA device is missing, or the model is of another kind.
+        """
+        require_triton(next(self.model.parameters()).device)
+        # not for those who have no Triton
+        from planet_rssm.world_model.kernel_model import KernelModel, uncovered
+
+        if found := uncovered(self.model):
+            raise PlanetError(
+                f"planner.rollout = 'triton': its kernel does not know {found}; "
+                "set planner.rollout=torch"
+            )
+        fresh = copy.copy(self)
+        fresh._pack = KernelModel
+        fresh._take_up()
+        return fresh
 
     def renewed(self) -> "FastDynamics":
         """Return the same, with copies of the weights as they are now."""
@@ -126,7 +149,7 @@ class FastDynamics(Dynamics[State]):
         self._packed_versions = self._versions()
         if not self.capturable:
             self._packed_weights = [weight.clone() for weight in self._weights()]
-        self.packed = PackedModel(self.model, self.dtype)
+        self.packed = self._pack(self.model, self.dtype)
 
     def _weights(self) -> list[Tensor]:
         return [

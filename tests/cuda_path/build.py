@@ -17,10 +17,8 @@ HERE = Path(__file__).resolve().parent
 CUDA = re.compile(r"(cu|__cu|nccl|nvrtc|nvshmem)")
 LIBRARIES = re.compile(r"lib(cu|nccl|nvrtc|nvshmem)")
 USERS = "torch_cuda c10_cuda torch_python torch_cuda_linalg torch_nvshmem caffe2_nvrtc torch_global_deps".split()
-DRIVER = {
-    "cuDevicePrimaryCtxGetState": "int cuDevicePrimaryCtxGetState(int d, int *f, int *a) { return *f = 0, *a = 1, 0; }",
-    "cuCtxGetCurrent": "int cuCtxGetCurrent(void **c) { return *c = (void *)1, 0; }",
-}
+# Libraries whose stub is not empty: its source, and what of them torch asks for.
+SOURCES = {"libcuda": ("driver.c", "cu[A-Z]"), "libnvrtc": ("nvrtc.c", "nvrtc")}
 
 
 def main(folder: Path) -> None:
@@ -33,27 +31,24 @@ def main(folder: Path) -> None:
     include = [f"-I{HERE / 'include'}", f"-I{headers(torch)}"]
     compiled = folder / "shim.o"
     gcc("-std=c++17", "-O1", *include, "-c", HERE / "shim.cpp", "-o", compiled)
-    rest = undefined(users, CUDA) - defined(compiled)
+    driver = folder / "driver.o"  # in here too: torch looks for these before it has the stub
+    gcc("-x", "c", "-c", HERE / "driver.c", "-o", driver)
+    rest = undefined(users, CUDA) - defined(compiled) - defined(driver)
     (folder / "rest.c").write_text("\n".join(map(returns_0, sorted(rest))) + "\n")
     gcc("-x", "c", "-c", folder / "rest.c", "-o", folder / "rest.o")
     made = folder / "libshim.new"
-    gcc("-shared", compiled, folder / "rest.o", "-lstdc++", "-lpthread", "-o", made)
+    gcc("-shared", compiled, driver, folder / "rest.o", "-lstdc++", "-lpthread", "-o", made)
     made.rename(folder / "libshim.so")  # last: whoever finds it finds all
 
 
 def source_of(name: str, users: list[Path]) -> str:
     """Return what a stub has in it: of most libraries nothing, for the shim has it all."""
-    if name.startswith("libcuda."):
-        return "\n".join(
-            DRIVER.get(symbol, returns_0(symbol))
-            for symbol in undefined(users, re.compile("cu[A-Z]"))
-        )
-    if not name.startswith("libnvrtc."):
+    file, like = SOURCES.get(name.split(".")[0], ("", ""))
+    if not file:
         return ""
-    source = (HERE / "nvrtc.c").read_text()
-    rest = [
-        symbol for symbol in undefined(users, re.compile("nvrtc")) if f" {symbol}(" not in source
-    ]
+    source = (HERE / file).read_text()
+    asked = undefined(users, re.compile(like))
+    rest = [symbol for symbol in asked if f" {symbol}(" not in source]
     return "\n".join([source, *map(returns_0, rest), ""])
 
 
