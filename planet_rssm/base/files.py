@@ -88,16 +88,18 @@ def read_regular(path: Path | str, most: int = SMALL) -> bytes:
 
 def seal(data: bytes) -> bytes:
     """Return `data` with its CRC-32 in the place of its first `"crc32": "00000000"`."""
-    return b"".join(sealed(data))
+    return sealed(data, ())
 
 
-def sealed(data: bytes) -> tuple[bytes, bytes, memoryview]:
-    """Return what `seal` returns in three parts, the last of which is not copied."""
-    place = _SEAL.search(data)
+def sealed(start: bytes, rest: Iterable[memoryview]) -> bytes:
+    """Return `start` as `seal` does, for a file that goes on with `rest`, whose bytes count too."""
+    place = _SEAL.search(start)
     if place is None or place[1] != UNSEALED.encode():
         raise ValueError("nothing to seal")
-    crc = f"{zlib.crc32(data):08x}".encode()
-    return data[: place.start(1)], crc, memoryview(data)[place.end(1) :]
+    crc = zlib.crc32(start)
+    for part in rest:
+        crc = zlib.crc32(part, crc)
+    return b"".join((start[: place.start(1)], f"{crc:08x}".encode(), start[place.end(1) :]))
 
 
 def is_sealed(file: BinaryIO) -> bool:

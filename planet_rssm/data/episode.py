@@ -25,7 +25,7 @@ import safetensors.numpy
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.files import is_sealed, read_regular, sealed, write_atomic
 from planet_rssm.base.json_types import Json
-from planet_rssm.data.header import PREFIX, DamagedFileError, parse_header, write_metadata
+from planet_rssm.data.header import PREFIX, DamagedFileError, Header, lay_out, parse_header
 
 Array = np.ndarray
 MOST = 1 << 34  # bytes that are read of an episode's file
@@ -134,17 +134,30 @@ class Episode:
 
     def to_bytes(self) -> bytes:
         """Return the safetensors file; equal episodes give equal bytes."""
-        return b"".join(self.to_chunks())
+        return b"".join(self._chunks())
 
-    def to_chunks(self) -> tuple[bytes, bytes, memoryview]:
-        """Return the same in three parts, to be written without one copy more."""
-        arrays = {key: np.ascontiguousarray(value) for key, value in self.arrays().items()}
-        described = {"frames": self.length, "return": self.episode_return, "info": self.info}
-        return sealed(safetensors.numpy.save(arrays, metadata=write_metadata(described)))
+    def header(self, path: Path) -> Header:
+        """Return the header of its file, which is to be `path`, without the arrays' bytes.
 
-    def save(self, path: Path) -> None:
+        Raises:
+            PlanetError: its arrays do not fit together.
+        """
+        start, arrays = self._laid_out()
+        return parse_header(path, start, len(start) + sum(array.nbytes for array in arrays))
+
+    def save(self, path: Path, *, sync_name: bool = True) -> None:
         """Write one safetensors file; see `files.write_atomic`."""
-        write_atomic(path, self.to_chunks())
+        write_atomic(path, self._chunks(), sync_name=sync_name)
+
+    def _chunks(self) -> list[bytes | memoryview]:
+        """Return the file in parts: no array is copied for it."""
+        start, arrays = self._laid_out()
+        rest = [array.reshape(-1).view(np.uint8).data for array in arrays]
+        return [sealed(start, rest), *rest]
+
+    def _laid_out(self) -> tuple[bytes, list[Array]]:
+        described = {"frames": self.length, "return": self.episode_return, "info": self.info}
+        return lay_out(self.arrays(), described)
 
     @classmethod
     def load(cls, path: Path) -> Self:

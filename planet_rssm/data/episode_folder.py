@@ -29,16 +29,11 @@ from typing import TypeVar
 import numpy as np
 
 from planet_rssm.base.errors import PlanetError
-from planet_rssm.base.files import remove_stale, sync_folder, write_atomic
+from planet_rssm.base.files import remove_stale, sync_folder
 from planet_rssm.base.json_types import Json
 from planet_rssm.data import manifest
 from planet_rssm.data.episode import Episode
-from planet_rssm.data.header import (
-    DamagedFileError,
-    check_bytes,
-    parse_header,
-    read_header,
-)
+from planet_rssm.data.header import DamagedFileError, check_bytes, read_header
 from planet_rssm.data.manifest import Entry, Part
 
 Array = np.ndarray
@@ -114,16 +109,17 @@ class EpisodeFolder:
             PlanetError: the index is taken, or the episode differs in environment, renderer, size
                 or simulator.
         """
-        entry, chunks = self._prepare(episode, index)
-        write_atomic(self.folder / entry.file, chunks)
+        entry = self._prepare(episode, index)
+        episode.save(self.folder / entry.file)
         self._take_in([entry])
 
     @contextlib.contextmanager
     def adding(self) -> Iterator[Callable[[Episode, int], None]]:
         """Give what `add` is, for many: a few are written at once while the next one is made.
 
-        Each has its name only once its bytes are on the disk. They are sampled, and their names are
-        on the disk, when the context ends; `commit` follows. A disk that fails ends it.
+        What is given must not change until the context ends. Each has its name only once its bytes
+        are on the disk. They are sampled, and their names are on the disk, when the context ends;
+        `commit` follows. A disk that fails ends it.
 
         Raises:
             OSError: one could not be written; the others are there.
@@ -138,9 +134,9 @@ class EpisodeFolder:
                 written.append(entry)
 
         def add(episode: Episode, index: int) -> None:
-            entry, chunks = self._prepare(episode, index)
+            entry = self._prepare(episode, index)
             path = self.folder / entry.file
-            writing.append((writers.submit(write_atomic, path, chunks, sync_name=False), entry))
+            writing.append((writers.submit(episode.save, path, sync_name=False), entry))
             finish(_WRITERS)
 
         with ThreadPoolExecutor(_WRITERS) as writers:
@@ -154,10 +150,8 @@ class EpisodeFolder:
                     self._take_in(written)
                     sync_folder(self.folder)
 
-    def _prepare(
-        self, episode: Episode, index: int
-    ) -> tuple[Entry, tuple[bytes | memoryview, ...]]:
-        """Return an episode's entry and the bytes of its file, if it may be added."""
+    def _prepare(self, episode: Episode, index: int) -> Entry:
+        """Return an episode's entry, if it may be added."""
         if index in self._entries:
             raise PlanetError(
                 f"episode {index}: {self.folder} has one already; "
@@ -165,13 +159,10 @@ class EpisodeFolder:
             )
         self._refuse_foreign()
         path = self.folder / f"{index:06d}.safetensors"
-        chunks = episode.to_chunks()
-        size = sum(map(len, chunks))
-        length = 8 + int.from_bytes(chunks[0][:8], "little")
-        header = parse_header(path, b"".join((*chunks[:2], chunks[2][:length])), size)
+        header = episode.header(path)
         self._admit(path, manifest.identity(header))
         self.folder.mkdir(parents=True, exist_ok=True)
-        return manifest.entry(index, path.name, header), chunks
+        return manifest.entry(index, path.name, header)
 
     def _take_in(self, entries: Sequence[Entry]) -> None:
         """Sample episodes whose files were written."""

@@ -11,6 +11,7 @@ all of the file, see `files.seal`.
 import json
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,12 +22,13 @@ from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.files import UNSEALED, IrregularFileError, is_sealed, open_regular
 from planet_rssm.base.json_types import Json
 
+Array = np.ndarray
 FORMAT = 1
 PREFIX = "observation/"  # of an observation's tensor, before its key
 REQUIRED = frozenset({"action", "reward", "is_first", "is_last", "is_terminal"})
-DTYPES: dict[str, np.dtype[Any]] = {
-    "U8": np.dtype(np.uint8),
+DTYPES: dict[str, np.dtype[Any]] = {  # in the order in which `safetensors` lays them out
     "F32": np.dtype(np.float32),
+    "U8": np.dtype(np.uint8),
     "BOOL": np.dtype(np.bool_),
 }
 _METADATA = "planet_rssm"
@@ -68,13 +70,36 @@ class Header:
     tensors: dict[str, Tensor]
 
 
-def write_metadata(described: Json) -> dict[str, str]:
-    """Return the metadata that `parse_header` reads back; the file has yet to be sealed."""
-    return {
-        _METADATA: json.dumps(
-            {"crc32": UNSEALED, "format": FORMAT, **described}, sort_keys=True, allow_nan=False
-        )
-    }
+def lay_out(arrays: Mapping[str, Array], described: Json) -> tuple[bytes, list[Array]]:
+    """Return the first bytes of a file, which is yet to be sealed, and the arrays that follow them.
+
+    Both are as `safetensors` has them, to the byte, and no array is copied for it that lies in one
+    piece.
+
+    Args:
+        arrays: by name, each of one of `DTYPES`.
+        described: what `parse_header` reads back.
+    """
+    order, kinds = list(DTYPES), [dtype.name for dtype in DTYPES.values()]
+    places = {name: kinds.index(array.dtype.name) for name, array in arrays.items()}
+    text = json.dumps(
+        {"crc32": UNSEALED, "format": FORMAT, **described}, sort_keys=True, allow_nan=False
+    )
+    fields: Json = {"__metadata__": {_METADATA: text}}
+    laid, at = [], 0
+    for name in sorted(arrays, key=lambda name: (places[name], name)):
+        kind = order[places[name]]
+        whole = np.ascontiguousarray(arrays[name], DTYPES[kind])
+        fields[name] = {
+            "dtype": kind,
+            "shape": list(whole.shape),
+            "data_offsets": [at, at + whole.nbytes],
+        }
+        laid.append(whole)
+        at += whole.nbytes
+    header = json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header, laid
 
 
 def open_file(path: Path) -> int:

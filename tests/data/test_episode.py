@@ -1,9 +1,11 @@
 import dataclasses
+import itertools
 import json
 import re
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -95,6 +97,31 @@ def test_file_round_trip_with_equal_bytes(make_episode, spec, tmp_path):
         == make_episode(terminated=True).to_bytes()
         == (tmp_path / "a.safetensors").read_bytes()
     )
+
+
+@given(
+    st.lists(
+        st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=5, unique=True
+    ),
+    st.integers(2, 4),
+    st.booleans(),
+)
+def test_the_file_is_what_safetensors_writes(keys, frames, swapped):
+    """Whatever the keys are, and however the arrays lie in memory."""
+    kinds = itertools.cycle(["uint8", "float32"])
+    observation = {
+        key: np.zeros((frames, 3, 2, 1), np.uint8).swapaxes(1, 2)
+        if kind == "uint8"
+        else np.arange(2 * frames, dtype=">f4" if swapped else "<f4").reshape(2, frames).T
+        for key, kind in zip(keys, kinds, strict=False)
+    }
+    still, info = np.zeros((frames - 1, 2), np.float32), {"env": {"ü": '"'}, "seed": 0}
+    info["env_steps"] = 1
+    episode = Episode.from_transitions(observation, still, still[:, 0], False, True, info)
+    data = episode.to_bytes()
+    fields = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    arrays = {key: np.array(value, order="C") for key, value in episode.arrays().items()}
+    assert data == safetensors.numpy.save(arrays, metadata=fields["__metadata__"])
 
 
 def test_header_tells_where_the_bytes_lie(make_episode, tmp_path):
