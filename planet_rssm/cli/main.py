@@ -220,6 +220,8 @@ def _line(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         _drop_output()
         return f"output: {error.strerror}; free some, or send it elsewhere"
+    if isinstance(error, RuntimeError) and text.startswith("Symlink loop"):  # until Python 3.13
+        return f"{text}; give another path, or remove the link"
     if (
         isinstance(error, MemoryError)
         or "DefaultCPUAllocator" in text

@@ -1,6 +1,9 @@
 """Which spaces are pictures, and how those become uint8 [size, size, 3]."""
 
 import functools
+import math
+import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from gymnasium import Space, spaces
@@ -114,16 +117,31 @@ def resized(picture: Array, size: int) -> Array:
 def all_resized(pictures: Array, size: int) -> Array:
     """Return what `resized` makes of each of uint8 [n, H, W, 3], to the bit, as [n, size, size, 3].
 
-    A few share a call of Pillow, see `_rows_first`.
+    A few share a call of Pillow, see `_rows_first`; all cores have some.
     """
     count, height, width = pictures.shape[:3]
-    if not _rows_first(height, width, size):
-        return np.stack([resized(np.ascontiguousarray(picture), size) for picture in pictures])
     made = np.empty((count, size, size, 3), np.uint8)
-    block = at_once(height, width)
-    for at in range(0, count, block):
-        made[at : at + block] = _together(pictures[at : at + block], size)
+    together = _rows_first(height, width, size)
+    workers, cores = _workers()
+    block = min(at_once(height, width), math.ceil(count / cores)) or 1
+
+    def make(at: int) -> None:
+        part = slice(at, at + block)
+        if together:
+            made[part] = _together(pictures[part], size)
+        else:
+            made[part] = [resized(np.ascontiguousarray(one), size) for one in pictures[part]]
+
+    for _ in workers.map(make, range(0, count, block)):
+        pass  # it raises here what one of them raised
     return made
+
+
+@functools.cache
+def _workers() -> tuple[ThreadPoolExecutor, int]:
+    """Return threads that resize beside each other, one for each core, and how many."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return ThreadPoolExecutor(cores or 1, "resize"), cores or 1
 
 
 @functools.cache

@@ -65,6 +65,8 @@ def no_run(folder: Path, why: str) -> str:
     """
     if folder.exists():
         return f"{folder}: not a run folder ({why}); give the --run-dir of a `planet train`"
+    if str(folder).lower().startswith(("http:/", "https:/", hub.PREFIX)):
+        return f"{folder}: not a run folder; of a model at the Hub give {hub.PREFIX}OWNER/NAME"
     beside: list[str] = []
     with contextlib.suppress(OSError):
         beside = [path.parent.name for path in folder.parent.glob(f"*/{FOLDER}")]

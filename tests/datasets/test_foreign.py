@@ -13,7 +13,7 @@ from planet_rssm.data.replay import Replay
 from planet_rssm.datasets.foreign.detect import open_source
 from planet_rssm.datasets.foreign.importing import survey, write
 from planet_rssm.datasets.foreign.wish import Wish
-from planet_rssm.envs.pictures import resized
+from planet_rssm.envs.pictures import all_resized, resized
 
 
 def imported(source, folder, kind=None, skip=False, **wish):
@@ -164,6 +164,28 @@ def test_images_are_resized_with_the_environments_filter(tmp_path):
     assert np.array_equal(
         episode.observation["image"], np.stack([resized(frame, SIZE) for frame in image])
     )
+
+
+@pytest.mark.parametrize("shape", [(96, 96), (20, 30), (31, 17), (64, 64), (700, 900)])
+def test_frames_are_resized_together_as_each_is_alone(shape):
+    frames = np.random.default_rng(0).integers(0, 256, (5, *shape, 3), np.uint8)
+    for size in (16, 64):
+        alone = [resized(frame, size) for frame in frames]
+        assert np.array_equal(all_resized(frames, size), alone)
+        assert all_resized(frames[:0], size).shape == (0, size, size, 3)
+
+
+@pytest.mark.parametrize("room", [0, 500, 1 << 20])
+def test_numbers_are_read_once_while_there_is_room(tmp_path, monkeypatch, room):
+    """Whether they were kept or not, and whatever is read again: the same episodes."""
+    for seed in range(3):
+        dreamer(tmp_path / "in", f"{seed}.npz", 9, seed, pose=np.full(9, seed, np.float32))
+    _, whole = imported(tmp_path / "in", tmp_path / "whole")
+    monkeypatch.setattr("planet_rssm.datasets.foreign.mapping._KEPT", room)
+    looked = survey(open_source(str(tmp_path / "in")), Wish(size=SIZE))
+    for _ in range(2):
+        again = [looked.episode(index).to_bytes() for index in range(3)]
+        assert again == [episode.to_bytes() for episode in whole]
 
 
 @pytest.mark.parametrize("top", [1, 255])

@@ -14,6 +14,7 @@ from planet_rssm.base.errors import PlanetError
 from planet_rssm.cli.main import main
 from planet_rssm.datasets.foreign.detect import open_source
 from planet_rssm.datasets.foreign.importing import survey, write
+from planet_rssm.datasets.foreign.parquet import numbers
 from planet_rssm.datasets.foreign.wish import Wish
 
 SAMPLES = Path(__file__).parent / "samples"
@@ -83,6 +84,55 @@ def test_a_dataset_that_leads_out_of_its_folder_is_refused(tmp_path):
     path.write_text(path.read_text().replace('"data/chunk', '"../other/chunk'))
     with pytest.raises(PlanetError, match="leads out of the folder"):
         open_source(str(tmp_path / "set"))
+
+
+def column_of(values, kind):
+    pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow, extra `data`")
+    half = len(values) // 2
+    return pyarrow.chunked_array([values[:half], values[half:]], kind and kind(pyarrow))
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([1, 2, 3, 4], None),
+        ([[1.0, 2.0], [3.0, 4.0]], None),
+        ([[1.0, 2.0], [3.0, 4.0]], lambda pa: pa.list_(pa.float32(), 2)),
+        ([[1.0], [3.0]], lambda pa: pa.large_list(pa.float64())),
+        ([[[1, 2], [3, 4]]] * 3, None),
+        ([True, False, True], None),
+        ([0.5, 2.0**40], lambda pa: pa.float64()),
+    ],
+)
+def test_numbers_of_arrow_are_those_of_numpy(values, kind):
+    column = column_of(values, kind)
+    for rows, expected in ((column, values), (column.slice(1), values[1:])):
+        there = numbers(rows, np.dtype(np.float32)).reshape(len(expected), -1)
+        assert np.array_equal(there, np.array(expected, np.float32).reshape(len(expected), -1))
+
+
+@pytest.mark.parametrize(
+    "values", [[1, None], [[1, 2], [3]], [[1, 2], None], [[1, None], [3, 4]], ["a", "b"], [300, 1]]
+)
+def test_what_arrow_has_that_are_no_such_numbers_is_refused(values):
+    with pytest.raises((ValueError, NotImplementedError)):
+        numbers(column_of(values, None), np.dtype(np.uint8))
+
+
+def test_a_film_of_another_size_than_it_says_is_resized(tmp_path):
+    pytest.importorskip("pyarrow", reason="needs pyarrow, extra `data`")
+    pytest.importorskip("av", reason="needs PyAV, extra `data`")
+    shutil.copytree(SAMPLES / "lerobot-3.0", tmp_path / "set")
+    path = tmp_path / "set" / "meta" / "info.json"
+    fields = json.loads(path.read_text())
+    camera = "observation.images.top"
+    wish = {"keys": (camera,), "size": 16}
+    looked = survey(open_source(str(SAMPLES / "lerobot-3.0")), Wish(**wish))
+    fields["features"][camera]["shape"] = [16, 16, 3]
+    path.write_text(json.dumps(fields))
+    lies = survey(open_source(str(tmp_path / "set")), Wish(**wish))
+    images = [one.episode(0).observation["images.top"] for one in (looked, lies)]
+    assert images[0].shape[1:] == (16, 16, 3) and np.array_equal(*images)
 
 
 @pytest.mark.parametrize("name", ["empty", "notes.txt", "a.npz", "a.h5"])

@@ -1,6 +1,7 @@
 """One decision as a graph: in each form it decides as the agent does, on the same noise."""
 
 import importlib.util
+import itertools
 import json
 import shutil
 import subprocess
@@ -21,26 +22,37 @@ from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.world_model import untrained_model
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "decide.cpp"
-SPEC = EnvSpec(
-    "gym/x-v0",
-    {"image": ((32, 32, 3), "uint8"), "pose": ((3,), "float32")},
-    2,
-    1,
-    0.1,
-    50,
-    "own",
-    "test 1",
-    terminates=True,
-)
 PLANNERS = ("cem", "icem", "mppi", "shooting", "actor")
+LATENTS = ("gaussian", "categorical")
+ACTIONS = {"numbers": (), "choices": (2, 3)}  # groups of choices
 CLOSE = 1e-4
+# planner, latent, actions: half of all in one format, the other half in the other
+CASES = list(itertools.product(("cem", "icem", "mppi", "actor"), LATENTS, ACTIONS))
+HALF = [case for at, case in enumerate(CASES) if (at // 4 + at // 2 + at) % 2 == 0]
+REST = [case for case in CASES if case not in HALF]
 needs_onnx = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")),
     reason="needs onnx, onnxscript and onnxruntime, extra `onnx`",
 )
 
 
-def agent_of(planner, latent="gaussian", *more, rounds=2, horizon=2):
+def spec_of(groups=()):
+    return EnvSpec(
+        "gym/x-v0",
+        {"image": ((32, 32, 3), "uint8"), "pose": ((3,), "float32")},
+        sum(groups) or 2,
+        1,
+        0.1,
+        50,
+        "own",
+        "test 1",
+        discrete=bool(groups),
+        groups=groups,
+        terminates=True,
+    )
+
+
+def agent_of(planner, latent="gaussian", *more, rounds=2, horizon=2, groups=()):
     """An untrained agent of few numbers."""
     own = {
         "actor": ["behavior=v2"],
@@ -59,19 +71,22 @@ def agent_of(planner, latent="gaussian", *more, rounds=2, horizon=2):
             "env.observe=both",
             "env.size=32",
             *own.get(planner, search),
+            *(["behavior=v2"] if groups else []),  # choices have no gradient
             *more,
         ],
     )
-    model = untrained_model(settings, SPEC)
+    spec = spec_of(groups)
+    model = untrained_model(settings, spec)
     behavior = untrained_behavior(settings, model)
     device = torch.device("cpu")
-    return Agent.build(settings, SPEC, model, behavior, device=device, precision="float32")
+    return Agent.build(settings, spec, model, behavior, device=device, precision="float32")
 
 
-@pytest.mark.parametrize("latent", ["gaussian", "categorical"])
+@pytest.mark.parametrize("actions", ACTIONS)
+@pytest.mark.parametrize("latent", LATENTS)
 @pytest.mark.parametrize("planner", PLANNERS)
-def test_the_graph_itself_decides_as_the_agent(planner, latent, tmp_path, monkeypatch):
-    agent = agent_of(planner, latent)
+def test_the_graph_itself_decides_as_the_agent(planner, latent, actions, tmp_path, monkeypatch):
+    agent = agent_of(planner, latent, groups=ACTIONS[actions])
     graph = DecisionGraph(agent)
 
     def plain(path, graph, kind):
@@ -88,30 +103,40 @@ def test_the_graph_itself_decides_as_the_agent(planner, latent, tmp_path, monkey
     assert worst["belief"] < CLOSE
 
 
-def test_pytorchs_program_decides_as_the_agent(tmp_path):
-    agent = agent_of("cem", rounds=1, horizon=1)
-    graph = export_agent(agent, tmp_path / "out.pt2", "pt2")
-    worst = compare(tmp_path / "out.pt2", "pt2", graph, agent)
-    assert max(worst.values()) < CLOSE
+def exported(path, planner, latent, actions, horizon=1):
+    """Write the smallest search of its kind; return the graph, and how far its decisions are."""
+    agent = agent_of(planner, latent, rounds=1, horizon=horizon, groups=ACTIONS[actions])
+    kind = path.suffix[1:]
+    graph = export_agent(agent, path, kind)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    return graph, max(compare(path, kind, graph, agent).values())
+
+
+@pytest.mark.parametrize(("planner", "latent", "actions"), HALF)
+def test_pytorchs_program_decides_as_the_agent(planner, latent, actions, tmp_path):
+    _, worst = exported(tmp_path / "out.pt2", planner, latent, actions)
+    assert worst < CLOSE
 
 
 @needs_onnx
-@pytest.mark.parametrize(
-    ("planner", "latent", "horizon"), [("icem", "gaussian", 2), ("mppi", "categorical", 1)]
-)
-def test_onnx_runtime_decides_as_the_agent(planner, latent, horizon, tmp_path):
+@pytest.mark.parametrize(("planner", "latent", "actions"), REST)
+def test_onnx_runtime_decides_as_the_agent(planner, latent, actions, tmp_path):
+    _, worst = exported(tmp_path / "out.onnx", planner, latent, actions)
+    assert worst < CLOSE
+
+
+@needs_onnx
+def test_a_file_of_onnx_says_what_goes_in(tmp_path):
     import onnxruntime
 
-    agent = agent_of(planner, latent, rounds=1, horizon=horizon)
     path = tmp_path / "out.onnx"
-    graph = export_agent(agent, path, "onnx")
-    assert [file.name for file in tmp_path.iterdir()] == ["out.onnx"]
-    worst = compare(path, "onnx", graph, agent)
-    assert max(worst.values()) < CLOSE
+    graph, worst = exported(path, "icem", "gaussian", "choices", horizon=2)
+    assert worst < CLOSE
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     described = json.loads(session.get_modelmeta().custom_metadata_map["planet_rssm"])
     assert list(described["inputs"]) == graph.input_names
-    assert described["control_interval"] == SPEC.control_interval
+    assert described["control_interval"] == spec_of().control_interval
+    assert described["action_groups"] == [2, 3]
 
 
 def test_a_warm_start_is_in_the_carry():

@@ -31,7 +31,7 @@ class _Piece(NamedTuple):
 def is_chunk(file: Path) -> bool:
     """Return whether a file has the name of a chunk."""
     parts = file.stem.split("-")
-    return len(parts) == _PARTS and parts[3].isdigit()
+    return len(parts) == _PARTS and parts[3].isascii() and parts[3].isdigit()
 
 
 class DreamerChunks(Source):

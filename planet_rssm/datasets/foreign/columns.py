@@ -59,6 +59,8 @@ def roles_of(source: Source, wish: Wish) -> Roles:
             f"{source.name}: which column are the actions? It has {', '.join(sorted(columns))}"
             f"{_unequal(source)}; name one by --action"
         )
+    if 0 in columns[action].shape:
+        raise PlanetError(f"{source.name}: {action} has no number in a row; name another: --action")
     reward = _named(source, "--reward", wish.reward) or _first(columns, _REWARDS)
     if reward is None and wish.reward != NONE:
         raise PlanetError(

@@ -24,11 +24,17 @@ from planet_rssm.datasets.foreign.source import (
     Source,
     in_blocks,
     need,
+    whole_numbers,
 )
 
 _FIRST, _LAST = 0, 2  # values of `step_type`
 _OF_OTHERS = 256  # number from which filters of HDF5 are other people's
 _AGAIN = "get it again, or leave it out"
+# what h5py raises at a damaged file; at one that says that it is larger than the memory, the last
+_WRONG = (
+    OSError, LookupError, ValueError, RuntimeError, TypeError, AttributeError, ArithmeticError,
+    MemoryError,
+)  # fmt: skip
 
 
 class _Place(NamedTuple):
@@ -125,7 +131,7 @@ class Hdf5(Source):
     def _reading(self, path: Path) -> Iterator[None]:
         try:
             yield
-        except (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
+        except _WRONG as error:
             raise PlanetError(
                 f"{path}: not an HDF5 file of a known layout, or damaged "
                 f"({one_line(str(error))}); {_AGAIN}"
@@ -146,7 +152,7 @@ def _layout(file: Any, path: Path) -> tuple[Order, list[_Place], dict[str, Colum
     """Return order, places and columns of a file."""
     names = set(file)
     if {"ep_len", "ep_offset"} <= names:
-        lengths, offsets = (np.asarray(file[key][:], np.int64) for key in ("ep_len", "ep_offset"))
+        lengths, offsets = (whole_numbers(file[key][:], key) for key in ("ep_len", "ep_offset"))
         if lengths.shape != offsets.shape or lengths.ndim != 1 or (lengths < 0).any():
             raise ValueError("ep_len and ep_offset do not fit together")
         places = [

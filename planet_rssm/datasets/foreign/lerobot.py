@@ -7,6 +7,7 @@ says where each begins. Row t has the action chosen at frame t, and `next.reward
 import io
 import itertools
 import json
+import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +19,8 @@ from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.files import read_regular
 from planet_rssm.base.json_types import Json
 from planet_rssm.base.text import one_line
-from planet_rssm.datasets.foreign.parquet import RowReader, read_table
-from planet_rssm.datasets.foreign.source import Array, Column, Prepare, Source
+from planet_rssm.datasets.foreign.parquet import RowReader, numbers, read_table
+from planet_rssm.datasets.foreign.source import Array, Column, Prepare, Source, joined
 from planet_rssm.datasets.foreign.video import VideoReader
 from planet_rssm.envs.pictures import at_once
 
@@ -29,6 +30,10 @@ _KINDS = {"bool", "float16", "float32", "float64"} | {
     f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
 }
 _PIXELS = ("video", "image")
+# what JSON and parquet that hold something else than they should lead to; JSON has infinity too
+_WRONG = (LookupError, TypeError, ValueError, AttributeError, OverflowError)
+_LONGEST = 1e8  # seconds of a film: three years
+_FIELD = re.compile(r"\{(\w+)(?::0?(\d{1,2})d)?\}")  # of a pattern: {episode_index:06d}
 
 
 class _Place(NamedTuple):
@@ -67,7 +72,7 @@ class LeRobot(Source):
             }
             if not 0 < self._fps < 1e6:
                 raise ValueError(f"fps {self._fps}")
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except _WRONG as error:
             raise PlanetError(f"{root / INFO}: {one_line(repr(error))}; get it again") from None
         self._kinds = {key: features[key]["dtype"] for key in self.columns}
         self.filmed = "video" in self._kinds.values()
@@ -82,7 +87,7 @@ class LeRobot(Source):
             self._places = list(
                 _places_2(root, info) if version.startswith("2.") else self._places_3(info)
             )
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        except _WRONG as error:
             raise PlanetError(
                 f"{name}: its meta folder is damaged, {one_line(repr(error))}; get it again"
             ) from None
@@ -98,7 +103,7 @@ class LeRobot(Source):
         films = [key for key in wanted if self._kinds[key] == "video"]
         columns = {key for key in wanted if key not in films}
         table = self._rows.read(place.file, place.first, place.length, columns | {"episode_index"})
-        if set(table["episode_index"]) != {place.number}:
+        if set(table["episode_index"].to_pylist()) != {place.number}:
             raise PlanetError(
                 f"{place.file}: rows {place.first} to {place.first + place.length} are not all of "
                 f"episode {place.number}; get it again"
@@ -106,7 +111,8 @@ class LeRobot(Source):
         data = {}
         for key in columns:
             if self._kinds[key] == "image":
-                data[key] = _stacked(_pictures(place.file, table[key]), wanted[key])
+                pictures = _pictures(place.file, table[key].to_pylist())
+                data[key] = _stacked(pictures, place.length, wanted[key])
             else:
                 data[key] = self._numbers(place.file, key, table[key])
         for key in films:
@@ -116,14 +122,15 @@ class LeRobot(Source):
                 if reader:
                     reader.close()
                 reader = self._videos[key] = VideoReader(file, self._fps)
-            data[key] = _stacked(reader.frames(second, place.length), wanted[key])
+            frames = reader.frames(second, place.length)
+            data[key] = _stacked(frames, place.length, wanted[key])
         return data
 
-    def _numbers(self, file: Path, key: str, rows: list[Any]) -> Array:
+    def _numbers(self, file: Path, key: str, rows: Any) -> Array:  # noqa: ANN401 (pyarrow's)
         column = self.columns[key]
         try:
-            return np.array(rows, column.dtype).reshape(len(rows), *column.shape)
-        except (ValueError, TypeError):
+            return numbers(rows, column.dtype).reshape(len(rows), *column.shape)
+        except (ValueError, TypeError, NotImplementedError):  # the last: Arrow knows no such cast
             raise PlanetError(
                 f"{file}: {key} is not {column.dtype} {list(column.shape)} in every row; get it "
                 "again"
@@ -177,11 +184,19 @@ class LeRobot(Source):
                             chunk_index=int(row[f"videos/{key}/chunk_index"]),
                             file_index=int(row[f"videos/{key}/file_index"]),
                         ),
-                        float(row[f"videos/{key}/from_timestamp"]),
+                        _second(row[f"videos/{key}/from_timestamp"]),
                     )
                     for key in cameras
                 },
             )
+
+
+def _second(value: Any) -> float:  # noqa: ANN401 (whatever the file holds)
+    """Return a time in a film, in seconds."""
+    second = float(value)
+    if not 0 <= second < _LONGEST:
+        raise ValueError(f"an episode begins at {second:g} s")
+    return second
 
 
 def _places_2(root: Path, info: Json) -> Iterator[_Place]:
@@ -206,7 +221,11 @@ def _places_2(root: Path, info: Json) -> Iterator[_Place]:
 
 def _file(root: Path, pattern: str, **fields: object) -> Path:
     """Return a file of the dataset; a pattern that leads out of its folder is refused."""
-    file = root / str(pattern).format(**fields)
+
+    def filled(match: re.Match[str]) -> str:  # not `format`, which takes widths of any size
+        return str(fields[match[1]]).zfill(int(match[2] or 0))
+
+    file = root / _FIELD.sub(filled, str(pattern))
     if not file.resolve().is_relative_to(root.resolve()):
         raise ValueError(f"{pattern} leads out of the folder")
     return file
@@ -235,13 +254,17 @@ def _pictures(file: Path, rows: Collection[Any]) -> Iterator[Array]:
             raise PlanetError(f"{file}: a picture is damaged, {one_line(str(error))}") from None
 
 
-def _stacked(frames: Iterator[Array], prepare: Prepare | None) -> Array:
-    """Return frames [T, ...], prepared a few at a time as they come."""
-    blocks = []
-    for frame in frames:
-        some = [frame, *itertools.islice(frames, at_once(*frame.shape[:2]) - 1)]
-        blocks.append(prepare(np.stack(some)) if prepare else np.stack(some))
-    return np.concatenate(blocks)
+def _stacked(frames: Iterator[Array], count: int, prepare: Prepare | None) -> Array:
+    """Return `count` frames [T, ...], prepared a few at a time as they come."""
+    if prepare is None:
+        return joined((frame[None] for frame in frames), count)
+
+    def blocks() -> Iterator[Array]:
+        for frame in frames:
+            few = itertools.islice(frames, at_once(*frame.shape[:2]) - 1)
+            yield prepare(np.stack([frame, *few]))
+
+    return joined(blocks(), count)
 
 
 def _json(path: Path) -> Json:

@@ -21,6 +21,8 @@ from planet_rssm.envs.spec import EnvSpec
 
 INTERVAL = 1 / 30  # seconds a row where nothing says it
 _SLACK = 1e-5  # by which an action may lie beyond 1
+_LARGEST = np.finfo(np.float32).max
+_KEPT, _EMPTY = 64 << 20, 1 << 10  # bytes of numbers that are kept, and of an episode without any
 
 
 class Mapping:
@@ -45,6 +47,8 @@ class Mapping:
         named = (roles.action, roles.reward, roles.terminal, *roles.vectors)
         self.numbers = tuple(key for key in named if key)  # columns without those of images
         self.ranges = ranges_of(self.numbers)
+        self._kept: dict[int, dict[str, Array]] = {}  # numbers that need no second reading
+        self._room = _KEPT
         self._actions: Callable[[Array], Array] | None = None
         self.scaled = False  # whether actions are
         self.spec: EnvSpec | None = None
@@ -77,6 +81,8 @@ class Mapping:
                 raise ValueError(f"{key} is {rows.dtype}, must be numbers")
             if rows.dtype.kind == "f" and not np.isfinite(rows).all():
                 raise ValueError(f"{key} has NaN or infinity in it")
+            if rows.dtype.kind == "f" and np.abs(rows).max(initial=0) > _LARGEST:
+                raise ValueError(f"{key} has {np.abs(rows).max():g} in it, beyond float32")
             if key == self.roles.reward and rows.size != len(rows):
                 raise ValueError(f"{key} has shape {list(rows.shape)}, must be one number a row")
         if not len(used[self.roles.action]):
@@ -84,6 +90,9 @@ class Mapping:
         self._terminated(data)
         for key, rows in used.items():
             self.ranges[key].add(rows)
+        self._room -= _EMPTY + sum(rows.nbytes for rows in data.values())
+        if self._room >= 0:
+            self._kept[index] = data
 
     def time_words(self) -> str:
         """Return how time is aligned in the files."""
@@ -147,8 +156,13 @@ class Mapping:
         """
         assert self.spec is not None and self._actions is not None, "settle first"
         roles = self.roles
-        wanted: dict[str, Prepare | None] = dict.fromkeys(self.numbers)
-        data = self.source.read(index, wanted | self.pictures)
+        data = self._kept.pop(index, {})
+        wanted: dict[str, Prepare | None] = dict.fromkeys(
+            key for key in self.numbers if key not in data
+        )
+        for key, made in self.pictures.items():
+            wanted[key] = None if made.fits else made
+        data |= self.source.read(index, wanted)
         observation = {_ours(key): self._observed(key, data[key]) for key in roles.observations}
         if self.order == "step" and self.wish.end == "repeat":
             observation = {
@@ -181,7 +195,8 @@ class Mapping:
 
     def _observed(self, key: str, rows: Array) -> Array:
         if key in self.roles.images:
-            return rows
+            made = self.pictures[key]
+            return made(rows) if made.fits else rows  # a film may be of another size than it says
         return rows.reshape(len(rows), -1).astype(np.float32)
 
     def _terminated(self, data: dict[str, Array]) -> bool:
@@ -265,6 +280,8 @@ class _Pictures:
     def __init__(self, source: Source, key: str, size: int) -> None:
         self._name = f"{source.name}: {key}"
         self._size = size
+        # whether frames are taken as they are, by what the set says of them
+        self.fits = source.columns[key] == ((size, size, 3), np.uint8)
         # floats are 0 to 1 or 0 to 255, decided by the first block and checked in all others
         self.top = 255.0 if source.columns[key].dtype.kind == "u" else 0.0
 

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import io
+import math
 import os
 import struct
 import zipfile
@@ -19,6 +20,7 @@ from planet_rssm.base.files import open_regular
 from planet_rssm.base.text import one_line
 from planet_rssm.datasets.foreign.source import Array, Column
 
+_PIECE = 1 << 20  # bytes that are decompressed at once
 _MOST_HEADER = 1 << 16  # bytes of an array's description
 _ELSEWHERE = "load it with NumPy where you trust its maker, and save its arrays with a plain dtype"
 
@@ -35,6 +37,7 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
         ValueError,
         IndexError,
         OverflowError,
+        MemoryError,  # an array that says it is larger than the machine
         struct.error,
         RuntimeError,  # encrypted
         NotImplementedError,  # a compression that Python lacks
@@ -92,13 +95,23 @@ def read(path: Path, keys: Collection[str]) -> dict[str, Array]:
                 shape, fortran, dtype = _header(stream)
                 if dtype.hasobject:
                     raise PlanetError(f"{path}: {key!r} holds Python objects; {_ELSEWHERE}")
-                data = stream.read()
-            count = int(np.prod(shape, dtype=np.int64))
-            if len(data) != count * dtype.itemsize:
-                raise PlanetError(f"{path}: {key!r} is cut short; leave the file out")
-            flat = np.frombuffer(data, dtype)
+                count = math.prod(shape)
+                if count * dtype.itemsize > info.file_size:
+                    raise PlanetError(f"{path}: {key!r} is cut short; leave the file out")
+                flat = np.empty(count, dtype)
+                _fill(flat.view(np.uint8).data, stream)
             arrays[key] = flat.reshape(shape, order="F" if fortran else "C")
     return arrays
+
+
+def _fill(room: memoryview, stream: IO[bytes]) -> None:
+    """Read what an array holds, to the byte and to the end of the stream, where its sum is."""
+    at = 0
+    while piece := stream.read(_PIECE):
+        room[at : at + len(piece)] = piece
+        at += len(piece)
+    if at != len(room):
+        raise ValueError(f"an array has {at} bytes, must have {len(room)}")
 
 
 def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:

@@ -31,7 +31,7 @@ class Own:
             self.spec = EnvSpec.from_json(noted["env"])
             self._columns = {str(ours): str(theirs) for ours, theirs in noted["columns"].items()}
             self._reward = str(noted["reward"])
-        except (KeyError, TypeError, AttributeError):
+        except (LookupError, TypeError, ValueError, AttributeError):
             raise PlanetError(
                 f"{source.name}: what the export noted is damaged; export it again"
             ) from None
@@ -50,11 +50,12 @@ class Own:
         )
         data = self._source.read(index, wanted)
         first = slice(1, None) if self._source.order == "arrived" else slice(None, -1)
-        noted = self._source.noted(index)
-        action = np.asarray(data["action"][first], np.float32).reshape(-1, self.spec.action_size)
-        if self.spec.groups:
-            action = from_places(places(action, self.spec.groups), self.spec.groups)
         try:
+            noted = self._source.noted(index)
+            action = np.asarray(data["action"][first], np.float32)
+            action = action.reshape(-1, self.spec.action_size)
+            if self.spec.groups:
+                action = from_places(places(action, self.spec.groups), self.spec.groups)
             return Episode.from_transitions(
                 {
                     ours: data[theirs].reshape(len(data[theirs]), *self.spec.observation[ours][0])
@@ -66,7 +67,7 @@ class Own:
                 truncated=bool(noted["info"]["truncated"]),
                 info=noted["info"],
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise PlanetError(
                 f"{self._source.label(index)}: is not as it was exported ({error!r})"
             ) from None

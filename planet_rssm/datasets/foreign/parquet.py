@@ -5,10 +5,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.files import check_regular
 from planet_rssm.base.text import one_line
-from planet_rssm.datasets.foreign.source import need
+from planet_rssm.datasets.foreign.source import Array, need
 
 
 def library() -> ModuleType:
@@ -36,10 +38,8 @@ class RowReader:
         self._group: int | None = None
         self._table: Any = None
 
-    def read(
-        self, path: Path, first: int, count: int, columns: Collection[str]
-    ) -> dict[str, list[Any]]:
-        """Return `count` rows from `first` on, by column.
+    def read(self, path: Path, first: int, count: int, columns: Collection[str]) -> dict[str, Any]:
+        """Return `count` rows from `first` on, by column, as Arrow has them.
 
         Raises:
             PlanetError: the file is damaged, or has no such rows or columns.
@@ -47,17 +47,18 @@ class RowReader:
         try:
             if path != self._path or self._columns != frozenset(columns):
                 self._open(path, columns)
+            import pyarrow  # it is installed
+
             if first < 0 or first + count > self._begins[-1]:
                 raise ValueError(f"has {self._begins[-1]} rows, {first + count} are needed")
-            out: dict[str, list[Any]] = {column: [] for column in columns}
+            pieces = []
             for group, begin in enumerate(self._begins[:-1]):
                 start = max(first, begin)
                 stop = min(first + count, self._begins[group + 1])
                 if start < stop:
-                    rows = self._read_group(group).slice(start - begin, stop - start)
-                    for column in columns:
-                        out[column] += rows[column].to_pylist()
-            return out
+                    pieces.append(self._read_group(group).slice(start - begin, stop - start))
+            rows = pyarrow.concat_tables(pieces)
+            return {column: rows[column] for column in columns}
         except (OSError, ValueError, KeyError) as error:  # ArrowInvalid is a ValueError
             self._path = None
             raise _damaged(path, error) from None
@@ -79,6 +80,32 @@ class RowReader:
             self._table = self._file.read_row_group(group, columns=sorted(self._columns))
             self._group = group
         return self._table
+
+
+def numbers(column: Any, dtype: np.dtype) -> Array:  # noqa: ANN401 (pyarrow has no types)
+    """Return a column of numbers, or of lists of as many each, as a flat array of its own.
+
+    Raises:
+        ValueError: a number is missing or does not fit, or lists differ in length.
+        NotImplementedError: what is there are no numbers.
+    """
+    import pyarrow
+    import pyarrow.compute
+
+    values = column.combine_chunks()
+    while True:
+        if isinstance(values, pyarrow.ExtensionArray):
+            values = values.storage
+        if values.null_count:
+            raise ValueError(f"{values.null_count} are missing")
+        if not hasattr(values, "flatten") or pyarrow.types.is_struct(values.type):
+            break
+        if len(values) and len(pyarrow.compute.list_value_length(values).unique()) > 1:
+            raise ValueError("lists of different lengths")
+        values = values.flatten()
+    kind = pyarrow.from_numpy_dtype(dtype)
+    values = values if values.type == kind else values.cast(kind)
+    return np.array(values.to_numpy(zero_copy_only=False), dtype)
 
 
 def read_table(path: Path, columns: Collection[str]) -> dict[str, list[Any]]:

@@ -1,7 +1,7 @@
 """What every foreign set of episodes says of itself, and how its columns are read."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -86,8 +86,45 @@ class Source(ABC):
 def in_blocks(array: Any, start: int, stop: int, prepare: Prepare) -> Array:  # noqa: ANN401
     """Return frames `start` to `stop` of a stored array, a block at a time, each prepared."""
     firsts = range(start, stop, BLOCK)
-    blocks = [prepare(np.asarray(array[at : min(at + BLOCK, stop)])) for at in firsts]
-    return np.concatenate(blocks)
+    blocks = (prepare(np.asarray(array[at : min(at + BLOCK, stop)])) for at in firsts)
+    return joined(blocks, stop - start)
+
+
+def joined(blocks: Iterator[Array], count: int) -> Array:
+    """Return blocks of frames as one array of `count`; each is copied as it comes, and let go.
+
+    Raises:
+        ValueError: frames of different shapes, or not as many as `count`.
+    """
+    whole, done = np.empty(0), 0
+    for block in blocks:
+        if not done:
+            if len(block) == count:
+                return block
+            whole = np.empty((count, *block.shape[1:]), block.dtype)
+        if block.shape[1:] != whole.shape[1:] or block.dtype != whole.dtype:
+            raise ValueError(f"frame 0 is {_words(whole[0])}, frame {done} is {_words(block[0])}")
+        whole[done : done + len(block)] = block
+        done += len(block)
+    if done != count:
+        raise ValueError(f"has {done} frames, not {count}")
+    return whole
+
+
+def _words(frame: Array) -> str:
+    return f"{frame.dtype} {list(frame.shape)}"
+
+
+def whole_numbers(values: Any, name: str) -> Array:  # noqa: ANN401
+    """Return int64 numbers that say where episodes are.
+
+    Raises:
+        ValueError: they are of another kind.
+    """
+    array = np.asarray(values)
+    if array.size and (array.dtype.kind not in "iu" or array.max() > np.iinfo(np.int64).max):
+        raise ValueError(f"{name} is {array.dtype}, must be whole numbers")
+    return array.astype(np.int64)
 
 
 def need(name: str, extra: str) -> PlanetError:

@@ -27,7 +27,7 @@ class VideoReader:
             raise need("av", "data") from None
         self.path = path
         self._fps = fps
-        self._errors = (av.FFmpegError, OSError, ValueError, IndexError, EOFError)
+        self._errors = (av.FFmpegError, OSError, ValueError, LookupError, ArithmeticError)
         try:
             check_regular(path)
             self._film = av.open(str(path))
@@ -36,6 +36,7 @@ class VideoReader:
         except self._errors as error:
             raise self._damaged(error) from None
         self._decoded = self._film.decode(self._stream)
+        self._reformatter = av.video.reformatter.VideoReformatter()  # one for all frames
         self._begun = False
         self._ahead: tuple[float, Any] | None = None  # decoded, of the next episode
 
@@ -59,7 +60,7 @@ class VideoReader:
                 if place > at:
                     break
                 at += 1
-                yield frame.to_ndarray(format="rgb24")
+                yield self._reformatter.reformat(frame, format="rgb24").to_ndarray()
                 if at == count:
                     self._peek()
                     return

@@ -20,6 +20,7 @@ from planet_rssm.datasets.foreign.source import (
     Source,
     in_blocks,
     need,
+    whole_numbers,
 )
 
 # Compressions and filters that only move bytes. Others may run code: numcodecs has a `pickle`.
@@ -54,7 +55,7 @@ class ZarrBuffer(Source):
             store = zarr.storage.ZipStore(path, mode="r") if path.is_file() else str(path)
             root: Any = zarr.open_group(store, mode="r")
             self._data = {key: array for key, array in root["data"].arrays()}
-            ends = np.asarray(root["meta/episode_ends"][:], np.int64)
+            ends = whole_numbers(root["meta/episode_ends"][:], "meta/episode_ends")
             if ends.ndim != 1 or (np.diff(ends, prepend=0) < 0).any():
                 raise ValueError("meta/episode_ends does not grow")
             self.columns = {
