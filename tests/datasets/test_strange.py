@@ -173,7 +173,7 @@ def test_lerobots_description_is_wrong(tmp_path, line, key, value):
 @pytest.mark.parametrize(
     ("shape", "dtype"),
     [([3], "float32"), ([2**40], "float32"), ([-1], "float32"), ([float("inf")], "float32")]
-    + [([2], "uint8"), ([2], "string"), ("x", "float32")],
+    + [([2], "uint8"), ([2], "string"), ([2], "bool"), ("x", "float32")],
 )
 def test_lerobots_column_is_not_as_it_says(tmp_path, line, shape, dtype):
     def change(fields):

@@ -103,6 +103,8 @@ def numbers(column: Any, dtype: np.dtype) -> Array:  # noqa: ANN401 (pyarrow has
         if len(values) and len(pyarrow.compute.list_value_length(values).unique()) > 1:
             raise ValueError("lists of different lengths")
         values = values.flatten()
+    if dtype.kind == "b" and not pyarrow.types.is_boolean(values.type):
+        raise ValueError(f"{values.type} in place of flags")
     kind = pyarrow.from_numpy_dtype(dtype)
     values = values if values.type == kind else values.cast(kind)
     return np.array(values.to_numpy(zero_copy_only=False), dtype)
