@@ -1,17 +1,21 @@
 """Work on a cluster of Ray: the same numbers as here, whatever happens to its processes."""
 
+import contextlib
 import gc
 import importlib.util
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
+import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -20,9 +24,13 @@ from planet_rssm.base import cluster
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.seeding import Stream
 from planet_rssm.cli.main import main
+from planet_rssm.data.replay import Replay
 from planet_rssm.envs.registry import resolve
+from planet_rssm.evaluation.compare import compare
+from planet_rssm.runs import location
 from planet_rssm.runs.run import Run
 from planet_rssm.runs.surroundings import check_versions, own_versions
+from planet_rssm.sweep import Sweep, on_ray, state_of
 from planet_rssm.training import ray_collector
 from planet_rssm.training.collector import Order
 from planet_rssm.training.display import Display
@@ -57,6 +65,23 @@ def new_run(folder: Path, *overrides: str) -> Run:
 def same(ours: Path, theirs: Path) -> None:
     """Check that nothing tells the two runs apart."""
     assert lines(ours) == lines(theirs)
+    same_episodes(ours, theirs)
+
+
+def committed(run: Path) -> int:
+    """Return how many episodes a run has: on disk, by its manifest, and by its metrics."""
+    collected = [line for line in lines(run) if line["phase"] == "collect"]
+    counts = {
+        len(list((run / "episodes").glob("*.safetensors"))),
+        len(Replay(run / "episodes", sys.maxsize).episodes),
+        sum(len(line["returns"]) for line in collected),
+    }
+    assert len(counts) == 1, counts
+    return counts.pop()
+
+
+def same_episodes(ours: Path, theirs: Path) -> None:
+    assert committed(ours) == committed(theirs)
     for path in (theirs / "episodes").glob("*.safetensors"):
         assert path.read_bytes() == (ours / "episodes" / path.name).read_bytes()
 
@@ -131,17 +156,129 @@ def test_the_page_has_files_that_ray_and_bash_take() -> None:
     jsonschema.validate(cluster_yaml, json.loads(schema.read_text()))
 
 
+OWN = """
+import signal, sys
+from planet_rssm.base import cluster
+
+before = signal.getsignal(signal.SIGTERM)
+with cluster.connected("--on", "ray", 2):
+    import ray
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert ray.get(ray.remote(lambda: 6 * 7).remote()) == 42
+    print(ray.get_runtime_context().gcs_address, ray.cluster_resources()["CPU"] >= 2)
+"""
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_cluster_of_its_own_ends_with_it() -> None:
+    answer = subprocess.run(
+        [sys.executable, "-c", OWN], capture_output=True, text=True, timeout=120
+    )
+    assert answer.returncode == 0, answer.stderr
+    address, enough = answer.stdout.split()
+    host, port = address.split(":")
+    assert enough == "True"
+    with pytest.raises(OSError):
+        socket.create_connection((host, int(port)), 1)
+
+
+# An environment that fails where a file says so: each fault once, or in every step.
+FRAIL = """
+import os, signal, time
+import gymnasium, numpy as np
+
+FAULTS = os.path.dirname(__file__)
+
+
+def once(fault):
+    try:
+        os.unlink(f"{FAULTS}/{fault}")
+    except FileNotFoundError:
+        return False
+    return True
+
+
+class Frail(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-10, 10, (3,), np.float32)
+    action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.state, self.steps = self.np_random.normal(size=3).astype(np.float32), 0
+        return self.state, {}
+
+    def step(self, action):
+        self.steps += 1
+        if self.steps == 3 and once("dies"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.steps == 6 and once("hangs"):
+            time.sleep(1000)
+        if os.path.exists(f"{FAULTS}/broken"):
+            os._exit(3)
+        self.state = np.clip(0.9 * self.state + 0.1 * action[0], -10, 10).astype(np.float32)
+        return self.state, float(self.state.sum()), False, self.steps == 10, {}
+"""
+
+
+class OnThisMachine:
+    """A cluster of two nodes, a CPU each, that this process is connected to.
+
+    No disk counts as one with room, so an object store that is full is.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from ray.cluster_utils import Cluster
+
+        self.folder = folder
+        self._node = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
+        self._node |= {"num_cpus": 1, "object_store_memory": 80_000_000}
+        full = {"local_fs_capacity_threshold": 0.0, "oom_grace_period_s": 0.2}
+        self._cluster = Cluster(
+            initialize_head=True, head_node_args={**self._node, "_system_config": full}
+        )
+        self.where = f"ray:{self._cluster.address}"
+        self.add()
+
+    def add(self, **variables: str) -> None:
+        """Add a node; `variables` are of its processes."""
+        handler = signal.getsignal(signal.SIGTERM)
+        self.last = self._cluster.add_node(**self._node, env_vars=variables or None)
+        signal.signal(signal.SIGTERM, handler)  # a node of Ray in this process has its own
+
+    def remove(self) -> None:
+        """Kill the node that was added last."""
+        self._cluster.remove_node(self.last, allow_graceful=False)
+
+    def end(self) -> None:
+        self._cluster.shutdown()
+
+
 @pytest.fixture(scope="module")
-def ray_cluster() -> Iterator[None]:
-    """Ray on this machine, for what follows."""
+def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnThisMachine]:
+    """Ray on this machine, for what follows; its `folder` has the module `frail`."""
+    folder = tmp_path_factory.mktemp("modules")
+    (folder / "frail.py").write_text(FRAIL)
     handler = signal.getsignal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        patch.syspath_prepend(folder)
+        path = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+        patch.setenv("PYTHONPATH", os.pathsep.join(path))
         patch.setenv("RAY_worker_niceness", "0")  # else the other tests' processes go first
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN", cluster._token())
         # Ray does not wait for the processes that it ends
         warnings.simplefilter("ignore", ResourceWarning)
-        with cluster.connected("--collect-on", "ray", 2):
-            assert signal.getsignal(signal.SIGTERM) == handler
-            yield
+        nodes = OnThisMachine(folder)
+        signal.signal(signal.SIGTERM, handler)
+        try:
+            with cluster.connected("--collect-on", nodes.where, 2):
+                assert signal.getsignal(signal.SIGTERM) == handler
+                yield nodes
+        finally:
+            nodes.end()
+            signal.signal(signal.SIGTERM, handler)
         gc.collect()
 
 
@@ -156,7 +293,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @needs_ray
 @pytest.mark.slow
 def test_a_run_is_the_same_on_a_cluster_where_a_collector_is_killed(
-    ray_cluster: None,
+    ray_cluster: OnThisMachine,
     here: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -183,10 +320,276 @@ def test_a_run_is_the_same_on_a_cluster_where_a_collector_is_killed(
     assert ages == [None, None, 2]
 
 
+def once(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object], orders: int) -> None:
+    """Have `act` called when the collectors have been given so many orders."""
+    begin, left = RayCollector.begin_with, [orders]
+
+    def counted(self: RayCollector, *arguments) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            while len(self.pids) < 2:  # the second joins later
+                self._look(lambda index, episode: None)
+        begin(self, *arguments)
+        if left[0] == 0:
+            act()
+
+    monkeypatch.setattr(RayCollector, "begin_with", counted)
+
+
+@needs_ray
+@pytest.mark.slow
+def test_fresh_weights_are_the_local_run_too_where_a_node_goes(
+    ray_cluster: OnThisMachine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    train(new_run(tmp_path / "here"), Display())
+    once(monkeypatch, ray_cluster.remove, 2)
+    try:
+        train(new_run(tmp_path / "there"), Display(), collect_on="ray")
+    finally:
+        ray_cluster.add()
+    same(tmp_path / "there", tmp_path / "here")
+    said = [line for line in caplog.messages if "was lost and is replaced" in line]
+    assert said and all(line.count("\n") == 0 for line in said)
+    assert not any("age" in line for line in lines(tmp_path / "there"))
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_node_with_another_version_ends_the_run(
+    ray_cluster: OnThisMachine, tmp_path: Path
+) -> None:
+    """A node that has another gymnasium before its own."""
+    other = tmp_path / "other" / "gymnasium-0.1.dist-info"
+    other.mkdir(parents=True)
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: gymnasium\nVersion: 0.1\n")
+    ray_cluster.add(PYTHONPATH=os.pathsep.join([str(other.parent), os.environ["PYTHONPATH"]]))
+    try:
+        with pytest.raises(
+            PlanetError,
+            match=r"--collect-on: node \S+ has gymnasium 0.1, this machine \S+; install",
+        ):
+            train(
+                new_run(tmp_path / "run", "train.collectors=3", "train.env_steps=100000"),
+                Display(),
+                collect_on="ray",
+            )
+    finally:
+        ray_cluster.remove()
+
+
+def frail(*overrides: str) -> list[str]:
+    return [
+        *"env.id=frail:Frail env.time_limit=10 env.action_repeat=1 env.step_timeout=2".split(),
+        *"model.vector_units=16 train.collectors=1 train.env_steps=70".split(),
+        *overrides,
+    ]
+
+
+@needs_ray
+@pytest.mark.slow
+def test_environments_that_die_and_hang_on_a_node(
+    ray_cluster: OnThisMachine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each once, and the run is that without; then in every step, and nothing committed is lost."""
+    train(new_run(tmp_path / "here", *frail()), Display())
+    for fault in ("dies", "hangs"):
+        (ray_cluster.folder / fault).touch()
+    run = new_run(tmp_path / "there", *frail())
+    train(run, Display(), collect_on="ray")
+    same_episodes(tmp_path / "there", tmp_path / "here")
+    said = [line for line in caplog.messages if "was lost in step" in line]
+    assert len(said) == 2 and not any("\n" in line for line in said)
+    assert "SIGKILL" in said[0] and "no answer in time" in said[1]
+    before, count = lines(tmp_path / "there"), committed(tmp_path / "there")
+    longer = Run.open(run.folder, settings_of(*frail("train.env_steps=110")))
+    (ray_cluster.folder / "broken").touch()
+    with pytest.raises(PlanetError, match=r"its worker failed 3 times in a row, at last in step 1"):
+        train(longer, Display(), collect_on="ray")
+    assert lines(tmp_path / "there") == before and committed(tmp_path / "there") == count
+    (ray_cluster.folder / "broken").unlink()
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_full_object_store_is_a_line_and_the_run_goes_on_later(
+    ray_cluster: OnThisMachine, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    held = []
+    begin = RayCollector.begin_with
+
+    def fill(self: RayCollector, *arguments) -> None:
+        if (tmp_path / "checkpoints").exists() and location.numbered(tmp_path):
+            size = 64_000_000
+            while size > 10_000:
+                try:
+                    held.append(ray.put(np.zeros(size, np.uint8)))
+                except (ray.exceptions.ObjectStoreFullError, ray.exceptions.OutOfDiskError):
+                    size //= 4
+        begin(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RayCollector, "begin_with", fill)
+        with pytest.raises(
+            PlanetError, match="--collect-on: no room in the cluster's object store for .* weights"
+        ):
+            train(new_run(tmp_path, "train.staleness=1"), Display(), collect_on="ray")
+    held.clear()
+    assert 0 < committed(tmp_path) < committed(here)
+    train(Run.open(tmp_path, settings_of("train.staleness=1")), Display(), collect_on="ray")
+    same(tmp_path, here)
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_learner_that_is_killed_goes_on_where_it_was(
+    ray_cluster: OnThisMachine, tmp_path: Path
+) -> None:
+    more = ["train.env_steps=12000", "train.staleness=1"]
+    train(new_run(tmp_path / "here", *more), Display())
+    words = [word for value in (*TINY, *more) for word in ("-s", value)]
+    run = tmp_path / "there"
+    words += ["--run-dir", str(run), "--plan-episodes", "0", "--collect-on", ray_cluster.where]
+    with (tmp_path / "log").open("wb") as log:
+        learner = subprocess.Popen(
+            [sys.executable, "-m", "planet_rssm", "train", "planet", *words], stdout=log, stderr=log
+        )
+    end = time.monotonic() + 120
+    while not (run / "checkpoints").exists() or len(location.numbered(run)) < 2:
+        assert learner.poll() is None and time.monotonic() < end, (tmp_path / "log").read_text()
+        time.sleep(0.01)
+    learner.kill()
+    assert learner.wait() == -signal.SIGKILL
+    train(Run.open(run, settings_of(*more)), Display(), collect_on="ray")
+    same(run, tmp_path / "here")
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_comparison_is_the_same_on_a_cluster(
+    ray_cluster: OnThisMachine, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The times are measured once and kept, the episodes are played again."""
+    monkeypatch.setattr("planet_rssm.evaluation.equal_time.STEPS", (1, 2))
+    on_this_machine = compare([str(here)], [1000.0], [1, 2])
+    for path in (here / "eval").glob("*.json"):
+        if not path.name.startswith("times-"):
+            path.unlink()
+    there = compare([str(here)], [1000.0], [1, 2], on="ray")
+    assert not there.errors
+    assert [one.to_json() for one in there.groups] == [
+        one.to_json() for one in on_this_machine.groups
+    ]
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_sweep_is_the_same_on_a_cluster_and_goes_on(
+    ray_cluster: OnThisMachine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture,
+) -> None:
+    """Stopped, then with a run whose actor is killed; the same file once more does nothing."""
+
+    def sweep(out: str, seeds: int) -> Path:
+        path = tmp_path / f"{out}.yaml"
+        settings = dict(word.split("=") for word in [*TINY, "train.env_steps=12000"])
+        tasks = [settings.pop("env.id")]
+        values = {"preset": "planet", "tasks": tasks, "seeds": seeds, "set": settings}
+        path.write_text(json.dumps({**values, "out": str(tmp_path / out)}))
+        return path
+
+    [run] = Sweep.read(sweep("there", 1)).runs
+
+    def stop(self: object) -> None:
+        if run.folder.exists() and location.numbered(run.folder):
+            raise KeyboardInterrupt
+
+    command = ["sweep", str(sweep("there", 1)), "--on", ray_cluster.where]
+    with monkeypatch.context() as patch:
+        patch.setattr(on_ray._Runs, "_check_room", stop)
+        with pytest.raises(SystemExit) as ended:
+            main(command)
+    assert ended.value.code == 130 and state_of(run).state == "stopped"
+    log = (tmp_path / f"there/logs/{run.name}.log").read_text()
+    assert "the same command with --resume continues" in log
+    killed = []
+
+    def kill(self: object) -> None:
+        if not killed and state_of(run).state == "running":
+            killed.extend(actors("RayTraining"))
+            os.kill(killed[0], signal.SIGKILL)
+
+    sweep("there", 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(on_ray._Runs, "_check_room", kill)
+        main(command)
+    said = capfd.readouterr().err
+    assert killed and said.count("it is begun again: its process was killed or crashed") == 1
+    main([*command, "--json"])
+    assert json.loads(capfd.readouterr().out) == {"begun": [], "failed": [], "jobs": []}
+    main(["sweep", str(sweep("here", 2))])
+    for ours in Sweep.read(sweep("there", 2)).runs:
+        assert state_of(ours).state == "complete"
+        same(ours.folder, tmp_path / "here" / ours.name)
+
+
+def actors(kind: str) -> list[int]:
+    """Return the processes of actors of this class."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if path.read_bytes().startswith(f"ray::{kind}".encode()):
+                found.append(int(path.parent.name))
+    return found
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_sweep_needs_a_folder_that_all_see(
+    ray_cluster: OnThisMachine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(json.dumps({"preset": "quickstart", "out": str(tmp_path / "out")}))
+    sweep = Sweep.read(path)
+    begin = on_ray._Runs._begin
+
+    def elsewhere(self: on_ray._Runs, *arguments) -> None:
+        self._mark = "of another machine"
+        begin(self, *arguments)
+
+    monkeypatch.setattr(on_ray._Runs, "_begin", elsewhere)
+    with pytest.raises(PlanetError, match="does not see .* all nodes share, with the same path"):
+        on_ray.run_on(ray_cluster.where, sweep, sweep.runs, 1, print)
+    assert not sweep.runs[0].folder.exists()
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_sweep_that_no_node_has_room_for(
+    ray_cluster: OnThisMachine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(
+        json.dumps({"preset": "quickstart", "out": str(tmp_path / "out"), "ray": {"num_gpus": 8}})
+    )
+    monkeypatch.setattr(on_ray, "_SLOW", 0.2)
+    monkeypatch.setattr(on_ray, "_ROOM", 0.5)
+    sweep, said = Sweep.read(path), []
+    with pytest.raises(PlanetError, match=r"CPU 1, GPU 8, which no node has; add a node, or"):
+        on_ray.run_on(ray_cluster.where, sweep, sweep.runs, 1, said.append)
+    assert len(said) == 1 and said[0].endswith("it goes on when a node has room")
+
+
 @needs_ray
 @pytest.mark.slow
 def test_an_evaluation_is_the_same_on_a_cluster(
-    ray_cluster: None, here: Path, capfd: pytest.CaptureFixture
+    ray_cluster: OnThisMachine, here: Path, capfd: pytest.CaptureFixture
 ) -> None:
     words = ["eval", str(here), "--episodes", "2", "--fresh", "--json"]
     main(words)
@@ -202,7 +605,7 @@ def test_an_evaluation_is_the_same_on_a_cluster(
 @needs_ray
 @pytest.mark.slow
 def test_a_set_is_the_same_on_a_cluster(
-    ray_cluster: None, here: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+    ray_cluster: OnThisMachine, here: Path, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
     """Of a run with noise, in two shares of which the second is not full."""
     words = (
@@ -220,7 +623,7 @@ def test_a_set_is_the_same_on_a_cluster(
 @needs_ray
 @pytest.mark.slow
 def test_no_room_is_said_and_then_an_error(
-    ray_cluster: None,
+    ray_cluster: OnThisMachine,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,

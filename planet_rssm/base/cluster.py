@@ -80,6 +80,19 @@ def connected(option: str, where: str, cpus: int) -> Iterator[None]:
         yield
 
 
+def why_lost(error: Exception) -> str:
+    """Return in a line why an actor was lost; Ray says it in a paragraph."""
+    text = str(error)
+    if "worker process has died" in text:
+        return "its process was killed or crashed"
+    if "unavailable" in text:
+        return "its process does not answer"
+    if "node has died" in text or "NodeDied" in type(error).__name__:
+        return "its node is gone"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return one_line(lines[-1] if lines else type(error).__name__)
+
+
 def _address(option: str, where: str) -> str | None:
     name, _, address = where.partition(":")
     if name != "ray" or where == "ray:" or address.startswith("//"):

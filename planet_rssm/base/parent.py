@@ -1,9 +1,15 @@
-"""What a child process of ours does about its parent: read its commands, and die with it."""
+"""What a child process of ours does about its parent: read its commands, and die with it.
+
+`python -m planet_rssm.base.parent LIFE WORDS…` is `planet WORDS…`, killed when the pipe of the
+descriptor LIFE closes at its other end. It must lead a process group of its own.
+"""
 
 import fcntl
 import os
+import runpy
 import select
 import signal
+import sys
 import threading
 
 
@@ -41,3 +47,10 @@ def _kill_group_after(life: int, milliseconds: int | None) -> None:
     poll.register(life, 0)  # of closing alone
     if poll.poll(milliseconds):
         os.killpg(0, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    life = int(sys.argv.pop(1))
+    os.set_inheritable(life, False)
+    die_with_parent(life)
+    runpy.run_module("planet_rssm", run_name="__main__", alter_sys=True)

@@ -38,7 +38,7 @@ VERBS = {
     "report": "Write one HTML file about runs: curves, scores, films, settings.",
     "dream": "Measure what a trained model imagines beside the truth.",
     "diagnose": "Say where a run's return is lost: in the model, the planner or the filter.",
-    "sweep": "Train presets x tasks x seeds x settings, here or on SLURM; only what is missing.",
+    "sweep": "Train presets x tasks x seeds x settings, here, by Ray or on SLURM.",
     "serve": "Plan for many robots at once: a service that their control loops ask.",
     "bench": "Measure this machine's speed.",
     "config": "Show the resolved settings of a preset.",

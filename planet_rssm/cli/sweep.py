@@ -34,6 +34,7 @@ def verb() -> None:
     \b
     For example
       planet sweep run sweep.yaml
+      planet sweep run sweep.yaml --on ray:auto
       planet sweep status sweep.yaml
       planet sweep collect sweep.yaml --episodes 10
     """  # noqa: D301 (click reads the backspace)
@@ -46,15 +47,21 @@ def verb() -> None:
     "where",
     default="local",
     show_default=True,
-    type=click.Choice(["local", "slurm"]),
-    help="This machine, or SLURM: submit and leave.",
+    metavar="local|ray[:ADDRESS]|slurm",
+    help="This machine; a cluster of Ray, whose nodes share the folder of the runs; or SLURM, to "
+    "submit and leave.",
 )
-@click.option("--at-once", type=options.count(), help="Runs at once on this machine [its cores].")
+@click.option(
+    "--at-once",
+    type=options.count(),
+    help="Runs at once, at most [here: its cores; by Ray: as many as have room].",
+)
 @options.as_json()
 def run(file: Path, where: str, at_once: int | None, as_json: bool) -> None:
     """Begin the runs of SWEEP.yaml that are missing, and continue those that were stopped."""
     from planet_rssm.sweep import Sweep, run_here, state_of
 
+    _check_where(where)
     sweep = Sweep.read(file)
     states = [state_of(one).state for one in sweep.runs]
     todo = [
@@ -70,6 +77,11 @@ def run(file: Path, where: str, at_once: int | None, as_json: bool) -> None:
 
         jobs = submit(sweep, todo)
         echo(f"submitted {len(jobs)} jobs: {jobs[0]} to {jobs[-1]}", err=True)
+    elif todo and where != "local":
+        from planet_rssm.sweep.on_ray import run_on
+
+        count = at_once or len(todo)
+        failed = run_on(where, sweep, todo, count, lambda line: echo(line, err=True))
     elif todo:
         count = min(at_once or os.cpu_count() or 1, len(todo))
         failed = run_here(todo, sweep.out, count, lambda line: echo(line, err=True))
@@ -80,6 +92,16 @@ def run(file: Path, where: str, at_once: int | None, as_json: bool) -> None:
             f"{len(failed)} of {len(todo)} runs failed, {failed[0]} first; their words are in "
             f"{sweep.out / 'logs'}; the same command begins them again"
         )
+
+
+def _check_where(where: str) -> None:
+    if where in ("local", "slurm"):
+        return
+    if where.partition(":")[0] != "ray":
+        raise PlanetError(f"--on {where}: must be local, slurm, ray or ray:ADDRESS")
+    from planet_rssm.base.cluster import check_cluster
+
+    check_cluster("--on", where)
 
 
 @verb.command("status")

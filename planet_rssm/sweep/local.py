@@ -22,7 +22,7 @@ def run_here(
     What a run prints is in `out`/logs. A signal that ends this process stops the runs first, which
     commit what they have learned.
     """
-    (out / LOGS).mkdir(parents=True, exist_ok=True)
+    threads = max(1, (os.cpu_count() or 1) // at_once)
     waiting = list(runs)
     going: list[tuple[SweepRun, subprocess.Popen[bytes]]] = []
     failed = []
@@ -30,7 +30,7 @@ def run_here(
         while waiting or going:
             while waiting and len(going) < at_once:
                 run = waiting.pop(0)
-                going.append((run, _start(run, out, at_once)))
+                going.append((run, start(run, out, threads)))
                 say(f"{run.name}: begun")
             for run, process in list(going):
                 if (code := process.poll()) is None:
@@ -38,7 +38,7 @@ def run_here(
                 going.remove((run, process))
                 if code:
                     failed.append(run.name)
-                say(f"{run.name}: {_last_line(out, run) if code else 'complete'}")
+                say(f"{run.name}: {last_line(out, run) if code else 'complete'}")
             time.sleep(_LOOK)
     finally:
         for _, process in going:
@@ -48,24 +48,40 @@ def run_here(
     return failed
 
 
-def log_of(out: Path, run: SweepRun) -> Path:
-    """Return the file with what a run prints."""
-    return out / LOGS / f"{run.name}.log"
+def start(
+    run: SweepRun, out: Path, threads: int, *, life: int | None = None, folder: Path | None = None
+) -> "subprocess.Popen[bytes]":
+    """Start the process that trains a run, in a session of its own.
 
-
-def _start(run: SweepRun, out: Path, at_once: int) -> "subprocess.Popen[bytes]":
-    threads = str(max(1, (os.cpu_count() or 1) // at_once))
-    with log_of(out, run).open("ab") as log:
+    Args:
+        run: begun where it is missing, else continued.
+        out: of the sweep; what the process prints is in a log there.
+        threads: to compute with, unless the environment says so.
+        life: a descriptor of a pipe that has its other end here alone; the process is killed when
+            that closes. None: it outlives this process.
+        folder: where it is started; None: here.
+    """
+    program = "planet_rssm" if life is None else "planet_rssm.base.parent"
+    bound = [] if life is None else [str(life)]
+    with _log_of(out, run).open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "planet_rssm", *run.words()],
+            [sys.executable, "-m", program, *bound, *run.words()],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env={"OMP_NUM_THREADS": threads} | os.environ,
+            cwd=folder,
+            env={"OMP_NUM_THREADS": str(threads)} | os.environ,
+            pass_fds=[] if life is None else [life],
             start_new_session=True,  # Ctrl-C comes from here, once
         )
 
 
-def _last_line(out: Path, run: SweepRun) -> str:
-    lines = log_of(out, run).read_text(errors="replace").splitlines()
+def last_line(out: Path, run: SweepRun) -> str:
+    """Return the last line that a run has printed."""
+    lines = _log_of(out, run).read_text(errors="replace").splitlines()
     return lines[-1] if lines else "ended without a word"
+
+
+def _log_of(out: Path, run: SweepRun) -> Path:
+    (out / LOGS).mkdir(parents=True, exist_ok=True)
+    return out / LOGS / f"{run.name}.log"

@@ -8,14 +8,16 @@ set:
   rssm.deter: [200, 300]                         # both
 out: runs/paper                                     # without: runs/ and the file's name
 slurm: {timeout_min: 720, gpus_per_node: 1}         # what submitit is given
+ray: {num_cpus: 4, num_gpus: 1}                     # what a run has of a node of Ray
 """
 
 import itertools
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,7 +27,8 @@ from planet_rssm.base.json_types import Json
 from planet_rssm.config import Settings
 from planet_rssm.config.files import nearest, read
 
-KEYS = ("preset", "tasks", "seeds", "set", "out", "slurm")
+KEYS = ("preset", "tasks", "seeds", "set", "out", "slurm", "ray")
+RAY_KEYS = ("num_cpus", "num_gpus", "memory", "resources")
 MOST = 10_000  # runs of a sweep
 
 
@@ -47,6 +50,12 @@ class SweepRun:
         words += ["--run-dir", str(self.folder), "--plan-episodes", "0"]
         return [*words, "--resume"] if (self.folder / "config.yaml").exists() else words
 
+    def absolute(self) -> Self:
+        """Return the run with folders that mean the same wherever its process begins."""
+        preset = Path(self.preset)
+        where = str(preset.resolve()) if preset.is_file() else self.preset
+        return replace(self, folder=self.folder.resolve(), preset=where)
+
 
 @dataclass(frozen=True)
 class Sweep:
@@ -54,7 +63,8 @@ class Sweep:
 
     out: Path
     runs: list[SweepRun]
-    slurm: Json
+    slurm: Json  # what submitit is given
+    ray: Json  # what Ray is given for each run, `num_cpus` among it
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -93,7 +103,7 @@ class Sweep:
             raise PlanetError(
                 f"sweep file {path}: {times} runs would be called {name}; leave out what is twice"
             )
-        return cls(out, runs, slurm)
+        return cls(out, runs, slurm, _ray(path, values))
 
 
 def _run(
@@ -120,6 +130,19 @@ def _mapping(path: Path, values: Mapping[str, object], key: str) -> Json:
     if not isinstance(value, dict):
         raise PlanetError(f"sweep file {path}: {key} must be lines of `key: value`")
     return value
+
+
+def _ray(path: Path, values: Mapping[str, object]) -> Json:
+    options: Json = {"num_cpus": 1, **_mapping(path, values, "ray")}
+    for key in options:
+        if key not in RAY_KEYS:
+            raise PlanetError(
+                f"sweep file {path}: ray has no key {key!r}{nearest(str(key), RAY_KEYS)}"
+            )
+    cpus = options["num_cpus"]
+    if type(cpus) not in (int, float) or not 0 < cpus < math.inf:
+        raise PlanetError(f"sweep file {path}: ray.num_cpus {cpus!r}: must be a number above 0")
+    return options
 
 
 def _text(value: object) -> str:

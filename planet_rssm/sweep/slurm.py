@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from planet_rssm.base.errors import PlanetError
@@ -73,18 +72,11 @@ def submit(sweep: Sweep, runs: Sequence[SweepRun]) -> list[str]:
         executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
         executor.update_parameters(**{"name": sweep.out.name, **given})
         with executor.batch():
-            jobs = [executor.submit(Training(_absolute(run))) for run in runs]
+            jobs = [executor.submit(Training(run.absolute())) for run in runs]
     except (ValueError, TypeError, NameError, RuntimeError, OSError, AssertionError) as error:
         line = " ".join(str(error).split())
         raise PlanetError(f"--on slurm: submitit refuses ({line}); fix `slurm` there") from error
     return [str(job.job_id) for job in jobs]
-
-
-def _absolute(run: SweepRun) -> SweepRun:
-    """Return the run with folders that mean the same wherever its job begins."""
-    preset = Path(run.preset)
-    where = str(preset.resolve()) if preset.is_file() else run.preset
-    return SweepRun(run.name, run.folder.resolve(), where, run.overrides, run.settings)
 
 
 def _ignore() -> None:

@@ -21,6 +21,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from planet_rssm.base.cluster import why_lost
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.json_types import Json
 from planet_rssm.base.text import one_line
@@ -214,7 +215,7 @@ class RayCollector:
         self._accidents += 1
         host, pid = self.pids.pop(actor, ("", 0))
         name = f"the collector on {host} (process {pid})" if host else "a collector that began"
-        words = _why(error)
+        words = why_lost(error)
         seconds = time.monotonic() - self._since
         if self._accidents >= self._count + _ACCIDENTS and seconds > _HOPELESS:
             raise PlanetError(
@@ -276,16 +277,3 @@ def _full(what: str) -> PlanetError:
         f"{OPTION}: no room in the cluster's object store for {what}; start its nodes with "
         "more --object-store-memory or a larger disk to spill to, or lower train.envs"
     )
-
-
-def _why(error: Exception) -> str:
-    """Return in a line why an actor was lost; Ray says it in a paragraph."""
-    text = str(error)
-    if "worker process has died" in text:
-        return "its process was killed or crashed"
-    if "unavailable" in text:
-        return "its process does not answer"
-    if "node has died" in text or "NodeDied" in type(error).__name__:
-        return "its node is gone"
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return one_line(lines[-1] if lines else type(error).__name__)

@@ -85,6 +85,9 @@ def test_the_file_of_the_page_is_one(tmp_path: Path) -> None:
         ({"seeds": [1, 1]}, "2 runs would be called planet-cartpole-swingup-seed1"),
         ({"set": []}, None),
         ({"set": "x"}, "set must be lines of"),
+        ({"ray": {"num_cpu": 4}}, "ray has no key 'num_cpu'; did you mean 'num_cpus'?"),
+        ({"ray": {"num_cpus": 0}}, "ray.num_cpus 0: must be a number above 0"),
+        ({"ray": 4}, "ray must be lines of"),
         ({"set": {"planner.horizn": 3}}, "planner.horizon"),
         ({"set": {"planner.horizon": [3, -1]}}, "planner.horizon"),
     ],
@@ -98,6 +101,21 @@ def test_what_is_wrong_in_a_file_is_said_before_anything_begins(
         return
     with pytest.raises(PlanetError, match=line.replace("?", r"\?")):
         Sweep.read(path)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("where", "line"),
+    [
+        ("rya", "--on rya: must be local, slurm, ray or ray:ADDRESS"),
+        ("ray:", "--on ray:: must be ray, for a cluster of this machine, or ray:ADDRESS"),
+    ],
+)
+def test_a_place_that_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], where: str, line: str
+) -> None:
+    code, _, err = call(capsys, "sweep", str(sweep_file(tmp_path)), "--on", where)
+    assert code == 1 and line in err and err.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 
