@@ -136,6 +136,9 @@ class Team:
             warnings.simplefilter("ignore", FutureWarning)
             return DistributedDataParallel(
                 _Function(loss, parts),
+                # Its group's threads outlive it. Those of ours would release a tensor of Python's
+                # while Python ends, now and then, and that aborts the process.
+                process_group=dist.new_group(timeout=PATIENCE),
                 broadcast_buffers=False,  # they follow from the steps
                 static_graph=not changing,
                 find_unused_parameters=changing,

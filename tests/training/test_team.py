@@ -130,6 +130,26 @@ def test_two_take_the_steps_of_one(
     assert other.returncode == 0
 
 
+def test_its_threads_end_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for those of the group that DistributedDataParallel keeps, which have nothing to do."""
+    before = of_gloo()
+    with second(monkeypatch, "follower", "1") as other, Team.joined() as team:
+        alone = of_gloo()
+        together = learner_of(SPEC, "planet")
+        team.share(checkpoints.to_bytes(together.checkpoint(SPEC, asdict(Progress()))))
+        together.join(team)
+        together.update(batch_of(SPEC, 0), 0)
+        both = of_gloo()
+    assert other.returncode == 0
+    assert before < alone < both and of_gloo() - before == both - alone
+
+
+def of_gloo() -> int:
+    """Return how many threads run gloo's work in this process."""
+    names = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+    return sum(name.startswith("pt_gloo_runloop") for name in names)
+
+
 def compare_steps(alone: Learner, together: Learner, updates: int) -> None:
     for index in range(updates):
         batch = batch_of(alone.model.spec, index)
