@@ -144,6 +144,12 @@ def test_the_page_of_verbs_names_every_verb_and_option():
                 assert longest in section[0] + shared, f"planet {name} {longest}"
 
 
+def test_the_page_of_settings_says_what_each_is():
+    rows = re.findall(r"^\| (`.*?) \|", (DOCS / "settings.md").read_text(), re.MULTILINE)
+    named = [key for row in rows for key in re.findall(r"`([^`]+)`", row)]
+    assert sorted(named) == sorted(KEYS - {"behavior"})
+
+
 def test_the_page_of_verbs_names_every_preset():
     page = CLI.read_text()
     named = {name for name in config.presets() if not name.startswith("systems/")}

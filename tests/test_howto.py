@@ -58,7 +58,7 @@ def policy(here):
 
 
 def test_every_page_is_run_here():
-    tested = {"own-model", "own-environment", "own-arrays", "features", "own-policy"}
+    tested = {"own-model", "own-environment", "own-arrays", "own-rssm", "features", "own-policy"}
     assert {path.stem for path in FOLDER.glob("*.md")} == tested
 
 
@@ -70,14 +70,43 @@ def test_own_model_is_planned_with(one_thread_and_seed):
 
 def test_own_environment_is_trained_on_and_planned_in(here, capsys):
     (here / "mine.py").write_text(python_of("own-environment"))
-    train, pixels, plan = commands_of("own-environment")
-    main([*train, *TINY_WORDS, "--plan-episodes", "0"])
+    attempt, look, dry, pixels, vectors, plan = commands_of("own-environment")
+    main([*attempt, *TINY_WORDS, "--plan-episodes", "1"])
+    main([*look, "--episodes", "1"])
+    assert (here / "runs" / "try" / "videos" / "xray.mp4").stat().st_size
+    main([*dry, *TINY_WORDS])
+    main([*vectors, *TINY_WORDS, "--plan-episodes", "0", "--run-dir", "runs/dot"])
     with EnvPool(config.load(pixels[1], settings_in(pixels)).env, 1) as pool:
         assert pool.spec.observation == {"camera": ((32, 32, 3), "uint8")}
     capsys.readouterr()
     main([*plan, "--episodes", "1", "--json"])
     result = json.loads(capsys.readouterr().out)
     assert (result["task"], result["episodes"][0]["env_steps"]) == ("mine:Dot", 50)
+
+
+def test_a_reward_of_ones_own_is_learned_from(here):
+    page = (FOLDER.parent / "questions.md").read_text()
+    [code] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (here / "mine.py").write_text(code)
+    [line] = re.findall(r"^    planet (.*mine:gentle.*)$", page, re.MULTILINE)
+    rewards = []
+    for own in (settings_in(shlex.split(line)), []):
+        env = config.load("pendulum-pixels", own).env
+        with EnvPool(env, 1) as pool:
+            pool.reset({0: 3})
+            rewards.append(pool.step({0: np.ones(1, np.float32)})[0].reward)
+    force = 2.0  # the bound of Pendulum-v1
+    assert rewards[1] - rewards[0] == pytest.approx(0.1 * force**2 * env.action_repeat)
+
+
+def test_own_rssm_learns_and_is_planned_in(one_thread_and_seed):
+    names: dict = {}
+    exec(python_of("own-rssm"), names)
+    right = names["head"](names["rssm"].feat(names["future"])).mean(0)[:, 0]
+    assert (right.diff() > 0.1).all()
+    last = names["place"][:, -1, 0]
+    far = last.abs() > 0.3
+    assert (names["plan"].action[far, 0].sign() == -last[far].sign()).all()
 
 
 def test_own_arrays_are_learned_from(tmp_path):
