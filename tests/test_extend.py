@@ -186,6 +186,10 @@ def test_the_pages_term_trains_itself_and_the_model(here):
             r"rssm.latent = 'missing:Class': .*No module named 'missing'.*",
         ),
         (
+            "rssm.latent=theirs.py:Thing",
+            r"rssm.latent = 'theirs.py:Thing': .*; write theirs:Thing, the module without .py",
+        ),
+        (
             "rssm.latent=theirs:Missing",
             r"rssm.latent = 'theirs:Missing': .*has no attribute 'Missing'.*",
         ),

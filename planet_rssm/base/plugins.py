@@ -62,9 +62,17 @@ def naming_errors(key: str, name: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = " ".join(str(error).split())
+        fix = without_suffix(name) or "fix it"
         raise PlanetError(
-            f"{key} = {name!r}: does not work ({type(error).__name__}: {reason}); fix it"
+            f"{key} = {name!r}: does not work ({type(error).__name__}: {reason}); {fix}"
         ) from error
+
+
+def without_suffix(name: str) -> str:
+    """Return what to write where `name` is that of a file, `mine.py:Class`; "" where it is not."""
+    module, _, inside = name.partition(":")
+    bare = module.removesuffix(".py")
+    return "" if bare == module else f"write {bare}:{inside}, the module without .py"
 
 
 @contextlib.contextmanager

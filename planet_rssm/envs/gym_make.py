@@ -14,7 +14,7 @@ import gymnasium
 from gymnasium.envs import registration
 from gymnasium.wrappers import TimeLimit
 
-from planet_rssm.base import text
+from planet_rssm.base import plugins, text
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.config import EnvSettings, nearest
 from planet_rssm.envs.api_checks import check_api, check_spaces
@@ -166,6 +166,8 @@ def _missing(error: BaseException) -> str:
 def _advice(task: str, error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name == "imageio":
         return "; pip install imageio, which gymnasium's MuJoCo environments import"
+    if isinstance(error, ModuleNotFoundError) and (fix := plugins.without_suffix(task)):
+        return f"; {fix}"
     if isinstance(error, ModuleNotFoundError) and error.name:
         return (
             f"; pip install the package of {error.name}, "

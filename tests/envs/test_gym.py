@@ -70,6 +70,7 @@ def test_canonical_ids_stand_for_themselves(task):
             "No module named 'homemad'; pip install the package of homemad, or start planet in",
         ),
         ("homemad:Drift", "No module named 'homemad'"),
+        ("homemade.py:Drift", "; write homemade:Drift, the module without .py"),
         ("homemade:Drfit", "AttributeError: module 'homemade' has no attribute 'Drfit'"),
         ("homemade:number", "it makes a int, must be a gymnasium.Env"),
         ("homemade:Born", "cannot be made: OSError: no licence found"),
