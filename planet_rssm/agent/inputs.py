@@ -51,10 +51,12 @@ def check_inputs(
 
 def _check(name: str, value: Array, rows: int, shape: tuple[int, ...], dtype: str) -> None:
     kind = str(getattr(value, "dtype", type(value).__name__)).removeprefix("torch.")
-    given = f"{name}: {kind} {list(np.shape(value))}"
-    expected = [rows, *shape]
-    if list(np.shape(value)) != expected:
-        fix = "; add the batch axis: value[None]" if tuple(np.shape(value)) == shape else ""
+    there, expected = list(np.shape(value)), [rows, *shape]
+    given = f"{name}: {kind} {there}"
+    if there != expected:
+        fix = "; add the batch axis: value[None]" if there == [*shape] else ""
+        if dtype == "uint8" and len(there) == 4 and there[::3] == expected[::3]:
+            fix = f"; resize it, planet_rssm.envs.pictures.resized(frame, {shape[0]})"
         raise PlanetError(f"{given}; must be {dtype} {expected} for {rows} rows{fix}")
     if dtype == "uint8" and kind != "uint8":
         fix = "scale floats to 0..255, round, and convert them" if "float" in kind else "convert it"

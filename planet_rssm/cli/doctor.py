@@ -91,7 +91,7 @@ def verb(as_json: bool, install_gl: bool) -> None:
     if as_json:
         click.echo(json.dumps({"ok": ok, "checks": rows}))
     else:
-        _print(rows, Console())
+        _print(rows, Console(emoji=False))
     if not ok:
         sys.exit(1)
 

@@ -19,7 +19,7 @@ class StageProgress:
 
     def __init__(self, name: str, total: int, unit: str = "episodes") -> None:
         """Begin with the stage `name` and nothing done."""
-        console = Console(stderr=True)
+        console = Console(stderr=True, emoji=False)
         self._bar = Progress(console=console, transient=True) if console.is_terminal else None
         self._task = self._bar.add_task(_plain(name), total=total) if self._bar else None
         self._name = name

@@ -30,8 +30,8 @@ def print_result(
 
 def output() -> Console:
     """Return standard output: as wide as the terminal, or as wide as its tables without one."""
-    console = Console()
-    return console if console.is_terminal else Console(width=WIDE)
+    console = Console(emoji=False)
+    return console if console.is_terminal else Console(width=WIDE, emoji=False)
 
 
 def print_table(

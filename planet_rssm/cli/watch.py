@@ -40,7 +40,7 @@ def verb(*, run: str, every: float, once: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(watched.to_json()))
         return
-    console = Console()
+    console = Console(emoji=False)
     if once or not console.is_terminal:
         console.print(screen(watched, console.width, None, colours=bool(console.color_system)))
         return

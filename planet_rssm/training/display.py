@@ -26,7 +26,7 @@ class Display:
         """Count the episodes that are planned once the training ends into the time left."""
         self._plan_episodes = plan_episodes
         self._after = 0.0  # seconds of that plan, known from the first test on
-        self._console = Console(file=sys.stderr)
+        self._console = Console(file=sys.stderr, emoji=False)
         self._bar: Progress | None = None
         self._axis = "env_steps"  # the counter that the budget is of
         self._latest: dict[str, float] = {}  # loss and return

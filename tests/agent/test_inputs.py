@@ -54,7 +54,8 @@ def test_arrays_and_tensors_of_the_right_shape_are_taken(kind):
         ),
         (
             {"image": IMAGE[:, :16]},
-            r"observation 'image': uint8 \[1, 16, 32, 3\]; must be uint8 \[1, 32, 32, 3\]",
+            r"observation 'image': uint8 \[1, 16, 32, 3\]; must be uint8 \[1, 32, 32, 3\] "
+            r"for 1 rows; resize it, planet_rssm.envs.pictures.resized\(frame, 32\)",
         ),
         (
             {"joints": JOINTS[:, :3]},
