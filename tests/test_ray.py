@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -136,6 +137,27 @@ def test_an_address_where_nobody_is() -> None:
     assert time.monotonic() - began < 10
 
 
+@needs_ray
+def test_an_address_where_something_else_is() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+
+        def answer() -> None:
+            client, _ = other.accept()
+            with client:
+                client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                client.recv(100)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with (
+            pytest.raises(PlanetError, match=f"what listens at {address} is no head node"),
+            cluster.connected("--on", f"ray:{address}", 1),
+        ):
+            pass
+        thread.join(10)
+
+
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(PlanetError, match=r"--on ray: needs Ray; pip install 'planet-rssm\[ray\]'"):
@@ -157,15 +179,20 @@ def test_the_page_has_files_that_ray_and_bash_take() -> None:
 
 
 OWN = """
-import signal, sys
+import os, signal, sys, time
 from planet_rssm.base import cluster
 
-before = signal.getsignal(signal.SIGTERM)
+def before(number, frame):
+    sys.exit(7)
+
+signal.signal(signal.SIGTERM, before)
 with cluster.connected("--on", "ray", 2):
     import ray
     assert signal.getsignal(signal.SIGTERM) is before
     assert ray.get(ray.remote(lambda: 6 * 7).remote()) == 42
     print(ray.get_runtime_context().gcs_address, ray.cluster_resources()["CPU"] >= 2)
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(1)
 """
 
 
@@ -175,7 +202,7 @@ def test_a_cluster_of_its_own_ends_with_it() -> None:
     answer = subprocess.run(
         [sys.executable, "-c", OWN], capture_output=True, text=True, timeout=120
     )
-    assert answer.returncode == 0, answer.stderr
+    assert answer.returncode == 7, answer.stderr  # by the handler of before
     address, enough = answer.stdout.split()
     host, port = address.split(":")
     assert enough == "True"

@@ -10,13 +10,16 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.text import one_line
 
 _PATIENCE = 5.0  # seconds for a first answer from another machine
 _PORT = "6379"
+# Ray speaks gRPC, which is HTTP/2: both sides begin with a frame of settings, here of none.
+_SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _SETTINGS
 
 
 def check_cluster(option: str, where: str) -> None:
@@ -67,16 +70,18 @@ def connected(option: str, where: str, cpus: int) -> Iterator[None]:
             )
         else:
             begin = functools.partial(begin, address)
+        give_back = _sigterm()
+        stack.callback(give_back)
         stack.callback(ray.shutdown)
         stack.enter_context(_silence())
-        with _same_handlers():
-            try:
-                begin()
-            except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-                raise PlanetError(
-                    f"{option} {where}: {one_line(str(error))}; `ray status` on this machine says "
-                    "what it is part of"
-                ) from error
+        try:
+            begin()
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            raise PlanetError(
+                f"{option} {where}: {one_line(str(error))}; `ray status` on this machine says "
+                "what it is part of"
+            ) from error
+        give_back()
         yield
 
 
@@ -104,17 +109,24 @@ def _address(option: str, where: str) -> str | None:
 
 
 def _try_port(option: str, where: str, address: str) -> None:
-    """Refuse an address where nobody listens; Ray itself would try for half a minute."""
+    """Refuse an address where nobody listens, or no Ray: Ray itself would try for minutes."""
     if address == "auto":
         return
     host, _, port = address.rpartition(":") if ":" in address else (address, "", _PORT)
     try:
-        socket.create_connection((host, int(port)), _PATIENCE).close()
+        with socket.create_connection((host, int(port)), _PATIENCE) as link:
+            link.sendall(_HELLO)
+            answer = link.recv(len(_SETTINGS), socket.MSG_WAITALL)
     except (OSError, ValueError, OverflowError) as error:
         raise PlanetError(
             f"{option} {where}: no head node answers at {address} ({one_line(str(error))}); start "
             f"one there: ray start --head --port {_PORT}"
         ) from error
+    if answer[3:4] != _SETTINGS[3:4] and "RAY_USE_TLS" not in os.environ:
+        raise PlanetError(
+            f"{option} {where}: what listens at {address} is no head node; give the port that "
+            f"`ray start --head` was given, {_PORT} unless it was another"
+        )
 
 
 @functools.cache  # Ray reads it once in a process
@@ -159,12 +171,16 @@ def _silence() -> Iterator[None]:
         setattr(worker, name, before)
 
 
-@contextlib.contextmanager
-def _same_handlers() -> Iterator[None]:
-    """Give SIGTERM back to whom it was: Ray ends the process by it at once."""
+def _sigterm() -> Callable[[], None]:
+    """Return what gives SIGTERM back to whom it is now.
+
+    Ray has a handler of its own from its begin on, by which the process ends at once. At its end
+    the system has none any more, though Python says otherwise.
+    """
     before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
+
+    def give_back() -> None:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
+
+    return give_back

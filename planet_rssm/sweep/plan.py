@@ -29,6 +29,7 @@ from planet_rssm.config.files import nearest, read
 
 KEYS = ("preset", "tasks", "seeds", "set", "out", "slurm", "ray")
 RAY_KEYS = ("num_cpus", "num_gpus", "memory", "resources")
+INSTEAD = {"env.id": "tasks", "seed": "seeds"}  # settings that have a key of their own
 MOST = 10_000  # runs of a sweep
 
 
@@ -81,7 +82,12 @@ class Sweep:
         presets = _listed(path, values, "preset")
         tasks: list[Any] = _listed(path, values, "tasks") if "tasks" in values else [None]
         changes, slurm = (_mapping(path, values, key) for key in ("set", "slurm"))
-        out = Path(str(values.get("out") or Path("runs") / path.stem))
+        for key, other in INSTEAD.items():
+            if key in changes:
+                raise PlanetError(f"sweep file {path}: set {key}: give it as `{other}`")
+        out = values.get("out") or str(Path("runs") / path.stem)
+        if not isinstance(out, str):
+            raise PlanetError(f"sweep file {path}: out must be a folder")
         axes = {
             key: value if isinstance(value, list) else [value] for key, value in changes.items()
         }
@@ -95,7 +101,7 @@ class Sweep:
             raise PlanetError(f"sweep file {path}: stands for {count}; it must be 1 to {MOST}")
         varied = {key for key, value in axes.items() if len(value) > 1}
         runs = [
-            _run(out, str(preset), task, seed, dict(zip(axes, chosen, strict=True)), varied)
+            _run(Path(out), str(preset), task, seed, dict(zip(axes, chosen, strict=True)), varied)
             for preset, task, seed, *chosen in product
         ]
         name, times = Counter(run.name for run in runs).most_common(1)[0]
@@ -103,7 +109,7 @@ class Sweep:
             raise PlanetError(
                 f"sweep file {path}: {times} runs would be called {name}; leave out what is twice"
             )
-        return cls(out, runs, slurm, _ray(path, values))
+        return cls(Path(out), runs, slurm, _ray(path, values))
 
 
 def _run(
