@@ -22,7 +22,7 @@ ROWS = tl.constexpr(16)  # sequences of a program, the fewest that a product of 
 TILE = tl.constexpr(64)  # columns, and inputs, of a weight that a product reads at once
 PAIRS = tl.constexpr(64)  # of a sequence and a categorical variable, that are drawn at once
 WARPS = 8
-# Triton's interpreter multiplies the bits of bfloat16 numbers, as if they were integers (3.7.1).
+# Triton's interpreter calculates with the bits of bfloat16 numbers (3.7.1).
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 ROOT_EPS = tl.constexpr(RMS_EPS)
 LAYER_EPS = tl.constexpr(1e-3)  # as `normalised` and `NormGRUCell` have it
