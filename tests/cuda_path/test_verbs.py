@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from planet_rssm.cli.main import main
+from planet_rssm.collect import _Rows
 
 pytestmark = pytest.mark.gpu
 TINY = """
@@ -42,9 +44,11 @@ def options(settings: list[str]) -> list[str]:
 
 @pytest.fixture(scope="module", autouse=True)
 def any_numbers():
-    """What the pretended device computes is whatever lay in memory: a checkpoint of it may hold infinities."""
+    """What the pretended device computes is whatever lay in memory: infinities in a checkpoint, NaN in an action."""
+    clip = _Rows.clip
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("planet_rssm.runs.checkpoint._finite", lambda tensor: True)
+        patch.setattr(_Rows, "clip", lambda rows, action: clip(rows, np.nan_to_num(action)))
         yield
 
 
