@@ -50,6 +50,9 @@ def check_inputs(
 
 
 def _check(name: str, value: Array, rows: int, shape: tuple[int, ...], dtype: str) -> None:
+    right = isinstance(value, np.ndarray) and value.shape == (rows, *shape) and value.dtype == dtype
+    if right and (dtype == "uint8" or np.isfinite(value).all()):
+        return  # what follows is slow
     kind = str(getattr(value, "dtype", type(value).__name__)).removeprefix("torch.")
     there, expected = list(np.shape(value)), [rows, *shape]
     given = f"{name}: {kind} {there}"

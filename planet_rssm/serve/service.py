@@ -4,19 +4,20 @@ import secrets
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 
-from planet_rssm.agent import Agent, AgentCarry
+from planet_rssm.agent import Agent
 from planet_rssm.agent.inputs import check_inputs
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.json_types import Json
 from planet_rssm.base.text import one_line
 from planet_rssm.control.wire import Reply, Request
-from planet_rssm.serve.batch import Row, answer, check_rows
+from planet_rssm.serve.batch import Belief, Joined, Row, answer, check_rows
 
 LATELY = 1.0  # seconds: sessions that asked since then are waited for
 IDLE = 600.0  # seconds without a request after which a session is forgotten
@@ -32,11 +33,15 @@ class RefusedError(PlanetError):
         self.reason = reason  # for the count of refusals
 
 
+Outcome = Reply | RefusedError | None  # None: there was nothing to decide
+
+
 @dataclass
 class _Session:
     seed: int
-    carry: AgentCarry[Any]
+    belief: Belief
     asked: float  # when it last did
+    step: int = 0  # observations taken in
     busy: bool = False
 
 
@@ -45,9 +50,7 @@ class _Job:
     session: _Session
     request: Request
     arrived: float
-    done: threading.Event = field(default_factory=threading.Event)
-    reply: Reply | None = None
-    error: Exception | None = None
+    done: Callable[[Outcome], object]
 
 
 class Service:
@@ -89,6 +92,7 @@ class Service:
         self._sessions: dict[str, _Session] = {}
         self._queue: deque[_Job] = deque()
         self._changed = threading.Condition()
+        self._wanted = 1  # requests for which the thread that plans is woken
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="planet-serve", daemon=True)
         self._thread.start()
@@ -99,7 +103,7 @@ class Service:
         Raises:
             RefusedError: there are as many as are taken.
         """
-        carry = self.agent.initial(1)
+        belief = Belief(Joined(self.agent.initial(1)), 0)
         with self._changed:
             now = self._now()
             for key, session in list(self._sessions.items()):
@@ -111,7 +115,7 @@ class Service:
                     503, "sessions", f"{self._session_count} sessions: no other is taken; try later"
                 )
             key = secrets.token_hex(16)
-            self._sessions[key] = _Session(seed, carry, now)
+            self._sessions[key] = _Session(seed, belief, now)
             self.counts["sessions"] += 1
             return key
 
@@ -122,11 +126,23 @@ class Service:
             self._changed.notify_all()  # nobody waits for it any more
 
     def decide(self, key: str, request: Request) -> Reply | None:
-        """Take in the frames of a session and wait for the decision.
+        """Take in the frames of a session and wait for the decision; see `ask`."""
+        outcomes: SimpleQueue[Outcome] = SimpleQueue()
+        self.ask(key, request, outcomes.put)
+        outcome = outcomes.get()
+        if isinstance(outcome, RefusedError):
+            raise outcome
+        return outcome
+
+    def ask(self, key: str, request: Request, done: Callable[[Outcome], object]) -> None:
+        """Take in the frames of a session and decide.
+
+        `done` is called by the thread that plans: with a reply, with None if no plan was asked for,
+        or with why there is none. It must not wait.
 
         Raises:
             RefusedError: no such session, another past than the request's, frames that the model
-                does not take, a full queue, or a deadline that has passed.
+                does not take, a full queue; or, as an outcome, a deadline that has passed.
         """
         arrived = self._now()
         with self._changed:
@@ -134,16 +150,16 @@ class Service:
             if session is None:
                 raise self._refuse(404, "unknown", "no such session, or it was idle; begin another")
             session.asked = arrived
-        self._check(session, request)
+        self._check(request)
         with self._changed:
             if session.busy:
                 raise self._refuse(409, "busy", "this session has a request under way; wait for it")
             begins = bool(request.frames) and request.frames[0].is_first
-            if session.carry.step != request.step and not begins:
+            if session.step != request.step and not begins:
                 raise self._refuse(
                     409,
                     "step",
-                    f"the session has taken in {session.carry.step} observations, not "
+                    f"the session has taken in {session.step} observations, not "
                     f"{request.step}; begin an episode",
                 )
             if len(self._queue) >= self._queue_size or self._closed:
@@ -151,13 +167,9 @@ class Service:
                     503, "full", f"{len(self._queue)} requests wait, no other is taken; ask later"
                 )
             session.busy = True
-            job = _Job(session, request, arrived)
-            self._queue.append(job)
-            self._changed.notify_all()
-        job.done.wait()
-        if job.error is not None:
-            raise job.error
-        return job.reply
+            self._queue.append(_Job(session, request, arrived, done))
+            if len(self._queue) >= self._wanted:
+                self._changed.notify_all()
 
     def about(self) -> Json:
         """Return what a client has to know of the agent."""
@@ -190,7 +202,7 @@ class Service:
             self._changed.notify_all()
         self._thread.join()
 
-    def _check(self, session: _Session, request: Request) -> None:
+    def _check(self, request: Request) -> None:
         agent = self.agent
         horizon = agent.planner.horizon
         try:
@@ -220,19 +232,23 @@ class Service:
             with self._changed:
                 self._closed = True
                 for job in self._queue:
-                    self._finish(job, error=self._refuse(503, "closed", "the service ends"))
+                    self._finish(job, self._refuse(503, "closed", "the service ends"))
                 self._queue.clear()
 
     def _next(self) -> list[_Job]:
         """Return the requests of the next batch, in the order that they came; none at the end."""
         with self._changed:
             while True:
+                self._wanted = 1
                 while not self._queue and not self._closed:
                     self._changed.wait()
                 if self._closed:
                     return []
                 end = self._queue[0].arrived + self._gather
-                while len(self._queue) < self._expected() and (left := end - self._now()) > 0:
+                while (left := end - self._now()) > 0:
+                    self._wanted = self._expected()
+                    if len(self._queue) >= self._wanted:
+                        break
                     self._changed.wait(left)
                 taken = [self._queue.popleft() for _ in range(min(self._most, len(self._queue)))]
                 if jobs := [job for job in taken if not self._too_late(job)]:
@@ -250,11 +266,12 @@ class Service:
         if deadline is None or waited <= deadline:
             return False
         line = f"deadline_ms {deadline:g}: passed, it has waited {waited:.0f} ms in the queue"
-        self._finish(job, error=self._refuse(504, "late", line))
+        self._finish(job, self._refuse(504, "late", line))
         return True
 
-    def _answer(self, jobs: Sequence[_Job]) -> None:
-        rows = [Row(job.request, job.session.carry, job.session.seed) for job in jobs]
+    def _answer(self, jobs: list[_Job]) -> None:
+        jobs.sort(key=lambda job: job.session.belief.place)  # as they were together the last time
+        rows = [Row(job.request, job.session.belief, job.session.seed) for job in jobs]
         error: Exception | None = None
         try:
             answer(self.agent, rows)
@@ -265,16 +282,15 @@ class Service:
             for job, row in zip(jobs, rows, strict=True):
                 if error is not None:
                     line = one_line(f"{type(error).__name__}: {error}")
-                    self._finish(job, error=self._refuse(500, "failed", f"no decision: {line}"))
+                    self._finish(job, self._refuse(500, "failed", f"no decision: {line}"))
                     continue
-                job.session.carry = row.carry
-                job.reply = row.reply
+                job.session.belief = row.belief
+                job.session.step = job.request.step + len(job.request.frames)
                 self.counts["decisions"] += row.reply is not None
                 self.counts["frames"] += len(job.request.frames)
                 self.latency_ms.append(1000 * (self._now() - job.arrived))
-                self._finish(job)
+                self._finish(job, row.reply)
 
-    def _finish(self, job: _Job, error: Exception | None = None) -> None:
+    def _finish(self, job: _Job, outcome: Outcome) -> None:
         job.session.busy = False
-        job.error = error
-        job.done.set()
+        job.done(outcome)

@@ -1,7 +1,8 @@
 """A robot's agent of vectors alone: small enough that a decision takes a millisecond."""
 
 import dataclasses
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ import torch
 from planet_rssm import config
 from planet_rssm.agent import Agent
 from planet_rssm.envs.spec import EnvSpec
+from planet_rssm.serve import Service, WebServer
 from planet_rssm.world_model import untrained_model
 
 SPEC = EnvSpec(
@@ -47,3 +49,31 @@ def make_agent() -> Callable[..., Agent]:
 @pytest.fixture
 def agent(make_agent: Callable[..., Agent]) -> Agent:
     return make_agent()
+
+
+@pytest.fixture
+def serve(agent: Agent) -> Iterator[Callable[..., str]]:
+    """serve(batch=…) begins a service of the tiny agent and returns its address."""
+    begun: list[tuple[Service, WebServer, threading.Thread]] = []
+
+    def begin(
+        token: str | None = None,
+        patience_s: float = 5.0,
+        connections: int = 512,
+        **options: object,
+    ) -> str:
+        service = Service(agent, **options)
+        limits = {"token": token, "patience_s": patience_s, "connections": connections}
+        server = WebServer(service, "127.0.0.1", 0, **limits)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        begun.append((service, server, thread))
+        begin.service = service
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield begin
+    for service, server, thread in begun:
+        server.shutdown()
+        server.server_close()
+        service.close()
+        thread.join()

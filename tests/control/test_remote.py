@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,7 +21,6 @@ from planet_rssm.base.errors import PlanetError
 from planet_rssm.cli.main import main
 from planet_rssm.control import ControlLoop, RemoteAgent, SimulatedTime, wire
 from planet_rssm.control.remote import OCTETS
-from planet_rssm.serve import Service, WebServer
 from planet_rssm.serve.service import IDLE
 
 JOINTS = np.array([0.1, -0.2, 0.3], np.float32)
@@ -35,28 +35,6 @@ class At:
 
     def __call__(self) -> float:
         return self.now
-
-
-@pytest.fixture
-def serve(agent: Agent) -> Iterator[Callable[..., str]]:
-    """serve(batch=…) begins a service of the tiny agent and returns its address."""
-    begun: list[tuple[Service, WebServer, threading.Thread]] = []
-
-    def begin(token: str | None = None, patience_s: float = 5.0, **options: object) -> str:
-        service = Service(agent, **options)
-        server = WebServer(service, "127.0.0.1", 0, token=token, patience_s=patience_s)
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        begun.append((service, server, thread))
-        begin.service = service
-        return f"http://127.0.0.1:{server.server_port}"
-
-    yield begin
-    for service, server, thread in begun:
-        server.shutdown()
-        server.server_close()
-        service.close()
-        thread.join()
 
 
 def actions(agent: Agent | RemoteAgent, **options: int) -> np.ndarray:
@@ -163,9 +141,9 @@ def test_what_is_wrong_is_refused_in_a_line_and_the_rest_goes_on(serve: Callable
         octets = {"Content_Type": OCTETS}
         assert request(url, "POST", "/sessions/other/decide", good, **octets)[0] == 404
         assert request(url, "POST", "/nothing", good)[0] == 404
-        assert request(url, "PUT", "/agent") == (501, "501: Unsupported method ('PUT')\n")
+        assert request(url, "PUT", "/agent") == (501, "501: Unsupported method ('PUT')")
         status, line = request(url, "GET", "/" + "a" * 70_000)
-        assert status == 414 and line.startswith("414: ") and line.count("\n") == 1
+        assert status == 414 and line.startswith("414: ") and "\n" not in line
         for body in (b"", b"[]", b'{"seed": -1}', b'{"seed": true}'):
             assert (
                 request(url, "POST", "/sessions", body, Content_Type="application/json")[0] == 400
@@ -242,28 +220,15 @@ def test_an_error_in_a_decision_is_its_own_and_the_service_goes_on(
         remote.decide(observed)
 
 
-def test_a_client_that_stops_reading_or_sending_is_left_alone(serve: Callable[..., str]) -> None:
-    url = serve(patience_s=0.2)
-    silent = http.client.HTTPConnection(url.removeprefix("http://"), timeout=10)
-    silent.putrequest("POST", "/sessions")
-    silent.putheader("Content-Length", "100")
-    silent.putheader("Content-Type", "application/json")
-    silent.endheaders(b"{")  # and nothing more
-    with RemoteAgent(url) as remote:
-        remote.decide(observe(remote, remote.initial(), 0))
-    assert silent.sock.recv(1) == b""
-    silent.close()
-
-
 def test_a_client_comes_back_after_its_connection_or_its_session_is_gone(
     serve: Callable[..., str],
 ) -> None:
     now = At()
-    with RemoteAgent(serve(now=now, sessions=1, gather_ms=0.0)) as remote:
+    url = serve(now=now, sessions=1, gather_ms=0.0, patience_s=0.2)
+    with RemoteAgent(url) as remote:
         carry = remote.initial()
         plan, carry = remote.decide(observe(remote, carry, 0))
-        remote._connection.sock.close()
-        remote._connection.sock = None
+        time.sleep(0.5)  # its connection was idle
         plan, carry = remote.decide(observe(remote, carry, 1))
         now.now += IDLE + 1
         fresh = remote.initial()
