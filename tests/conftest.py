@@ -64,9 +64,9 @@ def one_thread_and_seed():
     torch.set_num_threads(before)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def started_by_python():
-    """What a user starts is tested: no process of these tests is forked."""
+    """What a user starts is tested: no process of this test is forked."""
     with forks.started_by_python():
         yield
 

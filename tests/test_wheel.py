@@ -20,7 +20,13 @@ from importlib.metadata import distribution
 command = distribution("planet_rssm").entry_points["planet-rssm"].load()
 import planet_rssm
 print(planet_rssm.__file__, file=sys.stderr)
-command(sys.argv[1:])
+for line in sys.argv[1:]:
+    print("$", line)
+    try:
+        command(line.split())
+    except SystemExit as end:
+        if end.code:
+            raise
 """
 
 
@@ -42,12 +48,15 @@ def site(wheel) -> Path:
     return folder
 
 
-def call(site: Path, folder: Path, *words: str) -> subprocess.CompletedProcess:
-    """Call the installed command from `folder` with only the wheel before the other packages."""
+def call(site: Path, folder: Path, *lines: str) -> subprocess.CompletedProcess:
+    """Call the installed command from `folder` with only the wheel before the other packages.
+
+    What it prints for each line comes after that line.
+    """
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     environment["PYTHONPATH"] = str(site)
     return subprocess.run(
-        [sys.executable, "-P", "-c", CALL, *words],
+        [sys.executable, "-P", "-c", CALL, *lines],
         cwd=folder,
         env=environment,
         capture_output=True,
@@ -68,12 +77,13 @@ def test_it_holds_the_package_the_presets_and_nothing_else(wheel):
     assert held == modules | presets | models | files
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_presets_resolve_from_another_folder(site, tmp_path, preset):
-    done = call(site, tmp_path, "config", preset)
+def test_presets_resolve_from_another_folder(site, tmp_path):
+    done = call(site, tmp_path, *(f"config {preset}" for preset in PRESETS))
     assert done.returncode == 0, done.stderr
     assert done.stderr == f"{site / 'planet_rssm' / '__init__.py'}\n"
-    assert "planner.candidates: " in done.stdout
+    _, *shown = done.stdout.split("$ config ")
+    assert [text.partition("\n")[0] for text in shown] == PRESETS
+    assert all("planner.candidates: " in text for text in shown)
     assert not list(tmp_path.iterdir())
 
 
@@ -81,7 +91,7 @@ def test_the_presets_are_the_wheels_own(site, tmp_path):
     added = site / "planet_rssm" / "configs" / "only-in-the-wheel.yaml"
     added.write_text("seed: 77\n")
     try:
-        done = call(site, tmp_path, "config", added.stem)
+        done = call(site, tmp_path, f"config {added.stem}")
     finally:
         added.unlink()
     assert done.returncode == 0, done.stderr
@@ -90,4 +100,6 @@ def test_the_presets_are_the_wheels_own(site, tmp_path):
 
 def test_its_version_is_the_projects(site, tmp_path):
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
-    assert call(site, tmp_path, "--version").stdout == f"planet, version {project['version']}\n"
+    assert call(site, tmp_path, "--version").stdout == (
+        f"$ --version\nplanet, version {project['version']}\n"
+    )

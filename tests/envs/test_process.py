@@ -18,7 +18,8 @@ from planet_rssm.envs import pool as pools
 from planet_rssm.envs.pool import EnvPool
 from planet_rssm.envs.process import PRINTED
 
-pytestmark = pytest.mark.usefixtures("started_by_python")
+# How Python begins and ends matters; all other workers are forked.
+by_python = pytest.mark.usefixtures("started_by_python")
 
 ROGUES = '''
 import os, pathlib, subprocess, sys, time
@@ -184,6 +185,7 @@ def test_last_words_come_after_much_talk(rogue):
         assert act(pool).words.startswith("RuntimeError: out of words (rogues.py, line")
 
 
+@by_python
 def test_an_error_is_what_is_reported_whatever_is_printed_after_it(rogue):
     with EnvPool(rogue("Farewell"), 1) as pool:
         pool.reset({0: 0})
@@ -192,6 +194,7 @@ def test_an_error_is_what_is_reported_whatever_is_printed_after_it(rogue):
     assert " ... " in words and len(words) < 500
 
 
+@by_python
 def test_a_line_without_end_is_shortened(rogue):
     with EnvPool(rogue("Loud"), 1) as pool:
         pool.reset({0: 0})
@@ -204,6 +207,7 @@ def test_an_error_in_a_fork_of_the_environment_is_not_the_workers(rogue):
         assert not any(act(pool).lost for _ in range(2))
 
 
+@by_python
 def test_the_environment_is_closed_and_what_it_started_ends(rogue, tmp_path):
     with EnvPool(rogue("Parent"), 1) as pool:
         pids = (tmp_path / "pids").read_text().split()
@@ -252,12 +256,14 @@ def test_a_death_is_noticed_though_a_copy_has_the_pipes(rogue):
         assert time.monotonic() - begin < 100
 
 
+@by_python
 def test_what_an_environment_reads_is_no_command(rogue):
     with EnvPool(rogue("Asks"), 1) as pool:
         pool.reset({0: 0})
         assert [act(pool, value).observation["vector"] for value in (0.25, 0.5)] == [0.25, 0.5]
 
 
+@by_python
 def test_a_start_that_hangs_ends_in_a_line_that_names_the_setting(rogue, monkeypatch):
     monkeypatch.setattr(pools, "SHORTEST_START", 0.2)
     monkeypatch.setattr(pools, "_PATIENCE", 0.0)
