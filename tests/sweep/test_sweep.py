@@ -19,13 +19,13 @@ from planet_rssm.sweep import Sweep, state_of
 from planet_rssm.training.metrics import repeatable_lines
 
 TINY = {
-    "env.observe": "vectors", "env.action_repeat": 50, "env.renderer": "none", "rssm.deter": 16,
-    "rssm.stoch": 4, "rssm.hidden": 16, "model.reward_units": 16, "model.vector_units": 16,
-    "planner.candidates": 8, "planner.iterations": 1, "planner.elites": 2, "planner.horizon": 3,
-    "train.env_steps": 3000, "train.seed_episodes": 1, "train.envs": 1, "train.updates": 4,
-    "train.batch_size": 4, "train.batch_length": 8, "train.test_every": 9,
-    "train.test_episodes": 1, "device": "cpu", "train.threads": 1, "train.collect_threads": 1,
-    "train.precision": "float32",
+    "env.observe": "vectors", "env.action_repeat": 10, "env.time_limit": 200,
+    "env.renderer": "none", "rssm.deter": 16, "rssm.stoch": 4, "rssm.hidden": 16,
+    "model.reward_units": 16, "model.vector_units": 16, "planner.candidates": 8,
+    "planner.iterations": 1, "planner.elites": 2, "planner.horizon": 3, "train.env_steps": 600,
+    "train.seed_episodes": 1, "train.envs": 1, "train.updates": 4, "train.batch_size": 4,
+    "train.batch_length": 8, "train.test_every": 9, "train.test_episodes": 1, "device": "cpu",
+    "train.threads": 1, "train.collect_threads": 1, "train.precision": "float32",
 }  # fmt: skip
 
 
@@ -139,7 +139,7 @@ def test_runs_are_made_once_and_a_failed_one_is_named(
     assert (code, result["begun"]) == (0, []) and "2 complete" in err
     code, result, _ = call(capsys, "sweep", "status", path, "--json")
     assert (result["complete"], result["missing"]) == (2, 0)
-    assert [one["env_steps"] for one in result["runs"]] == [3000, 3000]
+    assert [one["env_steps"] for one in result["runs"]] == [600, 600]
     code, result, _ = call(capsys, "sweep", "collect", path, "--episodes", "1", "--json")
     assert code == 0 and len(result["results"]) == 2
 
@@ -157,7 +157,6 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path, capsys: pytest.CaptureFi
     assert state_of(run).state == "complete"
 
 
-@pytest.mark.usefixtures("started_by_python")
 def test_slurm_takes_a_job_away_and_it_goes_on_as_if_nothing_had_happened(
     tmp_path: Path,
 ) -> None:
@@ -166,9 +165,10 @@ def test_slurm_takes_a_job_away_and_it_goes_on_as_if_nothing_had_happened(
     # Processes of their own: submitit's import closes all handlers of logging, and absl's, which
     # dm_control brings, then closes the file that pytest captures into.
     planet = [sys.executable, "-m", "planet_rssm", "sweep"]
-    alone = sweep_file(tmp_path, out=str(tmp_path / "alone"))
+    more = TINY | {"train.env_steps": 4000}  # it is under way when the signal comes
+    alone = sweep_file(tmp_path, set=more, out=str(tmp_path / "alone"))
     subprocess.run([*planet, str(alone)], check=True, timeout=100)
-    path = sweep_file(tmp_path, slurm={"cluster": "local", "timeout_min": 60})
+    path = sweep_file(tmp_path, set=more, slurm={"cluster": "local", "timeout_min": 60})
     said = tmp_path / "said.json"  # no pipe: the job would keep it open
     with said.open("wb") as out:
         subprocess.run(

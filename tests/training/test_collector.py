@@ -27,10 +27,11 @@ from planet_rssm.world_model import untrained_model
 
 # 4 rounds of 2 episodes after 2 random ones; 20 agent steps an episode
 TINY = """
-    env.id=dmc/cartpole-swingup env.observe=vectors env.action_repeat=50 env.renderer=none
+    env.id=dmc/cartpole-swingup env.observe=vectors env.renderer=none
+    env.action_repeat=5 env.time_limit=100
     rssm.deter=16 rssm.stoch=4 rssm.hidden=16 model.reward_units=16
     planner.candidates=8 planner.iterations=1 planner.elites=2 planner.horizon=3
-    train.env_steps=10000 train.seed_episodes=2 train.envs=2 train.updates=4 train.batch_size=4
+    train.env_steps=1000 train.seed_episodes=2 train.envs=2 train.updates=4 train.batch_size=4
     train.batch_length=8 train.staleness=1 train.test_every=2 train.test_episodes=1 device=cpu
 """.split()
 
@@ -77,7 +78,7 @@ def test_all_is_collected_and_learned_from_and_says_how_old_the_weights_were(
         "collect train collect train collect test train collect train collect test train test"
     ).split()
     collected = [line for line in measured if line["phase"] == "collect"]
-    assert [line["env_steps"] for line in collected] == [2000, 4000, 6000, 8000, 10000]
+    assert [line["env_steps"] for line in collected] == [200, 400, 600, 800, 1000]
     assert [line.get("age") for line in collected] == [None, None, 4, 4, 4]
     assert [line["updates"] for line in measured if line["phase"] == "train"] == [4, 8, 12, 16, 20]
     seconds = json.loads((complete / METRICS).read_text().splitlines()[4])["collector_seconds"]
@@ -87,7 +88,7 @@ def test_all_is_collected_and_learned_from_and_says_how_old_the_weights_were(
 def test_the_weights_that_plan_are_those_that_the_round_began_with(complete: Path) -> None:
     """The first two planned rounds have the same weights, the third has not."""
     other = complete.parent / "in_turns"
-    train(new_run(other, "train.staleness=0", "train.env_steps=4000"), Display())
+    train(new_run(other, "train.staleness=0", "train.env_steps=400"), Display())
     name = "episodes/000002.safetensors"
     assert (complete / name).read_bytes() == (other / name).read_bytes()
 
@@ -116,7 +117,7 @@ def test_stopped_and_killed_it_goes_on_as_if_nothing_had_happened(
 def same(ours: Path, theirs: Path) -> None:
     """Check that nothing tells the two runs apart."""
     assert lines(ours) == lines(theirs)
-    for name in ("0000010000", "best"):
+    for name in ("0000001000", "best"):
         mine, other = (
             checkpoints.load(location.path_of(folder, name)) for folder in (ours, theirs)
         )

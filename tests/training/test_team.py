@@ -59,10 +59,11 @@ CASES = {name: [name] for name in presets()} | {
 PLANET = "planet_rssm", "train", "planet"
 LONG = "planet", "dreamer-v2"  # twenty steps, the others two
 TINY = """
-    env.id=dmc/cartpole-swingup env.observe=vectors env.action_repeat=50 env.renderer=none
+    env.id=dmc/cartpole-swingup env.observe=vectors env.renderer=none
+    env.action_repeat=5 env.time_limit=100
     rssm.deter=16 rssm.stoch=4 rssm.hidden=16 model.reward_units=16 model.vector_units=16
     planner.candidates=8 planner.iterations=1 planner.elites=2 planner.horizon=3
-    train.env_steps=4000 train.seed_episodes=2 train.envs=2 train.updates=4 train.batch_size=5
+    train.env_steps=400 train.seed_episodes=2 train.envs=2 train.updates=4 train.batch_size=5
     train.batch_length=8 train.test_every=5 train.test_episodes=1 device=cpu
 """.split()
 
@@ -187,7 +188,7 @@ def test_a_run_of_two_is_that_of_one_and_goes_on_alone(
     words = [word for setting in TINY for word in ("-s", setting)]
     command = ["train", "planet", *words, "--plan-episodes", "0", "--run-dir"]
     assert call(*command, str(tmp_path / "one")) == 0
-    first = ["-s", "train.env_steps=3000"]
+    first = ["-s", "train.env_steps=300"]
     with second(monkeypatch, *PLANET) as other:
         assert call(*command, str(tmp_path / "two"), *first) == 0
     assert other.returncode == 0

@@ -24,7 +24,8 @@ TINY = """
     planner.horizon=2 train.batch_size=2 train.batch_length=4 train.envs=2
 """.split()
 DMC = """
-    env.id=dmc/cartpole-swingup env.renderer=none env.action_repeat=100 train.env_steps=3000
+    env.id=dmc/cartpole-swingup env.renderer=none env.action_repeat=10 env.time_limit=100
+    train.env_steps=300
     train.seed_episodes=2 train.updates=2 train.test_episodes=1 device=cpu
 """.split()
 

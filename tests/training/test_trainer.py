@@ -24,11 +24,12 @@ from planet_rssm.training.start import train
 
 # 3 rounds of 2 episodes after 2 random ones; 20 agent steps an episode
 TINY = """
-    env.id=dmc/cartpole-swingup env.size=32 env.renderer=raycast env.action_repeat=50
+    env.id=dmc/cartpole-swingup env.size=32 env.renderer=raycast
+    env.action_repeat=5 env.time_limit=100
     model.depth=2 rssm.deter=16 rssm.stoch=4 rssm.hidden=16 model.reward_units=16
     model.decode_fraction=0.5
     planner.candidates=8 planner.iterations=1 planner.elites=2 planner.horizon=3
-    train.env_steps=6000 train.seed_episodes=2 train.envs=2 train.updates=5 train.batch_size=4
+    train.env_steps=600 train.seed_episodes=2 train.envs=2 train.updates=5 train.batch_size=4
     train.batch_length=8
     train.test_every=2 train.test_episodes=2 device=cpu
 """.split()
@@ -76,15 +77,15 @@ def test_a_run_leaves_what_the_design_says(complete: Path) -> None:
         "test",
     ] * 2
     assert [line["env_steps"] for line in measured if line["phase"] == "collect"] == [
-        2000,
-        4000,
-        6000,
+        200,
+        400,
+        600,
     ]
     assert measured[-1]["updates"] == 15
     assert measured[-1]["agent_steps"] == 120
     for line in measured:
         assert {"format", "phase", "env_steps", "agent_steps", "updates", "episodes"} <= line.keys()
-    assert [path.stem for path in location.numbered(complete)] == ["0000004000", "0000006000"]
+    assert [path.stem for path in location.numbered(complete)] == ["0000000400", "0000000600"]
     assert location.find(complete, "best").is_file()
     assert sorted(path.name for path in (complete / "episodes").glob("*.safetensors")) == [
         f"{index:06d}.safetensors" for index in range(6)
@@ -133,7 +134,7 @@ def test_a_run_that_was_asked_to_stop_goes_on_as_if_it_had_not(
     assert len(lines(tmp_path)) < len(lines(complete))
     train(Run.open(tmp_path), Display())
     assert lines(tmp_path) == lines(complete)
-    for name in ("0000006000", "best"):
+    for name in ("0000000600", "best"):
         ours, theirs = (
             checkpoints.load(location.path_of(folder, name)) for folder in (tmp_path, complete)
         )
@@ -149,9 +150,9 @@ def test_a_finished_run_does_nothing_more_and_can_be_given_more(
     copy = shutil.copytree(complete, tmp_path / "copy")
     train(Run.open(copy), Display())
     assert lines(copy) == lines(complete)
-    train(Run.open(copy, changed(copy, "train.env_steps=8000")), Display())
+    train(Run.open(copy, changed(copy, "train.env_steps=800")), Display())
     assert lines(copy)[: len(lines(complete))] == lines(complete)
-    assert lines(copy)[-1]["env_steps"] == 8000
+    assert lines(copy)[-1]["env_steps"] == 800
 
 
 def test_names_that_were_resolved_may_be_given_again(complete: Path) -> None:
