@@ -20,13 +20,14 @@ from planet_rssm.runs import checkpoint as checkpoints
 from planet_rssm.runs import location
 from planet_rssm.training.metrics import repeatable_lines as measured
 
-KILLS = int(os.environ.get("KILLS", "10"))
+KILLS = int(os.environ.get("KILLS", "6"))
 MOST = 4  # lines between two kills, of two or three a round: the run outlasts them on any machine
 SETTINGS = f"""
-    env.id=dmc/cartpole-swingup env.size=32 env.renderer=raycast env.action_repeat=25 model.depth=2
+    env.id=dmc/cartpole-swingup env.size=32 env.renderer=raycast
+    env.action_repeat=10 env.time_limit=200 model.depth=2
     rssm.deter=16 rssm.stoch=4 rssm.hidden=16 model.reward_units=16 planner.candidates=8
-    planner.iterations=1 planner.elites=2 planner.horizon=3 train.env_steps={2200 * KILLS}
-    train.seed_episodes=2 train.envs=1 train.updates=10 train.batch_size=4 train.batch_length=8
+    planner.iterations=1 planner.elites=2 planner.horizon=3 train.env_steps={600 * KILLS}
+    train.seed_episodes=2 train.envs=1 train.updates=4 train.batch_size=2 train.batch_length=8
     train.test_every=4 device=cpu
 """.split()
 

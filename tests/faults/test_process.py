@@ -17,6 +17,8 @@ from planet_rssm.base.files import scratch_folder
 from planet_rssm.data.episode import Episode
 from planet_rssm.data.replay import Replay
 
+SHORT = ["env.time_limit=200", "env.action_repeat=10"]  # as many decisions in less time
+
 
 def planet(log: Path, *words: str | Path) -> subprocess.Popen:
     with open(log, "wb") as file:
@@ -36,7 +38,9 @@ def wait_until(
 @pytest.fixture
 def train(tiny: list[str], tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen]]:
     """Return a function that starts `planet train` in a folder."""
-    words = [word for setting in [*tiny, "train.env_steps=20000"] for word in ("-s", setting)]
+    words = [
+        word for setting in [*tiny, *SHORT, "train.env_steps=5000"] for word in ("-s", setting)
+    ]
     started = []
 
     def start(folder: Path, *more: str) -> subprocess.Popen:
@@ -110,8 +114,7 @@ def test_what_a_killed_collect_wrote_is_complete(tmp_path: Path) -> None:
         "collect",
         "cartpole-swingup",
         *words,
-        "-s",
-        "env.action_repeat=50",
+        *(word for setting in SHORT for word in ("-s", setting)),
         "--out",
         out,
     )

@@ -50,7 +50,7 @@ SHRUNK = """
     model.continue_units=16 behavior.units=16 behavior.horizon=3 planner.candidates=8
     planner.iterations=2
     planner.elites=2 planner.horizon=3
-    train.batch_size=4 train.batch_length=8 train.updates=20 train.offline_updates=20 device=cpu
+    train.batch_size=4 train.batch_length=8 train.updates=5 train.offline_updates=5 device=cpu
 """.split()
 B, T, A = 3, 6, 2
 SPEC = EnvSpec(
@@ -136,7 +136,7 @@ def test_it_is_trained_and_planned_with(preset: str, episodes: Path, tmp_path: P
         ]
     )
     line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
-    assert line["updates"] == 20 and line["loss/image"] > 0 and line["loss/vector"] > 0
+    assert line["updates"] == 5 and line["loss/image"] > 0 and line["loss/vector"] > 0
     assert ("loss/actor" in line) == (preset in (PYTORCH_V3, MATHEMATICS))
     agent = Agent.load(tmp_path / "run", device="cpu")
     batch = to_batch(Replay(episodes, 10**6).sample(np.random.default_rng(0), 2, 3), CPU)

@@ -29,7 +29,8 @@ HERE = importlib.util.find_spec("triton") is not None
 needs_triton = pytest.mark.skipif(not HERE, reason="no triton here, which is for Linux alone")
 interpreted = pytest.mark.skipif(not INTERPRETED, reason="runs in a process of its own")
 plainly = pytest.mark.skipif(INTERPRETED, reason="runs where Triton interprets nothing")
-B, N, H, A = 2, 9, 3, 2  # two programs of 16 sequences, the last with two alone
+B, N, H, A = 2, 9, 2, 2  # two programs of 16 sequences, the last with two alone
+FEW = 3  # candidates, of which one program has room for all
 ABOVE_A_TILE = ("rssm.deter=72", "rssm.hidden=66", "model.reward_units=65")
 CASES = {
     "planet": ("planet",),
@@ -68,7 +69,9 @@ PRECISE = {"rtol": 1e-4, "atol": 1e-5}
 pytestmark = pytest.mark.usefixtures("one_thread_and_seed")
 
 
-def inputs_of(made: WorldModel, device: str = "cpu") -> tuple[State, torch.Tensor, torch.Tensor]:
+def inputs_of(
+    made: WorldModel, candidates: int = N, device: str = "cpu"
+) -> tuple[State, torch.Tensor, torch.Tensor]:
     rng = torch.Generator().manual_seed(1)
     rssm = made.rssm.cpu()
     with torch.no_grad():
@@ -76,9 +79,11 @@ def inputs_of(made: WorldModel, device: str = "cpu") -> tuple[State, torch.Tenso
         stoch = rssm.latent.sample(
             rssm.prior(deter), torch.randn(B, rssm.noise_size, generator=rng)
         )
-    shape = ModelDynamics(made).noise_shape(B, N, H)
+    shape = ModelDynamics(made).noise_shape(B, candidates, H)
     noise = None if shape is None else torch.randn(shape, generator=rng)
-    actions = torch.rand(B, N, H, A, generator=rng) * 3 - 1.5  # a block GRU scales those beyond 1
+    actions = (
+        torch.rand(B, candidates, H, A, generator=rng) * 3 - 1.5
+    )  # a block GRU scales those beyond 1
     made.to(device)
     inputs = State(deter, stoch), actions, noise
     return torch.utils._pytree.tree_map(
@@ -169,7 +174,7 @@ def test_in_float32_it_is_the_plain_path_within_rounding(model, case):
 @pytest.mark.parametrize("case", ["planet", "dreamer-v3"])
 def test_in_bfloat16_it_differs_by_bfloat16s_rounding(model, case):
     made = model(*CASES[case])
-    inputs = inputs_of(made)
+    inputs = inputs_of(made, FEW)
     with torch.no_grad():
         expected = ModelDynamics(made).rollout(*inputs)
     result = fused(made, "bfloat16").rollout(*inputs)
@@ -182,7 +187,7 @@ def test_in_bfloat16_it_differs_by_bfloat16s_rounding(model, case):
 @pytest.mark.parametrize("case", ["planet", "dreamer-v3"])
 def test_few_candidates_at_a_time_and_the_states_on_the_way(model, case):
     made = model(*CASES[case])
-    inputs = inputs_of(made)
+    inputs = inputs_of(made, FEW)
     with torch.no_grad():
         expected = ModelDynamics(made).trace(*inputs)
     result = FastDynamics(made, "float32", memory=1).fused().trace(*inputs)
@@ -203,7 +208,7 @@ def test_what_is_nan_on_the_plain_path_is_nan_here(model, case, part):
     with torch.no_grad():
         weights = list(getattr(made.rssm, part).parameters())
         weights[0 if part == "core" else -1].view(-1)[0] = torch.nan
-        inputs = inputs_of(made)
+        inputs = inputs_of(made, FEW)
         inputs = (State(*(torch.zeros_like(leaf) for leaf in inputs[0])), *inputs[1:])
         expected = ModelDynamics(made).rollout(*inputs)
     result = fused(made).rollout(*inputs)
@@ -215,7 +220,7 @@ def test_what_is_nan_on_the_plain_path_is_nan_here(model, case, part):
 @interpreted
 def test_it_follows_a_model_that_learns(model):
     made = model("planet")
-    inputs = inputs_of(made)
+    inputs = inputs_of(made, FEW)
     fast = fused(made)
     before = fast.rollout(*inputs).reward
     with torch.no_grad():
@@ -234,7 +239,7 @@ def test_it_follows_a_model_that_learns(model):
 
 
 def decision(made: WorldModel, recorded: bool = False, **more: object) -> torch.Tensor:
-    sizes = {"horizon": H, "candidates": 20, "iterations": 2, "elites": 5}
+    sizes = {"horizon": H, "candidates": N, "iterations": 2, "elites": 3}
     planner = planner_from_settings(PlannerSettings(**sizes, **more), A)
     objective = Objective()
     dynamics = ModelDynamics(made)
@@ -319,7 +324,7 @@ def test_it_is_not_of_the_plain_path():
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_on_a_cuda_device_it_is_the_plain_path_within_rounding(model, case):
     made = model(*case)
-    inputs = inputs_of(made, "cuda")
+    inputs = inputs_of(made, device="cuda")
     with torch.no_grad():
         expected = ModelDynamics(made).rollout(*inputs)
     assert_same(fused(made).rollout(*inputs), expected, **PRECISE)
