@@ -18,7 +18,7 @@ from planet_rssm.cli.main import main
 from planet_rssm.runs.run import METRICS
 from planet_rssm.training.learner import Learner
 
-SIGNALS = 20
+SIGNALS = 12
 MOST = (
     100  # calls until enough of the signals have come while the run learned, and one run has ended
 )
