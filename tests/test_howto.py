@@ -125,7 +125,7 @@ def test_features_and_pictures_of_a_packaged_model():
 
 
 def test_own_policy_is_evaluated_and_collects(policy, capsys):
-    shorter = ["-s", "env.action_repeat=100", "--json"]
+    shorter = ["-s", "env.action_repeat=10", "-s", "env.time_limit=100", "--json"]
     measure, collect = commands_of("own-policy")
     main([*measure, *shorter, "--episodes", "2"])
     (row,) = json.loads(capsys.readouterr().out)["results"]

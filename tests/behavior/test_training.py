@@ -26,12 +26,13 @@ from planet_rssm.training.trainer import Trainer
 
 # 2 rounds of 1 episode after 2 random ones; 10 agent steps an episode
 TINY = """
-    env.id=dmc/cartpole-swingup env.observe=vectors env.action_repeat=100
+    env.id=dmc/cartpole-swingup env.observe=vectors env.action_repeat=10
+    env.time_limit=100
     rssm.deter=16 rssm.stoch=4 rssm.hidden=16
     model.vector_units=16 model.reward_units=16 behavior=v3 behavior.units=16 behavior.horizon=3
     behavior.critic_outscale=1
     planner.name=actor planner.candidates=8 planner.iterations=1 planner.elites=2 planner.horizon=3
-    train.env_steps=4000 train.seed_episodes=2 train.updates=3 train.batch_size=4
+    train.env_steps=400 train.seed_episodes=2 train.updates=3 train.batch_size=4
     train.batch_length=4 train.exploration_noise=0 train.test_every=2 device=cpu
 """.split()
 
@@ -134,7 +135,7 @@ def test_plan_takes_the_actor_and_the_mix(
 def test_a_run_without_an_actor_is_refused_one(
     tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
-    run = new_run(tmp_path, "behavior=none", "planner.name=cem", "train.env_steps=1000")
+    run = new_run(tmp_path, "behavior=none", "planner.name=cem", "train.env_steps=100")
     train(run, Display())
     assert not checkpoints.load(location.find(tmp_path)).behavior
     capfd.readouterr()
