@@ -28,8 +28,9 @@ LATENT, TERM, CONSTANT, PLANNER = re.findall(r"```python\n(.*?)```", PAGE, re.DO
 SPEC = EnvSpec("gym/Test-v0", {"vector": ((3,), "float32")}, 2, 1, 0.1, 100, "none", "fake 0")
 TINY = """
     rssm.deter=16 rssm.stoch=4 rssm.hidden=16 model.depth=2 model.reward_units=16 env.size=32
-    env.renderer=raycast env.action_repeat=50 train.batch_size=4 train.batch_length=8
-    train.updates=20 train.offline_updates=20 device=cpu
+    env.renderer=raycast env.action_repeat=10 env.time_limit=100
+    train.batch_size=4 train.batch_length=8
+    train.updates=5 train.offline_updates=5 device=cpu
     planner.candidates=8 planner.iterations=1 planner.elites=2 planner.horizon=3
 """.split()
 
@@ -49,7 +50,7 @@ def here(tmp_path, monkeypatch):
 
 
 def test_the_pages_latent_term_and_planner_are_trained_and_planned_with(here):
-    episodes = ["env.size=32", "env.renderer=raycast", "env.action_repeat=50"]
+    episodes = ["env.size=32", "env.renderer=raycast", "env.action_repeat=10", "env.time_limit=100"]
     write_episodes(
         here / "set", simple_player("dmc/cartpole-swingup", episodes, "random", 0), 2, 0, 2
     )
@@ -74,7 +75,7 @@ def test_the_pages_latent_term_and_planner_are_trained_and_planned_with(here):
 
 
 def test_a_planner_that_is_no_search_drives_an_agent_a_loop_and_the_verbs(here, capsys):
-    episodes = ["env.size=32", "env.renderer=raycast", "env.action_repeat=50"]
+    episodes = ["env.size=32", "env.renderer=raycast", "env.action_repeat=10", "env.time_limit=100"]
     write_episodes(
         here / "set", simple_player("dmc/cartpole-swingup", episodes, "random", 0), 2, 0, 2
     )
