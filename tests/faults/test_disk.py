@@ -71,9 +71,11 @@ def test_a_disk_that_fills_at_any_request_costs_nothing_that_was_committed(
     monkeypatch.setattr(
         metrics.importlib.util, "find_spec", lambda name: None
     )  # no TensorBoard: it has its own thread
-    train(tmp_path / "peace")
+    # two rounds, with tests after each, and the first checkpoint goes when the second is there
+    short = ["train.env_steps=600", "train.test_every=1", "train.keep=1"]
+    train(tmp_path / "peace", *short)
     total = disk.requests
-    assert total > 60
+    assert total > 40
     kept = set()
     for full in range(1, total + 1):
         disk.requests, disk.full = 0, full
@@ -81,12 +83,12 @@ def test_a_disk_that_fills_at_any_request_costs_nothing_that_was_committed(
         with pytest.raises(
             PlanetError, match="No space left on device.*(--resume|--run-dir)"
         ) as caught:
-            train(folder)
+            train(folder, *short)
         assert "\n" not in str(caught.value)
         disk.full = 0
         before = committed(folder)
-        train(folder)
+        train(folder, *short)
         assert set(before) <= set(committed(folder))
         same(folder, tmp_path / "peace")
         kept.add(len(before))
-    assert kept == {0, 1, 2, 3}
+    assert kept == {0, 1, 2}
