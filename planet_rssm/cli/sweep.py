@@ -9,7 +9,7 @@ from rich.console import Console
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.json_types import Json
 from planet_rssm.cli import options
-from planet_rssm.cli.tables import echo, print_result, print_table
+from planet_rssm.cli.tables import echo, print_result, print_table, print_text
 
 _file = click.argument(
     "file", type=click.Path(path_type=Path, dir_okay=False), metavar="SWEEP.yaml"
@@ -63,13 +63,26 @@ def run(file: Path, where: str, at_once: int | None, as_json: bool) -> None:
 
     _check_where(where)
     sweep = Sweep.read(file)
-    states = [state_of(one).state for one in sweep.runs]
+    found = [state_of(one) for one in sweep.runs]
+    if other := [one for one in found if one.state == "other"]:
+        more = f" (and {len(other) - 1} more)" if len(other) > 1 else ""
+        raise PlanetError(
+            f"{sweep.out / other[0].name}{more}: {other[0].why}; change {file} back, or give "
+            "another `out` in it"
+        )
+    states = [one.state for one in found]
     todo = [
         one
         for one, state in zip(sweep.runs, states, strict=True)
         if state in ("missing", "stopped")
     ]
     echo(f"{len(sweep.runs)} runs in {sweep.out}: {_counts(states)}", err=True)
+    if "missing" in states and (odd := sweep.unnamed()):
+        echo(
+            f"{sweep.out} also holds {len(odd)} runs that {file} does not name, {odd[0]} first: "
+            "what varies is in a run's name",
+            err=True,
+        )
     jobs: list[str] = []
     failed: list[str] = []
     if todo and where == "slurm":
@@ -129,7 +142,13 @@ def collect(ctx: click.Context, file: Path, episodes: int | None, as_json: bool)
     from planet_rssm.sweep import Sweep, state_of
 
     sweep = Sweep.read(file)
-    complete = [one for one in sweep.runs if state_of(one).state == "complete"]
+    found = [state_of(one) for one in sweep.runs]
+    for one in found:
+        if one.why:
+            echo(f"{sweep.out / one.name}: left out, {one.why}", err=True)
+    complete = [
+        one for one, state in zip(sweep.runs, found, strict=True) if state.state == "complete"
+    ]
     if not complete:
         raise PlanetError(f"{file}: none of its {len(sweep.runs)} runs is complete; run it first")
     if len(complete) < len(sweep.runs):
@@ -162,6 +181,9 @@ def _print(result: Json, console: Console) -> None:
     ]
     counts = ", ".join(f"{result[name]} {name}" for name in _names() if result[name])
     print_table(console, f"{result['out']}: {counts}", header, rows)
+    for one in result["runs"]:
+        if one["why"]:
+            print_text(console, f"{one['run']}: {one['why']}")
 
 
 def _number(value: float | None) -> str:

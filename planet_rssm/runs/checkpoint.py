@@ -5,6 +5,7 @@ written.
 """
 
 import json
+import os
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,7 @@ from planet_rssm import config
 from planet_rssm.base import trust
 from planet_rssm.base.device import resolve_device
 from planet_rssm.base.errors import PlanetError
-from planet_rssm.base.files import read_regular, write_atomic
+from planet_rssm.base.files import open_regular, read_regular, write_atomic
 from planet_rssm.base.json_types import Json
 from planet_rssm.base.text import one_line
 from planet_rssm.config import FORMAT, Settings
@@ -188,7 +189,7 @@ def progress_of(path: Path) -> Json:
         PlanetError: it cannot be read or is no checkpoint.
     """
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_regular(path), "rb") as file:
             length = int.from_bytes(file.read(8), "little")
             head = file.read(min(length, MOST_HEAD))
         return _plain(json.loads(json.loads(head)["__metadata__"]["planet_rssm"])["progress"])

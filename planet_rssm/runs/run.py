@@ -140,7 +140,7 @@ class Run:
                 raise PlanetError(f"{location.no_run(folder, f'no {CONFIG}')}{begin}")
             saved = config.load(path)
             _check_format(folder / RECORD)
-            settings = saved if settings is None else _as_resolved(settings, saved)
+            settings = saved if settings is None else as_resolved(settings, saved)
             if key := decided_otherwise(saved, settings):
                 before, after = config.flatten(saved)[key], config.flatten(settings)[key]
                 raise PlanetError(
@@ -281,7 +281,7 @@ def _check_format(path: Path) -> None:
         )
 
 
-def _as_resolved(settings: Settings, saved: Settings) -> Settings:
+def as_resolved(settings: Settings, saved: Settings) -> Settings:
     """Return `settings` with the names and choices that were resolved when the run was made."""
     env = settings.env
     resolved = {

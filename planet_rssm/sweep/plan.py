@@ -14,6 +14,7 @@ ray: {num_cpus: 4, num_gpus: 1}                     # what a run has of a node o
 import itertools
 import json
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -26,11 +27,13 @@ from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.json_types import Json
 from planet_rssm.config import Settings
 from planet_rssm.config.files import nearest, read
+from planet_rssm.runs.run import CONFIG
 
 KEYS = ("preset", "tasks", "seeds", "set", "out", "slurm", "ray")
 RAY_KEYS = ("num_cpus", "num_gpus", "memory", "resources")
 INSTEAD = {"env.id": "tasks", "seed": "seeds"}  # settings that have a key of their own
 MOST = 10_000  # runs of a sweep
+LONGEST = 250  # bytes of a run's name, after which its log has a suffix: systems allow 255
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class SweepRun:
         for override in self.overrides:
             words += ["-s", override]
         words += ["--run-dir", str(self.folder), "--plan-episodes", "0"]
-        return [*words, "--resume"] if (self.folder / "config.yaml").exists() else words
+        return [*words, "--resume"] if (self.folder / CONFIG).exists() else words
 
     def absolute(self) -> Self:
         """Return the run with folders that mean the same wherever its process begins."""
@@ -88,6 +91,7 @@ class Sweep:
         out = values.get("out") or str(Path("runs") / path.stem)
         if not isinstance(out, str):
             raise PlanetError(f"sweep file {path}: out must be a folder")
+        out = os.path.expanduser(out)  # a shell would have done so on the command line
         axes = {
             key: value if isinstance(value, list) else [value] for key, value in changes.items()
         }
@@ -109,7 +113,17 @@ class Sweep:
             raise PlanetError(
                 f"sweep file {path}: {times} runs would be called {name}; leave out what is twice"
             )
+        if (size := max(len(os.fsencode(run.name)) for run in runs)) > LONGEST:
+            raise PlanetError(
+                f"sweep file {path}: a run would have a name of {size} bytes, {LONGEST} are "
+                "allowed; let fewer settings vary, or give shorter values"
+            )
         return cls(Path(out), runs, slurm, _ray(path, values))
+
+    def unnamed(self) -> list[str]:
+        """Return the names of runs in `out` that are none of these."""
+        there = {path.parent.name for path in self.out.glob(f"*/{CONFIG}")}
+        return sorted(there - {run.name for run in self.runs})
 
 
 def _run(

@@ -1,27 +1,34 @@
 """What has become of a sweep's runs, by their folders alone."""
 
+import contextlib
 from dataclasses import dataclass
 
+from planet_rssm import config
 from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.files import exclusive
 from planet_rssm.base.json_types import Json
 from planet_rssm.runs import checkpoint as checkpoints
 from planet_rssm.runs import location
-from planet_rssm.runs.run import CONFIG, Run, read_metrics
+from planet_rssm.runs.run import CONFIG, LOCK, as_resolved, decided_otherwise, read_metrics
 from planet_rssm.sweep.plan import SweepRun
-from planet_rssm.training.progress import is_complete
+from planet_rssm.training.progress import NEEDED, is_complete
 
-STATES = ("missing", "stopped", "running", "complete")
+STATES = ("missing", "stopped", "running", "complete", "other")
 
 
 @dataclass(frozen=True)
 class State:
-    """Where a run stands: `state` is one of STATES, `last_return` of its last test or round."""
+    """Where a run stands: `state` is one of STATES, `last_return` of its last test or round.
+
+    `other` is a run that was made with other settings than the sweep file has now; `why` says it.
+    """
 
     name: str
     state: str
     env_steps: int
     updates: int
     last_return: float | None
+    why: str = ""
 
     def to_json(self) -> Json:
         """Return what `planet sweep status --json` prints of it."""
@@ -31,6 +38,7 @@ class State:
             "env_steps": self.env_steps,
             "updates": self.updates,
             "return": self.last_return,
+            "why": self.why,
         }
 
 
@@ -38,30 +46,56 @@ def state_of(run: SweepRun) -> State:
     """Return where a run stands.
 
     Raises:
-        PlanetError: its newest checkpoint cannot be read.
+        PlanetError: its metrics cannot be read.
     """
     if not (run.folder / CONFIG).exists():
         return State(run.name, "missing", 0, 0, None)
-    newest = location.numbered(run.folder)[-1:]
-    progress = checkpoints.progress_of(newest[0]) if newest else {}
-    state = "complete" if newest and is_complete(run.settings, progress) else "stopped"
+    progress = _progress(run)
+    state = "complete" if progress and is_complete(run.settings, progress) else "stopped"
     if state == "stopped" and _locked(run):
         state = "running"
+    why = _made_otherwise(run) if progress else ""
     returns = []
     if (run.folder / "metrics.jsonl").exists():
         returns = [line["return"] for line in read_metrics(run.folder) if "return" in line]
     return State(
         run.name,
-        state,
+        "other" if why else state,
         int(progress.get("env_steps", 0)),
         int(progress.get("updates", 0)),
         returns[-1] if returns else None,
+        why,
     )
+
+
+def _progress(run: SweepRun) -> Json:
+    """Return what the newest checkpoint counts that can be read, from which a run goes on."""
+    for path in reversed(location.numbered(run.folder)):
+        with contextlib.suppress(PlanetError):
+            progress = checkpoints.progress_of(path)
+            if progress.keys() >= set(NEEDED):
+                return progress
+    return {}
+
+
+def _made_otherwise(run: SweepRun) -> str:
+    """Say which setting of a run is not what the sweep file has; nothing where it can go on."""
+    try:
+        saved = config.load(run.folder / CONFIG)
+    except PlanetError as error:
+        return str(error)
+    wanted = as_resolved(run.settings, saved)
+    if (key := decided_otherwise(saved, wanted)) is None:
+        return ""
+    before, after = config.flatten(saved)[key], config.flatten(wanted)[key]
+    return f"was made with {key} = {before}, the sweep file has {after}"
 
 
 def _locked(run: SweepRun) -> bool:
     try:
-        with Run(run.folder, run.settings).lock():
+        with exclusive(run.folder / LOCK):
             return False
-    except PlanetError:
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
         return True

@@ -65,6 +65,11 @@ def test_a_file_stands_for_a_product(tmp_path: Path) -> None:
     assert first.folder == tmp_path / "out" / first.name
 
 
+def test_a_folder_may_be_given_from_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Sweep.read(sweep_file(tmp_path, out="~/paper")).out == tmp_path / "paper"
+
+
 def test_the_file_of_the_page_is_one(tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs/scale.md").read_text()
     path = tmp_path / "page.yaml"
@@ -93,6 +98,7 @@ def test_the_file_of_the_page_is_one(tmp_path: Path) -> None:
         ({"ray": 4}, "ray must be lines of"),
         ({"set": {"planner.horizn": 3}}, "planner.horizon"),
         ({"set": {"planner.horizon": [3, -1]}}, "planner.horizon"),
+        ({"set": {"env.kwargs.text": ["a", "b" * 300]}}, "a name of 3.. bytes, 250 are allowed"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_said_before_anything_begins(
@@ -142,6 +148,23 @@ def test_runs_are_made_once_and_a_failed_one_is_named(
     assert [one["env_steps"] for one in result["runs"]] == [600, 600]
     code, result, _ = call(capsys, "sweep", "collect", path, "--episodes", "1", "--json")
     assert code == 0 and len(result["results"]) == 2
+    # the file is changed: these runs are not those that it stands for now
+    path = str(sweep_file(tmp_path, seeds=2, set=TINY | {"rssm.deter": 20}))
+    why = "was made with rssm.deter = 16, the sweep file has 20"
+    code, result, err = call(capsys, "sweep", path, "--json")
+    assert (code, result) == (1, {}) and err.count("\n") == 1
+    assert f"{names[0]} (and 1 more): {why}; change {path} back" in err
+    code, result, _ = call(capsys, "sweep", "status", path, "--json")
+    assert (result["complete"], result["other"]) == (0, 2)
+    assert [one["why"] for one in result["runs"]] == [why, why]
+    code, result, err = call(capsys, "sweep", "collect", path, "--json")
+    assert (code, result) == (1, {}) and err.count("left out, was made with") == 2
+    path = str(sweep_file(tmp_path, set=TINY | {"rssm.deter": [16, 20], "env.kwargs.nonsense": 1}))
+    code, result, err = call(capsys, "sweep", path, "--json")
+    assert (code, len(result["failed"])) == (1, 2)
+    assert f"also holds 2 runs that {path} does not name, {names[0]} first" in err
+    longer = sweep_file(tmp_path, seeds=1, set=TINY | {"train.env_steps": 4000})
+    assert state_of(Sweep.read(longer).runs[0]).state == "stopped"  # it can go on
 
 
 def test_a_run_that_was_stopped_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -151,7 +174,11 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path, capsys: pytest.CaptureFi
     assert call(capsys, "sweep", str(path))[0] == 0
     newest = location.numbered(run.folder)[-1]
     assert checkpoints.progress_of(newest) == checkpoints.load(newest).progress
-    newest.unlink()  # as if it had been killed before
+    newest.unlink()
+    os.mkfifo(newest)
+    assert state_of(run).state == "stopped"  # and is not waited for
+    newest.unlink()
+    newest.write_bytes(b"damaged")  # the run goes on from the one before
     assert state_of(run).state == "stopped"
     assert call(capsys, "sweep", str(path))[0] == 0
     assert state_of(run).state == "complete"
