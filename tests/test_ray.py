@@ -407,6 +407,25 @@ def test_a_node_with_another_version_ends_the_run(
         ray_cluster.remove()
 
 
+@needs_ray
+@pytest.mark.slow
+@pytest.mark.usefixtures("started_by_python")
+def test_a_cluster_that_asks_for_another_token(ray_cluster: OnThisMachine, tmp_path: Path) -> None:
+    words = "collect cartpole-swingup --policy random --episodes 1 -s env.observe=vectors".split()
+    words += ["-s", "env.renderer=none"]
+    answer = subprocess.run(
+        [sys.executable, "-m", "planet_rssm", *words, "--out", tmp_path / "set"]
+        + ["--on", ray_cluster.where],
+        env=os.environ | {"RAY_AUTH_TOKEN": "of another cluster, of at least 16"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    said = answer.stderr
+    assert answer.returncode == 1 and said.count("\n") == 1, said
+    assert f"--on {ray_cluster.where}: the cluster asks for Ray's token; give" in said
+
+
 def frail(*overrides: str) -> list[str]:
     return [
         *"env.id=frail:Frail env.time_limit=10 env.action_repeat=1 env.step_timeout=2".split(),
@@ -576,14 +595,18 @@ def actors(kind: str) -> list[int]:
     return found
 
 
+def sweep_of_one(folder: Path, **ray: int) -> Sweep:
+    path = folder / "sweep.yaml"
+    path.write_text(json.dumps({"preset": "quickstart", "out": str(folder / "out"), "ray": ray}))
+    return Sweep.read(path)
+
+
 @needs_ray
 @pytest.mark.slow
 def test_a_sweep_needs_a_folder_that_all_see(
     ray_cluster: OnThisMachine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "sweep.yaml"
-    path.write_text(json.dumps({"preset": "quickstart", "out": str(tmp_path / "out")}))
-    sweep = Sweep.read(path)
+    sweep = sweep_of_one(tmp_path)
     begin = on_ray._Runs._begin
 
     def elsewhere(self: on_ray._Runs, *arguments) -> None:
@@ -601,13 +624,9 @@ def test_a_sweep_needs_a_folder_that_all_see(
 def test_a_sweep_that_no_node_has_room_for(
     ray_cluster: OnThisMachine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "sweep.yaml"
-    path.write_text(
-        json.dumps({"preset": "quickstart", "out": str(tmp_path / "out"), "ray": {"num_gpus": 8}})
-    )
     monkeypatch.setattr(on_ray, "_SLOW", 0.2)
     monkeypatch.setattr(on_ray, "_ROOM", 0.5)
-    sweep, said = Sweep.read(path), []
+    sweep, said = sweep_of_one(tmp_path, num_gpus=8), []
     with pytest.raises(PlanetError, match=r"CPU 1, GPU 8, which no node has; add a node, or"):
         on_ray.run_on(ray_cluster.where, sweep, sweep.runs, 1, said.append)
     assert len(said) == 1 and said[0].endswith("it goes on when a node has room")

@@ -74,13 +74,7 @@ def connected(option: str, where: str, cpus: int) -> Iterator[None]:
         stack.callback(give_back)
         stack.callback(ray.shutdown)
         stack.enter_context(_silence())
-        try:
-            begin()
-        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            raise PlanetError(
-                f"{option} {where}: {one_line(str(error))}; `ray status` on this machine says "
-                "what it is part of"
-            ) from error
+        _try(f"{option} {where}", begin)
         give_back()
         yield
 
@@ -127,6 +121,32 @@ def _try_port(option: str, where: str, address: str) -> None:
             f"{option} {where}: what listens at {address} is no head node; give the port that "
             f"`ray start --head` was given, {_PORT} unless it was another"
         )
+
+
+def _try(what: str, begin: Callable[[], object]) -> None:
+    """Call `ray.init`; what it writes and raises becomes one line.
+
+    Its libraries write to standard error at each of many tries, what the exception does not have.
+    """
+    import ray
+
+    with tempfile.TemporaryFile() as said:
+        before = os.dup(2)
+        os.dup2(said.fileno(), 2)
+        try:
+            begin()
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            line = f"{one_line(str(error))}; `ray status` on this machine says what it is part of"
+            no_token = isinstance(error, ray.exceptions.AuthenticationError)
+            if no_token or b"InvalidAuthToken" in os.pread(said.fileno(), 1 << 16, 0):
+                line = (
+                    "the cluster asks for Ray's token; give this command RAY_AUTH_MODE=token, and "
+                    "in RAY_AUTH_TOKEN or ~/.ray/auth_token the one that the cluster has"
+                )
+            raise PlanetError(f"{what}: {line}") from error
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
 
 
 @functools.cache  # Ray reads it once in a process
