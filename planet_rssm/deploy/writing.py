@@ -112,7 +112,13 @@ def _onnx(graph: DecisionGraph, example: tuple[Tensor, ...], path: Path, describ
             verbose=False,
         )
     except torch.onnx.errors.OnnxExporterError as error:
-        raise PlanetError(f"cannot be exported to ONNX: {one_line(str(error))}") from error
+        cause: BaseException = error
+        while cause.__cause__ is not None:  # the others are the exporter's advice, in colours
+            cause = cause.__cause__
+        raise PlanetError(
+            f"cannot be exported to ONNX: {one_line(str(cause))}; give --to pt2, which has every "
+            "operator of PyTorch's, or another --planner, or -s planner.act_by=mean where it draws"
+        ) from error
     assert program is not None
     _rename_inner(program.model.graph, {*graph.input_names, *graph.output_names})
     program.model.metadata_props[DESCRIPTION] = described

@@ -140,3 +140,15 @@ def test_no_case_in_common_is_one_line(here, checkout, capsys) -> None:
     assert call("train", "quickstart", "--against", str(old)) == 1
     said = capsys.readouterr().err
     assert "it timed quickstart float16, this checkout quickstart float32, quickstart bf" in said
+
+
+def test_a_precision_that_some_turns_only_have_timed_is_left_out(here, checkout, capsys) -> None:
+    """By default a bench leaves out what it finds slow, which is another thing in each process."""
+    old = checkout("old", SLOW, HALF)
+    main_file = old / "planet_rssm" / "__main__.py"
+    main_file.write_text(
+        main_file.read_text().replace("print", "del cases[1:2 if late else 1]\nprint")
+    )
+    assert call("train", "quickstart", "quickstart", "--against", str(old), "--json") == 0
+    (case,) = json.loads(capsys.readouterr().out)["cases"]
+    assert case["precision"] == "float32" and len(case["turns"]) == 3

@@ -158,6 +158,15 @@ def test_a_search_that_the_actor_proposes_to_is_refused():
 
 
 @needs_onnx
+def test_an_operator_that_onnx_lacks_is_one_plain_line(tmp_path):
+    agent = agent_of("actor", "gaussian", "planner.act_by=draw")
+    with pytest.raises(PlanetError, match="ndtri.*; give --to pt2, .*act_by=mean") as error:
+        export_agent(agent, tmp_path / "out.onnx", "onnx")
+    assert str(error.value).isprintable()
+    assert not list(tmp_path.iterdir())
+
+
+@needs_onnx
 def test_the_command_compares_and_times(tmp_path, capsys):
     out = tmp_path / "actor.onnx"
     run = "pretrained:cartpole-swingup"
