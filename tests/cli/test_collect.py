@@ -24,7 +24,7 @@ from planet_rssm.training.player import _constant_action, simple_player
 from planet_rssm.training.record import write_episodes
 
 TASK = "dmc/cartpole-swingup"
-ENV = ["env.size=32", "env.renderer=raycast", "env.action_repeat=50"]
+ENV = ["env.size=32", "env.renderer=raycast", "env.action_repeat=5", "env.time_limit=100"]
 TINY = f"""
     env.id={TASK} model.depth=2 rssm.deter=16 rssm.stoch=4 rssm.hidden=16 model.reward_units=16
     planner.candidates=8 planner.iterations=1 planner.elites=2 planner.horizon=3 device=cpu
@@ -58,7 +58,7 @@ def test_random_episodes_are_a_replay_and_follow_from_the_seed_alone(tmp_path, c
     result = json.loads(capsys.readouterr().out)
     seeds = [stream_seed(7, Stream.DATA_RESET, index) for index in range(3)]
     assert [episode["seed"] for episode in result["episodes"]] == seeds
-    assert result["env_steps"] == 3000
+    assert result["env_steps"] == 300
     assert result["task"] == TASK
     replay = Replay(tmp_path / "a", 10_000)
     assert [(entry.index, entry.frames) for entry in replay.episodes] == [(0, 21), (1, 21), (2, 21)]
@@ -72,7 +72,7 @@ def test_random_episodes_are_a_replay_and_follow_from_the_seed_alone(tmp_path, c
     assert collect(*words, "--out", tmp_path / "b", "--envs", "1") == 0
     shown = capsys.readouterr()
     assert (
-        shown.out == f"3 episodes, 3000 env_steps, mean return {result['return']['mean']:.1f}, "
+        shown.out == f"3 episodes, 300 env_steps, mean return {result['return']['mean']:.1f}, "
         f"in {tmp_path / 'b'}\n"
     )
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
