@@ -21,12 +21,12 @@ from planet_rssm.agent.timing import RoundTimes, time_rounds
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.json_types import Json
 from planet_rssm.base.text import one_line
-from planet_rssm.control.exchange import Client
 from planet_rssm.envs.spec import EnvSpec
 from planet_rssm.types import Plan
 
 Array = np.ndarray
 OCTETS = "application/octet-stream"
+MOST_REPLY = 1 << 26  # bytes that are read of one
 
 
 class RemoteCarry(NamedTuple):
@@ -76,7 +76,6 @@ class RemoteAgent:
         try:
             parts = urllib.parse.urlsplit(url)
             host, port = parts.hostname, parts.port
-            named = parts.netloc.rpartition("@")[2].encode("idna").decode()
         except ValueError as error:  # a port that is none, half a bracket
             raise PlanetError(f"url {url!r}: must be http://HOST:PORT ({error})") from None
         if parts.scheme not in ("http", "https") or not host:
@@ -92,13 +91,13 @@ class RemoteAgent:
             raise PlanetError(f"timeout_s {timeout_s:g}: must be more than 0, in seconds")
         self.url = url
         self.device = torch.device("cpu")  # where its plans are
-        self._authorization = "" if token is None else f"Authorization: Bearer {token}\r\n"
+        self._token = token
         self._seed = seed
         self._deadline_ms = deadline_ms
         kind = (
             http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         )
-        self._client = Client(kind(host, port, timeout=timeout_s), named)
+        self._connection = kind(host, port, timeout=timeout_s)
         self._sessions: list[str] = []
         about = self._json("GET", "/agent")
         try:
@@ -201,7 +200,7 @@ class RemoteAgent:
         for session in list(self._sessions):
             with contextlib.suppress(PlanetError):
                 self._end(session)
-        self._client.close()
+        self._connection.close()
 
     def __enter__(self) -> Self:
         return self
@@ -229,17 +228,19 @@ class RemoteAgent:
         return answer
 
     def _call(self, method: str, path: str, body: bytes = b"", kind: str = OCTETS) -> bytes:
-        more = f"Content-Type: {kind}\r\n{self._authorization}"
+        headers = {"Content-Type": kind}
+        if self._token is not None:
+            headers["Authorization"] = f"Bearer {self._token}"
         try:
             try:
-                status, answer = self._client.exchange(method, path, body, more)
+                status, answer = self._exchange(method, path, body, headers)
             except (http.client.RemoteDisconnected, ConnectionError):
                 # it closes connections that were idle; a decision asked for again is the same one,
                 # or refused: see wire.Request.step
-                self._client.close()
-                status, answer = self._client.exchange(method, path, body, more)
+                self._connection.close()
+                status, answer = self._exchange(method, path, body, headers)
         except (OSError, http.client.HTTPException) as error:
-            self._client.close()
+            self._connection.close()
             reason = one_line(str(error)) or type(error).__name__
             raise PlanetError(f"planning service {self.url}: not reached ({reason})") from None
         if status != 200:
@@ -248,3 +249,10 @@ class RemoteAgent:
                 line = f"status {status}; no planning service answers there"
             raise PlanetError(f"planning service {self.url}: {line}")
         return answer
+
+    def _exchange(
+        self, method: str, path: str, body: bytes, headers: Mapping[str, str]
+    ) -> tuple[int, bytes]:
+        self._connection.request(method, path, body, dict(headers))
+        response = self._connection.getresponse()
+        return response.status, response.read(MOST_REPLY)

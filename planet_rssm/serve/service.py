@@ -5,7 +5,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any
 
@@ -50,7 +50,7 @@ class _Job:
     session: _Session
     request: Request
     arrived: float
-    done: Callable[[Outcome], object]
+    done: SimpleQueue[Outcome] = field(default_factory=SimpleQueue)
 
 
 class Service:
@@ -126,23 +126,11 @@ class Service:
             self._changed.notify_all()  # nobody waits for it any more
 
     def decide(self, key: str, request: Request) -> Reply | None:
-        """Take in the frames of a session and wait for the decision; see `ask`."""
-        outcomes: SimpleQueue[Outcome] = SimpleQueue()
-        self.ask(key, request, outcomes.put)
-        outcome = outcomes.get()
-        if isinstance(outcome, RefusedError):
-            raise outcome
-        return outcome
-
-    def ask(self, key: str, request: Request, done: Callable[[Outcome], object]) -> None:
-        """Take in the frames of a session and decide.
-
-        `done` is called by the thread that plans: with a reply, with None if no plan was asked for,
-        or with why there is none. It must not wait.
+        """Take in the frames of a session and wait for the decision.
 
         Raises:
             RefusedError: no such session, another past than the request's, frames that the model
-                does not take, a full queue; or, as an outcome, a deadline that has passed.
+                does not take, a full queue, or a deadline that has passed.
         """
         arrived = self._now()
         with self._changed:
@@ -167,9 +155,14 @@ class Service:
                     503, "full", f"{len(self._queue)} requests wait, no other is taken; ask later"
                 )
             session.busy = True
-            self._queue.append(_Job(session, request, arrived, done))
+            job = _Job(session, request, arrived)
+            self._queue.append(job)
             if len(self._queue) >= self._wanted:
                 self._changed.notify_all()
+        outcome = job.done.get()
+        if isinstance(outcome, RefusedError):
+            raise outcome
+        return outcome
 
     def about(self) -> Json:
         """Return what a client has to know of the agent."""
@@ -293,4 +286,4 @@ class Service:
 
     def _finish(self, job: _Job, outcome: Outcome) -> None:
         job.session.busy = False
-        job.done(outcome)
+        job.done.put(outcome)

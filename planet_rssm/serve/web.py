@@ -7,36 +7,35 @@
     POST   /sessions/KEY/decide  frames -> a plan, see control/wire.py
     DELETE /sessions/KEY
 
-An error is a status and one line of text. One thread reads and answers all connections: a thread
-for each would fight with the one that plans for Python's lock.
+An error is a status and one line of text.
 """
 
-import contextlib
-import functools
 import hmac
 import json
-import selectors
-import socket
+import logging
+import socketserver
 import threading
-import time
-from collections import deque
-from collections.abc import Mapping
-from typing import Self
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.control import wire
 from planet_rssm.control.remote import OCTETS
-from planet_rssm.serve.connection import TEXT, Answer, Connection, Place
-from planet_rssm.serve.service import Outcome, RefusedError, Service
+from planet_rssm.serve.service import RefusedError, Service
 
 JSON = "application/json"
+TEXT = "text/plain; charset=utf-8"
 MOST_JSON = 1 << 12  # bytes of a request that is no decision
-WAITING = 128  # connections that the system keeps until they are taken
 PATIENCE = 60.0  # seconds that a client may be silent, or not read, before it is left
 
+_log = logging.getLogger("planet_rssm")
 
-class WebServer:
-    """Listens from the beginning; `serve_forever` answers."""
+
+class WebServer(ThreadingHTTPServer):
+    """Listens, with a thread for each connection; `serve_forever` serves."""
+
+    daemon_threads = True
+    request_queue_size = 128
 
     def __init__(
         self,
@@ -62,146 +61,146 @@ class WebServer:
             PlanetError: it cannot listen there.
         """
         self.service = service
+        self.token = token
         self.patience_s = patience_s
-        self._token = token
-        self._most = connections
-        self._most_bytes = wire.most_bytes(service.agent.spec)
-        self._connections: set[Connection] = set()
-        self._outcomes: deque[tuple[Connection, Outcome]] = deque()
-        self._selector = selectors.DefaultSelector()
-        self._ending = False
-        self._ended = threading.Event()
+        self._free = threading.Semaphore(connections)
         try:
-            self._listener = socket.create_server((host, port), backlog=WAITING)
+            super().__init__((host, port), _Handler)
         except OSError as error:
             raise PlanetError(
                 f"--host {host} --port {port}: cannot listen there ({error.strerror}); use another"
             ) from None
-        self.server_port: int = self._listener.getsockname()[1]
-        self._woken, self._waker = socket.socketpair()
-        self._waker.setblocking(False)
-        for source, ready in ((self._listener, self._accept), (self._woken, self._deliver)):
-            source.setblocking(False)
-            self._selector.register(source, selectors.EVENT_READ, ready)
 
-    def serve_forever(self) -> None:
-        """Answer until `shutdown`, which another thread calls."""
-        turn = self.patience_s / 4
-        seen = time.monotonic()
+    def server_bind(self) -> None:
+        """Bind, without asking for the machine's name as the base does: it may take long."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
+
+    def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
+        """Take a connection, or close it where there are too many."""
+        if not self._free.acquire(blocking=False):
+            self.service.counts["refused_connections"] += 1
+            self.shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
+        """Serve a connection to its end."""
         try:
-            while not self._ending:
-                for key, _ in self._selector.select(turn):
-                    key.data()
-                if time.monotonic() - seen > turn:
-                    seen = time.monotonic()
-                    for connection in list(self._connections):
-                        connection.leave(seen - self.patience_s)
+            super().process_request_thread(request, client_address)
         finally:
-            self._ended.set()
+            self._free.release()
 
-    def shutdown(self) -> None:
-        """Let `serve_forever` return, and wait until it has."""
-        self._ending = True
-        self._wake()
-        self._ended.wait()
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
+        """Say in the log that a connection ended otherwise than it should."""
+        _log.debug("connection of %s ended", client_address, exc_info=True)
 
-    def server_close(self) -> None:
-        """Close all connections, where nobody serves any more."""
-        self._deliver()
-        for connection in list(self._connections):
-            connection.close()
-        self._selector.close()
-        for end in (self._listener, self._woken, self._waker):
-            end.close()
 
-    def __enter__(self) -> Self:
-        return self
+class _Handler(BaseHTTPRequestHandler):
+    server: WebServer
+    protocol_version = "HTTP/1.1"
+    error_content_type = TEXT  # of what the base class refuses itself, with a page
+    error_message_format = "%(code)d: %(message)s\n"
+    server_version, sys_version = "planet", ""
+    disable_nagle_algorithm = True
+    wbufsize = -1  # an answer is one packet
 
-    def __exit__(self, *_: object) -> None:
-        self.server_close()
+    def setup(self) -> None:
+        super().setup()
+        self.connection.settimeout(self.server.patience_s)
 
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):  # it has gone again, or no descriptor is free
-            client, _ = self._listener.accept()
-            if len(self._connections) >= self._most:
-                self.service.counts["refused_connections"] += 1
-                client.close()
-                return
-            counts, closed = self.service.counts, self._connections.discard
-            self._connections.add(Connection(client, self._selector, counts, self._find, closed))
+    def do_GET(self) -> None:  # noqa: N802
+        self._answer("GET")
 
-    def _find(
-        self, connection: Connection, method: str, path: str, named: Mapping[str, str]
-    ) -> Place:
-        parts = path.strip("/").split("/")
-        if (method, parts) != ("GET", ["health"]):
-            self._check_token(named)
-        match method, *parts:
-            case "GET", "health":
-                return Place(0, "", self._health)
+    def do_POST(self) -> None:  # noqa: N802
+        self._answer("POST")
+
+    def do_DELETE(self) -> None:  # noqa: N802
+        self._answer("DELETE")
+
+    def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002, ANN401
+        _log.debug(format, *arguments)
+
+    def _answer(self, method: str) -> None:
+        try:
+            kind, body = self._result(method, self.path.strip("/").split("/"))
+            self._send(200, kind, body)
+        except RefusedError as error:
+            self._send(error.status, TEXT, str(error).encode())
+        except PlanetError as error:
+            self.server.service.counts["refused_wrong"] += 1
+            self._send(400, TEXT, str(error).encode())
+
+    def _result(self, method: str, path: list[str]) -> tuple[str, bytes]:
+        service = self.server.service
+        if (method, path) == ("GET", ["health"]):
+            self._body(0)
+            if not service.healthy:
+                raise RefusedError(503, "closed", "it does not plan any more")
+            return TEXT, b"ok\n"
+        self._check_token()
+        match method, *path:
             case "GET", "metrics":
-                return Place(0, "", self._metrics)
+                self._body(0)
+                lines = [f"planet_{name} {value:g}" for name, value in service.measured().items()]
+                return TEXT, "\n".join([*lines, ""]).encode()
             case "GET", "agent":
-                return Place(0, "", lambda _: _json(self.service.about()))
+                self._body(0)
+                return JSON, json.dumps(service.about()).encode()
             case "POST", "sessions":
-                return Place(MOST_JSON, JSON, self._begin)
+                seed = _seed(self._body(MOST_JSON, JSON))
+                return JSON, json.dumps({"session": service.begin(seed)}).encode()
             case "DELETE", "sessions", key:
-                return Place(0, "", functools.partial(self._end, key))
+                self._body(0)
+                service.end(key)
+                return JSON, b"{}"
             case "POST", "sessions", key, "decide":
-                ask = functools.partial(self._decide, connection, key)
-                return Place(self._most_bytes, OCTETS, ask)
-        raise RefusedError(404, "path", f"{method} {path[:100]!r}: no such place")
+                spec = service.agent.spec
+                request = wire.unpack_request(self._body(wire.most_bytes(spec), OCTETS), spec)
+                return OCTETS, wire.pack_reply(service.decide(key, request))
+        self.close_connection = True  # its body was not read
+        raise RefusedError(404, "path", f"{method} {self.path[:100]!r}: no such place")
 
-    def _check_token(self, named: Mapping[str, str]) -> None:
-        said, token = named.get("authorization", ""), self._token
+    def _check_token(self) -> None:
+        token = self.server.token
+        said = self.headers.get("Authorization", "")
         if token is not None and not hmac.compare_digest(said.encode(), f"Bearer {token}".encode()):
-            self.service.counts["refused_token"] += 1
-            raise RefusedError(401, "token", "the token is missing or another")
+            self.close_connection = True
+            raise self._refused(401, "token", "the token is missing or another")
 
-    def _health(self, _: bytes) -> Answer:
-        if not self.service.healthy:
-            raise RefusedError(503, "closed", "it does not plan any more")
-        return Answer(TEXT, b"ok\n")
+    def _body(self, most: int, kind: str = "") -> bytes:
+        """Return the body of the request, once its head says that it may be read."""
+        said = self.headers.get("Content-Length", "0")
+        length = int(said) if said.isascii() and said.isdigit() and len(said) < 16 else -1
+        if length < 0 or "Transfer-Encoding" in self.headers:
+            self.close_connection = True
+            raise self._refused(411, "length", "the request must say its Content-Length")
+        if length > most:
+            self.close_connection = True
+            raise self._refused(413, "length", f"{length} bytes: at most {most} are taken here")
+        # a page in a browser on this machine cannot send these without being asked
+        if kind and self.headers.get("Content-Type", "").partition(";")[0].strip() != kind:
+            self.close_connection = True
+            raise self._refused(415, "kind", f"Content-Type must be {kind}")
+        body = self.rfile.read(length) if length else b""
+        if len(body) < length:
+            self.close_connection = True
+            raise self._refused(400, "length", f"{len(body)} bytes of {length} came")
+        return body
 
-    def _metrics(self, _: bytes) -> Answer:
-        lines = [f"planet_{name} {value:g}" for name, value in self.service.measured().items()]
-        return Answer(TEXT, "\n".join([*lines, ""]).encode())
+    def _refused(self, status: int, reason: str, line: str) -> RefusedError:
+        self.server.service.counts[f"refused_{reason}"] += 1
+        return RefusedError(status, reason, line)
 
-    def _begin(self, body: bytes) -> Answer:
-        return _json({"session": self.service.begin(_seed(body))})
-
-    def _end(self, key: str, _: bytes) -> Answer:
-        self.service.end(key)
-        return _json({})
-
-    def _decide(self, connection: Connection, key: str, body: bytes) -> None:
-        request = wire.unpack_request(body, self.service.agent.spec)
-        self.service.ask(key, request, functools.partial(self._decided, connection))
-
-    def _decided(self, connection: Connection, outcome: Outcome) -> None:
-        """Take an outcome over from the thread that plans."""
-        self._outcomes.append((connection, outcome))
-        if len(self._outcomes) == 1:  # else this thread is woken already
-            self._wake()
-
-    def _wake(self) -> None:
-        with contextlib.suppress(OSError):  # it is full, or nobody serves any more
-            self._waker.send(b"\0")
-
-    def _deliver(self) -> None:
-        """Send what was decided."""
-        with contextlib.suppress(BlockingIOError):
-            self._woken.recv(WAITING)
-        while self._outcomes:
-            connection, outcome = self._outcomes.popleft()
-            if isinstance(outcome, PlanetError):
-                connection.answer(connection.refusal(outcome))
-            else:
-                connection.answer(Answer(OCTETS, wire.pack_reply(outcome)))
-
-
-def _json(value: object) -> Answer:
-    return Answer(JSON, json.dumps(value).encode())
+    def _send(self, status: int, kind: str, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(body)
+        self.wfile.flush()
 
 
 def _seed(body: bytes) -> int:
