@@ -156,11 +156,11 @@ def _print(result: Json, console: Console) -> None:
 
 
 def _row(cell: Json) -> list[str]:
-    from planet_rssm.report.tables import spread
+    from planet_rssm.report.tables import number, spread
 
     begin = [cell["way"], f"{cell['ms']:g}"]
     if cell["mean"] is None:
         return [*begin, f"at least {cell['least_ms']:.1f} ms", *[NOTHING] * 5]
     size = f"{cell['candidates']} × {cell['rounds']}" if cell["candidates"] else "nothing"
     latency = [f"{cell['latency_ms'][key]:.1f}" for key in ("p50", "p95")]
-    return [*begin, size, *latency, f"{cell['mean']:.1f}", spread(cell), spread(cell, "t95")]
+    return [*begin, size, *latency, number(cell["mean"]), spread(cell), spread(cell, "t95")]

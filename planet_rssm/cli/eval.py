@@ -216,7 +216,7 @@ def _show_tasks(table: Json, console: Console) -> None:
 
 
 def _show_normalised(result: Json, console: Console) -> None:
-    from planet_rssm.report.tables import spread
+    from planet_rssm.report.tables import number, spread
 
     scores = [(group["group"], group["task"], group["normalised"]) for group in result["groups"]]
     scores += [
@@ -227,11 +227,11 @@ def _show_normalised(result: Json, console: Console) -> None:
         [
             label,
             task,
-            f"{score['mean']:.3f}",
+            number(score["mean"]),
             spread(score),
             spread(score, "t95"),
-            f"{score['median']:.3f}",
-            f"{score['iqm']:.3f}",
+            number(score["median"]),
+            number(score["iqm"]),
         ]
         for label, task, score in scores
     ]

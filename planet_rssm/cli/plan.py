@@ -181,6 +181,7 @@ def _refuse(checkpoint: str, device: str, goal: Path | None) -> None:
 def _print(result: Json, console: Console) -> None:
     from planet_rssm.base.stopwatch import shares
     from planet_rssm.evaluation.results import describe_observation
+    from planet_rssm.report.tables import number
 
     observation = describe_observation(result["observation"])
     title = f"{result['task']}, {observation}, {len(result['episodes'])} episodes"
@@ -195,7 +196,7 @@ def _print(result: Json, console: Console) -> None:
         if mean is not None
     }
     body = [
-        (name, f"{mean:.1f}", f"{low:.1f} to {high:.1f}")
+        (name, number(mean), f"{number(low)} to {number(high)}")
         for name, (mean, (low, high)) in rows.items()
     ]
     tables.print_table(console, title, ("policy", "mean return", "episode 95 % interval"), body)

@@ -39,11 +39,11 @@ def rows(groups: Sequence[Json]) -> list[list[str]]:
             _trained(group),
             str(group["seeds"]),
             str(group["episodes"]),
-            f"{group['mean']:.1f}",
+            number(group["mean"]),
             spread(group),
             spread(group, "t95"),
-            f"{group['median']:.1f}",
-            f"{group['iqm']:.1f}",
+            number(group["median"]),
+            number(group["iqm"]),
         ]
         for group in groups
     ]
@@ -90,7 +90,7 @@ def task_rows(table: Json) -> list[list[str]]:
         [
             row["task"],
             steps(row["env_steps"]),
-            f"{row['mean']:.1f}",
+            number(row["mean"]),
             spread(row),
             spread(row, "t95"),
             *map(_beside, row["published"].values()),
@@ -100,12 +100,12 @@ def task_rows(table: Json) -> list[list[str]]:
     over = table["normalised"]
     for name, label in (("mean", "mean"), ("iqm", "IQM")):
         published = [
-            "none" if scores is None else f"{scores[name]:.3f}"
+            "none" if scores is None else number(scores[name])
             for scores in table["normalised_published"].values()
         ]
         prefix = "" if name == "mean" else f"{name}_"
         ends = [spread(over, f"{prefix}{kind}") for kind in ("ci95", "t95")]
-        body.append([f"{label} / 1000", "", f"{over[name]:.3f}", *ends, *published])
+        body.append([f"{label} / 1000", "", number(over[name]), *ends, *published])
     return body
 
 
@@ -127,7 +127,12 @@ def spread(summary: Json, kind: str = "ci95") -> str:
     if ends is None:
         return "none"
     low, high = ends
-    return f"{low:.4g} to {high:.4g}" + (" (episodes)" if single else "")
+    return f"{number(low)} to {number(high)}" + (" (episodes)" if single else "")
+
+
+def number(value: float) -> str:
+    """Return a return in four digits, its mean as its interval: 849.3, 12.34, 0.01234."""
+    return f"{value:.4g}"
 
 
 def steps(count: int | Sequence[int]) -> str:

@@ -51,8 +51,8 @@ def test_a_table_by_task_ends_in_means_over_them_and_is_latex_too(tmp_path):
     }
     task, mean, iqm = tables.task_rows(table)
     assert task[:3] == ["dmc/a_b", "90 to 2k", "1.5"] and task[5:] == ["821 (PlaNet, 1M)", "none"]
-    assert mean == ["mean / 1000", "", "0.002", "1 to 2", "0 to 3", "0.821", "none"]
-    assert iqm == ["IQM / 1000", "", "0.002", "1 to 2", "none", "0.800", "none"]
+    assert mean == ["mean / 1000", "", "0.0015", "1 to 2", "0 to 3", "0.821", "none"]
+    assert iqm == ["IQM / 1000", "", "0.002", "1 to 2", "none", "0.8", "none"]
     tables.write_latex(tmp_path / "t.tex", {"groups": [], "tables": [table], "published": []})
     text = (tmp_path / "t.tex").read_text()
     assert r"dmc/a\_b & 90 to 2k" in text and text.count("begin{tabular}") == 2
