@@ -76,7 +76,8 @@ def test_bash_completes(tmp_path):
     assert done.stdout == "envs\n", done.stderr
 
 
-PACKAGED = [f"pretrained:{name}" for name in ("cartpole-swingup", "cheetah-run", "walker-walk")]
+TASKS = ("ball_in_cup-catch", "cartpole-swingup", "cheetah-run", "walker-walk")
+PACKAGED = [f"pretrained:{name}" for name in TASKS]
 
 
 @pytest.mark.parametrize(
