@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from planet_rssm.cli.main import main
 from planet_rssm.data.replay import Replay
 from planet_rssm.envs.registry import resolve
 from planet_rssm.evaluation.compare import compare
-from planet_rssm.runs import location
+from planet_rssm.runs import location, remote
 from planet_rssm.runs.run import Run
 from planet_rssm.runs.surroundings import check_versions, own_versions
 from planet_rssm.sweep import Sweep, on_ray, state_of
@@ -98,7 +99,11 @@ def test_parts_are_all_seeds_in_order() -> None:
     assert len(order.parts(9)) == 7
 
 
-def test_what_its_environment_cannot_do_is_the_same_line_as_here(tmp_path: Path) -> None:
+def test_what_its_environment_cannot_do_is_the_same_line_as_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # a collector keeps what its process logs, which this process is not to do from now on
+    monkeypatch.setattr(remote, "_kept", lambda: SimpleNamespace(lines=[]))
     settings = config.load("planet", [*TINY, "env.id=gym/CartPole-v1", "env.kwargs.nonsense=1"])
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(PlanetError) as here:

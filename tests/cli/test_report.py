@@ -61,7 +61,7 @@ def test_scores_and_strip_come_from_what_the_run_keeps(run, tmp_path, capsys):
     result = json.loads(capsys.readouterr().out)
     assert result["file"] == str(out)
     page = out.read_text()
-    assert "<td>20.0</td>" in page and "821 (PlaNet, 1M)" in page
+    assert "<td>20</td>" in page and "821 (PlaNet, 1M)" in page
     assert 'class="strip"' in page and "of episode 000003" in page
     lines = result["missing"][str(run)]
     assert any("eval/torn.json: damaged" in line for line in lines)
