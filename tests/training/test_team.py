@@ -142,7 +142,8 @@ def test_its_threads_end_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
         together.update(batch_of(SPEC, 0), 0)
         both = of_gloo()
     assert other.returncode == 0
-    assert before < alone < both and of_gloo() - before == both - alone
+    # threads of earlier tests may end meanwhile
+    assert before < both and alone < both and of_gloo() - before <= both - alone
 
 
 def of_gloo() -> int:
