@@ -329,6 +329,24 @@ def both_join(collectors: RayCollector) -> None:
         collectors._look(lambda index, episode: None)
 
 
+def fill(held: list[object]) -> None:
+    """Fill the cluster's object store with what it cannot move to a disk: arrays in use."""
+    import ray
+
+    looks = 0
+    while looks < 2:  # what nobody holds is freed late
+        before, size = len(held), 64_000_000
+        while size > 10_000:
+            try:
+                put = ray.put(np.zeros(size, np.uint8))
+            except (ray.exceptions.ObjectStoreFullError, ray.exceptions.OutOfDiskError):
+                size //= 4
+            else:
+                held.append((put, ray.get(put)))
+        looks = looks + 1 if len(held) == before else 0
+        time.sleep(0.2)
+
+
 @needs_ray
 @pytest.mark.slow
 def test_a_run_is_the_same_where_a_collector_is_killed_and_the_object_store_is_full(
@@ -342,19 +360,13 @@ def test_a_run_is_the_same_where_a_collector_is_killed_and_the_object_store_is_f
 
     What is lost is played again, a full store is a line, and the run goes on later.
     """
-    import ray
 
     killed, held = [], []
     begin = RayCollector.begin_with
 
     def harm(self: RayCollector, *arguments) -> None:
         if (tmp_path / "checkpoints").exists() and location.numbered(tmp_path):
-            size = 64_000_000
-            while size > 10_000:
-                try:
-                    held.append(ray.put(np.zeros(size, np.uint8)))
-                except (ray.exceptions.ObjectStoreFullError, ray.exceptions.OutOfDiskError):
-                    size //= 4
+            fill(held)
         both_join(self)
         begin(self, *arguments)
         if not killed:
