@@ -95,20 +95,21 @@ def verb(
             f"--token-file FILE or set {TOKEN}, at least {SHORTEST} characters"
         )
     from planet_rssm.agent import Agent
-    from planet_rssm.serve import Service, WebServer
+    from planet_rssm.serve import Service
+    from planet_rssm.serve.server import WebServer
 
     changed = options.with_planner(overrides, planner)
     agent = Agent.load(run, checkpoint, device, overrides=changed)
     service = Service(agent, **limits)
-    with WebServer(service, host, port, token=token) as server:
-        where = f"http://{host}:{server.server_port}"
+    try:
+        server = WebServer(service, host, port, token=token)
+        where = f"http://{host}:{server.port}"
         click.echo(f"planning with {run} at {where}; Ctrl-C ends it", err=True)
         if as_json:
             click.echo(json.dumps({"url": where, "run": str(run)}))
-        try:
-            server.serve_forever()
-        finally:
-            service.close()
+        server.run()
+    finally:
+        service.close()
 
 
 def _token(path: Path | None) -> str | None:

@@ -1,12 +1,13 @@
 """Sessions, a queue, and the thread that plans for all that is in it at once."""
 
+import asyncio
+import contextlib
 import secrets
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from queue import SimpleQueue
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ class RefusedError(PlanetError):
 
 
 Outcome = Reply | RefusedError | None  # None: there was nothing to decide
+_Finished = tuple[asyncio.Future[Reply | None], Outcome]
 
 
 @dataclass
@@ -50,7 +52,7 @@ class _Job:
     session: _Session
     request: Request
     arrived: float
-    done: SimpleQueue[Outcome] = field(default_factory=SimpleQueue)
+    done: asyncio.Future[Reply | None]
 
 
 class Service:
@@ -91,6 +93,7 @@ class Service:
         self._now = now
         self._sessions: dict[str, _Session] = {}
         self._queue: deque[_Job] = deque()
+        self._finished: defaultdict[asyncio.AbstractEventLoop, list[_Finished]] = defaultdict(list)
         self._changed = threading.Condition()
         self._wanted = 1  # requests for which the thread that plans is woken
         self._closed = False
@@ -126,11 +129,16 @@ class Service:
             self._changed.notify_all()  # nobody waits for it any more
 
     def decide(self, key: str, request: Request) -> Reply | None:
-        """Take in the frames of a session and wait for the decision.
+        """Take in the frames of a session and wait for the decision; see `ask`."""
+        return asyncio.run(self.ask(key, request))
+
+    async def ask(self, key: str, request: Request) -> Reply | None:
+        """Take in the frames of a session and decide, if it is to; in any event loop.
 
         Raises:
             RefusedError: no such session, another past than the request's, frames that the model
-                does not take, a full queue, or a deadline that has passed.
+                does not take, a full queue, a deadline that has passed, an agent that fails, or
+                the service ends.
         """
         arrived = self._now()
         with self._changed:
@@ -155,14 +163,11 @@ class Service:
                     503, "full", f"{len(self._queue)} requests wait, no other is taken; ask later"
                 )
             session.busy = True
-            job = _Job(session, request, arrived)
+            job = _Job(session, request, arrived, asyncio.get_running_loop().create_future())
             self._queue.append(job)
             if len(self._queue) >= self._wanted:
                 self._changed.notify_all()
-        outcome = job.done.get()
-        if isinstance(outcome, RefusedError):
-            raise outcome
-        return outcome
+        return await job.done
 
     def about(self) -> Json:
         """Return what a client has to know of the agent."""
@@ -221,12 +226,14 @@ class Service:
         try:
             while jobs := self._next():
                 self._answer(jobs)
+                self._tell()
         finally:
             with self._changed:
                 self._closed = True
                 for job in self._queue:
                     self._finish(job, self._refuse(503, "closed", "the service ends"))
                 self._queue.clear()
+            self._tell()
 
     def _next(self) -> list[_Job]:
         """Return the requests of the next batch, in the order that they came; none at the end."""
@@ -260,6 +267,7 @@ class Service:
             return False
         line = f"deadline_ms {deadline:g}: passed, it has waited {waited:.0f} ms in the queue"
         self._finish(job, self._refuse(504, "late", line))
+        self._tell()
         return True
 
     def _answer(self, jobs: list[_Job]) -> None:
@@ -286,4 +294,21 @@ class Service:
 
     def _finish(self, job: _Job, outcome: Outcome) -> None:
         job.session.busy = False
-        job.done.put(outcome)
+        self._finished[job.done.get_loop()].append((job.done, outcome))
+
+    def _tell(self) -> None:
+        """Wake each event loop once: those who waited in it go on."""
+        for loop, outcomes in self._finished.items():
+            with contextlib.suppress(RuntimeError):  # it was closed
+                loop.call_soon_threadsafe(_settle, outcomes)
+        self._finished.clear()
+
+
+def _settle(outcomes: list[_Finished]) -> None:
+    for done, outcome in outcomes:
+        if done.done():  # nobody waits any more
+            continue
+        if isinstance(outcome, RefusedError):
+            done.set_exception(outcome)
+        else:
+            done.set_result(outcome)

@@ -1,4 +1,4 @@
-"""The service over HTTP: what it takes is checked by its length and its head before it is read.
+"""The service as an ASGI application: a request is checked by its head before its body is read.
 
     GET    /health               200 while it plans
     GET    /metrics              counts and latencies, as Prometheus reads them
@@ -10,12 +10,11 @@
 An error is a status and one line of text.
 """
 
+import asyncio
 import hmac
 import json
-import logging
-import socketserver
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
 from typing import Any
 
 from planet_rssm.base.errors import PlanetError
@@ -26,181 +25,150 @@ from planet_rssm.serve.service import RefusedError, Service
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 MOST_JSON = 1 << 12  # bytes of a request that is no decision
+NO_LENGTH = "the request must say its Content-Length"
 PATIENCE = 60.0  # seconds that a client may be silent, or not read, before it is left
 
-_log = logging.getLogger("planet_rssm")
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
-class WebServer(ThreadingHTTPServer):
-    """Listens, with a thread for each connection; `serve_forever` serves."""
+def asgi_app(
+    service: Service, *, token: str | None = None, patience_s: float = PATIENCE
+) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+    """Return a service as an ASGI 3 application, for a server of your own.
 
-    daemon_threads = True
-    request_queue_size = 128
+    `POST /sessions` takes `{"seed": N}` and returns a session's key. `POST /sessions/KEY/decide`
+    takes at most 64 frames: of each the observation, by the spec's keys, shapes and types, and the
+    action [A] that led to it, float32 in the environment's units. It returns the action [A], the
+    plan [H, A] and its value. `planet_rssm.control.wire` packs and unpacks both. Milliseconds are
+    those of `deadline_ms` and of `/metrics`.
 
-    def __init__(
-        self,
-        service: Service,
-        host: str,
-        port: int,
-        *,
-        token: str | None = None,
-        connections: int = 512,
-        patience_s: float = PATIENCE,
-    ) -> None:
-        """Listen on `host`, on a free port where `port` is 0.
+    What is refused is a status and a line: 400 wrong, 401 the token, 404 no such session or place,
+    408 the body is slow, 409 another step than the session's, 411 no length, 413 too long, 415
+    another kind, 500 the agent fails, 501 another method, 503 full or at an end, 504 too late. The
+    connection ends where the body was not read.
 
-        Args:
-            service: what is served.
-            host: an address of this machine.
-            port: of it.
-            token: what every client must say, but to ask for the health; None: nothing.
-            connections: at once, at most; another one is closed.
-            patience_s: seconds after which a silent client, or one that does not read, is left.
+    It reads scopes of HTTP alone; `lifespan` and `websocket` are refused by a ValueError, which
+    servers take as "has none". How many connections there are, how long a head may be, and clients
+    that do not read are the server's to limit. A client's `RemoteAgent` needs it at the root of its
+    address. Close the service after the server has ended.
 
-        Raises:
-            PlanetError: it cannot listen there.
-        """
-        self.service = service
-        self.token = token
-        self.patience_s = patience_s
-        self._free = threading.Semaphore(connections)
+    Args:
+        service: what is served; several applications may share it.
+        token: what every client must say, but to ask for the health; None: nothing.
+        patience_s: seconds in which a body must have come.
+    """
+    return _App(service, token, patience_s)
+
+
+class _UnreadError(RefusedError):
+    """A refusal before the body was read: the connection ends with it."""
+
+
+@dataclass(frozen=True)
+class _App:
+    service: Service
+    token: str | None
+    patience_s: float
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise ValueError(f"{scope['type']}: only http is served")
+        status, end = 200, []
         try:
-            super().__init__((host, port), _Handler)
-        except OSError as error:
-            raise PlanetError(
-                f"--host {host} --port {port}: cannot listen there ({error.strerror}); use another"
-            ) from None
-
-    def server_bind(self) -> None:
-        """Bind, without asking for the machine's name as the base does: it may take long."""
-        socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
-
-    def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
-        """Take a connection, or close it where there are too many."""
-        if not self._free.acquire(blocking=False):
-            self.service.counts["refused_connections"] += 1
-            self.shutdown_request(request)
-            return
-        super().process_request(request, client_address)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
-        """Serve a connection to its end."""
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._free.release()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
-        """Say in the log that a connection ended otherwise than it should."""
-        _log.debug("connection of %s ended", client_address, exc_info=True)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: WebServer
-    protocol_version = "HTTP/1.1"
-    error_content_type = TEXT  # of what the base class refuses itself, with a page
-    error_message_format = "%(code)d: %(message)s\n"
-    server_version, sys_version = "planet", ""
-    disable_nagle_algorithm = True
-    wbufsize = -1  # an answer is one packet
-
-    def setup(self) -> None:
-        super().setup()
-        self.connection.settimeout(self.server.patience_s)
-
-    def do_GET(self) -> None:  # noqa: N802
-        self._answer("GET")
-
-    def do_POST(self) -> None:  # noqa: N802
-        self._answer("POST")
-
-    def do_DELETE(self) -> None:  # noqa: N802
-        self._answer("DELETE")
-
-    def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002, ANN401
-        _log.debug(format, *arguments)
-
-    def _answer(self, method: str) -> None:
-        try:
-            kind, body = self._result(method, self.path.strip("/").split("/"))
-            self._send(200, kind, body)
-        except RefusedError as error:
-            self._send(error.status, TEXT, str(error).encode())
+            kind, body = await self._result(scope, receive)
         except PlanetError as error:
-            self.server.service.counts["refused_wrong"] += 1
-            self._send(400, TEXT, str(error).encode())
+            if isinstance(error, RefusedError):
+                status = error.status
+            else:
+                status = 400
+                self.service.counts["refused_wrong"] += 1
+            kind, body = TEXT, f"{error}\n".encode()
+            if isinstance(error, _UnreadError):
+                end = [(b"connection", b"close")]
+        length = str(len(body)).encode()
+        headers = [(b"content-type", kind.encode()), (b"content-length", length), *end]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
-    def _result(self, method: str, path: list[str]) -> tuple[str, bytes]:
-        service = self.server.service
-        if (method, path) == ("GET", ["health"]):
-            self._body(0)
+    async def _result(self, scope: Scope, receive: Receive) -> tuple[str, bytes]:
+        service = self.service
+        method, path = scope["method"], scope["path"].removeprefix(scope.get("root_path", ""))
+        headers = dict(scope["headers"])
+
+        async def body(most: int = 0, kind: str = "") -> bytes:
+            length = self._length(headers, most, kind)
+            return await self._read(receive, length)
+
+        if method not in ("GET", "POST", "DELETE"):
+            raise _UnreadError(501, "method", f"501: Unsupported method ({method!r})")
+        places = path.strip("/").split("/")
+        if (method, places) == ("GET", ["health"]):
+            await body()
             if not service.healthy:
                 raise RefusedError(503, "closed", "it does not plan any more")
             return TEXT, b"ok\n"
-        self._check_token()
-        match method, *path:
+        self._check_token(headers)
+        match method, *places:
             case "GET", "metrics":
-                self._body(0)
+                await body()
                 lines = [f"planet_{name} {value:g}" for name, value in service.measured().items()]
                 return TEXT, "\n".join([*lines, ""]).encode()
             case "GET", "agent":
-                self._body(0)
+                await body()
                 return JSON, json.dumps(service.about()).encode()
             case "POST", "sessions":
-                seed = _seed(self._body(MOST_JSON, JSON))
+                seed = _seed(await body(MOST_JSON, JSON))
                 return JSON, json.dumps({"session": service.begin(seed)}).encode()
             case "DELETE", "sessions", key:
-                self._body(0)
+                await body()
                 service.end(key)
                 return JSON, b"{}"
             case "POST", "sessions", key, "decide":
                 spec = service.agent.spec
-                request = wire.unpack_request(self._body(wire.most_bytes(spec), OCTETS), spec)
-                return OCTETS, wire.pack_reply(service.decide(key, request))
-        self.close_connection = True  # its body was not read
-        raise RefusedError(404, "path", f"{method} {self.path[:100]!r}: no such place")
+                request = wire.unpack_request(await body(wire.most_bytes(spec), OCTETS), spec)
+                return OCTETS, wire.pack_reply(await service.ask(key, request))
+        raise _UnreadError(404, "path", f"{method} {path[:100]!r}: no such place")
 
-    def _check_token(self) -> None:
-        token = self.server.token
-        said = self.headers.get("Authorization", "")
-        if token is not None and not hmac.compare_digest(said.encode(), f"Bearer {token}".encode()):
-            self.close_connection = True
+    def _check_token(self, headers: dict[bytes, bytes]) -> None:
+        said, token = headers.get(b"authorization", b""), self.token
+        if token is not None and not hmac.compare_digest(said, f"Bearer {token}".encode()):
             raise self._refused(401, "token", "the token is missing or another")
 
-    def _body(self, most: int, kind: str = "") -> bytes:
-        """Return the body of the request, once its head says that it may be read."""
-        said = self.headers.get("Content-Length", "0")
-        length = int(said) if said.isascii() and said.isdigit() and len(said) < 16 else -1
-        if length < 0 or "Transfer-Encoding" in self.headers:
-            self.close_connection = True
-            raise self._refused(411, "length", "the request must say its Content-Length")
+    def _length(self, headers: dict[bytes, bytes], most: int, kind: str) -> int:
+        """Return how long the body is, once the head says that it may be read."""
+        said = headers.get(b"content-length", b"0")
+        length = int(said) if said.isdigit() and len(said) < 16 else -1
+        if length < 0 or b"transfer-encoding" in headers:
+            raise self._refused(411, "length", NO_LENGTH)
         if length > most:
-            self.close_connection = True
             raise self._refused(413, "length", f"{length} bytes: at most {most} are taken here")
         # a page in a browser on this machine cannot send these without being asked
-        if kind and self.headers.get("Content-Type", "").partition(";")[0].strip() != kind:
-            self.close_connection = True
+        given = headers.get(b"content-type", b"").decode("latin-1")
+        if kind and given.partition(";")[0].strip() != kind:
             raise self._refused(415, "kind", f"Content-Type must be {kind}")
-        body = self.rfile.read(length) if length else b""
-        if len(body) < length:
-            self.close_connection = True
+        return length
+
+    async def _read(self, receive: Receive, length: int) -> bytes:
+        body = bytearray()
+        more = True
+        try:
+            async with asyncio.timeout(self.patience_s):
+                while more and len(body) < length:
+                    message = await receive()
+                    body += message.get("body", b"")
+                    more = message.get("more_body", False)
+        except TimeoutError:
+            line = f"{len(body)} bytes of {length} came in {self.patience_s:g} s"
+            raise self._refused(408, "slow", line) from None
+        if len(body) != length:
             raise self._refused(400, "length", f"{len(body)} bytes of {length} came")
-        return body
+        return bytes(body)
 
-    def _refused(self, status: int, reason: str, line: str) -> RefusedError:
-        self.server.service.counts[f"refused_{reason}"] += 1
-        return RefusedError(status, reason, line)
-
-    def _send(self, status: int, kind: str, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        if self.close_connection:
-            self.send_header("Connection", "close")
-        self.end_headers()
-        self.wfile.write(body)
-        self.wfile.flush()
+    def _refused(self, status: int, reason: str, line: str) -> _UnreadError:
+        self.service.counts[f"refused_{reason}"] += 1
+        return _UnreadError(status, reason, line)
 
 
 def _seed(body: bytes) -> int:

@@ -10,7 +10,7 @@ import torch
 from planet_rssm import config
 from planet_rssm.agent import Agent
 from planet_rssm.envs.spec import EnvSpec
-from planet_rssm.serve import Service, WebServer
+from planet_rssm.serve import Service
 from planet_rssm.world_model import untrained_model
 
 SPEC = EnvSpec(
@@ -54,6 +54,9 @@ def agent(make_agent: Callable[..., Agent]) -> Agent:
 @pytest.fixture
 def serve(agent: Agent) -> Iterator[Callable[..., str]]:
     """serve(batch=…) begins a service of the tiny agent and returns its address."""
+    pytest.importorskip("uvicorn", reason="needs uvicorn: pip install 'planet-rssm[serve]'")
+    from planet_rssm.serve.server import WebServer
+
     begun: list[tuple[Service, WebServer, threading.Thread]] = []
 
     def begin(
@@ -65,15 +68,14 @@ def serve(agent: Agent) -> Iterator[Callable[..., str]]:
         service = Service(agent, **options)
         limits = {"token": token, "patience_s": patience_s, "connections": connections}
         server = WebServer(service, "127.0.0.1", 0, **limits)
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.run)
         thread.start()
         begun.append((service, server, thread))
-        begin.service = service
-        return f"http://127.0.0.1:{server.server_port}"
+        begin.service, begin.server = service, server
+        return f"http://127.0.0.1:{server.port}"
 
     yield begin
     for service, server, thread in begun:
-        server.shutdown()
-        server.server_close()
-        service.close()
+        server.end()
         thread.join()
+        service.close()

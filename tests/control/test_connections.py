@@ -1,9 +1,13 @@
 """A planning service beside clients that are slow, silent, too many, or speak no HTTP."""
 
+import asyncio
 import contextlib
 import socket
+import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -11,8 +15,9 @@ import pytest
 
 from planet_rssm.agent import Agent
 from planet_rssm.base.errors import PlanetError
+from planet_rssm.cli.main import main
 from planet_rssm.control import RemoteAgent, wire
-from planet_rssm.serve import Service, WebServer
+from planet_rssm.serve import Service, asgi_app
 
 HEALTH = b"GET /health HTTP/1.1\r\n\r\n"
 BODY = b"Content-Type: application/json\r\nContent-Length: "
@@ -47,6 +52,40 @@ def test_a_client_that_stops_sending_is_left(serve: Callable[..., str], begun: b
         begin = time.monotonic()
         assert silent.recv(1) == b""
         assert time.monotonic() - begin < 5
+
+
+def test_a_client_that_sends_byte_by_byte_is_left(serve: Callable[..., str]) -> None:
+    url = serve(patience_s=0.5)
+    for begun in (b"GET /", b"POST /sessions HTTP/1.1\r\n" + BODY + b"1000\r\n\r\n"):
+        begin = time.monotonic()
+        with connect(url) as slow, pytest.raises(ConnectionError):
+            slow.sendall(begun)
+            while time.monotonic() - begin < 5:
+                slow.sendall(b"a")
+                time.sleep(0.02)
+    decide(url)
+
+
+def test_what_is_sent_ahead_is_answered_in_turn(serve: Callable[..., str]) -> None:
+    wrong = b"POST /sessions HTTP/1.1\r\n" + BODY + b"2\r\n\r\n[]"
+    asked = [HEALTH, wrong, b"GET /agent HTTP/1.1\r\n\r\n"] * 300
+    with connect(serve()) as hasty:
+        hasty.sendall(b"".join(asked) + b"GET /health HTTP/1.1\r\nConnection: close\r\n\r\n")
+        answers = b"".join(iter(lambda: hasty.recv(1 << 16), b""))
+    given = [int(line[:3]) for line in answers.split(b"HTTP/1.1 ")[1:]]
+    assert given == [200, 400, 200] * 300 + [200]
+
+
+def test_heads_have_an_end(serve: Callable[..., str]) -> None:
+    url = serve()
+    for begun, status in ((b"GET /", 414), (b"GET / HTTP/1.1\r\nA: b\r\nC: ", 431)):
+        with connect(url) as endless:
+            endless.sendall(begun)
+            with contextlib.suppress(ConnectionError):
+                for _ in range(100):
+                    endless.sendall(b"a" * 1000)
+                    time.sleep(0.001)
+            assert endless.recv(1 << 12).startswith(b"HTTP/1.1 %d " % status)
 
 
 def test_a_client_that_stops_reading_is_left(serve: Callable[..., str]) -> None:
@@ -92,9 +131,86 @@ def test_a_connection_too_many_is_closed_and_a_place_is_free_again(
 
 def test_a_port_that_is_taken_is_said_in_a_line(serve: Callable[..., str], agent: Agent) -> None:
     port = urlsplit(serve()).port
+    from planet_rssm.serve.server import WebServer
+
     service = Service(agent)
     with pytest.raises(PlanetError, match=f"--port {port}: cannot listen there .*; use another"):
         WebServer(service, "127.0.0.1", port)
+    service.close()
+
+
+def test_a_request_under_way_at_the_end_is_answered(
+    serve: Callable[..., str], agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = serve()
+    under_way, go_on = threading.Event(), threading.Event()
+    inner = agent.decide
+
+    def slow(*arguments, **options):
+        under_way.set()
+        assert go_on.wait(10)
+        return inner(*arguments, **options)
+
+    monkeypatch.setattr(agent, "decide", slow)
+    with RemoteAgent(url) as robot, ThreadPoolExecutor() as pool, connect(url) as idle:
+        observed = robot.observe(robot.initial(), FRAME, STILL, np.ones(1, bool))
+        plan = pool.submit(robot.decide, observed)
+        assert under_way.wait(10)
+        serve.server.end()
+        assert idle.recv(1) == b""
+        go_on.set()
+        assert plan.result(10)[0].action.shape == (1, 2)
+
+
+def test_without_uvicorn_the_extra_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "planet_rssm.serve.server", raising=False)
+    with pytest.raises(SystemExit):
+        main(["serve", "pretrained:cartpole-swingup"])
+    assert "needs uvicorn: pip install 'planet-rssm[serve]'" in capsys.readouterr().err
+
+
+def call(app, path: str, receive=None, **scope: object) -> tuple[int, dict, bytes]:
+    """Ask an application as a server of somebody else's does."""
+    sent: list[dict] = []
+
+    async def take(message: dict) -> None:
+        sent.append(message)
+
+    asked = {"type": "http", "method": "GET", "path": path, "headers": []} | scope
+    asyncio.run(app(asked, receive, take))
+    start, body = sent
+    return start["status"], dict(start["headers"]), body["body"]
+
+
+def test_the_application_can_be_mounted_in_another_server(agent: Agent) -> None:
+    service = Service(agent)
+    app = asgi_app(service, token="a token of this test", patience_s=0.1)
+    assert call(app, "/planner/health", root_path="/planner")[::2] == (200, b"ok\n")
+    assert call(app, "/agent")[0] == 401
+    head = [(b"authorization", b"Bearer a token of this test")]
+    assert call(app, "/agent", headers=head)[0] == 200
+    head += [(b"content-length", b"10"), (b"content-type", b"application/json")]
+    sessions = {"method": "POST", "headers": head}
+
+    async def slow() -> dict:
+        await asyncio.sleep(0.04)
+        return {"type": "http.request", "body": b"{", "more_body": True}
+
+    async def gone() -> dict:
+        return {"type": "http.disconnect"}
+
+    for receive, status, line in (
+        (slow, 408, b"bytes of 10 came in 0.1 s\n"),
+        (gone, 400, b"0 bytes of 10 came\n"),
+    ):
+        answer = call(app, "/sessions", receive, **sessions)
+        assert answer[0] == status and answer[2].endswith(line)
+        assert answer[1][b"connection"] == b"close"
+    with pytest.raises(ValueError, match="lifespan: only http is served"):
+        call(app, "", type="lifespan")
     service.close()
 
 

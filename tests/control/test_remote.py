@@ -238,6 +238,7 @@ def test_a_client_comes_back_after_its_connection_or_its_session_is_gone(
 
 
 def test_the_command_serves_a_run() -> None:
+    pytest.importorskip("uvicorn", reason="needs uvicorn: pip install 'planet-rssm[serve]'")
     process = subprocess.Popen(
         [sys.executable, "-m", "planet_rssm", "serve", "pretrained:cartpole-swingup", "--port", "0",
          "--planner", "cem", "-s", "planner.candidates=20", "--json"],
