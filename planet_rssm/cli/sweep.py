@@ -59,11 +59,11 @@ def verb() -> None:
 @options.as_json()
 def run(file: Path, where: str, at_once: int | None, as_json: bool) -> None:
     """Begin the runs of SWEEP.yaml that are missing, and continue those that were stopped."""
-    from planet_rssm.sweep import Sweep, run_here, state_of
+    from planet_rssm.sweep import Sweep, run_here, states_of
 
     _check_where(where)
     sweep = Sweep.read(file)
-    found = [state_of(one) for one in sweep.runs]
+    found = states_of(sweep)
     if other := [one for one in found if one.state == "other"]:
         more = f" (and {len(other) - 1} more)" if len(other) > 1 else ""
         raise PlanetError(
@@ -122,10 +122,10 @@ def _check_where(where: str) -> None:
 @options.as_json()
 def status(file: Path, as_json: bool) -> None:
     """Say where each run of SWEEP.yaml stands."""
-    from planet_rssm.sweep import Sweep, state_of
+    from planet_rssm.sweep import Sweep, states_of
 
     sweep = Sweep.read(file)
-    states = [state_of(one) for one in sweep.runs]
+    states = states_of(sweep)
     counts = {name: sum(one.state == name for one in states) for name in _names()}
     result = {"out": str(sweep.out), **counts, "runs": [one.to_json() for one in states]}
     print_result(result, as_json, _print)

@@ -56,8 +56,12 @@ def find(preset: str) -> Path:
     raise PlanetError(f"unknown preset {preset!r}{nearest(preset, shipped)}")
 
 
-def read(path: Path) -> dict[str, object]:
-    """Return the values in a settings file by their dotted keys, which are not looked at.
+def read(path: Path, kind: str = "settings file") -> dict[str, object]:
+    """Return the values in a YAML file by their keys, which are not looked at.
+
+    Args:
+        path: of the file.
+        kind: what an error line calls it.
 
     Raises:
         PlanetError: it cannot be read, or is no YAML mapping.
@@ -65,19 +69,16 @@ def read(path: Path) -> dict[str, object]:
     try:
         values = yaml.load(read_regular(path, MOST).decode(), _Loader)
     except OSError as error:
-        raise PlanetError(
-            f"settings file {path}: not readable ({error.strerror}); give another"
-        ) from None
+        raise PlanetError(f"{kind} {path}: not readable ({error.strerror}); give another") from None
     except _NOT_YAML as error:
         raise PlanetError(
-            f"settings file {path}: not readable as YAML ({' '.join(str(error).split())})"
+            f"{kind} {path}: not readable as YAML ({' '.join(str(error).split())})"
         ) from None
     if values is None:
         return {}
     if not isinstance(values, dict):
         raise PlanetError(
-            f"settings file {path}: holds {type(values).__name__}, "
-            "not lines of `section.key: value`"
+            f"{kind} {path}: holds {type(values).__name__}, not lines of `section.key: value`"
         )
     return upgraded(values)
 

@@ -78,7 +78,7 @@ class Sweep:
             PlanetError: it cannot be read, a key or value of it is none, or settings of a run are
                 refused.
         """
-        values = read(path)
+        values = read(path, "sweep file")
         for key in values:
             if key not in KEYS:
                 raise PlanetError(f"sweep file {path}: no key {key!r}{nearest(str(key), KEYS)}")

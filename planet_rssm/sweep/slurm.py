@@ -14,6 +14,7 @@ from typing import Any
 
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.sweep.plan import Sweep, SweepRun
+from planet_rssm.sweep.submitted import Job, check_note, note
 
 FOLDER = "submitit"
 _LOOK = 0.2  # seconds between two looks whether the run has ended
@@ -58,8 +59,11 @@ class Training:
 def submit(sweep: Sweep, runs: Sequence[SweepRun]) -> list[str]:
     """Submit the runs as one array of jobs and return the numbers of these; it does not wait.
 
+    The numbers are noted in the sweep's folder, for `states_of`.
+
     Raises:
-        PlanetError: submitit is not installed, or refuses what the sweep file gives it.
+        PlanetError: submitit is not installed, or refuses what the sweep file gives it; or the
+            folder cannot be written.
     """
     if importlib.util.find_spec("submitit") is None:
         raise PlanetError("--on slurm: needs submitit; pip install 'planet-rssm[slurm]'")
@@ -68,6 +72,7 @@ def submit(sweep: Sweep, runs: Sequence[SweepRun]) -> list[str]:
     given = dict(sweep.slurm)
     cluster = given.pop("cluster", "slurm")
     folder = sweep.out / FOLDER
+    check_note(sweep.out)
     try:
         executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
         executor.update_parameters(**{"name": sweep.out.name, **given})
@@ -76,7 +81,15 @@ def submit(sweep: Sweep, runs: Sequence[SweepRun]) -> list[str]:
     except (ValueError, TypeError, NameError, RuntimeError, OSError, AssertionError) as error:
         line = " ".join(str(error).split())
         raise PlanetError(f"--on slurm: submitit refuses ({line}); fix `slurm` there") from error
-    return [str(job.job_id) for job in jobs]
+    numbers = [str(job.job_id) for job in jobs]
+    note(
+        sweep.out,
+        {
+            run.name: Job.of(executor.cluster, number, run)
+            for run, number in zip(runs, numbers, strict=True)
+        },
+    )
+    return numbers
 
 
 def _ignore() -> None:

@@ -1,7 +1,8 @@
-"""What has become of a sweep's runs, by their folders alone."""
+"""What has become of a sweep's runs, by their folders and by the jobs that were submitted."""
 
 import contextlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from planet_rssm import config
 from planet_rssm.base.errors import PlanetError
@@ -10,17 +11,20 @@ from planet_rssm.base.json_types import Json
 from planet_rssm.runs import checkpoint as checkpoints
 from planet_rssm.runs import location
 from planet_rssm.runs.run import CONFIG, LOCK, as_resolved, decided_otherwise, read_metrics
-from planet_rssm.sweep.plan import SweepRun
+from planet_rssm.sweep.plan import Sweep, SweepRun
+from planet_rssm.sweep.submitted import Job, not_ended, noted
 from planet_rssm.training.progress import NEEDED, is_complete
 
-STATES = ("missing", "stopped", "running", "complete", "other")
+STATES = ("missing", "stopped", "queued", "running", "complete", "other")
+_IDLE = ("missing", "stopped")  # unless a job says more
 
 
 @dataclass(frozen=True)
 class State:
     """Where a run stands: `state` is one of STATES, `last_return` of its last test or round.
 
-    `other` is a run that was made with other settings than the sweep file has now; `why` says it.
+    `other` is a run that was made with other settings than the sweep file has now, or will be by a
+    job in the queue; `why` says it.
     """
 
     name: str
@@ -42,8 +46,35 @@ class State:
         }
 
 
+def states_of(sweep: Sweep) -> list[State]:
+    """Return where the runs of a sweep stand, those among them that wait in a queue.
+
+    Raises:
+        PlanetError: the metrics of one cannot be read.
+    """
+    states = {run.name: state_of(run) for run in sweep.runs}
+    jobs = {}
+    if any(state.state in _IDLE for state in states.values()):
+        jobs = noted(sweep.out)
+    asked = [run for run in sweep.runs if run.name in jobs and states[run.name].state in _IDLE]
+    going = not_ended(jobs[run.name] for run in asked)
+    for run in asked:
+        states[run.name] = _with_job(run, jobs[run.name], going)
+    return list(states.values())
+
+
+def _with_job(run: SweepRun, job: Job, going: Mapping[Job, str]) -> State:
+    state = state_of(run)  # once more: the job may have ended since, and is then asked too late
+    if state.state not in _IDLE or job not in going:
+        return state
+    if why := job.otherwise(run):
+        why = f"job {job.number}, which has not ended, {why}; cancel the job"
+        return replace(state, state="other", why=why)
+    return replace(state, state=going[job])
+
+
 def state_of(run: SweepRun) -> State:
-    """Return where a run stands.
+    """Return where a run stands, by its folder alone.
 
     Raises:
         PlanetError: its metrics cannot be read.

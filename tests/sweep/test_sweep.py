@@ -15,7 +15,7 @@ from planet_rssm.base.errors import PlanetError
 from planet_rssm.cli.main import main
 from planet_rssm.runs import checkpoint as checkpoints
 from planet_rssm.runs import location
-from planet_rssm.sweep import Sweep, state_of
+from planet_rssm.sweep import Sweep, state_of, states_of
 from planet_rssm.training.metrics import repeatable_lines
 
 TINY = {
@@ -128,6 +128,14 @@ def test_a_place_that_is_none(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_sweep_file_that_is_no_yaml(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for text in ("a: [", "- a"):
+        (tmp_path / "tiny.yaml").write_text(text)
+        code, _, err = call(capsys, "sweep", str(tmp_path / "tiny.yaml"))
+        assert code == 1 and err.count("\n") == 1
+        assert f"sweep file {tmp_path / 'tiny.yaml'}: " in err and "settings file" not in err
+
+
 def test_runs_are_made_once_and_a_failed_one_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -202,6 +210,7 @@ def test_slurm_takes_a_job_away_and_it_goes_on_as_if_nothing_had_happened(
             [*planet, str(path), "--on", "slurm", "--json"], stdout=out, check=True, timeout=100
         )
     assert len(json.loads(said.read_text())["jobs"]) == 1
+    assert states_of(Sweep.read(path))[0].state == "running"  # before it has a folder
     [run] = Sweep.read(path).runs
     wait(lambda: location.numbered(run.folder))
     task = next(
@@ -217,6 +226,131 @@ def test_slurm_takes_a_job_away_and_it_goes_on_as_if_nothing_had_happened(
     logs = "".join(log.read_text() for log in (tmp_path / "out/submitit").glob("*_log.*"))
     assert "this job is preempted" in logs
     assert repeatable_lines(run.folder) == repeatable_lines(tmp_path / "alone" / other.name)
+
+
+FAKES = {  # of SLURM: a folder `queue` has a file for each job that has not ended, with its state
+    "srun": "",
+    "sbatch": """
+        date >> calls; first=$((100 + $(wc -l < calls)))
+        count=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$1")
+        if [ -z "$count" ]; then echo PENDING > queue/$first; fi
+        for index in $(seq 0 ${count:--1}); do echo PENDING > queue/${first}_$index; done
+        echo Submitted batch job $first""",
+    "squeue": """
+        if [ -e down ]; then echo "Unable to contact slurm controller" >&2; exit 1; fi
+        [ -z "$SQUEUE_STATES" ] || exit 2
+        for asked in $(echo "$*" | sed 's/.*--jobs=//; s/,/ /g'); do
+            for job in queue/${asked} queue/${asked}_*; do
+                if [ -e $job ]; then found=1; echo "${job#queue/} $(cat $job)"; fi
+            done
+        done
+        case "$*" in *,*) exit 0;; esac
+        if [ -z "$found" ]; then
+            echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1
+        fi""",
+}
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A SLURM that starts no job, by programs of its names; its folder."""
+    if importlib.util.find_spec("submitit") is None:
+        pytest.skip("needs the extra slurm")
+    folder = tmp_path / "slurm"
+    (folder / "queue").mkdir(parents=True)
+    for name, script in FAKES.items():
+        (folder / name).write_text(f"#!/bin/sh\ncd {folder}\n{script}\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("SQUEUE_STATES", "RUNNING")  # as a user may have it
+    return folder
+
+
+def submit(path: Path) -> tuple[int, dict, str]:
+    """Submit what is missing, in a process of its own: see below."""
+    done = subprocess.run(
+        [sys.executable, "-m", "planet_rssm", "sweep", str(path), "--on", "slurm", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    return done.returncode, json.loads(done.stdout or "{}"), done.stderr
+
+
+def test_what_waits_in_the_queue_is_not_submitted_again(
+    tmp_path: Path, slurm: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, result, err = submit(sweep_file(tmp_path, seeds=3))
+    assert (code, result["jobs"]) == (0, ["101_0", "101_1", "101_2"]), err
+    path = sweep_file(tmp_path, seeds=4)  # the file has one more since
+    (slurm / "queue/101_0").write_text("RUNNING")
+    (slurm / "queue/101_1").unlink()  # its user has cancelled it
+    code, result, _ = call(capsys, "sweep", "status", str(path), "--json")
+    states = ["running", "missing", "queued", "missing"]
+    assert [one["state"] for one in result["runs"]] == states and result["queued"] == 1
+    code, result, err = submit(path)
+    assert (code, result["jobs"]) == (0, ["102_0", "102_1"])
+    assert [name[-1] for name in result["begun"]] == ["1", "3"]
+    assert "4 runs in" in err and "2 missing, 1 queued, 1 running" in err
+    code, result, _ = submit(path)
+    assert (code, result["begun"], result["jobs"]) == (0, [], [])
+    # jobs in the queue have other settings than the file has now
+    changed = sweep_file(tmp_path, seeds=4, set=TINY | {"train.updates": 5})
+    code, result, err = call(capsys, "sweep", "run", str(changed), "--json")
+    assert (code, result) == (1, {}) and err.count("\n") == 1
+    assert "(and 3 more): job 101_0, which has not ended, was submitted without " in err
+    assert f"train.updates=5; cancel the job; change {changed} back" in err
+    for job in (slurm / "queue").iterdir():
+        job.unlink()
+    code, result, err = call(capsys, "sweep", "status", str(changed), "--json")
+    assert (result["missing"], result["other"], err) == (4, 0, "")
+
+
+def test_one_job_that_waits_and_what_cannot_be_known(
+    tmp_path: Path,
+    slurm: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    path = sweep_file(tmp_path)
+    out = tmp_path / "out"
+    assert submit(path)[1]["jobs"] == ["101"]  # no array
+    status = ("sweep", "status", str(path), "--json")
+    assert call(capsys, *status)[1]["queued"] == 1
+    (slurm / "queue/101").write_text("REQUEUED")
+    assert call(capsys, *status)[1]["queued"] == 1
+    (slurm / "down").touch()
+    caplog.clear()
+    code, result, _ = call(capsys, *status)
+    assert (code, result["missing"]) == (0, 1)
+    [line] = caplog.messages
+    assert "squeue does not say which jobs wait (Unable to contact slurm controller)" in line
+    (slurm / "down").unlink()
+    (slurm / "squeue").rename(slurm / "away")
+    caplog.clear()
+    code, result, _ = call(capsys, *status)
+    assert (code, result["missing"]) == (0, 1)
+    [line] = caplog.messages
+    assert "(No such file or directory)" in line
+    (slurm / "away").rename(slurm / "squeue")
+    jobs = out / "jobs.json"
+    whole = jobs.read_bytes()
+    for damaged in (b"", whole[:-9], whole.replace(b"101", b"102"), b"[]", b"\xff"):
+        jobs.write_bytes(damaged)
+        caplog.clear()
+        code, result, _ = call(capsys, *status)
+        assert (code, result["missing"]) == (0, 1)
+        [line] = caplog.messages
+        assert f"{jobs}: damaged or of another version" in line
+    code, result, err = submit(path)  # the damaged file is replaced
+    assert result["jobs"] == ["102"] and "damaged" in err
+    assert call(capsys, *status)[1]["queued"] == 1
+    jobs.unlink()
+    jobs.mkdir()
+    code, result, err = submit(path)
+    assert (code, result) == (1, {}) and f"{jobs}: cannot be written" in err
+    assert "nothing was submitted" in err and len((slurm / "calls").read_text().split("\n")) == 3
 
 
 def words_of(process: Path) -> bytes:
