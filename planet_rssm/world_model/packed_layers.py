@@ -1,8 +1,8 @@
 """Networks prepared to run many times without gradients: one precision, laid out for products.
 
-On a CPU with oneDNN a packed layer takes its weight in oneDNN's own blocked layout, with the bias
-and the activation in the product's last pass. In float32 this alone is up to twice as fast as MKL
-on processors that MKL does not favour.
+Where oneDNN's products take the least time on a CPU, a packed layer takes its weight in oneDNN's
+own blocked layout, with the bias and the activation in the product's last pass. In float32 that is
+with AVX-512; with AVX2 alone many rows take as long by MKL, and forty rows 0.8 of oneDNN's time.
 """
 
 import copy
@@ -13,6 +13,7 @@ from torch.nn.functional import embedding_bag, linear
 
 from planet_rssm.world_model.latents import Sample
 from planet_rssm.world_model.networks import BlockLinear, precise
+from planet_rssm.world_model.products import pays
 
 # Activations that oneDNN does within the product; its ReLU is not one, for it makes NaN 0.
 FUSED: dict[type[nn.Module], str] = {nn.SiLU: "swish"}
@@ -66,10 +67,10 @@ def _fused(layers: list[nn.Module], dtype: torch.dtype) -> list[nn.Module]:
 
 
 def blocked(weight: Tensor) -> Tensor | None:
-    """Return `weight` [outputs, inputs] in oneDNN's layout; None where it has no such product."""
+    """Return `weight` [outputs, inputs] in oneDNN's layout; None where that has no use."""
     if weight.device.type != "cpu" or weight.dtype not in (torch.float32, torch.bfloat16):
         return None
-    if not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available() or weight.dtype == torch.float32 and not pays():
         return None
     try:
         return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS)

@@ -85,7 +85,7 @@ class FusedStep(PackedStep):
         bias = torch.cat([of_deter[1], first.bias])
         self.of_deter = PackedLinear(weight, bias, dtype)
         self.of_reset = None if of_reset is None else PackedLinear(of_reset, None, dtype)
-        self.tanh = Tensor.tanh_ if self.of_x.blocked is None else tanh_
+        self.tanh = Tensor.tanh_ if first.weight.is_cuda else tanh_
         self.reads_ahead = first.weight.is_cuda
         self.has_kernel = first.weight.is_cuda and of_reset is None
         self.prior = pack(nn.Sequential(*after), dtype)

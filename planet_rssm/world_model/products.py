@@ -31,7 +31,7 @@ def fastest(rows: int, weight: Tensor) -> Product:
         rows * weight.numel() < LEAST
         or (weight.device.type, weight.dtype) != ("cpu", torch.float32)
         or torch.is_autocast_enabled("cpu")
-        or not _pays()
+        or not pays()
         or is_plain()
     )
     if plain:
@@ -60,7 +60,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         x.numel() * len(weight) < LEAST
         or (x.device.type, x.dtype) != ("cpu", torch.float32)
         or torch.is_autocast_enabled("cpu")
-        or not _pays()
+        or not pays()
         or is_plain()
     )
     if plain:
@@ -101,7 +101,8 @@ def dense(matrix: Tensor) -> Tensor:
 
 
 @functools.cache
-def _pays() -> bool:
+def pays() -> bool:
+    """Return whether oneDNN's products in float32 take less time than PyTorch's on this CPU."""
     return (
         torch.backends.mkldnn.is_available()
         and torch.backends.cpu.get_cpu_capability() == "AVX512"

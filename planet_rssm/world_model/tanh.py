@@ -16,5 +16,6 @@ def tanh_(x: Tensor) -> Tensor:
     if x.numel() < FEW or x.device.type != "cpu" or x.dtype == torch.float64:
         return x.tanh_()
     if torch.backends.cpu.get_cpu_capability() == "AVX512":
-        return x.to_mkldnn().tanh_().to_dense()
+        by_onednn = torch.backends.mkldnn.is_available() and x.dtype != torch.float16
+        return x.to_mkldnn().tanh_().to_dense() if by_onednn else x.tanh_()
     return x.mul_(2).sigmoid_().mul_(2).sub_(1) if x.dtype == torch.float32 else x.tanh_()

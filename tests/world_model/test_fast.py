@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from planet_rssm.types import State
-from planet_rssm.world_model import ModelDynamics, WorldModel
-from planet_rssm.world_model.packed_layers import PackedLinear, blocked
+from planet_rssm.world_model import ModelDynamics, WorldModel, packed_layers
+from planet_rssm.world_model.packed_layers import PackedLinear
 from planet_rssm.world_model.packed_model import FastDynamics
 from planet_rssm.world_model.packed_step import FusedStep, gru
 from planet_rssm.world_model.tanh import FEW, tanh_
@@ -240,12 +240,17 @@ def test_autocast_around_it_changes_nothing(model):
     assert torch.equal(inside, fast.rollout(*inputs).reward)
 
 
-def test_without_onednn_it_is_pytorchs_products(model, monkeypatch):
+@pytest.mark.parametrize("onednn", [False, True])
+def test_products_by_pytorch_and_by_onednn_are_the_models(model, monkeypatch, onednn):
+    if onednn and not torch.backends.mkldnn.is_available():
+        pytest.skip("this PyTorch has no oneDNN")
     made = model("planet")
     inputs = inputs_of(made)
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: onednn)
+    monkeypatch.setattr(packed_layers, "pays", lambda: True)
     fast = FastDynamics(made, "float32")
-    assert isinstance(fast.packed.step, FusedStep) and fast.packed.step.of_x.blocked is None
+    assert isinstance(fast.packed.step, FusedStep)
+    assert (fast.packed.step.of_x.blocked is not None) == onednn
     with torch.no_grad():
         assert_same(
             fast.rollout(*inputs), ModelDynamics(made).rollout(*inputs), rtol=1e-4, atol=1e-5
@@ -253,7 +258,8 @@ def test_without_onednn_it_is_pytorchs_products(model, monkeypatch):
 
 
 @pytest.mark.parametrize("act", [torch.nn.ReLU, torch.nn.SiLU])
-def test_an_activation_is_done_within_the_product(act):
+def test_an_activation_is_done_within_the_product(act, monkeypatch):
+    monkeypatch.setattr(packed_layers, "pays", lambda: True)
     layer = PackedLinear(torch.randn(5, 3), torch.randn(5), torch.float32)
     x = torch.randn(4, 3)
     plain = layer(x)
@@ -277,7 +283,6 @@ def test_gates_made_apart_are_those_of_the_cell(rows):
     torch.testing.assert_close(result, cell(x, deter.repeat_interleave(6 // rows, 0)))
 
 
-@pytest.mark.skipif(blocked(torch.zeros(1, 1)) is None, reason="this PyTorch has no oneDNN")
 @pytest.mark.parametrize("count", [FEW - 1, FEW])
 def test_tanh_of_few_and_of_many(count):
     x = torch.linspace(-4, 4, count)[None]
