@@ -61,6 +61,7 @@ class Hdf5(Source):
         self.columns = {}
         self._h5py = _library()
         self._open: tuple[Path, Any] | None = None
+        self._shared: dict[str, Any] = {}  # columns of the open file that were read
         self._places: list[_Place] = []
         orders: set[Order] = set()
         for file in files:
@@ -79,10 +80,8 @@ class Hdf5(Source):
         place = self._places[index]
         data = {}
         with self._reading(place.file):
-            file = self._file(place.file)
             for key, prepare in wanted.items():
-                dataset = file[f"{place.group}{key}"]
-                self._check_filters(place.file, key, dataset)
+                dataset = self._dataset(place, key)
                 if dataset.shape[0] < place.stop:
                     raise ValueError(f"{key} has {dataset.shape[0]} rows, not {place.stop}")
                 data[key] = (
@@ -99,6 +98,7 @@ class Hdf5(Source):
 
     def close(self) -> None:
         """Close the file."""
+        self._shared = {}
         if self._open:
             self._open[1].close()
 
@@ -116,6 +116,17 @@ class Hdf5(Source):
             check_regular(path)
             self._open = (path, self._h5py.File(path, "r"))
         return self._open[1]
+
+    def _dataset(self, place: _Place, key: str) -> Any:  # noqa: ANN401
+        """Return a column; one that many episodes share stays open, with its index of chunks."""
+        file = self._file(place.file)
+        if key in self._shared and not place.group:
+            return self._shared[key]
+        dataset = file[f"{place.group}{key}"]
+        self._check_filters(place.file, key, dataset)
+        if not place.group:
+            self._shared[key] = dataset
+        return dataset
 
     def _check_filters(self, path: Path, key: str, dataset: Any) -> None:  # noqa: ANN401
         """Refuse a compression that h5py lacks: what it says then names no package."""

@@ -8,6 +8,7 @@ import numpy as np
 from gymnasium import Space, spaces
 
 from planet_rssm.base.errors import PlanetError
+from planet_rssm.base.json_types import Json
 from planet_rssm.data.episode import Episode
 from planet_rssm.datasets.foreign.columns import Roles, roles_of
 from planet_rssm.datasets.foreign.ranges import ranges_of
@@ -52,6 +53,7 @@ class Mapping:
         self._actions: Callable[[Array], Array] | None = None
         self.scaled = False  # whether actions are
         self.spec: EnvSpec | None = None
+        self._env: Json = {}  # the spec as each episode has it
 
     def cut(self, key: str, rows: Array) -> Array:
         """Return the rows of a column that are used: of actions and rewards one less than frames.
@@ -145,6 +147,7 @@ class Mapping:
             ),
             groups=groups,
         )
+        self._env = self.spec.to_json()
         return self.spec
 
     def episode(self, index: int) -> Episode:
@@ -183,7 +186,7 @@ class Mapping:
                 terminated=terminated,
                 truncated=not terminated,
                 info={
-                    "env": self.spec.to_json(),
+                    "env": self._env,
                     "seed": 0,
                     "env_steps": steps * self.wish.action_repeat,
                     "dataset": self.source.name,
