@@ -93,6 +93,32 @@ class WebServer:
         self._server.should_exit = True
 
 
+class _Joining:
+    """A transport that sends an answer's head with its body: two packets wake a client twice."""
+
+    def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:  # noqa: ANN401
+        self._transport = transport
+        self._loop = loop
+        self._parts: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if not self._parts:
+            self._loop.call_soon(self._send)
+        self._parts.append(data)
+
+    def close(self) -> None:
+        self._send()
+        self._transport.close()
+
+    def _send(self) -> None:
+        parts, self._parts = self._parts, []
+        if parts:
+            self._transport.write(b"".join(parts))
+
+
 class _Protocol(HttpToolsProtocol):
     """A connection. uvicorn's timer for one that is idle is here for all that a client delays."""
 
@@ -106,7 +132,8 @@ class _Protocol(HttpToolsProtocol):
         self._head = 0  # bytes of a head that is not complete
 
     def connection_made(self, transport: Any) -> None:  # noqa: ANN401
-        super().connection_made(transport)
+        joining: Any = _Joining(transport, self.loop)
+        super().connection_made(joining)
         self._watch()
         if len(self.connections) > self._most:
             self._service.counts["refused_connections"] += 1

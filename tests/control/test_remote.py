@@ -142,6 +142,7 @@ def test_what_is_wrong_is_refused_in_a_line_and_the_rest_goes_on(serve: Callable
         assert request(url, "POST", "/sessions/other/decide", good, **octets)[0] == 404
         assert request(url, "POST", "/nothing", good)[0] == 404
         assert request(url, "PUT", "/agent") == (501, "501: Unsupported method ('PUT')\n")
+        assert request(url, "HEAD", "/agent") == (501, "")
         status, line = request(url, "GET", "/" + "a" * 70_000)
         assert status == 414 and line.startswith("414: ") and line.count("\n") == 1
         for body in (b"", b"[]", b'{"seed": -1}', b'{"seed": true}'):
