@@ -24,7 +24,7 @@ _SWM = (
     "h5py hdf5plugin loguru tabulate gymnasium einops tqdm typer rich pillow pyarrow numpy "
     "lancedb>=0.30 pylance>=4 opencv-python-headless imageio matplotlib scipy"
 ).split()
-_ROBOMIMIC = "h5py tqdm termcolor six matplotlib psutil setuptools<81 wheel".split()
+_ROBOMIMIC = "h5py tqdm termcolor six matplotlib psutil".split()
 _MINARI = "gymnasium numpy h5py portion pillow packaging typing_extensions".split()
 # set: the package that writes it, without what it asks for, and what it needs of that
 PACKAGES = {
@@ -35,7 +35,7 @@ PACKAGES = {
         "dreamerv3==1.5.0",
         ["numpy<2", "cloudpickle", "rich", "ruamel.yaml", "msgpack", "pyzmq", "psutil"],
     ),
-    "dreamerv2": ("dreamerv2==2.2.0", ["numpy<2", "setuptools<81", "wheel"]),
+    "dreamerv2": ("dreamerv2==2.2.0", ["numpy<2"]),
     "robomimic": ("robomimic==0.3.0", _ROBOMIMIC),
     "minari": ("minari==0.5.4", _MINARI),
     "diffusion.zarr": ("zarr==2.18.3", ["numcodecs<0.14", "numpy<2.3", "asciitree", "fasteners"]),
@@ -323,7 +323,7 @@ def _venv(home: Path, needs: list[str], package: str = "", shared: Sequence[Path
         pip = [str(python), "-m", "pip", "install", "--quiet"]
         subprocess.run([*pip, *needs], check=True)
         if package:
-            subprocess.run([*pip, "--no-deps", "--no-build-isolation", package], check=True)
+            subprocess.run([*pip, "--no-deps", package], check=True)
         ready.touch()
     return python
 
