@@ -518,6 +518,62 @@ def test_a_learner_that_is_killed_goes_on_where_it_was(
     same(run, tmp_path / "here")
 
 
+# A learner that has less patience with the head than it has by default.
+IMPATIENT = """
+import sys
+from planet_rssm.base import cluster
+from planet_rssm.cli.main import main
+
+cluster._LOOK, cluster._GONE = 0.5, 2.0
+main(sys.argv[1:])
+"""
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_head_that_is_gone_is_a_line_and_the_run_goes_on(tmp_path: Path) -> None:
+    more = ["train.staleness=1", "train.collectors=1", "train.updates=20"]
+    run, handler = tmp_path / "there", signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN", cluster._token())
+        warnings.simplefilter("ignore", ResourceWarning)
+        from ray.cluster_utils import Cluster  # reads the variables
+
+        node = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
+        node |= {"num_cpus": 1, "object_store_memory": 80_000_000}
+        nodes = Cluster(initialize_head=True, head_node_args=node)
+        address = nodes.address
+        signal.signal(signal.SIGTERM, handler)
+        words = [
+            word for value in (*TINY, *more, "train.env_steps=99999") for word in ("-s", value)
+        ]
+        words += ["--run-dir", str(run), "--collect-on", f"ray:{address}"]
+        with (tmp_path / "log").open("wb") as log:
+            learner = subprocess.Popen(
+                [sys.executable, "-c", IMPATIENT, "train", "planet", *words], stdout=log, stderr=log
+            )
+        try:
+            end = time.monotonic() + 60
+            while not (run / "checkpoints").exists() or len(location.numbered(run)) < 2:
+                assert learner.poll() is None and time.monotonic() < end
+                time.sleep(0.01)
+            nodes.head_node.kill_gcs_server(check_alive=False)
+            assert learner.wait(30) == 1
+        finally:
+            learner.kill()
+            nodes.shutdown()
+            signal.signal(signal.SIGTERM, handler)
+    said = (tmp_path / "log").read_text().splitlines()[-1]
+    assert f"--collect-on: the head of Ray's cluster at {address} is gone (" in said
+    assert "the same command with --resume" in said
+    budget = f"train.env_steps={lines(run)[-1]['env_steps'] + 400}"
+    train(Run.open(run, settings_of(*more, budget)), Display())
+    train(new_run(tmp_path / "here", *more, budget), Display())
+    same(run, tmp_path / "here")
+
+
 @needs_ray
 @pytest.mark.slow
 def test_a_comparison_is_the_same_on_a_cluster(

@@ -10,6 +10,7 @@ import signal
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 from planet_rssm.base.errors import PlanetError
@@ -17,6 +18,8 @@ from planet_rssm.base.text import one_line
 
 _PATIENCE = 5.0  # seconds for a first answer from another machine
 _PORT = "6379"
+_LOOK = 2.0  # seconds between two looks at the head, and for an answer
+_GONE = 20.0  # seconds without any answer after which it is gone: Ray ends the process after 60
 # Ray speaks gRPC, which is HTTP/2: both sides begin with a frame of settings, here of none.
 _SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 _HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _SETTINGS
@@ -77,6 +80,46 @@ def connected(option: str, where: str, cpus: int) -> Iterator[None]:
         _try(f"{option} {where}", begin)
         give_back()
         yield
+
+
+class Head:
+    """The head of the cluster that this process is connected to, by whether its port answers.
+
+    The system answers, however busy the head is. Ray itself says nothing: 60 s after the head has
+    gone it ends this process.
+    """
+
+    def __init__(self, option: str) -> None:
+        """Take the option that named the cluster."""
+        import ray
+
+        self._option = option
+        self._address: str = ray.get_runtime_context().gcs_address
+        self._looked = time.monotonic()
+        self._silent: float | None = None  # since the first of the looks that failed in a row
+
+    def check(self) -> None:
+        """Look whether it is there, if the last look was a while ago.
+
+        Raises:
+            PlanetError: it has been gone for long. Most calls of Ray that ask it never return.
+        """
+        if time.monotonic() - self._looked < _LOOK:
+            return
+        host, _, port = self._address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), _LOOK).close()
+        except OSError as error:
+            self._looked = time.monotonic()
+            self._silent = self._silent or self._looked
+            if self._looked - self._silent > _GONE:
+                raise PlanetError(
+                    f"{self._option}: the head of Ray's cluster at {self._address} is gone "
+                    f"({one_line(str(error))}); what was committed is kept: start Ray again, then "
+                    "the same command with --resume"
+                ) from error
+        else:
+            self._looked, self._silent = time.monotonic(), None
 
 
 def why_lost(error: Exception) -> str:

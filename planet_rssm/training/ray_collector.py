@@ -21,7 +21,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from planet_rssm.base.cluster import why_lost
+from planet_rssm.base.cluster import Head, why_lost
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.json_types import Json
 from planet_rssm.base.text import one_line
@@ -62,6 +62,7 @@ class RayCollector:
         import ray
 
         self._ray = ray
+        self.head = Head(OPTION)
         self._settings = settings.model_dump_json()
         self._count = settings.train.collectors
         self._device, gpus = _place(device, self._count)
@@ -82,6 +83,7 @@ class RayCollector:
             for _ in range(self._count):
                 self._begin_one()
             while not self._idle:
+                self.head.check()
                 self._look(lambda index, episode: None)
         except BaseException:
             self._end(0.0)

@@ -272,6 +272,8 @@ class Trainer:
             if round_begun(self.settings, self.progress):
                 self.commit()
             raise Interrupted
+        if isinstance(self.collector, RayCollector):
+            self.collector.head.check()
 
 
 def _collector(
