@@ -103,7 +103,8 @@ def verb(
     service = Service(agent, **limits)
     try:
         server = WebServer(service, host, port, token=token)
-        where = f"http://{host}:{server.port}"
+        name = f"[{host}]" if ":" in host else host
+        where = f"http://{name}:{server.port}"
         click.echo(f"planning with {run} at {where}; Ctrl-C ends it", err=True)
         if as_json:
             click.echo(json.dumps({"url": where, "run": str(run)}))

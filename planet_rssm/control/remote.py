@@ -8,6 +8,7 @@ import contextlib
 import http.client
 import json
 import math
+import operator
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Self
@@ -89,11 +90,17 @@ class RemoteAgent:
             raise PlanetError("token: must be letters, digits and signs in one line")
         if not 0 < timeout_s < math.inf:
             raise PlanetError(f"timeout_s {timeout_s:g}: must be more than 0, in seconds")
+        try:
+            self._seed = operator.index(seed)
+            self._deadline_ms = None if deadline_ms is None else float(deadline_ms)
+        except (TypeError, ValueError):
+            raise PlanetError(
+                f"seed {seed!r}, deadline_ms {deadline_ms!r}: must be a whole number, and a number "
+                "of milliseconds or None"
+            ) from None
         self.url = url
         self.device = torch.device("cpu")  # where its plans are
         self._token = token
-        self._seed = seed
-        self._deadline_ms = deadline_ms
         kind = (
             http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         )

@@ -16,9 +16,8 @@ from planet_rssm.serve.service import Service
 from planet_rssm.serve.web import NO_LENGTH, PATIENCE, TEXT, asgi_app
 
 try:
-    import httptools
     import uvicorn
-    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, httptools
 except ImportError as error:
     raise PlanetError(f"needs {error.name}: pip install 'planet-rssm[serve]'") from None
 
@@ -58,7 +57,8 @@ class WebServer:
             PlanetError: it cannot listen there.
         """
         try:
-            self._socket = socket.create_server((host, port), backlog=BACKLOG)
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            self._socket = socket.create_server((host, port), family=family, backlog=BACKLOG)
         except OSError as error:
             raise PlanetError(
                 f"--host {host} --port {port}: cannot listen there ({error.strerror}); use another"

@@ -136,6 +136,10 @@ def _squeue(numbers: Iterable[str]) -> dict[str, str]:
         )
         if answer.returncode and _GONE not in answer.stderr:
             raise OSError(answer.returncode, answer.stderr or f"exit code {answer.returncode}")
+        lines = [line.split() for line in answer.stdout.splitlines() if line.strip()]
+        for words in lines:
+            if len(words) != 2 or not words[1].isupper():
+                raise OSError(0, f"it prints {' '.join(words)[:60]!r}")
     except (OSError, subprocess.TimeoutExpired) as error:
         why = error.strerror if isinstance(error, OSError) else f"silent for {_PATIENCE:.0f} s"
         _log.warning(
@@ -144,12 +148,7 @@ def _squeue(numbers: Iterable[str]) -> dict[str, str]:
             one_line(why or str(error)),
         )
         return {}
-    lines = [line.split() for line in answer.stdout.splitlines()]
-    return {
-        words[0]: "running" if words[1] == "RUNNING" else "queued"
-        for words in lines
-        if len(words) > 1
-    }
+    return {number: "running" if state == "RUNNING" else "queued" for number, state in lines}
 
 
 def _is_process(number: str) -> bool:

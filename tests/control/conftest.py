@@ -54,7 +54,8 @@ def agent(make_agent: Callable[..., Agent]) -> Agent:
 @pytest.fixture
 def serve(agent: Agent) -> Iterator[Callable[..., str]]:
     """serve(batch=…) begins a service of the tiny agent and returns its address."""
-    pytest.importorskip("uvicorn", reason="needs uvicorn: pip install 'planet-rssm[serve]'")
+    for name in ("uvicorn", "httptools"):
+        pytest.importorskip(name, reason=f"needs {name}: pip install 'planet-rssm[serve]'")
     from planet_rssm.serve.server import WebServer
 
     begun: list[tuple[Service, WebServer, threading.Thread]] = []
@@ -63,16 +64,17 @@ def serve(agent: Agent) -> Iterator[Callable[..., str]]:
         token: str | None = None,
         patience_s: float = 5.0,
         connections: int = 512,
+        host: str = "127.0.0.1",
         **options: object,
     ) -> str:
         service = Service(agent, **options)
         limits = {"token": token, "patience_s": patience_s, "connections": connections}
-        server = WebServer(service, "127.0.0.1", 0, **limits)
+        server = WebServer(service, host, 0, **limits)
         thread = threading.Thread(target=server.run)
         thread.start()
         begun.append((service, server, thread))
         begin.service, begin.server = service, server
-        return f"http://127.0.0.1:{server.port}"
+        return f"http://{f'[{host}]' if ':' in host else host}:{server.port}"
 
     yield begin
     for service, server, thread in begun:

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -236,6 +237,21 @@ def test_a_client_comes_back_after_its_connection_or_its_session_is_gone(
         with pytest.raises(PlanetError, match="no such session, or it was idle"):
             remote.decide(observe(remote, carry, 2))
         remote.decide(observe(remote, fresh, 0))
+
+
+def test_numbers_of_numpy_are_numbers_and_an_address_may_be_of_ipv6(
+    serve: Callable[..., str],
+) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    url = serve(host="::1")
+    with RemoteAgent(url, seed=np.int64(3), deadline_ms=np.float32(9000)) as remote:
+        remote.decide(observe(remote, remote.initial(), 0))
+    for wrong in ({"seed": 3.5}, {"deadline_ms": "soon"}):
+        with pytest.raises(PlanetError, match="must be a whole number, and a number of milli"):
+            RemoteAgent(url, **wrong)
 
 
 def test_the_command_serves_a_run() -> None:

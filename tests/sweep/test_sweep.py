@@ -334,6 +334,13 @@ def test_one_job_that_waits_and_what_cannot_be_known(
     [line] = caplog.messages
     assert "(No such file or directory)" in line
     (slurm / "away").rename(slurm / "squeue")
+    (slurm / "queue/101").write_text("of another program's")
+    caplog.clear()
+    code, result, _ = call(capsys, *status)
+    assert (code, result["missing"]) == (0, 1)
+    [line] = caplog.messages
+    assert "squeue does not say which jobs wait (it prints" in line
+    (slurm / "queue/101").write_text("PENDING")
     jobs = out / "jobs.json"
     whole = jobs.read_bytes()
     for damaged in (b"", whole[:-9], whole.replace(b"101", b"102"), b"[]", b"\xff"):
