@@ -52,6 +52,21 @@ def agent(make_agent: Callable[..., Agent]) -> Agent:
 
 
 @pytest.fixture
+def held(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
+    """What says that a decision has begun, and what lets it go on."""
+    under_way, go_on = threading.Event(), threading.Event()
+    decide = agent.decide
+
+    def slow(*arguments: object, **options: object) -> object:
+        under_way.set()
+        assert go_on.wait(10)
+        return decide(*arguments, **options)
+
+    monkeypatch.setattr(agent, "decide", slow)
+    return under_way, go_on
+
+
+@pytest.fixture
 def serve(agent: Agent) -> Iterator[Callable[..., str]]:
     """serve(batch=…) begins a service of the tiny agent and returns its address."""
     for name in ("uvicorn", "httptools"):

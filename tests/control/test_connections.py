@@ -140,18 +140,10 @@ def test_a_port_that_is_taken_is_said_in_a_line(serve: Callable[..., str], agent
 
 
 def test_a_request_under_way_at_the_end_is_answered(
-    serve: Callable[..., str], agent: Agent, monkeypatch: pytest.MonkeyPatch
+    serve: Callable[..., str], held: tuple[threading.Event, threading.Event]
 ) -> None:
     url = serve()
-    under_way, go_on = threading.Event(), threading.Event()
-    inner = agent.decide
-
-    def slow(*arguments, **options):
-        under_way.set()
-        assert go_on.wait(10)
-        return inner(*arguments, **options)
-
-    monkeypatch.setattr(agent, "decide", slow)
+    under_way, go_on = held
     with RemoteAgent(url) as robot, ThreadPoolExecutor() as pool, connect(url) as idle:
         observed = robot.observe(robot.initial(), FRAME, STILL, np.ones(1, bool))
         plan = pool.submit(robot.decide, observed)

@@ -177,18 +177,10 @@ def test_a_token_is_asked_for(serve: Callable[..., str]) -> None:
 
 
 def test_a_full_queue_refuses_and_what_is_too_late_is_not_planned(
-    serve: Callable[..., str], agent: Agent, monkeypatch: pytest.MonkeyPatch
+    serve: Callable[..., str], held: tuple[threading.Event, threading.Event]
 ) -> None:
     url = serve(queue=1, sessions=3, gather_ms=0.0)
-    under_way, go_on = threading.Event(), threading.Event()
-    decide = agent.decide
-
-    def slow(*arguments, **options):
-        under_way.set()
-        assert go_on.wait(10)
-        return decide(*arguments, **options)
-
-    monkeypatch.setattr(agent, "decide", slow)
+    under_way, go_on = held
     # the second's alone may pass: on a busy machine the first would be too late as well
     robots = [RemoteAgent(url, deadline_ms=ms) for ms in (20_000.0, 1.0, 20_000.0)]
     carries = [observe(robot, robot.initial(), 0) for robot in robots]
