@@ -23,6 +23,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 import torch.distributed as dist
+import torch.distributed.nn.functional  # its functions keep the default group there is by then
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -136,8 +137,8 @@ class Team:
             warnings.simplefilter("ignore", FutureWarning)
             return DistributedDataParallel(
                 _Function(loss, parts),
-                # Its group's threads outlive it. Those of ours would release a tensor of Python's
-                # while Python ends, now and then, and that aborts the process.
+                # Its group's threads end with it, those of ours when the run leaves. A thread that
+                # releases a tensor of Python's while Python ends aborts the process.
                 process_group=dist.new_group(timeout=PATIENCE),
                 broadcast_buffers=False,  # they follow from the steps
                 static_graph=not changing,

@@ -1,6 +1,7 @@
 """Two processes that learn together take the steps of one: the second is a real `planet train`."""
 
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -132,21 +133,35 @@ def test_two_take_the_steps_of_one(
 
 
 def test_its_threads_end_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """But for those of the group that DistributedDataParallel keeps, which have nothing to do."""
+    """But for those of the group of DistributedDataParallel, which end with the learner."""
     before = of_gloo()
     with second(monkeypatch, "follower", "1") as other, Team.joined() as team:
-        alone = of_gloo()
+        assert more_than(before, 2) == 2, "a group has two"
         together = learner_of(SPEC, "planet")
         team.share(checkpoints.to_bytes(together.checkpoint(SPEC, asdict(Progress()))))
         together.join(team)
         together.update(batch_of(SPEC, 0), 0)
-        both = of_gloo()
+        assert more_than(before, 4) == 4, "a second group"
     assert other.returncode == 0
-    assert alone - before and len(both - alone) == len(of_gloo() - before) > 0
+    assert more_than(before, 2) == 2, "the first group's are gone"
+    del together
+    gc.collect()
+    assert more_than(before, 0) == 0
+
+
+def more_than(before: set[str], expected: int) -> int:
+    """Return how many threads of gloo's came since, at the latest in ten seconds.
+
+    A thread names itself when it first runs, and those of earlier tests may still end.
+    """
+    until = time.monotonic() + 10
+    while (count := len(of_gloo() - before)) != expected and time.monotonic() < until:
+        time.sleep(0.01)
+    return count
 
 
 def of_gloo() -> set[str]:
-    """Return which threads run gloo's work here; those of earlier tests may still end."""
+    """Return which threads run gloo's work here."""
     found = set()
     for path in Path("/proc/self/task").glob("*/comm"):
         with contextlib.suppress(OSError):  # it has just ended
