@@ -68,7 +68,14 @@ def data_of(page: str) -> dict:
 def test_a_page_has_all_that_a_run_contains(settings, tmp_path):
     name = make(tmp_path / "run", settings)
     page, missing = written([name], tmp_path)
-    for words in ("a processor", "abc", "quickstart", "env.renderer", "learn 75 %", "loss/image"):
+    for words in (
+        "a processor",
+        "abc",
+        "quickstart",
+        "env.renderer",
+        'title="learn: 75 %',
+        "loss/image",
+    ):
         assert words in page, words
     data = data_of(page)
     [returns] = [chart for chart in data["charts"] if chart["y"] == "return"]
@@ -192,7 +199,12 @@ def test_baselines_stand_beside_the_returns(settings, tmp_path):
         (tmp_path / f"s{number}" / "baselines.json").write_text(json.dumps(kept))
     page, missing = written(names, tmp_path)
     [chart] = [chart for chart in data_of(page)["charts"] if chart["y"] == "return"]
-    assert chart["levels"] == [{"name": "random", "value": 20}, {"name": "zero", "value": 0}]
+    assert chart["levels"][:2] == [{"name": "random", "value": 20}, {"name": "zero", "value": 0}]
+    assert [level["name"] for level in chart["levels"][2:]] == [
+        "PlaNet after 1M",
+        "DreamerV3 after 100k",
+    ]
+    assert all(level["protocol"] for level in chart["levels"][2:])
     assert [name for name in names if any("no baselines" in one for one in missing[name])] == (
         names[1:]
     )

@@ -16,7 +16,12 @@ from planet_rssm.evaluation import groups as grouping
 from planet_rssm.report.page import series
 from planet_rssm.report.page.imagined import data_uri, strip_of
 from planet_rssm.report.page.reading import RunFiles, again, nearest_preset, read_run
-from planet_rssm.report.page.score_tables import baseline_rows, levels_of, score_tables
+from planet_rssm.report.page.score_tables import (
+    baseline_rows,
+    levels_of,
+    published_levels,
+    score_tables,
+)
 from planet_rssm.report.page.scores import baseline_means, kept_scores
 from planet_rssm.report.page.series import rounded
 from planet_rssm.runs.run import VIDEOS
@@ -91,6 +96,7 @@ def _context(runs: Sequence[RunFiles], group_by: str | None, strips: bool) -> Js
         ]
         curves = series.return_curves([runs[at] for at in here], [groups[at] for at in here])
         beside = levels_of([levels[runs[at].name] for at in here])
+        beside += published_levels([runs[at] for at in here])
         title = f"{task}, {observation}"
         charts.append({"title": title, "y": "return", "curves": curves, "levels": beside})
     sections = _sections(series.metric_curves(runs, groups))
@@ -114,7 +120,7 @@ def _context(runs: Sequence[RunFiles], group_by: str | None, strips: bool) -> Js
         "axes": [(name, name == axis) for name in series.AXES],
         "scores": score_tables(scores, runs),
         "baselines": baseline_rows(levels),
-        "stages": [_shares(*row) for row in series.stage_shares(runs)],
+        "stages": _shares(series.stage_shares(runs)),
         "runs": [
             _details(run, group, strip[run.name], films.get(run.name, []))
             for run, group in zip(runs, groups, strict=True)
@@ -185,10 +191,15 @@ def _sections(curves: dict[str, list[Json]]) -> list[tuple[str, list[Json]]]:
     return sections
 
 
-def _shares(name: str, seconds: dict[str, float]) -> Json:
-    total = sum(seconds.values()) or 1.0
-    parts = [(stage, spent / total, duration(spent)) for stage, spent in seconds.items()]
-    return {"name": name, "total": duration(total), "parts": [p for p in parts if p[1] >= 0.005]}
+def _shares(measured: Sequence[tuple[str, dict[str, float]]]) -> Json:
+    """Return the bars of all runs, in which a stage has one colour, that of its place in names."""
+    rows = []
+    for name, seconds in measured:
+        total = sum(seconds.values()) or 1.0
+        parts = [(stage, spent / total, duration(spent)) for stage, spent in seconds.items()]
+        parts = [part for part in parts if part[1] >= 0.005]
+        rows.append({"name": name, "total": duration(total), "parts": parts})
+    return {"rows": rows, "names": list(dict.fromkeys(p[0] for row in rows for p in row["parts"]))}
 
 
 def _details(run: RunFiles, group: str, strip: Any, films: list[Json]) -> Json:  # noqa: ANN401

@@ -38,6 +38,13 @@
     return result;
   };
 
+  // of a logarithmic axis: 1, 2 and 5 of each power of ten, or 1 alone where they are many
+  const decades = (low, high) => {
+    const all = [1, 2, 5].flatMap((f) => Array.from({ length: 40 }, (_, at) => f * 10 ** (at - 20)));
+    const within = (list) => list.filter((value) => value >= low && value <= high);
+    return within(all).length <= 5 ? within(all) : within(all.filter((_, at) => at < 40));
+  };
+
   const shown = (chart) => chart.curves.filter((curve) => !hidden.has(curve.key));
 
   const draw = (chart) => {
@@ -75,7 +82,7 @@
     const right = width - edge.right, bottom = height - edge.bottom;
     const px = (x) => edge.left + (x1 > x0 ? (x - x0) / (x1 - x0) : 0.5) * (right - edge.left);
     const py = (y) => bottom - (Math.min(Math.max(f(Math.max(y, log ? low : -Infinity)), a), b) - a) / (b - a) * (bottom - edge.top);
-    const marks = log ? ticks(a, b, 4).map((at) => 10 ** at) : ticks(a, b, large ? 6 : 4);
+    const marks = log ? decades(low, high) : ticks(a, b, large ? 6 : 4);
     for (const mark of marks) {
       make("line", { class: "tick", x1: edge.left, x2: right, y1: py(mark), y2: py(mark) }, svg);
       make("text", { x: edge.left - 5, y: py(mark) + 4, "text-anchor": "end" }, svg).textContent = short(mark);
@@ -86,10 +93,12 @@
     }
     figure.querySelector("figcaption").textContent = chart.title + (log ? ", logarithmic" : "");
     let above = Infinity; // labels of baselines that are near one another do not overlap
-    for (const level of levels) make("line", { class: "level", x1: edge.left, x2: right, y1: py(level.value), y2: py(level.value) }, svg);
+    for (const level of levels) make("line", { class: level.protocol ? "level published" : "level", x1: edge.left, x2: right, y1: py(level.value), y2: py(level.value) }, svg);
     for (const level of [...levels].sort((one, two) => one.value - two.value)) {
       above = Math.min(py(level.value) - 3, above - 11);
-      make("text", { x: right - 2, y: above, "text-anchor": "end" }, svg).textContent = `${level.name} ${short(level.value)}`;
+      const label = make("text", { x: right - 2, y: above, "text-anchor": "end" }, svg);
+      label.textContent = `${level.name}: ${short(level.value)}`;
+      if (level.protocol) make("title", {}, label).textContent = level.protocol;
     }
     const several = curves.length > 1;
     for (const curve of curves) {

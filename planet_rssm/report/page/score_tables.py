@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from planet_rssm.base.json_types import Json
-from planet_rssm.evaluation.published import published
+from planet_rssm.evaluation.published import METHODS, published, published_by
 from planet_rssm.report import tables
 from planet_rssm.report.page.reading import RunFiles
 from planet_rssm.report.page.series import rounded
@@ -44,6 +44,22 @@ def levels_of(means: Sequence[dict[str, tuple[float, int]]]) -> list[Json]:
         {"name": name, "value": rounded(sum(values) / len(values))}
         for name in names
         if (values := [one[name][0] for one in means if name in one])
+    ]
+
+
+def published_levels(runs: Sequence[RunFiles]) -> list[Json]:
+    """Return the published scores to draw beside the runs of a chart, of PlaNet and of Dreamer."""
+    trained = max(int(run.last.get("env_steps") or 0) for run in runs)
+    obs = "pixels" if "pixels" in runs[0].observation else "state"
+    scores = (published_by(runs[0].task, obs, trained, method) for method in METHODS)
+    return [
+        {
+            "name": f"{score.method} after {tables.steps(score.steps)}",
+            "value": score.score,
+            "protocol": f"{score.protocol} ({score.source})",
+        }
+        for score in scores
+        if score is not None
     ]
 
 
