@@ -624,6 +624,18 @@ def test_a_sweep_is_the_same_on_a_cluster_and_goes_on(
     assert ended.value.code == 130 and state_of(run).state == "stopped"
     log = (tmp_path / f"there/logs/{run.name}.log").read_text()
     assert "the same command with --resume continues" in log
+    before = state_of(run).updates
+
+    def gone(self: object) -> None:
+        if state_of(run).state == "running" and state_of(run).updates > before:
+            raise OSError("no route")
+
+    with monkeypatch.context() as patch:
+        lose(patch, gone)
+        with pytest.raises(SystemExit) as ended:
+            main(command)
+    assert ended.value.code == 1 and state_of(run).state == "stopped"
+    assert "is gone (no route); what was committed is kept: start Ray" in capfd.readouterr().err
     killed = []
 
     def kill(self: object) -> None:
@@ -643,6 +655,40 @@ def test_a_sweep_is_the_same_on_a_cluster_and_goes_on(
     for ours in Sweep.read(sweep("there", 2)).runs:
         assert state_of(ours).state == "complete"
         same(ours.folder, tmp_path / "here" / ours.name)
+
+
+def lose(patch: pytest.MonkeyPatch, ask: Callable[[object], None]) -> None:
+    """Let the head be gone as soon as `ask` raises an OSError."""
+    patch.setattr(cluster, "_LOOK", 0.0)
+    patch.setattr(cluster, "_GONE", 0.0)
+    patch.setattr(cluster.Head, "_ask", ask)
+
+
+@needs_ray
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["eval", "collect"])
+def test_a_head_that_is_gone_is_a_line(
+    ray_cluster: OnThisMachine,
+    here: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture,
+    caplog: pytest.LogCaptureFixture,
+    verb: str,
+) -> None:
+    def gone(self: object) -> None:
+        raise OSError("no route")
+
+    lose(monkeypatch, gone)
+    words = {
+        "eval": [str(here), "--fresh"],
+        "collect": ["gym/Pendulum-v1", "--policy", "random", "--out", str(tmp_path / "set")],
+    }[verb]
+    with pytest.raises(SystemExit) as ended:
+        main([verb, *words, "--episodes", "2", "--on", ray_cluster.where])
+    said = capfd.readouterr().err + caplog.text
+    assert ended.value.code == 1 and "start Ray again, then the same command\n" in said
+    assert re.search(r"--on: the head of Ray's cluster at \S+ is gone \(no route\)", said)
 
 
 def actors(kind: str) -> list[int]:

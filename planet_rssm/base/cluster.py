@@ -89,11 +89,13 @@ class Head:
     gone it ends this process.
     """
 
-    def __init__(self, option: str) -> None:
-        """Take the option that named the cluster."""
+    def __init__(self, option: str, again: str = "the same command") -> None:
+        """Take the option that named the cluster, and what to do once Ray has started again."""
         import ray
 
+        self.gone = False
         self._option = option
+        self._again = again
         self._address: str = ray.get_runtime_context().gcs_address
         self._looked = time.monotonic()
         self._silent: float | None = None  # since the first of the looks that failed in a row
@@ -106,20 +108,24 @@ class Head:
         """
         if time.monotonic() - self._looked < _LOOK:
             return
-        host, _, port = self._address.rpartition(":")
         try:
-            socket.create_connection((host.strip("[]"), int(port)), _LOOK).close()
+            self._ask()
         except OSError as error:
             self._looked = time.monotonic()
             self._silent = self._silent or self._looked
             if self._looked - self._silent > _GONE:
+                self.gone = True
                 raise PlanetError(
                     f"{self._option}: the head of Ray's cluster at {self._address} is gone "
                     f"({one_line(str(error))}); what was committed is kept: start Ray again, then "
-                    "the same command with --resume"
+                    f"{self._again}"
                 ) from error
         else:
             self._looked, self._silent = time.monotonic(), None
+
+    def _ask(self) -> None:
+        host, _, port = self._address.rpartition(":")
+        socket.create_connection((host.strip("[]"), int(port)), _LOOK).close()
 
 
 def why_lost(error: Exception) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from planet_rssm.base.cluster import connected
+from planet_rssm.base.cluster import Head, connected
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.json_types import Json
 from planet_rssm.base.malloc import keep_memory
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ray import ObjectRef
 
 OPTION = "--on"
+_TICK = 0.2  # seconds between two looks at the head
 _AGAIN = 5  # times that Ray makes a task again whose process or node is gone
 
 
@@ -41,6 +42,7 @@ class Tasks:
         import ray
 
         self._ray = ray
+        self._head = Head(OPTION)
         self._data: dict[RunPlayer, ObjectRef] = {}
         self._begun: dict[tuple[RunPlayer, tuple[int, ...]], ObjectRef] = {}
         threads = torch.get_num_threads()
@@ -79,13 +81,16 @@ class Tasks:
         """Wait for the episodes of a batch.
 
         Raises:
-            PlanetError: it could not be played, or a node has other versions.
+            PlanetError: it could not be played, a node has other versions, or the head is gone.
         """
         if subject.player is None or (subject.player, tuple(seeds)) not in self._begun:
             self.begin(subject, seeds, width)
         assert subject.player is not None
+        ref = self._begun.pop((subject.player, tuple(seeds)))
         try:
-            reply = self._ray.get(self._begun.pop((subject.player, tuple(seeds))))
+            while not self._ray.wait([ref], timeout=_TICK)[0]:
+                self._head.check()
+            reply = self._ray.get(ref)
         except self._ray.exceptions.RayError as error:
             lines = [line for line in str(error).splitlines() if line.strip()]
             raise PlanetError(f"{OPTION}: {one_line(lines[0])}") from error

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from planet_rssm.base.cluster import connected, why_lost
+from planet_rssm.base.cluster import Head, connected, why_lost
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.json_types import Json
 from planet_rssm.base.text import one_line
@@ -37,6 +37,7 @@ OPTION = "--on"
 _TICK = 0.2  # seconds between two looks
 _AGAIN = 5  # times that a run may be lost without having committed anything between
 _LEFT = 60.0  # seconds that a lost run's process has to be gone from its folder
+_COMMIT = 15.0  # seconds that runs have to commit where the head is gone, before Ray ends all
 _SLOW = 30.0  # seconds without any run after which a line says so
 _ROOM = 600.0  # seconds after which it is an error: a cluster may start machines meanwhile
 
@@ -110,8 +111,8 @@ def run_on(
         say: given a line where something begins or ends.
 
     Raises:
-        PlanetError: the cluster cannot be reached, no node has room, or a node has other versions
-            or another folder.
+        PlanetError: the cluster cannot be reached or loses its head, no node has room, or a node
+            has other versions or another folder.
     """
     out = sweep.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
@@ -146,6 +147,7 @@ class _Runs:
         import ray
 
         self._ray = ray
+        self._head = Head(OPTION)
         self._out, self._mark, self._say = out, mark, say
         self._options = options
         self._failed: list[str] = []
@@ -168,7 +170,8 @@ class _Runs:
         for going in committing.values():
             going.actor.stop.remote()
         if committing:
-            self._ray.wait(list(committing), num_returns=len(committing))
+            patience = _COMMIT if self._head.gone else None
+            self._ray.wait(list(committing), num_returns=len(committing), timeout=patience)
         for going in self._going.values():
             self._ray.kill(going.actor)
 
@@ -179,6 +182,7 @@ class _Runs:
             while waiting and len(self._going) < at_once:
                 self._begin(waiting.popleft())
             self._check_room()
+            self._head.check()
             for ref in self._ray.wait(list(self._going), timeout=_TICK)[0]:
                 going = self._going.pop(ref)
                 try:

@@ -62,7 +62,7 @@ class RayCollector:
         import ray
 
         self._ray = ray
-        self.head = Head(OPTION)
+        self.head = Head(OPTION, "the same command with --resume")
         self._settings = settings.model_dump_json()
         self._count = settings.train.collectors
         self._device, gpus = _place(device, self._count)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from planet_rssm.base.cluster import Head
 from planet_rssm.base.errors import PlanetError
 from planet_rssm.base.json_types import Json
 from planet_rssm.base.seeding import Stream, stream_seed
@@ -38,10 +39,11 @@ def played_on_cluster(
     `tick` is called meanwhile, and may raise.
 
     Raises:
-        PlanetError: one could not be played, or a node has other versions.
+        PlanetError: one could not be played, a node has other versions, or the head is gone.
     """
     import ray
 
+    head = Head(OPTION)
     recipe = player.recipe()
     data = ray.put(np.frombuffer(recipe.checkpoint, np.uint8))
     largest = max(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])
@@ -54,6 +56,7 @@ def played_on_cluster(
     }
     while going:
         tick()
+        head.check()
         for ref in ray.wait(list(going), timeout=_TICK)[0]:
             share = going.pop(ref)
             try:
