@@ -8,7 +8,8 @@ from PIL import Image
 
 from planet_rssm import config
 from planet_rssm.base.errors import PlanetError
-from planet_rssm.report.curves import _title, plot_curves, plot_key, read_metrics
+from planet_rssm.report import curves
+from planet_rssm.report.curves import _title, plot_curves, plot_key, plot_tasks, read_metrics
 
 pytest.importorskip("matplotlib", reason="needs matplotlib, extra `report`")
 
@@ -105,3 +106,27 @@ def test_the_title_says_what_is_learned_and_seen(make_run, tmp_path):
         config.save(config.load("quickstart", [f"env.id=dmc/{task}"]), run / "config.yaml")
     one = "dmc/cheetah-run, dmc/walker-walk, dmc/ball_in_cup-catch, raycast 32x32 pixels"
     assert _title(runs) == one
+
+
+def test_runs_of_several_tasks_have_a_panel_each(make_run, tmp_path, monkeypatch):
+    """With what is published of its task, and the baselines where they were measured."""
+    runs = [make_run(f"run{number}", 300) for number in range(3)]
+    for run, task in zip(runs, ("cheetah-run", "walker-walk", "walker-walk"), strict=True):
+        config.save(config.load("quickstart", [f"env.id=dmc/{task}"]), run / "config.yaml")
+    (runs[0] / "baselines.json").write_text(
+        '{"blind": {"returns": {"random": [10, 30], "zero": [0]}}}'
+    )
+    drawn = []
+    monkeypatch.setattr(curves, "_write", lambda figure, out: drawn.append(figure))
+    plot_tasks(runs, tmp_path / "tasks.png")
+    cheetah, walker = drawn[0].axes
+    assert [axes.get_title(loc="left") for axes in drawn[0].axes] == [
+        "dmc/cheetah-run",
+        "dmc/walker-walk",
+    ]
+    assert [text.get_text() for text in cheetah.texts] == [
+        "random 20",
+        "PlaNet 662 after 1,000,000",
+    ]
+    assert [text.get_text() for text in walker.texts] == ["PlaNet 951 after 1,000,000"]
+    assert len({line.get_color() for line in walker.lines[:-1]}) == 2  # one a run
