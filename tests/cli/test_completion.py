@@ -76,7 +76,7 @@ def test_bash_completes(tmp_path):
     assert done.stdout == "envs\n", done.stderr
 
 
-TASKS = ("ball_in_cup-catch", "cartpole-swingup", "cheetah-run", "walker-walk")
+TASKS = ("ball_in_cup-catch", "cartpole-swingup", "cheetah-run", "finger-spin", "walker-walk")
 PACKAGED = [f"pretrained:{name}" for name in TASKS]
 
 
