@@ -73,11 +73,11 @@ def _texels(model: mujoco.MjModel, texture: int) -> np.ndarray:
     return np.array(quarters, np.float64)
 
 
-def _texture_image(model: mujoco.MjModel, texture: int) -> np.ndarray:
+def _texture_image(model: mujoco.MjModel, texture: int, rows: slice = slice(None)) -> np.ndarray:
     shape = model.tex_height[texture], model.tex_width[texture], model.tex_nchannel[texture]
     first = model.tex_adr[texture]
     image = model.tex_data[first : first + shape[0] * shape[1] * shape[2]].reshape(shape)
-    return image[..., :3].astype(np.float32) / 255
+    return image[rows, :, :3].astype(np.float32) / 255
 
 
 def sky_colours(model: mujoco.MjModel, rays: np.ndarray) -> np.ndarray:
@@ -88,8 +88,8 @@ def sky_colours(model: mujoco.MjModel, rays: np.ndarray) -> np.ndarray:
     skies = np.flatnonzero(model.tex_type == mujoco.mjtTexture.mjTEXTURE_SKYBOX)
     if not len(skies):
         return np.zeros_like(rays)
-    rows = _texture_image(model, int(skies[0])).mean(1)
-    side = len(rows) // _FACES
-    front = rows[_FRONT * side : (_FRONT + 1) * side]
+    texture = int(skies[0])
+    side = int(model.tex_height[texture]) // _FACES
+    front = _texture_image(model, texture, slice(_FRONT * side, (_FRONT + 1) * side)).mean(1)
     slope = rays[:, 2] / np.maximum(np.abs(rays[:, :2]).max(1), mujoco.mjMINVAL)
     return front[np.clip((1 - slope) / 2 * side, 0, side - 1).astype(np.intp)]
