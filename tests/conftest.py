@@ -6,8 +6,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+import compiled
 import forks
 import hypothesis
+import parsed
 import pytest
 
 import planet_rssm
@@ -22,10 +24,17 @@ os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="planet-state-")
 
 subprocess.Popen = forks.Popen  # workers and the command: real processes, without Python's start
 os.fsync = forks.fsync
+parsed.keep()
 
 # The same cases everywhere and each time, and none that fails because the machine was busy.
 hypothesis.settings.register_profile("fixed", derandomize=True, database=None, deadline=None)
 hypothesis.settings.load_profile("fixed")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once():
+    if "dm_control" in sys.modules:  # else the tests that were asked for do without
+        compiled.keep()
 
 
 @pytest.fixture(autouse=True)

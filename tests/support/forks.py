@@ -12,6 +12,7 @@ import atexit
 import contextlib
 import ctypes
 import fcntl
+import gc
 import importlib
 import inspect
 import io
@@ -28,6 +29,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import compiled
+import parsed
 
 WORKER = "planet_rssm.envs.worker"
 MODULES = ("planet_rssm", WORKER, "planet_rssm.training.collector_worker", "follower")
@@ -285,4 +289,10 @@ if __name__ == "__main__":
         with contextlib.suppress(ImportError):  # of an extra
             importlib.import_module(name)
     logging.root.handlers.clear()  # absl, which dm_control imports, sets one up if nobody has
+    compiled.keep(("cartpole", "swingup"))  # the task of most tests
+    parsed.keep()
+    config = sys.modules["planet_rssm.config"]
+    for preset in config.presets():
+        config.load(preset)
+    gc.freeze()  # else a fork's first collection writes into all pages that it shares
     _run(socket.socket(fileno=int(sys.argv[1])))
