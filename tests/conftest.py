@@ -25,6 +25,7 @@ os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="planet-state-")
 subprocess.Popen = forks.Popen  # workers and the command: real processes, without Python's start
 os.fsync = forks.fsync
 parsed.keep()
+DRAWS = 200
 
 # The same cases everywhere and each time, and none that fails because the machine was busy.
 hypothesis.settings.register_profile("fixed", derandomize=True, database=None, deadline=None)
@@ -35,6 +36,15 @@ hypothesis.settings.load_profile("fixed")
 def compiled_once():
     if "dm_control" in sys.modules:  # else the tests that were asked for do without
         compiled.keep()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fewer_draws():
+    """Intervals are of a tenth of the draws: those of tiny runs need no more."""
+    with pytest.MonkeyPatch.context() as patch:
+        if statistics := sys.modules.get("planet_rssm.evaluation.statistics"):
+            patch.setattr(statistics, "RESAMPLES", DRAWS)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -86,8 +96,17 @@ def real_fsync(monkeypatch):
     monkeypatch.setattr(os, "fsync", forks.real_fsync)
 
 
+def pool_at_hand(settings, count):
+    """EnvPool(settings, count), of a task of dm_control without OpenGL in this process."""
+    from planet_rssm import config  # not for the tests that do without
+    from planet_rssm.envs.pool import EnvPool
+
+    at_hand = config.is_dm_control(settings.id) and settings.renderer in ("raycast", "none")
+    return (PoolAtHand if at_hand else EnvPool)(settings, count)
+
+
 class PoolAtHand(contextlib.AbstractContextManager):
-    """EnvPool(settings, count) of a task of dm_control, its environments in this process."""
+    """A pool of a task of dm_control, its environments in this process."""
 
     lost = 0
 
@@ -123,5 +142,5 @@ def at_hand():
     """Whatever acts and measures plays in this process: starting workers takes most of a test."""
     with pytest.MonkeyPatch.context() as patch:
         for name in users_of_pools("diagnosis", "evaluation", "training"):
-            patch.setattr(f"{name}.EnvPool", PoolAtHand)
+            patch.setattr(f"{name}.EnvPool", pool_at_hand)
         yield

@@ -16,8 +16,8 @@ from planet_rssm.runs import checkpoint as checkpoints
 from planet_rssm.runs import location
 
 TINY = """
-    env.id=dmc/cartpole-swingup env.observe=vectors env.renderer=none env.action_repeat=100
-    env.time_limit=300 rssm.deter=8 rssm.stoch=4 rssm.hidden=8 model.vector_units=8
+    env.id=dmc/cartpole-swingup env.observe=vectors env.renderer=none env.action_repeat=5
+    env.time_limit=15 rssm.deter=8 rssm.stoch=4 rssm.hidden=8 model.vector_units=8
     model.reward_units=8 behavior=v3 behavior.units=8 planner.name=actor planner.candidates=4
     planner.iterations=1 planner.elites=2 planner.horizon=2 device=cpu
 """.split()

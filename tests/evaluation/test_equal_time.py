@@ -37,8 +37,8 @@ from planet_rssm.simulator.local import LocalPool
 from planet_rssm.world_model import untrained_model
 
 TINY = """
-    env.id=dmc/cartpole-swingup env.observe=vectors env.renderer=none env.action_repeat=100
-    env.time_limit=500 rssm.deter=8 rssm.stoch=4 rssm.hidden=8 model.vector_units=8
+    env.id=dmc/cartpole-swingup env.observe=vectors env.renderer=none env.action_repeat=4
+    env.time_limit=20 rssm.deter=8 rssm.stoch=4 rssm.hidden=8 model.vector_units=8
     model.reward_units=8 behavior=v3 behavior.units=8 planner.name=actor planner.candidates=12
     planner.iterations=3 planner.elites=3 planner.horizon=2 device=cpu
 """.split()

@@ -28,8 +28,11 @@ from planet_rssm.runs.checkpoint import Checkpoint
 from planet_rssm.runs.run import METRICS
 from planet_rssm.world_model import untrained_model
 
+pytestmark = pytest.mark.usefixtures("at_hand")
+
 TINY = """
-    env.id=dmc/cartpole-swingup env.observe=vectors env.renderer=none env.action_repeat=100
+    env.id=dmc/cartpole-swingup env.observe=vectors env.renderer=none env.action_repeat=10
+    env.time_limit=100
     rssm.deter=8 rssm.stoch=4 rssm.hidden=8 model.vector_units=8 model.reward_units=8
     planner.candidates=4 planner.iterations=1
     planner.elites=2 planner.horizon=2
@@ -108,7 +111,7 @@ def test_the_result_names_what_was_measured(measured, runs):
     assert (result["checkpoint"], result["seed"], result["trained"]["env_steps"]) == ("last", 0, 7)
     assert result["observation"]["observe"] == "vectors"
     assert [episode["seed"] for episode in result["episodes"]] == [1000, 1001, 1002]
-    assert all(episode["env_steps"] == 1000 for episode in result["episodes"])
+    assert all(episode["env_steps"] == 100 for episode in result["episodes"])
     low, high = result["episode_ci95"]
     assert (
         low <= result["mean"] <= high
@@ -345,7 +348,9 @@ def test_scores_are_normalised_on_request(measured, runs, no_worker):
     group = evaluated([str(runs[2])], [1000, 1001, 1002], device="cpu", normalise="max")["groups"][
         0
     ]
-    assert group["normalised"]["mean"] == pytest.approx(group["mean"] / 1000)
+    assert group["normalised"]["mean"] == pytest.approx(
+        group["mean"] / 100
+    )  # of an episode of 100 steps
     group = evaluated([str(runs[2])], [1000, 1001, 1002], device="cpu", normalise="PlaNet")[
         "groups"
     ][0]

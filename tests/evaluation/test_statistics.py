@@ -9,6 +9,11 @@ from planet_rssm.evaluation import statistics
 from planet_rssm.evaluation.statistics import across_tasks, improvement, interval, iqm, summary
 
 
+@pytest.fixture(autouse=True)
+def as_many_draws_as_users_have(monkeypatch):
+    monkeypatch.setattr(statistics, "RESAMPLES", 2000)
+
+
 def test_one_seed_gives_the_closed_form_of_the_mean():
     values = np.random.default_rng(0).normal(100, 20, 400)
     low, high = interval([values])

@@ -43,7 +43,8 @@ DREAMER_V2, GAUSSIAN, RL4BURN, PYTORCH_V3, MATHEMATICS = SYSTEMS = [
         "rssm-mathematics",
     )
 ]
-ENV = ["env.size=32", "env.renderer=raycast", "env.action_repeat=50", "env.observe=both"]
+ENV = ["env.size=32", "env.renderer=raycast", "env.action_repeat=5", "env.observe=both"]
+ENV += ["env.time_limit=100"]
 SHRUNK = """
     rssm.deter=32 rssm.stoch=4 rssm.classes=5 rssm.hidden=16 model.depth=2 model.vector_units=16
     model.reward_units=16

@@ -27,7 +27,7 @@ from planet_rssm.training.player import simple_player
 from planet_rssm.training.record import write_episodes
 from planet_rssm.training.start import train
 
-ENV = ["env.size=32", "env.renderer=raycast", "env.action_repeat=50"]
+ENV = ["env.size=32", "env.renderer=raycast", "env.action_repeat=5", "env.time_limit=100"]
 TINY = """
     model.depth=2 rssm.deter=16 rssm.stoch=4 rssm.hidden=16 model.reward_units=16
     model.decode_fraction=0.5
@@ -113,7 +113,7 @@ def test_a_run_leaves_checkpoints_by_updates_and_lines_of_learning_alone(complet
         ("train", 12),
     ]
     assert {(line["env_steps"], line["agent_steps"], line["episodes"]) for line in measured} == {
-        (2000, 40, 2)
+        (200, 40, 2)
     }
     assert [path.stem for path in location.numbered(complete)] == ["0000000010", "0000000012"]
     assert checkpoints.load(location.find(complete)).spec.renderer == "raycast"
@@ -199,17 +199,17 @@ def test_the_environment_is_that_of_the_episodes(data: Path) -> None:
     settings = config.load("planet", [f"data.folder={data}", *TINY])
     assert settings.env.id == "dmc/cheetah-run"
     adopted, line = adopt_environment(settings, [])
-    asked = ["env.id=cartpole_swingup", "env.renderer=auto", "env.action_repeat=50"]  # agrees
+    asked = ["env.id=cartpole_swingup", "env.renderer=auto", "env.action_repeat=5"]  # agrees
     assert adopt_environment(config.override(settings, asked), asked) == (adopted, line)
     env = adopted.env
     assert (env.id, env.size, env.renderer, env.action_repeat) == (
         "dmc/cartpole-swingup",
         32,
         "raycast",
-        50,
+        5,
     )
     assert "learning from 2 episodes, 42 frames" in line
-    assert "dmc/cartpole-swingup, raycast 32x32 pixels, action repeat 50" in line
+    assert "dmc/cartpole-swingup, raycast 32x32 pixels, action repeat 5" in line
 
 
 def test_episodes_shorter_than_a_chunk_are_learned_from(
