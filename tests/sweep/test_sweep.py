@@ -19,10 +19,10 @@ from planet_rssm.sweep import Sweep, state_of, states_of
 from planet_rssm.training.metrics import repeatable_lines
 
 TINY = {
-    "env.observe": "vectors", "env.action_repeat": 10, "env.time_limit": 200,
+    "env.observe": "vectors", "env.action_repeat": 2, "env.time_limit": 40,
     "env.renderer": "none", "rssm.deter": 16, "rssm.stoch": 4, "rssm.hidden": 16,
     "model.reward_units": 16, "model.vector_units": 16, "planner.candidates": 8,
-    "planner.iterations": 1, "planner.elites": 2, "planner.horizon": 3, "train.env_steps": 600,
+    "planner.iterations": 1, "planner.elites": 2, "planner.horizon": 3, "train.env_steps": 120,
     "train.seed_episodes": 1, "train.envs": 1, "train.updates": 4, "train.batch_size": 4,
     "train.batch_length": 8, "train.test_every": 9, "train.test_episodes": 1, "device": "cpu",
     "train.threads": 1, "train.collect_threads": 1, "train.precision": "float32",
@@ -153,7 +153,7 @@ def test_runs_are_made_once_and_a_failed_one_is_named(
     assert (code, result["begun"]) == (0, []) and "2 complete" in err
     code, result, _ = call(capsys, "sweep", "status", path, "--json")
     assert (result["complete"], result["missing"]) == (2, 0)
-    assert [one["env_steps"] for one in result["runs"]] == [600, 600]
+    assert [one["env_steps"] for one in result["runs"]] == [120, 120]
     code, result, _ = call(capsys, "sweep", "collect", path, "--episodes", "1", "--json")
     assert code == 0 and len(result["results"]) == 2
     # the file is changed: these runs are not those that it stands for now
@@ -171,7 +171,7 @@ def test_runs_are_made_once_and_a_failed_one_is_named(
     code, result, err = call(capsys, "sweep", path, "--json")
     assert (code, len(result["failed"])) == (1, 2)
     assert f"also holds 2 runs that {path} does not name, {names[0]} first" in err
-    longer = sweep_file(tmp_path, seeds=1, set=TINY | {"train.env_steps": 4000})
+    longer = sweep_file(tmp_path, seeds=1, set=TINY | {"train.env_steps": 800})
     assert state_of(Sweep.read(longer).runs[0]).state == "stopped"  # it can go on
 
 
@@ -200,7 +200,7 @@ def test_slurm_takes_a_job_away_and_it_goes_on_as_if_nothing_had_happened(
     # Processes of their own: submitit's import closes all handlers of logging, and absl's, which
     # dm_control brings, then closes the file that pytest captures into.
     planet = [sys.executable, "-m", "planet_rssm", "sweep"]
-    more = TINY | {"train.env_steps": 4000}  # it is under way when the signal comes
+    more = TINY | {"train.env_steps": 800}  # it is under way when the signal comes
     alone = sweep_file(tmp_path, set=more, out=str(tmp_path / "alone"))
     subprocess.run([*planet, str(alone)], check=True, timeout=100)
     path = sweep_file(tmp_path, set=more, slurm={"cluster": "local", "timeout_min": 60})
