@@ -96,17 +96,8 @@ def real_fsync(monkeypatch):
     monkeypatch.setattr(os, "fsync", forks.real_fsync)
 
 
-def pool_at_hand(settings, count):
-    """EnvPool(settings, count), of a task of dm_control without OpenGL in this process."""
-    from planet_rssm import config  # not for the tests that do without
-    from planet_rssm.envs.pool import EnvPool
-
-    at_hand = config.is_dm_control(settings.id) and settings.renderer in ("raycast", "none")
-    return (PoolAtHand if at_hand else EnvPool)(settings, count)
-
-
 class PoolAtHand(contextlib.AbstractContextManager):
-    """A pool of a task of dm_control, its environments in this process."""
+    """EnvPool(settings, count) of a task of dm_control, its environments in this process."""
 
     lost = 0
 
@@ -142,5 +133,5 @@ def at_hand():
     """Whatever acts and measures plays in this process: starting workers takes most of a test."""
     with pytest.MonkeyPatch.context() as patch:
         for name in users_of_pools("diagnosis", "evaluation", "training"):
-            patch.setattr(f"{name}.EnvPool", pool_at_hand)
+            patch.setattr(f"{name}.EnvPool", PoolAtHand)
         yield

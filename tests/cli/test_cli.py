@@ -20,8 +20,6 @@ from planet_rssm.cli.main import main
 from planet_rssm.cli.train import default_folder
 from planet_rssm.runs import location
 
-pytestmark = pytest.mark.usefixtures("at_hand")
-
 TINY = """
     env.id=dmc/cartpole-swingup env.size=32 env.renderer=raycast
     env.action_repeat=5 env.time_limit=100 model.depth=2

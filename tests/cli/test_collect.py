@@ -23,8 +23,6 @@ from planet_rssm.runs import location
 from planet_rssm.training.player import _constant_action, simple_player
 from planet_rssm.training.record import write_episodes
 
-pytestmark = pytest.mark.usefixtures("at_hand")
-
 TASK = "dmc/cartpole-swingup"
 ENV = ["env.size=32", "env.renderer=raycast", "env.action_repeat=5", "env.time_limit=100"]
 TINY = f"""

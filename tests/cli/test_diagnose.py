@@ -22,8 +22,6 @@ from planet_rssm.report.diagnosis_figure import plot_diagnosis
 from planet_rssm.runs import checkpoint as checkpoints
 from planet_rssm.runs import location
 
-pytestmark = pytest.mark.usefixtures("at_hand")
-
 TINY = """
     model.depth=2 rssm.deter=8 rssm.stoch=4 rssm.hidden=8 model.reward_units=8 model.vector_units=8
     model.continue_units=8 planner.candidates=4 planner.iterations=2 planner.elites=2

@@ -28,8 +28,6 @@ from planet_rssm.runs.checkpoint import Checkpoint
 from planet_rssm.runs.run import METRICS
 from planet_rssm.world_model import untrained_model
 
-pytestmark = pytest.mark.usefixtures("at_hand")
-
 TINY = """
     env.id=dmc/cartpole-swingup env.observe=vectors env.renderer=none env.action_repeat=10
     env.time_limit=100

@@ -24,8 +24,6 @@ from planet_rssm.runs import location
 from planet_rssm.runs.checkpoint import Checkpoint
 from planet_rssm.world_model import untrained_model
 
-pytestmark = pytest.mark.usefixtures("at_hand")
-
 TINY = """
     env.id=dmc/cartpole-swingup env.size=32 env.renderer=raycast env.action_repeat=10
     env.time_limit=100
